@@ -1,0 +1,54 @@
+"""One small tree of exceptions and warnings.
+
+Every message says the fact, then the remedy, in the user's own words.
+"""
+
+from __future__ import annotations
+
+
+class MixedModelError(Exception):
+    """Root of all errors that this package raises on purpose."""
+
+
+class FormulaError(MixedModelError, ValueError):
+    """The formula cannot be read, or asks for something that is not allowed."""
+
+
+class DataError(MixedModelError, ValueError):
+    """The data do not fit the formula: missing column, wrong kind, too few levels, ..."""
+
+
+class OptionError(MixedModelError, ValueError):
+    """An argument has a value that the function does not know."""
+
+
+class EngineError(MixedModelError, RuntimeError):
+    """A numerical engine is not installed or cannot serve the model."""
+
+
+class NotPositiveDefiniteError(MixedModelError, ArithmeticError):
+    """A matrix that must be positive definite is not, at the given theta."""
+
+
+class MixedModelWarning(UserWarning):
+    """Root of all warnings of this package."""
+
+
+class SingularFitWarning(MixedModelWarning):
+    """A variance is estimated as zero or a correlation as one."""
+
+
+class RankDeficiencyWarning(MixedModelWarning):
+    """Columns of the fixed-effects matrix were dropped as linear combinations of earlier ones."""
+
+
+class ScalingWarning(MixedModelWarning):
+    """Columns are on wildly different scales."""
+
+
+class FormulaWarning(MixedModelWarning):
+    """The formula means something other than its look suggests."""
+
+
+class ConvergenceWarning(MixedModelWarning):
+    """The optimizer stopped before the optimum was certified."""

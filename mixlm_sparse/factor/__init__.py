@@ -1,0 +1,26 @@
+"""Engines that factor C = Lambda' Z'WZ Lambda + I behind one interface."""
+
+from __future__ import annotations
+
+from mixlm_sparse.errors import OptionError
+from mixlm_sparse.factor.blocked import BlockedEngine
+from mixlm_sparse.factor.interface import BlockSystem, Engine
+
+ENGINES = ("auto", "blocked", "cholmod")
+
+
+def make_engine(name: str, system: BlockSystem) -> Engine:
+    """Return the engine of that name, its symbolic work done.
+
+    Raises
+    ------
+    OptionError : no engine has that name.
+    EngineError : the engine needs a package that is not installed.
+    """
+    if name not in ENGINES:
+        raise OptionError(f"engine '{name}' is not known: use one of {', '.join(ENGINES)}")
+    if name == "cholmod":
+        from mixlm_sparse.factor.cholmod import CholmodEngine
+
+        return CholmodEngine(system)
+    return BlockedEngine(system)
