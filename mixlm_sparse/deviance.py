@@ -1,0 +1,168 @@
+"""The profiled criterion and its exact gradient.
+
+With LL' = C = Lambda'Z'WZ Lambda + I, nu = n for ML and n - p for REML,
+
+    d(theta) = log|L|^2 [+ log|R_X|^2 for REML] + nu (1 + log(2 pi pwrss / nu)) - sum(log w)
+
+and, with T the (k, k) factor of one term, sums over its levels j, A = Z'WZ,
+
+    dd/dT = 2 sum_j [A Lambda C^{-1}]_jj - 2 sum_j R_j Omega U_j'
+
+    U = C^{-1} Lambda'Z'W[X y],  R = Z'W([X y] - Z Lambda U)
+    Omega = (nu / pwrss) a a' [+ diag((R_X'R_X)^{-1}, 0) for REML],  a = (-beta, 1)
+
+Only blocks of C^{-1} on the pattern of A enter, and no factor T^{-1}: the formula holds at singular
+Lambda as it does elsewhere.
+
+References
+----------
+Bates et al. (2015), doi:10.18637/jss.v067.i01, equations 30 to 42, for the criterion.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+
+from mixlm_sparse._types import Matrix, Vector
+from mixlm_sparse.errors import OptionError
+from mixlm_sparse.pls import (
+    PenalizedSystem,
+    WorkingSolution,
+    residual_products,
+    solve_at,
+    solve_pls,
+)
+
+
+def criterion_of(solution: WorkingSolution, system: PenalizedSystem, *, reml: bool) -> float:
+    """Return the criterion of a solved system."""
+    nu = system.n - system.p if reml else system.n
+    d = solution.ldL2 + nu * (1.0 + np.log(2.0 * np.pi * solution.pwrss / nu))
+    if reml:
+        d += solution.ldRX2
+    return float(d - system.products.log_weight_sum)
+
+
+def gradient_of(
+    solution: WorkingSolution, system: PenalizedSystem, *, reml: bool
+) -> list[Matrix]:
+    """Return the derivative of the criterion with respect to every working Lambda, (K, K) each.
+
+    The engine must hold the factor at `solution`.
+    """
+    blocks = system.products.blocks
+    p = system.p
+    nu = system.n - p if reml else system.n
+    a = np.append(-solution.beta, 1.0)
+    Omega = (nu / solution.pwrss) * np.outer(a, a)
+    if reml and p:
+        R_inverse = scipy.linalg.solve_triangular(solution.R_X, np.eye(p))
+        Omega[:p, :p] += R_inverse @ R_inverse.T
+    inverse = system.engine.selected_inverse()
+    lambdas = solution.lambdas
+    residuals = residual_products(solution, system)
+    out = []
+    for f, lam, diag, R, U in zip(
+        blocks.factors, lambdas, inverse.diag, residuals, solution.U, strict=True
+    ):
+        K = f.width
+        # sum_j A_jj Lambda [C^{-1}]_jj, by symmetry of A_jj and of C^{-1}
+        if K == 1:
+            G = np.full((1, 1), float(np.vdot(f.ztz, diag)) * lam[0, 0])
+        else:
+            G = np.einsum("jac,cd,jdb->ab", f.ztz, lam, diag, optimize=_PATH)
+        RO = R.reshape(-1, p + 1) @ Omega
+        G = G - np.tensordot(RO.reshape(R.shape), U, axes=([0, 2], [0, 2]))
+        out.append(2.0 * G)
+    for (g, h), pair in blocks.pairs.items():
+        M = inverse.pairs[g, h]
+        # [A Lambda C^{-1}]_gg += A_gh Lambda_h [C^{-1}]_hg, and the same with g and h exchanged
+        out[g] += 2.0 * np.einsum("nac,cd,nbd->ab", pair.values, lambdas[h], M, optimize=_PATH)
+        out[h] += 2.0 * np.einsum("nca,cd,ndb->ab", pair.values, lambdas[g], M, optimize=_PATH)
+    return out
+
+
+# multiply by the small matrix first: levels x k^2 work, no levels x k^4 intermediate
+_PATH = ["einsum_path", (0, 1), (0, 1)]
+
+
+def profiled_criterion(theta: Vector, system: PenalizedSystem, *, reml: bool = True) -> float:
+    """Evaluate the criterion at `theta`, with beta and sigma profiled out.
+
+    Parameters
+    ----------
+    theta : (m,) dimensionless: factors of the random-effects covariance relative to sigma.
+    system : theta-free products and the symbolic factor.
+    reml : restricted likelihood instead of the likelihood.
+
+    Raises
+    ------
+    NotPositiveDefiniteError : X'WX downdated by Z is singular at this theta.
+    """
+    return criterion_of(solve_at(system.lambdas(theta), system), system, reml=reml)
+
+
+def criterion_and_gradient(
+    theta: Vector, system: PenalizedSystem, *, reml: bool = True
+) -> tuple[float, Vector]:
+    """Evaluate the criterion and its exact gradient (m,) at `theta`."""
+    solution = solve_at(system.lambdas(theta), system)
+    value = criterion_of(solution, system, reml=reml)
+    G = system.split(gradient_of(solution, system, reml=reml))
+    parts = [
+        template.pull_back(theta[part], Rz.T @ block)
+        for template, part, Rz, block in zip(
+            system.templates, system.theta_slices, system.products.Rz, G, strict=True
+        )
+    ]
+    return value, np.concatenate(parts)
+
+
+class DevianceFunction:
+    """The criterion as a function of theta, the counterpart of lme4's devFunOnly.
+
+    Calling it with theta (m,) returns the criterion.
+
+    Attributes
+    ----------
+    theta0 : (m,) the start value, Lambda = I.
+    lower : (m,) lower bounds.
+    theta_names : names of the parameters.
+    """
+
+    def __init__(self, system: PenalizedSystem, *, reml: bool = True) -> None:
+        self.system = system
+        self.reml = reml
+        self.theta0 = system.theta0
+        self.lower = system.lower
+        self.theta_names = system.theta_names
+
+    def _checked(self, theta: object) -> Vector:
+        value = np.asarray(theta, dtype=np.float64)
+        if value.shape != self.theta0.shape:
+            raise OptionError(
+                f"theta has shape {value.shape}, the model has {self.theta0.size} parameters: "
+                f"{', '.join(self.theta_names)}"
+            )
+        return value
+
+    def __call__(self, theta: object) -> float:
+        return profiled_criterion(self._checked(theta), self.system, reml=self.reml)
+
+    def gradient(self, theta: object) -> Vector:
+        """Return the exact gradient (m,) at theta."""
+        return criterion_and_gradient(self._checked(theta), self.system, reml=self.reml)[1]
+
+    def parts(self, theta: object) -> dict[str, object]:
+        """Return ldL2, ldRX2, wrss, ussq, pwrss and beta (p,) at theta."""
+        solution = solve_pls(self._checked(theta), self.system)
+        return {
+            "ldL2": solution.ldL2,
+            "ldRX2": solution.ldRX2,
+            "wrss": solution.wrss,
+            "ussq": solution.ussq,
+            "pwrss": solution.pwrss,
+            "beta": solution.beta,
+        }
+
