@@ -1,0 +1,362 @@
+"""Choose a search, run it, certify where it ended."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixlm_sparse._types import Matrix, Vector
+from mixlm_sparse.errors import OptionError
+from mixlm_sparse.optimize.bfgs import ROUNDING, minimize_bfgs
+from mixlm_sparse.optimize.boundary import settle_boundary
+from mixlm_sparse.optimize.derivative_free import minimize_bobyqa, minimize_cobyqa
+from mixlm_sparse.optimize.objective import Objective, Progress, phi_of_theta, theta_of_phi
+from mixlm_sparse.optimize.start import expected_hessian, moment_start
+from mixlm_sparse.pls import PERFECT_FIT_RTOL, PenalizedSystem
+
+OPTIMIZERS = ("auto", "bfgs", "lbfgsb", "bobyqa", "cobyqa")
+# Step of the central differences of the exact gradient, on parameters of order one.
+HESSIAN_STEP = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Settings of the search; the defaults reach the tight optimum.
+
+    Parameters
+    ----------
+    max_evaluations : evaluations of the criterion before the search gives up; None chooses by
+        optimizer and number of parameters.
+    tolerance : a gradient search ends when a Newton step predicts a smaller decrease of the
+        criterion than this.
+    xtol, ftol : a derivative-free search ends when steps of the (scaled) parameters, or changes of
+        the criterion, are below these.
+    gradient_tolerance : largest predicted decrease, computed from the exact gradient, with which an
+        optimum is called converged.
+    check_boundary : test optima on the boundary and leave false ones.
+    warn : emit warnings about singular fits, dropped columns, scales and convergence.
+    """
+
+    max_evaluations: int | None = None
+    tolerance: float = 1e-10
+    xtol: float = 1e-8
+    ftol: float = 1e-11
+    gradient_tolerance: float = 1e-6
+    check_boundary: bool = True
+    warn: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Optimum:
+    """Where the search ended and what is known about the point.
+
+    Parameters
+    ----------
+    theta : (m,) within bounds; criterion : its value.
+    phi : (m,) the same covariance in working parameters of order one.
+    gradient : (m,) exact gradient with respect to phi, zero in coordinates held at a bound.
+    predicted_decrease : what a Newton step from here would win, by the exact gradient.
+    status : "converged", "singular", "perfect fit", "not converged" or "evaluation limit".
+    message, advice : the status in words, and what to do about it ("" if nothing).
+    at_boundary : names of standard deviations that are zero.
+    history : criterion at each evaluation.
+    """
+
+    theta: Vector
+    phi: Vector
+    criterion: float
+    gradient: Vector
+    predicted_decrease: float
+    status: str
+    message: str
+    advice: str
+    optimizer: str
+    n_evaluations: int
+    n_gradients: int
+    seconds: float
+    at_boundary: tuple[str, ...]
+    history: tuple[float, ...]
+    reml: bool
+
+    @property
+    def converged(self) -> bool:
+        """Whether the exact gradient certifies an optimum."""
+        return self.status in ("converged", "singular", "perfect fit")
+
+
+def optimize(
+    system: PenalizedSystem,
+    *,
+    reml: bool = True,
+    start: Vector | None = None,
+    optimizer: str = "auto",
+    control: Control | None = None,
+    progress: Progress | None = None,
+) -> Optimum:
+    """Minimize the profiled criterion over theta.
+
+    Parameters
+    ----------
+    system : theta-free products and the engine.
+    reml : restricted likelihood instead of the likelihood.
+    start : (m,) theta to start from; by default a moment estimate.
+    optimizer : "auto" and "bfgs" use the exact gradient; "lbfgsb" is SciPy's; "bobyqa" (NLopt) and
+        "cobyqa" (SciPy) work without derivatives.
+    control : tolerances and limits.
+    progress : called with (evaluation, criterion, theta) at every evaluation.
+
+    Raises
+    ------
+    OptionError : unknown optimizer, or a start of the wrong length or outside the bounds.
+    """
+    began = time.perf_counter()
+    control = control or Control()
+    if optimizer not in OPTIMIZERS:
+        raise OptionError(
+            f"optimizer '{optimizer}' is not known: use one of {', '.join(OPTIMIZERS)}"
+        )
+    phi = _start(system, start)
+    method = "bfgs" if optimizer == "auto" else optimizer
+    objective = Objective(system, reml, progress)
+    perfect = _perfect_fit(system)
+    if perfect is not None:
+        return _perfect_optimum(system, objective, perfect, method, began)
+
+    limit = control.max_evaluations or _default_limit(method, phi.size)
+    value, gradient, decrease, reached_limit = np.inf, np.zeros_like(phi), np.inf, False
+    hessian = expected_hessian(phi, system, reml=reml)
+    for _ in range(5):  # each pass but the last left a false boundary behind
+        left = max(limit - objective.n_values, 1)
+        if method == "bfgs":
+            found = minimize_bfgs(
+                objective.value_and_gradient,
+                phi,
+                hessian,
+                tolerance=control.tolerance,
+                max_evaluations=left,
+            )
+            phi, value, gradient = found.x, found.value, found.gradient
+            decrease, reached_limit = found.decrement, found.status == "limit"
+        else:
+            phi, value = _other_search(method, objective, phi, system, control, left)
+            reached_limit = objective.n_values >= limit
+            gradient = np.full_like(phi, np.nan)
+        if not control.check_boundary or not np.isfinite(value):
+            break
+        report = settle_boundary(objective, phi, value)
+        moved = report.phi is not phi
+        phi, value = report.phi, report.value
+        if moved:
+            gradient = np.full_like(phi, np.nan)
+        if not report.escaped or reached_limit:
+            break
+        hessian = expected_hessian(phi, system, reml=reml)
+    if not np.isfinite(gradient).all():
+        value, gradient = objective.value_and_gradient(phi)
+        curvature = expected_hessian(phi, system, reml=reml)
+        decrease = 0.5 * float(gradient @ np.linalg.solve(curvature, gradient))
+    return _report(
+        system, objective, phi, value, gradient, decrease, reached_limit, method, control, began
+    )
+
+
+def _start(system: PenalizedSystem, start: Vector | None) -> Vector:
+    if start is None:
+        return moment_start(system)
+    theta = np.asarray(start, dtype=np.float64)
+    names = ", ".join(system.theta_names)
+    if theta.shape != (system.n_theta,):
+        raise OptionError(
+            f"start has {theta.size} values, the model has {system.n_theta} parameters: {names}"
+        )
+    if not np.isfinite(theta).all() or (theta < system.lower).any():
+        raise OptionError(
+            f"start must be finite and not below the bounds {system.lower.tolist()} of {names}"
+        )
+    return phi_of_theta(theta, system)
+
+
+def _default_limit(method: str, m: int) -> int:
+    return 100 + 50 * m if method in ("bfgs", "lbfgsb") else 2000 + 500 * m * m
+
+
+def _other_search(
+    method: str,
+    objective: Objective,
+    phi: Vector,
+    system: PenalizedSystem,
+    control: Control,
+    limit: int,
+) -> tuple[Vector, float]:
+    lower = np.concatenate([t.lower for t in system.templates])
+    if method == "lbfgsb":
+        from scipy.optimize import minimize
+
+        def value_and_gradient(x: Vector) -> tuple[float, Vector]:
+            value, gradient = objective.value_and_gradient(x)
+            if not np.isfinite(value):
+                return 1e300, np.zeros_like(x)
+            return value, gradient
+
+        bounds = [(None if np.isneginf(b) else float(b), None) for b in lower]
+        for _ in range(3):
+            before = objective.best_value
+            minimize(
+                value_and_gradient,
+                phi,
+                jac=True,
+                method="L-BFGS-B",
+                bounds=bounds,
+                options={"maxfun": limit, "ftol": 1e-15, "gtol": 1e-7, "maxcor": 30},
+            )
+            phi = objective.best_phi
+            if before - objective.best_value < 1e-9 or objective.n_values >= limit:
+                break
+        return objective.best_phi, objective.best_value
+    search = minimize_bobyqa if method == "bobyqa" else minimize_cobyqa
+    return search(
+        objective.value,
+        phi,
+        lower,
+        xtol=control.xtol,
+        ftol=control.ftol,
+        max_evaluations=limit,
+    )
+
+
+def _perfect_fit(system: PenalizedSystem) -> str | None:
+    """Say why there is nothing to estimate, if the fixed part leaves no residual."""
+    products = system.products
+    if np.sqrt(products.yy) > PERFECT_FIT_RTOL * products.y_length and products.yy > 0.0:
+        return None
+    if products.y_length == 0.0 or (products.p == 1 and system.x_names == ("(Intercept)",)):
+        return "the response is constant"
+    return "the fixed effects fit the response exactly"
+
+
+def _perfect_optimum(
+    system: PenalizedSystem, objective: Objective, why: str, method: str, began: float
+) -> Optimum:
+    phi = np.zeros(system.n_theta)
+    theta = theta_of_phi(phi, system)
+    return Optimum(
+        theta=theta,
+        phi=phi,
+        criterion=objective.value(phi),
+        gradient=np.zeros_like(phi),
+        predicted_decrease=0.0,
+        status="perfect fit",
+        message=f"{why}: sigma and all variances are zero",
+        advice="check the response and the fixed part; tests and intervals mean nothing here",
+        optimizer=method,
+        n_evaluations=objective.n_values,
+        n_gradients=0,
+        seconds=time.perf_counter() - began,
+        at_boundary=_zero_names(theta, system),
+        history=tuple(objective.history),
+        reml=objective.reml,
+    )
+
+
+def _zero_names(theta: Vector, system: PenalizedSystem) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, value, bound in zip(system.theta_names, theta, system.lower, strict=True)
+        if bound == 0.0 and value == 0.0
+    )
+
+
+def _report(
+    system: PenalizedSystem,
+    objective: Objective,
+    phi: Vector,
+    value: float,
+    gradient: Vector,
+    decrease: float,
+    reached_limit: bool,
+    method: str,
+    control: Control,
+    began: float,
+) -> Optimum:
+    # reflect into bounds: the sign of a column of T is arbitrary
+    phi = np.concatenate(
+        [
+            t.theta_of(t.factor(phi[s]))
+            for t, s in zip(system.templates, system.theta_slices, strict=True)
+        ]
+    )
+    theta = theta_of_phi(phi, system)
+    zero = _zero_names(theta, system)
+    certified = decrease <= max(control.gradient_tolerance, ROUNDING * abs(value))
+    if certified and zero:
+        status, message = "singular", f"optimum on the boundary: {', '.join(zero)} is zero"
+        advice = (
+            "the data do not support this many random effects: drop a term or a correlation, "
+            "or keep the fit knowing that its variance estimate is zero"
+        )
+    elif certified:
+        status, message, advice = "converged", "the exact gradient is zero", ""
+    elif reached_limit:
+        status = "evaluation limit"
+        message = f"stopped after {objective.n_values} evaluations"
+        advice = "raise control.max_evaluations, or start from this theta"
+    else:
+        status = "not converged"
+        message = f"a Newton step still predicts a decrease of {decrease:.2g}"
+        advice = "try another optimizer or start, rescale predictors, or simplify the random part"
+    return Optimum(
+        theta=theta,
+        phi=phi,
+        criterion=value,
+        gradient=gradient,
+        predicted_decrease=decrease,
+        status=status,
+        message=message,
+        advice=advice,
+        optimizer=method,
+        n_evaluations=objective.n_values,
+        n_gradients=objective.n_gradients,
+        seconds=time.perf_counter() - began,
+        at_boundary=zero,
+        history=tuple(objective.history),
+        reml=objective.reml,
+    )
+
+
+def working_hessian(system: PenalizedSystem, phi: Vector, *, reml: bool) -> Matrix:
+    """Return the Hessian (m, m) of the criterion in phi, by central differences of the gradient."""
+    objective = Objective(system, reml)
+    m = phi.size
+    H = np.empty((m, m))
+    for i in range(m):
+        e = np.zeros(m)
+        e[i] = HESSIAN_STEP
+        up = objective.value_and_gradient(phi + e)[1]
+        down = objective.value_and_gradient(phi - e)[1]
+        H[i] = (up - down) / (2.0 * HESSIAN_STEP)
+    return 0.5 * (H + H.T)
+
+
+def hessian_eigenvalues(optimum: Optimum, system: PenalizedSystem) -> Vector:
+    """Return the eigenvalues, ascending, of the criterion's Hessian on the free parameters.
+
+    Parameters of columns that are zero are not free; the working parameters are of order one, so
+    the values can be compared with each other.
+    """
+    H = working_hessian(system, optimum.phi, reml=optimum.reml)
+    free = np.concatenate(
+        [
+            t.pull_back(optimum.phi[s], np.broadcast_to(_live(t.factor(optimum.phi[s])), (t.k, t.k)))
+            != 0.0
+            for t, s in zip(system.templates, system.theta_slices, strict=True)
+        ]
+    )
+    out: Vector = np.linalg.eigvalsh(H[np.ix_(free, free)])
+    return out
+
+
+def _live(T: Matrix) -> Matrix:
+    """Return 1 for columns of T that are not zero, (1, k)."""
+    return np.abs(T).any(axis=0, keepdims=True).astype(np.float64)
