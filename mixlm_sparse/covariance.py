@@ -7,7 +7,9 @@ the engines; only theta is seen by the optimizers.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 import numpy as np
@@ -19,7 +21,10 @@ from mixlm_sparse.errors import FormulaError
 class CovarianceStructure(Protocol):
     """Template of one term's relative covariance factor."""
 
-    k: int
+    @property
+    def k(self) -> int:
+        """Return the number of columns of the term."""
+        ...
 
     @property
     def n_theta(self) -> int:
@@ -53,6 +58,13 @@ class CovarianceStructure(Protocol):
         ...
 
 
+@lru_cache(maxsize=64)
+def _lower_triangle_by_columns(k: int) -> tuple[np.ndarray, np.ndarray]:
+    # (0,0), (1,0), ..., (k-1,0), (1,1), ...
+    cols, rows = np.triu_indices(k)
+    return rows, cols
+
+
 @dataclass(frozen=True, slots=True)
 class Unstructured:
     """General positive semidefinite covariance: theta is the lower triangle of T by columns."""
@@ -60,9 +72,7 @@ class Unstructured:
     k: int
 
     def _triangle(self) -> tuple[np.ndarray, np.ndarray]:
-        # By columns: (0,0), (1,0), ..., (k-1,0), (1,1), ...
-        cols, rows = np.triu_indices(self.k)
-        return rows, cols
+        return _lower_triangle_by_columns(self.k)
 
     @property
     def n_theta(self) -> int:
@@ -71,7 +81,7 @@ class Unstructured:
     @property
     def start(self) -> Vector:
         rows, cols = self._triangle()
-        return (rows == cols).astype(np.float64)
+        return np.asarray(rows == cols, dtype=np.float64)
 
     @property
     def lower(self) -> Vector:
@@ -96,7 +106,7 @@ class Unstructured:
 
     def theta_of(self, M: Matrix) -> Vector:
         # M = T Q with orthogonal Q: the transpose of a QR, its diagonal made nonnegative
-        T = np.linalg.qr(M.T, mode="r").T if np.triu(M, 1).any() else M
+        T = np.asarray(np.linalg.qr(M.T, mode="r")).T if np.triu(M, 1).any() else M
         signs = np.where(np.diag(T) < 0.0, -1.0, 1.0)
         out: Vector = (T * signs)[self._triangle()]
         return out
@@ -164,7 +174,7 @@ class Identity:
         return np.abs(M[:1, 0])
 
 
-_STRUCTURES = {"us": Unstructured, "diag": Diagonal, "id": Identity}
+_STRUCTURES: dict[str, Callable[[int], CovarianceStructure]] = {"us": Unstructured, "diag": Diagonal, "id": Identity}
 
 
 def covariance_structure(name: str, k: int) -> CovarianceStructure:

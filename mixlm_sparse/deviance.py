@@ -21,6 +21,8 @@ Bates et al. (2015), doi:10.18637/jss.v067.i01, equations 30 to 42, for the crit
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import scipy.linalg
 
@@ -31,22 +33,26 @@ from mixlm_sparse.pls import (
     WorkingSolution,
     residual_products,
     solve_at,
-    solve_pls,
+    user_beta,
 )
 
 
 def criterion_of(solution: WorkingSolution, system: PenalizedSystem, *, reml: bool) -> float:
     """Return the criterion of a solved system."""
+    return _criterion(solution.ldL2, solution.ldRX2, solution.pwrss, system, reml=reml)
+
+
+def _criterion(
+    ldL2: float, ldRX2: float, pwrss: float, system: PenalizedSystem, *, reml: bool
+) -> float:
     nu = system.n - system.p if reml else system.n
-    d = solution.ldL2 + nu * (1.0 + np.log(2.0 * np.pi * solution.pwrss / nu))
+    d = ldL2 + nu * (1.0 + math.log(2.0 * math.pi * pwrss / nu))
     if reml:
-        d += solution.ldRX2
-    return float(d - system.products.log_weight_sum)
+        d += ldRX2
+    return d - system.products.log_weight_sum
 
 
-def gradient_of(
-    solution: WorkingSolution, system: PenalizedSystem, *, reml: bool
-) -> list[Matrix]:
+def gradient_of(solution: WorkingSolution, system: PenalizedSystem, *, reml: bool) -> list[Matrix]:
     """Return the derivative of the criterion with respect to every working Lambda, (K, K) each.
 
     The engine must hold the factor at `solution`.
@@ -83,6 +89,29 @@ def gradient_of(
     return out
 
 
+def evaluate(
+    lambdas: list[Matrix], system: PenalizedSystem, *, reml: bool, gradient: bool
+) -> tuple[float, list[Matrix]]:
+    """Return the criterion and, if asked for, its derivative by every working Lambda, (K, K) each.
+
+    Raises
+    ------
+    NotPositiveDefiniteError : as `solve_at`.
+    """
+    nu = system.n - system.p if reml else system.n
+    single = system.single
+    found = None
+    if single is not None:
+        found = single.evaluate(lambdas[0], nu, reml=reml, gradient=gradient)
+    if found is None:
+        solution = solve_at(lambdas, system)
+        value = criterion_of(solution, system, reml=reml)
+        return value, gradient_of(solution, system, reml=reml) if gradient else []
+    ldL2, ldRX2, pwrss, G = found
+    value = _criterion(ldL2, ldRX2 + system.log_det_R_x, pwrss, system, reml=reml)
+    return value, [G]
+
+
 # multiply by the small matrix first: levels x k^2 work, no levels x k^4 intermediate
 _PATH = ["einsum_path", (0, 1), (0, 1)]
 
@@ -100,20 +129,25 @@ def profiled_criterion(theta: Vector, system: PenalizedSystem, *, reml: bool = T
     ------
     NotPositiveDefiniteError : X'WX downdated by Z is singular at this theta.
     """
-    return criterion_of(solve_at(system.lambdas(theta), system), system, reml=reml)
+    return evaluate(system.rotated_lambdas(theta)[0], system, reml=reml, gradient=False)[0]
 
 
 def criterion_and_gradient(
     theta: Vector, system: PenalizedSystem, *, reml: bool = True
 ) -> tuple[float, Vector]:
     """Evaluate the criterion and its exact gradient (m,) at `theta`."""
-    solution = solve_at(system.lambdas(theta), system)
-    value = criterion_of(solution, system, reml=reml)
-    G = system.split(gradient_of(solution, system, reml=reml))
+    lambdas, rotations = system.rotated_lambdas(theta)
+    value, merged = evaluate(lambdas, system, reml=reml, gradient=True)
+    # Rz T = T~ Q, so the derivative by T is Rz' (derivative by T~) Q
     parts = [
-        template.pull_back(theta[part], Rz.T @ block)
-        for template, part, Rz, block in zip(
-            system.templates, system.theta_slices, system.products.Rz, G, strict=True
+        template.pull_back(theta[part], Rz.T @ block @ Q)
+        for template, part, Rz, block, Q in zip(
+            system.templates,
+            system.theta_slices,
+            system.products.Rz,
+            system.split(merged),
+            rotations,
+            strict=True,
         )
     ]
     return value, np.concatenate(parts)
@@ -156,13 +190,15 @@ class DevianceFunction:
 
     def parts(self, theta: object) -> dict[str, object]:
         """Return ldL2, ldRX2, wrss, ussq, pwrss and beta (p,) at theta."""
-        solution = solve_pls(self._checked(theta), self.system)
+        system = self.system
+        solution = solve_at(system.rotated_lambdas(self._checked(theta))[0], system)
+        contrast = np.append(-solution.beta, 1.0)
+        ussq = float(sum(((u @ contrast) ** 2).sum() for u in solution.U))  # Q keeps lengths
         return {
             "ldL2": solution.ldL2,
             "ldRX2": solution.ldRX2,
-            "wrss": solution.wrss,
-            "ussq": solution.ussq,
+            "wrss": max(solution.pwrss - ussq, 0.0),
+            "ussq": ussq,
             "pwrss": solution.pwrss,
-            "beta": solution.beta,
+            "beta": user_beta(solution.beta, system.products),
         }
-

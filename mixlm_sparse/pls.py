@@ -39,14 +39,19 @@ from mixlm_sparse.crossproducts import (
     orthonormal_products,
     row_blocks,
 )
+from mixlm_sparse.crossproducts.basis import stack_qr, triangular_inverse
+from mixlm_sparse.crossproducts.rows import Rows
 from mixlm_sparse.errors import DataError, NotPositiveDefiniteError
-from mixlm_sparse.factor import make_engine
-from mixlm_sparse.factor.interface import Engine, SelectedInverse
-from mixlm_sparse.factor.kernels import sum_by_group
+from mixlm_sparse.factor import kernels, make_engine
+from mixlm_sparse.factor.interface import Engine
+from mixlm_sparse.factor.single import SingleFactor
 
 if TYPE_CHECKING:
     from mixlm_sparse.design import ModelMatrices
 
+# Pivots of [X y]'V^{-1}[X y] below this share of [X y]'W[X y] are computed again by rows: what
+# cancellation leaves is then about as exact as the criterion itself.
+CANCELLATION_LIMIT = 1e-7
 # Below this share of the response's length the residual is rounding error: a perfect fit.
 PERFECT_FIT_RTOL = 1e-10
 
@@ -147,9 +152,44 @@ class PenalizedSystem:
     def lambdas(self, theta: Vector) -> list[Matrix]:
         """Return Lambda per factor for the working columns z~ = z Rz^{-1}: Rz T."""
         Rz = self.products.Rz
-        return self.merge(
-            [R @ T for R, T in zip(Rz, self.factors_of(theta), strict=True)]
-        )
+        return self.merge([R @ T for R, T in zip(Rz, self.factors_of(theta), strict=True)])
+
+    @cached_property
+    def single(self) -> SingleFactor | None:
+        """The compiled evaluation of models with one grouping factor, where it is in use."""
+        products = self.products
+        if len(products.blocks.factors) > 1:
+            return None
+        f = products.blocks.factors[0]
+        work = f.n_levels * f.width**2 * (f.width + products.p + 1)
+        # a search takes about 10 evaluations, each of which saves about 200 us of calls
+        if not kernels.compiled_pays(10.0 * work + 4e4):
+            return None
+        return SingleFactor(f.ztz, f.ztx, products.yy, pwrss_floor(products), CANCELLATION_LIMIT)
+
+    def rotated_lambdas(self, theta: Vector) -> tuple[list[Matrix], list[Matrix]]:
+        """Return lower-triangular working factors and their rotations, both per term or factor.
+
+        The criterion depends on Lambda Lambda' only, and Rz T = T~ Q with T~ lower triangular and
+        Q orthogonal: T~ is graded, so that C keeps its digits where columns of T are nearly
+        parallel.
+
+        Returns
+        -------
+        lambdas : per factor, (K, K).
+        rotations : per term, Q (k, k).
+        """
+        blocks, rotations = [], []
+        for Rz, T in zip(self.products.Rz, self.factors_of(theta), strict=True):
+            M = Rz @ T
+            if np.triu(M, 1).any():
+                Qt, Rt = np.linalg.qr(M.T)
+                blocks.append(np.ascontiguousarray(Rt.T))
+                rotations.append(Qt.T)
+            else:
+                blocks.append(M)
+                rotations.append(np.eye(M.shape[0]))
+        return self.merge(blocks), rotations
 
     def with_products(self, products: Products, matrices: ModelMatrices) -> PenalizedSystem:
         """Return the system for another response; design and engine are shared."""
@@ -194,6 +234,15 @@ def penalized_system(
     )
 
 
+def user_beta(beta: Vector, products: Products) -> Vector:
+    """Return the coefficients (p,) of the user's columns from those of the working columns."""
+    if products.p == 0:
+        return np.empty(0)
+    step = scipy.linalg.solve_triangular(products.R_x, beta, check_finite=False)
+    out: Vector = products.beta_ols + step
+    return out
+
+
 @dataclass(frozen=True, slots=True)
 class WorkingSolution:
     """The solution at given Lambda, in the working columns.
@@ -236,7 +285,10 @@ def solve_at(lambdas: list[Matrix], system: PenalizedSystem) -> WorkingSolution:
     S[p, p] = products.yy
     for v, u in zip(V, U, strict=True):
         S -= v.reshape(-1, p + 1).T @ u.reshape(-1, p + 1)
-    R_X, beta, ldRX2, pwrss = _profile_beta(S, products)
+    R, info = scipy.linalg.lapack.dpotrf(S, lower=0, clean=1)
+    if info != 0 or _digits_lost(R, products):
+        R = factor_by_rows(lambdas, U, system)
+    R_X, beta, ldRX2, pwrss = _profile_beta(R, products)
     return WorkingSolution(
         lambdas=lambdas,
         U=U,
@@ -248,25 +300,74 @@ def solve_at(lambdas: list[Matrix], system: PenalizedSystem) -> WorkingSolution:
     )
 
 
-def _profile_beta(S: Matrix, products: Products) -> tuple[Matrix, Vector, float, float]:
-    """Factor [X y]'V^{-1}[X y] (p + 1, p + 1) and read off R_X, beta, log|R_X|^2 and pwrss."""
+def _profile_beta(R: Matrix, products: Products) -> tuple[Matrix, Vector, float, float]:
+    """Read R_X, beta, log|R_X|^2 and pwrss off the factor of [X y]'V^{-1}[X y], (p + 1, p + 1)."""
     p = products.p
-    R, info = scipy.linalg.lapack.dpotrf(S[:p, :p], lower=0, clean=1) if p else (S[:0, :0], 0)
-    if info != 0:
+    R_X, half = R[:p, :p], R[:p, p]
+    diagonal = np.diag(R_X)
+    if not (np.isfinite(R).all() and (diagonal > 0.0).all()):
         raise NotPositiveDefiniteError(
             "X'WX downdated by Z is singular at this theta: a fixed effect is indistinguishable "
             "from random effects whose variance grows without bound; check the formula"
         )
-    if p:
-        half, _ = scipy.linalg.lapack.dtrtrs(R, S[:p, p], lower=0, trans=1)
-        beta, _ = scipy.linalg.lapack.dtrtrs(R, half, lower=0)
-        ldRX2 = 2.0 * float(np.log(np.diag(R)).sum())
-    else:
-        half, beta, ldRX2 = np.empty(0), np.empty(0), 0.0
-    # Rounding can make a vanishing remainder negative; its floor is what rounding of y leaves.
-    floor = (np.finfo(np.float64).eps * products.y_length) ** 2
-    pwrss = max(float(S[p, p] - half @ half), floor, np.finfo(np.float64).tiny)
-    return R, beta, ldRX2, pwrss
+    beta = scipy.linalg.lapack.dtrtrs(R_X, half, lower=0)[0] if p else np.empty(0)
+    ldRX2 = 2.0 * float(np.log(diagonal).sum())
+    # Rounding can leave nothing of a vanishing remainder.
+    pwrss = max(float(R[p, p]) ** 2, pwrss_floor(products))
+    return R_X, beta, ldRX2, pwrss
+
+
+def _digits_lost(R: Matrix, products: Products) -> bool:
+    """Say whether I - V'U has cancelled so far that too few digits are left."""
+    pivots = np.diag(R) ** 2
+    floor = pwrss_floor(products)
+    return bool(
+        pivots[:-1].min(initial=1.0) < CANCELLATION_LIMIT
+        or floor < pivots[-1] < CANCELLATION_LIMIT * products.yy
+    )
+
+
+def factor_by_rows(lambdas: list[Matrix], U: list[Array3], system: PenalizedSystem) -> Matrix:
+    """Return the factor of [X y]'V^{-1}[X y] (p + 1, p + 1) without forming a difference.
+
+    With E = [X y] - Z Lambda U formed row by row, the form is E'WE + U'U, and a QR of the stacked
+    sqrt(W) E and U gives its factor.  U minimizes the sum, so errors of U enter squared.  Costs a
+    pass over the rows, where `solve_at` usually touches none; needed when random effects explain
+    nearly everything (theta near 1e4 and beyond).
+    """
+    products, matrices = system.products, system.matrices
+    p = products.p
+    kept = list(products.kept)
+    R: Matrix | None = None
+    for u in U:
+        R = stack_qr(R, u.reshape(-1, p + 1))
+    B = [np.matmul(lam, u) for lam, u in zip(lambdas, U, strict=True)]
+    R_inverse = triangular_inverse(products.R_x) if p else np.zeros((0, 0))
+    Rz_inverse = [triangular_inverse(Rz) for Rz in products.Rz]
+    rows_of = Rows(matrices)
+    for rows in row_blocks(products.n, BLOCK_ROWS):
+        X = matrices.fixed.block(rows)[:, kept]
+        E = np.empty((X.shape[0], p + 1))
+        E[:, :p] = X @ R_inverse
+        E[:, p] = rows_of.response(rows) - X @ products.beta_ols
+        for term, place, inverse in zip(matrices.terms, products.layout, Rz_inverse, strict=True):
+            z = term.columns.block(rows) @ inverse
+            codes = matrices.factors[term.factor].codes[rows]
+            E -= np.einsum("ia,iac->ic", z, B[term.factor][codes][:, place.columns])
+        w = rows_of.weights(rows)
+        R = stack_qr(R, E if w is None else E * np.sqrt(w)[:, None])
+    assert R is not None
+    signs = np.where(np.diag(R) < 0.0, -1.0, 1.0)
+    return R * signs[:, None]
+
+
+def pwrss_floor(products: Products) -> float:
+    """Return the least pwrss that is more than the rounding of y leaves.
+
+    Rounding can make a vanishing remainder negative.
+    """
+    rounding = (np.finfo(np.float64).eps * products.y_length) ** 2
+    return float(max(rounding, np.finfo(np.float64).tiny))
 
 
 def residual_products(solution: WorkingSolution, system: PenalizedSystem) -> list[Array3]:
@@ -289,212 +390,4 @@ def residual_products(solution: WorkingSolution, system: PenalizedSystem) -> lis
 
 def _sum_rows(codes: np.ndarray, values: Array3, shape: tuple[int, ...]) -> Array3:
     flat = values.reshape(values.shape[0], -1)
-    return sum_by_group(codes, flat, shape[0]).reshape(shape)
-
-
-# ---------------------------------------------------------------------------------------------
-# The solution in the user's columns
-# ---------------------------------------------------------------------------------------------
-
-
-class PlsSolution:
-    """Everything about the penalized least-squares solution at one theta, in the user's columns.
-
-    What costs more than O(q) is computed when it is asked for first, and kept.
-    """
-
-    def __init__(self, theta: Vector, system: PenalizedSystem) -> None:
-        self.theta = theta
-        self.system = system
-        self._working = solve_at(system.lambdas(theta), system)
-        self._factors = system.factors_of(theta)
-
-    # -- parts of the criterion ---------------------------------------------------------------
-
-    @property
-    def ldL2(self) -> float:
-        return self._working.ldL2
-
-    @property
-    def ldRX2(self) -> float:
-        return self._working.ldRX2
-
-    @property
-    def pwrss(self) -> float:
-        return self._working.pwrss
-
-    @cached_property
-    def ussq(self) -> float:
-        """|u|^2."""
-        return float(sum((u * u).sum() for u in self._u))
-
-    @property
-    def wrss(self) -> float:
-        """Weighted residual sum of squares, pwrss - |u|^2."""
-        return max(self.pwrss - self.ussq, 0.0)
-
-    # -- fixed effects ------------------------------------------------------------------------
-
-    @cached_property
-    def beta(self) -> Vector:
-        """(p,) fixed effects of the kept columns."""
-        products = self.system.products
-        if products.p == 0:
-            return np.empty(0)
-        step = scipy.linalg.solve_triangular(products.R_x, self._working.beta)
-        out: Vector = products.beta_ols + step
-        return out
-
-    @cached_property
-    def RX(self) -> Matrix:
-        """(p, p) upper triangular, RX'RX = X'WX - RZX'RZX."""
-        out: Matrix = self._working.R_X @ self.system.products.R_x
-        return out
-
-    @cached_property
-    def RX_inv(self) -> Matrix:
-        """(p, p) inverse of RX."""
-        if self.system.p == 0:
-            return np.zeros((0, 0))
-        R_x = self.system.products.R_x
-        half = scipy.linalg.solve_triangular(self._working.R_X, np.eye(self.system.p))
-        out: Matrix = scipy.linalg.solve_triangular(R_x, half)
-        return out
-
-    @cached_property
-    def vcov_unscaled(self) -> Matrix:
-        """(p, p) covariance of beta divided by sigma^2."""
-        out: Matrix = self.RX_inv @ self.RX_inv.T
-        return out
-
-    # -- random effects -----------------------------------------------------------------------
-
-    @cached_property
-    def _u(self) -> list[Array3]:
-        contrast = np.append(-self._working.beta, 1.0)
-        return [u @ contrast for u in self._working.U]
-
-    def u(self, term: int) -> Matrix:
-        """Return the spherical random effects of a term, (L, k)."""
-        place = self.system.products.layout[term]
-        return self._u[place.factor][:, place.columns]
-
-    def Lambda(self, term: int) -> Matrix:
-        """Return the relative covariance factor of a term, (k, k) lower triangular."""
-        return self._factors[term]
-
-    def b(self, term: int) -> Matrix:
-        """Return the random effects of a term, (L, k): b = Lambda u for every level."""
-        return self.u(term) @ self._factors[term].T
-
-    @cached_property
-    def selected_inverse(self) -> SelectedInverse:
-        """Blocks of C^{-1} on the pattern of Z'WZ."""
-        # Another theta may have used the engine since.
-        self.system.engine.factorize(self._working.lambdas)
-        return self.system.engine.selected_inverse()
-
-    def conditional_covariance(self, term: int) -> Array3:
-        """Return Cov(b_j | y, beta, theta) / sigma^2 of a term for every level, (L, k, k)."""
-        place = self.system.products.layout[term]
-        block = self.selected_inverse.diag[place.factor][:, place.columns, place.columns]
-        T = self._factors[term]
-        return np.matmul(np.matmul(T, block), T.T)
-
-    @cached_property
-    def merged_factors(self) -> list[Matrix]:
-        """Lambda per grouping factor, (K, K), in the user's columns."""
-        return self.system.merge(self._factors)
-
-    @cached_property
-    def C_inverse_RZX(self) -> list[Array3]:
-        """C^{-1} Lambda'Z'WX per grouping factor, (L, K, p), for the user's columns of X."""
-        R_x = self.system.products.R_x
-        return [u[:, :, :-1] @ R_x for u in self._working.U]
-
-    # -- rows ---------------------------------------------------------------------------------
-
-    def fitted(self, include_random: bool = True) -> Vector:
-        """Return X beta + offset, with Z b if asked for; (n,)."""
-        matrices = self.system.matrices
-        out = np.empty(matrices.nobs)
-        kept = list(self.system.products.kept)
-        all_kept = len(kept) == len(matrices.fixed.names)
-        b = [self.b(t) for t in range(len(matrices.terms))]
-        for rows in row_blocks(matrices.nobs, BLOCK_ROWS):
-            X = matrices.fixed.block(rows)
-            out[rows] = (X if all_kept else X[:, kept]) @ self.beta
-            if not include_random:
-                continue
-            for t, term in enumerate(matrices.terms):
-                codes = matrices.factors[term.factor].codes[rows]
-                z = term.columns.block(rows)
-                out[rows] += np.einsum("ik,ik->i", z, b[t][codes])
-        if matrices.offset is not None:
-            out += matrices.offset
-        return out
-
-    def leverage(self) -> Vector:
-        """Return the diagonal of the matrix that maps y to the fitted values, (n,).
-
-        h_i = w_i (z_i'M z_i + |R_X^{-T}(x_i - RZX_i)|^2) with M = Lambda C^{-1} Lambda', and
-        RZX_i = z_i' Lambda C^{-1} Lambda'Z'WX.
-        """
-        matrices = self.system.matrices
-        inverse = self.selected_inverse
-        lambdas = self.merged_factors
-        M_diag = [
-            np.matmul(np.matmul(lam, block), lam.T)
-            for lam, block in zip(lambdas, inverse.diag, strict=True)
-        ]
-        M_pairs = {
-            (g, h): np.matmul(np.matmul(lambdas[g], block), lambdas[h].T)
-            for (g, h), block in inverse.pairs.items()
-        }
-        projected = [np.matmul(lam, v) for lam, v in zip(lambdas, self.C_inverse_RZX, strict=True)]
-        n_levels = [f.n_levels for f in self.system.products.blocks.factors]
-        keys = {
-            (g, h): pair.rows.astype(np.int64) * n_levels[h] + pair.cols
-            for (g, h), pair in self.system.products.blocks.pairs.items()
-        }
-        kept = list(self.system.products.kept)
-        out = np.empty(matrices.nobs)
-        for rows in row_blocks(matrices.nobs, BLOCK_ROWS):
-            X = matrices.fixed.block(rows)[:, kept]
-            Z = _merged_user_columns(matrices, self.system, rows)
-            codes = [f.codes[rows] for f in matrices.factors]
-            h_i = np.zeros(X.shape[0])
-            for g, z in enumerate(Z):
-                h_i += np.einsum("ia,iab,ib->i", z, M_diag[g][codes[g]], z)
-                X = X - np.einsum("ia,iap->ip", z, projected[g][codes[g]])
-            for (g, h), values in M_pairs.items():
-                key = codes[g].astype(np.int64) * n_levels[h] + codes[h]
-                at = np.searchsorted(keys[g, h], key)
-                h_i += 2.0 * np.einsum("ia,iab,ib->i", Z[g], values[at], Z[h])
-            h_i += ((X @ self.RX_inv) ** 2).sum(axis=1)
-            if matrices.weights is not None:
-                h_i *= matrices.weights[rows]
-            out[rows] = h_i
-        return out
-
-
-def _merged_user_columns(
-    matrices: ModelMatrices, system: PenalizedSystem, rows: slice
-) -> list[Matrix]:
-    widths = [f.width for f in system.products.blocks.factors]
-    m = rows.stop - rows.start
-    out = [np.empty((m, K)) for K in widths]
-    for term, place in zip(matrices.terms, system.products.layout, strict=True):
-        out[place.factor][:, place.columns] = term.columns.block(rows)
-    return out
-
-
-def solve_pls(theta: Vector, system: PenalizedSystem) -> PlsSolution:
-    """Solve the penalized least-squares problem at `theta`.
-
-    Parameters
-    ----------
-    theta : (m,) dimensionless.
-    system : theta-free products; its engine holds the factor of the last theta used.
-    """
-    return PlsSolution(np.array(theta, dtype=np.float64), system)
+    return kernels.sum_by_group(codes, flat, shape[0]).reshape(shape)

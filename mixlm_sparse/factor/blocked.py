@@ -75,6 +75,7 @@ class BlockedEngine:
             self._rest.append(RestFactor(g, factors[g].n_levels, factors[g].width, first))
             first += factors[g].n_levels * factors[g].width
         self._m = first
+        self.dense_order = first
 
         work = self._work_per_evaluation()
         self._compiled = kernels.compiled_pays(20.0 * work) if compiled is None else compiled
@@ -104,9 +105,7 @@ class BlockedEngine:
     def _find_chain(self, order: Sequence[int]) -> list[int]:
         chain = [order[0]]
         for h in order[1:]:
-            if all(
-                self._n_pairs(g, h) == self._system.factors[g].n_levels for g in chain
-            ):
+            if all(self._n_pairs(g, h) == self._system.factors[g].n_levels for g in chain):
                 chain.append(h)
         return chain
 
@@ -140,9 +139,7 @@ class BlockedEngine:
             if dense:
                 couplings.append(DenseCoupling(L, K, self._rest, pairs))
             else:
-                couplings.append(
-                    SparseCoupling(L, K, self._rest, pairs, compiled=self._compiled)
-                )
+                couplings.append(SparseCoupling(L, K, self._rest, pairs, compiled=self._compiled))
         for s, coupling in enumerate(couplings):
             if isinstance(coupling, SparseCoupling):
                 for t, parent in self._parents[s].items():
@@ -230,7 +227,10 @@ class BlockedEngine:
         else:
             if all(r.width == 1 for r in self._rest):
                 scale = np.concatenate(
-                    [np.full(r.n_levels, lam[0, 0]) for r, lam in zip(self._rest, lambdas, strict=True)]
+                    [
+                        np.full(r.n_levels, lam[0, 0])
+                        for r, lam in zip(self._rest, lambdas, strict=True)
+                    ]
                 )
                 np.multiply(self._A_rest, scale, out=S)
                 S *= scale[:, None]
@@ -239,8 +239,8 @@ class BlockedEngine:
                     part = self._A_rest[:, r.columns].reshape(-1, r.width)
                     S[:, r.columns] = (part @ lam).reshape(self._m, -1)
                 for r, lam in zip(self._rest, lambdas, strict=True):
-                    part = S[r.columns].reshape(r.n_levels, r.width, self._m)
-                    S[r.columns] = np.matmul(lam.T, part).reshape(-1, self._m)
+                    rows = S[r.columns].reshape(r.n_levels, r.width, self._m)
+                    S[r.columns] = np.matmul(lam.T, rows).reshape(-1, self._m)
         S.ravel()[:: self._m + 1] += 1.0
 
     def solve(self, rhs: Sequence[Array3]) -> list[Array3]:
@@ -271,9 +271,7 @@ class BlockedEngine:
     def _inverse_of_rest(self) -> Matrix:
         # Kept, so that a second question at the same theta costs nothing; S keeps its factor.
         if self._P is None:
-            both = not self._compiled or any(
-                isinstance(c, DenseCoupling) for c in self._couplings
-            )
+            both = not self._compiled or any(isinstance(c, DenseCoupling) for c in self._couplings)
             self._P = kernels.potri_lower(self._S, both=both)
         return self._P
 
@@ -285,13 +283,12 @@ class BlockedEngine:
             P = self._inverse_of_rest()
             for a, r in enumerate(self._rest):
                 diag[r.index] = _diagonal_blocks(P, r)
-                for s in self._rest[a + 1 :]:
-                    pair = self._pair(r.index, s.index)
+                for other in self._rest[a + 1 :]:
+                    pair = self._pair(r.index, other.index)
                     rows = r.first + pair.rows[:, None] * r.width + np.arange(r.width)
-                    cols = s.first + pair.cols[:, None] * s.width + np.arange(s.width)
-                    # the lower triangle is always there: r comes before s
-                    block = P[cols[:, None, :], rows[:, :, None]]
-                    self._store(pairs, r.index, s.index, block)
+                    cols = other.first + pair.cols[:, None] * other.width + np.arange(other.width)
+                    # the lower triangle is always there: r comes before the other
+                    self._store(pairs, r.index, other.index, P[cols[:, None, :], rows[:, :, None]])
         chain_inverse: dict[tuple[int, int], Array3] = {}
         for s in range(len(self._chain) - 1, -1, -1):
             i = self._chain[s]
@@ -323,9 +320,7 @@ class BlockedEngine:
             diag[i] = block
         return SelectedInverse(diag=diag, pairs=pairs)
 
-    def _store(
-        self, pairs: dict[tuple[int, int], Array3], g: int, h: int, values: Array3
-    ) -> None:
+    def _store(self, pairs: dict[tuple[int, int], Array3], g: int, h: int, values: Array3) -> None:
         """File blocks that are sorted by (level of g, level of h) under the system's key."""
         if g < h:
             pairs[g, h] = values

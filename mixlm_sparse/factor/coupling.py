@@ -30,7 +30,8 @@ def bmm(a: Array3, b: Array3) -> Array3:
     """Multiply blocks level by level; a (L, r, s) or (r, s), b (L, s, t)."""
     if a.shape[-1] == 1 and a.shape[-2] == 1:
         return a * b
-    return np.matmul(a, b)
+    out: Array3 = np.matmul(a, b)
+    return out
 
 
 def transposed(a: Array3) -> Array3:
@@ -90,9 +91,11 @@ class DenseCoupling:
                 pair.values
             )
         self.W = np.empty_like(self._A)
+        self._E: Array3 = np.empty(0)
+        self.inverse: Array3 = np.empty(0)  # (L, K, m) blocks of C^{-1}
 
     def scale(self, lam: Matrix, rest: Sequence[Matrix]) -> None:
-        L, K, m = self._A.shape
+        L, K, _ = self._A.shape
         if K == 1:
             np.multiply(self._A, lam[0, 0], out=self.W)
         else:
@@ -141,11 +144,13 @@ class DenseCoupling:
             X += np.matmul(E_parent, other.inverse[parent])
         self._E = E
         self.inverse = -X
-        return np.matmul(X, transposed(E))
+        out: Array3 = np.matmul(X, transposed(E))
+        return out
 
     def times_inverse_rest(self, other: Coupling, parent: IntVector, slot: int) -> Array3:
         assert isinstance(other, DenseCoupling)
-        return np.matmul(self._E, transposed(other.inverse)[parent])
+        out: Array3 = np.matmul(self._E, transposed(other.inverse)[parent])
+        return out
 
     def inverse_pairs(self, which: int) -> Array3:
         r, pair = self._rest[which], self._pairs[which]
@@ -177,16 +182,16 @@ class SparseCoupling:
         self._rest = rest
         self._compiled = compiled
         self._m = sum(r.n_levels * r.width for r in rest)
-        level = np.concatenate([np.repeat(p.rows, r.width) for r, p in zip(rest, pairs, strict=True)])
+        level = np.concatenate(
+            [np.repeat(p.rows, r.width) for r, p in zip(rest, pairs, strict=True)]
+        )
         cols = np.concatenate(
             [
                 (r.first + p.cols[:, None] * r.width + np.arange(r.width, dtype=np.int32)).ravel()
                 for r, p in zip(rest, pairs, strict=True)
             ]
         ).astype(np.int32)
-        values = np.concatenate(
-            [transposed(p.values).reshape(-1, width) for p in pairs]
-        )
+        values = np.concatenate([transposed(p.values).reshape(-1, width) for p in pairs])
         if len(rest) == 1:
             position = np.arange(cols.size)  # one factor: sorted already
         else:
@@ -208,6 +213,8 @@ class SparseCoupling:
             start = stop
         self._contiguous = len(rest) == 1
         self.W = np.empty_like(self._A)
+        self._E: Matrix = np.empty(0)
+        self.inverse: Matrix = np.empty(0)  # (entries, K) blocks of C^{-1}
         self._maps: dict[int, np.ndarray] = {}
 
     # keys make a (level, column) entry findable from a nested factor's coupling

@@ -94,6 +94,7 @@ class Engine(Protocol):
 
     name: str
     logdet: float
+    dense_order: int  # order of the largest dense block that is factored
 
     def factorize(self, lambdas: Sequence[Matrix]) -> None:
         """Factor C; `lambdas[g]` is (K_g, K_g).

@@ -26,6 +26,7 @@ HAVE_NUMBA = importlib.util.find_spec("numba") is not None
 LOADING_REPAID_BY = 3e7
 
 _switch: bool | None = None
+_spent = 0.0
 
 
 def use_compiled(choice: bool | None) -> None:
@@ -45,9 +46,14 @@ def use_compiled(choice: bool | None) -> None:
 
 def compiled_pays(work: float) -> bool:
     """Say whether the compiled form is to be used for `work` multiply-adds (all evaluations)."""
+    global _spent
     if _switch is not None:
         return _switch
-    return HAVE_NUMBA and ("numba" in sys.modules or work > LOADING_REPAID_BY)
+    if not HAVE_NUMBA:
+        return False
+    # What many small fits spend adds up as one large fit does.
+    _spent += work
+    return "numba" in sys.modules or _spent > LOADING_REPAID_BY
 
 
 class LazyKernel:

@@ -126,9 +126,7 @@ def minimize_bfgs(
         x, value, gradient = x + s, trial, trial_gradient
 
 
-def _interpolate(
-    a: float, fa: float, da: float, b: float, fb: float, db: float
-) -> float:
+def _interpolate(a: float, fa: float, da: float, b: float, fb: float, db: float) -> float:
     """Return the minimum of the cubic (or parabola) through two points, kept inside them."""
     width = b - a
     if not np.isfinite(fb):

@@ -1,8 +1,8 @@
 """Derivative-free searches within bounds: NLopt's BOBYQA and SciPy's COBYQA.
 
-Both work on phi (see `objective`), where every parameter is of order one, and are started again from
-where they stopped until that wins nothing: a trust region that shrank too early is the usual reason
-for a search that ends above the optimum.
+Both work on phi (see `objective`), where every parameter is of order one, and are started again
+from where they stopped until that wins nothing: a trust region that shrank too early is the usual
+reason for a search that ends above the optimum.
 """
 
 from __future__ import annotations

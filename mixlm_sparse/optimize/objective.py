@@ -7,15 +7,16 @@ T = Rz^{-1} T~ up to rotation, so the search does not notice units or origins of
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from mixlm_sparse._types import Matrix, Vector
-from mixlm_sparse.deviance import criterion_of, gradient_of
+from mixlm_sparse.deviance import evaluate
 from mixlm_sparse.errors import NotPositiveDefiniteError
-from mixlm_sparse.pls import PenalizedSystem, solve_at
+from mixlm_sparse.pls import PenalizedSystem
 
 Progress = Callable[[int, float, Vector], object]
 
@@ -27,7 +28,7 @@ def theta_of_phi(phi: Vector, system: PenalizedSystem) -> Vector:
         system.templates, system.theta_slices, system.products.Rz, strict=True
     ):
         T = template.factor(phi[part])
-        out[part] = template.theta_of(np.linalg.solve(Rz, T))
+        out[part] = template.theta_of(np.asarray(np.linalg.solve(Rz, T), dtype=np.float64))
     return out
 
 
@@ -74,7 +75,7 @@ class Objective:
     def value_and_gradient(self, phi: Vector) -> tuple[float, Vector]:
         """Return the criterion and its gradient (m,) at phi (m,)."""
         value, G = self._solve(phi, self.merged(phi), gradient=True)
-        if not np.isfinite(value):
+        if not math.isfinite(value):
             return value, np.full(phi.size, np.nan)
         return value, self._pull_back(phi, G)
 
@@ -99,14 +100,10 @@ class Objective:
     ) -> tuple[float, list[Matrix]]:
         self.n_values += 1
         try:
-            solution = solve_at(lambdas, self.system)
-            value = criterion_of(solution, self.system, reml=self.reml)
-            if not np.isfinite(value):
+            self.n_gradients += gradient
+            value, G = evaluate(lambdas, self.system, reml=self.reml, gradient=gradient)
+            if not math.isfinite(value):
                 return float("inf"), []
-            G: list[Matrix] = []
-            if gradient:
-                self.n_gradients += 1
-                G = gradient_of(solution, self.system, reml=self.reml)
         except NotPositiveDefiniteError:
             return float("inf"), []
         if phi is not None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from mixlm_sparse._types import Matrix, Vector
 from mixlm_sparse.errors import OptionError
+from mixlm_sparse.factor.threads import blas_threads
 from mixlm_sparse.optimize.bfgs import ROUNDING, minimize_bfgs
 from mixlm_sparse.optimize.boundary import settle_boundary
 from mixlm_sparse.optimize.derivative_free import minimize_bobyqa, minimize_cobyqa
@@ -124,6 +125,19 @@ def optimize(
     if perfect is not None:
         return _perfect_optimum(system, objective, perfect, method, began)
 
+    with blas_threads(system.engine.dense_order, system.q):
+        return _search(system, objective, phi, method, control, began)
+
+
+def _search(
+    system: PenalizedSystem,
+    objective: Objective,
+    phi: Vector,
+    method: str,
+    control: Control,
+    began: float,
+) -> Optimum:
+    reml = objective.reml
     limit = control.max_evaluations or _default_limit(method, phi.size)
     value, gradient, decrease, reached_limit = np.inf, np.zeros_like(phi), np.inf, False
     hessian = expected_hessian(phi, system, reml=reml)
@@ -348,15 +362,13 @@ def hessian_eigenvalues(optimum: Optimum, system: PenalizedSystem) -> Vector:
     H = working_hessian(system, optimum.phi, reml=optimum.reml)
     free = np.concatenate(
         [
-            t.pull_back(optimum.phi[s], np.broadcast_to(_live(t.factor(optimum.phi[s])), (t.k, t.k)))
-            != 0.0
+            t.pull_back(optimum.phi[s], _live(t.factor(optimum.phi[s]))) != 0.0
             for t, s in zip(system.templates, system.theta_slices, strict=True)
         ]
     )
-    out: Vector = np.linalg.eigvalsh(H[np.ix_(free, free)])
-    return out
+    return np.asarray(np.linalg.eigvalsh(H[np.ix_(free, free)]), dtype=np.float64)
 
 
 def _live(T: Matrix) -> Matrix:
-    """Return 1 for columns of T that are not zero, (1, k)."""
-    return np.abs(T).any(axis=0, keepdims=True).astype(np.float64)
+    """Return (k, k) with 1 in the columns of T that are not zero."""
+    return np.broadcast_to(np.abs(T).any(axis=0).astype(np.float64), T.shape)
