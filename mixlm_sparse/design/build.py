@@ -1,0 +1,395 @@
+"""Formula and data frame to `ModelMatrices`: response, columns and grouping factors."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mixlm_sparse._types import IntVector, Matrix, Vector
+from mixlm_sparse.design.columns import ColumnSource, DesignColumns, Part, learn_part
+from mixlm_sparse.design.contrasts import Contrast, as_contrast
+from mixlm_sparse.design.evaluate import Scope, learn_states
+from mixlm_sparse.design.frames import Table, open_table, unknown_column
+from mixlm_sparse.design.grouping import GroupingFactor, grouping_factor
+from mixlm_sparse.design.rows import (
+    NA_ACTIONS,
+    RowArgument,
+    restrict,
+    row_numbers,
+    subset_mask,
+    used_rows,
+)
+from mixlm_sparse.design.spec import (
+    DesignSpec,
+    FactorSpec,
+    TermSpec,
+    add_offsets,
+    response_vector,
+)
+from mixlm_sparse.design.variables import Variables
+from mixlm_sparse.design.whitelist import check_functions
+from mixlm_sparse.errors import DataError, FormulaError, FormulaWarning, OptionError
+from mixlm_sparse.formula import (
+    MixedFormula,
+    RandomPart,
+    deparse,
+    parse_expression,
+    parse_formula,
+)
+from mixlm_sparse.formula.syntax import names_in
+
+__all__ = ["ModelMatrices", "RandomTerm", "model_matrices"]
+
+# Structures over the levels of a time factor; numbers are read as levels there.
+LEVEL_STRUCTURES = frozenset({"ar1", "toep"})
+# Structures that are identified with as many random effects as rows: one row for each time point.
+FEW_PARAMETERS = frozenset({"cs", "ar1", "toep"})
+
+
+@dataclass(frozen=True, slots=True)
+class RandomTerm:
+    """One random term.
+
+    Attributes
+    ----------
+    name : lme4's name in VarCorr: `Subject`, and `Subject.1` for the second of the same factor.
+    factor : index of the grouping factor in `ModelMatrices.factors`.
+    column_names : names of the columns.
+    structure : "us", "diag", "id", "cs", "ar1" or "toep".
+    columns : the columns, block by block.
+    """
+
+    name: str
+    factor: int
+    column_names: tuple[str, ...]
+    structure: str
+    columns: ColumnSource
+
+
+@dataclass(frozen=True)
+class ModelMatrices:
+    """What a mixed model is made of, before anything numerical happens.
+
+    Attributes
+    ----------
+    y : (nobs,) response, from which no offset is subtracted; a view of the input where possible.
+    fixed : columns of X, all of them (no rank check yet), named as R does.
+    factors : distinct grouping factors in order of first use by `terms`.
+    terms : random terms in lme4's order.
+    weights, offset : (nobs,) or None.
+    nobs, n_input : rows used, and rows of the frame.
+    rows : positions of the rows used in the frame, None for all.
+    na_action : "omit", "exclude" or "raise".
+    response_name : the response as R writes it.
+    spec : recipe that evaluates the same columns on new rows.
+    index : row labels of the frame, if it has some.
+    """
+
+    y: Vector
+    fixed: ColumnSource
+    factors: tuple[GroupingFactor, ...]
+    terms: tuple[RandomTerm, ...]
+    weights: Vector | None
+    offset: Vector | None
+    nobs: int
+    n_input: int
+    rows: IntVector | None = None
+    na_action: str = "omit"
+    response_name: str = "y"
+    spec: DesignSpec | None = None
+    index: Any = None
+
+    @property
+    def X(self) -> Matrix:
+        """The fixed-effects matrix (nobs, p), made anew on each access."""
+        return self.fixed.block(slice(0, self.nobs))
+
+
+def model_matrices(
+    formula: str | MixedFormula,
+    data: Any,
+    *,
+    weights: Any = None,
+    offset: Any = None,
+    subset: Any = None,
+    na_action: str = "omit",
+    contrasts: Mapping[str, Any] | None = None,
+    env: Mapping[str, Callable[..., Any]] | None = None,
+) -> ModelMatrices:
+    """Read the columns that a formula names, and arrange them as lme4 does.
+
+    Parameters
+    ----------
+    formula : lme4 formula.
+    data : pandas, polars, pyarrow or duckdb frame, or a dictionary of arrays.
+    weights, offset : column name, expression, or (n,) array aligned with the rows of `data`.
+    subset : column name, expression such as ``"Days > 1"``, or (n,) array of booleans.
+    na_action : what to do with rows that have a missing cell in a column used: "omit" them,
+        "exclude" them (results are padded with NaN) or "raise" an error.
+    contrasts : contrasts of factors in the fixed part, by name: "treatment", "sum", "helmert",
+        "poly", or a matrix with one row for each level. Ordered factors have polynomial contrasts
+        unless told otherwise, others treatment contrasts.
+    env : functions that the formula may use besides the built-in ones, by name. They take and
+        return arrays, and must treat each row alone for predictions to be right.
+
+    Raises
+    ------
+    FormulaError : the formula cannot be read or uses a function that is not allowed.
+    DataError : the data do not fit the formula.
+
+    Examples
+    --------
+    >>> frame = {"y": [1.0, 2, 3, 4], "x": [0.0, 1, 0, 1], "g": ["a", "a", "b", "b"]}
+    >>> matrices = model_matrices("y ~ x + (1 | g)", frame)
+    >>> matrices.fixed.names, matrices.factors[0].levels
+    (('(Intercept)', 'x'), ['a', 'b'])
+    """
+    if isinstance(formula, str):
+        formula = parse_formula(formula)
+    elif not isinstance(formula, MixedFormula):
+        raise FormulaError(f"the formula must be a string, not {type(formula).__name__}")
+    if na_action not in NA_ACTIONS:
+        raise OptionError(
+            f"na_action is '{na_action}': use one of {', '.join(map(repr, NA_ACTIONS))}"
+        )
+    env = {} if env is None else dict(env)
+    check_functions(formula.expressions, env)
+    weights_argument, offset_argument, subset_argument = (
+        None if value is None else RowArgument(role, value)
+        for role, value in (("weights", weights), ("offset", offset), ("subset", subset))
+    )
+
+    table, needed = _open(formula, data, weights_argument, offset_argument, subset_argument)
+    chosen = None if subset_argument is None else subset_mask(subset_argument, table, env)
+    rows = used_rows(table, needed, chosen, na_action)
+    n = table.n if rows is None else rows.size
+    columns = table.columns
+    states: dict[Any, Any] = {}
+    scope = Scope(restrict(columns, rows), n, states, env)
+    for expr in formula.expressions:
+        learn_states(expr, scope, states)
+
+    variables = Variables(scope)
+    y = response_vector(formula, variables)
+    choices = _read_contrasts(contrasts)
+    fixed = learn_part(formula.fixed.intercept, formula.fixed.terms, variables, choices)
+    _check_contrasts(choices, fixed, table)
+    term_specs, factor_specs = _random_terms(formula, variables, n)
+    spec = DesignSpec(
+        formula,
+        fixed,
+        term_specs,
+        factor_specs,
+        states,
+        None if weights_argument is None else weights_argument.text,
+        None if offset_argument is None else offset_argument.text,
+        env,
+    )
+    return ModelMatrices(
+        y=y,
+        fixed=DesignColumns(fixed, variables),
+        factors=tuple(factor.known for factor in factor_specs),
+        terms=tuple(
+            RandomTerm(
+                term.name,
+                term.factor,
+                term.part.names,
+                term.structure,
+                DesignColumns(term.part, variables),
+            )
+            for term in term_specs
+        ),
+        weights=_weights(weights_argument, table, scope, rows),
+        offset=_offset(offset_argument, formula, table, variables, rows),
+        nobs=n,
+        n_input=table.n,
+        rows=rows,
+        na_action=na_action,
+        response_name=formula.response_name,
+        spec=spec,
+        index=table.index,
+    )
+
+
+def _open(
+    formula: MixedFormula,
+    data: Any,
+    weights: RowArgument | None,
+    offset: RowArgument | None,
+    subset: RowArgument | None,
+) -> tuple[Table, dict[str, Any]]:
+    """Return the table, and the columns in which a missing cell drops the row."""
+    optional = [
+        name
+        for argument in (weights, offset, subset)
+        if argument is not None
+        for name in argument.possible_names
+    ]
+    names = formula.names
+    if "pi" in names:  # a column may be called pi
+        optional.append("pi")
+        names = tuple(name for name in names if name != "pi")
+    table = open_table(data, names, optional)
+    needed = {name: column for name, column in table.columns.items() if name in formula.names}
+    for argument in (weights, offset, subset):
+        if argument is None or argument.text is None or argument.text in table.names:
+            continue
+        # neither a column nor an expression of columns: say which of them does not exist
+        inner = names_in(parse_expression(argument.text))
+        absent = [name for name in inner if name not in table.names and name != "pi"]
+        if absent or not inner:
+            name = absent[0] if absent else argument.text
+            raise DataError(f"{argument.role}: {unknown_column(name, table.header)}")
+    if offset is not None:
+        if offset.text is not None:
+            used = [offset.text] if offset.text in table.names else offset.possible_names[1:]
+            needed |= {name: table.columns[name] for name in used if name in table.columns}
+        else:
+            needed["offset"] = offset.column(table, table.index)
+    return table, needed
+
+
+def _read_contrasts(contrasts: Mapping[str, Any] | None) -> dict[str, Contrast]:
+    if not contrasts:
+        return {}
+    if not isinstance(contrasts, Mapping):
+        raise OptionError(
+            'contrasts must be a dictionary from names of factors, such as {"f": "sum"}'
+        )
+    return {name: as_contrast(name, choice) for name, choice in contrasts.items()}
+
+
+def _check_contrasts(choices: dict[str, Contrast], fixed: Part, table: Table) -> None:
+    if not choices:
+        return
+    used = {deparse(operand.variable) for operands in fixed.terms for operand in operands}
+    for name in choices:
+        if name in used:
+            continue
+        if name not in table.header:
+            raise DataError(f"contrasts: {unknown_column(name, table.header)}")
+        warnings.warn(
+            f"contrasts are given for '{name}', which is no factor of the fixed part: "
+            f"they have no effect",
+            FormulaWarning,
+            stacklevel=3,
+        )
+
+
+def _random_terms(
+    formula: MixedFormula, variables: Variables, n: int
+) -> tuple[tuple[TermSpec, ...], tuple[FactorSpec, ...]]:
+    """Return random terms in lme4's order, and their factors in order of first use."""
+    groups: dict[str, GroupingFactor] = {}
+    parts = []
+    for random in formula.random:
+        if random.label not in groups:
+            group = grouping_factor(random.label, random.components, variables)
+            _check_group(group, n)
+            groups[random.label] = group
+        parts.append(_learn_random(random, groups[random.label], variables, n))
+
+    sizes = [groups[random.label].n_levels for random in formula.random]
+    order = list(range(len(sizes)))
+    if any(sizes[i] < sizes[i + 1] for i in range(len(sizes) - 1)):
+        # R's rev(order(sizes)): ties come out reversed
+        order = sorted(order, key=sizes.__getitem__)[::-1]
+
+    factors: dict[str, FactorSpec] = {}
+    terms = []
+    taken: set[str] = set()
+    positions: dict[str, int] = {}
+    for place in order:
+        random = formula.random[place]
+        if random.label not in factors:
+            factors[random.label] = FactorSpec(
+                random.label, random.components, groups[random.label]
+            )
+            positions[random.label] = len(positions)
+        name, count = random.label, 0
+        while name in taken:  # R's make.unique
+            count += 1
+            name = f"{random.label}.{count}"
+        taken.add(name)
+        terms.append(TermSpec(name, positions[random.label], random.structure, parts[place]))
+    return tuple(terms), tuple(factors.values())
+
+
+def _learn_random(random: RandomPart, group: GroupingFactor, variables: Variables, n: int) -> Part:
+    as_levels = random.structure in LEVEL_STRUCTURES
+    part = learn_part(random.intercept, random.terms, variables, {}, as_levels=as_levels)
+    if random.from_double_bar and any(
+        operand.table is not None for term in part.terms for operand in term
+    ):
+        label = part.term_labels[0]
+        warnings.warn(
+            f"'||' does not split the columns of the factor '{label}': {random} has correlated "
+            f"columns, as in lme4; write diag({label} | {random.label}) to make them independent",
+            FormulaWarning,
+            stacklevel=4,
+        )
+    width = len(part.names)
+    if random.structure not in FEW_PARAMETERS and n <= width * group.n_levels:
+        raise DataError(
+            f"the random term {random} has {width} x {group.n_levels} = {width * group.n_levels} "
+            f"random effects for {n} rows, so that they cannot be told from the residuals: "
+            f"use fewer columns or a coarser grouping factor"
+        )
+    return part
+
+
+def _check_group(group: GroupingFactor, n: int) -> None:
+    if group.n_levels < 2:
+        raise DataError(
+            f"grouping factor '{group.label}' has {group.n_levels} level; a random effect needs at "
+            f"least 2: remove the term or use {group.label} as a fixed effect"
+        )
+    if group.n_levels >= n:
+        raise DataError(
+            f"grouping factor '{group.label}' has {group.n_levels} levels for {n} rows; it must "
+            f"have fewer levels than rows: remove the term, its variance cannot be told from that "
+            f"of the residuals"
+        )
+
+
+def _weights(
+    argument: RowArgument | None, table: Table, scope: Scope, rows: IntVector | None
+) -> Vector | None:
+    if argument is None:
+        return None
+    name = argument.text or "weights"
+    if argument.text is not None:
+        expr = argument.expression(table, scope.env)
+        for column_name in names_in(expr):
+            missing = table.columns[column_name].missing
+            if missing is not None and (missing if rows is None else missing[rows]).any():
+                raise DataError(_bad_weights(name, "missing"))
+    weights = row_numbers(argument, table, scope, rows)
+    assert weights is not None
+    if not np.isfinite(weights).all():
+        raise DataError(_bad_weights(name, "missing or infinite"))
+    if weights.min() <= 0:
+        kind = "negative" if weights.min() < 0 else "zero"
+        raise DataError(_bad_weights(name, kind))
+    return weights
+
+
+def _bad_weights(name: str, kind: str) -> str:
+    return f"'{name}' has {kind} weights, but a weight must be positive: drop these rows"
+
+
+def _offset(
+    argument: RowArgument | None,
+    formula: MixedFormula,
+    table: Table,
+    variables: Variables,
+    rows: IntVector | None,
+) -> Vector | None:
+    total = row_numbers(argument, table, variables.scope, rows)
+    if total is not None and not np.isfinite(total).all():
+        raise DataError("the offset is not finite: correct its values, or drop the rows")
+    return add_offsets(formula.fixed.offsets, variables, total)

@@ -1,0 +1,314 @@
+"""Columns of a model matrix, evaluated for a block of rows at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixlm_sparse._types import Matrix
+from mixlm_sparse.design.contrasts import Contrast, contrast_table
+from mixlm_sparse.design.variables import Variable, Variables
+from mixlm_sparse.errors import DataError
+from mixlm_sparse.formula import Expr, Term, deparse
+
+__all__ = ["ArrayColumns", "ColumnSource", "DesignColumns", "Operand", "Part", "learn_part"]
+
+INTERCEPT = "(Intercept)"
+
+
+class ColumnSource(Protocol):
+    """Named columns over n rows, of which blocks can be had."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the columns."""
+        ...
+
+    def block(self, rows: slice) -> Matrix:
+        """Return the rows asked for as an (m, k) C-contiguous array of float64."""
+        ...
+
+
+class ArrayColumns:
+    """Columns of an array that exists already.
+
+    Parameters
+    ----------
+    names : names of the columns.
+    array : (n, k) array.
+    """
+
+    def __init__(self, names: Sequence[str], array: Any) -> None:
+        values = np.asarray(array, dtype=np.float64)
+        if values.ndim == 1:
+            values = values[:, None]
+        if values.ndim != 2 or values.shape[1] != len(names):
+            raise DataError(f"{len(names)} names for an array of shape {values.shape}")
+        self.names = tuple(names)
+        self.array = np.ascontiguousarray(values)
+
+    def block(self, rows: slice) -> Matrix:
+        """Return the rows asked for, (m, k)."""
+        return np.ascontiguousarray(self.array[rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """One variable within one term, as the fit has learned it.
+
+    Attributes
+    ----------
+    variable : its expression.
+    names : names of its columns.
+    levels, table : for a factor, the levels and the rows that code them, (levels, k).
+    as_levels : numbers are read as a factor here.
+    """
+
+    variable: Expr
+    names: tuple[str, ...]
+    levels: tuple[str, ...] = ()
+    table: Matrix | None = None
+    as_levels: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """The columns of the fixed part or of one random term, as learned.
+
+    Attributes
+    ----------
+    terms : the operands of every term; the first varies fastest among the columns.
+    names : names of all columns.
+    assign : for every column its term, counted from 1; 0 is the intercept.
+    term_labels : names of the terms.
+    """
+
+    intercept: bool
+    terms: tuple[tuple[Operand, ...], ...]
+    names: tuple[str, ...]
+    assign: tuple[int, ...]
+    term_labels: tuple[str, ...]
+
+
+def learn_part(
+    intercept: bool,
+    terms: Sequence[Term],
+    variables: Variables,
+    contrasts: dict[str, Contrast],
+    *,
+    as_levels: bool = False,
+) -> Part:
+    """Decide the coding of every factor and the names of all columns.
+
+    Parameters
+    ----------
+    contrasts : choices by name of the variable.
+    as_levels : read numeric variables as factors (structures over time points).
+    """
+    if not terms:
+        return Part(True, (), (INTERCEPT,), (0,), ()) if intercept else Part(False, (), (), (), ())
+    loaded = {expr: variables.get(expr, as_levels=as_levels) for term in terms for expr in term}
+    learned = []
+    names = [INTERCEPT] if intercept else []
+    assign = [0] if intercept else []
+    indicators = _full_indicators(intercept, terms, loaded)
+    for position, term in enumerate(terms):
+        operands = tuple(
+            _learn_operand(
+                expr, loaded[expr], (position, place) in indicators, contrasts, as_levels
+            )
+            for place, expr in enumerate(term)
+        )
+        learned.append(operands)
+        combined = list(operands[0].names)
+        for operand in operands[1:]:
+            combined = [f"{first}:{second}" for second in operand.names for first in combined]
+        names += combined
+        assign += [position + 1] * len(combined)
+    labels = tuple(":".join(deparse(expr) for expr in term) for term in terms)
+    return Part(intercept, tuple(learned), tuple(names), tuple(assign), labels)
+
+
+def _full_indicators(
+    intercept: bool, terms: Sequence[Term], loaded: dict[Expr, Variable]
+) -> set[tuple[int, int]]:
+    """Return (term, place) of every factor that is coded by full indicators.
+
+    R's rule: a factor v of a term T gets contrasts if T without v is empty or is contained in a
+    term before T. Without an intercept, the first factor of all gets indicators.
+    """
+    full = set()
+    sets = [frozenset(term) for term in terms]
+    for position, term in enumerate(terms):
+        if len(term) == 1:
+            continue
+        for place, expr in enumerate(term):
+            if loaded[expr].is_factor:
+                rest = sets[position] - {expr}
+                if not any(rest <= before for before in sets[:position]):
+                    full.add((position, place))
+    if not intercept:
+        for position, term in enumerate(terms):
+            for place, expr in enumerate(term):
+                if loaded[expr].is_factor:
+                    full.add((position, place))
+                    return full
+    return full
+
+
+def _learn_operand(
+    expr: Expr,
+    variable: Variable,
+    indicators: bool,
+    contrasts: dict[str, Contrast],
+    as_levels: bool,
+) -> Operand:
+    name = variable.name
+    if not variable.is_factor:
+        if name in contrasts:
+            raise DataError(
+                f"contrasts are given for '{name}', which is numeric: write factor({name}) in the "
+                f"formula, and give the contrasts for that"
+            )
+        if variable.width <= 1:
+            return Operand(expr, (name,))
+        return Operand(expr, tuple(f"{name}{place + 1}" for place in range(variable.width)))
+    labels = variable.used_labels()
+    if len(labels) < 2:
+        level = f", '{labels[0]}'" if labels else ""
+        raise DataError(
+            f"the factor '{name}' has {len(labels)} level in the rows used{level}; contrasts need "
+            f"at least 2: remove the term"
+        )
+    contrast: Contrast | None = None
+    if not indicators:
+        contrast = contrasts.get(name) or variable.contrast
+        if contrast is None:
+            contrast = Contrast("poly" if variable.ordered else "treatment")
+    table, suffixes = contrast_table(name, labels, contrast)
+    return Operand(expr, tuple(name + suffix for suffix in suffixes), labels, table, as_levels)
+
+
+Writer = Callable[[Matrix, slice], None]
+
+
+class DesignColumns:
+    """The columns of a part on the rows of given variables; nothing is evaluated before `block`.
+
+    Parameters
+    ----------
+    part : what the fit has learned.
+    variables : variables on the rows in question, of the fit or new ones.
+    """
+
+    def __init__(self, part: Part, variables: Variables) -> None:
+        self.names = part.names
+        self.n = variables.scope.n
+        self._width = len(part.names)
+        self._writers: list[Writer] = []
+        column = 0
+        if part.intercept:
+            self._writers.append(_write_ones)
+            column = 1
+        for operands in part.terms:
+            getters = [_getter(operand, variables) for operand in operands]
+            width = 1
+            for operand in operands:
+                width *= len(operand.names)
+            self._writers.append(_writer(column, column + width, getters))
+            column += width
+
+    def block(self, rows: slice) -> Matrix:
+        """Return the rows asked for, (m, k) C-contiguous."""
+        block = np.empty((len(range(*rows.indices(self.n))), self._width))
+        for write in self._writers:
+            write(block, rows)
+        return block
+
+
+def _write_ones(block: Matrix, rows: slice) -> None:
+    block[:, 0] = 1.0
+
+
+def _writer(start: int, stop: int, getters: list[Callable[[slice], NDArray[Any]]]) -> Writer:
+    get = getters[0]
+    if len(getters) == 1:
+        if stop == start + 1:
+
+            def write_one(block: Matrix, rows: slice) -> None:
+                values = get(rows)
+                block[:, start] = values if values.ndim == 1 else values[:, 0]
+
+            return write_one
+
+        def write_several(block: Matrix, rows: slice) -> None:
+            block[:, start:stop] = get(rows)
+
+        return write_several
+
+    def write_product(block: Matrix, rows: slice) -> None:
+        product = get(rows)
+        for other in getters[1:]:
+            factor = other(rows)
+            if product.ndim == 1 and factor.ndim == 1:
+                product = np.multiply(product, factor, dtype=np.float64)
+            else:
+                # the first factor varies fastest
+                left = product[:, None, None] if product.ndim == 1 else product[:, None, :]
+                right = factor[:, None, None] if factor.ndim == 1 else factor[:, :, None]
+                product = left * right
+                product = product.reshape(len(product), product.shape[1] * product.shape[2])
+        block[:, start:stop] = product if product.ndim == 2 else product[:, None]
+
+    return write_product
+
+
+def _getter(operand: Operand, variables: Variables) -> Callable[[slice], NDArray[Any]]:
+    """Return the function rows -> values of one operand, (m,) or (m, k)."""
+    table = operand.table
+    if table is None:
+        variable = variables.get(operand.variable)
+        if variable.get is None:
+            raise DataError(
+                f"'{variable.name}' was numeric in the fit and is not in the new data: convert it"
+            )
+        if max(variable.width, 1) != len(operand.names):
+            raise DataError(
+                f"'{variable.name}' had {len(operand.names)} columns in the fit and has "
+                f"{max(variable.width, 1)} in the new data"
+            )
+        return variable.get
+    variable = variables.get(operand.variable, as_levels=operand.as_levels)
+    if not variable.is_factor:
+        variable = variables.get(operand.variable, as_levels=True)
+    codes = variable.codes
+    assert codes is not None
+    if variable.labels != operand.levels:
+        table = _recoded(table, operand.levels, variable)
+    if table.shape[1] == 1:
+        entries = np.ascontiguousarray(table[:, 0])
+        return lambda rows: entries[codes[rows]]
+    final = table
+    return lambda rows: final[codes[rows]]
+
+
+def _recoded(table: Matrix, levels: tuple[str, ...], variable: Variable) -> Matrix:
+    """Return the rows of the table in the order of the codes of `variable`."""
+    position = {label: place for place, label in enumerate(levels)}
+    recoded = np.zeros((len(variable.labels), table.shape[1]))
+    for code, label in enumerate(variable.labels):
+        place = position.get(label)
+        if place is not None:
+            recoded[code] = table[place]
+        elif variable.used is None or variable.used[code]:
+            listed = ", ".join(f"'{known}'" for known in levels[:10])
+            raise DataError(
+                f"the factor '{variable.name}' has the level '{label}', which the fit has not "
+                f"seen; it knows {listed}{', ...' if len(levels) > 10 else ''}: "
+                f"drop these rows, or fit the model with them"
+            )
+    return recoded

@@ -1,0 +1,359 @@
+"""Stateful transforms: what is learned from the data once, and the columns it gives on any rows.
+
+The only module that imports patsy: its cubic regression splines and its contrast matrices are used
+through their public protocols. States are plain frozen data, so that a fit can be copied and saved;
+new rows give the columns that the same rows had in the fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import patsy
+from numpy.typing import NDArray
+from scipy.interpolate import BSpline
+
+from mixlm_sparse._types import Matrix, Vector
+from mixlm_sparse.errors import DataError, FormulaError
+
+__all__ = [
+    "TRANSFORMS",
+    "State",
+    "helmert_matrix",
+    "learn",
+    "polynomial_matrix",
+    "sum_matrix",
+]
+
+Argument = float | bool | str | tuple[Any, ...] | None
+
+# Below this share of the spread a direction counts as spanned by the lower powers.
+POLYNOMIAL_RANK_RTOL = 1e-12
+
+
+def sum_matrix(size: int) -> Matrix:
+    """Return R's `contr.sum`: (size, size - 1)."""
+    return _patsy_matrix(patsy.Sum(), size)
+
+
+def helmert_matrix(size: int) -> Matrix:
+    """Return R's `contr.helmert`: (size, size - 1)."""
+    return _patsy_matrix(patsy.Helmert(), size)
+
+
+def polynomial_matrix(size: int) -> Matrix:
+    """Return R's `contr.poly`: (size, size - 1), orthonormal."""
+    return _patsy_matrix(patsy.Poly(), size)
+
+
+def _patsy_matrix(contrast: Any, size: int) -> Matrix:
+    coded = contrast.code_without_intercept(list(range(size)))
+    return np.ascontiguousarray(coded.matrix, dtype=np.float64)
+
+
+@dataclass(frozen=True)
+class ScaleState:
+    """`(x - center) / spread`; either may be left out."""
+
+    center: float | None
+    spread: float | None
+
+    def apply(self, x: Vector) -> NDArray[np.float64]:
+        centered = x if self.center is None else x - self.center
+        return centered if self.spread is None else centered / self.spread
+
+
+@dataclass(frozen=True)
+class PolyState:
+    """Orthogonal polynomials by their three-term recurrence (R's `poly`), or raw powers.
+
+    p_0 = 1, p_{j+1} = (x - alpha_j) p_j - (norm_j / norm_{j-1}) p_{j-1}, with norm_j = |p_j|^2 on
+    the rows of the fit; column j is p_j / sqrt(norm_j).
+    """
+
+    degree: int
+    alpha: tuple[float, ...] = ()
+    norms: tuple[float, ...] = ()
+
+    def apply(self, x: Vector) -> NDArray[np.float64]:
+        columns = np.empty((x.size, self.degree))
+        if not self.alpha:
+            columns[:, 0] = x
+            for j in range(1, self.degree):
+                np.multiply(columns[:, j - 1], x, out=columns[:, j])
+            return columns
+        before, now = np.zeros(x.size), np.ones(x.size)
+        for j, alpha in enumerate(self.alpha):
+            ratio = self.norms[j] / self.norms[j - 1] if j else 0.0
+            before, now = now, (x - alpha) * now - ratio * before
+            columns[:, j] = now / np.sqrt(self.norms[j + 1])
+        return columns
+
+
+@dataclass(frozen=True)
+class SplineState:
+    """B-splines over a full sequence of knots, or natural splines (`constraint`).
+
+    `constraint` (basis, k) maps the B-splines to the space whose second derivatives vanish at the
+    boundary. Outside of the boundary a B-spline goes on as a polynomial and a natural spline as a
+    straight line, as in R.
+    """
+
+    knots: tuple[float, ...]
+    degree: int
+    intercept: bool
+    constraint: Matrix | None = field(default=None, compare=False)
+
+    def apply(self, x: Vector) -> NDArray[np.float64]:
+        knots = np.asarray(self.knots)
+        size = knots.size - self.degree - 1
+        spline = BSpline(knots, np.eye(size), self.degree, extrapolate=True)
+        if self.constraint is None:
+            return np.asarray(spline(x)[:, 0 if self.intercept else 1 :])
+        low, high = knots[0], knots[-1]
+        inside = np.clip(x, low, high)
+        basis = spline(inside)
+        beyond = x - inside
+        outside = np.flatnonzero(beyond)
+        if outside.size:
+            basis[outside] += beyond[outside, None] * spline(inside[outside], nu=1)
+        return np.asarray(basis[:, 0 if self.intercept else 1 :] @ self.constraint)
+
+
+@dataclass(frozen=True)
+class CubicState:
+    """patsy's natural cubic regression spline (mgcv's "cr"), parametrized by values at knots."""
+
+    inner: tuple[float, ...]
+    low: float
+    high: float
+    constraint: tuple[float, ...] | None
+
+    def apply(self, x: Vector) -> NDArray[np.float64]:
+        arguments = {
+            "knots": list(self.inner),
+            "lower_bound": self.low,
+            "upper_bound": self.high,
+            "constraints": None if self.constraint is None else np.asarray([self.constraint]),
+        }
+        # the documented attribute of a stateful transform: its class
+        spline = patsy.cr.__patsy_stateful_transform__()
+        spline.memorize_chunk(np.array([self.low, self.high]), **arguments)
+        spline.memorize_finish()
+        return np.asarray(spline.transform(x, **arguments), dtype=np.float64)
+
+
+State = ScaleState | PolyState | SplineState | CubicState
+
+
+def _number(name: str, value: Any, text: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise FormulaError(f"the argument '{name}' of {text} must be a number")
+    return float(value)
+
+
+def _whole(name: str, value: Any, text: str, minimum: int) -> int:
+    number = _number(name, value, text)
+    if number != int(number) or number < minimum:
+        raise FormulaError(
+            f"the argument '{name}' of {text} must be a whole number, at least {minimum}"
+        )
+    return int(number)
+
+
+def _flag(name: str, value: Any, text: str) -> bool:
+    if not isinstance(value, bool):
+        raise FormulaError(f"the argument '{name}' of {text} must be TRUE or FALSE")
+    return value
+
+
+def _sequence(name: str, value: Any, text: str) -> tuple[float, ...]:
+    values = value if isinstance(value, tuple) else (value,)
+    return tuple(_number(name, item, text) for item in values)
+
+
+def _learn_scale(x: Vector, arguments: dict[str, Argument], text: str) -> ScaleState:
+    center, spread = arguments.get("center", True), arguments.get("scale", True)
+    mean = float(np.mean(x)) if center is True else None
+    if center not in (True, False):
+        mean = _number("center", center, text)
+    sd = None
+    if spread is True:
+        # R divides by n - 1, and takes the root mean square if it did not centre
+        shifted = x if mean is None else x - mean
+        sd = float(np.sqrt(np.sum(shifted**2) / max(x.size - 1, 1)))
+    elif spread is not False:
+        sd = _number("scale", spread, text)
+    return _check_scale(ScaleState(mean, sd), text)
+
+
+def _learn_standardize(x: Vector, arguments: dict[str, Argument], text: str) -> ScaleState:
+    ddof = _whole("ddof", arguments.get("ddof", 0.0), text, 0)
+    mean = float(np.mean(x)) if _flag("center", arguments.get("center", True), text) else None
+    rescale = _flag("rescale", arguments.get("rescale", True), text)
+    spread = float(np.std(x, ddof=ddof)) if rescale else None
+    return _check_scale(ScaleState(mean, spread), text)
+
+
+def _check_scale(state: ScaleState, text: str) -> ScaleState:
+    if state.spread is not None and not state.spread > 0:
+        raise DataError(f"{text} divides by zero: the variable is constant; remove the term")
+    return state
+
+
+def _learn_center(x: Vector, arguments: dict[str, Argument], text: str) -> ScaleState:
+    return ScaleState(float(np.mean(x)), None)
+
+
+def _learn_poly(x: Vector, arguments: dict[str, Argument], text: str) -> PolyState:
+    degree = _whole("degree", arguments.get("degree", 1.0), text, 1)
+    if _flag("raw", arguments.get("raw", False), text):
+        return PolyState(degree)
+    before, now = np.zeros(x.size), np.ones(x.size)
+    alpha: list[float] = []
+    norms = [float(x.size)]
+    shifted = x - x.mean()
+    spread = float(np.sqrt(np.mean(shifted**2)))
+    for j in range(degree):
+        # alpha from centred x: years near 2000 must lose no digits
+        alpha.append(float(np.dot(shifted, now**2) / norms[-1] + x.mean()))
+        ratio = norms[j] / norms[j - 1] if j else 0.0
+        before, now = now, (x - alpha[-1]) * now - ratio * before
+        norms.append(float(np.dot(now, now)))
+        if not norms[-1] > POLYNOMIAL_RANK_RTOL * norms[-2] * spread**2:
+            raise DataError(
+                f"the degree in {text} must be less than the number of distinct values: "
+                f"use at most {j}"
+                if j
+                else f"{text} needs a variable that is not constant"
+            )
+    return PolyState(degree, tuple(alpha), tuple(norms))
+
+
+def _learn_spline(x: Vector, arguments: dict[str, Argument], text: str, natural: bool) -> Any:
+    degree = 3 if natural else _whole("degree", arguments.get("degree", 3.0), text, 1)
+    intercept = _flag(
+        "intercept", arguments.get("intercept", arguments.get("include_intercept", False)), text
+    )
+    low, high = float(x.min()), float(x.max())
+    if arguments.get("Boundary.knots") is not None:
+        boundary = _sequence("Boundary.knots", arguments["Boundary.knots"], text)
+        low, high = min(boundary), max(boundary)
+    if arguments.get("lower_bound") is not None:
+        low = _number("lower_bound", arguments["lower_bound"], text)
+    if arguments.get("upper_bound") is not None:
+        high = _number("upper_bound", arguments["upper_bound"], text)
+    if not low < high:
+        raise DataError(f"{text} needs a variable that is not constant")
+    # columns of the basis without inner knots
+    least = (1 if natural else degree) + intercept
+    if arguments.get("knots") is not None:
+        inner = tuple(sorted(_sequence("knots", arguments["knots"], text)))
+    elif arguments.get("df") is not None:
+        count = _whole("df", arguments["df"], text, 1) - least
+        if count < 0:
+            raise FormulaError(f"df in {text} is too small: use at least {least}")
+        within = x[(x >= low) & (x <= high)]
+        inner = tuple(np.quantile(within, np.linspace(0, 1, count + 2)[1:-1]).tolist())
+    else:
+        inner = ()
+    if any(not low < knot < high for knot in inner):
+        raise FormulaError(f"the knots of {text} must lie inside of {low:g} and {high:g}")
+    knots = (low,) * (degree + 1) + inner + (high,) * (degree + 1)
+    state = SplineState(knots, degree, intercept)
+    if not natural:
+        return state
+    size = len(knots) - degree - 1
+    spline = BSpline(np.asarray(knots), np.eye(size), degree)
+    curvature = spline(np.array([low, high]), nu=2)[:, 0 if intercept else 1 :]
+    # the columns of Q past the first two span the null space of the two conditions
+    orthogonal = np.linalg.qr(curvature.T, mode="complete")[0]
+    return SplineState(knots, degree, intercept, np.ascontiguousarray(orthogonal[:, 2:]))
+
+
+def _learn_bs(x: Vector, arguments: dict[str, Argument], text: str) -> Any:
+    return _learn_spline(x, arguments, text, natural=False)
+
+
+def _learn_ns(x: Vector, arguments: dict[str, Argument], text: str) -> Any:
+    return _learn_spline(x, arguments, text, natural=True)
+
+
+def _learn_cr(x: Vector, arguments: dict[str, Argument], text: str) -> CubicState:
+    constraints = arguments.get("constraints")
+    if constraints not in (None, "center"):
+        raise FormulaError(f"the constraints in {text} can only be 'center'")
+    low = _number("lower_bound", arguments.get("lower_bound", float(x.min())), text)
+    high = _number("upper_bound", arguments.get("upper_bound", float(x.max())), text)
+    if not low < high:
+        raise DataError(f"{text} needs a variable that is not constant")
+    if arguments.get("knots") is not None:
+        inner = tuple(sorted(_sequence("knots", arguments["knots"], text)))
+    elif arguments.get("df") is not None:
+        least = 2 - (constraints is not None)
+        count = _whole("df", arguments["df"], text, 1) - least
+        if count < 0:
+            raise FormulaError(f"df in {text} is too small: use at least {least}")
+        distinct = np.unique(x[(x >= low) & (x <= high)])
+        inner = tuple(np.quantile(distinct, np.linspace(0, 1, count + 2)[1:-1]).tolist())
+    else:
+        raise FormulaError(f"{text} needs df= or knots=")
+    if any(not low < knot < high for knot in inner):
+        raise FormulaError(f"the knots of {text} must lie inside of {low:g} and {high:g}")
+    state = CubicState(inner, low, high, None)
+    if constraints is None:
+        return state
+    return CubicState(inner, low, high, tuple(state.apply(x).mean(axis=0).tolist()))
+
+
+@dataclass(frozen=True)
+class Transform:
+    """How one function learns, and the names of its arguments after the variable."""
+
+    learn: Callable[[Vector, dict[str, Argument], str], Any]
+    parameters: tuple[str, ...]
+
+
+_SPLINE = ("df", "knots", "degree", "intercept", "Boundary.knots")
+_BOUNDS = ("lower_bound", "upper_bound")
+TRANSFORMS = {
+    "center": Transform(_learn_center, ()),
+    "scale": Transform(_learn_scale, ("center", "scale")),
+    "standardize": Transform(_learn_standardize, ("center", "rescale", "ddof")),
+    "poly": Transform(_learn_poly, ("degree", "raw")),
+    "bs": Transform(_learn_bs, (*_SPLINE, "include_intercept", *_BOUNDS)),
+    "ns": Transform(_learn_ns, ("df", "knots", "intercept", "Boundary.knots", *_BOUNDS)),
+    "cr": Transform(_learn_cr, ("df", "knots", *_BOUNDS, "constraints")),
+}
+
+
+def learn(
+    function: str, x: Vector, positional: list[Argument], named: dict[str, Argument], text: str
+) -> State:
+    """Learn the state of `function` from the rows `x` of a fit.
+
+    Parameters
+    ----------
+    x : (n,) the variable.
+    positional, named : the other arguments.
+    text : the call as the user wrote it, for messages.
+    """
+    parameters = TRANSFORMS[function].parameters
+    if len(positional) > len(parameters):
+        raise FormulaError(f"{text} has too many arguments: it takes {', '.join(parameters)}")
+    arguments = dict(zip(parameters, positional, strict=False))
+    for name, value in named.items():
+        if name not in parameters:
+            raise FormulaError(
+                f"{text} has no argument '{name}': it takes {', '.join(parameters) or 'none'}"
+            )
+        if name in arguments:
+            raise FormulaError(f"{text} has the argument '{name}' twice")
+        arguments[name] = value
+    if x.size == 0:
+        raise DataError(f"{text} has no rows to learn from")
+    state: State = TRANSFORMS[function].learn(x, arguments, text)
+    return state
