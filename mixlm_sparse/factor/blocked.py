@@ -4,7 +4,7 @@ The factors are ordered by their number of random effects.  The largest has a bl
 and is eliminated in closed form, all levels at once.  A later factor in which every eliminated
 factor is nested keeps a block-diagonal Schur complement and is eliminated the same way (the
 *chain*: cask within batch, class within school within district).  What is crossed with the chain
-is the *rest*; its Schur complement S is dense and factored by LAPACK in place.
+is the *rest*; its Schur complement S is dense or sparse (see `rest`).
 
     C = [ C_11 .   .   ]   for i in chain:   C_ii = L_i L_i'
         [ C_21 C_22 .  ]       W_ih = L_i^{-1} C_ih            (h: later in the chain, or the rest)
@@ -30,12 +30,12 @@ from mixlm_sparse.factor import kernels
 from mixlm_sparse.factor.coupling import (
     Coupling,
     DenseCoupling,
-    RestFactor,
     SparseCoupling,
     bmm,
     transposed,
 )
 from mixlm_sparse.factor.interface import BlockSystem, PairBlock, SelectedInverse
+from mixlm_sparse.factor.rest import DenseRest, Rest, RestFactor, sparse_rest
 
 # A coupling is kept dense if this share of its cells is occupied, or if it is small anyway.
 DENSE_COUPLING_SHARE = 0.3
@@ -75,7 +75,6 @@ class BlockedEngine:
             self._rest.append(RestFactor(g, factors[g].n_levels, factors[g].width, first))
             first += factors[g].n_levels * factors[g].width
         self._m = first
-        self.dense_order = first
 
         work = self._work_per_evaluation()
         self._compiled = kernels.compiled_pays(20.0 * work) if compiled is None else compiled
@@ -88,9 +87,8 @@ class BlockedEngine:
             self._parents.append({t: self._pair(i, self._chain[t]).cols for t in later})
             self._parent_values.append({t: self._pair(i, self._chain[t]).values for t in later})
         self._couplings = self._make_couplings() if self._rest else []
-        self._A_rest = self._rest_products() if len(self._rest) > 1 else None
-        self._S = np.zeros((self._m, self._m))
-        self._P: Matrix | None = None
+        self._schur = self._make_schur() if self._rest else None
+        self.dense_order = self._m if isinstance(self._schur, DenseRest) else 0
         self.logdet = float("nan")
 
     # -- symbolic -----------------------------------------------------------------------------
@@ -139,7 +137,7 @@ class BlockedEngine:
             if dense:
                 couplings.append(DenseCoupling(L, K, self._rest, pairs))
             else:
-                couplings.append(SparseCoupling(L, K, self._rest, pairs, compiled=self._compiled))
+                couplings.append(SparseCoupling(L, K, self._rest, pairs))
         for s, coupling in enumerate(couplings):
             if isinstance(coupling, SparseCoupling):
                 for t, parent in self._parents[s].items():
@@ -148,24 +146,32 @@ class BlockedEngine:
                     coupling.map_to(other, parent, t)
         return couplings
 
-    def _rest_products(self) -> Matrix:
-        """Return Z'WZ of the rest as one dense symmetric matrix (m, m)."""
-        A = np.zeros((self._m, self._m))
-        for a, r in enumerate(self._rest):
-            _add_diagonal_blocks(A, r, self._system.factors[r.index].ztz)
-            for s in self._rest[a + 1 :]:
-                pair = self._pair(r.index, s.index)
-                rows = r.first + pair.rows[:, None] * r.width + np.arange(r.width)
-                cols = s.first + pair.cols[:, None] * s.width + np.arange(s.width)
-                A[rows[:, :, None], cols[:, None, :]] = pair.values
-                A[cols[:, :, None], rows[:, None, :]] = transposed(pair.values)
-        return A
+    def _make_schur(self) -> Rest:
+        pairs = {
+            (a, b): self._pair(r.index, self._rest[b].index)
+            for a, r in enumerate(self._rest)
+            for b in range(a + 1, len(self._rest))
+        }
+        adjacency = [c.adjacency for c in self._couplings if isinstance(c, SparseCoupling)]
+        if adjacency:
+            sparse = sparse_rest(
+                self._system, self._rest, pairs, adjacency, compiled=self._compiled
+            )
+            if sparse is not None:
+                return sparse
+        return DenseRest(
+            self._system,
+            self._rest,
+            pairs,
+            adjacency,
+            compiled=self._compiled,
+            full_inverse=not adjacency,
+        )
 
     # -- numeric ------------------------------------------------------------------------------
 
     def factorize(self, lambdas: Sequence[Matrix]) -> None:
         factors = self._system.factors
-        self._P = None
         D: list[Array3] = []  # C_ii of the chain, then its Cholesky factor
         for i in self._chain:
             lam = lambdas[i]
@@ -185,7 +191,8 @@ class BlockedEngine:
         rest_lambdas = [lambdas[r.index] for r in self._rest]
         for i, coupling in zip(self._chain, self._couplings, strict=False):
             coupling.scale(lambdas[i], rest_lambdas)
-        self._set_rest(rest_lambdas)
+        if self._schur is not None:
+            self._schur.set(rest_lambdas)
 
         self._Linv: list[Array3] = []
         self._Wp: list[dict[int, Array3]] = []
@@ -205,9 +212,11 @@ class BlockedEngine:
                     B[t][v] -= self._to_parent(s, t, np.matmul(transposed(Wp[t]), Wp[v]))
                 if self._couplings:
                     self._couplings[t].absorb(self._couplings[s], parent, Wp[t], t)
-            if self._couplings:
-                self._couplings[s].downdate(self._S)
-        self.logdet = logdet + kernels.potrf_lower(self._S)
+            if self._schur is not None:
+                self._couplings[s].downdate(self._schur, s)
+        if self._schur is not None:
+            logdet += self._schur.factorize()
+        self.logdet = logdet
 
     def _to_parent(self, s: int, t: int, values: Array3) -> Array3:
         """Sum blocks (L_s, a, b) over the levels of s that lie in one level of t."""
@@ -215,33 +224,6 @@ class BlockedEngine:
         _, a, b = values.shape
         flat = values.reshape(values.shape[0], a * b)
         return kernels.sum_by_group(self._parents[s][t], flat, n).reshape(n, a, b)
-
-    def _set_rest(self, lambdas: Sequence[Matrix]) -> None:
-        """Set S to Lambda_r' A_rr Lambda_r + I."""
-        S = self._S
-        if self._A_rest is None:
-            S.fill(0.0)
-            for r, lam in zip(self._rest, lambdas, strict=True):
-                ztz = self._system.factors[r.index].ztz
-                _add_diagonal_blocks(S, r, np.matmul(np.matmul(lam.T, ztz), lam))
-        else:
-            if all(r.width == 1 for r in self._rest):
-                scale = np.concatenate(
-                    [
-                        np.full(r.n_levels, lam[0, 0])
-                        for r, lam in zip(self._rest, lambdas, strict=True)
-                    ]
-                )
-                np.multiply(self._A_rest, scale, out=S)
-                S *= scale[:, None]
-            else:
-                for r, lam in zip(self._rest, lambdas, strict=True):
-                    part = self._A_rest[:, r.columns].reshape(-1, r.width)
-                    S[:, r.columns] = (part @ lam).reshape(self._m, -1)
-                for r, lam in zip(self._rest, lambdas, strict=True):
-                    rows = S[r.columns].reshape(r.n_levels, r.width, self._m)
-                    S[r.columns] = np.matmul(lam.T, rows).reshape(-1, self._m)
-        S.ravel()[:: self._m + 1] += 1.0
 
     def solve(self, rhs: Sequence[Array3]) -> list[Array3]:
         y: list[Array3] = [rhs[i] for i in self._chain]
@@ -255,8 +237,8 @@ class BlockedEngine:
             if self._rest:
                 x_rest -= self._couplings[s].forward(y[s])
         out: list[Array3] = [np.empty(0)] * len(rhs)
-        if self._rest:
-            x_rest = kernels.potrs_lower(self._S, x_rest)
+        if self._schur is not None:
+            x_rest = self._schur.solve(x_rest)
             for r in self._rest:
                 out[r.index] = x_rest[r.columns].reshape(r.n_levels, r.width, n_rhs)
         for s in range(len(self._chain) - 1, -1, -1):
@@ -268,36 +250,26 @@ class BlockedEngine:
             out[self._chain[s]] = bmm(transposed(self._Linv[s]), value)
         return out
 
-    def _inverse_of_rest(self) -> Matrix:
-        # Kept, so that a second question at the same theta costs nothing; S keeps its factor.
-        if self._P is None:
-            both = not self._compiled or any(isinstance(c, DenseCoupling) for c in self._couplings)
-            self._P = kernels.potri_lower(self._S, both=both)
-        return self._P
-
     def selected_inverse(self) -> SelectedInverse:
         factors = self._system.factors
         diag: list[Array3] = [np.empty(0)] * len(factors)
         pairs: dict[tuple[int, int], Array3] = {}
-        if self._rest:
-            P = self._inverse_of_rest()
+        if self._schur is not None:
+            self._schur.invert()
             for a, r in enumerate(self._rest):
-                diag[r.index] = _diagonal_blocks(P, r)
-                for other in self._rest[a + 1 :]:
-                    pair = self._pair(r.index, other.index)
-                    rows = r.first + pair.rows[:, None] * r.width + np.arange(r.width)
-                    cols = other.first + pair.cols[:, None] * other.width + np.arange(other.width)
-                    # the lower triangle is always there: r comes before the other
-                    self._store(pairs, r.index, other.index, P[cols[:, None, :], rows[:, :, None]])
+                diag[r.index] = self._schur.diagonal_blocks(a)
+                for b in range(a + 1, len(self._rest)):
+                    block = self._schur.pair_blocks(a, b)
+                    self._store(pairs, r.index, self._rest[b].index, block)
         chain_inverse: dict[tuple[int, int], Array3] = {}
         for s in range(len(self._chain) - 1, -1, -1):
             i = self._chain[s]
             Linv = self._Linv[s]
             E = {t: bmm(transposed(Linv), Wp) for t, Wp in self._Wp[s].items()}
             block = bmm(transposed(Linv), Linv)
-            if self._rest:
+            if self._schur is not None:
                 links = [(self._couplings[t], self._parents[s][t], E[t], t) for t in E]
-                block = block + self._couplings[s].invert(Linv, P, links)
+                block = block + self._couplings[s].invert(Linv, self._schur, s, links)
                 for w, r in enumerate(self._rest):
                     self._store(pairs, i, r.index, self._couplings[s].inverse_pairs(w))
             for t, parent in self._parents[s].items():
@@ -344,23 +316,9 @@ class BlockedEngine:
             if self._couplings:
                 text += f"; coupling to the rest {self._couplings[s].describe()}"
             lines.append(text)
-        if self._rest:
+        if self._schur is not None:
             names = ", ".join(
                 f"{factors[r.index].label} ({r.n_levels} x {r.width})" for r in self._rest
             )
-            lines.append(f"  dense Schur complement of order {self._m}: {names}")
+            lines.append(f"  {self._schur.describe()}: {names}")
         return "\n".join(lines)
-
-
-def _add_diagonal_blocks(S: Matrix, r: RestFactor, blocks: Array3) -> None:
-    at = r.first + np.arange(r.n_levels)[:, None] * r.width + np.arange(r.width)
-    S[at[:, :, None], at[:, None, :]] += blocks
-
-
-def _diagonal_blocks(P: Matrix, r: RestFactor) -> Array3:
-    """Take the (L, K, K) diagonal blocks of a symmetric matrix with its lower triangle set."""
-    at = r.first + np.arange(r.n_levels)[:, None] * r.width + np.arange(r.width)
-    low = np.maximum(at[:, :, None], at[:, None, :])
-    high = np.minimum(at[:, :, None], at[:, None, :])
-    out: Array3 = P[low, high]
-    return out

@@ -15,7 +15,6 @@ entry e holds the K-vector V[:, cols[e]].  Both forms go through the same life i
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -24,6 +23,7 @@ import scipy.sparse as sp
 from mixlm_sparse._types import Array3, IntVector, Matrix
 from mixlm_sparse.factor import kernels
 from mixlm_sparse.factor.interface import PairBlock
+from mixlm_sparse.factor.rest import Adjacency, DenseRest, Rest, RestFactor
 
 
 def bmm(a: Array3, b: Array3) -> Array3:
@@ -39,33 +39,20 @@ def transposed(a: Array3) -> Array3:
     return np.swapaxes(a, -1, -2)
 
 
-@dataclass(frozen=True, slots=True)
-class RestFactor:
-    """One factor of the rest: its index in the system, its sizes, its first scalar column."""
-
-    index: int
-    n_levels: int
-    width: int
-    first: int
-
-    @property
-    def columns(self) -> slice:
-        return slice(self.first, self.first + self.n_levels * self.width)
-
-
 class Coupling(Protocol):
     """What the two forms have in common."""
 
     def scale(self, lam: Matrix, rest: Sequence[Matrix]) -> None: ...
     def absorb(self, child: Coupling, parent: IntVector, Wp: Array3, slot: int) -> None: ...
     def whiten(self, Linv: Array3) -> None: ...
-    def downdate(self, S: Matrix) -> None: ...
+    def downdate(self, rest: Rest, slot: int) -> None: ...
     def forward(self, y: Array3) -> Matrix: ...
     def backward(self, x: Matrix) -> Array3: ...
     def invert(
         self,
         Linv: Array3,
-        P: Matrix,
+        rest: Rest,
+        slot: int,
         parents: Sequence[tuple[Coupling, IntVector, Array3, int]],
     ) -> Array3: ...
     def times_inverse_rest(self, other: Coupling, parent: IntVector, slot: int) -> Array3: ...
@@ -75,8 +62,6 @@ class Coupling(Protocol):
 
 class DenseCoupling:
     """V as a dense (L, K, m) array: for small systems and where most level pairs occur."""
-
-    needs_full_inverse = True
 
     def __init__(
         self, n_levels: int, width: int, rest: Sequence[RestFactor], pairs: Sequence[PairBlock]
@@ -116,9 +101,10 @@ class DenseCoupling:
     def whiten(self, Linv: Array3) -> None:
         self.W = bmm(Linv, self.W)
 
-    def downdate(self, S: Matrix) -> None:
-        flat = self.W.reshape(-1, S.shape[0])
-        S -= flat.T @ flat
+    def downdate(self, rest: Rest, slot: int) -> None:
+        assert isinstance(rest, DenseRest)  # a dense coupling makes everything fill
+        flat = self.W.reshape(-1, rest.order)
+        rest.S -= flat.T @ flat
 
     def forward(self, y: Array3) -> Matrix:
         m = self.W.shape[2]
@@ -133,12 +119,15 @@ class DenseCoupling:
     def invert(
         self,
         Linv: Array3,
-        P: Matrix,
+        rest: Rest,
+        slot: int,
         parents: Sequence[tuple[Coupling, IntVector, Array3, int]],
     ) -> Array3:
+        assert isinstance(rest, DenseRest)
+        assert rest.P is not None
         L, K, m = self.W.shape
         E = bmm(transposed(Linv), self.W)
-        X = (E.reshape(-1, m) @ P).reshape(L, K, m)
+        X = (E.reshape(-1, m) @ rest.P).reshape(L, K, m)
         for other, parent, E_parent, _ in parents:
             assert isinstance(other, DenseCoupling)
             X += np.matmul(E_parent, other.inverse[parent])
@@ -168,19 +157,14 @@ class DenseCoupling:
 class SparseCoupling:
     """V by level: for large systems in which a level meets few of the other levels."""
 
-    needs_full_inverse = False
-
     def __init__(
         self,
         n_levels: int,
         width: int,
         rest: Sequence[RestFactor],
         pairs: Sequence[PairBlock],
-        *,
-        compiled: bool,
     ) -> None:
         self._rest = rest
-        self._compiled = compiled
         self._m = sum(r.n_levels * r.width for r in rest)
         level = np.concatenate(
             [np.repeat(p.rows, r.width) for r, p in zip(rest, pairs, strict=True)]
@@ -259,35 +243,32 @@ class SparseCoupling:
         else:
             self.W = np.einsum("eab,eb->ea", Linv[self._level], self.W)
 
-    def _csr(self, values: Matrix, a: int) -> sp.csr_array:
-        n_levels = self._ptr.size - 1
-        return sp.csr_array(
-            (np.ascontiguousarray(values[:, a]), self._cols, self._ptr), shape=(n_levels, self._m)
-        )
+    def _csr(self, a: int) -> sp.csr_array:
+        return kernels.csr(self._ptr, self._cols, self.W[:, a], self._m)
 
-    def downdate(self, S: Matrix) -> None:
-        if self._compiled:
-            kernels._rank_update_compiled(self._ptr, self._cols, self.W, S)
-            return
-        for a in range(self.W.shape[1]):
-            half = self._csr(self.W, a)
-            product = (half.T @ half).tocoo()
-            S[product.row, product.col] -= product.data
+    @property
+    def adjacency(self) -> Adjacency:
+        """Which columns of the rest every level meets."""
+        return Adjacency(self._ptr, self._cols)
+
+    def downdate(self, rest: Rest, slot: int) -> None:
+        rest.downdate(slot, self.W)
 
     def forward(self, y: Array3) -> Matrix:
         out = np.zeros((self._m, y.shape[2]))
         for a in range(self.W.shape[1]):
-            out += self._csr(self.W, a).T @ y[:, a, :]
+            out += self._csr(a).T @ y[:, a, :]
         return out
 
     def backward(self, x: Matrix) -> Array3:
         K = self.W.shape[1]
-        return np.stack([self._csr(self.W, a) @ x for a in range(K)], axis=1)
+        return np.stack([self._csr(a) @ x for a in range(K)], axis=1)
 
     def invert(
         self,
         Linv: Array3,
-        P: Matrix,
+        rest: Rest,
+        slot: int,
         parents: Sequence[tuple[Coupling, IntVector, Array3, int]],
     ) -> Array3:
         K = self.W.shape[1]
@@ -296,14 +277,10 @@ class SparseCoupling:
             np.multiply(self.W, Linv[self._level, 0], out=E)
         else:
             E = np.einsum("eba,eb->ea", Linv[self._level], self.W)
-        X = np.zeros_like(E)
-        if self._compiled:
-            kernels._times_inverse_compiled(self._ptr, self._cols, E, P, X)
-        else:
-            self._times_inverse(E, P, X)
-        for other, _, E_parent, slot in parents:
+        X = rest.times_inverse(slot, E)
+        for other, _, E_parent, later in parents:
             assert isinstance(other, SparseCoupling)
-            X += np.einsum("eab,eb->ea", E_parent[self._level], other.inverse[self._maps[slot]])
+            X += np.einsum("eab,eb->ea", E_parent[self._level], other.inverse[self._maps[later]])
         self._E = E
         self.inverse = -X
         n_levels = self._ptr.size - 1
@@ -317,18 +294,6 @@ class SparseCoupling:
         sums[self._ptr[:-1] == self._ptr[1:]] = 0.0
         out: Matrix = sums
         return out
-
-    def _times_inverse(self, E: Matrix, P: Matrix, out: Matrix) -> None:
-        # chunks of levels keep the dense product within about 32 MB
-        n_levels = self._ptr.size - 1
-        step = max(1, 4_000_000 // max(self._m, 1))
-        for a in range(E.shape[1]):
-            whole = self._csr(E, a)
-            for j in range(0, n_levels, step):
-                stop = min(j + step, n_levels)
-                entries = slice(int(self._ptr[j]), int(self._ptr[stop]))
-                product = whole[j:stop] @ P
-                out[entries, a] = product[self._level[entries] - j, self._cols[entries]]
 
     def times_inverse_rest(self, other: Coupling, parent: IntVector, slot: int) -> Array3:
         assert isinstance(other, SparseCoupling)

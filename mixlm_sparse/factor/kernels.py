@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse as sp
 
 from mixlm_sparse._types import Array3, IntVector, Matrix
 from mixlm_sparse.errors import NotPositiveDefiniteError
@@ -426,6 +427,11 @@ def _times_inverse_compiled(ptr, cols, E, P, out):  # type: ignore[no-untyped-de
                 out[e, a] += E[e, a] * p
 
 
+def csr(ptr: np.ndarray, cols: IntVector, values: np.ndarray, n_columns: int) -> sp.csr_array:
+    """Return the matrix with these entries by row."""
+    return sp.csr_array((np.ascontiguousarray(values), cols, ptr), shape=(ptr.size - 1, n_columns))
+
+
 def symmetric_from_lower(S: Matrix) -> None:
     """Copy the lower triangle of S (m, m) to the upper one, in place and by tiles."""
     m = S.shape[0]
@@ -467,6 +473,14 @@ def potrs_lower(chol: Matrix, rhs: Matrix) -> Matrix:
     if info != 0:
         raise NotPositiveDefiniteError(_NOT_PD)
     out: Matrix = x
+    return out
+
+
+def symmetric_times(P: Matrix, rhs: Matrix) -> Matrix:
+    """Return P rhs for a symmetric P (m, m) of which the lower triangle is set; rhs (m, r)."""
+    if P.shape[0] == 0:
+        return rhs.copy()
+    out: Matrix = scipy.linalg.blas.dsymm(1.0, P.T, rhs, lower=0)
     return out
 
 

@@ -1,13 +1,15 @@
 """How many threads BLAS may use during a fit.
 
 Threads pay for dense blocks of order several hundred and more; below that they cost, and on a busy
-machine they cost a lot: OpenBLAS threads spin while they wait.  The number found at import time
+machine they cost a lot: OpenBLAS threads spin while they wait for one that has lost its core.  So a
+fit takes no more threads than there are idle cores when it starts.  The number found at import time
 (environment variables such as OPENBLAS_NUM_THREADS, or threadpoolctl) is the upper limit and is
 restored afterwards.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -21,12 +23,24 @@ SMALL_SYSTEM = 1_000
 _controller: ThreadpoolController | None = None
 
 
+def idle_cores() -> int:
+    """Return the number of cores that nothing else runs on now, at least 1."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    try:
+        with open("/proc/loadavg") as file:
+            running = int(file.read().split()[3].split("/")[0])
+    except (OSError, ValueError, IndexError):  # not Linux: nothing to go by
+        running = 1
+    return max(1, (cores or 1) - (running - 1))
+
+
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _at_most(threads: int) -> Iterator[None]:
     global _controller
     if _controller is None:
         _controller = ThreadpoolController()
-    with _controller.limit(limits=1, user_api="blas"):
+    now = max((pool["num_threads"] for pool in _controller.info()), default=1)
+    with _controller.limit(limits=min(threads, now), user_api="blas"):
         yield
 
 
@@ -38,6 +52,6 @@ def blas_threads(dense_order: int, q: int) -> AbstractContextManager[None]:
     dense_order : order of the largest dense block that is factored.
     q : number of random effects.
     """
-    if dense_order >= MANY_THREADS_FROM or q < SMALL_SYSTEM:
+    if q < SMALL_SYSTEM:
         return nullcontext()
-    return _one_thread()
+    return _at_most(idle_cores() if dense_order >= MANY_THREADS_FROM else 1)

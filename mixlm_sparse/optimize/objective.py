@@ -18,6 +18,9 @@ from mixlm_sparse.deviance import evaluate
 from mixlm_sparse.errors import NotPositiveDefiniteError
 from mixlm_sparse.pls import PenalizedSystem
 
+# Random effects this much larger than the noise mean that there is no noise.
+SATURATED = 1e7
+
 Progress = Callable[[int, float, Vector], object]
 
 
@@ -40,6 +43,10 @@ def phi_of_theta(theta: Vector, system: PenalizedSystem) -> Vector:
     ):
         out[part] = template.theta_of(Rz @ template.factor(theta[part]))
     return out
+
+
+class SaturatedError(Exception):
+    """Internal: the random effects fit the response exactly, and the search runs to infinity."""
 
 
 @dataclass
@@ -70,10 +77,14 @@ class Objective:
 
     def value(self, phi: Vector) -> float:
         """Return the criterion at phi (m,)."""
+        if float(np.abs(phi).max()) > SATURATED:
+            raise SaturatedError
         return self._solve(phi, self.merged(phi), gradient=False)[0]
 
     def value_and_gradient(self, phi: Vector) -> tuple[float, Vector]:
         """Return the criterion and its gradient (m,) at phi (m,)."""
+        if float(np.abs(phi).max()) > SATURATED:
+            raise SaturatedError
         value, G = self._solve(phi, self.merged(phi), gradient=True)
         if not math.isfinite(value):
             return value, np.full(phi.size, np.nan)

@@ -13,7 +13,13 @@ from mixlm_sparse.factor.threads import blas_threads
 from mixlm_sparse.optimize.bfgs import ROUNDING, minimize_bfgs
 from mixlm_sparse.optimize.boundary import settle_boundary
 from mixlm_sparse.optimize.derivative_free import minimize_bobyqa, minimize_cobyqa
-from mixlm_sparse.optimize.objective import Objective, Progress, phi_of_theta, theta_of_phi
+from mixlm_sparse.optimize.objective import (
+    Objective,
+    Progress,
+    SaturatedError,
+    phi_of_theta,
+    theta_of_phi,
+)
 from mixlm_sparse.optimize.start import expected_hessian, moment_start
 from mixlm_sparse.pls import PERFECT_FIT_RTOL, PenalizedSystem
 
@@ -123,10 +129,15 @@ def optimize(
     objective = Objective(system, reml, progress)
     perfect = _perfect_fit(system)
     if perfect is not None:
-        return _perfect_optimum(system, objective, perfect, method, began)
+        zero = np.zeros(system.n_theta)
+        return _perfect_optimum(system, objective, zero, perfect, method, began)
 
     with blas_threads(system.engine.dense_order, system.q):
-        return _search(system, objective, phi, method, control, began)
+        try:
+            return _search(system, objective, phi, method, control, began)
+        except SaturatedError:
+            why = "fixed and random effects together fit the response exactly"
+            return _perfect_optimum(system, objective, objective.best_phi, why, method, began)
 
 
 def _search(
@@ -245,15 +256,23 @@ def _perfect_fit(system: PenalizedSystem) -> str | None:
     products = system.products
     if np.sqrt(products.yy) > PERFECT_FIT_RTOL * products.y_length and products.yy > 0.0:
         return None
-    if products.y_length == 0.0 or (products.p == 1 and system.x_names == ("(Intercept)",)):
+    steep = products.R_x @ np.where(
+        np.array(system.x_names) == "(Intercept)", 0.0, products.beta_ols
+    )
+    if float(np.sqrt(steep @ steep)) <= PERFECT_FIT_RTOL * products.y_length:
         return "the response is constant"
     return "the fixed effects fit the response exactly"
 
 
 def _perfect_optimum(
-    system: PenalizedSystem, objective: Objective, why: str, method: str, began: float
+    system: PenalizedSystem,
+    objective: Objective,
+    phi: Vector,
+    why: str,
+    method: str,
+    began: float,
 ) -> Optimum:
-    phi = np.zeros(system.n_theta)
+    phi = _reflected(phi, system)
     theta = theta_of_phi(phi, system)
     return Optimum(
         theta=theta,
@@ -262,7 +281,7 @@ def _perfect_optimum(
         gradient=np.zeros_like(phi),
         predicted_decrease=0.0,
         status="perfect fit",
-        message=f"{why}: sigma and all variances are zero",
+        message=f"{why}: sigma is zero",
         advice="check the response and the fixed part; tests and intervals mean nothing here",
         optimizer=method,
         n_evaluations=objective.n_values,
@@ -282,6 +301,16 @@ def _zero_names(theta: Vector, system: PenalizedSystem) -> tuple[str, ...]:
     )
 
 
+def _reflected(phi: Vector, system: PenalizedSystem) -> Vector:
+    """Return the phi in bounds with the same covariance."""
+    return np.concatenate(
+        [
+            t.theta_of(t.factor(phi[s]))
+            for t, s in zip(system.templates, system.theta_slices, strict=True)
+        ]
+    )
+
+
 def _report(
     system: PenalizedSystem,
     objective: Objective,
@@ -294,13 +323,7 @@ def _report(
     control: Control,
     began: float,
 ) -> Optimum:
-    # reflect into bounds: the sign of a column of T is arbitrary
-    phi = np.concatenate(
-        [
-            t.theta_of(t.factor(phi[s]))
-            for t, s in zip(system.templates, system.theta_slices, strict=True)
-        ]
-    )
+    phi = _reflected(phi, system)
     theta = theta_of_phi(phi, system)
     zero = _zero_names(theta, system)
     certified = decrease <= max(control.gradient_tolerance, ROUNDING * abs(value))
@@ -311,7 +334,7 @@ def _report(
             "or keep the fit knowing that its variance estimate is zero"
         )
     elif certified:
-        status, message, advice = "converged", "the exact gradient is zero", ""
+        status, message, advice = "converged", "certified by the exact gradient", ""
     elif reached_limit:
         status = "evaluation limit"
         message = f"stopped after {objective.n_values} evaluations"
