@@ -29,6 +29,7 @@ import scipy.linalg
 from mixlm_sparse._types import Matrix, Vector
 from mixlm_sparse.errors import OptionError
 from mixlm_sparse.pls import (
+    CANCELLATION_LIMIT,
     PenalizedSystem,
     WorkingSolution,
     residual_products,
@@ -99,17 +100,16 @@ def evaluate(
     NotPositiveDefiniteError : as `solve_at`.
     """
     nu = system.n - system.p if reml else system.n
-    single = system.single
-    found = None
-    if single is not None:
-        found = single.evaluate(lambdas[0], nu, reml=reml, gradient=gradient)
-    if found is None:
-        solution = solve_at(lambdas, system)
-        value = criterion_of(solution, system, reml=reml)
-        return value, gradient_of(solution, system, reml=reml) if gradient else []
-    ldL2, ldRX2, pwrss, G = found
-    value = _criterion(ldL2, ldRX2 + system.log_det_R_x, pwrss, system, reml=reml)
-    return value, [G]
+    fused = system.fused
+    if fused is not None:
+        found = fused.evaluate(lambdas, nu, reml=reml, gradient=gradient)
+        if found is not None and found.least_pivot >= CANCELLATION_LIMIT:
+            ldRX2 = found.ldRX2 + system.log_det_R_x
+            value = _criterion(found.ldL2, ldRX2, found.pwrss, system, reml=reml)
+            return value, found.gradient
+    solution = solve_at(lambdas, system)
+    value = criterion_of(solution, system, reml=reml)
+    return value, gradient_of(solution, system, reml=reml) if gradient else []
 
 
 # multiply by the small matrix first: levels x k^2 work, no levels x k^4 intermediate

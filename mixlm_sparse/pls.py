@@ -43,8 +43,8 @@ from mixlm_sparse.crossproducts.basis import stack_qr, triangular_inverse
 from mixlm_sparse.crossproducts.rows import Rows
 from mixlm_sparse.errors import DataError, NotPositiveDefiniteError
 from mixlm_sparse.factor import kernels, make_engine
+from mixlm_sparse.factor.fused import SingleFactor, SmallDense
 from mixlm_sparse.factor.interface import Engine
-from mixlm_sparse.factor.single import SingleFactor
 
 if TYPE_CHECKING:
     from mixlm_sparse.design import ModelMatrices
@@ -52,6 +52,8 @@ if TYPE_CHECKING:
 # Pivots of [X y]'V^{-1}[X y] below this share of [X y]'W[X y] are computed again by rows: what
 # cancellation leaves is then about as exact as the criterion itself.
 CANCELLATION_LIMIT = 1e-7
+# Up to this many random effects C is treated as one dense matrix, if kernels are compiled.
+SMALL_DENSE_Q = 72
 # Below this share of the response's length the residual is rounding error: a perfect fit.
 PERFECT_FIT_RTOL = 1e-10
 
@@ -61,12 +63,14 @@ class PenalizedSystem:
     """Theta-free products, covariance templates and the engine with its symbolic work done.
 
     The engine's numeric factor is the one buffer that changes; everything else is constant.
+    `may_fuse` allows the compiled evaluations of `factor.fused` in the engine's place.
     """
 
     matrices: ModelMatrices
     products: Products
     templates: tuple[CovarianceStructure, ...]
     engine: Engine
+    may_fuse: bool = True
     cross: CrossProducts | None = field(default=None, repr=False)
 
     @property
@@ -155,17 +159,26 @@ class PenalizedSystem:
         return self.merge([R @ T for R, T in zip(Rz, self.factors_of(theta), strict=True)])
 
     @cached_property
-    def single(self) -> SingleFactor | None:
-        """The compiled evaluation of models with one grouping factor, where it is in use."""
-        products = self.products
-        if len(products.blocks.factors) > 1:
+    def fused(self) -> SingleFactor | SmallDense | None:
+        """The compiled evaluation of models with one factor or few effects, where it is in use."""
+        if not self.may_fuse:
             return None
-        f = products.blocks.factors[0]
-        work = f.n_levels * f.width**2 * (f.width + products.p + 1)
+        products = self.products
+        factors = products.blocks.factors
+        f = factors[0]
+        if len(factors) > 1 and self.q > SMALL_DENSE_Q:
+            return None
+        if len(factors) == 1:
+            work = f.n_levels * f.width**2 * (f.width + products.p + 1)
+        else:
+            work = self.q**3
         # a search takes about 10 evaluations, each of which saves about 200 us of calls
         if not kernels.compiled_pays(10.0 * work + 4e4):
             return None
-        return SingleFactor(f.ztz, f.ztx, products.yy, pwrss_floor(products), CANCELLATION_LIMIT)
+        floor = pwrss_floor(products)
+        if len(factors) == 1:
+            return SingleFactor(f.ztz, f.ztx, products.yy, floor)
+        return SmallDense(products.blocks, products.yy, floor)
 
     def rotated_lambdas(self, theta: Vector) -> tuple[list[Matrix], list[Matrix]]:
         """Return lower-triangular working factors and their rotations, both per term or factor.
@@ -193,7 +206,16 @@ class PenalizedSystem:
 
     def with_products(self, products: Products, matrices: ModelMatrices) -> PenalizedSystem:
         """Return the system for another response; design and engine are shared."""
-        return PenalizedSystem(matrices, products, self.templates, self.engine)
+        return PenalizedSystem(matrices, products, self.templates, self.engine, self.may_fuse)
+
+    def describe(self) -> str:
+        """Say in words how an evaluation is done."""
+        text = self.engine.describe()
+        if isinstance(self.fused, SingleFactor):
+            text += "\n  criterion and gradient fused in two compiled sweeps over the levels"
+        elif self.fused is not None:
+            text += f"\n  criterion and gradient in compiled dense sweeps, q = {self.q}"
+        return text
 
 
 def penalized_system(
@@ -230,6 +252,7 @@ def penalized_system(
         products=products,
         templates=templates,
         engine=make_engine(engine, products.blocks),
+        may_fuse=engine == "auto",
         cross=cross,
     )
 
@@ -238,7 +261,7 @@ def user_beta(beta: Vector, products: Products) -> Vector:
     """Return the coefficients (p,) of the user's columns from those of the working columns."""
     if products.p == 0:
         return np.empty(0)
-    step = scipy.linalg.solve_triangular(products.R_x, beta, check_finite=False)
+    step, _ = scipy.linalg.lapack.dtrtrs(products.R_x, beta, lower=0)
     out: Vector = products.beta_ols + step
     return out
 

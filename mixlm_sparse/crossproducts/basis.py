@@ -10,6 +10,7 @@ import scipy.linalg
 
 from mixlm_sparse._types import Matrix, Vector
 from mixlm_sparse.crossproducts.rows import Rows, row_blocks
+from mixlm_sparse.errors import NotPositiveDefiniteError
 
 if TYPE_CHECKING:
     from mixlm_sparse.design import ModelMatrices
@@ -60,10 +61,23 @@ def term_layout(matrices: ModelMatrices) -> tuple[TermLayout, ...]:
 
 
 def triangular_inverse(R: Matrix) -> Matrix:
-    if R.shape[0] == 1:
+    """Return the inverse of a regular upper triangular matrix (k, k)."""
+    if R.shape[0] <= 1:
         return 1.0 / R
-    out: Matrix = scipy.linalg.solve_triangular(R, np.eye(R.shape[0]), check_finite=False)
-    return out
+    inverse, info = scipy.linalg.lapack.dtrtri(R, lower=0)
+    if info != 0:
+        raise NotPositiveDefiniteError("a basis of the model columns is singular")
+    return np.triu(inverse)
+
+
+def r_factor(block: Matrix) -> Matrix:
+    """Return the upper triangular factor (k, k) of a QR of `block` (m, k), m >= k."""
+    k = block.shape[1]
+    # straight to LAPACK: for small models the wrappers cost more than the arithmetic
+    factored, _, _, info = scipy.linalg.lapack.dgeqrf(block)
+    if info != 0:
+        raise NotPositiveDefiniteError("the model columns hold values that are not finite")
+    return np.triu(factored[:k])
 
 
 def find_basis(matrices: ModelMatrices, block_rows: int) -> Basis:
@@ -109,7 +123,7 @@ def stack_qr(R: Matrix | None, block: Matrix) -> Matrix:
         block = np.vstack([R, block])
     if block.shape[0] < block.shape[1]:
         block = np.vstack([block, np.zeros((block.shape[1] - block.shape[0], block.shape[1]))])
-    return np.asarray(np.linalg.qr(block, mode="r"))
+    return r_factor(block)
 
 
 def _regular_basis(R: Matrix) -> tuple[Matrix, Vector]:
@@ -137,8 +151,10 @@ def _term_basis(columns: Matrix, structure: str) -> Matrix:
     if structure == "us":
         if k == 1:
             return lengths[:, None]
-        R = np.asarray(np.linalg.qr(columns, mode="r"))
-        if R.shape[0] == k and (np.abs(np.diag(R)) > RANK_RTOL * lengths).all():
+        if columns.shape[0] < k:
+            return np.diag(lengths)
+        R = r_factor(columns)
+        if (np.abs(np.diag(R)) > RANK_RTOL * lengths).all():
             signs = np.sign(np.diag(R))
             out: Matrix = R * signs[:, None]
             return out

@@ -70,7 +70,10 @@ def orthonormal_products(cross: CrossProducts) -> Products:
     R_columns = Rxx @ basis.R  # X = Q (R_columns) in the coordinates of the accumulated factor
     kept = kept_columns(R_columns)
     dropped = [j for j in range(p) if j not in kept]
-    Q, R_x = np.linalg.qr(R_columns[:, list(kept)])
+    if dropped:
+        Q, R_x = np.linalg.qr(R_columns[:, list(kept)])
+    else:
+        Q, R_x = np.eye(p), R_columns  # triangular as it is
     signs = np.where(np.diag(R_x) < 0.0, -1.0, 1.0)
     Q, R_x = Q * signs, R_x * signs[:, None]
     R_inverse = triangular_inverse(R_x) if len(kept) else np.zeros((0, 0))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from mixlm_sparse.errors import OptionError
 from mixlm_sparse.factor.blocked import BlockedEngine
+from mixlm_sparse.factor.cholmod import CholmodEngine
 from mixlm_sparse.factor.interface import BlockSystem, Engine
+from mixlm_sparse.factor.sparse import SparseEngine
 
-ENGINES = ("auto", "blocked", "cholmod")
+ENGINES = ("auto", "blocked", "sparse", "cholmod")
 
 
 def make_engine(name: str, system: BlockSystem) -> Engine:
@@ -20,7 +22,7 @@ def make_engine(name: str, system: BlockSystem) -> Engine:
     if name not in ENGINES:
         raise OptionError(f"engine '{name}' is not known: use one of {', '.join(ENGINES)}")
     if name == "cholmod":
-        from mixlm_sparse.factor.cholmod import CholmodEngine
-
         return CholmodEngine(system)
+    if name == "sparse":
+        return SparseEngine(system)
     return BlockedEngine(system)

@@ -20,6 +20,7 @@ from mixlm_sparse.factor import kernels
 from mixlm_sparse.factor.elimination import lower_pattern, predicted_fill
 from mixlm_sparse.factor.interface import BlockSystem, PairBlock
 from mixlm_sparse.factor.kernels import njit
+from mixlm_sparse.factor.ordering import minimum_degree_order
 from mixlm_sparse.factor.sparse_cholesky import SparseCholesky
 
 # Sparse is chosen if its predicted work is below this share of the dense one: it runs at a lower
@@ -378,7 +379,8 @@ def sparse_rest(
             low.append(np.repeat(rows, cols.shape[1], axis=1).ravel())
             high.append(np.tile(cols, (1, rows.shape[1])).ravel())
     pattern = lower_pattern(np.concatenate(high), np.concatenate(low), m)
-    fill = predicted_fill(pattern)
+    order = minimum_degree_order(pattern)
+    fill = predicted_fill(pattern, order)
     if fill.flops > SPARSE_SHARE * m**3 / 6.0:
         return None
     key = np.repeat(np.arange(m, dtype=np.int64), np.diff(pattern.indptr)) * m + pattern.indices
@@ -393,7 +395,7 @@ def sparse_rest(
         pairs,
         adjacency,
         cliques,
-        SparseCholesky(pattern),
+        SparseCholesky(pattern, order),
         locate,
         compiled=compiled,
     )

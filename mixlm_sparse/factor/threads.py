@@ -10,6 +10,7 @@ restored afterwards.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
@@ -20,7 +21,15 @@ MANY_THREADS_FROM = 500
 # Below this number of random effects a fit is over before threads matter.
 SMALL_SYSTEM = 1_000
 
-_controller: ThreadpoolController | None = None
+_controllers: dict[bool, ThreadpoolController] = {}
+
+
+def _controller() -> ThreadpoolController:
+    # CHOLMOD brings a BLAS of its own, which a controller made before it does not know.
+    with_cholmod = "sksparse" in sys.modules
+    if with_cholmod not in _controllers:
+        _controllers[with_cholmod] = ThreadpoolController()
+    return _controllers[with_cholmod]
 
 
 def idle_cores() -> int:
@@ -36,11 +45,9 @@ def idle_cores() -> int:
 
 @contextmanager
 def _at_most(threads: int) -> Iterator[None]:
-    global _controller
-    if _controller is None:
-        _controller = ThreadpoolController()
-    now = max((pool["num_threads"] for pool in _controller.info()), default=1)
-    with _controller.limit(limits=min(threads, now), user_api="blas"):
+    controller = _controller()
+    now = max((pool["num_threads"] for pool in controller.info()), default=1)
+    with controller.limit(limits=min(threads, now), user_api="blas"):
         yield
 
 

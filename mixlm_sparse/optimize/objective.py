@@ -24,13 +24,20 @@ SATURATED = 1e7
 Progress = Callable[[int, float, Vector], object]
 
 
-def theta_of_phi(phi: Vector, system: PenalizedSystem) -> Vector:
-    """Return the theta in bounds that means the same covariance as phi; both (m,)."""
+def theta_of_phi(
+    phi: Vector, system: PenalizedSystem, rotations: Sequence[Matrix] | None = None
+) -> Vector:
+    """Return the theta in bounds that means the same covariance as phi; both (m,).
+
+    With rotations, phi parameterizes Q'T~ instead of T~, per term.
+    """
     out = np.empty_like(phi)
-    for template, part, Rz in zip(
-        system.templates, system.theta_slices, system.products.Rz, strict=True
+    for t, (template, part, Rz) in enumerate(
+        zip(system.templates, system.theta_slices, system.products.Rz, strict=True)
     ):
         T = template.factor(phi[part])
+        if rotations is not None:
+            T = rotations[t] @ T
         out[part] = template.theta_of(np.asarray(np.linalg.solve(Rz, T), dtype=np.float64))
     return out
 
@@ -53,7 +60,8 @@ class SaturatedError(Exception):
 class Objective:
     """Value and gradient in phi, with counts, the best point seen and the progress callback.
 
-    A point where the criterion is not defined has the value infinity.
+    A point where the criterion is not defined has the value infinity.  `rotations`, per term, turn
+    the working columns: phi then parameterizes Q'T~.
     """
 
     system: PenalizedSystem
@@ -64,16 +72,55 @@ class Objective:
     best_value: float = float("inf")
     best_phi: Vector = field(default_factory=lambda: np.empty(0))
     history: list[float] = field(default_factory=list)
+    rotations: list[Matrix] | None = None
 
     def merged(self, phi: Vector) -> list[Matrix]:
         """Return the working Lambda per grouping factor, (K, K)."""
+        return self.system.merge(self.factors(phi))
+
+    def factors(self, phi: Vector) -> list[Matrix]:
+        """Return the working Lambda per term, (k, k)."""
         system = self.system
-        return system.merge(
+        out = [
+            template.factor(phi[part])
+            for template, part in zip(system.templates, system.theta_slices, strict=True)
+        ]
+        if self.rotations is not None:
+            out = [Q @ T for Q, T in zip(self.rotations, out, strict=True)]
+        return out
+
+    def rotate(self, phi: Vector) -> Vector:
+        """Turn the working columns to the principal axes at phi, and return phi in them.
+
+        Lower triangular factors are a poor chart near a singular covariance unless its null space
+        lies in the last columns; along the principal axes T is diagonal, in decreasing order.
+        """
+        rotations, parts = [], []
+        for term, template, T in zip(
+            self.system.matrices.terms, self.system.templates, self.factors(phi), strict=True
+        ):
+            if term.structure == "us" and template.k > 1:
+                axes, sizes, _ = np.linalg.svd(T)
+                rotations.append(axes)
+                parts.append(template.theta_of(np.diag(sizes)))
+            else:
+                rotations.append(np.eye(template.k))
+                parts.append(template.theta_of(T))
+        self.rotations = rotations
+        return np.concatenate(parts)
+
+    def unrotate(self, phi: Vector) -> Vector:
+        """Return phi in the working columns as they were, and forget the rotations."""
+        if self.rotations is None:
+            return phi
+        out = np.concatenate(
             [
-                template.factor(phi[part])
-                for template, part in zip(system.templates, system.theta_slices, strict=True)
+                template.theta_of(T)
+                for template, T in zip(self.system.templates, self.factors(phi), strict=True)
             ]
         )
+        self.rotations = None
+        return out
 
     def value(self, phi: Vector) -> float:
         """Return the criterion at phi (m,)."""
@@ -92,11 +139,14 @@ class Objective:
 
     def _pull_back(self, phi: Vector, G: Sequence[Matrix]) -> Vector:
         system = self.system
+        blocks: Sequence[Matrix] = system.split(G)
+        if self.rotations is not None:
+            blocks = [Q.T @ block for Q, block in zip(self.rotations, blocks, strict=True)]
         return np.concatenate(
             [
                 template.pull_back(phi[part], block)
                 for template, part, block in zip(
-                    system.templates, system.theta_slices, system.split(G), strict=True
+                    system.templates, system.theta_slices, blocks, strict=True
                 )
             ]
         )
@@ -122,5 +172,6 @@ class Objective:
             if value < self.best_value:
                 self.best_value, self.best_phi = value, phi.copy()
             if self.progress is not None:
-                self.progress(self.n_values, value, theta_of_phi(phi, self.system))
+                theta = theta_of_phi(phi, self.system, self.rotations)
+                self.progress(self.n_values, value, theta)
         return value, G

@@ -24,6 +24,8 @@ from mixlm_sparse.optimize.start import expected_hessian, moment_start
 from mixlm_sparse.pls import PERFECT_FIT_RTOL, PenalizedSystem
 
 OPTIMIZERS = ("auto", "bfgs", "lbfgsb", "bobyqa", "cobyqa")
+# Evaluations (and one for two parameters) after which a search that has not ended turns its axes.
+LEG_EVALUATIONS = 6
 # Step of the central differences of the exact gradient, on parameters of order one.
 HESSIAN_STEP = 1e-4
 
@@ -155,15 +157,10 @@ def _search(
     for _ in range(5):  # each pass but the last left a false boundary behind
         left = max(limit - objective.n_values, 1)
         if method == "bfgs":
-            found = minimize_bfgs(
-                objective.value_and_gradient,
-                phi,
-                hessian,
-                tolerance=control.tolerance,
-                max_evaluations=left,
+            phi, value, gradient, decrease = _gradient_search(
+                objective, phi, hessian, control.tolerance, left
             )
-            phi, value, gradient = found.x, found.value, found.gradient
-            decrease, reached_limit = found.decrement, found.status == "limit"
+            reached_limit = objective.n_values >= limit
         else:
             phi, value = _other_search(method, objective, phi, system, control, left)
             reached_limit = objective.n_values >= limit
@@ -185,6 +182,40 @@ def _search(
     return _report(
         system, objective, phi, value, gradient, decrease, reached_limit, method, control, began
     )
+
+
+def _gradient_search(
+    objective: Objective, phi: Vector, hessian: Matrix, tolerance: float, limit: int
+) -> tuple[Vector, float, Vector, float]:
+    """Search by quasi-Newton, turning to the principal axes when a leg takes long.
+
+    Returns
+    -------
+    phi, value, gradient, predicted decrease, where the search ended.
+    """
+    end = objective.n_values + limit
+    leg = LEG_EVALUATIONS + phi.size // 2
+    while True:
+        left = end - objective.n_values
+        found = minimize_bfgs(
+            objective.value_and_gradient,
+            phi,
+            hessian,
+            tolerance=tolerance,
+            max_evaluations=min(leg, left),
+        )
+        if found.status != "limit" or left <= leg:
+            break
+        phi = objective.rotate(found.x)
+        hessian = expected_hessian(
+            phi, objective.system, reml=objective.reml, rotations=objective.rotations
+        )
+        leg *= 2
+    if objective.rotations is None:
+        return found.x, found.value, found.gradient, found.decrement
+    phi = objective.unrotate(found.x)
+    value, gradient = objective.value_and_gradient(phi)
+    return phi, value, gradient, found.decrement
 
 
 def _start(system: PenalizedSystem, start: Vector | None) -> Vector:

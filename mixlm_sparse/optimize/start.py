@@ -6,6 +6,8 @@ other.  They decide how many evaluations a fit takes, never where it ends.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mixlm_sparse._types import Matrix, Vector
@@ -53,7 +55,13 @@ def moment_start(system: PenalizedSystem) -> Vector:
     return np.concatenate(out)
 
 
-def expected_hessian(phi: Vector, system: PenalizedSystem, *, reml: bool) -> Matrix:
+def expected_hessian(
+    phi: Vector,
+    system: PenalizedSystem,
+    *,
+    reml: bool,
+    rotations: Sequence[Matrix] | None = None,
+) -> Matrix:
     """Return a positive definite guess (m, m) of the criterion's Hessian at phi.
 
     For one factor, with D_j = A_j - A_j Lambda C_j^{-1} Lambda'A_j and
@@ -63,18 +71,23 @@ def expected_hessian(phi: Vector, system: PenalizedSystem, *, reml: bool) -> Mat
     products = system.products
     nu = products.n - products.p if reml else products.n
     m = phi.size
-    blocks = [t.factor(phi[s]) for t, s in zip(system.templates, system.theta_slices, strict=True)]
+    if rotations is None:
+        rotations = [np.eye(t.k) for t in system.templates]
+    blocks = [
+        Q @ t.factor(phi[s])
+        for Q, t, s in zip(rotations, system.templates, system.theta_slices, strict=True)
+    ]
     lambdas = system.merge(blocks)
     derivatives: list[list[tuple[int, Matrix]]] = [[] for _ in products.blocks.factors]
-    for template, part, place in zip(
-        system.templates, system.theta_slices, products.layout, strict=True
+    for template, part, place, Q in zip(
+        system.templates, system.theta_slices, products.layout, rotations, strict=True
     ):
         for i in range(template.n_theta):
             e = np.zeros(template.n_theta)
             e[i] = 1.0
             dLambda = np.zeros_like(lambdas[place.factor])
             # the working structures are linear in their parameters
-            dLambda[place.columns, place.columns] = template.factor(e)
+            dLambda[place.columns, place.columns] = Q @ template.factor(e)
             derivatives[place.factor].append((part.start + i, dLambda))
     H = np.zeros((m, m))
     t = np.zeros(m)
