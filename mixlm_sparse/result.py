@@ -52,6 +52,10 @@ class LinearMixedFit(FittedModel):
     def _repr_html_(self) -> str:
         return self.summary().html
 
+    def describe_engine(self) -> str:
+        """Say in words how the system is factored and evaluated."""
+        return self.system.describe()
+
     # -- components ---------------------------------------------------------------------------
 
     def getME(self, name: str) -> Any:
