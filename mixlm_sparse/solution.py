@@ -26,8 +26,13 @@ class PlsSolution:
     def __init__(self, theta: Vector, system: PenalizedSystem) -> None:
         self.theta = theta
         self.system = system
-        self._working = solve_at(system.lambdas(theta), system)
+        lambdas, rotations = system.rotated_lambdas(theta)
+        self._working = solve_at(lambdas, system)
         self._factors = system.factors_of(theta)
+        # T~ Q = Rz T: what the working solution says of T~ is turned by Q into the user's columns
+        self._Q = [
+            None if np.array_equal(Q, np.eye(Q.shape[0])) else Q for Q in system.merge(rotations)
+        ]
 
     # -- parts of the criterion ---------------------------------------------------------------
 
@@ -87,7 +92,8 @@ class PlsSolution:
     @cached_property
     def _u(self) -> list[Array3]:
         contrast = np.append(-self._working.beta, 1.0)
-        return [u @ contrast for u in self._working.U]
+        u = [U @ contrast for U in self._working.U]
+        return [x if Q is None else x @ Q for x, Q in zip(u, self._Q, strict=True)]
 
     def u(self, term: int) -> Matrix:
         """Return the spherical random effects of a term, (L, k)."""
@@ -107,7 +113,19 @@ class PlsSolution:
         """Blocks of C^{-1} on the pattern of Z'WZ."""
         # Another theta may have used the engine since.
         self.system.engine.factorize(self._working.lambdas)
-        return self.system.engine.selected_inverse()
+        found = self.system.engine.selected_inverse()
+        if all(Q is None for Q in self._Q):
+            return found
+        Q = [
+            np.eye(f.width) if q is None else q
+            for q, f in zip(self._Q, self.system.products.blocks.factors, strict=True)
+        ]
+        return SelectedInverse(
+            diag=[np.matmul(np.matmul(q.T, B), q) for q, B in zip(Q, found.diag, strict=True)],
+            pairs={
+                (g, h): np.matmul(np.matmul(Q[g].T, B), Q[h]) for (g, h), B in found.pairs.items()
+            },
+        )
 
     def conditional_covariance(self, term: int) -> Array3:
         """Return Cov(b_j | y, beta, theta) / sigma^2 of a term for every level, (L, k, k)."""
@@ -126,7 +144,8 @@ class PlsSolution:
     def C_inverse_RZX(self) -> list[Array3]:
         """C^{-1} Lambda'Z'WX per grouping factor, (L, K, p), for the user's columns of X."""
         R_x = self.system.products.R_x
-        return [u[:, :, :-1] @ R_x for u in self._working.U]
+        out = [U[:, :, :-1] @ R_x for U in self._working.U]
+        return [x if Q is None else np.matmul(Q.T, x) for x, Q in zip(out, self._Q, strict=True)]
 
     # -- rows ---------------------------------------------------------------------------------
 

@@ -51,7 +51,7 @@ def minimize_bfgs(
     x0 : (m,) start.
     hessian : (m, m) positive definite guess of the Hessian at the start.
     tolerance : the search ends when the decrease that a Newton step predicts, g'H^{-1}g / 2, is
-        below this.
+        below this or below the rounding of the value.
     max_step : bound on the largest change of a coordinate in one step, relative to its size or 1.
 
     References
@@ -73,7 +73,7 @@ def minimize_bfgs(
             H, fresh = np.linalg.inv(hessian), True
             step = -(H @ gradient)
             slope = float(gradient @ step)
-        if -0.5 * slope <= tolerance:
+        if -0.5 * slope <= max(tolerance, np.finfo(np.float64).eps * abs(value)):
             return BfgsResult(x, value, gradient, -0.5 * slope, "converged")
         if evaluations >= max_evaluations:
             return BfgsResult(x, value, gradient, -0.5 * slope, "limit")

@@ -22,6 +22,8 @@ NULL_ATOL = 1e-3
 PROBE = 1e-3
 # The first step off a false boundary.
 ESCAPE_STEP = 0.1
+# Distances from a true one at which a second valley is looked for.
+VALLEYS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,7 @@ def settle_boundary(objective: Objective, phi: Vector, value: float) -> Boundary
                 step[:, zero_columns[c]] = ESCAPE_STEP * (directions @ vectors[:, c])
         escape.append(step)
     if not escaped:
-        return BoundaryReport(snapped, snapped_value, False)
+        return _second_valley(objective, at_zero, null, snapped, snapped_value)
     # Walk off until the criterion is below the false boundary's.
     for shrink in (1.0, 0.3, 0.1, 0.03, 0.01):
         candidate = np.concatenate(
@@ -119,3 +121,31 @@ def settle_boundary(objective: Objective, phi: Vector, value: float) -> Boundary
         if candidate_value < snapped_value - ROUNDING * abs(value):
             return BoundaryReport(candidate, candidate_value, True)
     return BoundaryReport(snapped, snapped_value, False)
+
+
+def _second_valley(
+    objective: Objective,
+    at_zero: list[Matrix],
+    null: list[tuple[Matrix, Matrix] | None],
+    phi: Vector,
+    value: float,
+) -> BoundaryReport:
+    """Look for a lower valley beyond a true boundary: very unequal groups can have one."""
+    system = objective.system
+    for t, found in enumerate(null):
+        if found is None:
+            continue
+        zero_columns = np.flatnonzero(~np.abs(at_zero[t]).any(axis=0))[: found[1].shape[1]]
+        for size in VALLEYS:
+            blocks = [T.copy() for T in at_zero]
+            if system.matrices.terms[t].structure == "us":
+                blocks[t][:, zero_columns] = size * found[1]
+            else:
+                blocks[t] = blocks[t] + size * (found[1] @ found[1].T)
+            candidate = np.concatenate(
+                [template.theta_of(T) for template, T in zip(system.templates, blocks, strict=True)]
+            )
+            candidate_value = objective.value(candidate)
+            if candidate_value < value - ROUNDING * abs(value):
+                return BoundaryReport(candidate, candidate_value, True)
+    return BoundaryReport(phi, value, False)

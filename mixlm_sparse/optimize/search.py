@@ -49,7 +49,7 @@ class Control:
     """
 
     max_evaluations: int | None = None
-    tolerance: float = 1e-10
+    tolerance: float = 1e-12
     xtol: float = 1e-8
     ftol: float = 1e-11
     gradient_tolerance: float = 1e-6
