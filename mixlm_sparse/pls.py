@@ -400,17 +400,5 @@ def residual_products(solution: WorkingSolution, system: PenalizedSystem) -> lis
         u * lam[0, 0] if lam.shape[0] == 1 else np.matmul(lam, u)
         for u, lam in zip(solution.U, solution.lambdas, strict=True)
     ]
-    out = [
-        f.ztx - (f.ztz * b if f.width == 1 else np.matmul(f.ztz, b))
-        for f, b in zip(blocks.factors, B, strict=True)
-    ]
-    for (g, h), pair in blocks.pairs.items():
-        out[g] -= _sum_rows(pair.rows, np.matmul(pair.values, B[h][pair.cols]), out[g].shape)
-        transposed = np.swapaxes(pair.values, 1, 2)
-        out[h] -= _sum_rows(pair.cols, np.matmul(transposed, B[g][pair.rows]), out[h].shape)
-    return out
-
-
-def _sum_rows(codes: np.ndarray, values: Array3, shape: tuple[int, ...]) -> Array3:
-    flat = values.reshape(values.shape[0], -1)
-    return kernels.sum_by_group(codes, flat, shape[0]).reshape(shape)
+    products = system.engine.multiply(B)
+    return [f.ztx - product for f, product in zip(blocks.factors, products, strict=True)]

@@ -34,7 +34,7 @@ class BlockPattern:
     """
 
     def __init__(self, system: BlockSystem) -> None:
-        self._system = system
+        self.system = system
         widths = [f.width for f in system.factors]
         sizes = [f.n_levels * f.width for f in system.factors]
         self.offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
@@ -72,11 +72,11 @@ class BlockPattern:
 
     def elimination_order(self) -> IntVector:
         """Return a fill-reducing order of the q columns, found on the graph of the levels."""
-        factors = self._system.factors
+        factors = self.system.factors
         levels = np.concatenate(([0], np.cumsum([f.n_levels for f in factors])))
         rows, cols = [], []
         for g, h in self._pair_keys:
-            pair = self._system.pairs[g, h]
+            pair = self.system.pairs[g, h]
             rows.append(levels[h] + pair.cols)
             cols.append(levels[g] + pair.rows)
         none = [np.empty(0, dtype=np.int64)]
@@ -101,12 +101,12 @@ class BlockPattern:
         """
         data: Vector = self.matrix.data
         k = 0
-        for factor, Lambda in zip(self._system.factors, lambdas, strict=True):
+        for factor, Lambda in zip(self.system.factors, lambdas, strict=True):
             a, b = np.tril_indices(factor.width)
             data[self._scatter[k]] = _congruence(Lambda, factor.ztz, Lambda, a, b).ravel()
             k += 1
         for g, h in self._pair_keys:
-            blocks = self._system.pairs[g, h].values
+            blocks = self.system.pairs[g, h].values
             a, b = (index.ravel() for index in np.indices(blocks.shape[1:]))
             data[self._scatter[k]] = _congruence(lambdas[g], blocks, lambdas[h], a, b).ravel()
             k += 1
@@ -116,7 +116,7 @@ class BlockPattern:
     def blocks(self, entries: Vector) -> SelectedInverse:
         """Gather the blocks of a symmetric matrix from its entries on the pattern: (nnz,)."""
         diag: list[Array3] = []
-        for k, factor in enumerate(self._system.factors):
+        for k, factor in enumerate(self.system.factors):
             K = factor.width
             a, b = np.tril_indices(K)
             low = entries[self._scatter[k]].reshape(factor.n_levels, a.size)
@@ -126,7 +126,7 @@ class BlockPattern:
             diag.append(block)
         pairs: dict[tuple[int, int], Array3] = {}
         for k, key in enumerate(self._pair_keys, start=len(diag)):
-            pairs[key] = entries[self._scatter[k]].reshape(self._system.pairs[key].values.shape)
+            pairs[key] = entries[self._scatter[k]].reshape(self.system.pairs[key].values.shape)
         return SelectedInverse(diag, pairs)
 
     def stack(self, rhs: Sequence[Array3]) -> Matrix:
@@ -138,7 +138,7 @@ class BlockPattern:
         return [
             np.ascontiguousarray(x[lo:hi]).reshape(f.n_levels, f.width, x.shape[1])
             for f, lo, hi in zip(
-                self._system.factors, self.offsets[:-1], self.offsets[1:], strict=True
+                self.system.factors, self.offsets[:-1], self.offsets[1:], strict=True
             )
         ]
 

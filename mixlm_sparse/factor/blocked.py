@@ -26,7 +26,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mixlm_sparse._types import Array3, IntVector, Matrix
-from mixlm_sparse.factor import kernels
+from mixlm_sparse.factor import contract, kernels
 from mixlm_sparse.factor.coupling import (
     Coupling,
     DenseCoupling,
@@ -88,6 +88,10 @@ class BlockedEngine:
             self._parent_values.append({t: self._pair(i, self._chain[t]).values for t in later})
         self._couplings = self._make_couplings() if self._rest else []
         self._schur = self._make_schur() if self._rest else None
+        # factors whose products with each other are kept as one dense matrix
+        self._dense_rest: frozenset[int] = frozenset()
+        if isinstance(self._schur, DenseRest) and len(self._rest) > 1:
+            self._dense_rest = frozenset(r.index for r in self._rest)
         self.dense_order = self._m if isinstance(self._schur, DenseRest) else 0
         self.logdet = float("nan")
 
@@ -250,7 +254,35 @@ class BlockedEngine:
             out[self._chain[s]] = bmm(transposed(self._Linv[s]), value)
         return out
 
+    def multiply(self, B: Sequence[Array3]) -> list[Array3]:
+        """Return Z'WZ B; B[g] is (L_g, K_g, m)."""
+        out = contract.multiply(self._system, B, without=self._dense_rest)
+        if self._dense_rest:
+            assert isinstance(self._schur, DenseRest)
+            m = B[0].shape[2]
+            product = self._schur.multiply(
+                np.concatenate([B[r.index].reshape(-1, m) for r in self._rest])
+            )
+            for r in self._rest:
+                out[r.index] += product[r.columns].reshape(r.n_levels, r.width, m)
+        return out
+
+    def trace_products(self, lambdas: Sequence[Matrix]) -> list[Matrix]:
+        """Return sum_j [Z'WZ Lambda C^{-1}]_jj of every factor, (K, K)."""
+        inverse = self._selected(rest_pairs=not self._dense_rest)
+        out = contract.trace_products(self._system, lambdas, inverse, without=self._dense_rest)
+        if self._dense_rest:
+            assert isinstance(self._schur, DenseRest)
+            found = self._schur.trace_products([lambdas[r.index] for r in self._rest])
+            for r, G in zip(self._rest, found, strict=True):
+                out[r.index] += G
+        return out
+
     def selected_inverse(self) -> SelectedInverse:
+        """Return the blocks of C^{-1} on the pattern of Z'WZ."""
+        return self._selected(rest_pairs=True)
+
+    def _selected(self, *, rest_pairs: bool) -> SelectedInverse:
         factors = self._system.factors
         diag: list[Array3] = [np.empty(0)] * len(factors)
         pairs: dict[tuple[int, int], Array3] = {}
@@ -258,7 +290,7 @@ class BlockedEngine:
             self._schur.invert()
             for a, r in enumerate(self._rest):
                 diag[r.index] = self._schur.diagonal_blocks(a)
-                for b in range(a + 1, len(self._rest)):
+                for b in range(a + 1, len(self._rest) if rest_pairs else 0):
                     block = self._schur.pair_blocks(a, b)
                     self._store(pairs, r.index, self._rest[b].index, block)
         chain_inverse: dict[tuple[int, int], Array3] = {}

@@ -113,6 +113,14 @@ class Engine(Protocol):
         """Return the blocks of C^{-1} on the pattern of Z'WZ."""
         ...
 
+    def multiply(self, B: Sequence[Array3]) -> list[Array3]:
+        """Return Z'WZ B; B[g] is (L_g, K_g, m)."""
+        ...
+
+    def trace_products(self, lambdas: Sequence[Matrix]) -> list[Matrix]:
+        """Return sum_j [Z'WZ Lambda C^{-1}]_jj of every factor, (K, K), at the last `lambdas`."""
+        ...
+
     def describe(self) -> str:
         """Say in words how the system is factored."""
         ...

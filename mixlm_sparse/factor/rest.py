@@ -91,7 +91,8 @@ class DenseRest:
         self._pairs = pairs
         self._adjacency = adjacency
         self._compiled = compiled
-        self._both = full_inverse or not compiled
+        # the compiled kernel reads the lower triangle only, everything else both
+        self._both = full_inverse or not compiled or len(factors) > 1
         self.order = sum(r.n_levels * r.width for r in factors)
         self.S = np.zeros((self.order, self.order))
         self._A = self._products() if len(factors) > 1 else None
@@ -178,6 +179,32 @@ class DenseRest:
                 entries = slice(int(at.ptr[j]), int(at.ptr[stop]))
                 product = whole[j:stop] @ self.P
                 out[entries, a] = product[level[entries] - j, at.cols[entries]]
+        return out
+
+    def multiply(self, B: Matrix) -> Matrix:
+        """Return Z'WZ B of the rest, (m, r)."""
+        assert self._A is not None
+        return self._A @ B
+
+    def trace_products(self, lambdas: Sequence[Matrix]) -> list[Matrix]:
+        """Return sum_j [A_rr Lambda_r S^{-1}]_jj per factor, (K, K)."""
+        assert self._A is not None
+        assert self.P is not None
+        if all(r.width == 1 for r in self._factors):
+            levels = [r.n_levels for r in self._factors]
+            scale = np.repeat([float(lam[0, 0]) for lam in lambdas], levels)
+            by_row = np.einsum("ij,ij,j->i", self._A, self.P, scale)
+            sums = np.add.reduceat(by_row, [r.first for r in self._factors])
+            return [np.full((1, 1), value) for value in sums]
+        out = []
+        for r in self._factors:
+            G = np.zeros((r.width, r.width))
+            for s, lam in zip(self._factors, lambdas, strict=True):
+                A = self._A[r.columns, s.columns].reshape(-1, s.width) @ lam
+                A = A.reshape(r.n_levels, r.width, -1)
+                P = self.P[r.columns, s.columns].reshape(r.n_levels, r.width, -1)
+                G += np.tensordot(A, P, axes=([0, 2], [0, 2]))
+            out.append(G)
         return out
 
     def diagonal_blocks(self, which: int) -> Array3:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from mixlm_sparse._types import Array3, Matrix, Vector
+from mixlm_sparse.factor import contract
 from mixlm_sparse.factor.block_pattern import BlockPattern
 from mixlm_sparse.factor.interface import BlockSystem, SelectedInverse
 from mixlm_sparse.factor.sparse_cholesky import SparseCholesky
@@ -52,6 +53,14 @@ class PatternEngine:
     def solve(self, rhs: Sequence[Array3]) -> list[Array3]:
         """Return C^{-1} rhs; rhs[g] is (L_g, K_g, m)."""
         return self._pattern.unstack(self._solver.solve(self._pattern.stack(rhs)))
+
+    def multiply(self, B: Sequence[Array3]) -> list[Array3]:
+        """Return Z'WZ B; B[g] is (L_g, K_g, m)."""
+        return contract.multiply(self._pattern.system, B)
+
+    def trace_products(self, lambdas: Sequence[Matrix]) -> list[Matrix]:
+        """Return sum_j [Z'WZ Lambda C^{-1}]_jj of every factor, (K, K)."""
+        return contract.trace_products(self._pattern.system, lambdas, self.selected_inverse())
 
     def selected_inverse(self) -> SelectedInverse:
         """Return the blocks of C^{-1} on the pattern of Z'WZ."""
