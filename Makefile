@@ -1,0 +1,62 @@
+# make demo   fit two models from nothing: makes .venv, installs the package (no compiler needed), prints the fits
+# make test   install what the tests need (also CHOLMOD, where that is possible) and run every test
+# make check  ruff, mypy and the doctests
+# make docs   run every block of the documentation, draw its pictures and build the site
+PYTHON ?= python3
+VENV   ?= .venv
+PY      = $(VENV)/bin/python
+
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# The dense blocks of the test models are small: more BLAS threads only spin.
+export OPENBLAS_NUM_THREADS ?= 1
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test check lint types doctest docs clean
+
+demo: $(VENV)/.installed
+	$(PY) -m mixlm_sparse.demo
+
+test: $(VENV)/.installed-test $(VENV)/.installed-cholmod
+	$(PY) -m pytest $(PYTEST_ARGS)
+
+check: lint types doctest
+
+lint: $(VENV)/.installed-test
+	$(PY) -m ruff check .
+
+types: $(VENV)/.installed-test
+	$(PY) -m mypy
+
+doctest: $(VENV)/.installed-test
+	$(PY) -m pytest --doctest-modules mixlm_sparse
+
+docs: $(VENV)/.installed-docs
+	MPLBACKEND=Agg $(PY) docs/run_pages.py --figures
+	$(PY) -m sphinx -W --keep-going -n -q -b html docs docs/_build/html
+	@echo docs/_build/html/index.html
+
+# A stamp is older than pyproject.toml when the dependencies may have changed.
+$(PY):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' \
+	  || { echo "mixlm_sparse needs Python 3.10 or newer; name one with: make PYTHON=python3.11 ..." >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) \
+	  || { rm -rf $(VENV); echo "python venv is missing; on Debian or Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+
+$(VENV)/.installed: pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet --editable '.[test]'
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-docs: pyproject.toml | $(PY)
+	$(PY) -m pip install --quiet --editable '.[docs]'
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-cholmod: tools/install_cholmod.sh | $(VENV)/.installed-test
+	@bash tools/install_cholmod.sh $(PY)
+	@if $(PY) -c "import sksparse.cholmod" 2>/dev/null; then touch $@; fi
+
+clean:
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
