@@ -1,0 +1,82 @@
+"""The documentation runs: its code blocks, the output it shows, its links and the names it uses."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import mixlm_sparse as mx
+
+ROOT = Path(__file__).parent.parent
+DOCS = ROOT / "docs"
+
+
+def _load_runner() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("run_pages", DOCS / "run_pages.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["run_pages"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+runner = _load_runner()
+PAGES = runner.pages()
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if runner.blocks(p)], ids=name_of)
+def test_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every Python block runs, without warnings, and prints what the page shows."""
+    if any("matplotlib" in b.source or ".plot" in b.source for b in runner.blocks(page)):
+        pytest.importorskip("matplotlib")
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    runner.run(page)
+
+
+def prose(page: Path) -> str:
+    """The page without its fenced blocks."""
+    return re.sub(r"^(`{3,}).*?^\1\s*$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s]+)", prose(page))
+    local = [t for t in targets if not re.match(r"[a-z]+:", t)]
+    assert [t for t in local if not (page.parent / t).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_names_exist(page: Path) -> None:
+    """What the prose calls `mx.name` or `fit.name` is there."""
+    spans = re.findall(r"`([^`]+)`", prose(page))
+    missing = [
+        f"{owner}.{name}"
+        for span in spans
+        for owner, name in re.findall(r"\b(mx|fit)\.([A-Za-z_]\w*)", span)
+        if not hasattr(mx if owner == "mx" else mx.LinearMixedFit, name)
+        and name not in mx.LinearMixedFit.__dataclass_fields__
+    ]
+    assert missing == []
+
+
+def test_every_page_is_reached() -> None:
+    """Each page is in some table of contents, so that the site shows it."""
+    listed = {DOCS / "index.md"}
+    for page in DOCS.rglob("*.md"):
+        for body in re.findall(r"```\{toctree\}(.*?)```", page.read_text(encoding="utf-8"), re.S):
+            for entry in body.split("\n"):
+                entry = entry.strip()
+                if entry and not entry.startswith(":"):
+                    listed.update(page.parent.glob(f"{entry}.md"))
+    pages = {p for p in PAGES if p.is_relative_to(DOCS)}
+    assert sorted(map(name_of, pages - listed)) == []
