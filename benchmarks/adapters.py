@@ -58,6 +58,10 @@ def prepare(tool: str, job: Job, frame: pd.DataFrame, options: dict[str, Any]) -
 def _mixlm(job: Job, frame: pd.DataFrame, options: dict[str, Any]) -> Fit:
     import mixlm_sparse as mx
 
+    if importlib.util.find_spec("numba") is not None:
+        # what someone does who fits many models: the first call then pays for loading numba
+        mx.use_compiled(True)
+
     def fit() -> Outcome:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", mx.MixedModelWarning)
