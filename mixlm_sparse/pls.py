@@ -173,11 +173,15 @@ class PenalizedSystem:
         else:
             work = self.q**3
         # a search takes about 10 evaluations, each of which saves about 200 us of calls
-        if not kernels.compiled_pays(10.0 * work + 4e4):
-            return None
+        return self.fuse() if kernels.compiled_pays(10.0 * work + 4e4) else None
+
+    def fuse(self) -> SingleFactor | SmallDense:
+        """Return the compiled evaluation of this model, of one factor or few effects."""
+        products = self.products
+        factors = products.blocks.factors
         floor = pwrss_floor(products)
         if len(factors) == 1:
-            return SingleFactor(f.ztz, f.ztx, products.yy, floor)
+            return SingleFactor(factors[0].ztz, factors[0].ztx, products.yy, floor)
         return SmallDense(products.blocks, products.yy, floor)
 
     def rotated_lambdas(self, theta: Vector) -> tuple[list[Matrix], list[Matrix]]:

@@ -26,9 +26,10 @@ LAYERS: list[set[str]] = [
     {"solution"},
     {"deviance"},
     {"optimize"},
-    {"varcorr", "diagnosis", "pipeline"},
+    {"arrays", "varcorr", "diagnosis", "pipeline"},
     {"fitted"},
     {"components", "tables"},
+    {"inference"},
     {"result"},
     {"fit"},
 ]

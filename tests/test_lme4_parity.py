@@ -25,7 +25,9 @@ PARTS_RTOL = (
 # Days x 1e5 with theta of size 1 makes C = Lambda'Z'WZ Lambda + I lose up to twelve digits:
 # lme4's own values are off by up to 1.3e-7 (exact rational arithmetic in test_exact.py)
 CRITERION_RTOL_EXTREME = {"sleep_scale": 5e-7}
+PARTS_RTOL_EXTREME = {"sleep_scale": 1e-4}  # lme4's ldRX2 is off by 8.5e-5, its ldL2 by 5e-7
 BETA_SE_TOL = 1e-6  # coefficients at a given theta, in standard errors
+BETA_SE_TOL_EXTREME = {"sleep_scale": 0.1}  # lme4's slope is off by 0.06 there, ours by 1e-4
 VALUE_RTOL = 1e-6  # the other quantities at lme4's theta, relative to the size of each
 
 # --- at the optimum
@@ -108,13 +110,14 @@ def test_objective_at_three_thetas(model_id):
     record, system = load_model(model_id), corpus.system(model_id)
     se = np.array(list(record["se"].values()))
     rtol = CRITERION_RTOL_EXTREME.get(model_id, CRITERION_RTOL)
-    parts_rtol = max(PARTS_RTOL, 10 * rtol) if model_id in CRITERION_RTOL_EXTREME else PARTS_RTOL
+    parts_rtol = PARTS_RTOL_EXTREME.get(model_id, PARTS_RTOL)
     for at in record["deviance_at"]:
         theta = np.array(at["theta"], float)
         value = profiled_criterion(theta, system, reml=record["REML"])
         assert value == pytest.approx(at["value"], rel=rtol)
         solution = solve_pls(theta, system)
-        np.testing.assert_array_less(np.abs(solution.beta - at["beta"]), BETA_SE_TOL * se)
+        beta_tol = BETA_SE_TOL_EXTREME.get(model_id, BETA_SE_TOL)
+        np.testing.assert_array_less(np.abs(solution.beta - at["beta"]), beta_tol * se)
         for part in ("ldL2", "ldRX2", "wrss", "ussq", "pwrss"):
             # a log-determinant may be near 0 by cancellation: its error is that of its terms
             floor = 1e-8 if part.startswith("ld") else 1e-10 * at["pwrss"]
