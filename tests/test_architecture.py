@@ -19,7 +19,7 @@ NAME = PACKAGE.name
 # named here is a leaf: it may import anything, and no layer may import it.
 LAYERS: list[set[str]] = [
     {"errors", "_types"},
-    {"formula", "covariance", "factor", "text"},
+    {"formula", "covariance", "factor", "text", "progress", "parallel", "groupwise", "io"},
     {"design", "formula_update"},
     {"crossproducts"},
     {"pls"},
@@ -27,9 +27,10 @@ LAYERS: list[set[str]] = [
     {"deviance"},
     {"optimize"},
     {"arrays", "varcorr", "diagnosis", "pipeline"},
-    {"fitted"},
-    {"components", "tables"},
+    {"fitted", "responses", "designs", "predict"},
+    {"components", "tables", "simulate"},
     {"inference"},
+    {"prediction_methods", "plots"},
     {"result"},
     {"fit"},
 ]
