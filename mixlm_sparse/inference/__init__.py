@@ -1,0 +1,1 @@
+"""Tests, intervals and comparisons: what is read off a fitted model beyond its estimates."""
