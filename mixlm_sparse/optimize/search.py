@@ -24,8 +24,8 @@ from mixlm_sparse.optimize.start import expected_hessian, moment_start
 from mixlm_sparse.pls import PERFECT_FIT_RTOL, PenalizedSystem
 
 OPTIMIZERS = ("auto", "bfgs", "lbfgsb", "bobyqa", "cobyqa")
-# Evaluations (and one for two parameters) after which a search that has not ended turns its axes.
-LEG_EVALUATIONS = 6
+# Evaluations (more with many parameters) after which a search that has not ended turns its axes.
+LEG_EVALUATIONS = 12
 # Step of the central differences of the exact gradient, on parameters of order one.
 HESSIAN_STEP = 1e-4
 
@@ -194,7 +194,7 @@ def _gradient_search(
     phi, value, gradient, predicted decrease, where the search ended.
     """
     end = objective.n_values + limit
-    leg = LEG_EVALUATIONS + phi.size // 2
+    leg = max(LEG_EVALUATIONS, 6 + phi.size // 2)
     while True:
         left = end - objective.n_values
         found = minimize_bfgs(
