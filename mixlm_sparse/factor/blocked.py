@@ -341,7 +341,7 @@ class BlockedEngine:
         for s, i in enumerate(self._chain):
             text = (
                 f"  eliminated in closed form: {factors[i].label} "
-                f"({factors[i].n_levels} levels, {factors[i].width} effects a level)"
+                f"({factors[i].n_levels} levels, {factors[i].width} effect{'s' if factors[i].width > 1 else ''} a level)"
             )
             if s:
                 text += ", the earlier ones being nested in it"

@@ -1,0 +1,204 @@
+"""Run the Python blocks of the documentation, page by page.
+
+    python docs/run_pages.py                       # every page; ends at the first that fails
+    python docs/run_pages.py docs/quickstart.md    # one page
+    python docs/run_pages.py --update              # write the printed output into the pages
+    python docs/run_pages.py --figures             # draw the pictures into docs/figures
+
+The blocks of a page run from top to bottom in one namespace, with the root of the repository as the
+working folder and warnings as errors.  A block is
+
+* a fence marked `python`: what it prints is compared with a fence marked `text` that follows it,
+  where there is one; `...` in the text stands for anything;
+* a fence marked `python` that begins with `>>>`: a doctest, compared exactly.
+
+A line `![...](figures/NAME.png)` after a block stands for the figure that the block left current.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import doctest
+import io
+import os
+import re
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parent
+ROOT = DOCS.parent
+IMAGE = re.compile(r"!\[[^\]]*\]\((?:\.\./)*figures/([\w-]+)\.png\)")
+
+
+class OutputError(AssertionError):
+    """A block printed something other than the page says."""
+
+
+@dataclass(frozen=True)
+class Block:
+    """One Python fence: its source, the number of its first line, and what follows it.
+
+    `expected` is the text of the output fence, which starts at line `expected_line`; None if the
+    page shows no output.
+    """
+
+    source: str
+    line: int
+    expected: str | None
+    expected_line: int
+    figure: str | None
+
+
+def pages() -> list[Path]:
+    """Return README.md and every page of docs/, in order of their names."""
+    found = [p for p in DOCS.rglob("*.md") if "_build" not in p.parts]
+    return [ROOT / "README.md", *sorted(found)]
+
+
+def blocks(page: Path) -> list[Block]:
+    """Return the Python blocks of a page, in order."""
+    lines = page.read_text(encoding="utf-8").splitlines()
+    fences = _fences(lines)
+    found = []
+    for i, (kind, first, last) in enumerate(fences):
+        if kind != "python":
+            continue
+        stop = fences[i + 1][1] - 1 if i + 1 < len(fences) else len(lines)
+        between = lines[last + 1 : stop]
+        expected = None
+        if i + 1 < len(fences) and fences[i + 1][0] == "text" and not any(map(str.strip, between)):
+            expected = "\n".join(lines[fences[i + 1][1] : fences[i + 1][2]])
+            after = fences[i + 1][2] + 1
+            stop = fences[i + 2][1] - 1 if i + 2 < len(fences) else len(lines)
+            between = lines[after:stop]
+        image = next(filter(None, map(IMAGE.search, between)), None)
+        found.append(
+            Block(
+                source="\n".join(lines[first:last]),
+                line=first,
+                expected=expected,
+                expected_line=fences[i + 1][1] if expected is not None else -1,
+                figure=None if image is None else image.group(1),
+            )
+        )
+    return found
+
+
+def _fences(lines: list[str]) -> list[tuple[str, int, int]]:
+    """Return (mark, first line, line after the last) of every fence."""
+    found = []
+    start, mark, ticks = -1, "", ""
+    for i, line in enumerate(lines):
+        opening = re.match(r"(`{3,})(.*)$", line)
+        if start < 0 and opening:
+            start, ticks, mark = i + 1, opening.group(1), opening.group(2).strip()
+        elif start >= 0 and line.strip() == ticks:
+            found.append((mark, start, i))
+            start = -1
+    return found
+
+
+def run(page: Path, *, update: bool = False, figures: Path | None = None) -> None:
+    """Run the blocks of one page.
+
+    Raises
+    ------
+    OutputError : a block printed something other than the page says.
+    """
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    outputs: list[tuple[Block, str]] = []
+    before = Path.cwd()
+    os.chdir(ROOT)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for block in blocks(page):
+                printed = _run_block(page, block, namespace)
+                if block.expected is not None:
+                    outputs.append((block, printed))
+                    if not update and not agrees(printed, block.expected):
+                        raise OutputError(
+                            f"{page}:{block.line}: the block prints\n{printed}\n"
+                            f"where the page says\n{block.expected}"
+                        )
+                if block.figure is not None and figures is not None:
+                    _save_current_figure(figures / f"{block.figure}.png")
+    finally:
+        os.chdir(before)
+        if "matplotlib.pyplot" in sys.modules:
+            sys.modules["matplotlib.pyplot"].close("all")
+    if update:
+        _write(page, outputs)
+
+
+def _run_block(page: Path, block: Block, namespace: dict[str, Any]) -> str:
+    if block.source.lstrip().startswith(">>>"):
+        test = doctest.DocTestParser().get_doctest(
+            block.source, namespace, page.name, str(page), block.line
+        )
+        report = io.StringIO()
+        runner = doctest.DocTestRunner(optionflags=doctest.ELLIPSIS)
+        runner.run(test, out=report.write, clear_globs=False)
+        if runner.failures:
+            raise OutputError(report.getvalue())
+        namespace.update(test.globs)
+        return ""
+    # blank lines before the source, so that a traceback names the line of the page
+    code = compile("\n" * block.line + block.source, str(page), "exec")
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        exec(code, namespace)
+    return "\n".join(line.rstrip() for line in printed.getvalue().rstrip().splitlines())
+
+
+def agrees(printed: str, expected: str) -> bool:
+    """Say whether `printed` is what the page shows; `...` in the page stands for anything."""
+    wanted = "\n".join(line.rstrip() for line in expected.rstrip().splitlines())
+    pattern = ".*?".join(re.escape(part) for part in wanted.split("..."))
+    return re.fullmatch(pattern, printed, flags=re.DOTALL) is not None
+
+
+def _save_current_figure(path: Path) -> None:
+    from matplotlib import pyplot
+
+    path.parent.mkdir(exist_ok=True)
+    pyplot.gcf().savefig(path, dpi=110, bbox_inches="tight")
+    pyplot.close("all")
+
+
+def _write(page: Path, outputs: list[tuple[Block, str]]) -> None:
+    lines = page.read_text(encoding="utf-8").splitlines()
+    for block, printed in reversed(outputs):
+        expected = block.expected or ""
+        if not agrees(printed, expected):
+            first = block.expected_line
+            lines[first : first + len(expected.splitlines())] = printed.splitlines()
+    page.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def main() -> None:
+    """Run the pages named on the command line, or all."""
+    parser = argparse.ArgumentParser(description="Run the Python blocks of the documentation.")
+    parser.add_argument("pages", nargs="*", type=Path, help="pages to run; by default all")
+    parser.add_argument("--update", action="store_true", help="write outputs into the pages")
+    parser.add_argument("--figures", action="store_true", help="draw figures into docs/figures")
+    options = parser.parse_args()
+    os.environ.setdefault("MPLBACKEND", "Agg")
+    sys.path.insert(0, str(ROOT))
+    for page in options.pages or pages():
+        if not blocks(page.resolve()):
+            continue
+        print(page, flush=True)
+        run(
+            page.resolve(),
+            update=options.update,
+            figures=DOCS / "figures" if options.figures else None,
+        )
+
+
+if __name__ == "__main__":
+    main()
