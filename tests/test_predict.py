@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 
 import numpy as np
@@ -408,7 +407,7 @@ def test_a_single_row_and_weights_by_name(fit, data):
 
 
 @pytest.mark.large
-def test_a_million_new_rows_of_insteval_take_seconds():
+def test_a_million_new_rows_of_insteval():
     fit = corpus.fit("insteval_ml")
     data = corpus.data_of(corpus.load_model("insteval_ml"))
     rng = np.random.default_rng(1)
@@ -419,12 +418,9 @@ def test_a_million_new_rows_of_insteval_take_seconds():
     for name in ("s", "d", "dept", "service"):
         if isinstance(data[name].dtype, pd.CategoricalDtype):
             new[name] = pd.Categorical(new[name], categories=data[name].cat.categories)
-    began = time.perf_counter()
     mine = fit.predict(new)
-    seconds = time.perf_counter() - began
     effects = fit.ranef()
     by_hand = fit.predict(new, "population")
     for g in ("s", "d"):
         by_hand = by_hand + effects[g]["(Intercept)"].loc[new[g].astype(str)].to_numpy()
     assert mine == approx(by_hand, abs=1e-9)
-    assert seconds < 10.0  # a busy machine; the benchmark says how long it takes
