@@ -156,25 +156,3 @@ class LmListPlotMethods:
     def plot(self) -> LmListPlots:
         """Plots: `fits.plot.intervals()`, `fits.plot("scatter")`; `fits.plot.kinds()`."""
         return LmListPlots(self)
-
-
-class ProfilePlotMethods:
-    """The plots of a profile, as methods of its attribute `plot`."""
-
-    __slots__ = ()
-
-    @property
-    def plot(self) -> ProfilePlots:
-        """Plots: `profile.plot.zeta()`, `profile.plot.density()`, `profile.plot.pairs()`."""
-        return ProfilePlots(self)
-
-
-class BootstrapPlotMethods:
-    """The plots of bootstrap replicates, as methods of its attribute `plot`."""
-
-    __slots__ = ()
-
-    @property
-    def plot(self) -> BootstrapPlots:
-        """Plots: `boot.plot.histograms()`."""
-        return BootstrapPlots(self)
