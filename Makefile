@@ -32,7 +32,8 @@ doctest: $(VENV)/.installed-test
 
 docs: $(VENV)/.installed-docs
 	MPLBACKEND=Agg $(PY) docs/run_pages.py --figures
-	$(PY) -m sphinx -W --keep-going -n -q -b html docs docs/_build/html
+	$(PY) docs/make_gallery.py
+	$(PY) -m sphinx -W --keep-going -q -b html docs docs/_build/html
 	@echo docs/_build/html/index.html
 
 # A stamp is older than pyproject.toml when the dependencies may have changed.

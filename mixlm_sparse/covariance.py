@@ -174,7 +174,11 @@ class Identity:
         return np.abs(M[:1, 0])
 
 
-_STRUCTURES: dict[str, Callable[[int], CovarianceStructure]] = {"us": Unstructured, "diag": Diagonal, "id": Identity}
+_STRUCTURES: dict[str, Callable[[int], CovarianceStructure]] = {
+    "us": Unstructured,
+    "diag": Diagonal,
+    "id": Identity,
+}
 
 
 def covariance_structure(name: str, k: int) -> CovarianceStructure:

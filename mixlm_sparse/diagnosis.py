@@ -10,8 +10,11 @@ from functools import cached_property
 import numpy as np
 
 from mixlm_sparse._types import Matrix, Vector
+from mixlm_sparse.design.build import double_bar_message
 from mixlm_sparse.errors import (
     ConvergenceWarning,
+    FewLevelsWarning,
+    FormulaWarning,
     MixedModelWarning,
     RankDeficiencyWarning,
     ScalingWarning,
@@ -32,6 +35,13 @@ SCALE_RATIO = 1e5
 SATURATED_SPREAD = 1e6
 VARIANCE_ZERO = "estimated as zero"
 MAX_NAMES = 8  # names listed in a message
+# With fewer levels a variance is known to within a factor of four or worse; the usual advice.
+FEW_LEVELS = 5
+
+
+def see(page: str) -> str:
+    """Return the end of a message: where its page is in the documentation."""
+    return f". See docs/messages/{page}.md"
 
 
 def relative_spread(system: PenalizedSystem, theta: Vector) -> list[Vector]:
@@ -111,6 +121,7 @@ def singular_message(reasons: tuple[str, ...]) -> str:
     return (
         f"boundary (singular) fit: {'; '.join(reasons)}. This is the optimum, not a failure; if "
         f"the random part is richer than the data support, {' or '.join(remedies)}"
+        f"{see('singular-fit')}"
     )
 
 
@@ -123,6 +134,7 @@ def saturation_message(system: PenalizedSystem, theta: Vector) -> str | None:
         "fixed and random effects reproduce the response (almost) exactly: sigma is zero up to "
         "rounding, so that the criterion has no minimum and the variance components are "
         "arbitrary: check the response, or use a coarser grouping factor or fewer effects"
+        f"{see('perfect-fit')}"
     )
 
 
@@ -134,6 +146,7 @@ def dropped_message(dropped: tuple[str, ...]) -> str:
         f"column{'' if one else 's'} ({listed(dropped)}) that {'is a' if one else 'are'} "
         f"combination{'' if one else 's'} of earlier ones; fitted values do not change. Remove the "
         f"term{'' if one else 's'}, or combine levels that never occur together"
+        f"{see('rank-deficiency')}"
     )
 
 
@@ -162,6 +175,23 @@ def scaling_message(system: PenalizedSystem) -> str | None:
         f"{format_number(spread[large] / root, 2)} of {names[first + large]}. The fit does not "
         "suffer (columns are orthonormalized), but coefficients, variance components and theta "
         f"are hard to compare: rescale, for example scale({names[first + large]})"
+        f"{see('scaling')}"
+    )
+
+
+def few_levels_message(system: PenalizedSystem) -> str | None:
+    """Return a message if grouping factors have fewer than `FEW_LEVELS` levels."""
+    few = [f for f in system.matrices.factors if f.n_levels < FEW_LEVELS]
+    if not few:
+        return None
+    counts = listed([f"'{f.label}' has {f.n_levels} levels" for f in few])
+    subject = "grouping factor" if len(few) == 1 else "grouping factors: "
+    one = len(few) == 1
+    return (
+        f"{subject}{' ' if one else ''}{counts}: {'a variance' if one else 'variances'} estimated "
+        f"from fewer than {FEW_LEVELS} {'is' if one else 'are'} hardly known. Report "
+        f"{'its interval' if one else 'their intervals'} (confint), or use "
+        f"{listed([f.label for f in few])} in the fixed part{see('few-levels')}"
     )
 
 
@@ -288,17 +318,37 @@ class ConvergenceReport:
         )
 
 
+def double_bar_messages(system: PenalizedSystem) -> list[str]:
+    """Return messages about random terms with `||` whose columns are correlated nevertheless."""
+    spec = system.matrices.spec
+    if spec is None:
+        return []
+    found = []
+    for random in spec.formula.random:
+        for term in spec.terms:
+            variables = tuple(tuple(o.variable for o in operands) for operands in term.part.terms)
+            same_group = spec.factors[term.factor].label == random.label
+            if same_group and variables == tuple(map(tuple, random.terms)):
+                found.append(double_bar_message(random, term.part))
+    return list(dict.fromkeys(message for message in found if message is not None))
+
+
 def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
     """Return what the user should know about a fit: (category of the warning, text)."""
     notes: list[tuple[type[MixedModelWarning], str]] = []
+    notes += [(FormulaWarning, text) for text in double_bar_messages(system)]
     if system.dropped:
         notes.append((RankDeficiencyWarning, dropped_message(system.dropped)))
     scaling = scaling_message(system)
     if scaling is not None:
         notes.append((ScalingWarning, scaling))
+    few = few_levels_message(system)
+    if few is not None:
+        notes.append((FewLevelsWarning, few))
     if not optimum.converged or optimum.status == "perfect fit":
         advice = f": {optimum.advice}" if optimum.advice else ""
-        notes.append((ConvergenceWarning, f"{optimum.status}: {optimum.message}{advice}"))
+        page = see("perfect-fit" if optimum.status == "perfect fit" else "convergence")
+        notes.append((ConvergenceWarning, f"{optimum.status}: {optimum.message}{advice}{page}"))
     elif saturated := saturation_message(system, optimum.theta):
         notes.append((ConvergenceWarning, saturated))
     elif reasons := singular_reasons(system, optimum.theta):
@@ -307,10 +357,13 @@ def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
 
 
 def warn_of(notes: Notes) -> None:
-    """Emit the notes as warnings that point at the first caller outside the package."""
-    if notes:
-        level = _caller_level()
-        for category, text in notes:
+    """Emit the notes as warnings that point at the first caller outside the package.
+
+    What the formula means has been said when the design was made.
+    """
+    level = _caller_level() if notes else 0
+    for category, text in notes:
+        if category is not FormulaWarning:
             warnings.warn(text, category, stacklevel=level)
 
 

@@ -52,3 +52,23 @@ class FormulaWarning(MixedModelWarning):
 
 class ConvergenceWarning(MixedModelWarning):
     """The optimizer stopped before the optimum was certified."""
+
+
+class MissingPackageError(MixedModelError, ImportError):
+    """An optional package is asked for and not installed."""
+
+
+class SkippedGroupsWarning(MixedModelWarning):
+    """Groups were left out, because they have too few rows or too little variation."""
+
+
+class RefitWarning(MixedModelWarning):
+    """A method that is defined for another criterion made the model fitted again by it."""
+
+
+class FewLevelsWarning(MixedModelWarning):
+    """A grouping factor has so few levels that its variance is hardly known."""
+
+
+class SavedFitError(MixedModelError, ValueError):
+    """A file is not a saved fit, is broken, or lacks what is asked of it."""

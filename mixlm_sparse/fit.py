@@ -17,7 +17,6 @@ from mixlm_sparse.deviance import DevianceFunction
 from mixlm_sparse.diagnosis import notes_on
 from mixlm_sparse.formula import MixedFormula
 from mixlm_sparse.optimize import Control, Optimum
-from mixlm_sparse.optimize.objective import Progress
 from mixlm_sparse.pipeline import (
     FitOptions,
     ModelCall,
@@ -25,6 +24,7 @@ from mixlm_sparse.pipeline import (
     solve_system,
 )
 from mixlm_sparse.pls import PenalizedSystem, penalized_system
+from mixlm_sparse.progress import SearchProgress
 from mixlm_sparse.result import LinearMixedFit
 from mixlm_sparse.solution import PlsSolution, solve_pls
 
@@ -42,7 +42,7 @@ def lmer(
     optimizer: str = "auto",
     engine: str = "auto",
     control: Control | None = None,
-    progress: Progress | None = None,
+    progress: SearchProgress = None,
     env: Mapping[str, Callable[..., Any]] | None = None,
 ) -> LinearMixedFit:
     """Fit a linear mixed model.
@@ -64,8 +64,10 @@ def lmer(
         work without derivatives.
     engine : "auto", "blocked" or "cholmod".
     control : `mx.Control(...)`: tolerances, limits, warnings.
-    progress : called with (evaluation, criterion, theta) at every evaluation; an exception that it
-        raises ends the fit.
+    progress : None shows a bar in terminals and notebooks if the fit takes longer than a second,
+        False none.  A function is called with (evaluation, criterion, theta) at every evaluation;
+        if it returns False, the fit ends at the best point so far, with the status "interrupted",
+        and so it does after Ctrl-C.  An exception that it raises ends the call.
     env : functions that the formula may call, by name.
 
     Returns
@@ -217,7 +219,7 @@ def fit_matrices(
     optimizer: str = "auto",
     engine: str = "auto",
     control: Control | None = None,
-    progress: Progress | None = None,
+    progress: SearchProgress = None,
 ) -> LinearMixedFit:
     """Fit a model given by matrices instead of a formula.
 

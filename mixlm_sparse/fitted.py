@@ -390,6 +390,11 @@ class FittedModel:
         """(n,) sqrt(w) (y - mu) / sigma of the rows used."""
         return self.pearson_used / self.sigma
 
+    @cached_property
+    def residual_quantiles(self) -> Vector:
+        """(5,) least, lower quartile, median, upper quartile and largest scaled residual."""
+        return np.asarray(np.quantile(self.scaled_residuals_used, [0.0, 0.25, 0.5, 0.75, 1.0]))
+
     @property
     def fittedvalues(self) -> Vector:
         """Fitted values X beta + Z b + offset."""
@@ -485,7 +490,7 @@ class FittedModel:
 
     def _options(self, **changes: Any) -> FitOptions:
         """Return the options of this fit for another; what was said for one search is left out."""
-        return replace(self.options, **{"start": None, "progress": None, **changes})
+        return replace(self.options, **{"start": None, "progress": False, **changes})
 
     def _solved(self, system: PenalizedSystem, options: FitOptions, call: ModelCall | None) -> Self:
         """Return the fit of `system`, of the same class as this one."""
@@ -530,6 +535,7 @@ class FittedModel:
         of_model = {name: value for name, value in changes.items() if name in model_names}
         if "control" in of_search and of_search["control"] is None:
             of_search["control"] = Control()
+        of_search.setdefault("progress", None)
         options = self._options(**of_search).checked()
         same_engine = options.engine == self.options.engine
         if formula is None and data is None and not of_model and same_engine:

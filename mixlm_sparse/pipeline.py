@@ -23,8 +23,8 @@ from mixlm_sparse.factor.interface import BlockSystem, FactorBlock
 from mixlm_sparse.factor.kernels import sum_by_group
 from mixlm_sparse.formula import parse_formula
 from mixlm_sparse.optimize import OPTIMIZERS, Control, Optimum, optimize
-from mixlm_sparse.optimize.objective import Progress
 from mixlm_sparse.pls import PenalizedSystem, penalized_system
+from mixlm_sparse.progress import FitProgress, SearchProgress, SearchStopped, fit_progress
 from mixlm_sparse.solution import PlsSolution, solve_pls
 
 NA_ACTIONS = ("omit", "exclude", "raise")
@@ -40,7 +40,7 @@ class FitOptions:
     start : (m,) theta to start from, or None for a moment estimate.
     optimizer, engine : names; "auto" chooses.
     control : tolerances, limits and whether to warn.
-    progress : called with (evaluation, criterion, theta) at every evaluation.
+    progress : as in `lmer`; False, the default here, shows nothing.
     """
 
     reml: bool = True
@@ -48,7 +48,7 @@ class FitOptions:
     optimizer: str = "auto"
     engine: str = "auto"
     control: Control = field(default_factory=Control)
-    progress: Progress | None = None
+    progress: SearchProgress = False
 
     def checked(self) -> FitOptions:
         """Return self.
@@ -66,6 +66,7 @@ class FitOptions:
                 f"control is a {type(self.control).__name__}: use mx.Control(...), for example "
                 "mx.Control(max_evaluations=1000)"
             )
+        fit_progress(self.progress)
         return self
 
 
@@ -125,16 +126,61 @@ def assemble(call: ModelCall) -> PenalizedSystem:
 
 
 def solve_system(system: PenalizedSystem, options: FitOptions) -> tuple[Optimum, PlsSolution]:
-    """Search for the optimum and solve there."""
-    optimum = optimize(
+    """Search for the optimum and solve there.
+
+    A search that is interrupted (Ctrl-C, or a progress function that returns False) ends at the
+    best point that it has seen, with the status "interrupted".
+    """
+    watch = fit_progress(options.progress)
+    if watch is None:
+        optimum = _search(system, options)
+        return optimum, solve_pls(optimum.theta, system)
+    try:
+        optimum = _search(system, options, watch)
+    except (KeyboardInterrupt, SearchStopped) as reason:
+        if not watch.keeps(reason):
+            raise
+        optimum = _interrupted(system, options, watch)
+    finally:
+        watch.close()
+    return optimum, solve_pls(optimum.theta, system)
+
+
+def _search(
+    system: PenalizedSystem, options: FitOptions, watch: FitProgress | None = None
+) -> Optimum:
+    return optimize(
         system,
         reml=options.reml,
         start=options.start,
         optimizer=options.optimizer,
         control=options.control,
-        progress=options.progress,
+        progress=watch,
     )
-    return optimum, solve_pls(optimum.theta, system)
+
+
+def _interrupted(system: PenalizedSystem, options: FitOptions, watch: FitProgress) -> Optimum:
+    """Return the best point of a search that did not come to its end."""
+    evaluations, seconds = watch.evaluations, watch.seconds
+    # one evaluation there gives the gradient and what is at a bound
+    here = optimize(
+        system,
+        reml=options.reml,
+        start=watch.theta,
+        optimizer="bfgs",
+        control=replace(options.control, max_evaluations=1, check_boundary=False),
+    )
+    return replace(
+        here,
+        status="interrupted",
+        message=f"stopped after {evaluations} evaluations, at the best point so far",
+        advice="go on from here with start=fit.theta",
+        optimizer="bfgs" if options.optimizer == "auto" else options.optimizer,
+        n_evaluations=evaluations,
+        n_gradients=evaluations if options.optimizer in ("auto", "bfgs", "lbfgsb") else 0,
+        seconds=seconds,
+        history=tuple(watch.history),
+    )
 
 
 # ---------------------------------------------------------------------------------------------

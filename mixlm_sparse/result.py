@@ -12,11 +12,20 @@ from typing import Any
 
 from mixlm_sparse.components import get_component
 from mixlm_sparse.fitted import FittedModel
-from mixlm_sparse.tables import Summary, summarize
+from mixlm_sparse.inference.coefficients import coefficient_tests
+from mixlm_sparse.inference.methods import InferenceMethods
+from mixlm_sparse.inference.methods_more import VarianceInferenceMethods
+from mixlm_sparse.io import SavingMethods
+from mixlm_sparse.plots.methods import PlotMethods
+from mixlm_sparse.prediction_methods import PredictionMethods
+from mixlm_sparse.tables import MaketablesMethods, Summary, summarize
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LinearMixedFit(FittedModel):
+class LinearMixedFit(
+    InferenceMethods, VarianceInferenceMethods, PredictionMethods, PlotMethods, MaketablesMethods,
+    SavingMethods, FittedModel
+):
     """A fitted linear mixed model.
 
         y | b ~ N(X beta + Z b + o, sigma^2 W^{-1}),  b ~ N(0, sigma^2 Lambda Lambda')
@@ -40,14 +49,19 @@ class LinearMixedFit(FittedModel):
 
     # -- print --------------------------------------------------------------------------------
 
-    def summary(self, *, correlation: bool | None = None) -> Summary:
+    def summary(
+        self, *, correlation: bool | None = None, ddf: str | None = "auto"
+    ) -> Summary:
         """Return the summary as text (a notebook shows tables).
 
         Parameters
         ----------
         correlation : print the correlations of the fixed effects; by default up to 12 of them.
+        ddf : tests in the table of fixed effects: "satterthwaite", "kenward-roger", "normal", or
+            None for t values alone.  "auto" is Satterthwaite where that takes a few seconds at
+            most; otherwise the summary says that it left the tests out.
         """
-        return summarize(self, correlation=correlation)
+        return summarize(self, correlation=correlation, tests=coefficient_tests(self, ddf))
 
     def _repr_html_(self) -> str:
         return self.summary().html

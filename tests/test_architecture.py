@@ -19,8 +19,8 @@ NAME = PACKAGE.name
 # named here is a leaf: it may import anything, and no layer may import it.
 LAYERS: list[set[str]] = [
     {"errors", "_types"},
-    {"formula", "covariance", "factor", "text", "progress", "parallel", "groupwise", "io"},
-    {"design", "formula_update"},
+    {"formula", "covariance", "factor", "text", "progress", "groupwise"},
+    {"design", "formula_update", "parallel"},
     {"crossproducts"},
     {"pls"},
     {"solution"},
@@ -30,7 +30,7 @@ LAYERS: list[set[str]] = [
     {"fitted", "responses", "designs", "predict"},
     {"components", "tables", "simulate"},
     {"inference"},
-    {"prediction_methods", "plots"},
+    {"prediction_methods", "plots", "io"},
     {"result"},
     {"fit"},
 ]

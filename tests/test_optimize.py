@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from functools import lru_cache
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -59,7 +59,7 @@ def crossed_with_nothing(seed: int) -> tuple[str, pd.DataFrame]:
 SINGULAR = [(three_by_three, s) for s in range(35)] + [(crossed_with_nothing, s) for s in range(35)]
 
 
-@lru_cache(maxsize=None)
+@cache
 def singular_system(case: int) -> PenalizedSystem:
     make, seed = SINGULAR[case]
     return system_of(*make(seed))

@@ -322,16 +322,9 @@ def _random_terms(
 def _learn_random(random: RandomPart, group: GroupingFactor, variables: Variables, n: int) -> Part:
     as_levels = random.structure in LEVEL_STRUCTURES
     part = learn_part(random.intercept, random.terms, variables, {}, as_levels=as_levels)
-    if random.from_double_bar and any(
-        operand.table is not None for term in part.terms for operand in term
-    ):
-        label = part.term_labels[0]
-        warnings.warn(
-            f"'||' does not split the columns of the factor '{label}': {random} has correlated "
-            f"columns, as in lme4; write diag({label} | {random.label}) to make them independent",
-            FormulaWarning,
-            stacklevel=4,
-        )
+    message = double_bar_message(random, part)
+    if message is not None:
+        warnings.warn(message, FormulaWarning, stacklevel=4)
     width = len(part.names)
     if random.structure not in FEW_PARAMETERS and n <= width * group.n_levels:
         raise DataError(
@@ -340,6 +333,20 @@ def _learn_random(random: RandomPart, group: GroupingFactor, variables: Variable
             f"use fewer columns or a coarser grouping factor"
         )
     return part
+
+
+def double_bar_message(random: RandomPart, part: Part) -> str | None:
+    """Return a message if `||` leaves columns of a factor correlated."""
+    if not random.from_double_bar or not any(
+        operand.table is not None for term in part.terms for operand in term
+    ):
+        return None
+    label = part.term_labels[0]
+    return (
+        f"'||' does not split the columns of the factor '{label}': {random} has correlated "
+        f"columns, as in lme4; write diag({label} | {random.label}) to make them independent. "
+        "See docs/messages/double-bar.md"
+    )
 
 
 def _check_group(group: GroupingFactor, n: int) -> None:

@@ -339,9 +339,10 @@ class BlockedEngine:
         factors = self._system.factors
         lines = [f"engine 'blocked', {'compiled' if self._compiled else 'NumPy'} kernels"]
         for s, i in enumerate(self._chain):
+            K = factors[i].width
             text = (
                 f"  eliminated in closed form: {factors[i].label} "
-                f"({factors[i].n_levels} levels, {factors[i].width} effect{'s' if factors[i].width > 1 else ''} a level)"
+                f"({factors[i].n_levels} levels, {K} effect{'s' if K > 1 else ''} a level)"
             )
             if s:
                 text += ", the earlier ones being nested in it"

@@ -9,7 +9,16 @@ from html import escape
 
 import numpy as np
 
+from mixlm_sparse._types import Vector
 from mixlm_sparse.fitted import FittedModel
+from mixlm_sparse.tables.render import (
+    RichText,
+    html_table,
+    latex_table,
+    latex_text,
+    markdown_table,
+    markdown_text,
+)
 from mixlm_sparse.text import (
     abbreviate,
     format_column,
@@ -23,26 +32,35 @@ from mixlm_sparse.text import (
 WIDTH = 100  # columns of text
 CORRELATION_MAX_P = 12  # more fixed effects than this: their correlations stay in cov_params()
 NO_BREAK = "\N{NO-BREAK SPACE}"
+SMALLEST_P = 2e-16  # smaller p-values print as below this
 CORRELATION_CELL = 6  # characters of a correlation and of the abbreviated name above it
 
 
-class Summary(str):
+class Summary(RichText):
     """The text of a summary; a notebook shows its tables instead.
 
-    It is a `str`: print it, search it, write it to a file.  `html` holds the notebook form.
+    It is a `str`: print it, search it, write it to a file.  `html` holds the notebook form,
+    `to_markdown()` and `to_latex()` give the others.
     """
 
-    html: str
+    _parts: _Parts
 
-    def __new__(cls, text: str, html: str) -> Summary:
-        self = super().__new__(cls, text)
-        self.html = html
+    def __new__(cls, text: str, html: str, parts: _Parts) -> Summary:
+        self = super().__new__(cls, text, html)
+        assert isinstance(self, Summary)
+        self._parts = parts
         return self
 
-    def __repr__(self) -> str:
-        return str(self)
+    def to_markdown(self) -> str:
+        """Return the summary in Markdown."""
+        return _as_markdown(self._parts)
 
-    def _repr_html_(self) -> str:
+    def to_latex(self) -> str:
+        """Return the summary in LaTeX; it needs the package booktabs."""
+        return _as_latex(self._parts)
+
+    def to_html(self) -> str:
+        """Return the summary in HTML, as a notebook shows it."""
         return self.html
 
 
@@ -52,6 +70,25 @@ class Column:
 
     head: str
     cells: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TestColumns:
+    """Tests of the fixed effects for the table, arrays (p,) each.
+
+    Parameters
+    ----------
+    std_error, statistic, df, p_value : None where no tests are to be shown; infinite df stand for
+        the normal distribution.
+    heading : the method, for the title of the table; note : a line below it, or "".
+    """
+
+    std_error: Vector | None
+    statistic: Vector | None
+    df: Vector | None
+    p_value: Vector | None
+    heading: str = ""
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,45 +105,81 @@ class _Parts:
     random: tuple[tuple[str, ...], ...]  # columns, header first
     counts: str
     fixed: tuple[Column, ...]
+    fixed_heading: str
+    fixed_note: str
     correlation: tuple[tuple[str, ...], ...]  # columns, header first
     correlation_hint: str
     status: str
     messages: tuple[str, ...]
 
 
-def summarize(fit: FittedModel, *, correlation: bool | None = None) -> Summary:
-    """Return the summary of `fit` as text, with an HTML twin.
+def summarize(
+    fit: FittedModel, *, correlation: bool | None = None, tests: TestColumns | None = None
+) -> Summary:
+    """Return the summary of `fit` as text, with twins in HTML, Markdown and LaTeX.
 
     Parameters
     ----------
     correlation : print the correlations of the fixed effects; by default for up to
         `CORRELATION_MAX_P` of them.
+    tests : degrees of freedom and p-values of the fixed effects.
     """
-    parts = _collect(fit, correlation)
-    return Summary(_as_text(parts), _as_html(parts))
+    parts = _collect(fit, correlation, tests)
+    return Summary(_as_text(parts), _as_html(parts), parts)
 
 
-def coefficient_columns(fit: FittedModel) -> tuple[Column, ...]:
+def coefficient_columns(fit: FittedModel, tests: TestColumns | None = None) -> tuple[Column, ...]:
     """Return the table of fixed effects as printed: names, estimates, errors, t values.
 
-    Columns for degrees of freedom and p-values go between or after these.
+    With `tests` also degrees of freedom and p-values.
     """
     estimate = fit.solution.beta.tolist()
+    shown = tests is not None and tests.p_value is not None
     error = fit.standard_errors.tolist()
-    t = fit.t_ratios.tolist()
-    return (
+    ratio = fit.t_ratios.tolist()
+    head = "t value"
+    extra: list[Column] = []
+    if shown:
+        assert tests is not None
+        assert tests.std_error is not None
+        assert tests.statistic is not None
+        assert tests.df is not None
+        assert tests.p_value is not None
+        error, ratio = tests.std_error.tolist(), tests.statistic.tolist()
+        df = tests.df.tolist()
+        normal = all(np.isinf(value) for value in df)
+        head = "z value" if normal else "t value"
+        if not normal:
+            extra.append(Column("df", tuple(_df(value) for value in df)))
+        extra.append(Column(f"Pr(>|{head[0]}|)", tuple(_p(v) for v in tests.p_value.tolist())))
+    columns = [
         Column("", tuple(fit.system.x_names)),
         Column("Estimate", tuple(format_column(estimate, alongside=error))),
         Column("Std. Error", tuple(format_column(error, alongside=estimate))),
-        Column("t value", tuple(_ratio(value) for value in t)),
-    )
+        Column(head, tuple(_ratio(value) for value in ratio)),
+    ]
+    if len(extra) == 2:  # R's order: df before t
+        columns.insert(3, extra.pop(0))
+    return (*columns, *extra)
+
+
+def _df(value: float) -> str:
+    return f"{value:.1f}" if np.isfinite(value) else format_number(value)
+
+
+def _p(value: float) -> str:
+    if not np.isfinite(value):
+        return format_number(value)
+    if value < SMALLEST_P:
+        return "<2e-16"
+    return f"{value:.4f}" if value >= 1e-3 else f"{value:.2e}"
 
 
 def _ratio(value: float) -> str:
     return format_fixed([value], 3)[0] if np.isfinite(value) else format_number(value)
 
 
-def _collect(fit: FittedModel, correlation: bool | None) -> _Parts:
+def _collect(fit: FittedModel, correlation: bool | None, tests: TestColumns | None) -> _Parts:
     reml = fit.reml
     name = "REML criterion" if reml else "deviance (-2 log-likelihood)"
     criterion = format_criterion(fit.criterion)
@@ -120,7 +193,7 @@ def _collect(fit: FittedModel, correlation: bool | None) -> _Parts:
         settings.append(("Weights", fit.weights_name))
     if fit.matrices.offset is not None:
         settings.append(("Offset", fit.offset_name))
-    columns = coefficient_columns(fit)
+    columns = coefficient_columns(fit, tests)
     p = len(fit.system.x_names)
     show = p <= CORRELATION_MAX_P if correlation is None else correlation
     matrix = _correlation_columns(fit) if show and p > 1 and fit.sigma > 0 else ()
@@ -138,6 +211,8 @@ def _collect(fit: FittedModel, correlation: bool | None) -> _Parts:
         random=tuple(tuple(c) for c in fit.varcorr.cells()),
         counts=_counts(fit),
         fixed=columns,
+        fixed_heading=tests.heading if tests is not None else "",
+        fixed_note=tests.note if tests is not None else "",
         correlation=matrix,
         correlation_hint=hint,
         status=fit.convergence.headline,
@@ -161,9 +236,8 @@ def _counts(fit: FittedModel) -> str:
 def _residual_quantiles(fit: FittedModel) -> tuple[tuple[str, str], ...]:
     if not fit.sigma > 0:
         return ()
-    values = np.quantile(fit.scaled_residuals_used, [0.0, 0.25, 0.5, 0.75, 1.0])
     names = ("Min", "1Q", "Median", "3Q", "Max")
-    return tuple(zip(names, format_fixed(values.tolist(), 4), strict=True))
+    return tuple(zip(names, format_fixed(fit.residual_quantiles.tolist(), 4), strict=True))
 
 
 def _correlation_columns(fit: FittedModel) -> tuple[tuple[str, ...], ...]:
@@ -200,8 +274,11 @@ def _as_text(parts: _Parts) -> str:
     lines += ["", "Random effects:"]
     lines += _random_text(parts.random)
     lines += _wrap("", parts.counts)
-    lines += ["", "Fixed effects:"]
+    heading = f" ({parts.fixed_heading})" if parts.fixed_heading else ""
+    lines += ["", f"Fixed effects{heading}:"]
     lines += _fixed_text(parts.fixed)
+    if parts.fixed_note:
+        lines += _wrap("Note: ", parts.fixed_note)
     if parts.correlation:
         lines += ["", "Correlation of fixed effects:"]
         lines += _in_panels(parts.correlation)
@@ -265,23 +342,6 @@ def _in_panels(columns: tuple[tuple[str, ...], ...]) -> list[str]:
 # ---------------------------------------------------------------------------------------------
 
 
-def html_table(columns: list[tuple[str, ...]], *, left: int = 1) -> str:
-    """Return an HTML table; each column is its header followed by its cells; text is escaped."""
-
-    def row(cells: tuple[str, ...], tag: str) -> str:
-        out = []
-        for i, cell in enumerate(cells):
-            side = "left" if i < left else "right"
-            out.append(f'<{tag} style="text-align:{side}">{escape(cell)}</{tag}>')
-        return f"<tr>{''.join(out)}</tr>"
-
-    head, *body = zip(*columns, strict=True)
-    return (
-        f"<table><thead>{row(head, 'th')}</thead>"
-        f"<tbody>{''.join(row(cells, 'td') for cells in body)}</tbody></table>"
-    )
-
-
 def _as_html(parts: _Parts) -> str:
     out = [
         f"<p><b>{escape(parts.title)}</b><br><code>{escape(parts.formula)}</code><br>"
@@ -295,11 +355,77 @@ def _as_html(parts: _Parts) -> str:
         out.append(html_table([(head, cell) for head, cell in parts.residuals], left=0))
     out.append("<p><b>Random effects</b></p>")
     out.append(html_table(list(parts.random), left=2))
-    out.append(f"<p>{escape(parts.counts)}</p><p><b>Fixed effects</b></p>")
+    out.append(f"<p>{escape(parts.counts)}</p>")
+    heading = f" ({parts.fixed_heading})" if parts.fixed_heading else ""
+    out.append(f"<p><b>Fixed effects</b>{escape(heading)}</p>")
     out.append(html_table([(c.head, *c.cells) for c in parts.fixed]))
+    if parts.fixed_note:
+        out.append(f"<p><i>Note: {escape(parts.fixed_note)}</i></p>")
     if parts.correlation:
         out.append("<p><b>Correlation of fixed effects</b></p>")
         out.append(html_table(list(parts.correlation)))
     out.append(f"<p>Convergence: {escape(parts.status)}</p>")
     out += [f"<p><i>Note: {escape(message)}</i></p>" for message in parts.messages]
     return f'<div class="mixlm-summary">{"".join(out)}</div>'
+
+
+# ---------------------------------------------------------------------------------------------
+# Markdown and LaTeX
+# ---------------------------------------------------------------------------------------------
+
+
+def _tables(parts: _Parts) -> list[tuple[str, list[tuple[str, ...]], int, str]]:
+    """Return the tables as (heading, columns, columns that are flush left, line below)."""
+    heading = f" ({parts.fixed_heading})" if parts.fixed_heading else ""
+    tables: list[tuple[str, list[tuple[str, ...]], int, str]] = []
+    tables.append(("", [*parts.information], 0, ""))
+    if parts.residuals:
+        tables.append(("Scaled residuals", [*parts.residuals], 0, ""))
+    tables.append(("Random effects", [*parts.random], 2, parts.counts))
+    fixed: list[tuple[str, ...]] = [(c.head, *c.cells) for c in parts.fixed]
+    tables.append((f"Fixed effects{heading}", fixed, 1, parts.fixed_note))
+    if parts.correlation:
+        tables.append(("Correlation of fixed effects", [*parts.correlation], 1, ""))
+    return tables
+
+
+def _as_markdown(parts: _Parts) -> str:
+    out = [f"**{markdown_text(parts.title)}**", "", f"`{parts.formula}`  ", parts.data]
+    for label, value in parts.settings:
+        out[-1] += "  "
+        out.append(f"{label}: {markdown_text(value)}")
+    out += ["", markdown_text(parts.criterion_name), ""]
+    for heading, columns, left, below in _tables(parts):
+        if heading:
+            out += [f"**{markdown_text(heading)}**", ""]
+        out += [*markdown_table(columns, left=left), ""]
+        if below:
+            out += [markdown_text(below), ""]
+    out.append(f"Convergence: {markdown_text(parts.status)}")
+    for message in parts.messages:
+        out += ["", f"Note: {markdown_text(message)}"]
+    return "\n".join(out)
+
+
+def _as_latex(parts: _Parts) -> str:
+    out = [
+        "% needs \\usepackage{booktabs}",
+        rf"\noindent\textbf{{{latex_text(parts.title)}}}\\",
+        rf"\texttt{{{latex_text(parts.formula)}}}\\",
+        latex_text(parts.data),
+    ]
+    for label, value in parts.settings:
+        out[-1] += r"\\"
+        out.append(latex_text(f"{label}: {value}"))
+    out += ["", latex_text(parts.criterion_name)]
+    for heading, columns, left, below in _tables(parts):
+        out += ["", r"\medskip"]
+        if heading:
+            out += [rf"\noindent\textbf{{{latex_text(heading)}}}", ""]
+        out += [r"\noindent", *latex_table(columns, left=left)]
+        if below:
+            out += ["", rf"\noindent {latex_text(below)}"]
+    out += ["", r"\medskip", rf"\noindent Convergence: {latex_text(parts.status)}"]
+    for message in parts.messages:
+        out += ["", rf"\noindent Note: {latex_text(message)}"]
+    return "\n".join(out)
