@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -26,6 +26,8 @@ from mixlm_sparse.pls import PERFECT_FIT_RTOL, PenalizedSystem
 OPTIMIZERS = ("auto", "bfgs", "lbfgsb", "bobyqa", "cobyqa")
 # Evaluations (more with many parameters) after which a search that has not ended turns its axes.
 LEG_EVALUATIONS = 12
+# With fewer levels than this per column of a term, a singular optimum may be one of several.
+FEW_LEVELS = 5
 # Step of the central differences of the exact gradient, on parameters of order one.
 HESSIAN_STEP = 1e-4
 
@@ -136,7 +138,20 @@ def optimize(
 
     with blas_threads(system.engine.dense_order, system.q):
         try:
-            return _search(system, objective, phi, method, control, began)
+            found = _search(system, objective, phi, method, control, began)
+            if start is None and method == "bfgs" and _may_have_valleys(found, system):
+                # a second look from Lambda = I; the better of the two is kept
+                again = _search(system, objective, _unit_start(system), method, control, began)
+                if again.criterion < found.criterion - ROUNDING * abs(found.criterion):
+                    return again
+                found = replace(
+                    found,
+                    n_evaluations=objective.n_values,
+                    n_gradients=objective.n_gradients,
+                    seconds=time.perf_counter() - began,
+                    history=tuple(objective.history),
+                )
+            return found
         except SaturatedError:
             why = "fixed and random effects together fit the response exactly"
             return _perfect_optimum(system, objective, objective.best_phi, why, method, began)
@@ -182,6 +197,21 @@ def _search(
     return _report(
         system, objective, phi, value, gradient, decrease, reached_limit, method, control, began
     )
+
+
+def _may_have_valleys(found: Optimum, system: PenalizedSystem) -> bool:
+    """Say whether another start is worth while: singular, several terms, few levels for one."""
+    if found.status != "singular" or len(system.templates) < 2:
+        return False
+    factors = system.products.blocks.factors
+    return any(
+        template.k > 1 and factors[place.factor].n_levels < FEW_LEVELS * template.k
+        for template, place in zip(system.templates, system.products.layout, strict=True)
+    )
+
+
+def _unit_start(system: PenalizedSystem) -> Vector:
+    return np.concatenate([template.start for template in system.templates])
 
 
 def _gradient_search(
