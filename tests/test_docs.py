@@ -51,7 +51,9 @@ def prose(page: Path) -> str:
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\(([^)#\s]+)", prose(page))
-    local = [t for t in targets if not re.match(r"[a-z]+:", t)]
+    # pictures are drawn by `make docs`, which fails where a page shows one that it does not draw
+    drawn = re.compile(r"(\.\./)?figures/\w+\.png")
+    local = [t for t in targets if not re.match(r"[a-z]+:", t) and not drawn.fullmatch(t)]
     assert [t for t in local if not (page.parent / t).exists()] == []
 
 
