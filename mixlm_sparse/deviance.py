@@ -84,16 +84,17 @@ def evaluate(
     NotPositiveDefiniteError : as `solve_at`.
     """
     nu = system.n - system.p if reml else system.n
-    fused = system.fused
-    if fused is not None:
-        found = fused.evaluate(lambdas, nu, reml=reml, gradient=gradient)
-        if found is not None and found.least_pivot >= CANCELLATION_LIMIT:
-            ldRX2 = found.ldRX2 + system.log_det_R_x
-            value = _criterion(found.ldL2, ldRX2, found.pwrss, system, reml=reml)
-            return value, found.gradient
-    solution = solve_at(lambdas, system)
-    value = criterion_of(solution, system, reml=reml)
-    return value, gradient_of(solution, system, reml=reml) if gradient else []
+    with system.lock:
+        fused = system.fused
+        if fused is not None:
+            found = fused.evaluate(lambdas, nu, reml=reml, gradient=gradient)
+            if found is not None and found.least_pivot >= CANCELLATION_LIMIT:
+                ldRX2 = found.ldRX2 + system.log_det_R_x
+                value = _criterion(found.ldL2, ldRX2, found.pwrss, system, reml=reml)
+                return value, found.gradient
+        solution = solve_at(lambdas, system)
+        value = criterion_of(solution, system, reml=reml)
+        return value, gradient_of(solution, system, reml=reml) if gradient else []
 
 
 def profiled_criterion(theta: Vector, system: PenalizedSystem, *, reml: bool = True) -> float:

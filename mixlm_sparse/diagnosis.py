@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,6 +18,7 @@ from mixlm_sparse.errors import (
     RankDeficiencyWarning,
     ScalingWarning,
     SingularFitWarning,
+    caller_level,
 )
 from mixlm_sparse.optimize import Optimum, hessian_eigenvalues
 from mixlm_sparse.pls import PenalizedSystem
@@ -34,6 +34,8 @@ SCALE_RATIO = 1e5
 # Random effects this many times the residual leave nothing of it but rounding errors.
 SATURATED_SPREAD = 1e6
 VARIANCE_ZERO = "estimated as zero"
+# Columns of a term whose pooled products are this close to singular have no covariance to find.
+UNDETERMINED_RTOL = 1e-12
 MAX_NAMES = 8  # names listed in a message
 # With fewer levels a variance is known to within a factor of four or worse; the usual advice.
 FEW_LEVELS = 5
@@ -333,6 +335,34 @@ def double_bar_messages(system: PenalizedSystem) -> list[str]:
     return list(dict.fromkeys(message for message in found if message is not None))
 
 
+def undetermined_messages(system: PenalizedSystem) -> list[str]:
+    """Return messages about terms whose covariance the data cannot determine."""
+    found = []
+    seen: dict[tuple[int, tuple[str, ...]], str] = {}
+    for term, place in zip(system.matrices.terms, system.products.layout, strict=True):
+        label = system.matrices.factors[term.factor].label
+        columns = ", ".join(term.column_names)
+        total = system.products.blocks.factors[place.factor].ztz.sum(axis=0)
+        values = np.linalg.eigvalsh(total[place.columns, place.columns])
+        if values[0] <= UNDETERMINED_RTOL * max(float(values[-1]), 1e-300):
+            what = (
+                f"the column {columns} is zero everywhere"
+                if place.width == 1
+                else f"the columns {columns} are zero or combinations of each other"
+            )
+            found.append(
+                f"the effects by {label} are not determined by the data: {what}; their estimates "
+                f"depend on where the search began: drop a column{see('convergence')}"
+            )
+        if (term.factor, term.column_names) in seen:
+            found.append(
+                f"the effects ({columns}) by {label} stand in two terms: only the sum of their "
+                f"variances is determined; drop one{see('convergence')}"
+            )
+        seen[term.factor, term.column_names] = label
+    return found
+
+
 def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
     """Return what the user should know about a fit: (category of the warning, text)."""
     notes: list[tuple[type[MixedModelWarning], str]] = []
@@ -342,6 +372,7 @@ def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
     scaling = scaling_message(system)
     if scaling is not None:
         notes.append((ScalingWarning, scaling))
+    notes += [(ConvergenceWarning, text) for text in undetermined_messages(system)]
     few = few_levels_message(system)
     if few is not None:
         notes.append((FewLevelsWarning, few))
@@ -361,16 +392,7 @@ def warn_of(notes: Notes) -> None:
 
     What the formula means has been said when the design was made.
     """
-    level = _caller_level() if notes else 0
+    level = caller_level() if notes else 0
     for category, text in notes:
         if category is not FormulaWarning:
             warnings.warn(text, category, stacklevel=level)
-
-
-def _caller_level() -> int:
-    """Return the stack level, seen from the caller, of the first frame outside the package."""
-    package = __name__.partition(".")[0]
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(package):
-        level, frame = level + 1, frame.f_back
-    return level

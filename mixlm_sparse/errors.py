@@ -5,6 +5,8 @@ Every message says the fact, then the remedy, in the user's own words.
 
 from __future__ import annotations
 
+import sys
+
 
 class MixedModelError(Exception):
     """Root of all errors that this package raises on purpose."""
@@ -72,3 +74,12 @@ class FewLevelsWarning(MixedModelWarning):
 
 class SavedFitError(MixedModelError, ValueError):
     """A file is not a saved fit, is broken, or lacks what is asked of it."""
+
+
+def caller_level() -> int:
+    """Return the stack level, seen from the caller, of the first frame outside the package."""
+    package = __name__.partition(".")[0]
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(package):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -15,6 +15,7 @@ from typing import Any
 from mixlm_sparse.arrays import RandomEffect, array_matrices, described
 from mixlm_sparse.deviance import DevianceFunction
 from mixlm_sparse.diagnosis import notes_on
+from mixlm_sparse.errors import FormulaError
 from mixlm_sparse.formula import MixedFormula
 from mixlm_sparse.optimize import Control, Optimum
 from mixlm_sparse.pipeline import (
@@ -136,7 +137,14 @@ def _new_fit(
 
 
 def _text_of(formula: str | MixedFormula) -> str:
-    return formula.text if isinstance(formula, MixedFormula) else formula
+    if isinstance(formula, MixedFormula):
+        return formula.text
+    if not isinstance(formula, str):
+        raise FormulaError(
+            f"the formula is of type {type(formula).__name__}: the first argument is its text, as "
+            "in lmer('y ~ x + (1 | g)', data)"
+        )
+    return formula
 
 
 def make_fit(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import scipy.linalg
 
 from mixlm_sparse._types import Vector
@@ -211,6 +212,7 @@ def response_for(matrices: ModelMatrices, y: Any) -> Vector:
     if values.ndim == 2 and values.shape[1] == 1:
         values = values[:, 0]
     n, n_input = matrices.nobs, matrices.n_input
+    _require_same_index(y, matrices)
     if values.shape == (n_input,) and n_input != n and matrices.rows is not None:
         values = values[matrices.rows]
     if values.shape != (n,):
@@ -226,6 +228,20 @@ def response_for(matrices: ModelMatrices, y: Any) -> Vector:
             "or use update(data=...) to leave those rows out"
         )
     return np.ascontiguousarray(values)
+
+
+def _require_same_index(y: Any, matrices: ModelMatrices) -> None:
+    """Refuse a Series whose labels are not those of the data: its order would be taken silently."""
+    if matrices.index is None or not isinstance(y, pd.Series):
+        return
+    labels = matrices.index
+    if len(y) != len(labels) and matrices.rows is not None:
+        labels = labels[matrices.rows]
+    if len(y) == len(labels) and not y.index.equals(labels):
+        raise DataError(
+            "the new response is a Series whose index differs from that of the data: align it, or "
+            "pass its to_numpy() if the rows are in the same order"
+        )
 
 
 def with_response(system: PenalizedSystem, y: Vector) -> PenalizedSystem:

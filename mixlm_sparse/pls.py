@@ -44,7 +44,7 @@ from mixlm_sparse.crossproducts.rows import Rows
 from mixlm_sparse.errors import DataError, NotPositiveDefiniteError
 from mixlm_sparse.factor import kernels, make_engine
 from mixlm_sparse.factor.fused import SingleFactor, SmallDense
-from mixlm_sparse.factor.interface import Engine
+from mixlm_sparse.factor.interface import Engine, EngineLock
 
 if TYPE_CHECKING:
     from mixlm_sparse.design import ModelMatrices
@@ -72,6 +72,7 @@ class PenalizedSystem:
     engine: Engine
     may_fuse: bool = True
     cross: CrossProducts | None = field(default=None, repr=False)
+    lock: EngineLock = field(default_factory=EngineLock, repr=False, compare=False)
 
     @property
     def n(self) -> int:
@@ -210,7 +211,9 @@ class PenalizedSystem:
 
     def with_products(self, products: Products, matrices: ModelMatrices) -> PenalizedSystem:
         """Return the system for another response; design and engine are shared."""
-        return PenalizedSystem(matrices, products, self.templates, self.engine, self.may_fuse)
+        return PenalizedSystem(
+            matrices, products, self.templates, self.engine, self.may_fuse, lock=self.lock
+        )
 
     def describe(self) -> str:
         """Say in words how an evaluation is done."""
@@ -300,12 +303,14 @@ def solve_at(lambdas: list[Matrix], system: PenalizedSystem) -> WorkingSolution:
     """
     products = system.products
     engine = system.engine
-    engine.factorize(lambdas)
     V = [
         f.ztx * lam[0, 0] if f.width == 1 else np.matmul(lam.T, f.ztx)
         for f, lam in zip(products.blocks.factors, lambdas, strict=True)
     ]
-    U = engine.solve(V)
+    with system.lock:
+        engine.factorize(lambdas)
+        U = engine.solve(V)
+        ldL2 = engine.logdet
     p = products.p
     S = np.zeros((p + 1, p + 1))
     S.ravel()[:: p + 2] = 1.0
@@ -321,7 +326,7 @@ def solve_at(lambdas: list[Matrix], system: PenalizedSystem) -> WorkingSolution:
         U=U,
         R_X=R_X,
         beta=beta,
-        ldL2=engine.logdet,
+        ldL2=ldL2,
         ldRX2=ldRX2 + system.log_det_R_x,
         pwrss=pwrss,
     )

@@ -112,8 +112,9 @@ class PlsSolution:
     def selected_inverse(self) -> SelectedInverse:
         """Blocks of C^{-1} on the pattern of Z'WZ."""
         # Another theta may have used the engine since.
-        self.system.engine.factorize(self._working.lambdas)
-        found = self.system.engine.selected_inverse()
+        with self.system.lock:
+            self.system.engine.factorize(self._working.lambdas)
+            found = self.system.engine.selected_inverse()
         if all(Q is None for Q in self._Q):
             return found
         Q = [

@@ -32,7 +32,13 @@ from mixlm_sparse.design.spec import (
 )
 from mixlm_sparse.design.variables import Variables
 from mixlm_sparse.design.whitelist import check_functions
-from mixlm_sparse.errors import DataError, FormulaError, FormulaWarning, OptionError
+from mixlm_sparse.errors import (
+    DataError,
+    FormulaError,
+    FormulaWarning,
+    OptionError,
+    caller_level,
+)
 from mixlm_sparse.formula import (
     MixedFormula,
     RandomPart,
@@ -276,7 +282,7 @@ def _check_contrasts(choices: dict[str, Contrast], fixed: Part, table: Table) ->
             f"contrasts are given for '{name}', which is no factor of the fixed part: "
             f"they have no effect",
             FormulaWarning,
-            stacklevel=3,
+            stacklevel=caller_level(),
         )
 
 
@@ -324,7 +330,7 @@ def _learn_random(random: RandomPart, group: GroupingFactor, variables: Variable
     part = learn_part(random.intercept, random.terms, variables, {}, as_levels=as_levels)
     message = double_bar_message(random, part)
     if message is not None:
-        warnings.warn(message, FormulaWarning, stacklevel=4)
+        warnings.warn(message, FormulaWarning, stacklevel=caller_level())
     width = len(part.names)
     if random.structure not in FEW_PARAMETERS and n <= width * group.n_levels:
         raise DataError(

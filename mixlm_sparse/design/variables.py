@@ -166,6 +166,11 @@ def _coded(name: str, value: FactorValue) -> Variable:
 
 def used_levels(codes: NDArray[Any], size: int) -> NDArray[np.bool_] | None:
     """Return which levels occur, None if all do."""
+    if codes.size and int(codes.min()) < 0:
+        raise DataError(
+            "a grouping expression gives missing values where its columns have none: group by a "
+            "column, or by an expression that is defined on every row"
+        )
     used = np.bincount(codes, minlength=size)[:size] > 0
     return None if used.all() else used
 

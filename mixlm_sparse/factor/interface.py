@@ -13,6 +13,7 @@ square matrix: the engine never uses a triangular form.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -83,6 +84,25 @@ class SelectedInverse:
 
     diag: list[Array3]
     pairs: dict[tuple[int, int], Array3]
+
+
+class EngineLock:
+    """A lock that threads take while they factor and ask; copies of a system get their own.
+
+    A fit, its refits and its criterion share one engine, whose numeric factor is one buffer.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type[EngineLock], tuple[()]]:
+        return EngineLock, ()
 
 
 class Engine(Protocol):

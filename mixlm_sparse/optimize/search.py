@@ -14,6 +14,7 @@ from mixlm_sparse.optimize.bfgs import ROUNDING, minimize_bfgs
 from mixlm_sparse.optimize.boundary import settle_boundary
 from mixlm_sparse.optimize.derivative_free import minimize_bobyqa, minimize_cobyqa
 from mixlm_sparse.optimize.objective import (
+    SATURATED,
     Objective,
     Progress,
     SaturatedError,
@@ -251,8 +252,13 @@ def _gradient_search(
 def _start(system: PenalizedSystem, start: Vector | None) -> Vector:
     if start is None:
         return moment_start(system)
-    theta = np.asarray(start, dtype=np.float64)
     names = ", ".join(system.theta_names)
+    try:
+        theta = np.asarray(start, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise OptionError(
+            f"start is not numeric: give one number for each of the parameters {names}"
+        ) from None
     if theta.shape != (system.n_theta,):
         raise OptionError(
             f"start has {theta.size} values, the model has {system.n_theta} parameters: {names}"
@@ -261,7 +267,13 @@ def _start(system: PenalizedSystem, start: Vector | None) -> Vector:
         raise OptionError(
             f"start must be finite and not below the bounds {system.lower.tolist()} of {names}"
         )
-    return phi_of_theta(theta, system)
+    phi = phi_of_theta(theta, system)
+    if float(np.abs(phi).max()) > SATURATED:
+        raise OptionError(
+            f"start is so large that nothing would be left to the residuals: the values of {names} "
+            "are standard deviations relative to the residual one"
+        )
+    return phi
 
 
 def _default_limit(method: str, m: int) -> int:

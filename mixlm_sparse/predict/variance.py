@@ -160,6 +160,11 @@ def _distinct(keys: Keys, n_g: int, n_h: int) -> Keys:
 
 
 def _solve_for_missing(solution: PlsSolution, pairs: list[_PairBlocks]) -> None:
+    with solution.system.lock:
+        _solve_locked(solution, pairs)
+
+
+def _solve_locked(solution: PlsSolution, pairs: list[_PairBlocks]) -> None:
     """Solve for the blocks of C^{-1} that are not on the pattern.
 
     Every pair is served by columns of C^{-1} of the factor that needs fewer of them; columns of one
