@@ -107,18 +107,6 @@ def _group_products_compiled(codes, Z, D, ztz, ztx):  # type: ignore[no-untyped-
                     ztx[j, a, c] += z * D[i, K + c]
 
 
-@njit
-def _group_products_intercept(codes, D, ztz, ztx):  # type: ignore[no-untyped-def]
-    # The commonest case, Z = 1: one sum a column
-    m = codes.shape[0]
-    P = D.shape[1] - 1
-    for i in range(m):
-        j = codes[i]
-        ztz[j, 0, 0] += D[i, 0]
-        for c in range(P):
-            ztx[j, 0, c] += D[i, 1 + c]
-
-
 def sum_by_group(codes: IntVector, values: Matrix, n_groups: int) -> Matrix:
     """Sum the rows of `values` (m, c) by group: (n_groups, c)."""
     m = codes.shape[0]

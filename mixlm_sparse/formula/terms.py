@@ -140,11 +140,6 @@ class MixedFormula:
         """The columns that the formula names, each once."""
         return names_of(self.expressions)
 
-    def without_random(self) -> MixedFormula:
-        """Return the same formula without its random terms."""
-        left = "" if self.response is None else deparse(self.response) + " "
-        return MixedFormula(f"{left}~ {self.fixed}", self.response, self.fixed, ())
-
 
 def names_of(expressions: Iterable[Expr]) -> tuple[str, ...]:
     """Return the columns named in `expressions`; the second argument of `C()` is no column."""
