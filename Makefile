@@ -14,7 +14,7 @@ export OMP_NUM_THREADS ?= 1
 .PHONY: demo test check lint types doctest docs clean
 
 demo: $(VENV)/.installed
-	$(PY) -m mixlm_sparse.demo
+	$(PY) -m mixlm_sparse.interop.demo
 
 test: $(VENV)/.installed-test $(VENV)/.installed-cholmod
 	$(PY) -m pytest $(PYTEST_ARGS)

@@ -26,7 +26,7 @@ from benchmarks.jobs import Job
 from benchmarks.report import RESULTS, duration, machine, table, write_json
 from benchmarks.worker import load_frame
 from benchmarks.workloads import chosen
-from mixlm_sparse.deviance import criterion_and_gradient, profiled_criterion
+from mixlm_sparse.solve.criterion import criterion_and_gradient, profiled_criterion
 
 # W9 and W12 take minutes to generate and add no structure that W7 and W8 do not have.
 DEFAULT_WORKLOADS = "W1,W2,W3,W4,W5,W6,W7,W8,W10,W11,W13,W15"

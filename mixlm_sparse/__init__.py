@@ -11,11 +11,14 @@ Formula: Reaction ~ Days + (Days | Subject)
 
 from __future__ import annotations
 
-from mixlm_sparse import datasets, plots
-from mixlm_sparse.arrays import RandomEffect
-from mixlm_sparse.design import ModelMatrices, model_matrices
-from mixlm_sparse.deviance import DevianceFunction
-from mixlm_sparse.errors import (
+from mixlm_sparse import datasets
+from mixlm_sparse.api.fit import LinearMixedFit
+from mixlm_sparse.api.lm_list import LmList, lm_list
+from mixlm_sparse.api.lmer import deviance_function, fit_matrices, lmer, make_fit
+from mixlm_sparse.api.load import load
+from mixlm_sparse.api.many import ManyFits, lmer_many
+from mixlm_sparse.api.power import Power, power
+from mixlm_sparse.common.errors import (
     ConvergenceWarning,
     DataError,
     EngineError,
@@ -34,29 +37,28 @@ from mixlm_sparse.errors import (
     SingularFitWarning,
     SkippedGroupsWarning,
 )
-from mixlm_sparse.factor.kernels import use_compiled
-from mixlm_sparse.fit import deviance_function, fit_matrices, lmer, make_fit
-from mixlm_sparse.formula import MixedFormula, parse_formula
-from mixlm_sparse.inference.bootstrap import Bootstrap
-from mixlm_sparse.inference.compare import anova
-from mixlm_sparse.inference.diagnostics import AllFits, all_fit
-from mixlm_sparse.inference.emmeans import MarginalMeans
-from mixlm_sparse.inference.influence import Influence
-from mixlm_sparse.inference.pb_modcomp import PBModcomp, pb_modcomp
-from mixlm_sparse.inference.profile import ParameterProfile, Profile
-from mixlm_sparse.inference.reduce import StepResult
-from mixlm_sparse.inference.robust import RobustCovariance
-from mixlm_sparse.lm_list import LmList, lm_list
-from mixlm_sparse.loading import load
-from mixlm_sparse.many import ManyFits, lmer_many
-from mixlm_sparse.optimize import Control, Optimum, optimize
-from mixlm_sparse.pls import PenalizedSystem, penalized_system
-from mixlm_sparse.power import Power, power
-from mixlm_sparse.result import LinearMixedFit
-from mixlm_sparse.simulate import simulate
-from mixlm_sparse.solution import PlsSolution, solve_pls
-from mixlm_sparse.tables import compare_table
-from mixlm_sparse.varcorr import VarCorr
+from mixlm_sparse.design.arrays import RandomEffect
+from mixlm_sparse.design.build import ModelMatrices, model_matrices
+from mixlm_sparse.engines.kernels import use_compiled
+from mixlm_sparse.formula.parse import parse_formula
+from mixlm_sparse.formula.terms import MixedFormula
+from mixlm_sparse.inference.cases.influence import Influence
+from mixlm_sparse.inference.fixed.emmeans import MarginalMeans
+from mixlm_sparse.inference.fixed.robust import RobustCovariance
+from mixlm_sparse.inference.models.compare import anova
+from mixlm_sparse.inference.models.diagnostics import AllFits, all_fit
+from mixlm_sparse.inference.models.reduce import StepResult
+from mixlm_sparse.inference.resample.bootstrap import Bootstrap
+from mixlm_sparse.inference.resample.pb_modcomp import PBModcomp, pb_modcomp
+from mixlm_sparse.inference.variance.profile.curve import ParameterProfile, Profile
+from mixlm_sparse.model.simulate import simulate
+from mixlm_sparse.model.varcorr import VarCorr
+from mixlm_sparse.report import plots
+from mixlm_sparse.report.tables.comparison import compare_table
+from mixlm_sparse.solve.criterion import DevianceFunction
+from mixlm_sparse.solve.pls import PenalizedSystem, penalized_system
+from mixlm_sparse.solve.search.search import Control, Optimum, optimize
+from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 
 __version__ = "0.1.0"
 

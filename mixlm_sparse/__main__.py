@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from mixlm_sparse.cli import main
+from mixlm_sparse.interop.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

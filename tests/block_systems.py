@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixlm_sparse.factor.interface import BlockSystem, FactorBlock, PairBlock
+from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 import mixlm_sparse as mx
-from mixlm_sparse.errors import MixedModelWarning
+from mixlm_sparse.common.errors import MixedModelWarning
 
 REFERENCES = Path(__file__).parent / "references"
 MODELS = sorted(path.stem for path in (REFERENCES / "models").glob("*.json"))

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.inference.ddf import satterthwaite
-from mixlm_sparse.inference.terms import term_hypotheses
+from mixlm_sparse.inference.fixed.ddf import satterthwaite
+from mixlm_sparse.inference.fixed.terms import term_hypotheses
 from tests import corpus
 from tests.corpus import MODELS, load_data, load_json, load_model
 

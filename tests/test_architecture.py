@@ -1,13 +1,11 @@
-"""Imports point one way, and each optional package is imported in one place only.
+"""The import rule of the house: rooms on floors, no circle, each optional package in one module.
 
-Read from the syntax trees: imports inside functions count too; imports under TYPE_CHECKING do not
-run, and do not count.
+Read from the syntax trees: imports inside functions and under TYPE_CHECKING count too.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,140 +13,145 @@ import pytest
 PACKAGE = Path(__file__).parent.parent / "mixlm_sparse"
 NAME = PACKAGE.name
 
-# From the bottom up. A module imports its own layer's folder and lower layers only. What is not
-# named here is a leaf: it may import anything, and no layer may import it.
-LAYERS: list[set[str]] = [
-    {"errors", "_types"},
-    {"formula", "covariance", "factor", "text", "progress", "groupwise"},
-    {"design", "formula_update", "parallel"},
-    {"crossproducts"},
-    {"pls"},
-    {"solution"},
-    {"deviance"},
-    {"optimize"},
-    {"arrays", "varcorr", "diagnosis", "pipeline"},
-    {"fitted", "responses", "designs", "predict"},
-    {"components", "tables", "simulate"},
+# From the bottom up. A room imports lower floors only, never a neighbour on its own floor.
+FLOORS: list[set[str]] = [
+    {"common"},
+    {"formula", "covariance", "engines", "datasets"},
+    {"design"},
+    {"solve"},
+    {"model"},
     {"inference"},
-    {"prediction_methods", "plots", "io"},
-    {"result"},
-    {"fit"},
+    {"report"},
+    {"api"},
+    {"interop"},
 ]
+FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
-# package -> the only module or folder that may import it
+# package -> the only module that may import it
 CONFINED = {
     "patsy": "design",
     "narwhals": "design",
-    "sksparse": "factor/cholmod",
-    "numba": "factor/kernels",
-    "nlopt": "optimize",
-    "matplotlib": "plots",
+    "sksparse": "engines/cholmod",
+    "numba": "engines/kernels",
+    "nlopt": "solve/search",
+    "matplotlib": "report/plots",
     "sklearn": "interop",
     "marginaleffects": "interop",
-    "dask": "sources",
-    "pyarrow": "sources",
-    "duckdb": "sources",
+    "dask": "interop",
+    "pyarrow": "design",
+    "duckdb": "design",
+    "tqdm": "common",
 }
 
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def module_of(path: Path) -> str:
-    """ "factor/blocked" for mixlm_sparse/factor/blocked.py, "design" for
-    mixlm_sparse/design/__init__.py.
-    """
-    relative = path.relative_to(PACKAGE).with_suffix("").as_posix()
-    return relative.removesuffix("/__init__")
+    """ "solve/rows" for mixlm_sparse/solve/rows.py, "solve" for mixlm_sparse/solve/__init__.py."""
+    return path.relative_to(PACKAGE).with_suffix("").as_posix().removesuffix("/__init__")
 
 
-def statements(node: ast.AST) -> Iterator[ast.AST]:
-    """All nodes below `node` that run, that is without the bodies of `if TYPE_CHECKING:`."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            continue
-        yield child
-        yield from statements(child)
+MODULES = {module_of(path): path for path in FILES}
 
 
-def imported(path: Path) -> list[str]:
-    """Dotted names that a file imports, relative ones resolved."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
-    package = [NAME, *path.relative_to(PACKAGE).parts[:-1]]
-    found: list[str] = []
-    for node in statements(tree):
+def imported(path: Path) -> set[str]:
+    """Dotted names that a file imports, members that are modules told apart from names."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path} has a relative import"
             base = node.module or ""
-            if node.level:
-                base = ".".join([*package[: len(package) - node.level + 1], *filter(None, [base])])
-            # `from mixlm_sparse import errors` imports a module
-            found += [f"{base}.{alias.name}" for alias in node.names] if base == NAME else [base]
+            members = {f"{base}.{alias.name}" for alias in node.names}
+            modules = {name for name in members if as_module(name) in MODULES}
+            found |= modules or {base}
+            if modules and modules != members:
+                found.add(base)
     return found
 
 
-def layer_of(module: str) -> int | None:
-    top = module.split("/")[0]
-    return next((i for i, layer in enumerate(LAYERS) if top in layer), None)
+def as_module(dotted: str) -> str:
+    return dotted.removeprefix(NAME + ".").replace(".", "/")
 
 
 def own_imports(path: Path) -> set[str]:
-    """Top modules of this package that a file imports, its own folder excepted."""
-    tops = {name.split(".")[1] for name in imported(path) if name.startswith(NAME + ".")}
-    return tops - {module_of(path).split("/")[0]}
+    """Modules of this package that a file imports."""
+    return {
+        as_module(name)
+        for name in imported(path)
+        if name.startswith(NAME + ".") and as_module(name) in MODULES
+    }
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_of)
-def test_imports_point_down(path):
-    level = layer_of(module_of(path))
-    if level is None:
-        return
-    for other in own_imports(path):
-        below = layer_of(other)
-        assert below is not None, f"{module_of(path)} imports {other}, which is no layer"
-        assert below < level, f"{module_of(path)} imports {other}, which stands above or beside it"
+def inside_rooms(module: str) -> bool:
+    return module.split("/")[0] in FLOOR_OF
 
 
-def test_folders_of_the_package_do_not_import_each_other_in_circles():
-    graph: dict[str, set[str]] = {}
-    for path in FILES:
-        top = module_of(path).split("/")[0]
-        if top != ".":
-            graph.setdefault(top, set()).update(own_imports(path))
-    seen: dict[str, int] = {}
+def test_every_folder_is_a_room():
+    folders = {p.name for p in PACKAGE.iterdir() if (p / "__init__.py").exists()}
+    assert folders == set(FLOOR_OF)
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if inside_rooms(m)])
+def test_imports_point_down(module):
+    room = module.split("/")[0]
+    for other in own_imports(MODULES[module]):
+        other_room = other.split("/")[0]
+        if other_room != room:
+            assert inside_rooms(other), f"{module} imports {other}, which is no room"
+            assert FLOOR_OF[other_room] < FLOOR_OF[room], f"{module} imports {other}"
+
+
+def test_files_do_not_import_each_other_in_circles():
+    done: set[str] = set()
 
     def visit(module: str, trail: tuple[str, ...]) -> None:
-        assert module not in trail, " -> ".join([*trail, module])
-        if seen.get(module) != 1:
-            for other in graph.get(module, ()):
+        assert module not in trail, " -> ".join([*trail[trail.index(module) :], module])
+        if module not in done:
+            for other in sorted(own_imports(MODULES[module])):
                 visit(other, (*trail, module))
-            seen[module] = 1
+            done.add(module)
 
-    for module in graph:
+    for module in MODULES:
         visit(module, ())
 
 
 @pytest.mark.parametrize("package", sorted(CONFINED))
-def test_package_is_imported_in_one_place(package):
+def test_package_is_imported_in_one_module(package):
     home = CONFINED[package]
-    users = {
-        module_of(path)
-        for path in FILES
-        if any(name.split(".")[0] == package for name in imported(path))
+    users = [
+        m for m, path in MODULES.items() if package in {i.split(".")[0] for i in imported(path)}
+    ]
+    assert len(users) <= 1, f"more than one module imports {package}: {users}"
+    assert all(user == home or user.startswith(home + "/") for user in users), users
+
+
+@pytest.mark.parametrize(
+    "module",
+    [m for m in MODULES if inside_rooms(m) and FLOOR_OF[m.split("/")[0]] < FLOOR_OF["api"]],
+)
+def test_nothing_below_the_api_names_the_fit_of_the_users(module):
+    names = {
+        n.id
+        for n in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8")))
+        if isinstance(n, ast.Name)
     }
-    strangers = {m for m in users if m != home and not m.startswith(home + "/")}
-    assert not strangers
-    assert len(users) <= 1, f"more than one module imports {package}: {sorted(users)}"
+    assert "LinearMixedFit" not in names
 
 
-@pytest.mark.parametrize("path", FILES, ids=module_of)
-def test_no_code_is_evaluated_or_unpickled(path):
+@pytest.mark.parametrize("module", MODULES)
+def test_no_code_is_evaluated_or_unpickled(module):
     """A formula may come from a web form, a saved fit from a stranger."""
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
     calls = {
         n.func.id
         for n in ast.walk(tree)
         if isinstance(n, ast.Call) and isinstance(n.func, ast.Name)
     }
     assert not calls & {"eval", "exec", "compile", "__import__"}
-    assert not {name.split(".")[0] for name in imported(path)} & {"pickle", "marshal", "shelve"}
+    assert not {i.split(".")[0] for i in imported(MODULES[module])} & {
+        "pickle",
+        "marshal",
+        "shelve",
+    }

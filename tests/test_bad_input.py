@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.errors import (
+from mixlm_sparse.common.errors import (
     DataError,
     FormulaError,
     MixedModelError,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mixlm_sparse.errors import NotPositiveDefiniteError
-from mixlm_sparse.factor import blocked, kernels
-from mixlm_sparse.factor.blocked import BlockedEngine
-from mixlm_sparse.factor.interface import BlockSystem
+from mixlm_sparse.common.errors import NotPositiveDefiniteError
+from mixlm_sparse.engines import kernels
+from mixlm_sparse.engines.blocked import engine as blocked
+from mixlm_sparse.engines.blocked.engine import BlockedEngine
+from mixlm_sparse.engines.interface import BlockSystem
 from tests.block_systems import KINDS, check_engine, random_lambdas, random_system
 
 COMPILED = [

@@ -8,10 +8,10 @@ import pytest
 from scipy.special import ndtr, ndtri
 
 import mixlm_sparse as mx
-from mixlm_sparse.errors import OptionError
-from mixlm_sparse.inference.bootstrap import reflated
-from mixlm_sparse.inference.bootstrap_intervals import interval
-from mixlm_sparse.inference.resample import GroupDraw, RowDraw, group_draw
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.inference.resample.bootstrap import reflated
+from mixlm_sparse.inference.resample.draws import GroupDraw, RowDraw, group_draw
+from mixlm_sparse.inference.resample.intervals import interval
 from tests.test_predict import crossed_data, quiet_fit
 
 NAMES = [
@@ -205,8 +205,8 @@ def test_reflated_effects_have_the_covariance_asked_for():
 
 
 def test_semiparametric_responses_are_made_of_what_the_fit_has(fit):
-    from mixlm_sparse.inference.bootstrap import _Semiparametric
-    from mixlm_sparse.simulate import seed_sequence
+    from mixlm_sparse.inference.resample.bootstrap import _Semiparametric
+    from mixlm_sparse.model.simulate import seed_sequence
 
     held = _Semiparametric(fit, seed_sequence(1), use_u=True)(0, 4)
     e = (held - fit.fittedvalues[:, None]).ravel()
@@ -227,7 +227,7 @@ def test_weighted_semiparametric_and_rows_with_offsets():
 
 
 def test_cases_refit_the_rows_drawn(fit, sleep):
-    from mixlm_sparse.simulate import seed_sequence, stream
+    from mixlm_sparse.model.simulate import seed_sequence, stream
 
     boot = fit.bootstrap(2, method="cases", seed=4)
     rows = stream(seed_sequence(4), 1).integers(180, size=180)

@@ -11,15 +11,16 @@ import scipy.sparse as sp
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixlm_sparse.errors import EngineError, NotPositiveDefiniteError, OptionError
-from mixlm_sparse.factor import cholmod, frontal_tree, kernels
-from mixlm_sparse.factor.cholmod import CholmodEngine
-from mixlm_sparse.factor.elimination import predicted_fill
-from mixlm_sparse.factor.frontal_tree import analyse
-from mixlm_sparse.factor.interface import BlockSystem, FactorBlock, PairBlock
-from mixlm_sparse.factor.ordering import minimum_degree_order
-from mixlm_sparse.factor.sparse import SparseEngine
-from mixlm_sparse.factor.sparse_cholesky import SparseCholesky
+from mixlm_sparse.common.errors import EngineError, NotPositiveDefiniteError, OptionError
+from mixlm_sparse.engines import cholmod, kernels
+from mixlm_sparse.engines.cholmod import CholmodEngine
+from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
+from mixlm_sparse.engines.multifrontal import frontal_tree
+from mixlm_sparse.engines.multifrontal.cholesky import SparseCholesky
+from mixlm_sparse.engines.multifrontal.elimination import predicted_fill
+from mixlm_sparse.engines.multifrontal.engine import SparseEngine
+from mixlm_sparse.engines.multifrontal.frontal_tree import analyse
+from mixlm_sparse.engines.multifrontal.ordering import minimum_degree_order
 
 try:
     import sksparse.cholmod as sksparse_cholmod

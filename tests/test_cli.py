@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.cli import main
-from mixlm_sparse.cli.plan import reachable_bytes
+from mixlm_sparse.interop.cli.main import main
+from mixlm_sparse.interop.cli.plan import reachable_bytes
 from tests import corpus
 
 ROOT = Path(mx.__file__).parent.parent
@@ -334,7 +334,7 @@ def test_files_without_data(folder, capsys):
 
 
 def test_surprises_are_reported_without_a_traceback(folder, capsys, monkeypatch):
-    from mixlm_sparse.cli import commands
+    from mixlm_sparse.interop.cli import commands
 
     def broken(*_, **__):
         raise RuntimeError("lost a bit")

@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import chi2
 
 import mixlm_sparse as mx
-from mixlm_sparse.inference.mixture import mixture_label, mixture_p, naive_p
-from mixlm_sparse.inference.reduce import linear_criterion
+from mixlm_sparse.inference.models.mixture import mixture_label, mixture_p, naive_p
+from mixlm_sparse.inference.models.reduce import linear_criterion
 from tests import corpus
 from tests.test_published import PUBLISHED, meets
 

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.errors import OptionError
+from mixlm_sparse.common.errors import OptionError
 from tests.corpus import load_data
 
 

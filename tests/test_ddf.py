@@ -15,15 +15,15 @@ from scipy import stats
 
 import mixlm_sparse as mx
 from mixlm_sparse import solve_pls
-from mixlm_sparse.inference import coefficients
-from mixlm_sparse.inference.ddf import (
+from mixlm_sparse.inference.fixed import coefficients
+from mixlm_sparse.inference.fixed.ddf import (
     joint_df,
     product_derivatives,
     satterthwaite,
     theta_scales,
     variance_curvature,
 )
-from mixlm_sparse.inference.hypotheses import read_hypotheses
+from mixlm_sparse.inference.fixed.hypotheses import read_hypotheses
 from tests import corpus
 from tests import dense_oracle as oracle
 from tests.corpus import LARGE, MODELS, load_json, load_model

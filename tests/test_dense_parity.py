@@ -12,7 +12,7 @@ from hypothesis import given, settings
 
 import mixlm_sparse as mx
 from mixlm_sparse import solve_pls
-from mixlm_sparse.deviance import criterion_and_gradient, profiled_criterion
+from mixlm_sparse.solve.criterion import criterion_and_gradient, profiled_criterion
 from tests import corpus
 from tests import dense_oracle as oracle
 from tests.corpus import LARGE, MODELS, load_model

@@ -14,8 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixlm_sparse.design import ArrayColumns, DesignSpec, model_matrices
-from mixlm_sparse.errors import DataError, FormulaError, FormulaWarning, OptionError
+from mixlm_sparse.common.errors import DataError, FormulaError, FormulaWarning, OptionError
+from mixlm_sparse.design.build import model_matrices
+from mixlm_sparse.design.columns import ArrayColumns
+from mixlm_sparse.design.recipe import DesignSpec
 from tests.corpus import MODELS, data_of, load_data, load_model, options_of
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 import mixlm_sparse as mx
-from mixlm_sparse.inference.emmeans import adjusted_p, critical_value
+from mixlm_sparse.inference.fixed.emmeans import adjusted_p, critical_value
 from tests import corpus
 from tests.corpus import load_data
 from tests.test_anova import LMERTEST

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mixlm_sparse.optimize import optimize
+from mixlm_sparse.solve.search.search import optimize
 from tests import corpus
 from tests.corpus import LARGE, MODELS, load_model
 

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.formula_update import updated_formula
+from mixlm_sparse.formula.update import updated_formula
 from tests import corpus
 
 SLEEP = "Reaction ~ Days + (Days | Subject)"

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixlm_sparse.errors import FormulaError
-from mixlm_sparse.formula import deparse, parse_expression, parse_formula
-from mixlm_sparse.formula.syntax import format_number
+from mixlm_sparse.common.errors import FormulaError
+from mixlm_sparse.formula.grammar import parse_expression
+from mixlm_sparse.formula.parse import parse_formula
+from mixlm_sparse.formula.syntax import deparse, format_number
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.inference.deletion import Deletion
-from mixlm_sparse.inference.diagnostics import SEARCHES
+from mixlm_sparse.inference.models.diagnostics import SEARCHES
+from mixlm_sparse.solve.derived.without_rows import Deletion
 from tests import corpus
 
 MODELS = [

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 
 import mixlm_sparse as mx
-from mixlm_sparse.errors import MixedModelWarning
+from mixlm_sparse.common.errors import MixedModelWarning
 from tests.corpus import load_data
 from tests.strategies import designs, designs_with_theta
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.io import FORMAT_VERSION
+from mixlm_sparse.model.saved.model import FORMAT_VERSION
 from tests import corpus
 
 SLEEP = "Reaction ~ Days + (Days | Subject)"

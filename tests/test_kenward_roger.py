@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 
 import mixlm_sparse as mx
-from mixlm_sparse.inference import kenward_roger as module
-from mixlm_sparse.inference.kenward_roger import components, kenward_roger
+from mixlm_sparse.inference.fixed import kenward_roger as module
+from mixlm_sparse.inference.fixed.kenward_roger import components, kenward_roger
 from tests import corpus
 from tests import dense_oracle as oracle
 from tests.corpus import MODELS, load_model

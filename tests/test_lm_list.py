@@ -10,8 +10,8 @@ import pytest
 import scipy.stats
 
 import mixlm_sparse as mx
-from mixlm_sparse.errors import DataError, FormulaError, OptionError, SkippedGroupsWarning
-from mixlm_sparse.groupwise import fit_groups
+from mixlm_sparse.common.errors import DataError, FormulaError, OptionError, SkippedGroupsWarning
+from mixlm_sparse.solve.groupwise import fit_groups
 
 
 @pytest.fixture(scope="module")

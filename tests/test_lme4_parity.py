@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mixlm_sparse import solve_pls
-from mixlm_sparse.deviance import profiled_criterion
+from mixlm_sparse.solve.criterion import profiled_criterion
 from tests import corpus
 from tests.corpus import LARGE, MODELS, load_json, load_model
 

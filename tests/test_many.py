@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.errors import DataError, FormulaError, OptionError
-from mixlm_sparse.pipeline import with_response
-from mixlm_sparse.responses import response_block, system_for
+from mixlm_sparse.common.errors import DataError, FormulaError, OptionError
+from mixlm_sparse.model.refits import response_block, system_for
+from mixlm_sparse.model.run import with_response
 from tests import corpus
 from tests.test_predict import crossed_data, quiet_fit
 

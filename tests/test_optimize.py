@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mixlm_sparse as mx
-from mixlm_sparse.deviance import criterion_and_gradient, profiled_criterion
-from mixlm_sparse.errors import OptionError
-from mixlm_sparse.factor import kernels
-from mixlm_sparse.optimize import Control, hessian_eigenvalues, optimize
-from mixlm_sparse.optimize.boundary import settle_boundary
-from mixlm_sparse.optimize.objective import Objective, phi_of_theta, theta_of_phi
-from mixlm_sparse.pls import PenalizedSystem, penalized_system
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.engines import kernels
+from mixlm_sparse.solve.criterion import criterion_and_gradient, profiled_criterion
+from mixlm_sparse.solve.pls import PenalizedSystem, penalized_system
+from mixlm_sparse.solve.search.boundary import settle_boundary
+from mixlm_sparse.solve.search.objective import Objective, phi_of_theta, theta_of_phi
+from mixlm_sparse.solve.search.search import Control, hessian_eigenvalues, optimize
 from tests.strategies import Design, designs_with_theta
 
 # Criteria of two searches that both end at the optimum differ by less than this.

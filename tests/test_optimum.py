@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 import mixlm_sparse as mx
-from mixlm_sparse.errors import MixedModelWarning
+from mixlm_sparse.common.errors import MixedModelWarning
 from tests import corpus
 from tests import dense_oracle as oracle
 from tests.corpus import load_model

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 import mixlm_sparse as mx
-from mixlm_sparse.errors import DataError, OptionError
+from mixlm_sparse.common.errors import DataError, OptionError
 from tests.test_predict import crossed_data, quiet_fit
 
 

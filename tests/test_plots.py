@@ -17,7 +17,7 @@ import pytest
 import scipy.integrate
 
 import mixlm_sparse as mx
-from mixlm_sparse.errors import MissingPackageError, OptionError, SkippedGroupsWarning
+from mixlm_sparse.common.errors import MissingPackageError, OptionError, SkippedGroupsWarning
 
 mpl = pytest.importorskip("matplotlib")
 mpl.use("Agg")
@@ -25,9 +25,9 @@ import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.collections import LineCollection  # noqa: E402
 from matplotlib.text import Text  # noqa: E402
 
-from mixlm_sparse.plots.checks import _autocorrelations, _pairs_within  # noqa: E402
-from mixlm_sparse.plots.methods import FitPlots, LmListPlots  # noqa: E402
-from mixlm_sparse.plots.uncertainty import contour  # noqa: E402
+from mixlm_sparse.report.plots.checks import _autocorrelations, _pairs_within  # noqa: E402
+from mixlm_sparse.report.plots.methods import FitPlots, LmListPlots  # noqa: E402
+from mixlm_sparse.report.plots.uncertainty import contour  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -567,7 +567,7 @@ def test_pairs_within_groups_are_all_or_a_fair_sample(monkeypatch):
     assert first.size == 1 + 435 + 780 + 190
     assert (codes[first] == codes[second]).all()
     assert (first != second).all()
-    monkeypatch.setattr("mixlm_sparse.plots.checks.MAX_PAIRS", 1000)
+    monkeypatch.setattr("mixlm_sparse.report.plots.checks.MAX_PAIRS", 1000)
     a, b, sampled = _pairs_within(codes)
     assert sampled
     assert a.size == 1000

@@ -10,7 +10,7 @@ import pytest
 from scipy.special import ndtri
 
 import mixlm_sparse as mx
-from mixlm_sparse.errors import DataError, FormulaError, MixedModelWarning, OptionError
+from mixlm_sparse.common.errors import DataError, FormulaError, MixedModelWarning, OptionError
 from tests import corpus
 
 SMALL = [m for m in corpus.MODELS if m not in corpus.LARGE]
@@ -286,7 +286,7 @@ def test_standard_errors_are_those_of_hendersons_inverse(data, formula, engine):
 
 
 def test_solving_in_small_batches_changes_nothing(fit, data, monkeypatch):
-    from mixlm_sparse.predict import variance
+    from mixlm_sparse.model.predict import variance
 
     new = all_pairs(data)
     whole = fit.predict(new, allow_new_levels=True, se=True)

@@ -10,9 +10,9 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import ndtri
 
 import mixlm_sparse as mx
-from mixlm_sparse.inference.joint import joint_criterion
-from mixlm_sparse.inference.parameters import variance_parameters
-from mixlm_sparse.inference.profile.held import HeldCoefficient, HeldInFactor, HeldSigma
+from mixlm_sparse.inference.variance.profile.held import HeldCoefficient, HeldInFactor, HeldSigma
+from mixlm_sparse.model.parameters import variance_parameters
+from mixlm_sparse.solve.joint import joint_criterion
 from tests import corpus
 from tests.test_published import PUBLISHED, meets
 

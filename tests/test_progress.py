@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse import progress
-from mixlm_sparse.progress import Bar, counter, duration, fit_progress
+from mixlm_sparse.common import progress
+from mixlm_sparse.common.progress import Bar, counter, duration, fit_progress
 from tests import corpus
 
 SLEEP = "Reaction ~ Days + (Days | Subject)"
@@ -239,7 +239,7 @@ def test_ctrl_c_within_the_first_moment_is_for_the_caller(sleep):
 
 
 def test_the_bar_goes_away_when_the_work_fails(sleep, terminal, monkeypatch):
-    from mixlm_sparse import pipeline
+    from mixlm_sparse.model import run as pipeline
 
     def broken(system, options, watch=None):
         watch(1, 1800.0, np.ones(3))

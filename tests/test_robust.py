@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.inference.robust import TYPES
+from mixlm_sparse.inference.fixed.robust import TYPES
 from tests import corpus
 
 MODELS = [

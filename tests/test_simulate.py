@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.errors import DataError, OptionError
-from mixlm_sparse.simulate import model_of_fit, model_of_parameters, seed_sequence
+from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.model.simulate import model_of_fit, model_of_parameters, seed_sequence
 from tests import corpus
 from tests.test_predict import crossed_data, quiet_fit
 
@@ -139,7 +139,7 @@ def test_given_parameters(data):
                          cov={"Subject": fit.varcorr["Subject"]}, sigma=fit.sigma, nsim=3, seed=2)
     np.testing.assert_allclose(by_cov, by_theta, rtol=1e-9)
     matrices = mx.model_matrices("y ~ x + (x | g) + (1 | h)", data, weights="w")
-    from mixlm_sparse.simulate import given_parameters
+    from mixlm_sparse.model.simulate import given_parameters
 
     parameters = given_parameters(
         matrices, beta=[1.0, 2.0], sd={"g": [0.5, 0.3], "h": 0.2}, sigma=0.7

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.tables.summary import WIDTH
-from mixlm_sparse.text import (
+from mixlm_sparse.common.text import (
     abbreviate,
     decimals_needed,
     format_column,
@@ -20,6 +19,7 @@ from mixlm_sparse.text import (
     text_table,
     truncate,
 )
+from mixlm_sparse.report.tables.summary import WIDTH
 from tests import corpus
 from tests.corpus import LARGE, MODELS
 

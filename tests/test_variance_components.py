@@ -8,8 +8,8 @@ from scipy.optimize import approx_fprime
 from scipy.special import ndtri
 
 import mixlm_sparse as mx
-from mixlm_sparse.inference.joint import joint_criterion, phi_gradient, working_factors
-from mixlm_sparse.inference.variance_components import joint_hessian
+from mixlm_sparse.inference.variance.components import joint_hessian
+from mixlm_sparse.solve.joint import joint_criterion, phi_gradient, working_factors
 from tests import corpus
 from tests.test_published import PUBLISHED, meets
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.errors import OptionError
+from mixlm_sparse.common.errors import OptionError
 
 __all__ = ["describe", "load", "names"]
 

@@ -9,12 +9,25 @@ from typing import Any
 
 import numpy as np
 
-from mixlm_sparse._types import IntVector, Matrix, Vector
+from mixlm_sparse.common.errors import (
+    DataError,
+    FormulaError,
+    FormulaWarning,
+    OptionError,
+    caller_level,
+)
+from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.design.columns import ColumnSource, DesignColumns, Part, learn_part
 from mixlm_sparse.design.contrasts import Contrast, as_contrast
 from mixlm_sparse.design.evaluate import Scope, learn_states
-from mixlm_sparse.design.frames import Table, open_table, unknown_column
 from mixlm_sparse.design.grouping import GroupingFactor, grouping_factor
+from mixlm_sparse.design.recipe import (
+    DesignSpec,
+    FactorSpec,
+    TermSpec,
+    add_offsets,
+    response_vector,
+)
 from mixlm_sparse.design.rows import (
     NA_ACTIONS,
     RowArgument,
@@ -23,30 +36,13 @@ from mixlm_sparse.design.rows import (
     subset_mask,
     used_rows,
 )
-from mixlm_sparse.design.spec import (
-    DesignSpec,
-    FactorSpec,
-    TermSpec,
-    add_offsets,
-    response_vector,
-)
+from mixlm_sparse.design.table import Table, open_table, unknown_column
 from mixlm_sparse.design.variables import Variables
 from mixlm_sparse.design.whitelist import check_functions
-from mixlm_sparse.errors import (
-    DataError,
-    FormulaError,
-    FormulaWarning,
-    OptionError,
-    caller_level,
-)
-from mixlm_sparse.formula import (
-    MixedFormula,
-    RandomPart,
-    deparse,
-    parse_expression,
-    parse_formula,
-)
-from mixlm_sparse.formula.syntax import names_in
+from mixlm_sparse.formula.grammar import parse_expression
+from mixlm_sparse.formula.parse import parse_formula
+from mixlm_sparse.formula.syntax import deparse, names_in
+from mixlm_sparse.formula.terms import MixedFormula, RandomPart
 
 __all__ = ["ModelMatrices", "RandomTerm", "model_matrices"]
 

@@ -9,11 +9,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mixlm_sparse._types import Matrix
+from mixlm_sparse.common.errors import DataError
+from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.design.contrasts import Contrast, contrast_table
 from mixlm_sparse.design.variables import Variable, Variables
-from mixlm_sparse.errors import DataError
-from mixlm_sparse.formula import Expr, Term, deparse
+from mixlm_sparse.formula.syntax import Expr, deparse
+from mixlm_sparse.formula.terms import Term
 
 __all__ = ["ArrayColumns", "ColumnSource", "DesignColumns", "Operand", "Part", "learn_part"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse._types import Matrix
+from mixlm_sparse.common.errors import DataError, FormulaError
+from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.design.transforms import helmert_matrix, polynomial_matrix, sum_matrix
-from mixlm_sparse.errors import DataError, FormulaError
 
 __all__ = ["CONTRASTS", "Contrast", "as_contrast", "contrast_table", "named_contrast"]
 

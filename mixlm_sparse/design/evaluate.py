@@ -14,21 +14,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mixlm_sparse.common.errors import DataError, FormulaError
 from mixlm_sparse.design.contrasts import CONTRASTS, Contrast, named_contrast
-from mixlm_sparse.design.frames import Column, factorize, level_labels
+from mixlm_sparse.design.table import Column, factorize, level_labels
 from mixlm_sparse.design.transforms import TRANSFORMS, State, learn
 from mixlm_sparse.design.whitelist import ELEMENTWISE, without_numpy
-from mixlm_sparse.errors import DataError, FormulaError
-from mixlm_sparse.formula import Expr, deparse
 from mixlm_sparse.formula.syntax import (
     Binary,
     Call,
+    Expr,
     Name,
     Number,
     Paren,
     Text,
     Truth,
     Unary,
+    deparse,
     names_in,
     walk,
 )

@@ -10,11 +10,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixlm_sparse._types import IntVector
+from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.design.evaluate import FactorValue
-from mixlm_sparse.design.frames import factorize, level_labels
+from mixlm_sparse.design.table import factorize, level_labels
 from mixlm_sparse.design.variables import Variables, used_levels
-from mixlm_sparse.formula import Expr
+from mixlm_sparse.formula.syntax import Expr
 
 __all__ = ["GroupingFactor", "encode_groups", "grouping_factor"]
 

@@ -9,13 +9,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixlm_sparse._types import IntVector, Vector
+from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.types import IntVector, Vector
 from mixlm_sparse.design.evaluate import Scope, evaluate
-from mixlm_sparse.design.frames import Column, Table, as_column
+from mixlm_sparse.design.table import Column, Table, as_column
 from mixlm_sparse.design.whitelist import check_functions
-from mixlm_sparse.errors import DataError, OptionError
-from mixlm_sparse.formula import Expr, deparse, parse_expression
-from mixlm_sparse.formula.syntax import Name, names_in
+from mixlm_sparse.formula.grammar import parse_expression
+from mixlm_sparse.formula.syntax import Expr, Name, deparse, names_in
 
 __all__ = ["NA_ACTIONS", "RowArgument", "missing_cells", "restrict", "subset_mask", "used_rows"]
 

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.design.columns import Operand, Part
-from mixlm_sparse.design.frames import level_labels
 from mixlm_sparse.design.grouping import GroupingFactor
+from mixlm_sparse.design.table import level_labels
 from mixlm_sparse.design.transforms import CubicState, PolyState, ScaleState, SplineState, State
-from mixlm_sparse.errors import DataError
-from mixlm_sparse.formula import Expr, deparse
-from mixlm_sparse.formula.syntax import walk
+from mixlm_sparse.formula.syntax import Expr, deparse, walk
 
 __all__ = [
     "expressions_by_text",

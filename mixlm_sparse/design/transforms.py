@@ -16,8 +16,8 @@ import patsy
 from numpy.typing import NDArray
 from scipy.interpolate import BSpline
 
-from mixlm_sparse._types import Matrix, Vector
-from mixlm_sparse.errors import DataError, FormulaError
+from mixlm_sparse.common.errors import DataError, FormulaError
+from mixlm_sparse.common.types import Matrix, Vector
 
 __all__ = [
     "TRANSFORMS",

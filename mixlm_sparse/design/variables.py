@@ -9,18 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mixlm_sparse.common.errors import DataError, FormulaError
 from mixlm_sparse.design.contrasts import Contrast
-from mixlm_sparse.design.evaluate import (
-    FactorValue,
-    Scope,
-    as_factor,
-    evaluate,
-    require_finite,
-)
-from mixlm_sparse.design.frames import level_labels
-from mixlm_sparse.errors import DataError, FormulaError
-from mixlm_sparse.formula import Expr, deparse
-from mixlm_sparse.formula.syntax import Call, Name, names_in, walk
+from mixlm_sparse.design.evaluate import FactorValue, Scope, as_factor, evaluate, require_finite
+from mixlm_sparse.design.table import level_labels
+from mixlm_sparse.formula.syntax import Call, Expr, Name, deparse, names_in, walk
 
 __all__ = ["BLOCK_ROWS", "Variable", "Variables"]
 

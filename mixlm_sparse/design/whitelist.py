@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
+from mixlm_sparse.common.errors import FormulaError
 from mixlm_sparse.design.transforms import TRANSFORMS
-from mixlm_sparse.errors import FormulaError
-from mixlm_sparse.formula import Expr, deparse
-from mixlm_sparse.formula.syntax import Binary, Call, Name, walk
+from mixlm_sparse.formula.syntax import Binary, Call, Expr, Name, deparse, walk
 
 __all__ = ["ELEMENTWISE", "FUNCTIONS", "check_functions", "without_numpy"]
 

@@ -163,7 +163,7 @@ def deparse(expr: Expr) -> str:
 
     Examples
     --------
-    >>> from mixlm_sparse.formula import parse_expression
+    >>> from mixlm_sparse.formula.parse import parse_expression
     >>> deparse(parse_expression("I( x**2+1 )"))
     'I(x^2 + 1)'
     """

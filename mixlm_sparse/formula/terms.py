@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
-from mixlm_sparse.errors import FormulaError
+from mixlm_sparse.common.errors import FormulaError
 from mixlm_sparse.formula.syntax import (
     Binary,
     Call,

@@ -1,1 +1,1 @@
-"""Tests, intervals and comparisons: what is read off a fitted model beyond its estimates."""
+"""What is uncertain: tests, intervals and comparisons read off a fitted model."""

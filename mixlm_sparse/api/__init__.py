@@ -1,0 +1,1 @@
+"""What users call, and the fit that they get."""

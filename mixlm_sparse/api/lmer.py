@@ -1,0 +1,264 @@
+"""From data to a fitted model: `lmer`, its stages, and the way in with matrices of one's own.
+
+formula  = parse_formula("y ~ x + (x | g)")
+matrices = model_matrices(formula, data)
+system   = penalized_system(matrices)
+optimum  = optimize(system)
+fit      = make_fit(system, optimum)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from mixlm_sparse.api.fit import LinearMixedFit
+from mixlm_sparse.common.errors import FormulaError
+from mixlm_sparse.common.progress import SearchProgress
+from mixlm_sparse.design.arrays import RandomEffect, array_matrices, described
+from mixlm_sparse.formula.terms import MixedFormula
+from mixlm_sparse.model.notes import notes_on
+from mixlm_sparse.model.run import FitOptions, ModelCall, assemble, solve_system
+from mixlm_sparse.solve.criterion import DevianceFunction
+from mixlm_sparse.solve.pls import PenalizedSystem, penalized_system
+from mixlm_sparse.solve.search.search import Control, Optimum
+from mixlm_sparse.solve.solution import PlsSolution, solve_pls
+
+
+def lmer(
+    formula: str | MixedFormula,
+    data: Any,
+    reml: bool = True,
+    weights: Any = None,
+    offset: Any = None,
+    subset: Any = None,
+    na_action: str = "omit",
+    contrasts: Mapping[str, Any] | None = None,
+    start: Any = None,
+    optimizer: str = "auto",
+    engine: str = "auto",
+    control: Control | None = None,
+    progress: SearchProgress = None,
+    env: Mapping[str, Callable[..., Any]] | None = None,
+) -> LinearMixedFit:
+    """Fit a linear mixed model.
+
+    Parameters
+    ----------
+    formula : lme4's syntax, for example "Reaction ~ Days + (Days | Subject)".
+    data : a pandas, polars or pyarrow table, a duckdb relation, or a dict of columns.
+    reml : restricted maximum likelihood (True) or maximum likelihood.
+    weights : name of a column, or an array with one positive number for each row: the residual
+        variance of row i is sigma^2 / weights[i].
+    offset : name of a column, or an array; added to the linear predictor with coefficient one.
+    subset : rows to use: a boolean array, or an expression in the columns.
+    na_action : "omit" leaves rows with missing cells out, "exclude" as well, but pads per-row
+        results with NaN to the length of the data, "raise" makes them an error.
+    contrasts : per factor of the fixed part: "treatment", "sum", "helmert", "poly", or a matrix.
+    start : (m,) theta to start from; by default a moment estimate.
+    optimizer : "auto" and "bfgs" use the exact gradient, "lbfgsb" is SciPy's; "bobyqa" and "cobyqa"
+        work without derivatives.
+    engine : "auto", "blocked" or "cholmod".
+    control : `mx.Control(...)`: tolerances, limits, warnings.
+    progress : None shows a bar in terminals and notebooks if the fit takes longer than a second,
+        False none.  A function is called with (evaluation, criterion, theta) at every evaluation;
+        if it returns False, the fit ends at the best point so far, with the status "interrupted",
+        and so it does after Ctrl-C.  An exception that it raises ends the call.
+    env : functions that the formula may call, by name.
+
+    Returns
+    -------
+    LinearMixedFit
+
+    Raises
+    ------
+    FormulaError, DataError, OptionError : with the remedy.
+
+    Warns
+    -----
+    SingularFitWarning, RankDeficiencyWarning, ScalingWarning, ConvergenceWarning : once for each
+        fit, unless ``control=mx.Control(warn=False)``; the texts stay in `fit.messages`.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> round(fit.criterion, 4), round(fit.sigma, 4)
+    (1743.6283, 25.5918)
+    """
+    options = FitOptions(
+        reml=reml,
+        start=start,
+        optimizer=optimizer,
+        engine=engine,
+        control=Control() if control is None else control,
+        progress=progress,
+    )
+    call = ModelCall(
+        formula=_text_of(formula),
+        data=data,
+        weights=weights,
+        offset=offset,
+        subset=subset,
+        na_action=na_action,
+        contrasts=contrasts,
+        env=env,
+        options=options,
+    )
+    system = assemble(call)
+    optimum, solution = solve_system(system, call.options)
+    fit = _new_fit(system, optimum, call.options, call.formula, call=call, solution=solution)
+    return fit.emit_notes()
+
+
+def _new_fit(
+    system: PenalizedSystem,
+    optimum: Optimum,
+    options: FitOptions,
+    formula: str,
+    *,
+    call: ModelCall | None,
+    solution: PlsSolution,
+) -> LinearMixedFit:
+    return LinearMixedFit(
+        system=system,
+        optimum=optimum,
+        solution=solution,
+        options=options,
+        formula=formula,
+        call=call,
+        notes=notes_on(system, optimum),
+    )
+
+
+def _text_of(formula: str | MixedFormula) -> str:
+    if isinstance(formula, MixedFormula):
+        return formula.text
+    if not isinstance(formula, str):
+        raise FormulaError(
+            f"the formula is of type {type(formula).__name__}: the first argument is its text, as "
+            "in lmer('y ~ x + (1 | g)', data)"
+        )
+    return formula
+
+
+def make_fit(
+    system: PenalizedSystem,
+    optimum: Optimum,
+    *,
+    formula: str | MixedFormula | None = None,
+    options: FitOptions | None = None,
+) -> LinearMixedFit:
+    """Make a fitted model of a penalized system and its optimum, the last stage of `lmer`.
+
+    Parameters
+    ----------
+    system : from `penalized_system`.
+    optimum : from `optimize` on the same system; says whether it is REML or ML.
+    formula : how the model is to be called; by default it is written from the names of its columns.
+    options : settings for further fits from this one.
+    """
+    if options is None:
+        options = FitOptions(reml=optimum.reml, optimizer=optimum.optimizer)
+    text = described(system.matrices) if formula is None else _text_of(formula)
+    solution = solve_pls(optimum.theta, system)
+    fit = _new_fit(system, optimum, options, text, call=None, solution=solution)
+    return fit.emit_notes()
+
+
+def deviance_function(
+    formula: str | MixedFormula,
+    data: Any,
+    reml: bool = True,
+    weights: Any = None,
+    offset: Any = None,
+    contrasts: Mapping[str, Any] | None = None,
+    subset: Any = None,
+    na_action: str = "omit",
+    engine: str = "auto",
+    env: Mapping[str, Callable[..., Any]] | None = None,
+) -> DevianceFunction:
+    """Return the profiled criterion as a function of theta, lme4's `devFunOnly`.
+
+    Returns
+    -------
+    DevianceFunction : called with theta (m,) gives the criterion; has `theta0`, `lower`,
+        `gradient(theta)` and `parts(theta)`.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> d = mx.deviance_function(
+    ...     "Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"), reml=False
+    ... )
+    >>> round(d([1.0, 0.0, 1.0]), 6)
+    1784.642296
+    """
+    call = ModelCall(
+        formula=_text_of(formula),
+        data=data,
+        weights=weights,
+        offset=offset,
+        subset=subset,
+        na_action=na_action,
+        contrasts=contrasts,
+        env=env,
+        options=FitOptions(reml=reml, engine=engine),
+    )
+    return DevianceFunction(assemble(call), reml=reml)
+
+
+def fit_matrices(
+    y: Any,
+    X: Any,
+    terms: Sequence[RandomEffect | tuple[Any, ...]],
+    *,
+    x_names: Sequence[str] | None = None,
+    y_name: str = "y",
+    reml: bool = True,
+    weights: Any = None,
+    offset: Any = None,
+    start: Any = None,
+    optimizer: str = "auto",
+    engine: str = "auto",
+    control: Control | None = None,
+    progress: SearchProgress = None,
+) -> LinearMixedFit:
+    """Fit a model given by matrices instead of a formula.
+
+    Parameters
+    ----------
+    y : (n,) response.
+    X : (n, p) fixed-effects matrix; a column of ones is the intercept, none is added.
+    terms : random terms: `RandomEffect`, or tuples (groups,), (groups, columns) or
+        (groups, columns, name).  Theta keeps their order.
+    x_names : (p,) names of the columns of X; by default those of a DataFrame, else x1, x2, ...
+    weights, offset : (n,) or None.
+    reml, start, optimizer, engine, control, progress : as in `lmer`.
+
+    Raises
+    ------
+    DataError : lengths that differ, values that are missing or infinite.
+
+    Examples
+    --------
+    >>> import numpy as np, mixlm_sparse as mx
+    >>> sleep = mx.datasets.load("sleepstudy")
+    >>> X = np.column_stack([np.ones(len(sleep)), sleep["Days"]])
+    >>> fit = mx.fit_matrices(sleep["Reaction"], X, [(sleep["Subject"], X, "Subject")])
+    >>> round(fit.criterion, 4)
+    1743.6283
+    """
+    options = FitOptions(
+        reml=reml,
+        start=start,
+        optimizer=optimizer,
+        engine=engine,
+        control=Control() if control is None else control,
+        progress=progress,
+    ).checked()
+    matrices = array_matrices(y, X, terms, x_names, y_name, weights, offset)
+    system = penalized_system(matrices, engine)
+    optimum, solution = solve_system(system, options)
+    fit = _new_fit(system, optimum, options, described(matrices), call=None, solution=solution)
+    return fit.emit_notes()

@@ -1,0 +1,42 @@
+"""Saved fits back from their files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mixlm_sparse.api.fit import LinearMixedFit
+from mixlm_sparse.model.saved.model import load_fit
+
+__all__ = ["load"]
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    data: Any = None,
+    env: Mapping[str, Callable[..., Any]] | None = None,
+    engine: str | None = None,
+) -> LinearMixedFit:
+    """Load a fit that `fit.save(path)` wrote.
+
+    Parameters
+    ----------
+    path : of the file.
+    data : the data of the fit, where the file does not hold them, or more columns than it holds,
+        for `update`.  They must be the same rows.
+    env : the functions of the user that the formula calls, by name; a file holds no code.
+    engine : another engine than that of the fit, such as "blocked" where CHOLMOD is missing.
+
+    Returns
+    -------
+    LinearMixedFit : the same fit; nothing is estimated anew.
+
+    Raises
+    ------
+    SavedFitError : the file is something else, is broken, is of a later version, or does not go
+        with `data`.
+    FileNotFoundError : there is no such file.
+    """
+    return load_fit(path, LinearMixedFit, data=data, env=env, engine=engine)

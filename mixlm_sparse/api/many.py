@@ -1,0 +1,487 @@
+"""One formula, many responses: `lmer_many`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mixlm_sparse.api.fit import LinearMixedFit
+from mixlm_sparse.api.lmer import make_fit
+from mixlm_sparse.common.errors import DataError, MixedModelError, OptionError
+from mixlm_sparse.common.parallel import Progress, run
+from mixlm_sparse.common.progress import counter
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.design.table import open_table
+from mixlm_sparse.formula.parse import parse_formula
+from mixlm_sparse.model.designs import columns_of, quoted, right_side, with_given_response
+from mixlm_sparse.model.refits import (
+    FAILED,
+    Row,
+    block_size,
+    gather,
+    quiet,
+    refit_block,
+    row_of,
+    warm_up,
+)
+from mixlm_sparse.model.run import FitOptions, ModelCall
+from mixlm_sparse.solve.pls import PenalizedSystem, penalized_system
+from mixlm_sparse.solve.search.search import Control, optimize
+
+__all__ = ["ManyFits", "lmer_many"]
+
+NOT_RUN = "not run"
+
+
+@dataclass(frozen=True, slots=True)
+class _Pattern:
+    """The responses that are missing in the same rows, and their common design."""
+
+    members: tuple[int, ...]
+    system: PenalizedSystem | None
+    call: ModelCall
+    message: str
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ManyFits:
+    """Fits of one formula to many responses; row i belongs to response i.
+
+    Parameters
+    ----------
+    names : (r,) of the responses.
+    theta : (r, m); theta_names : (m,).
+    beta, bse : (r, p) coefficients and their standard errors; x_names : (p,).
+    sigma, criterion : (r,).
+    nobs : (r,) rows used.
+    status : (r,) "converged", "singular", "perfect fit", "not converged", "evaluation limit",
+        "failed" (no fit: see message) or "not run" (ended early).
+    message : (r,) the status in words.
+    reml : which criterion.
+
+    What is not there is NaN.
+    """
+
+    names: tuple[str, ...]
+    theta: Matrix
+    theta_names: tuple[str, ...]
+    beta: Matrix
+    bse: Matrix
+    x_names: tuple[str, ...]
+    sigma: Vector
+    criterion: Vector
+    nobs: np.ndarray
+    status: tuple[str, ...]
+    message: tuple[str, ...]
+    reml: bool
+    complete: bool
+    _responses: _Responses = field(repr=False)
+    _patterns: tuple[_Pattern, ...] = field(repr=False)
+    _options: FitOptions = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """The responses without a fit, with the reason."""
+        failed = [i for i, s in enumerate(self.status) if s in (FAILED, NOT_RUN)]
+        return pd.DataFrame(
+            {
+                "response": [self.names[i] for i in failed],
+                "message": [self.message[i] for i in failed],
+            },
+            index=failed,
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row for each response.
+
+        Columns: response, nobs, status, message, criterion, sigma, the coefficients by name, their
+        standard errors as "se_NAME" and theta as "theta_NAME".
+        """
+        columns: dict[str, Any] = {
+            "response": list(self.names),
+            "nobs": self.nobs,
+            "status": list(self.status),
+            "message": list(self.message),
+            "criterion": self.criterion,
+            "sigma": self.sigma,
+        }
+        columns |= {name: self.beta[:, j] for j, name in enumerate(self.x_names)}
+        columns |= {f"se_{name}": self.bse[:, j] for j, name in enumerate(self.x_names)}
+        columns |= {f"theta_{name}": self.theta[:, j] for j, name in enumerate(self.theta_names)}
+        return pd.DataFrame(columns)
+
+    def fit(self, i: int | str) -> LinearMixedFit:
+        """Return the whole fit of one response.
+
+        Parameters
+        ----------
+        i : its position or its name.
+
+        Raises
+        ------
+        OptionError : there is no such response.
+        DataError : it has no fit; the message says why.
+        """
+        at = self._position(i)
+        pattern = next(p for p in self._patterns if at in p.members)
+        if pattern.system is None:
+            raise DataError(f"response '{self.names[at]}' has no fit: {pattern.message}")
+        name = self.names[at]
+        matrices, call = with_given_response(pattern.call, self._responses.column(at), name)
+        start = self.theta[at] if self.status[at] == "converged" else None
+        system = penalized_system(matrices, self._options.engine)
+        optimum = optimize(
+            system,
+            reml=self.reml,
+            start=start,
+            optimizer=self._options.optimizer,
+            control=self._options.control,
+        )
+        made = make_fit(system, optimum, formula=call.formula, options=self._options)
+        return replace(made, call=replace(call, options=self._options))
+
+    def _position(self, i: int | str) -> int:
+        if isinstance(i, str):
+            if i not in self.names:
+                raise OptionError(f"there is no response '{i}': the first is '{self.names[0]}'")
+            return self.names.index(i)
+        if not -len(self) <= i < len(self):
+            raise OptionError(f"there is no response {i}: there are {len(self)}, counted from 0")
+        return int(i) % len(self)
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{self.status.count(s)} {s}" for s in dict.fromkeys(self.status))
+        kind = "REML" if self.reml else "ML"
+        return f"<ManyFits: {len(self)} responses by {kind}; {counts}>"
+
+
+def lmer_many(
+    formula: str,
+    data: Any,
+    responses: Any,
+    reml: bool = True,
+    weights: Any = None,
+    offset: Any = None,
+    subset: Any = None,
+    contrasts: Mapping[str, Any] | None = None,
+    *,
+    optimizer: str = "auto",
+    engine: str = "auto",
+    control: Control | None = None,
+    n_jobs: int = 1,
+    progress: Progress = None,
+    env: Mapping[str, Callable[..., Any]] | None = None,
+) -> ManyFits:
+    """Fit one model to many responses.
+
+    The design, its products and the symbolic work are made once; a response costs its own products
+    and its search.  A response that cannot be fitted is reported in `status` and `message`, and
+    does not stop the others.
+
+    Parameters
+    ----------
+    formula : as for `lmer`; a left side is not needed, and not read if there is one.
+    data : a frame with the columns of the right side (and the responses, if they are given by
+        name).
+    responses : names of columns, or an (n, r) matrix or data frame with a row for each row of the
+        data.  Rows in which a response is missing are left out for that response; responses that
+        are missing in the same rows share a design.
+    reml, weights, offset, subset, contrasts, optimizer, engine, control, env : as in `lmer`.
+    n_jobs : processes; -1 takes all processors.
+    progress : None for a bar in terminals and notebooks, False for silence, or a function of (done,
+        total) that returns False to end early; what is done is kept.
+
+    Returns
+    -------
+    ManyFits : arrays `theta`, `beta`, `bse`, `sigma`, `criterion`, with `status` and `message`;
+        `to_frame()`; `fit(i)`.
+
+    Raises
+    ------
+    FormulaError, DataError, OptionError : about what all responses share.
+
+    Examples
+    --------
+    >>> import numpy as np, mixlm_sparse as mx
+    >>> sleep = mx.datasets.load("sleepstudy")
+    >>> Y = np.column_stack([sleep["Reaction"], np.log(sleep["Reaction"])])
+    >>> many = mx.lmer_many("~ Days + (Days | Subject)", sleep, Y)
+    >>> many.criterion.round(3).tolist(), many.status
+    ([1743.628, -298.481], ('converged', 'converged'))
+    """
+    options = FitOptions(
+        reml=reml,
+        optimizer=optimizer,
+        engine=engine,
+        control=Control() if control is None else control,
+    ).checked()
+    given = _read_responses(formula, data, responses)
+    call = ModelCall(
+        formula=f"~ {right_side(formula)}",
+        data=data,
+        weights=weights,
+        offset=offset,
+        subset=subset,
+        contrasts=contrasts,
+        env=env,
+        options=options,
+    ).checked()
+    columns = columns_of(call)
+    if given.n != columns[1]:
+        raise DataError(
+            f"the responses have {given.n} rows, the data have {columns[1]}: give one row for each"
+        )
+    call = replace(call, data=columns[0])
+    # an error here is one of the right side, which all responses share
+    shared, _ = with_given_response(call, None, "y", columns)
+    patterns = _patterns(call, columns, given, shared)
+
+    done: list[tuple[int, Row]] = []
+    complete = True
+    r = len(given.names)
+    with counter(progress, "responses", "fits") as report:
+        for pattern in patterns:
+            if pattern.system is None:
+                failed: Row = (None, None, None, np.nan, np.nan, FAILED, pattern.message)
+                done += [(i, failed) for i in pattern.members]
+                continue
+            progress_here = _Shifted(report, len(done), r)
+            rows, complete = _fit_pattern(pattern, given, options, n_jobs, progress_here)
+            done += list(zip(pattern.members, rows, strict=False))
+            if not complete:
+                break
+    return _assembled(given, patterns, done, options, complete)
+
+
+@dataclass(frozen=True, slots=True)
+class _Shifted:
+    """Reports on one pattern as a part of the whole."""
+
+    report: Callable[[int, int], bool]
+    before: int
+    total: int
+
+    def __call__(self, done: int, _: int) -> bool:
+        return self.report(self.before + done, self.total)
+
+
+def _fit_pattern(
+    pattern: _Pattern,
+    given: _Responses,
+    options: FitOptions,
+    n_jobs: int,
+    progress: Callable[[int, int], object],
+) -> tuple[list[Row], bool]:
+    system = pattern.system
+    assert system is not None
+    compiled = warm_up(system, len(pattern.members))
+    search_options = quiet(options)
+    members, used = pattern.members, system.matrices.rows
+
+    def work(tasks: range) -> Iterator[Row]:
+        Y = np.column_stack([given.column(members[i]) for i in tasks])
+        Y = Y if used is None else Y[used]
+        for refit in refit_block(system, Y, search_options, compiled=compiled):
+            yield row_of(refit)
+
+    if n_jobs != 1 and len(members) > 1:
+        # what is loaded and compiled here need not be in every process
+        list(work(range(1)))
+    return run(work, len(members), block_size(system), n_jobs=n_jobs, progress=progress)
+
+
+def _assembled(
+    given: _Responses,
+    patterns: Sequence[_Pattern],
+    done: list[tuple[int, Row]],
+    options: FitOptions,
+    complete: bool,
+) -> ManyFits:
+    r = len(given.names)
+    systems = [p.system for p in patterns if p.system is not None]
+    first = systems[0] if systems else None
+    # a pattern of missing rows can lose a column of X: the names of all that some response has
+    x_names = tuple(dict.fromkeys(name for s in systems for name in s.x_names))
+    theta_names = first.theta_names if first is not None else ()
+    nobs = np.zeros(r, dtype=np.int64)
+    place: dict[int, list[int]] = {}
+    for pattern in patterns:
+        for i in pattern.members:
+            if pattern.system is not None:
+                nobs[i] = pattern.system.n
+                place[i] = [x_names.index(name) for name in pattern.system.x_names]
+    empty: Row = (None, None, None, np.nan, np.nan, NOT_RUN, "ended before its turn")
+    rows = [empty] * r
+    for i, row in done:
+        rows[i] = _widened(row, place.get(i, []), len(x_names))
+    arrays = gather(rows, len(theta_names), len(x_names))
+    return ManyFits(
+        names=given.names,
+        theta=arrays.theta,
+        theta_names=theta_names,
+        beta=arrays.beta,
+        bse=arrays.bse,
+        x_names=x_names,
+        sigma=arrays.sigma,
+        criterion=arrays.criterion,
+        nobs=nobs,
+        status=arrays.status,
+        message=arrays.message,
+        reml=options.reml,
+        complete=complete,
+        _responses=given,
+        _patterns=tuple(patterns),
+        _options=options,
+    )
+
+
+def _widened(row: Row, place: list[int], p: int) -> Row:
+    """Put the coefficients of a row where their names are among all."""
+    if row[1] is None or row[2] is None or len(place) == p:
+        return row
+    beta, bse = np.full(p, np.nan), np.full(p, np.nan)
+    beta[place], bse[place] = row[1], row[2]
+    return row[0], beta, bse, *row[3:]
+
+
+# ---------------------------------------------------------------------------------------------
+# Responses and the rows they are missing in
+# ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Responses:
+    """Responses by position: an (n, r) matrix or separate columns; NaN where missing."""
+
+    names: tuple[str, ...]
+    values: Matrix | tuple[Vector, ...]
+    trouble: dict[int, str]
+
+    @property
+    def n(self) -> int:
+        if isinstance(self.values, np.ndarray):
+            return int(self.values.shape[0])
+        return int(self.values[0].shape[0])
+
+    def column(self, i: int) -> Vector:
+        if isinstance(self.values, np.ndarray):
+            out: Vector = self.values[:, i]
+            return out
+        return self.values[i]
+
+
+def _read_responses(formula: str, data: Any, responses: Any) -> _Responses:
+    if isinstance(responses, str):
+        responses = [responses]
+    by_name = isinstance(responses, Sequence) and all(isinstance(v, str) for v in responses)
+    if by_name:
+        return _named_responses(data, list(responses))
+    names: tuple[str, ...] | None = None
+    if isinstance(responses, pd.DataFrame | pd.Series) and isinstance(data, pd.DataFrame):
+        if len(responses) == len(data) and not responses.index.equals(data.index):
+            raise DataError(
+                "the responses have another index than the data: align them, or pass "
+                "responses.to_numpy() if the rows are in the same order"
+            )
+    if isinstance(responses, pd.Series) and responses.name is not None:
+        names = (str(responses.name),)
+    if isinstance(responses, pd.DataFrame):
+        names = tuple(str(c) for c in responses.columns)
+    try:
+        values = np.asarray(responses, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(
+            "the responses are not numeric: give names of columns, or an (n, r) matrix of numbers"
+        ) from None
+    if values.ndim == 1:
+        values = values[:, None]
+    if values.ndim != 2 or not values.shape[1]:
+        raise DataError(
+            f"the responses have shape {values.shape}: give names of columns, or an (n, r) matrix "
+            "with one column for each response"
+        )
+    if names is None:
+        left = parse_formula(formula, require_response=False).response_name or "y"
+        names = tuple(f"{left}{i + 1}" for i in range(values.shape[1]))
+    return _Responses(names, values, {})
+
+
+def _named_responses(data: Any, names: list[str]) -> _Responses:
+    if not names:
+        raise OptionError("responses is empty: give at least one name")
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise OptionError(f"responses names '{twice}' twice: give every name once")
+    table = open_table(data, names)
+    columns = []
+    trouble = {}
+    for i, name in enumerate(names):
+        quoted(name)
+        column = table.columns[name]
+        if column.kind not in ("number", "bool"):
+            trouble[i] = (
+                f"DataError: the response '{name}' must be numeric, but it is a factor or text: "
+                "convert it"
+            )
+            columns.append(np.full(table.n, np.nan))
+            continue
+        values = column.values.astype(np.float64, copy=False)
+        if column.missing is not None:
+            values = np.where(column.missing, np.nan, values)
+        columns.append(values)
+    return _Responses(tuple(names), tuple(columns), trouble)
+
+
+def _patterns(
+    call: ModelCall,
+    columns: tuple[dict[str, Any], int],
+    given: _Responses,
+    shared: ModelMatrices,
+) -> list[_Pattern]:
+    """Group the responses by the rows in which they are missing; make a system for each group."""
+    used = shared.rows
+    groups: dict[bytes, list[int]] = {}
+    bad: dict[int, str] = dict(given.trouble)
+    for i, name in enumerate(given.names):
+        if i in bad:
+            continue
+        values = given.column(i) if used is None else given.column(i)[used]
+        if np.isinf(values).any():
+            bad[i] = (
+                f"DataError: the response '{name}' has {int(np.isinf(values).sum())} infinite "
+                "values: correct them, or make them missing"
+            )
+            continue
+        missing = np.isnan(values)
+        key = np.packbits(missing).tobytes() if missing.any() else b""
+        groups.setdefault(key, []).append(i)
+    out = [_Pattern((i,), None, call, message) for i, message in bad.items()]
+    for key, members in groups.items():
+        out.append(_pattern(call, columns, given, shared if key == b"" else None, members))
+    return out
+
+
+def _pattern(
+    call: ModelCall,
+    columns: tuple[dict[str, Any], int],
+    given: _Responses,
+    shared: ModelMatrices | None,
+    members: list[int],
+) -> _Pattern:
+    try:
+        matrices = shared
+        if matrices is None:
+            matrices, _ = with_given_response(call, given.column(members[0]), "y", columns)
+        # products with a response of zeros are not used
+        system = penalized_system(matrices, call.options.engine)
+    except MixedModelError as error:
+        return _Pattern(tuple(members), None, call, f"{type(error).__name__}: {error}")
+    return _Pattern(tuple(members), system, call, "")

@@ -1,0 +1,351 @@
+"""Power of a planned study: simulate, fit, test, count."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.linalg import LinAlgError
+from scipy import stats
+
+from mixlm_sparse.api.fit import LinearMixedFit
+from mixlm_sparse.common.errors import MixedModelError, OptionError
+from mixlm_sparse.common.parallel import Progress, run
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.design.columns import ArrayColumns
+from mixlm_sparse.inference.fixed.ddf import satterthwaite
+from mixlm_sparse.model.designs import listed, with_given_response
+from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.parameters import require_level
+from mixlm_sparse.model.refits import FAILED, Refit, block_size, quiet, refit_block, warm_up
+from mixlm_sparse.model.run import FitOptions, ModelCall, require_one_of
+from mixlm_sparse.model.simulate import (
+    Parameters,
+    Seed,
+    checked_count,
+    given_parameters,
+    model_of_parameters,
+    seed_sequence,
+)
+from mixlm_sparse.solve.pls import PenalizedSystem, penalized_system
+from mixlm_sparse.solve.search.search import Control
+
+__all__ = ["Power", "power"]
+
+TESTS = ("satterthwaite", "z", "lr")
+INTERVALS = ("wilson", "clopper-pearson")
+PARAMETERS = ("beta", "theta", "sd", "cov", "sigma")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Power:
+    """Result of a power analysis.
+
+    Parameters
+    ----------
+    effect : names of the coefficients tested (jointly).
+    test, alpha : the test and its level.
+    p_values : (simulations done,), NaN where the fit failed.
+    estimates, std_errors : (simulations done, number of effects).
+    true : (number of effects,) the values simulated from.
+    status, message : of each simulation.
+    nsim : simulations asked for.
+    level, interval : of the Monte-Carlo interval.
+    """
+
+    effect: tuple[str, ...]
+    test: str
+    alpha: float
+    p_values: Vector
+    estimates: Matrix
+    std_errors: Matrix
+    true: Vector
+    status: tuple[str, ...]
+    message: tuple[str, ...]
+    nsim: int
+    level: float
+    interval: str
+
+    @property
+    def n_failed(self) -> int:
+        """Simulations without a p-value; they do not count in the power."""
+        return int(np.isnan(self.p_values).sum())
+
+    @property
+    def n_significant(self) -> int:
+        """Simulations with p below alpha."""
+        return int((self.p_values < self.alpha).sum())
+
+    @property
+    def power(self) -> float:
+        """Share of significant simulations."""
+        used = self.p_values.size - self.n_failed
+        return self.n_significant / used if used else float("nan")
+
+    @property
+    def conf_int(self) -> tuple[float, float]:
+        """Monte-Carlo interval of the power."""
+        return binomial_interval(
+            self.n_significant, self.p_values.size - self.n_failed, self.level, self.interval
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row: effect, test, alpha, power, lower, upper, n_sim, n_failed."""
+        lower, upper = self.conf_int
+        return pd.DataFrame(
+            {
+                "effect": [" + ".join(self.effect)],
+                "test": [self.test],
+                "alpha": [self.alpha],
+                "power": [self.power],
+                "lower": [lower],
+                "upper": [upper],
+                "n_sim": [self.p_values.size],
+                "n_failed": [self.n_failed],
+            }
+        )
+
+    def __repr__(self) -> str:
+        lower, upper = self.conf_int
+        failed = f", {self.n_failed} failed" if self.n_failed else ""
+        return (
+            f"<Power of {' and '.join(self.effect)} at alpha {self.alpha:g} ({self.test}): "
+            f"{self.power:.3f} [{lower:.3f}, {upper:.3f}], {self.p_values.size} simulations"
+            f"{failed}>"
+        )
+
+
+def binomial_interval(k: int, n: int, level: float, kind: str) -> tuple[float, float]:
+    """Return Wilson's or Clopper and Pearson's interval of a share of k in n."""
+    if not n:
+        return float("nan"), float("nan")
+    found = stats.binomtest(k, n).proportion_ci(
+        confidence_level=level, method="wilson" if kind == "wilson" else "exact"
+    )
+    return float(found.low), float(found.high)
+
+
+def power(
+    formula: str,
+    data: Any,
+    parameters: Mapping[str, Any] | FittedModel,
+    effect: str | list[str] | tuple[str, ...],
+    nsim: int = 1000,
+    alpha: float = 0.05,
+    seed: Seed = None,
+    progress: Progress = None,
+    *,
+    test: str | Callable[[Any], float] = "satterthwaite",
+    reml: bool = True,
+    n_jobs: int = 1,
+    weights: Any = None,
+    offset: Any = None,
+    subset: Any = None,
+    contrasts: Mapping[str, Any] | None = None,
+    env: Mapping[str, Any] | None = None,
+    engine: str = "auto",
+    level: float = 0.95,
+    interval: str = "wilson",
+) -> Power:
+    """Estimate the power to find an effect, by simulation.
+
+    Responses are drawn from the parameters, the model is fitted to each, and the effect is tested.
+    The design is made once for all of them.
+
+    Parameters
+    ----------
+    formula : as for `lmer`; a response is not needed, and not read if there is one.
+    data : the planned design: a frame with the columns of the right side.
+    parameters : a mapping with "beta" (a mapping from the names of the coefficients, or an array),
+        "sigma", and "theta", "sd" or "cov", as in `mx.simulate`; or a fit, whose estimates are
+        taken.
+    effect : name of the coefficient that is tested, or names to test jointly.
+    nsim : simulations.
+    alpha : level of the test.
+    seed : whole number, numpy Generator or SeedSequence.
+    progress : None for a bar in terminals and notebooks, False for silence, or a function of (done,
+        total) that returns False to end early.
+    test : "satterthwaite" (t or F with estimated degrees of freedom), "z" (normal or chi-squared),
+        "lr" (likelihood ratio of the models with and without the effect, by ML), or a function of
+        a fit that returns a p-value.
+    reml : fit by REML; "lr" fits by ML.
+    n_jobs : processes; -1 takes all processors.
+    weights, offset, subset, contrasts, env, engine : as in `lmer`.
+    level, interval : of the Monte-Carlo interval; "wilson" or "clopper-pearson".
+
+    Returns
+    -------
+    Power : `power`, `conf_int`, `p_values`, `to_frame()`.
+
+    Raises
+    ------
+    OptionError, DataError, FormulaError : with the remedy.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> plan = {"x": [0.0, 1.0] * 30, "g": [f"g{i // 6}" for i in range(60)]}
+    >>> truth = {"beta": {"(Intercept)": 0.0, "x": 0.8}, "sd": {"g": 0.5}, "sigma": 1.0}
+    >>> found = mx.power("y ~ x + (1 | g)", plan, truth, effect="x", nsim=200, seed=1)
+    >>> 0.75 < found.power < 0.95
+    True
+    """
+    count = checked_count(nsim)
+    alpha = require_level(alpha, "alpha")
+    level = require_level(level)
+    require_one_of("interval", interval, INTERVALS)
+    if not callable(test):
+        require_one_of("test", test, TESTS)
+    by_ml = test == "lr"
+    options = FitOptions(
+        reml=reml and not by_ml, engine=engine, control=Control(warn=False)
+    ).checked()
+    call = ModelCall(
+        formula=formula,
+        data=data,
+        weights=weights,
+        offset=offset,
+        subset=subset,
+        contrasts=contrasts,
+        env=env,
+        options=options,
+    ).checked()
+    matrices, call = with_given_response(call)
+    truth = _parameters(parameters, matrices)
+    model = model_of_parameters(matrices, truth)
+    system = penalized_system(matrices, engine)
+    effects = (effect,) if isinstance(effect, str) else tuple(effect)
+    at = _positions(effects, system)
+    reduced = _without(at, system, engine) if by_ml else None
+    options = replace(quiet(options), start=_start(truth, system))
+    root = seed_sequence(seed)
+    compiled = warm_up(system, count)
+
+    def p_value(refit: Refit) -> float:
+        assert refit.optimum is not None
+        assert refit.solution is not None
+        if test == "z":
+            beta = refit.solution.beta[at]
+            V = refit.sigma**2 * refit.solution.vcov_unscaled[np.ix_(at, at)]
+            return float(stats.chi2.sf(beta @ np.linalg.solve(V, beta), at.size))
+        fit = LinearMixedFit(
+            system=refit.system,
+            optimum=refit.optimum,
+            solution=refit.solution,
+            options=options,
+            formula=call.formula,
+        )
+        if callable(test):
+            return float(test(fit))
+        joint = satterthwaite(fit).joint(np.eye(system.p)[at], np.zeros(at.size))
+        return float(stats.f.sf(joint.F, joint.num_df, joint.den_df))
+
+    # a test of the user's own may raise anything
+    failures = Exception if callable(test) else (MixedModelError, ArithmeticError, LinAlgError)
+
+    def work(tasks: range) -> Iterator[tuple[float, Vector, Vector, str, str]]:
+        Y = model.draw(root, tasks.start, len(tasks))
+        below: list[Refit] = []
+        if reduced is not None:
+            below = list(refit_block(reduced, Y, options, compiled=compiled))
+        nothing = np.full(at.size, np.nan)
+        for i, refit in enumerate(refit_block(system, Y, options, compiled=compiled)):
+            if refit.optimum is None or refit.solution is None:
+                yield np.nan, nothing, nothing, FAILED, refit.message
+                continue
+            try:
+                if not below:
+                    p = p_value(refit)
+                elif below[i].optimum is None:
+                    yield np.nan, nothing, nothing, FAILED, below[i].message
+                    continue
+                else:
+                    ratio = max(below[i].criterion - refit.criterion, 0.0)
+                    p = float(stats.chi2.sf(ratio, at.size))
+            except failures as error:
+                yield np.nan, nothing, nothing, FAILED, f"{type(error).__name__}: {error}"
+                continue
+            se = refit.sigma * np.sqrt(np.diag(refit.solution.vcov_unscaled)[at])
+            yield p, refit.solution.beta[at], se, refit.optimum.status, refit.message
+
+    if n_jobs != 1:
+        # what is loaded and compiled here need not be in every process
+        list(work(range(1)))
+    size = block_size(system)
+    done, _ = run(
+        work, count, size, n_jobs=n_jobs, progress=progress, label="power", unit="simulations"
+    )
+    return Power(
+        effect=effects,
+        test=getattr(test, "__name__", "function") if callable(test) else test,
+        alpha=alpha,
+        p_values=np.array([row[0] for row in done], dtype=np.float64),
+        estimates=np.array([row[1] for row in done]).reshape(len(done), at.size),
+        std_errors=np.array([row[2] for row in done]).reshape(len(done), at.size),
+        true=truth.beta[[matrices.fixed.names.index(name) for name in effects]],
+        status=tuple(row[3] for row in done),
+        message=tuple(row[4] for row in done),
+        nsim=count,
+        level=level,
+        interval=interval,
+    )
+
+
+def _parameters(parameters: Any, matrices: ModelMatrices) -> Parameters:
+    if isinstance(parameters, FittedModel):
+        fit = parameters
+        beta = dict.fromkeys(matrices.fixed.names, 0.0)
+        beta.update({name: float(v) for name, v in fit.fixef.items() if name in beta})
+        absent = [n for n in fit.system.x_names if n not in matrices.fixed.names]
+        unknown = [n for n in matrices.fixed.names if n not in fit.matrices.fixed.names]
+        if absent or unknown:
+            raise OptionError(
+                f"the fit and the formula differ in the coefficients {listed(absent + unknown)}: "
+                "give parameters as a mapping with beta, sigma and theta, sd or cov"
+            )
+        return given_parameters(matrices, beta=beta, theta=fit.theta, sigma=fit.sigma)
+    if not isinstance(parameters, Mapping):
+        raise OptionError(
+            f"parameters is a {type(parameters).__name__}: give a mapping with beta, sigma and "
+            "theta, sd or cov; or a fit"
+        )
+    unknown = [str(name) for name in parameters if name not in PARAMETERS]
+    if unknown or "beta" not in parameters or "sigma" not in parameters:
+        what = f"has {listed(unknown)}" if unknown else "lacks beta or sigma"
+        raise OptionError(f"parameters {what}: give beta, sigma, and theta, sd or cov")
+    return given_parameters(matrices, **{str(k): v for k, v in parameters.items()})
+
+
+def _positions(effects: tuple[str, ...], system: PenalizedSystem) -> np.ndarray:
+    for name in effects:
+        if name in system.dropped:
+            raise OptionError(
+                f"the effect '{name}' is a combination of earlier columns and cannot be tested: "
+                "leave it out of the formula, or change the design"
+            )
+        if name not in system.x_names:
+            raise OptionError(
+                f"effect names '{name}', but the coefficients are {listed(system.x_names)}"
+            )
+    if not effects or len(set(effects)) < len(effects):
+        raise OptionError(f"effect is {list(effects)}: give one name, or several different ones")
+    return np.array([system.x_names.index(name) for name in effects])
+
+
+def _without(at: np.ndarray, system: PenalizedSystem, engine: str) -> PenalizedSystem:
+    """Return the system without the columns that are tested."""
+    m = system.matrices
+    keep = [j for i, j in enumerate(system.products.kept) if i not in at]
+    names = tuple(m.fixed.names[j] for j in keep)
+    X = m.fixed.block(slice(0, m.nobs))[:, keep]
+    return penalized_system(replace(m, fixed=ArrayColumns(names, X), spec=None), engine)
+
+
+def _start(truth: Parameters, system: PenalizedSystem) -> Vector | None:
+    """Return the true theta as a start, unless a variance is zero: a saddle, a bad start."""
+    at_bound = (system.lower == 0.0) & (truth.theta <= 0.0)
+    return None if at_bound.any() else truth.theta

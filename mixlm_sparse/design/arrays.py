@@ -1,0 +1,184 @@
+"""A design from arrays instead of a formula: what `fit_matrices` takes, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.types import IntVector, Matrix, Vector
+from mixlm_sparse.design.build import ModelMatrices, RandomTerm
+from mixlm_sparse.design.columns import ArrayColumns
+from mixlm_sparse.design.grouping import GroupingFactor
+
+
+@dataclass(frozen=True, eq=False)
+class RandomEffect:
+    """One random-effects term for `fit_matrices`.
+
+    Parameters
+    ----------
+    groups : (n,) label of each row's group, of any kind.
+    columns : (n, k) model columns of the term; None for a random intercept.
+    name : of the grouping factor; terms with the same name share it.
+    column_names : (k,) names of the columns.
+    structure : "us" (general), "diag" or "id".
+    """
+
+    groups: Any
+    columns: Any = None
+    name: str | None = None
+    column_names: Sequence[str] | None = None
+    structure: str = "us"
+
+
+def array_matrices(
+    y: Any,
+    X: Any,
+    terms: Sequence[RandomEffect | tuple[Any, ...]],
+    x_names: Sequence[str] | None,
+    y_name: str,
+    weights: Any,
+    offset: Any,
+) -> ModelMatrices:
+    """Check the arrays and put them together; the arguments are those of `fit_matrices`."""
+    response = _numbers("y", y)
+    n = response.shape[0]
+    fixed, names = _columns("X", X, x_names, n, "x")
+    if not terms:
+        raise DataError("there is no random term: give at least one, such as (groups,)")
+    factors: dict[str, GroupingFactor] = {}
+    built = []
+    counts: dict[str, int] = {}
+    for i, given in enumerate(terms):
+        term = given if isinstance(given, RandomEffect) else _from_tuple(given)
+        label = term.name or f"g{i + 1}"
+        factor = _grouping(label, term.groups, n)
+        known = factors.setdefault(label, factor)
+        if not np.array_equal(known.codes, factor.codes):
+            raise DataError(
+                f"two terms are named {label!r} but have different groups: give them other names"
+            )
+        if term.columns is None:
+            array = np.ones((n, 1))
+            columns: tuple[str, ...] = ("(Intercept)",)
+        else:
+            what = f"the columns of term {label!r}"
+            array, columns = _columns(what, term.columns, term.column_names, n, "z")
+        count = counts[label] = counts.get(label, -1) + 1
+        built.append(
+            RandomTerm(
+                name=label if count == 0 else f"{label}.{count}",
+                factor=list(factors).index(label),
+                column_names=columns,
+                structure=term.structure,
+                columns=ArrayColumns(columns, array),
+            )
+        )
+    w = None if weights is None else _numbers("weights", weights, n)
+    if w is not None and not (w > 0.0).all():
+        raise DataError("weights must be positive: drop rows with a weight of zero")
+    return ModelMatrices(
+        y=response,
+        fixed=ArrayColumns(names, fixed),
+        factors=tuple(factors.values()),
+        terms=tuple(built),
+        weights=w,
+        offset=None if offset is None else _numbers("offset", offset, n),
+        nobs=n,
+        n_input=n,
+        response_name=y_name,
+    )
+
+
+def _from_tuple(given: tuple[Any, ...]) -> RandomEffect:
+    if not isinstance(given, tuple) or not 1 <= len(given) <= 3:
+        raise OptionError(
+            "a random term is RandomEffect(...) or a tuple: (groups,), (groups, columns) or "
+            "(groups, columns, name)"
+        )
+    return RandomEffect(*given)
+
+
+def _numbers(what: str, values: Any, n: int | None = None) -> Vector:
+    try:
+        out = np.ascontiguousarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(f"{what} is not numeric") from None
+    if out.ndim != 1 or (n is not None and out.shape[0] != n):
+        expected = "one-dimensional" if n is None else f"({n},)"
+        raise DataError(f"{what} has shape {out.shape}, expected {expected}")
+    _require_finite(what, out)
+    return out
+
+
+def _require_finite(what: str, values: Vector) -> None:
+    if not np.isfinite(values).all():
+        bad = int(values.size - np.isfinite(values).sum())
+        raise DataError(f"{what} has {bad} missing or infinite values: leave those rows out")
+
+
+def _columns(
+    what: str, values: Any, given: Sequence[str] | None, n: int, prefix: str
+) -> tuple[Matrix, tuple[str, ...]]:
+    if given is None and isinstance(values, pd.DataFrame):
+        given = [str(c) for c in values.columns]
+    try:
+        array = np.ascontiguousarray(values, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise DataError(f"{what} is not numeric") from None
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2 or array.shape[0] != n:
+        raise DataError(f"{what} has shape {array.shape}, expected ({n}, number of columns)")
+    _require_finite(what, array)
+    k = array.shape[1]
+    if given is None:
+        names = tuple(
+            "(Intercept)" if j == 0 and bool((array[:, 0] == 1.0).all()) else f"{prefix}{j + 1}"
+            for j in range(k)
+        )
+    else:
+        names = tuple(str(name) for name in given)
+    if len(names) != k or len(set(names)) != k:
+        raise DataError(f"{what} has {k} columns and the names {names}: give {k} different names")
+    return array, names
+
+
+def _grouping(label: str, groups: Any, n: int) -> GroupingFactor:
+    codes, levels = _factorized(groups)
+    if codes.shape != (n,):
+        raise DataError(f"the groups of term {label!r} have shape {codes.shape}, expected ({n},)")
+    if (codes < 0).any():
+        raise DataError(f"the groups of term {label!r} have missing values: leave those rows out")
+    if len(levels) < 2:
+        raise DataError(
+            f"grouping factor {label!r} has {len(levels)} level; a random effect needs at least 2: "
+            "remove the term"
+        )
+    return GroupingFactor(label, codes, len(levels), (levels,))
+
+
+def _factorized(groups: Any) -> tuple[IntVector, pd.Index[Any]]:
+    """Return codes and levels; categories keep their order, unused ones are dropped."""
+    categorical = pd.Categorical(groups).remove_unused_categories()
+    return np.ascontiguousarray(categorical.codes, dtype=np.int32), categorical.categories
+
+
+def described(matrices: ModelMatrices) -> str:
+    """Write a formula from the names of the columns."""
+    fixed = ["1" if name == "(Intercept)" else name for name in matrices.fixed.names]
+    if "1" not in fixed:
+        fixed.insert(0, "0")
+    random = []
+    for term in matrices.terms:
+        inner = ["1" if name == "(Intercept)" else name for name in term.column_names]
+        if "1" not in inner:
+            inner.insert(0, "0")
+        bar = f"({' + '.join(inner)} | {matrices.factors[term.factor].label})"
+        random.append(bar if term.structure == "us" else f"{term.structure}{bar}")
+    return f"{matrices.response_name or 'y'} ~ {' + '.join([*fixed, *random])}"

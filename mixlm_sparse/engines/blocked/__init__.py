@@ -1,0 +1,1 @@
+"""Elimination by blocks: the engine that needs NumPy and LAPACK only."""

@@ -1,0 +1,357 @@
+"""The embedded engine: elimination by blocks, NumPy and LAPACK only.
+
+The factors are ordered by their number of random effects.  The largest has a block-diagonal C_11
+and is eliminated in closed form, all levels at once.  A later factor in which every eliminated
+factor is nested keeps a block-diagonal Schur complement and is eliminated the same way (the
+*chain*: cask within batch, class within school within district).  What is crossed with the chain
+is the *rest*; its Schur complement S is dense or sparse (see `rest`).
+
+    C = [ C_11 .   .   ]   for i in chain:   C_ii = L_i L_i'
+        [ C_21 C_22 .  ]       W_ih = L_i^{-1} C_ih            (h: later in the chain, or the rest)
+        [ C_r1 C_r2 C_rr]      C_hk -= W_ih' W_ik
+                           S = C_rr - sum_i W_ir' W_ir = L_S L_S'
+
+Every update of the chain falls on the pattern of Z'WZ itself: if level j of factor 1 lies in level
+h(j) of factor 2, whatever j meets, h(j) meets too.
+
+The blocks of C^{-1} on that pattern follow backwards (Takahashi, Fagan and Chin 1973): with
+E_iN = C_ii^{-1} C_iN over the neighbours N of a level, [C^{-1}]_iN = -E_iN [C^{-1}]_NN and
+[C^{-1}]_ii = C_ii^{-1} + E_iN [C^{-1}]_NN E_iN'.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mixlm_sparse.common.types import Array3, IntVector, Matrix
+from mixlm_sparse.engines import contract, kernels
+from mixlm_sparse.engines.blocked.coupling import (
+    Coupling,
+    DenseCoupling,
+    SparseCoupling,
+    bmm,
+    transposed,
+)
+from mixlm_sparse.engines.blocked.rest import DenseRest, Rest, RestFactor, sparse_rest
+from mixlm_sparse.engines.interface import BlockSystem, PairBlock, SelectedInverse
+
+# A coupling is kept dense if this share of its cells is occupied, or if it is small anyway.
+DENSE_COUPLING_SHARE = 0.3
+DENSE_COUPLING_CELLS = 20_000
+
+
+def oriented_pair(system: BlockSystem, g: int, h: int) -> PairBlock | None:
+    """Return the pairs of factors g and h with g in the rows, sorted by (row, col)."""
+    if (g, h) in system.pairs:
+        return system.pairs[g, h]
+    if (h, g) not in system.pairs:
+        return None
+    pair = system.pairs[h, g]
+    order = np.lexsort((pair.rows, pair.cols))
+    return PairBlock(
+        rows=pair.cols[order],
+        cols=pair.rows[order],
+        values=np.ascontiguousarray(transposed(pair.values[order])),
+    )
+
+
+class BlockedEngine:
+    """Elimination by blocks; see the module's docstring."""
+
+    name = "blocked"
+
+    def __init__(self, system: BlockSystem, *, compiled: bool | None = None) -> None:
+        self._system = system
+        factors = system.factors
+        order = sorted(range(len(factors)), key=lambda g: -factors[g].n_levels * factors[g].width)
+        self._pair_cache: dict[tuple[int, int], PairBlock] = {}
+        self._chain = self._find_chain(order)
+        rest = [g for g in order if g not in self._chain]
+        self._rest: list[RestFactor] = []
+        first = 0
+        for g in rest:
+            self._rest.append(RestFactor(g, factors[g].n_levels, factors[g].width, first))
+            first += factors[g].n_levels * factors[g].width
+        self._m = first
+
+        work = self._work_per_evaluation()
+        self._compiled = kernels.compiled_pays(20.0 * work) if compiled is None else compiled
+
+        # parent[i][h]: the level of chain factor h in which each level of chain factor i lies
+        self._parents: list[dict[int, IntVector]] = []
+        self._parent_values: list[dict[int, Array3]] = []
+        for s, i in enumerate(self._chain):
+            later = range(s + 1, len(self._chain))
+            self._parents.append({t: self._pair(i, self._chain[t]).cols for t in later})
+            self._parent_values.append({t: self._pair(i, self._chain[t]).values for t in later})
+        self._couplings = self._make_couplings() if self._rest else []
+        self._schur = self._make_schur() if self._rest else None
+        # factors whose products with each other are kept as one dense matrix
+        self._dense_rest: frozenset[int] = frozenset()
+        if isinstance(self._schur, DenseRest) and len(self._rest) > 1:
+            self._dense_rest = frozenset(r.index for r in self._rest)
+        self.dense_order = self._m if isinstance(self._schur, DenseRest) else 0
+        self.logdet = float("nan")
+
+    # -- symbolic -----------------------------------------------------------------------------
+
+    def _pair(self, g: int, h: int) -> PairBlock:
+        if (g, h) not in self._pair_cache:
+            found = oriented_pair(self._system, g, h)
+            assert found is not None  # two factors of one data set always share a row
+            self._pair_cache[g, h] = found
+        return self._pair_cache[g, h]
+
+    def _find_chain(self, order: Sequence[int]) -> list[int]:
+        chain = [order[0]]
+        for h in order[1:]:
+            if all(self._n_pairs(g, h) == self._system.factors[g].n_levels for g in chain):
+                chain.append(h)
+        return chain
+
+    def _n_pairs(self, g: int, h: int) -> int:
+        key = (min(g, h), max(g, h))
+        return int(self._system.pairs[key].rows.size)
+
+    def _work_per_evaluation(self) -> float:
+        factors = self._system.factors
+        work = 0.0
+        for i in self._chain:
+            K = factors[i].width
+            work += factors[i].n_levels * (K**3 + K * K * factors[i].ztx.shape[2] + 10.0)
+            for r in self._rest:
+                work += self._n_pairs(i, r.index) * r.width * K * 20.0
+        return work
+
+    def _make_couplings(self) -> list[Coupling]:
+        factors = self._system.factors
+        cells = sum(factors[i].n_levels * factors[i].width for i in self._chain) * self._m
+        filled = sum(
+            self._n_pairs(i, r.index) * factors[i].width * r.width
+            for i in self._chain
+            for r in self._rest
+        )
+        dense = cells <= DENSE_COUPLING_CELLS or filled >= DENSE_COUPLING_SHARE * cells
+        couplings: list[Coupling] = []
+        for i in self._chain:
+            pairs = [self._pair(i, r.index) for r in self._rest]
+            L, K = factors[i].n_levels, factors[i].width
+            if dense:
+                couplings.append(DenseCoupling(L, K, self._rest, pairs))
+            else:
+                couplings.append(SparseCoupling(L, K, self._rest, pairs))
+        for s, coupling in enumerate(couplings):
+            if isinstance(coupling, SparseCoupling):
+                for t, parent in self._parents[s].items():
+                    other = couplings[t]
+                    assert isinstance(other, SparseCoupling)
+                    coupling.map_to(other, parent, t)
+        return couplings
+
+    def _make_schur(self) -> Rest:
+        pairs = {
+            (a, b): self._pair(r.index, self._rest[b].index)
+            for a, r in enumerate(self._rest)
+            for b in range(a + 1, len(self._rest))
+        }
+        adjacency = [c.adjacency for c in self._couplings if isinstance(c, SparseCoupling)]
+        if adjacency:
+            sparse = sparse_rest(
+                self._system, self._rest, pairs, adjacency, compiled=self._compiled
+            )
+            if sparse is not None:
+                return sparse
+        return DenseRest(
+            self._system,
+            self._rest,
+            pairs,
+            adjacency,
+            compiled=self._compiled,
+            full_inverse=not adjacency,
+        )
+
+    # -- numeric ------------------------------------------------------------------------------
+
+    def factorize(self, lambdas: Sequence[Matrix]) -> None:
+        factors = self._system.factors
+        D: list[Array3] = []  # C_ii of the chain, then its Cholesky factor
+        for i in self._chain:
+            lam = lambdas[i]
+            if factors[i].width == 1:
+                block = factors[i].ztz * (lam[0, 0] * lam[0, 0]) + 1.0
+            else:
+                block = np.matmul(np.matmul(lam.T, factors[i].ztz), lam)
+                block += np.eye(factors[i].width)
+            D.append(block)
+        B = [
+            {
+                t: np.matmul(np.matmul(lambdas[i].T, values), lambdas[self._chain[t]])
+                for t, values in self._parent_values[s].items()
+            }
+            for s, i in enumerate(self._chain)
+        ]
+        rest_lambdas = [lambdas[r.index] for r in self._rest]
+        for i, coupling in zip(self._chain, self._couplings, strict=False):
+            coupling.scale(lambdas[i], rest_lambdas)
+        if self._schur is not None:
+            self._schur.set(rest_lambdas)
+
+        self._Linv: list[Array3] = []
+        self._Wp: list[dict[int, Array3]] = []
+        logdet = 0.0
+        for s in range(len(self._chain)):
+            logdet += kernels.block_cholesky(D[s], compiled=self._compiled)
+            Linv = kernels.block_lower_inverse(D[s], compiled=self._compiled)
+            self._Linv.append(Linv)
+            Wp = {t: bmm(Linv, block) for t, block in B[s].items()}
+            self._Wp.append(Wp)
+            if self._couplings:
+                self._couplings[s].whiten(Linv)
+            for t, parent in self._parents[s].items():
+                D[t] -= self._to_parent(s, t, bmm(transposed(Wp[t]), Wp[t]))
+                for v in range(t + 1, len(self._chain)):
+                    # levels of t are rows of B[t][v]: nested, so one block a level
+                    B[t][v] -= self._to_parent(s, t, np.matmul(transposed(Wp[t]), Wp[v]))
+                if self._couplings:
+                    self._couplings[t].absorb(self._couplings[s], parent, Wp[t], t)
+            if self._schur is not None:
+                self._couplings[s].downdate(self._schur, s)
+        if self._schur is not None:
+            logdet += self._schur.factorize()
+        self.logdet = logdet
+
+    def _to_parent(self, s: int, t: int, values: Array3) -> Array3:
+        """Sum blocks (L_s, a, b) over the levels of s that lie in one level of t."""
+        n = self._system.factors[self._chain[t]].n_levels
+        _, a, b = values.shape
+        flat = values.reshape(values.shape[0], a * b)
+        return kernels.sum_by_group(self._parents[s][t], flat, n).reshape(n, a, b)
+
+    def solve(self, rhs: Sequence[Array3]) -> list[Array3]:
+        y: list[Array3] = [rhs[i] for i in self._chain]
+        n_rhs = rhs[0].shape[2]
+        if self._rest:
+            x_rest = np.concatenate([rhs[r.index].reshape(-1, n_rhs) for r in self._rest])
+        for s in range(len(self._chain)):
+            y[s] = bmm(self._Linv[s], y[s])
+            for t in self._parents[s]:
+                y[t] = y[t] - self._to_parent(s, t, bmm(transposed(self._Wp[s][t]), y[s]))
+            if self._rest:
+                x_rest -= self._couplings[s].forward(y[s])
+        out: list[Array3] = [np.empty(0)] * len(rhs)
+        if self._schur is not None:
+            x_rest = self._schur.solve(x_rest)
+            for r in self._rest:
+                out[r.index] = x_rest[r.columns].reshape(r.n_levels, r.width, n_rhs)
+        for s in range(len(self._chain) - 1, -1, -1):
+            value = y[s]
+            if self._rest:
+                value = value - self._couplings[s].backward(x_rest)
+            for t, parent in self._parents[s].items():
+                value = value - bmm(self._Wp[s][t], out[self._chain[t]][parent])
+            out[self._chain[s]] = bmm(transposed(self._Linv[s]), value)
+        return out
+
+    def multiply(self, B: Sequence[Array3]) -> list[Array3]:
+        """Return Z'WZ B; B[g] is (L_g, K_g, m)."""
+        out = contract.multiply(self._system, B, without=self._dense_rest)
+        if self._dense_rest:
+            assert isinstance(self._schur, DenseRest)
+            m = B[0].shape[2]
+            product = self._schur.multiply(
+                np.concatenate([B[r.index].reshape(-1, m) for r in self._rest])
+            )
+            for r in self._rest:
+                out[r.index] += product[r.columns].reshape(r.n_levels, r.width, m)
+        return out
+
+    def trace_products(self, lambdas: Sequence[Matrix]) -> list[Matrix]:
+        """Return sum_j [Z'WZ Lambda C^{-1}]_jj of every factor, (K, K)."""
+        inverse = self._selected(rest_pairs=not self._dense_rest)
+        out = contract.trace_products(self._system, lambdas, inverse, without=self._dense_rest)
+        if self._dense_rest:
+            assert isinstance(self._schur, DenseRest)
+            found = self._schur.trace_products([lambdas[r.index] for r in self._rest])
+            for r, G in zip(self._rest, found, strict=True):
+                out[r.index] += G
+        return out
+
+    def selected_inverse(self) -> SelectedInverse:
+        """Return the blocks of C^{-1} on the pattern of Z'WZ."""
+        return self._selected(rest_pairs=True)
+
+    def _selected(self, *, rest_pairs: bool) -> SelectedInverse:
+        factors = self._system.factors
+        diag: list[Array3] = [np.empty(0)] * len(factors)
+        pairs: dict[tuple[int, int], Array3] = {}
+        if self._schur is not None:
+            self._schur.invert()
+            for a, r in enumerate(self._rest):
+                diag[r.index] = self._schur.diagonal_blocks(a)
+                for b in range(a + 1, len(self._rest) if rest_pairs else 0):
+                    block = self._schur.pair_blocks(a, b)
+                    self._store(pairs, r.index, self._rest[b].index, block)
+        chain_inverse: dict[tuple[int, int], Array3] = {}
+        for s in range(len(self._chain) - 1, -1, -1):
+            i = self._chain[s]
+            Linv = self._Linv[s]
+            E = {t: bmm(transposed(Linv), Wp) for t, Wp in self._Wp[s].items()}
+            block = bmm(transposed(Linv), Linv)
+            if self._schur is not None:
+                links = [(self._couplings[t], self._parents[s][t], E[t], t) for t in E]
+                block = block + self._couplings[s].invert(Linv, self._schur, s, links)
+                for w, r in enumerate(self._rest):
+                    self._store(pairs, i, r.index, self._couplings[s].inverse_pairs(w))
+            for t, parent in self._parents[s].items():
+                h = self._chain[t]
+                Y = bmm(E[t], diag[h][parent])
+                for v in E:
+                    if v == t:
+                        continue
+                    # block (v(j), t(j)) of the inverse, found through whichever is nested
+                    if v < t:
+                        between = chain_inverse[v, t][self._parents[s][v]]
+                    else:
+                        between = transposed(chain_inverse[t, v])[parent]
+                    Y = Y + np.matmul(E[v], between)
+                if self._rest:
+                    Y = Y + self._couplings[s].times_inverse_rest(self._couplings[t], parent, t)
+                chain_inverse[s, t] = -Y
+                block = block + bmm(Y, transposed(E[t]))
+                self._store(pairs, i, h, -Y)
+            diag[i] = block
+        return SelectedInverse(diag=diag, pairs=pairs)
+
+    def _store(self, pairs: dict[tuple[int, int], Array3], g: int, h: int, values: Array3) -> None:
+        """File blocks that are sorted by (level of g, level of h) under the system's key."""
+        if g < h:
+            pairs[g, h] = values
+            return
+        stored = self._system.pairs[h, g]
+        order = np.lexsort((stored.rows, stored.cols))
+        back = np.empty_like(order)
+        back[order] = np.arange(order.size)
+        pairs[h, g] = np.ascontiguousarray(transposed(values)[back])
+
+    def describe(self) -> str:
+        factors = self._system.factors
+        lines = [f"engine 'blocked', {'compiled' if self._compiled else 'NumPy'} kernels"]
+        for s, i in enumerate(self._chain):
+            K = factors[i].width
+            text = (
+                f"  eliminated in closed form: {factors[i].label} "
+                f"({factors[i].n_levels} levels, {K} effect{'s' if K > 1 else ''} a level)"
+            )
+            if s:
+                text += ", the earlier ones being nested in it"
+            if self._couplings:
+                text += f"; coupling to the rest {self._couplings[s].describe()}"
+            lines.append(text)
+        if self._schur is not None:
+            names = ", ".join(
+                f"{factors[r.index].label} ({r.n_levels} x {r.width})" for r in self._rest
+            )
+            lines.append(f"  {self._schur.describe()}: {names}")
+        return "\n".join(lines)

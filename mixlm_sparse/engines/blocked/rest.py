@@ -1,0 +1,444 @@
+"""The Schur complement of the factors that are not eliminated in closed form.
+
+    S = Lambda_r' A_rr Lambda_r + I - sum_i W_i'W_i
+
+is kept dense (factored by LAPACK in place) or sparse (multifrontal Cholesky), whichever the fill
+predicted from its pattern makes cheaper.  Both forms answer the same questions: factor, solve, and
+the entries of S^{-1} on the pattern of what entered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
+from mixlm_sparse.engines import kernels
+from mixlm_sparse.engines.interface import BlockSystem, PairBlock
+from mixlm_sparse.engines.kernels import njit
+from mixlm_sparse.engines.multifrontal.cholesky import SparseCholesky
+from mixlm_sparse.engines.multifrontal.elimination import lower_pattern, predicted_fill
+from mixlm_sparse.engines.multifrontal.ordering import minimum_degree_order
+
+# Sparse is chosen if its predicted work is below this share of the dense one: it runs at a lower
+# rate, and its bookkeeping is not in the count.
+SPARSE_SHARE = 0.15
+# Below this order dense is always right.
+SPARSE_FROM = 400
+# More pairs of columns than this share of all are not worth the symbolic analysis.
+CLIQUE_SHARE = 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class RestFactor:
+    """One factor of the rest: its index in the system, its sizes, its first scalar column."""
+
+    index: int
+    n_levels: int
+    width: int
+    first: int
+
+    @property
+    def columns(self) -> slice:
+        return slice(self.first, self.first + self.n_levels * self.width)
+
+    def block_columns(self, codes: IntVector) -> IntVector:
+        """Return the scalar columns of some levels, (len(codes), width)."""
+        start = self.first + codes.astype(np.int32)[:, None] * np.int32(self.width)
+        return np.asarray(start + np.arange(self.width, dtype=np.int32), dtype=np.int32)
+
+
+@dataclass(frozen=True, slots=True)
+class Adjacency:
+    """Which scalar columns of the rest every level of an eliminated factor meets."""
+
+    ptr: np.ndarray  # (levels + 1,)
+    cols: IntVector  # ascending within a level
+
+
+class Rest(Protocol):
+    """What the two forms have in common."""
+
+    def set(self, lambdas: Sequence[Matrix]) -> None: ...
+    def downdate(self, slot: int, W: Matrix) -> None: ...
+    def factorize(self) -> float: ...
+    def solve(self, rhs: Matrix) -> Matrix: ...
+    def invert(self) -> None: ...
+    def times_inverse(self, slot: int, E: Matrix) -> Matrix: ...
+    def diagonal_blocks(self, which: int) -> Array3: ...
+    def pair_blocks(self, a: int, b: int) -> Array3: ...
+    def describe(self) -> str: ...
+
+
+class DenseRest:
+    """S as a dense matrix, C ordered, of which the lower triangle counts."""
+
+    def __init__(
+        self,
+        system: BlockSystem,
+        factors: Sequence[RestFactor],
+        pairs: dict[tuple[int, int], PairBlock],
+        adjacency: Sequence[Adjacency],
+        *,
+        compiled: bool,
+        full_inverse: bool,
+    ) -> None:
+        self._system = system
+        self._factors = factors
+        self._pairs = pairs
+        self._adjacency = adjacency
+        self._compiled = compiled
+        # the compiled kernel reads the lower triangle only, everything else both
+        self._both = full_inverse or not compiled or len(factors) > 1
+        self.order = sum(r.n_levels * r.width for r in factors)
+        self.S = np.zeros((self.order, self.order))
+        self._A = self._products() if len(factors) > 1 else None
+        self.P: Matrix | None = None
+
+    def _products(self) -> Matrix:
+        """Return Z'WZ of the rest as one symmetric matrix (m, m)."""
+        A = np.zeros((self.order, self.order))
+        for a, r in enumerate(self._factors):
+            _add_diagonal_blocks(A, r, self._system.factors[r.index].ztz)
+            for b in range(a + 1, len(self._factors)):
+                pair = self._pairs[a, b]
+                rows = r.block_columns(pair.rows)
+                cols = self._factors[b].block_columns(pair.cols)
+                A[rows[:, :, None], cols[:, None, :]] = pair.values
+                A[cols[:, :, None], rows[:, None, :]] = np.swapaxes(pair.values, 1, 2)
+        return A
+
+    def set(self, lambdas: Sequence[Matrix]) -> None:
+        """Set S to Lambda_r' A_rr Lambda_r + I."""
+        S = self.S
+        self.P = None
+        if self._A is None:
+            S.fill(0.0)
+            for r, lam in zip(self._factors, lambdas, strict=True):
+                ztz = self._system.factors[r.index].ztz
+                _add_diagonal_blocks(S, r, np.matmul(np.matmul(lam.T, ztz), lam))
+        elif all(r.width == 1 for r in self._factors):
+            scale = np.repeat(
+                [float(lam[0, 0]) for lam in lambdas], [r.n_levels for r in self._factors]
+            )
+            np.multiply(self._A, scale, out=S)
+            S *= scale[:, None]
+        else:
+            for r, lam in zip(self._factors, lambdas, strict=True):
+                part = self._A[:, r.columns].reshape(-1, r.width)
+                S[:, r.columns] = (part @ lam).reshape(self.order, -1)
+            for r, lam in zip(self._factors, lambdas, strict=True):
+                rows = S[r.columns].reshape(r.n_levels, r.width, self.order)
+                S[r.columns] = np.matmul(lam.T, rows).reshape(-1, self.order)
+        S.ravel()[:: self.order + 1] += 1.0
+
+    def downdate(self, slot: int, W: Matrix) -> None:
+        """Subtract W'W of the levels of one eliminated factor; W holds its entries, (E, K)."""
+        at = self._adjacency[slot]
+        if self._compiled:
+            kernels._rank_update_compiled(at.ptr, at.cols, W, self.S)
+            return
+        for a in range(W.shape[1]):
+            half = kernels.csr(at.ptr, at.cols, W[:, a], self.order)
+            product = (half.T @ half).tocoo()
+            self.S[product.row, product.col] -= product.data
+
+    def factorize(self) -> float:
+        return kernels.potrf_lower(self.S)
+
+    def solve(self, rhs: Matrix) -> Matrix:
+        if self.P is not None:
+            return kernels.symmetric_times(self.P, rhs)
+        return kernels.potrs_lower(self.S, rhs)
+
+    def invert(self) -> None:
+        # Kept, so that a second question at the same theta costs nothing. In place: for a large
+        # complement one matrix of its size is what memory is there for.
+        if self.P is None:
+            self.P = kernels.potri_lower(self.S, both=self._both, overwrite=True)
+
+    def times_inverse(self, slot: int, E: Matrix) -> Matrix:
+        """Return sum_f E[f] S^{-1}[cols f, cols e] within each level, (E, K)."""
+        assert self.P is not None
+        at = self._adjacency[slot]
+        out = np.zeros_like(E)
+        if self._compiled:
+            kernels._times_inverse_compiled(at.ptr, at.cols, E, self.P, out)
+            return out
+        # chunks of levels keep the dense product within about 32 MB
+        n_levels = at.ptr.size - 1
+        level = np.repeat(np.arange(n_levels), np.diff(at.ptr))
+        step = max(1, 4_000_000 // max(self.order, 1))
+        for a in range(E.shape[1]):
+            whole = kernels.csr(at.ptr, at.cols, E[:, a], self.order)
+            for j in range(0, n_levels, step):
+                stop = min(j + step, n_levels)
+                entries = slice(int(at.ptr[j]), int(at.ptr[stop]))
+                product = whole[j:stop] @ self.P
+                out[entries, a] = product[level[entries] - j, at.cols[entries]]
+        return out
+
+    def multiply(self, B: Matrix) -> Matrix:
+        """Return Z'WZ B of the rest, (m, r)."""
+        assert self._A is not None
+        return self._A @ B
+
+    def trace_products(self, lambdas: Sequence[Matrix]) -> list[Matrix]:
+        """Return sum_j [A_rr Lambda_r S^{-1}]_jj per factor, (K, K)."""
+        assert self._A is not None
+        assert self.P is not None
+        if all(r.width == 1 for r in self._factors):
+            levels = [r.n_levels for r in self._factors]
+            scale = np.repeat([float(lam[0, 0]) for lam in lambdas], levels)
+            by_row = np.einsum("ij,ij,j->i", self._A, self.P, scale)
+            sums = np.add.reduceat(by_row, [r.first for r in self._factors])
+            return [np.full((1, 1), value) for value in sums]
+        out = []
+        for r in self._factors:
+            G = np.zeros((r.width, r.width))
+            for s, lam in zip(self._factors, lambdas, strict=True):
+                A = self._A[r.columns, s.columns].reshape(-1, s.width) @ lam
+                A = A.reshape(r.n_levels, r.width, -1)
+                P = self.P[r.columns, s.columns].reshape(r.n_levels, r.width, -1)
+                G += np.tensordot(A, P, axes=([0, 2], [0, 2]))
+            out.append(G)
+        return out
+
+    def diagonal_blocks(self, which: int) -> Array3:
+        assert self.P is not None
+        r = self._factors[which]
+        at = r.block_columns(np.arange(r.n_levels, dtype=np.int32))
+        low = np.maximum(at[:, :, None], at[:, None, :])
+        high = np.minimum(at[:, :, None], at[:, None, :])
+        out: Array3 = self.P[low, high]
+        return out
+
+    def pair_blocks(self, a: int, b: int) -> Array3:
+        assert self.P is not None
+        pair = self._pairs[a, b]
+        rows = self._factors[a].block_columns(pair.rows)
+        cols = self._factors[b].block_columns(pair.cols)
+        # the lower triangle is always there: a comes before b
+        out: Array3 = self.P[cols[:, None, :], rows[:, :, None]]
+        return out
+
+    def describe(self) -> str:
+        return f"dense Schur complement of order {self.order}"
+
+
+@njit
+def _rank_update_at(ptr, position, W, values):  # type: ignore[no-untyped-def]
+    n_levels = ptr.shape[0] - 1
+    K = W.shape[1]
+    t = 0
+    for j in range(n_levels):
+        for e in range(ptr[j], ptr[j + 1]):
+            for f in range(ptr[j], e + 1):
+                s = 0.0
+                for a in range(K):
+                    s += W[e, a] * W[f, a]
+                values[position[t]] -= s
+                t += 1
+
+
+@njit
+def _times_inverse_at(ptr, position, E, values, out):  # type: ignore[no-untyped-def]
+    n_levels = ptr.shape[0] - 1
+    K = E.shape[1]
+    t = 0
+    for j in range(n_levels):
+        for e in range(ptr[j], ptr[j + 1]):
+            for f in range(ptr[j], e + 1):
+                p = values[position[t]]
+                t += 1
+                for a in range(K):
+                    out[e, a] += E[f, a] * p
+                    if f != e:
+                        out[f, a] += E[e, a] * p
+
+
+class SparseRest:
+    """S on a fixed sparse pattern: what the rest's own products and the eliminated levels touch."""
+
+    def __init__(
+        self,
+        system: BlockSystem,
+        factors: Sequence[RestFactor],
+        pairs: dict[tuple[int, int], PairBlock],
+        adjacency: Sequence[Adjacency],
+        cliques: Sequence[tuple[IntVector, IntVector]],
+        cholesky: SparseCholesky,
+        locate: Callable[[IntVector, IntVector], np.ndarray],
+        *,
+        compiled: bool,
+    ) -> None:
+        self._system = system
+        self._factors = factors
+        self._pairs = pairs
+        self._adjacency = adjacency
+        self._compiled = compiled
+        self._cholesky = cholesky
+        self.order = sum(r.n_levels * r.width for r in factors)
+        self._cliques = cliques
+        self._clique_place = [
+            locate(at.cols[e], at.cols[f]) for at, (e, f) in zip(adjacency, cliques, strict=True)
+        ]
+        self._diagonal_place = []
+        self._pair_place = {}
+        for a, r in enumerate(factors):
+            at = r.block_columns(np.arange(r.n_levels, dtype=np.int32))
+            shape = (r.n_levels, r.width, r.width)
+            self._diagonal_place.append(
+                locate(
+                    np.broadcast_to(at[:, :, None], shape), np.broadcast_to(at[:, None, :], shape)
+                )
+            )
+            for b in range(a + 1, len(factors)):
+                pair = pairs[a, b]
+                rows = r.block_columns(pair.rows)
+                cols = factors[b].block_columns(pair.cols)
+                shape = pair.values.shape
+                self._pair_place[a, b] = locate(
+                    np.broadcast_to(rows[:, :, None], shape),
+                    np.broadcast_to(cols[:, None, :], shape),
+                )
+        diagonal = np.arange(self.order, dtype=np.int32)
+        self._unit_place = locate(diagonal, diagonal)
+        self._values = np.zeros(self._unit_place[-1] + 1)
+        self._inverse: Vector | None = None
+
+    def set(self, lambdas: Sequence[Matrix]) -> None:
+        values = self._values
+        values.fill(0.0)
+        self._inverse = None
+        for a, (r, lam) in enumerate(zip(self._factors, lambdas, strict=True)):
+            ztz = self._system.factors[r.index].ztz
+            values[self._diagonal_place[a]] = np.matmul(np.matmul(lam.T, ztz), lam)
+            for b in range(a + 1, len(self._factors)):
+                block = np.matmul(np.matmul(lam.T, self._pairs[a, b].values), lambdas[b])
+                values[self._pair_place[a, b]] = block
+        values[self._unit_place] += 1.0
+
+    def downdate(self, slot: int, W: Matrix) -> None:
+        place = self._clique_place[slot]
+        if self._compiled:
+            _rank_update_at(self._adjacency[slot].ptr, place, W, self._values)
+            return
+        e, f = self._cliques[slot]
+        update = np.einsum("ta,ta->t", W[e], W[f])
+        self._values -= np.bincount(place, weights=update, minlength=self._values.size)
+
+    def factorize(self) -> float:
+        self._cholesky.factorize(self._values)
+        return self._cholesky.logdet
+
+    def solve(self, rhs: Matrix) -> Matrix:
+        return self._cholesky.solve(rhs)
+
+    def invert(self) -> None:
+        if self._inverse is None:
+            self._inverse = self._cholesky.selected_inverse_on_pattern()
+
+    def times_inverse(self, slot: int, E: Matrix) -> Matrix:
+        assert self._inverse is not None
+        place = self._clique_place[slot]
+        out = np.zeros_like(E)
+        if self._compiled:
+            _times_inverse_at(self._adjacency[slot].ptr, place, E, self._inverse, out)
+            return out
+        e, f = self._cliques[slot]
+        p = self._inverse[place]
+        off = e != f
+        for a in range(E.shape[1]):
+            out[:, a] = np.bincount(e, weights=E[f, a] * p, minlength=E.shape[0])
+            out[:, a] += np.bincount(f[off], weights=(E[e, a] * p)[off], minlength=E.shape[0])
+        return out
+
+    def diagonal_blocks(self, which: int) -> Array3:
+        assert self._inverse is not None
+        out: Array3 = self._inverse[self._diagonal_place[which]]
+        return out
+
+    def pair_blocks(self, a: int, b: int) -> Array3:
+        assert self._inverse is not None
+        out: Array3 = self._inverse[self._pair_place[a, b]]
+        return out
+
+    def describe(self) -> str:
+        share = self._cholesky.tree.nnz / (0.5 * self.order * (self.order + 1.0))
+        return (
+            f"sparse Schur complement of order {self.order}, "
+            f"its factor {100.0 * share:.1f}% of a dense one"
+        )
+
+
+def sparse_rest(
+    system: BlockSystem,
+    factors: Sequence[RestFactor],
+    pairs: dict[tuple[int, int], PairBlock],
+    adjacency: Sequence[Adjacency],
+    *,
+    compiled: bool,
+) -> SparseRest | None:
+    """Return the sparse form where its predicted work makes it worth while, else None."""
+    m = sum(r.n_levels * r.width for r in factors)
+    all_pairs = 0.5 * m * (m + 1.0)
+    in_cliques = sum(float((np.diff(at.ptr) ** 2).sum()) / 2.0 for at in adjacency)
+    if m < SPARSE_FROM or in_cliques > CLIQUE_SHARE * max(all_pairs, 40.0 * m):
+        return None
+    cliques = [_pairs_within_levels(at.ptr) for at in adjacency]
+    low: list[np.ndarray] = []
+    high: list[np.ndarray] = []
+    for at, (e, f) in zip(adjacency, cliques, strict=True):
+        low.append(at.cols[f])
+        high.append(at.cols[e])
+    for a, r in enumerate(factors):
+        columns = r.block_columns(np.arange(r.n_levels, dtype=np.int32))
+        i, k = np.triu_indices(r.width, 1)
+        low.append(columns[:, i].ravel())
+        high.append(columns[:, k].ravel())
+        for b in range(a + 1, len(factors)):
+            pair = pairs[a, b]
+            rows, cols = r.block_columns(pair.rows), factors[b].block_columns(pair.cols)
+            low.append(np.repeat(rows, cols.shape[1], axis=1).ravel())
+            high.append(np.tile(cols, (1, rows.shape[1])).ravel())
+    pattern = lower_pattern(np.concatenate(high), np.concatenate(low), m)
+    order = minimum_degree_order(pattern)
+    fill = predicted_fill(pattern, order)
+    if fill.flops > SPARSE_SHARE * m**3 / 6.0:
+        return None
+    key = np.repeat(np.arange(m, dtype=np.int64), np.diff(pattern.indptr)) * m + pattern.indices
+
+    def locate(row: IntVector, col: IntVector) -> np.ndarray:
+        wanted = np.minimum(row, col).astype(np.int64) * m + np.maximum(row, col)
+        return np.searchsorted(key, wanted)
+
+    return SparseRest(
+        system,
+        factors,
+        pairs,
+        adjacency,
+        cliques,
+        SparseCholesky(pattern, order),
+        locate,
+        compiled=compiled,
+    )
+
+
+def _pairs_within_levels(ptr: np.ndarray) -> tuple[IntVector, IntVector]:
+    """Return all pairs (e, f), f <= e, of entries of one level, in the order of the kernels."""
+    count = np.diff(ptr)
+    position = np.arange(int(ptr[-1])) - np.repeat(ptr[:-1], count)
+    repeats = position + 1
+    e = np.repeat(np.arange(int(ptr[-1]), dtype=np.int32), repeats)
+    within = np.arange(e.size) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+    f = (np.repeat(ptr[:-1], count)[e] + within).astype(np.int32)
+    return e, f
+
+
+def _add_diagonal_blocks(S: Matrix, r: RestFactor, blocks: Array3) -> None:
+    at = r.block_columns(np.arange(r.n_levels, dtype=np.int32))
+    S[at[:, :, None], at[:, None, :]] += blocks

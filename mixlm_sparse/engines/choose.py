@@ -1,0 +1,28 @@
+"""Engines that factor C = Lambda' Z'WZ Lambda + I behind one interface."""
+
+from __future__ import annotations
+
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.engines.blocked.engine import BlockedEngine
+from mixlm_sparse.engines.cholmod import CholmodEngine
+from mixlm_sparse.engines.interface import BlockSystem, Engine
+from mixlm_sparse.engines.multifrontal.engine import SparseEngine
+
+ENGINES = ("auto", "blocked", "sparse", "cholmod")
+
+
+def make_engine(name: str, system: BlockSystem) -> Engine:
+    """Return the engine of that name, its symbolic work done.
+
+    Raises
+    ------
+    OptionError : no engine has that name.
+    EngineError : the engine needs a package that is not installed.
+    """
+    if name not in ENGINES:
+        raise OptionError(f"engine '{name}' is not known: use one of {', '.join(ENGINES)}")
+    if name == "cholmod":
+        return CholmodEngine(system)
+    if name == "sparse":
+        return SparseEngine(system)
+    return BlockedEngine(system)

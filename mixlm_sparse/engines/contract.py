@@ -1,0 +1,82 @@
+"""Sums over the blocks of Z'WZ that every evaluation needs: Z'WZ B, and traces for the gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from mixlm_sparse.common.types import Array3, Matrix
+from mixlm_sparse.engines.interface import BlockSystem, SelectedInverse
+from mixlm_sparse.engines.kernels import sum_by_group
+
+# Multiply by the small matrix first: levels x k^2 work, no levels x k^4 intermediate.
+_PATH = ["einsum_path", (0, 1), (0, 1)]
+
+
+def multiply(
+    system: BlockSystem, B: Sequence[Array3], *, without: Collection[int] = ()
+) -> list[Array3]:
+    """Return Z'WZ B; B[g] is (L_g, K_g, m).
+
+    Products among the factors in `without` are left out.
+    """
+    out = []
+    for g, (f, b) in enumerate(zip(system.factors, B, strict=True)):
+        if g in without:
+            out.append(np.zeros_like(b))
+        else:
+            out.append(f.ztz * b if f.width == 1 else np.matmul(f.ztz, b))
+    for (g, h), pair in system.pairs.items():
+        if g in without and h in without:
+            continue
+        values = pair.values
+        scalar = values.shape[1] == 1 and values.shape[2] == 1
+        to_g, to_h = B[h][pair.cols], B[g][pair.rows]
+        if scalar:
+            to_g, to_h = values * to_g, values * to_h
+        else:
+            to_g = np.matmul(values, to_g)
+            to_h = np.matmul(np.swapaxes(values, 1, 2), to_h)
+        out[g] += _sum_rows(pair.rows, to_g, out[g].shape)
+        out[h] += _sum_rows(pair.cols, to_h, out[h].shape)
+    return out
+
+
+def _sum_rows(codes: np.ndarray, values: Array3, shape: tuple[int, ...]) -> Array3:
+    flat = values.reshape(values.shape[0], -1)
+    return sum_by_group(codes, flat, shape[0]).reshape(shape)
+
+
+def trace_products(
+    system: BlockSystem,
+    lambdas: Sequence[Matrix],
+    inverse: SelectedInverse,
+    *,
+    without: Collection[int] = (),
+) -> list[Matrix]:
+    """Return sum_j [Z'WZ Lambda C^{-1}]_jj over the levels of every factor, (K, K) each.
+
+    Products among the factors in `without` are left out.
+    """
+    out = []
+    for g, (f, lam, diag) in enumerate(zip(system.factors, lambdas, inverse.diag, strict=True)):
+        if g in without:
+            out.append(np.zeros((f.width, f.width)))
+        elif f.width == 1:
+            out.append(np.full((1, 1), float(np.vdot(f.ztz, diag)) * lam[0, 0]))
+        else:
+            out.append(np.einsum("jac,cd,jdb->ab", f.ztz, lam, diag, optimize=_PATH))
+    for (g, h), pair in system.pairs.items():
+        if g in without and h in without:
+            continue
+        A, M = pair.values, inverse.pairs[g, h]
+        if A.shape[1] == 1 and A.shape[2] == 1:
+            both = float(np.vdot(A, M))
+            out[g] += both * lambdas[h][0, 0]
+            out[h] += both * lambdas[g][0, 0]
+            continue
+        # [A Lambda C^{-1}]_gg += A_gh Lambda_h [C^{-1}]_hg, and the same with g and h exchanged
+        out[g] += np.einsum("nac,cd,nbd->ab", A, lambdas[h], M, optimize=_PATH)
+        out[h] += np.einsum("nca,cd,ndb->ab", A, lambdas[g], M, optimize=_PATH)
+    return out

@@ -1,0 +1,146 @@
+"""What an engine is given and what it must return.
+
+A model with G grouping factors, factor g with L_g levels and K_g random effects per level, is known
+to an engine through the products Z'WZ alone, stored in blocks: one (K_g, K_g) block per level, one
+(K_g, K_h) block per pair of levels that occur together in a row.  For a set of relative factors
+Lambda_g, each (K_g, K_g), the engine factors
+
+    C = Lambda' Z'WZ Lambda + I        (q, q), q = sum_g L_g K_g
+
+and answers log|C|, C^{-1} B and the blocks of C^{-1} on the pattern of Z'WZ.  Lambda_g may be any
+square matrix: the engine never uses a triangular form.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from mixlm_sparse.common.types import Array3, IntVector, Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class FactorBlock:
+    """Products of one grouping factor.
+
+    Parameters
+    ----------
+    label : name of the grouping factor.
+    ztz : (L, K, K) diagonal blocks of Z'WZ, one per level.
+    ztx : (L, K, p + 1) rows of Z'W[X y]; the response is the last column.
+    """
+
+    label: str
+    ztz: Array3
+    ztx: Array3
+
+    @property
+    def n_levels(self) -> int:
+        return int(self.ztz.shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.ztz.shape[1])
+
+
+@dataclass(frozen=True, slots=True)
+class PairBlock:
+    """Blocks of Z_g'WZ_h for the pairs of levels that occur together, sorted by (row, col).
+
+    Parameters
+    ----------
+    rows, cols : (npairs,) level codes in factor g and in factor h.
+    values : (npairs, K_g, K_h).
+    """
+
+    rows: IntVector
+    cols: IntVector
+    values: Array3
+
+
+@dataclass(frozen=True, slots=True)
+class BlockSystem:
+    """Z'WZ in blocks: `factors[g]` on the diagonal, `pairs[g, h]` with g < h off it."""
+
+    factors: tuple[FactorBlock, ...]
+    pairs: Mapping[tuple[int, int], PairBlock]
+
+    @property
+    def q(self) -> int:
+        return sum(f.n_levels * f.width for f in self.factors)
+
+
+@dataclass(frozen=True, slots=True)
+class SelectedInverse:
+    """Blocks of C^{-1} on the pattern of Z'WZ, in the layout of `BlockSystem`.
+
+    Parameters
+    ----------
+    diag : per factor, (L, K, K).
+    pairs : per pair (g, h) with g < h, (npairs, K_g, K_h): block (level of g, level of h).
+    """
+
+    diag: list[Array3]
+    pairs: dict[tuple[int, int], Array3]
+
+
+class EngineLock:
+    """A lock that threads take while they factor and ask; copies of a system get their own.
+
+    A fit, its refits and its criterion share one engine, whose numeric factor is one buffer.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+    def __reduce__(self) -> tuple[type[EngineLock], tuple[()]]:
+        return EngineLock, ()
+
+
+class Engine(Protocol):
+    """A numeric factorization of C, reused for every theta.
+
+    The symbolic work is done when the engine is made from a `BlockSystem`; `factorize` updates the
+    numbers.  `solve` and `selected_inverse` speak of the last factorization.
+    """
+
+    name: str
+    logdet: float
+    dense_order: int  # order of the largest dense block that is factored
+
+    def factorize(self, lambdas: Sequence[Matrix]) -> None:
+        """Factor C; `lambdas[g]` is (K_g, K_g).
+
+        Raises
+        ------
+        NotPositiveDefiniteError : C has no Cholesky factor (overflow or NaN in Lambda).
+        """
+        ...
+
+    def solve(self, rhs: Sequence[Array3]) -> list[Array3]:
+        """Return C^{-1} rhs; rhs[g] is (L_g, K_g, m)."""
+        ...
+
+    def selected_inverse(self) -> SelectedInverse:
+        """Return the blocks of C^{-1} on the pattern of Z'WZ."""
+        ...
+
+    def multiply(self, B: Sequence[Array3]) -> list[Array3]:
+        """Return Z'WZ B; B[g] is (L_g, K_g, m)."""
+        ...
+
+    def trace_products(self, lambdas: Sequence[Matrix]) -> list[Matrix]:
+        """Return sum_j [Z'WZ Lambda C^{-1}]_jj of every factor, (K, K), at the last `lambdas`."""
+        ...
+
+    def describe(self) -> str:
+        """Say in words how the system is factored."""
+        ...

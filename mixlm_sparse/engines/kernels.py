@@ -1,0 +1,488 @@
+"""Hot loops, each with a NumPy form and a compiled form.
+
+The NumPy form is always there.  The compiled form is plain Python that numba (extra `fast`) turns
+into machine code, kept on disk, the first time it is called; it is used when numba is installed and
+either loaded already or the work repays loading it (`compiled_pays`).  Both forms are tested
+against each other.  This is the only module that imports numba.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
+
+from mixlm_sparse.common.errors import NotPositiveDefiniteError
+from mixlm_sparse.common.types import Array3, IntVector, Matrix
+
+HAVE_NUMBA = importlib.util.find_spec("numba") is not None
+
+# Loading numba costs about 0.3 s, the price of roughly this many multiply-adds in NumPy form.
+LOADING_REPAID_BY = 3e7
+
+_switch: bool | None = None
+_spent = 0.0
+
+
+def use_compiled(choice: bool | None) -> None:
+    """Force the compiled kernels on or off; None returns to the automatic choice.
+
+    Raises
+    ------
+    ImportError : True is asked for and numba is not installed.
+    """
+    global _switch
+    if choice and not HAVE_NUMBA:
+        raise ImportError(
+            "compiled kernels need numba: install the extra with pip install 'mixlm-sparse[fast]'"
+        )
+    _switch = choice
+
+
+def compiled_pays(work: float) -> bool:
+    """Say whether the compiled form is to be used for `work` multiply-adds (all evaluations)."""
+    global _spent
+    if _switch is not None:
+        return _switch
+    if not HAVE_NUMBA:
+        return False
+    # What many small fits spend adds up as one large fit does.
+    _spent += work
+    return "numba" in sys.modules or _spent > LOADING_REPAID_BY
+
+
+class LazyKernel:
+    """A function that is compiled when it is called first, so that importing costs nothing."""
+
+    __slots__ = ("_compiled", "python")
+
+    def __init__(self, python: Callable[..., Any]) -> None:
+        self.python = python
+        self._compiled: Callable[..., Any] | None = None
+
+    def __call__(self, *args: Any) -> Any:
+        if self._compiled is None:
+            numba = importlib.import_module("numba")
+            try:
+                self._compiled = numba.njit(cache=True, nogil=True, error_model="numpy")(
+                    self.python
+                )
+            except RuntimeError:  # no place to keep the machine code: compile for this process
+                self._compiled = numba.njit(nogil=True, error_model="numpy")(self.python)
+        return self._compiled(*args)
+
+
+def njit(function: Callable[..., Any]) -> LazyKernel:
+    """Mark a kernel for compilation at its first call.  Kernels must not call one another."""
+    return LazyKernel(function)
+
+
+# ---------------------------------------------------------------------------------------------
+# Group sums: Z'WZ and Z'W[X y] of one factor, by level
+# ---------------------------------------------------------------------------------------------
+
+# Up to this size a dense indicator matrix (levels x rows) is the quickest way to sum by group.
+DENSE_INDICATOR_CELLS = 40_000
+
+
+@njit
+def _group_products_compiled(codes, Z, D, ztz, ztx):  # type: ignore[no-untyped-def]
+    # Z (m, K) unweighted; D (m, K + P) weighted columns [wZ | w[X y]]
+    m, K = Z.shape
+    P = D.shape[1] - K
+    for i in range(m):
+        j = codes[i]
+        for a in range(K):
+            z = Z[i, a]
+            if z != 0.0:
+                for b in range(a + 1):
+                    ztz[j, a, b] += z * D[i, b]
+                for c in range(P):
+                    ztx[j, a, c] += z * D[i, K + c]
+
+
+def sum_by_group(codes: IntVector, values: Matrix, n_groups: int) -> Matrix:
+    """Sum the rows of `values` (m, c) by group: (n_groups, c)."""
+    m = codes.shape[0]
+    if m * n_groups <= DENSE_INDICATOR_CELLS:
+        indicator = np.zeros((n_groups, m))
+        indicator[codes, np.arange(m)] = 1.0
+        return indicator @ values
+    out = np.empty((n_groups, values.shape[1]))
+    for c in range(values.shape[1]):
+        out[:, c] = np.bincount(codes, weights=values[:, c], minlength=n_groups)
+    return out
+
+
+def add_group_products(
+    codes: IntVector, Z: Matrix, D: Matrix, ztz: Array3, ztx: Array3, *, compiled: bool
+) -> None:
+    """Add the rows of a block to a factor's products, in place.
+
+    Parameters
+    ----------
+    codes : (m,) level of each row.
+    Z : (m, K) model columns of the factor.
+    D : (m, K + P) weighted columns [WZ, W[X y]].
+    ztz : (L, K, K), only the lower triangle of each block is updated; ztx : (L, K, P).
+    """
+    K = Z.shape[1]
+    if compiled:
+        _group_products_compiled(codes, Z, D, ztz, ztx)
+        return
+    P = D.shape[1] - K
+    L = ztz.shape[0]
+    low_r, low_c = np.tril_indices(K)
+    products = np.empty((Z.shape[0], low_r.size + K * P))
+    np.multiply(Z[:, low_r], D[:, low_c], out=products[:, : low_r.size])
+    np.multiply(
+        Z[:, :, None],
+        D[:, None, K:],
+        out=products[:, low_r.size :].reshape(Z.shape[0], K, P),
+    )
+    sums = sum_by_group(codes, products, L)
+    ztz[:, low_r, low_c] += sums[:, : low_r.size]
+    ztx += sums[:, low_r.size :].reshape(L, K, P)
+
+
+# ---------------------------------------------------------------------------------------------
+# Pairs of levels that occur together
+# ---------------------------------------------------------------------------------------------
+
+
+@njit
+def _pair_index_compiled(g, h, n_g, n_h):  # type: ignore[no-untyped-def]
+    # Two stable counting sorts (by h, then by g) put equal pairs next to each other.
+    n = g.shape[0]
+    count = np.zeros(n_h + 1, np.int64)
+    for i in range(n):
+        count[h[i] + 1] += 1
+    for j in range(n_h):
+        count[j + 1] += count[j]
+    by_h = np.empty(n, np.int32)
+    for i in range(n):
+        by_h[count[h[i]]] = i
+        count[h[i]] += 1
+    count = np.zeros(n_g + 1, np.int64)
+    for i in range(n):
+        count[g[i] + 1] += 1
+    for j in range(n_g):
+        count[j + 1] += count[j]
+    order = np.empty(n, np.int32)
+    for t in range(n):
+        i = by_h[t]
+        order[count[g[i]]] = i
+        count[g[i]] += 1
+    index = by_h  # reuse the memory
+    n_pairs = 0
+    for t in range(n):
+        i = order[t]
+        if t == 0 or g[i] != g[order[t - 1]] or h[i] != h[order[t - 1]]:
+            n_pairs += 1
+    rows = np.empty(n_pairs, np.int32)
+    cols = np.empty(n_pairs, np.int32)
+    pair = -1
+    for t in range(n):
+        i = order[t]
+        if pair < 0 or g[i] != rows[pair] or h[i] != cols[pair]:
+            pair += 1
+            rows[pair] = g[i]
+            cols[pair] = h[i]
+        index[i] = pair
+    return rows, cols, index
+
+
+def pair_index(
+    g: IntVector, h: IntVector, n_g: int, n_h: int, *, compiled: bool
+) -> tuple[IntVector, IntVector, IntVector]:
+    """Find the distinct pairs (g[i], h[i]), sorted by (g, h).
+
+    Returns
+    -------
+    rows, cols : (npairs,) the pairs.
+    index : (n,) the pair of each row.
+    """
+    if compiled:
+        rows, cols, index = _pair_index_compiled(g, h, n_g, n_h)
+        return rows, cols, index
+    key = g.astype(np.int64) * n_h + h
+    if n_g * n_h <= max(4 * key.size, 100_000):
+        present = np.zeros(n_g * n_h, dtype=bool)
+        present[key] = True
+        distinct = np.flatnonzero(present)
+        position = np.cumsum(present, dtype=np.int32) - np.int32(1)
+        index = position[key]
+    else:
+        distinct, index = np.unique(key, return_inverse=True)
+    return (
+        (distinct // n_h).astype(np.int32),
+        (distinct % n_h).astype(np.int32),
+        index.astype(np.int32, copy=False),
+    )
+
+
+@njit
+def _pair_products_compiled(index, Zg, WZh, out):  # type: ignore[no-untyped-def]
+    m, Kg = Zg.shape
+    Kh = WZh.shape[1]
+    for i in range(m):
+        s = index[i]
+        for a in range(Kg):
+            z = Zg[i, a]
+            if z != 0.0:
+                for b in range(Kh):
+                    out[s, a, b] += z * WZh[i, b]
+
+
+def add_pair_products(
+    index: IntVector, Zg: Matrix, WZh: Matrix, out: Array3, *, compiled: bool
+) -> None:
+    """Add Z_g[i]' W Z_h[i] of each row to the block of its pair, in place; out (npairs, Kg, Kh)."""
+    if compiled:
+        _pair_products_compiled(index, Zg, WZh, out)
+        return
+    m, Kg = Zg.shape
+    Kh = WZh.shape[1]
+    products = (Zg[:, :, None] * WZh[:, None, :]).reshape(m, Kg * Kh)
+    out += sum_by_group(index, products, out.shape[0]).reshape(out.shape)
+
+
+# ---------------------------------------------------------------------------------------------
+# Small blocks, all levels at once
+# ---------------------------------------------------------------------------------------------
+
+
+@njit
+def _block_cholesky_compiled(blocks):  # type: ignore[no-untyped-def]
+    L, K, _ = blocks.shape
+    logdet = 0.0
+    for j in range(L):
+        for a in range(K):
+            s = blocks[j, a, a]
+            for c in range(a):
+                s -= blocks[j, a, c] * blocks[j, a, c]
+            if not (s > 0.0 and s < np.inf):
+                return np.nan
+            d = np.sqrt(s)
+            blocks[j, a, a] = d
+            logdet += np.log(d)
+            for b in range(a + 1, K):
+                t = blocks[j, b, a]
+                for c in range(a):
+                    t -= blocks[j, b, c] * blocks[j, a, c]
+                blocks[j, b, a] = t / d
+            for b in range(a + 1, K):
+                blocks[j, a, b] = 0.0
+    return 2.0 * logdet
+
+
+def block_cholesky(blocks: Array3, *, compiled: bool) -> float:
+    """Replace each (K, K) block of (L, K, K) by its lower Cholesky factor; return sum log|block|.
+
+    Raises
+    ------
+    NotPositiveDefiniteError : a block has no Cholesky factor.
+    """
+    if compiled:
+        logdet = float(_block_cholesky_compiled(blocks))
+        if np.isnan(logdet):
+            raise NotPositiveDefiniteError(_NOT_PD)
+        return logdet
+    if blocks.shape[1] == 1:
+        flat = blocks[:, 0, 0]
+        if not (np.isfinite(flat).all() and (flat > 0.0).all()):
+            raise NotPositiveDefiniteError(_NOT_PD)
+        np.sqrt(flat, out=flat)
+        return 2.0 * float(np.log(flat).sum())
+    try:
+        blocks[:] = np.linalg.cholesky(blocks)
+    except np.linalg.LinAlgError:
+        raise NotPositiveDefiniteError(_NOT_PD) from None
+    logdet = 2.0 * float(np.log(np.diagonal(blocks, axis1=1, axis2=2)).sum())
+    if not np.isfinite(logdet):
+        raise NotPositiveDefiniteError(_NOT_PD)
+    return logdet
+
+
+_NOT_PD = (
+    "Lambda'Z'WZ Lambda + I is not positive definite in floating point: theta is too large or "
+    "not finite; check the scale of the columns and the start value"
+)
+
+
+@njit
+def _block_inverse_compiled(chol, out):  # type: ignore[no-untyped-def]
+    # out[j] = lower triangle of L^{-1}
+    L, K, _ = chol.shape
+    for j in range(L):
+        for a in range(K):
+            out[j, a, a] = 1.0 / chol[j, a, a]
+            for b in range(a + 1, K):
+                s = 0.0
+                for c in range(a, b):
+                    s -= chol[j, b, c] * out[j, c, a]
+                out[j, b, a] = s / chol[j, b, b]
+                out[j, a, b] = 0.0
+
+
+def block_lower_inverse(chol: Array3, *, compiled: bool) -> Array3:
+    """Return the inverse of each lower-triangular block (L, K, K).
+
+    The blocks are factors of I + (positive semidefinite), so their inverses are bounded by 1 and
+    multiplying by them is as stable as substitution.
+    """
+    out = np.empty_like(chol)
+    if compiled:
+        _block_inverse_compiled(chol, out)
+        return out
+    K = chol.shape[1]
+    if K == 1:
+        np.divide(1.0, chol, out=out)
+        return out
+    out[:] = 0.0
+    for a in range(K):
+        out[:, a, a] = 1.0 / chol[:, a, a]
+        for b in range(a + 1, K):
+            s = np.einsum("jc,jc->j", chol[:, b, a:b], out[:, a:b, a])
+            out[:, b, a] = -s / chol[:, b, b]
+    return out
+
+
+# ---------------------------------------------------------------------------------------------
+# The eliminated levels against the dense rest
+#
+# Level j of an eliminated factor meets the scalar columns cols[ptr[j]:ptr[j+1]] of the rest;
+# entry e holds a K-vector W[e].
+# ---------------------------------------------------------------------------------------------
+
+
+@njit
+def _rank_update_compiled(ptr, cols, W, S):  # type: ignore[no-untyped-def]
+    # S lower triangle -= W W' summed over levels; cols ascending within a level
+    n_levels = ptr.shape[0] - 1
+    K = W.shape[1]
+    if K == 1:
+        for j in range(n_levels):
+            for e in range(ptr[j], ptr[j + 1]):
+                w = W[e, 0]
+                r = cols[e]
+                for f in range(ptr[j], e + 1):
+                    S[r, cols[f]] -= w * W[f, 0]
+        return
+    for j in range(n_levels):
+        for e in range(ptr[j], ptr[j + 1]):
+            r = cols[e]
+            for f in range(ptr[j], e + 1):
+                s = 0.0
+                for a in range(K):
+                    s += W[e, a] * W[f, a]
+                S[r, cols[f]] -= s
+
+
+@njit
+def _times_inverse_compiled(ptr, cols, E, P, out):  # type: ignore[no-untyped-def]
+    # out[e] = sum_f E[f] P[cols f, cols e] within a level; P symmetric, lower triangle stored
+    n_levels = ptr.shape[0] - 1
+    K = E.shape[1]
+    if K == 1:
+        for j in range(n_levels):
+            for e in range(ptr[j], ptr[j + 1]):
+                r = cols[e]
+                x = E[e, 0]
+                s = 0.0
+                for f in range(ptr[j], e):
+                    p = P[r, cols[f]]
+                    s += E[f, 0] * p
+                    out[f, 0] += x * p
+                out[e, 0] += s + x * P[r, r]
+        return
+    for j in range(n_levels):
+        for e in range(ptr[j], ptr[j + 1]):
+            r = cols[e]
+            for f in range(ptr[j], e):
+                p = P[r, cols[f]]
+                for a in range(K):
+                    out[e, a] += E[f, a] * p
+                    out[f, a] += E[e, a] * p
+            p = P[r, r]
+            for a in range(K):
+                out[e, a] += E[e, a] * p
+
+
+def csr(ptr: np.ndarray, cols: IntVector, values: np.ndarray, n_columns: int) -> sp.csr_array:
+    """Return the matrix with these entries by row."""
+    return sp.csr_array((np.ascontiguousarray(values), cols, ptr), shape=(ptr.size - 1, n_columns))
+
+
+def symmetric_from_lower(S: Matrix) -> None:
+    """Copy the lower triangle of S (m, m) to the upper one, in place and by tiles."""
+    m = S.shape[0]
+    step = 512
+    for i in range(0, m, step):
+        tile = S[i : i + step, i : i + step]
+        low = np.tril(tile, -1)
+        tile[:] = low + low.T + np.diag(np.diag(tile))
+        if i + step < m:
+            S[i : i + step, i + step :] = S[i + step :, i : i + step].T
+
+
+def potrf_lower(S: Matrix) -> float:
+    """Factor a symmetric matrix (m, m) in place; return log|S|.
+
+    S must be C ordered with its lower triangle set; on return the lower triangle holds L.  (LAPACK
+    sees the transpose, whose upper triangle this is: no copy is made.)
+
+    Raises
+    ------
+    NotPositiveDefiniteError : S is not positive definite.
+    """
+    if S.shape[0] == 0:
+        return 0.0
+    factor, info = scipy.linalg.lapack.dpotrf(S.T, lower=0, clean=0, overwrite_a=1)
+    diagonal = np.diagonal(factor)
+    if info != 0 or not np.isfinite(diagonal).all():
+        raise NotPositiveDefiniteError(_NOT_PD)
+    if not np.shares_memory(factor, S):
+        S[:] = factor.T
+    return 2.0 * float(np.log(diagonal).sum())
+
+
+def potrs_lower(chol: Matrix, rhs: Matrix) -> Matrix:
+    """Solve (L L') x = rhs (m, r) from the factor that `potrf_lower` left."""
+    if chol.shape[0] == 0:
+        return rhs.copy()
+    x, info = scipy.linalg.lapack.dpotrs(chol.T, rhs, lower=0)
+    if info != 0:
+        raise NotPositiveDefiniteError(_NOT_PD)
+    out: Matrix = x
+    return out
+
+
+def symmetric_times(P: Matrix, rhs: Matrix) -> Matrix:
+    """Return P rhs for a symmetric P (m, m) of which the lower triangle is set; rhs (m, r)."""
+    if P.shape[0] == 0:
+        return rhs.copy()
+    out: Matrix = scipy.linalg.blas.dsymm(1.0, P.T, rhs, lower=0)
+    return out
+
+
+def potri_lower(chol: Matrix, *, both: bool, overwrite: bool = False) -> Matrix:
+    """Return (L L')^{-1} from the factor that `potrf_lower` left, C ordered.
+
+    The lower triangle is set; the upper one too if `both`.
+    """
+    if chol.shape[0] == 0:
+        return chol.copy()
+    inverse, info = scipy.linalg.lapack.dpotri(chol.T, lower=0, overwrite_c=int(overwrite))
+    if info != 0:
+        raise NotPositiveDefiniteError(_NOT_PD)
+    out: Matrix = inverse.T
+    if both:
+        symmetric_from_lower(out)
+    return out

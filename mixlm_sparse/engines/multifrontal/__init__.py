@@ -1,0 +1,1 @@
+"""C as one sparse matrix: ordering, symbolic analysis, multifrontal Cholesky."""

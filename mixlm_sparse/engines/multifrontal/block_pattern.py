@@ -1,0 +1,160 @@
+"""C = Lambda' Z'WZ Lambda + I as a sparse matrix: blocks in, blocks out, over a fixed pattern."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
+from mixlm_sparse.engines.interface import BlockSystem, SelectedInverse
+from mixlm_sparse.engines.multifrontal.elimination import lower_pattern
+from mixlm_sparse.engines.multifrontal.ordering import minimum_degree_order
+
+Positions = NDArray[np.int64]
+
+# Up to this many cells a block's congruence is one matrix product with Lambda (x) Lambda; above,
+# its K^4 multiply-adds cost more than the two products of K^3.
+KRONECKER_CELLS = 36
+
+
+class BlockPattern:
+    """The lower triangle of C in CSC form and the place of every block in it.
+
+    Parameters
+    ----------
+    system : Z'WZ in blocks.
+
+    Attributes
+    ----------
+    matrix : (q, q) CSC, lower triangle, both sorted and with its whole diagonal; `values` writes
+        into its data.
+    """
+
+    def __init__(self, system: BlockSystem) -> None:
+        self.system = system
+        widths = [f.width for f in system.factors]
+        sizes = [f.n_levels * f.width for f in system.factors]
+        self.offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
+        self.q = int(self.offsets[-1])
+        rows: list[Positions] = []
+        cols: list[Positions] = []
+        for g, factor in enumerate(system.factors):
+            a, b = np.tril_indices(widths[g])
+            first = self.offsets[g] + np.arange(factor.n_levels, dtype=np.int64) * widths[g]
+            rows.append((first[:, None] + a).ravel())
+            cols.append((first[:, None] + b).ravel())
+        self._pair_keys = sorted(system.pairs)
+        for g, h in self._pair_keys:
+            pair = system.pairs[g, h]
+            # g < h: the block lies below the diagonal as (row of h, column of g)
+            at_g = self.offsets[g] + pair.rows.astype(np.int64) * widths[g]
+            at_h = self.offsets[h] + pair.cols.astype(np.int64) * widths[h]
+            a, b = (index.ravel() for index in np.indices((widths[g], widths[h])))
+            rows.append((at_h[:, None] + b).ravel())
+            cols.append((at_g[:, None] + a).ravel())
+        row = np.concatenate(rows)
+        col = np.concatenate(cols)
+        order = np.lexsort((row, col))
+        place = np.empty(row.size, dtype=np.int64)
+        place[order] = np.arange(row.size)
+        # scatter[k]: where the entries of the k-th array of blocks lie in the data of `matrix`
+        self._scatter = np.split(place, np.cumsum([r.size for r in rows])[:-1])
+        counts = np.bincount(col, minlength=self.q)
+        indices = row[order]
+        indptr = np.concatenate(([0], np.cumsum(counts)))
+        if max(row.size, self.q) < 2**31:
+            indices, indptr = indices.astype(np.int32), indptr.astype(np.int32)
+        self.matrix = sp.csc_array((np.zeros(row.size), indices, indptr), shape=(self.q, self.q))
+        self._diagonal = self.matrix.indptr[:-1]
+
+    def elimination_order(self) -> IntVector:
+        """Return a fill-reducing order of the q columns, found on the graph of the levels."""
+        factors = self.system.factors
+        levels = np.concatenate(([0], np.cumsum([f.n_levels for f in factors])))
+        rows, cols = [], []
+        for g, h in self._pair_keys:
+            pair = self.system.pairs[g, h]
+            rows.append(levels[h] + pair.cols)
+            cols.append(levels[g] + pair.rows)
+        none = [np.empty(0, dtype=np.int64)]
+        graph = lower_pattern(
+            np.concatenate(rows or none), np.concatenate(cols or none), int(levels[-1])
+        )
+        order = minimum_degree_order(graph)
+        width = np.repeat([f.width for f in factors], [f.n_levels for f in factors])
+        first = np.concatenate(([0], np.cumsum(width)))[:-1]
+        ordered = width[order]
+        start = np.repeat(first[order], ordered)
+        within = np.arange(self.q) - np.repeat(np.cumsum(ordered) - ordered, ordered)
+        out: IntVector = (start + within).astype(np.int32)
+        return out
+
+    def values(self, lambdas: Sequence[Matrix]) -> Vector:
+        """Write C into the data of `matrix` and return them: (nnz,).
+
+        Parameters
+        ----------
+        lambdas : per factor, (K, K); any square matrix.
+        """
+        data: Vector = self.matrix.data
+        k = 0
+        for factor, Lambda in zip(self.system.factors, lambdas, strict=True):
+            a, b = np.tril_indices(factor.width)
+            data[self._scatter[k]] = _congruence(Lambda, factor.ztz, Lambda, a, b).ravel()
+            k += 1
+        for g, h in self._pair_keys:
+            blocks = self.system.pairs[g, h].values
+            a, b = (index.ravel() for index in np.indices(blocks.shape[1:]))
+            data[self._scatter[k]] = _congruence(lambdas[g], blocks, lambdas[h], a, b).ravel()
+            k += 1
+        data[self._diagonal] += 1.0
+        return data
+
+    def blocks(self, entries: Vector) -> SelectedInverse:
+        """Gather the blocks of a symmetric matrix from its entries on the pattern: (nnz,)."""
+        diag: list[Array3] = []
+        for k, factor in enumerate(self.system.factors):
+            K = factor.width
+            a, b = np.tril_indices(K)
+            low = entries[self._scatter[k]].reshape(factor.n_levels, a.size)
+            block = np.empty((factor.n_levels, K, K))
+            block[:, a, b] = low
+            block[:, b, a] = low
+            diag.append(block)
+        pairs: dict[tuple[int, int], Array3] = {}
+        for k, key in enumerate(self._pair_keys, start=len(diag)):
+            pairs[key] = entries[self._scatter[k]].reshape(self.system.pairs[key].values.shape)
+        return SelectedInverse(diag, pairs)
+
+    def stack(self, rhs: Sequence[Array3]) -> Matrix:
+        """Return the right-hand sides (L, K, m) of all factors as one matrix (q, m)."""
+        return np.concatenate([r.reshape(r.shape[0] * r.shape[1], r.shape[2]) for r in rhs])
+
+    def unstack(self, x: Matrix) -> list[Array3]:
+        """Return (q, m) as one array (L, K, m) per factor."""
+        return [
+            np.ascontiguousarray(x[lo:hi]).reshape(f.n_levels, f.width, x.shape[1])
+            for f, lo, hi in zip(
+                self.system.factors, self.offsets[:-1], self.offsets[1:], strict=True
+            )
+        ]
+
+
+def _congruence(left: Matrix, blocks: Array3, right: Matrix, a: Positions, b: Positions) -> Matrix:
+    """Return entries (a, b) of left' block right for each block: (n, a.size)."""
+    n, Kg, Kh = blocks.shape
+    if Kg * Kh == 1:
+        scaled: Matrix = blocks.reshape(n, 1) * (left[0, 0] * right[0, 0])
+        return scaled
+    if Kg * Kh <= KRONECKER_CELLS:
+        # (left' B right)[a, b] = sum_cd left[c, a] B[c, d] right[d, b]
+        columns = (left[:, None, a] * right[None, :, b]).reshape(Kg * Kh, a.size)
+        product: Matrix = blocks.reshape(n, Kg * Kh) @ columns
+        return product
+    half = blocks.reshape(n * Kg, Kh) @ right
+    full: Array3 = np.matmul(left.T, half.reshape(n, Kg, Kh))
+    picked: Matrix = full[:, a, b]
+    return picked

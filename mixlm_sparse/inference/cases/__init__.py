@@ -1,0 +1,1 @@
+"""What single rows and groups of rows do to a fit."""

@@ -1,0 +1,202 @@
+"""What changes when a row, or a group of rows, is left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mixlm_sparse.common.errors import MixedModelError, OptionError
+from mixlm_sparse.common.parallel import Progress, run
+from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.engines.threads import blas_threads
+from mixlm_sparse.inference.cases.row_groups import row_groups
+from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.parameters import parameter_values, variance_parameters
+from mixlm_sparse.solve.derived.without_rows import Deletion
+from mixlm_sparse.solve.joint import user_factors, working_factors
+from mixlm_sparse.solve.search.objective import phi_of_theta
+from mixlm_sparse.solve.search.search import Control, optimize
+from mixlm_sparse.solve.solution import solve_pls
+
+# Deletions that one process does at a time.
+PIECE = 16
+
+
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
+class Influence:
+    """Estimates without each row or group.
+
+    Parameters
+    ----------
+    by : "rows" or the name of the groups.
+    labels : (r,) what was left out.
+    names, variance_names : of coefficients and of variance parameters.
+    beta, variances : (p,), (v,) estimates from all rows.
+    vcov : (p, p).
+    deleted_beta : (r, p); deleted_vcov : (r, p, p); deleted_variances : (r, v).  A coefficient that
+        cannot be estimated without the rows is NaN.
+    status : (r,) where each search ended.
+    """
+
+    by: str
+    labels: tuple[Any, ...]
+    names: tuple[str, ...]
+    variance_names: tuple[str, ...]
+    beta: Vector
+    variances: Vector
+    vcov: Matrix
+    deleted_beta: Matrix
+    deleted_vcov: Array3
+    deleted_variances: Matrix
+    status: tuple[str, ...]
+
+    def _index(self) -> pd.Index[Any]:
+        out: pd.Index[Any] = pd.Index(list(self.labels), name=self.by)
+        return out
+
+    def dfbeta(self) -> pd.DataFrame:
+        """Return the estimate without the rows minus that from all, (r, p), as lme4."""
+        return pd.DataFrame(
+            self.deleted_beta - self.beta, index=self._index(), columns=list(self.names)
+        )
+
+    def dfbetas(self) -> pd.DataFrame:
+        """Return `dfbeta` in standard errors of the fit without the rows, (r, p)."""
+        se = np.sqrt(np.diagonal(self.deleted_vcov, axis1=1, axis2=2))
+        return self.dfbeta().div(pd.DataFrame(se, self._index(), list(self.names)))
+
+    def cooks_distance(self) -> pd.Series[float]:
+        """Return (beta - beta_(i))' V^{-1} (beta - beta_(i)) / p with V from all rows, (r,).
+
+        lme4 multiplies by (r - p) / r, with r the number of deletions; here the distance does not
+        depend on how many there were.
+        """
+        change = self.beta - self.deleted_beta
+        solved = np.linalg.solve(self.vcov, change.T).T if change.size else change
+        return pd.Series((change * solved).sum(axis=1) / max(self.beta.size, 1), self._index())
+
+    def mdffits(self) -> pd.Series[float]:
+        """Return Cook's distance with V from the rows that are left, (r,)."""
+        change = self.beta - self.deleted_beta
+        solved = np.linalg.solve(self.deleted_vcov, change[:, :, None])[:, :, 0]
+        return pd.Series((change * solved).sum(axis=1) / max(self.beta.size, 1), self._index())
+
+    def covratio(self) -> pd.Series[float]:
+        """Return |V_(i)| / |V|: above 1 the rows add precision, (r,)."""
+        sign, without = np.linalg.slogdet(self.deleted_vcov)
+        value = np.exp(without - np.linalg.slogdet(self.vcov)[1])
+        return pd.Series(np.where(sign > 0.0, value, np.nan), self._index())
+
+    def variance_change(self) -> pd.DataFrame:
+        """Return sds, correlations and sigma without the rows minus those from all, (r, v)."""
+        return pd.DataFrame(
+            self.deleted_variances - self.variances,
+            index=self._index(),
+            columns=list(self.variance_names),
+        )
+
+    def estimates(self) -> pd.DataFrame:
+        """Return coefficients and variance parameters without each row or group."""
+        return pd.DataFrame(
+            np.hstack([self.deleted_beta, self.deleted_variances]),
+            index=self._index(),
+            columns=[*self.names, *self.variance_names],
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return Cook's distance, MDFFITS, COVRATIO, DFBETAS and status side by side."""
+        head = pd.DataFrame(
+            {"cooks": self.cooks_distance(), "mdffits": self.mdffits(), "covratio": self.covratio()}
+        )
+        out = pd.concat([head, self.dfbetas().add_prefix("dfbetas_")], axis=1)
+        out["status"] = list(self.status)
+        return out
+
+    def __repr__(self) -> str:
+        top = self.to_frame().sort_values("cooks", ascending=False).head(10)
+        return f"Influence by {self.by}, {len(self.labels)} deletions; largest:\n{top.to_string()}"
+
+
+def influence(
+    fit: FittedModel,
+    group: Any = None,
+    *,
+    refit: bool = True,
+    n_jobs: int = 1,
+    progress: Progress = None,
+) -> Influence:
+    """Leave out each row or group.  See `VarianceInferenceMethods.influence`."""
+    if fit.perfect:
+        raise OptionError("the fixed effects fit the response exactly: no row has an influence")
+    matrices, system = fit.matrices, fit.system
+    if group is None:
+        sets = [np.array([i]) for i in range(matrices.nobs)]
+        labels: tuple[Any, ...] = _row_labels(fit)
+        by = "rows"
+    else:
+        groups = row_groups(fit, group, "group")
+        order = np.argsort(groups.codes, kind="stable")
+        counts = np.bincount(groups.codes, minlength=len(groups.labels))
+        sets = np.split(order, np.cumsum(counts)[:-1])
+        labels, by = groups.labels, groups.name
+        if len(sets) < 2:
+            raise OptionError(f"group: {by} has {len(sets)} group, which cannot be left out")
+    deletion = Deletion(system)
+    parameters = variance_parameters(system)
+    p, names = system.p, system.x_names
+    # a singular theta is a saddle of another criterion, a bad place to start from
+    start = None if fit.is_singular() else fit.theta
+    control = Control(warn=False)
+
+    def one(rows: np.ndarray) -> tuple[Vector, Matrix, Vector, str]:
+        beta, vcov = np.full(p, np.nan), np.full((p, p), np.nan)
+        try:
+            rest = deletion.without(rows)
+            if refit:
+                optimum = optimize(rest, reml=fit.reml, start=start, control=control)
+                theta, status = optimum.theta, optimum.status
+            else:
+                theta, status = fit.theta, "theta kept"
+            solution = solve_pls(theta, rest)
+        except MixedModelError as error:
+            return beta, vcov, np.full(len(parameters), np.nan), f"failed: {error}"
+        nu = rest.n - rest.p if fit.reml else rest.n
+        sigma = float(np.sqrt(solution.pwrss / nu))
+        at = [names.index(name) for name in rest.x_names]
+        beta[at] = solution.beta
+        vcov[np.ix_(at, at)] = sigma**2 * solution.vcov_unscaled
+        factors = user_factors(working_factors(phi_of_theta(theta, rest), rest), rest)
+        return beta, vcov, parameter_values(parameters, factors, sigma), status
+
+    def work(tasks: range) -> list[tuple[Vector, Matrix, Vector, str]]:
+        with blas_threads(system.engine.dense_order, system.q):
+            return [one(sets[i]) for i in tasks]
+
+    size = 1 if n_jobs == 1 else min(PIECE, -(-len(sets) // 8))
+    found, _ = run(work, len(sets), size, n_jobs=n_jobs, progress=progress)
+    factors = [fit.solution.Lambda(t) for t in range(len(matrices.terms))]
+    return Influence(
+        by=by,
+        labels=labels[: len(found)],
+        names=names,
+        variance_names=tuple(par.name for par in parameters),
+        beta=fit.solution.beta,
+        variances=parameter_values(parameters, factors, fit.sigma),
+        vcov=fit.scale * fit.solution.vcov_unscaled,
+        deleted_beta=np.array([row[0] for row in found]),
+        deleted_vcov=np.array([row[1] for row in found]),
+        deleted_variances=np.array([row[2] for row in found]),
+        status=tuple(row[3] for row in found),
+    )
+
+
+def _row_labels(fit: FittedModel) -> tuple[Any, ...]:
+    matrices = fit.matrices
+    if matrices.index is not None and len(matrices.index) == matrices.n_input:
+        index = np.asarray(matrices.index)
+        return tuple(index if matrices.rows is None else index[matrices.rows])
+    rows = np.arange(matrices.nobs) if matrices.rows is None else matrices.rows
+    return tuple(int(i) for i in rows)

@@ -1,0 +1,85 @@
+"""Groups of rows: a grouping factor of the model, a column of its data, or an array."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.types import IntVector
+from mixlm_sparse.model.fitted import FittedModel
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class RowGroups:
+    """Groups of the rows used.
+
+    Parameters
+    ----------
+    name : of the grouping.
+    codes : (n,) group of each row; labels : names of the groups.
+    """
+
+    name: str
+    codes: IntVector
+    labels: tuple[str, ...]
+
+
+def row_groups(fit: FittedModel, given: Any, argument: str) -> RowGroups:
+    """Read groups of rows.
+
+    Parameters
+    ----------
+    given : name of a grouping factor or of a column of the data, or one label for each row used or
+        for each row of the data.
+    argument : how the caller's argument is called.
+
+    Raises
+    ------
+    OptionError, DataError : there is no such column; wrong length; missing labels.
+    """
+    matrices = fit.matrices
+    labels = [f.label for f in matrices.factors]
+    if isinstance(given, str) and given in labels:
+        factor = matrices.factors[labels.index(given)]
+        return RowGroups(given, factor.codes, tuple(factor.levels))
+    if isinstance(given, str):
+        name, values = given, _column(fit, given, argument, labels)
+    else:
+        name, values = str(getattr(given, "name", None) or argument), np.asarray(given)
+    if values.ndim != 1:
+        raise OptionError(f"{argument} has shape {values.shape}: give one label for each row")
+    if values.shape[0] == matrices.n_input and matrices.rows is not None:
+        values = values[matrices.rows]
+    if values.shape[0] != matrices.nobs:
+        raise DataError(
+            f"{argument} has {values.shape[0]} values, the model {matrices.nobs} rows used of "
+            f"{matrices.n_input}: give one value for each"
+        )
+    codes, levels = pd.factorize(values)
+    if (codes < 0).any():
+        raise DataError(f"{name} has missing values in the rows used: leave those rows out")
+    return RowGroups(name, codes.astype(np.int32), tuple(str(level) for level in levels))
+
+
+def _column(
+    fit: FittedModel, name: str, argument: str, labels: list[str]
+) -> np.ndarray[Any, np.dtype[Any]]:
+    data = None if fit.call is None else fit.call.data
+    try:
+        return np.asarray(data[name])  # type: ignore[index]
+    except (KeyError, TypeError, ValueError, IndexError):
+        raise OptionError(
+            f"{argument} is {name!r}, which is neither a grouping factor ({', '.join(labels)}) "
+            "nor a column of the data: give one of these or an array"
+        ) from None
+
+
+def is_nested(inner: IntVector, outer: IntVector) -> bool:
+    """Return whether all rows of each level of `inner` are in one level of `outer`; (n,) codes."""
+    first = np.full(int(inner.max(initial=-1)) + 1, -1, dtype=np.int64)
+    first[inner[::-1]] = outer[::-1]
+    return bool((first[inner] == outer).all())

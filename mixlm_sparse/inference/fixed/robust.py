@@ -1,0 +1,258 @@
+"""Cluster-robust covariance of the coefficients: CR0, CR1 and CR2 with Satterthwaite df.
+
+With V_g the model's covariance of cluster g, W_g = V_g^{-1}, M = (sum X_g'W_g X_g)^{-1} and
+residuals e_g = y_g - X_g beta,
+
+    V_CR = M [sum_g X_g'W_g A_g e_g e_g'A_g'W_g X_g] M
+
+    CR0: A_g = I;   CR1: A_g = sqrt(G / (G - 1)) I
+    CR2: A_g C_g A_g = V_g with C_g = V_g - X_g M X_g', the covariance of e_g
+
+of which the symmetric solution is A_g = D'(D C_g D')^{-1/2} D for any root D'D = V_g.  If the model
+is right, CR2 is unbiased.  Everything is formed cluster by cluster.  Without weights V_g and C_g
+leave the span of [Z_g X_g] invariant and are equal outside of it, so that the work is done there:
+matrices of a cluster have the order of its random effects plus p, not of its rows.
+
+Degrees of freedom of c'beta (Bell and McCaffrey): with a_g = A_g W_g X_g M c, P the matrix with
+elements delta_gh a_g'V_g a_g - a_g'X_g M X_h'a_h, df = tr(P)^2 / tr(P^2), from p x p sums.
+
+References
+----------
+Bell and McCaffrey (2002), Survey Methodology 28; Pustejovsky and Tipton (2018),
+doi:10.1080/07350015.2016.1247004.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.linalg
+from scipy.stats import t as student
+
+from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
+from mixlm_sparse.inference.cases.row_groups import is_nested, row_groups
+from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.parameters import require_level
+
+TYPES = ("CR0", "CR1", "CR2")
+# Eigenvalues of D C D' below this share of the largest are directions that X takes up entirely.
+NULL_RTOL = 1e-10
+
+
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
+class RobustCovariance:
+    """Cluster-robust covariance of the coefficients, with tests and intervals.
+
+    Parameters
+    ----------
+    type : "CR0", "CR1" or "CR2".
+    cluster : name of the clusters.
+    n_clusters : their number.
+    names, beta : of the coefficients, (p,).
+    vcov : (p, p).
+    model_vcov : (p, p) what the model says, M.
+    meat : per cluster, X_g'A_g X~_g with X~ = W X, and X~_g'A_g V_g A_g X~_g, (G, p, p) each.
+    """
+
+    type: str
+    cluster: str
+    n_clusters: int
+    names: tuple[str, ...]
+    beta: Vector
+    vcov: Matrix
+    model_vcov: Matrix
+    meat: tuple[Array3, Array3]
+
+    @property
+    def cov(self) -> pd.DataFrame:
+        """Covariance matrix of the coefficients."""
+        return pd.DataFrame(self.vcov, index=self.names, columns=self.names)
+
+    @property
+    def bse(self) -> pd.Series[float]:
+        """Robust standard errors."""
+        return pd.Series(np.sqrt(np.diag(self.vcov)), index=list(self.names))
+
+    def df(self, L: Any = None) -> Vector:
+        """Return Satterthwaite degrees of freedom of each row of L beta; of each coefficient."""
+        rows = np.eye(len(self.names)) if L is None else np.atleast_2d(np.asarray(L, np.float64))
+        if rows.shape[1] != len(self.names):
+            raise OptionError(
+                f"the contrast has {rows.shape[1]} columns, the model {len(self.names)} "
+                f"coefficients: {', '.join(self.names)}"
+            )
+        N, Q = self.meat
+        M = self.model_vcov
+        out = np.empty(rows.shape[0])
+        for r, c in enumerate(rows):
+            m = M @ c
+            t = N @ m  # (G, p): X_g'a_g
+            s = np.einsum("a,gab,b->g", m, Q, m)  # a_g'V_g a_g
+            k = np.einsum("ga,ab,gb->g", t, M, t)
+            S = M @ (t.T @ t)
+            squares = float((s * s).sum() - 2.0 * (s * k).sum() + np.trace(S @ S))
+            trace = float((s - k).sum())
+            out[r] = trace * trace / squares if squares > 0.0 else np.nan
+        return out
+
+    def table(self, level: float = 0.95) -> pd.DataFrame:
+        """Return estimates, robust standard errors, df, tests and intervals."""
+        level = require_level(level)
+        se = np.sqrt(np.diag(self.vcov))
+        df = self.df()
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ratio = self.beta / se
+        half = student.ppf(0.5 + 0.5 * level, df) * se
+        return pd.DataFrame(
+            {
+                "estimate": self.beta,
+                "std_error": se,
+                "statistic": ratio,
+                "df": df,
+                "p_value": 2.0 * student.sf(np.abs(ratio), df),
+                "lower": self.beta - half,
+                "upper": self.beta + half,
+            },
+            index=list(self.names),
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"{self.type} standard errors, {self.n_clusters} clusters ({self.cluster}), "
+            f"Satterthwaite df\n{self.table().to_string()}"
+        )
+
+
+def robust(fit: FittedModel, cluster: Any = None, type: str = "CR2") -> RobustCovariance:
+    """Return the cluster-robust covariance.  See `VarianceInferenceMethods.robust`."""
+    if type not in TYPES:
+        raise OptionError(f"type is {type!r}: use one of {', '.join(map(repr, TYPES))}")
+    if fit.perfect:
+        raise OptionError("the fixed effects fit the response exactly: there are no residuals")
+    codes, n_clusters, label = _clusters(fit, cluster)
+    if n_clusters < 2:
+        raise DataError(f"{label} has {n_clusters} cluster: robust covariances need at least 2")
+    _require_nested(fit, codes, label)
+    p = fit.system.p
+    M = fit.scale * fit.solution.vcov_unscaled
+    N = np.empty((n_clusters, p, p))
+    Q = np.empty((n_clusters, p, p))
+    scores = np.empty((n_clusters, p))
+    order = np.argsort(codes, kind="stable")
+    stops = np.cumsum(np.bincount(codes, minlength=n_clusters))
+    rows_of = _ClusterRows(fit)
+    start = 0
+    for g, stop in enumerate(stops):
+        rows = np.sort(order[start:stop])
+        X, R, ZL, w = rows_of(rows)
+        N[g], Q[g], scores[g] = _cluster(X, R, ZL, w, M, fit.scale, type, n_clusters)
+        start = int(stop)
+    vcov = M @ (scores.T @ scores) @ M
+    return RobustCovariance(
+        type=type,
+        cluster=label,
+        n_clusters=n_clusters,
+        names=fit.system.x_names,
+        beta=fit.solution.beta,
+        vcov=vcov,
+        model_vcov=M,
+        meat=(N, Q),
+    )
+
+
+def _cluster(
+    X: Matrix,
+    e: Vector,
+    ZL: Matrix,
+    w: Vector | None,
+    M: Matrix,
+    scale: float,
+    type: str,
+    n_clusters: int,
+) -> tuple[Matrix, Matrix, Vector]:
+    """Return X'A W X, X'W A V A W X and X'W A e of one cluster.
+
+    X (n, p); e (n,); ZL = Z Lambda (n, q_g); w (n,) weights or None; scale = sigma^2.
+    """
+    if w is None and X.shape[0] > ZL.shape[1] + X.shape[1]:
+        # the span of [Z X]: beyond it V = C = sigma^2 I, and W X has nothing there
+        basis = np.linalg.qr(np.hstack([ZL, X]))[0]
+        X, ZL, e = basis.T @ X, basis.T @ ZL, basis.T @ e
+    V = scale * (ZL @ ZL.T)
+    V[np.diag_indices_from(V)] += scale if w is None else scale / w
+    WX = scipy.linalg.cho_solve(scipy.linalg.cho_factor(V), X)
+    if type == "CR2":
+        A = _adjustment(V, V - X @ M @ X.T)
+        AWX = A @ WX
+    else:
+        AWX = WX * (np.sqrt(n_clusters / (n_clusters - 1.0)) if type == "CR1" else 1.0)
+    return X.T @ AWX, AWX.T @ V @ AWX, AWX.T @ e
+
+
+def _adjustment(V: Matrix, C: Matrix) -> Matrix:
+    """Return the symmetric A with A C A = V (on the range of C)."""
+    D = np.linalg.cholesky(V).T
+    values, vectors = np.linalg.eigh(D @ C @ D.T)
+    seen = values > NULL_RTOL * float(values.max(initial=0.0))
+    half = vectors[:, seen].T @ D
+    out: Matrix = half.T @ (half / np.sqrt(values[seen])[:, None])
+    return out
+
+
+class _ClusterRows:
+    """X, residuals, Z Lambda and weights of any set of rows."""
+
+    def __init__(self, fit: FittedModel) -> None:
+        self._fit = fit
+        n = fit.nobs
+        self._X = fit.model_matrix()
+        self._e = fit.matrices.y - fit.solution.fitted(include_random=False)
+        self._ZL = [
+            term.columns.block(slice(0, n)) @ fit.solution.Lambda(t)
+            for t, term in enumerate(fit.matrices.terms)
+        ]
+
+    def __call__(self, rows: np.ndarray) -> tuple[Matrix, Vector, Matrix, Vector | None]:
+        matrices = self._fit.matrices
+        parts = []
+        for t, term in enumerate(matrices.terms):
+            levels, place = np.unique(
+                matrices.factors[term.factor].codes[rows], return_inverse=True
+            )
+            values = self._ZL[t][rows]
+            k = values.shape[1]
+            dense = np.zeros((rows.size, levels.size, k))
+            dense[np.arange(rows.size), place] = values
+            parts.append(dense.reshape(rows.size, levels.size * k))
+        w = None if matrices.weights is None else matrices.weights[rows]
+        return self._X[rows], self._e[rows], np.hstack(parts), w
+
+
+def _clusters(fit: FittedModel, cluster: Any) -> tuple[IntVector, int, str]:
+    """Return codes (n,), the number of clusters and their name."""
+    if cluster is not None:
+        found = row_groups(fit, cluster, "cluster")
+        return found.codes, len(found.labels), found.name
+    factors = fit.matrices.factors
+    for factor in factors:
+        if all(is_nested(other.codes, factor.codes) for other in factors):
+            return factor.codes, factor.n_levels, factor.label
+    raise OptionError(
+        f"no grouping factor contains all others ({', '.join(f.label for f in factors)} are "
+        "crossed), so there is no natural cluster: give cluster= a factor or an array in which all "
+        "of them are nested"
+    )
+
+
+def _require_nested(fit: FittedModel, codes: IntVector, label: str) -> None:
+    for factor in fit.matrices.factors:
+        if not is_nested(factor.codes, codes):
+            raise OptionError(
+                f"random effects by {factor.label} cross the clusters ({label}): rows of "
+                "different clusters are correlated in the model, and cluster-robust covariances "
+                f"are not defined then; use clusters in which {factor.label} is nested"
+            )

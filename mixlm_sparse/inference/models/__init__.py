@@ -1,0 +1,1 @@
+"""Comparisons of models: likelihood ratios, smaller models, other optimizers."""

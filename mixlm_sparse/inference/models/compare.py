@@ -1,0 +1,171 @@
+"""Likelihood-ratio comparison of fits to the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+import numpy as np
+import pandas as pd
+from scipy.stats import chi2
+
+from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.model.fitted import FittedModel
+
+Fit = TypeVar("Fit", bound=FittedModel)
+
+COLUMNS = ["npar", "AIC", "BIC", "logLik", "deviance", "Chisq", "Df", "Pr(>Chisq)"]
+
+
+def compare_models(
+    *fits: FittedModel, refit: bool = True, names: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Compare nested models by likelihood-ratio tests, as lme4's `anova(a, b, ...)`.
+
+    Parameters
+    ----------
+    *fits : two or more fits to the same response in the same rows.
+    refit : fit REML models again by ML first, which comparisons of fixed effects need.
+    names : of the models, in the order given; by default "m1", "m2", ...
+
+    Returns
+    -------
+    DataFrame, one row for each model in ascending order of its number of parameters, with columns
+    npar, AIC, BIC, logLik, deviance, Chisq, Df, Pr(>Chisq).  Each row is tested against the row
+    above; a negative statistic counts as zero, and models of equal size have no p-value.
+    `attrs["formulas"]` holds the formulas by name, `attrs["note"]` says what was refitted.
+
+    Notes
+    -----
+    If the models differ in a variance, the hypothesis is on the boundary of the parameter space,
+    and this p-value is too large.
+
+    Raises
+    ------
+    DataError : the models were fitted to different rows or different responses.
+    OptionError : fewer than two fits; with refit=False, REML beside ML or REML criteria of models
+        whose fixed parts differ.
+    """
+    for position, fit in enumerate(fits):
+        if not isinstance(fit, FittedModel):
+            raise OptionError(
+                f"argument {position + 1} of anova is a {type(fit).__name__}, not a fitted model: "
+                "give the results of lmer"
+            )
+    if len(fits) < 2:
+        raise OptionError("a comparison needs at least two models: anova(a, b)")
+    labels = _labels(len(fits), names)
+    require_comparable(fits, labels)
+    if not refit:
+        _require_same_criterion(fits, labels)
+    refitted = [label for label, fit in zip(labels, fits, strict=True) if refit and fit.reml]
+    used = [fit.refit_ml() if refit else fit for fit in fits]
+    for label, fit in zip(labels, used, strict=True):
+        if fit.perfect:
+            raise DataError(
+                f"model {label} fits the response perfectly (sigma is zero), so that it has no "
+                "likelihood to compare: leave it out"
+            )
+    order = sorted(range(len(used)), key=lambda i: used[i].n_par)
+    rows = []
+    for place, i in enumerate(order):
+        fit = used[i]
+        statistic, df, p = np.nan, np.nan, np.nan
+        if place:
+            statistic, df, p = likelihood_ratio(used[order[place - 1]], fit)
+        rows.append((fit.n_par, fit.aic, fit.bic, fit.llf, fit.deviance, statistic, df, p))
+    table = pd.DataFrame(rows, columns=COLUMNS, index=[labels[i] for i in order])
+    table.attrs["formulas"] = {labels[i]: used[i].formula for i in order}
+    table.attrs["note"] = (
+        f"fitted again by ML for the comparison: {', '.join(refitted)}" if refitted else ""
+    )
+    return table
+
+
+def likelihood_ratio(smaller: FittedModel, larger: FittedModel) -> tuple[float, int, float]:
+    """Return chi-squared, its degrees of freedom and p of the larger against the smaller model.
+
+    The criteria of the fits are taken as they are; p is NaN for models of equal size.
+    """
+    statistic = max(0.0, 2.0 * (larger.llf - smaller.llf))
+    df = larger.n_par - smaller.n_par
+    return statistic, df, float(chi2.sf(statistic, df)) if df > 0 else float("nan")
+
+
+def require_comparable(fits: Sequence[FittedModel], labels: Sequence[str] | None = None) -> None:
+    """Raise a DataError unless all fits are to the same response in the same rows."""
+    labels = _labels(len(fits), labels)
+    first = fits[0]
+    for label, fit in zip(labels[1:], fits[1:], strict=True):
+        if fit.nobs != first.nobs or not _same_rows(first, fit):
+            raise DataError(
+                f"models {labels[0]} and {label} were fitted to different rows ({first.nobs} and "
+                f"{fit.nobs} of {first.matrices.n_input} and {fit.matrices.n_input}), probably "
+                "because cells are missing in a column that only one of them uses: drop these rows "
+                "from the data first and fit both again"
+            )
+        if not np.array_equal(first.matrices.y, fit.matrices.y):
+            responses = first.matrices.response_name, fit.matrices.response_name
+            different = responses[0] != responses[1]
+            what = f"{responses[0]} and {responses[1]}" if different else "other values or an order"
+            raise DataError(
+                f"models {labels[0]} and {label} have different responses ({what}), so that their "
+                "likelihoods cannot be compared: fit both to the same response in the same data"
+            )
+
+
+def same_fixed_part(a: FittedModel, b: FittedModel) -> bool:
+    """Return whether two fits have the same columns of X."""
+    return a.system.x_names == b.system.x_names
+
+
+def _require_same_criterion(fits: Sequence[FittedModel], labels: Sequence[str]) -> None:
+    if len({fit.reml for fit in fits}) > 1:
+        raise OptionError(
+            "some of the models were fitted by REML, others by ML: use refit=True, or fit all of "
+            "them in the same way"
+        )
+    if not fits[0].reml:
+        return
+    for label, fit in zip(labels[1:], fits[1:], strict=True):
+        if not same_fixed_part(fits[0], fit):
+            raise OptionError(
+                f"models {labels[0]} and {label} have different fixed effects, and REML criteria "
+                "of such models cannot be compared: use refit=True, which compares by ML"
+            )
+
+
+def _same_rows(a: FittedModel, b: FittedModel) -> bool:
+    rows_a, rows_b = a.matrices.rows, b.matrices.rows
+    if rows_a is None or rows_b is None:
+        # one of them has no frame around its rows, or uses all of them
+        return a.nobs == b.nobs
+    return a.matrices.n_input != b.matrices.n_input or bool(np.array_equal(rows_a, rows_b))
+
+
+def _labels(count: int, names: Sequence[str] | None) -> list[str]:
+    if names is None:
+        return [f"m{i + 1}" for i in range(count)]
+    labels = [str(name) for name in names]
+    if len(labels) != count or len(set(labels)) != count:
+        raise OptionError(f"names are {labels} for {count} models: give {count} different names")
+    return labels
+
+
+def anova(
+    *fits: FittedModel, refit: bool = True, names: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Compare nested models by likelihood-ratio tests; `compare_models` says how.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> sleep = mx.datasets.load("sleepstudy")
+    >>> small = mx.lmer("Reaction ~ 1 + (Days | Subject)", sleep)
+    >>> large = mx.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> mx.anova(small, large)[["npar", "Chisq", "Df"]].round(3)
+        npar   Chisq   Df
+    m1     5     NaN  NaN
+    m2     6  23.537  1.0
+    """
+    return compare_models(*fits, refit=refit, names=names)

@@ -1,0 +1,170 @@
+"""Singularity, principal components of the random effects, every optimizer side by side."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from mixlm_sparse.common.errors import MixedModelError, OptionError
+from mixlm_sparse.common.parallel import Progress, run
+from mixlm_sparse.common.types import Matrix
+from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.notes import SINGULAR_TOL, relative_spread, singular_reasons
+from mixlm_sparse.solve.search.search import OPTIMIZERS
+
+# Optimizers that search, each once ("auto" is one of them).
+SEARCHES = tuple(name for name in OPTIMIZERS if name != "auto")
+
+
+def singularity(fit: FittedModel, tol: float = SINGULAR_TOL) -> pd.DataFrame:
+    """Judge each random term.  See `VarianceInferenceMethods.singularity`."""
+    if not tol > 0.0:
+        raise OptionError(f"tol is {tol!r}: use a small positive number such as 1e-4")
+    system, theta = fit.system, fit.theta
+    spreads = relative_spread(system, theta)
+    reasons = iter(singular_reasons(system, theta, tol))
+    rows = []
+    for term, part, spread in zip(system.matrices.terms, system.theta_slices, spreads, strict=True):
+        bounded = theta[part][system.lower[part] == 0.0]
+        least = float(bounded.min()) if bounded.size else np.nan
+        singular = bool(spread[-1] < tol)
+        rows.append((
+            term.name, ", ".join(term.column_names), float(spread[-1]), singular,
+            least, bool(least < tol), next(reasons) if singular else "",
+        ))  # fmt: skip
+    columns = [
+        "term", "effects", "smallest_sd", "singular", "lme4_theta", "lme4_singular", "reason",
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns).set_index("term")
+
+
+def random_effects_pca(fit: FittedModel, scaled: bool = False) -> dict[str, pd.DataFrame]:
+    """Return principal components by grouping factor.  See `VarianceInferenceMethods.rePCA`."""
+    system = fit.system
+    blocks = [fit.solution.Lambda(t) for t in range(len(fit.matrices.terms))]
+    if scaled:
+        # lengths of the columns: effects count by what they do to the response
+        blocks = [
+            np.sqrt((Rz * Rz).sum(axis=0))[:, None] * T
+            for Rz, T in zip(system.products.Rz, blocks, strict=True)
+        ]
+    merged = system.merge(blocks)
+    out = {}
+    for g, (factor, Lambda) in enumerate(zip(fit.matrices.factors, merged, strict=True)):
+        effects = [""] * Lambda.shape[0]
+        for term, place in zip(fit.matrices.terms, system.products.layout, strict=True):
+            if place.factor == g:
+                effects[place.columns] = list(term.column_names)
+        out[factor.label] = _components(Lambda, effects)
+    return out
+
+
+def _components(Lambda: Matrix, effects: list[str]) -> pd.DataFrame:
+    left, sd, _ = np.linalg.svd(Lambda)
+    variance = sd * sd
+    total = float(variance.sum())
+    share = variance / total if total > 0.0 else np.zeros_like(variance)
+    # the sign of a component is arbitrary: let its largest loading be positive
+    largest = np.abs(left).argmax(axis=0)
+    left = left * np.where(left[largest, np.arange(sd.size)] < 0.0, -1.0, 1.0)
+    frame = pd.DataFrame({"sd": sd, "proportion": share, "cumulative": np.cumsum(share)})
+    loadings = pd.DataFrame(left.T, columns=effects)
+    out = pd.concat([frame, loadings], axis=1)
+    out.index = pd.Index([f"PC{i + 1}" for i in range(sd.size)])
+    return out
+
+
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
+class AllFits(Mapping[str, FittedModel]):
+    """One model fitted by every optimizer; a mapping from optimizer to fit.
+
+    Parameters
+    ----------
+    fits : by optimizer; failures : optimizer and message of those that raised an error.
+    seconds : by optimizer, the whole refit.
+    """
+
+    fits: dict[str, FittedModel]
+    failures: dict[str, str]
+    seconds: dict[str, float]
+
+    def __getitem__(self, name: str) -> FittedModel:
+        return self.fits[name]
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(self.fits)
+
+    def __len__(self) -> int:
+        return len(self.fits)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return criterion, its excess over the best, effort, status and estimates, a row each."""
+        best = min((fit.criterion for fit in self.fits.values()), default=np.nan)
+        rows: dict[str, dict[str, object]] = {}
+        for name, fit in self.fits.items():
+            report = fit.convergence
+            rows[name] = {
+                "criterion": fit.criterion,
+                "excess": fit.criterion - best,
+                "predicted_decrease": report.predicted_decrease,
+                "evaluations": report.n_evaluations,
+                "seconds": self.seconds[name],
+                "status": report.status,
+                "sigma": fit.sigma,
+                **dict(zip(fit.theta_names, fit.theta.tolist(), strict=True)),
+                **dict(zip(fit.system.x_names, fit.solution.beta.tolist(), strict=True)),
+            }
+        for name, message in self.failures.items():
+            rows[name] = {"status": f"failed: {message}"}
+        return pd.DataFrame.from_dict(rows, orient="index")
+
+    def spread(self) -> pd.Series[float]:
+        """Return, by estimate, the largest difference between two optimizers."""
+        frame = self.to_frame()
+        estimates = frame.iloc[:, frame.columns.get_loc("sigma") :]
+        return (estimates.max() - estimates.min()).astype(np.float64)
+
+    def __repr__(self) -> str:
+        return self.to_frame().iloc[:, :7].to_string()
+
+
+def all_fit(fit: FittedModel, optimizers: object = None, *, progress: Progress = None) -> AllFits:
+    """Fit again by every optimizer.
+
+    Parameters
+    ----------
+    fit : any fit, also one that did not converge.
+    optimizers : names, or None for all.
+    progress : called with (done, total); returning False ends early.
+
+    Raises
+    ------
+    OptionError : an optimizer is not known.
+    """
+    names = SEARCHES if optimizers is None else tuple(optimizers)  # type: ignore[arg-type]
+    unknown = [name for name in names if name not in SEARCHES]
+    if unknown or isinstance(optimizers, str):
+        raise OptionError(
+            f"optimizers is {optimizers!r}: give a list out of {', '.join(map(repr, SEARCHES))}"
+        )
+    quiet = replace(fit.options.control, warn=False)
+    found: dict[str, FittedModel] = {}
+    failures: dict[str, str] = {}
+    seconds: dict[str, float] = {}
+
+    def work(tasks: range) -> list[None]:
+        for i in tasks:
+            began = time.perf_counter()
+            try:
+                found[names[i]] = fit.update(optimizer=names[i], control=quiet)
+            except MixedModelError as error:
+                failures[names[i]] = str(error)
+            seconds[names[i]] = time.perf_counter() - began
+        return [None for _ in tasks]
+
+    run(work, len(names), 1, progress=progress)
+    return AllFits(found, failures, seconds)

@@ -1,0 +1,1 @@
+"""Resampling: the bootstrap and tests that simulate."""

@@ -1,0 +1,217 @@
+"""Standard errors and Wald intervals of standard deviations, correlations and sigma.
+
+The Hessian of the (restricted) log-likelihood in (phi, log sigma) comes from central differences of
+the exact gradient; log sd, atanh corr and log sigma get their covariance by the delta method, which
+at an optimum is the same as the Hessian in these parameters.  Limits are computed on that scale and
+transformed back, as Stata's `mixed` does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri
+
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.engines.threads import blas_threads
+from mixlm_sparse.model.parameters import (
+    UNIT_CORRELATION_ATOL,
+    ZERO_SD_RTOL,
+    VarianceParameter,
+    parameter_values,
+    relative_lengths,
+    require_level,
+    variance_parameters,
+)
+from mixlm_sparse.solve.joint import joint_criterion, phi_gradient, user_factors, working_factors
+
+if TYPE_CHECKING:
+    from mixlm_sparse.model.fitted import FittedModel
+
+SCALES = ("sd", "variance")
+PAIRS = ("correlation", "covariance")
+# Step of central differences in phi and log sigma, which are of order one.
+STEP = 1e-4
+# Eigenvalues of the Hessian below this share of the largest are directions that the criterion does
+# not see: rotations within a singular factor, or terms that cannot be told apart.
+FLAT_RTOL = 1e-7
+
+
+def joint_hessian(fit: FittedModel) -> Matrix:
+    """Return the Hessian (m + 1, m + 1) of the criterion in (phi, log sigma) at the optimum."""
+    system, phi = fit.system, fit.optimum.phi
+    m = phi.size
+
+    def gradient(x: Vector) -> Vector:
+        lambdas = system.merge(working_factors(x[:m], system))
+        _, G, slope = joint_criterion(lambdas, float(x[m]), system, reml=fit.reml)
+        return np.append(phi_gradient(x[:m], G, system), slope)
+
+    x0 = np.append(phi, np.log(fit.sigma))
+    H = np.empty((m + 1, m + 1))
+    with blas_threads(system.engine.dense_order, system.q):
+        for i in range(m + 1):
+            e = np.zeros(m + 1)
+            e[i] = STEP
+            # two step lengths, extrapolated: the error is of order STEP^4
+            near = (gradient(x0 + e) - gradient(x0 - e)) / (2.0 * STEP)
+            far = (gradient(x0 + 2.0 * e) - gradient(x0 - 2.0 * e)) / (4.0 * STEP)
+            H[i] = (4.0 * near - far) / 3.0
+    return 0.5 * (H + H.T)
+
+
+def _inverse(H: Matrix) -> tuple[Matrix, Matrix, bool]:
+    """Return 2 H^{-1} over the directions that are seen, the flat ones as columns, and definite.
+
+    `definite` is False where the criterion falls in some direction: no optimum.
+    """
+    values, vectors = np.linalg.eigh(H)
+    top = float(np.abs(values).max(initial=0.0))
+    seen = values > FLAT_RTOL * top
+    definite = bool((values > -1e-5 * top).all())
+    inverse = (vectors[:, seen] * (2.0 / values[seen])) @ vectors[:, seen].T
+    return inverse, vectors[:, ~seen], definite
+
+
+def _on_search_scale(par: VarianceParameter, value: float) -> float:
+    return float(np.arctanh(value)) if par.kind == "cor" else float(np.log(value))
+
+
+def _jacobian(
+    fit: FittedModel, parameters: tuple[VarianceParameter, ...], regular: np.ndarray
+) -> Matrix:
+    """Return d(log sd, atanh corr, log sigma)/d(phi, log sigma), zero rows where not regular."""
+    system, phi = fit.system, fit.optimum.phi
+    m = phi.size
+    J = np.zeros((len(parameters), m + 1))
+
+    def values(at: Vector) -> Vector:
+        return parameter_values(parameters, user_factors(working_factors(at, system), system), 1.0)
+
+    for i in range(m):
+        e = np.zeros(m)
+        e[i] = 1e-6
+        up, down = values(phi + e), values(phi - e)
+        for r, par in enumerate(parameters):
+            if regular[r] and par.kind != "sigma":
+                difference = _on_search_scale(par, up[r]) - _on_search_scale(par, down[r])
+                J[r, i] = difference / 2e-6
+    for r, par in enumerate(parameters):
+        if par.kind != "cor":  # sd = sigma times its relative size
+            J[r, m] = 1.0
+    return J
+
+
+def boundary_notes(
+    fit: FittedModel, parameters: tuple[VarianceParameter, ...], values: Vector
+) -> list[str]:
+    """Return, per parameter, why it has no quadratic neighbourhood; empty where it has one."""
+    lengths = relative_lengths(fit.system)
+    zero: set[tuple[int, int]] = set()
+    for par, value in zip(parameters, values, strict=True):
+        if par.kind == "sd" and value * lengths[par.term][par.row] < ZERO_SD_RTOL * fit.sigma:
+            zero.add((par.term, par.row))
+    notes = []
+    for par, value in zip(parameters, values, strict=True):
+        note = ""
+        if par.kind == "sd" and (par.term, par.row) in zero:
+            note = "estimated as zero: on the boundary, no standard error"
+        elif par.kind == "cor":
+            if {(par.term, par.row), (par.term, par.column)} & zero:
+                note = "undefined: a standard deviation is estimated as zero"
+            elif not abs(value) < 1.0 - UNIT_CORRELATION_ATOL:
+                note = "estimated as +1 or -1: on the boundary, no standard error"
+        notes.append(note)
+    return notes
+
+
+def search_scale_covariance(fit: FittedModel) -> tuple[pd.DataFrame, list[str]]:
+    """Return the covariance of (log sd, atanh corr, log sigma), and a note per parameter."""
+    parameters = variance_parameters(fit.system)
+    names = [par.name for par in parameters]
+    values = _estimates(fit, parameters)
+    if fit.perfect:
+        empty = pd.DataFrame(np.nan, index=names, columns=names)
+        return empty, ["perfect fit: sigma is zero"] * len(names)
+    notes = boundary_notes(fit, parameters, values)
+    regular = np.array([not note for note in notes])
+    inverse, flat, definite = _inverse(joint_hessian(fit))
+    J = _jacobian(fit, parameters, regular)
+    V = J @ inverse @ J.T
+    for r in range(len(parameters)):
+        if not regular[r]:
+            continue
+        if not definite:
+            notes[r] = "the Hessian is not positive definite: the fit is not at an optimum"
+        elif np.abs(J[r] @ flat).max(initial=0.0) > 1e-3 * max(1.0, np.abs(J[r]).max()):
+            notes[r] = "the data do not determine it: the criterion is flat in this direction"
+    bad = np.array([bool(note) for note in notes])
+    V[bad, :] = np.nan
+    V[:, bad] = np.nan
+    return pd.DataFrame(V, index=names, columns=names), notes
+
+
+def _estimates(fit: FittedModel, parameters: tuple[VarianceParameter, ...]) -> Vector:
+    factors = [fit.solution.Lambda(t) for t in range(len(fit.matrices.terms))]
+    return parameter_values(parameters, factors, fit.sigma)
+
+
+def variance_components(
+    fit: FittedModel, level: float = 0.95, scale: str = "sd", pairs: str | None = None
+) -> pd.DataFrame:
+    """Return estimates, standard errors and intervals of the variance components.
+
+    See `VarianceInferenceMethods.variance_components`.
+    """
+    level = require_level(level)
+    if scale not in SCALES:
+        raise OptionError(f"scale is {scale!r}: use 'sd' or 'variance'")
+    if pairs is None:
+        pairs = "correlation" if scale == "sd" else "covariance"
+    if pairs not in PAIRS:
+        raise OptionError(f"pairs is {pairs!r}: use 'correlation' or 'covariance'")
+    parameters = variance_parameters(fit.system)
+    values = _estimates(fit, parameters)
+    frame, notes = search_scale_covariance(fit)
+    V = frame.to_numpy()
+    z = float(ndtri(0.5 + 0.5 * level))
+    place = {(par.term, par.row, par.column): r for r, par in enumerate(parameters)}
+    rows = []
+    for r, par in enumerate(parameters):
+        value, se = float(values[r]), float(np.sqrt(V[r, r]))
+        name = par.name
+        if par.kind == "cor" and pairs == "covariance":
+            i, j = place[par.term, par.row, par.row], place[par.term, par.column, par.column]
+            estimate = value * float(values[i] * values[j])
+            # cov = corr sd_i sd_j: d cov = cov (d log sd_i + d log sd_j) + sd_i sd_j d corr
+            slope = np.zeros(len(parameters))
+            slope[[i, j]] = estimate
+            slope[r] = (1.0 - value**2) * float(values[i] * values[j])
+            used = [i, j, r]
+            error = float(np.sqrt(slope[used] @ V[np.ix_(used, used)] @ slope[used]))
+            lower, upper = estimate - z * error, estimate + z * error
+            name = "cov_" + name.removeprefix("cor_")
+            if np.isnan(value):
+                estimate = 0.0
+        elif par.kind == "cor":
+            estimate, error = value, (1.0 - value**2) * se
+            centre = np.arctanh(value) if abs(value) < 1.0 else np.nan
+            lower, upper = float(np.tanh(centre - z * se)), float(np.tanh(centre + z * se))
+        else:
+            power = 1 if scale == "sd" else 2
+            estimate = value**power
+            error = power * estimate * se
+            lower = estimate * float(np.exp(-z * power * se))
+            upper = estimate * float(np.exp(z * power * se))
+            if scale == "variance":
+                name = "var_Residual" if par.kind == "sigma" else "var_" + name.removeprefix("sd_")
+        if notes[r]:
+            error = lower = upper = float("nan")
+        second = par.columns[1] if par.kind == "cor" else None
+        first = par.columns[0] or None
+        rows.append((name, par.group, first, second, estimate, error, lower, upper, notes[r]))
+    columns = ["name", "grp", "var1", "var2", "estimate", "std_error", "lower", "upper", "note"]
+    return pd.DataFrame(rows, columns=columns).set_index("name").rename_axis(None)

@@ -1,0 +1,61 @@
+"""Intervals of all parameters by profile, Wald or bootstrap, in one table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.inference.resample.bootstrap import bootstrap
+from mixlm_sparse.inference.variance.components import variance_components
+from mixlm_sparse.inference.variance.profile.compute import profile
+from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.parameters import chosen_names, parameter_names, require_level
+
+METHODS = ("profile", "wald", "boot")
+BOOTSTRAP_OPTIONS = ("nsim", "seed", "boot_type")
+
+
+def confint(
+    fit: FittedModel,
+    method: str = "profile",
+    level: float = 0.95,
+    parm: Any = None,
+    **options: Any,
+) -> pd.DataFrame:
+    """Return intervals.  See `VarianceInferenceMethods.confint`."""
+    level = require_level(level)
+    if method not in METHODS:
+        raise OptionError(f"method is {method!r}: use one of {', '.join(map(repr, METHODS))}")
+    allowed = {
+        "profile": ("reml", "n_jobs", "progress"),
+        "wald": (),
+        "boot": (*BOOTSTRAP_OPTIONS, "n_jobs", "progress"),
+    }[method]
+    unknown = sorted(set(options) - set(allowed))
+    if unknown:
+        raise OptionError(
+            f"confint by {method!r} knows no argument {', '.join(map(repr, unknown))}: use "
+            f"level, parm{''.join(', ' + name for name in allowed)}"
+        )
+    if method == "profile":
+        if parm is not None:  # an unknown name is said to be one of this function's argument
+            parm = chosen_names(parm, parameter_names(fit))
+        curves = profile(fit, parm, level_max=level, **options)
+        return _table(curves.confint(level))
+    names = chosen_names(parm, parameter_names(fit))
+    if method == "wald":
+        variances = variance_components(fit, level)[["lower", "upper", "note"]]
+        coefficients = fit.conf_int(level).assign(note="")
+        return _table(pd.concat([variances, coefficients]).loc[names])
+    boot_type = options.pop("boot_type", "percentile")
+    draws = bootstrap(fit, **{"nsim": 500, **options})
+    return draws.confint(level, type=boot_type, parm=names)
+
+
+def _table(limits: pd.DataFrame) -> pd.DataFrame:
+    """Return the columns lower and upper; what stands out goes to attrs["notes"]."""
+    out = limits[["lower", "upper"]].astype("float64")
+    out.attrs["notes"] = {str(name): text for name, text in limits["note"].items() if text}
+    return out

@@ -1,0 +1,1 @@
+"""Profile likelihood: how the criterion rises as one parameter is held and the rest adapt."""

@@ -1,0 +1,213 @@
+"""Profiles as data: zeta against the parameter, splines both ways, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.interpolate import CubicSpline, PchipInterpolator, PPoly
+from scipy.optimize import brentq
+from scipy.special import ndtri
+
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.model.parameters import chosen_names, require_level
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ParameterProfile:
+    """The profile of one parameter.
+
+    Parameters
+    ----------
+    name : of the parameter.
+    estimate : where zeta is zero; NaN for a correlation that the fit leaves undefined.
+    values, zeta : (r,) points of the curve, both ascending;
+        zeta = sign(value - estimate) sqrt(d(value) - d(estimate)).
+    others : (r, parameters) all parameters at each point, the held one included.
+    bounds : least and greatest value that the parameter can have.
+    reached : whether the curve was followed to the end of its range on the left, on the right;
+        False where the criterion does not rise enough before the bound.
+    note : what stands out, in words; empty if nothing does.
+    """
+
+    name: str
+    estimate: float
+    values: Vector
+    zeta: Vector
+    others: Matrix
+    bounds: tuple[float, float]
+    reached: tuple[bool, bool]
+    note: str = ""
+
+    def forward(self, value: Vector | float) -> Vector:
+        """Return zeta at parameter values, by a cubic spline; NaN outside of the curve."""
+        at = np.asarray(value, dtype=np.float64)
+        spline = self._spline()
+        if spline is None:
+            return np.full(at.shape, np.nan)
+        inside = (at >= spline.x[0]) & (at <= spline.x[-1])
+        return np.where(inside, spline(np.clip(at, spline.x[0], spline.x[-1])), np.nan)
+
+    def backward(self, zeta: Vector | float) -> Vector:
+        """Return parameter values at zeta, by inverting `forward`; NaN outside of the curve.
+
+        The forward spline is inverted, not a second one fitted: near a standard deviation of zero
+        zeta is flat, and its inverse like a square root, which no cubic follows.
+        """
+        at = np.asarray(zeta, dtype=np.float64)
+        spline = self._spline()
+        out = np.full(at.shape, np.nan)
+        if spline is None:
+            return out
+        knots = np.asarray(spline(spline.x))
+        for place in np.ndindex(at.shape):
+            target = float(at[place])
+            if not knots[0] <= target <= knots[-1]:
+                continue
+            right = int(np.clip(np.searchsorted(knots, target), 1, knots.size - 1))
+            out[place] = brentq(
+                lambda c, target=target: float(spline(c)) - target,
+                spline.x[right - 1],
+                spline.x[right],
+                xtol=1e-13 * max(abs(float(spline.x[right])), 1e-300),
+            )
+        return out
+
+    def _spline(self) -> PPoly | None:
+        """Return zeta as a piecewise cubic of the parameter, rising; None without a curve."""
+        keep = _rising(self.zeta) & np.concatenate([[True], np.diff(self.values) > 0.0])
+        x, y = self.values[keep], self.zeta[keep]
+        if x.size < 2:
+            return None
+        if x.size < 4:
+            return PchipInterpolator(x, y)
+        # the criterion is even in a standard deviation: zeta comes in flat at zero
+        even = self.bounds[0] == 0.0 and x[0] == 0.0 and y[0] < 0.0
+        left: Any = (1, 0.0) if even else "not-a-knot"
+        spline = CubicSpline(x, y, bc_type=(left, "not-a-knot"))
+        fine = np.linspace(x[0], x[-1], 20 * x.size)
+        steep = (y[-1] - y[0]) / (x[-1] - x[0])
+        rising = bool((spline(fine, 1) >= -1e-9 * steep).all())
+        return spline if rising else PchipInterpolator(x, y)
+
+    def limits(self, level: float) -> tuple[float, float, str]:
+        """Return lower and upper limit, and a note where one of them is a bound."""
+        z = float(ndtri(0.5 + 0.5 * level))
+        lower, upper = (float(v) for v in self.backward(np.array([-z, z])))
+        notes = [self.note] if self.note else []
+        if np.isnan(lower):
+            lower, text = self._end("lower", 0)
+            notes.append(text)
+        if np.isnan(upper):
+            upper, text = self._end("upper", 1)
+            notes.append(text)
+        return lower, upper, "; ".join(notes)
+
+    def _end(self, side: str, at: int) -> tuple[float, str]:
+        if self.reached[at]:
+            raise OptionError(
+                f"the profile of {self.name} does not reach this level: profile again with a "
+                "larger level_max"
+            )
+        bound = self.bounds[at]
+        return bound, f"{side} limit is the bound {bound:g}: the profile does not reach the level"
+
+
+def _rising(zeta: Vector) -> np.ndarray:
+    """Return which points are strictly above all earlier ones."""
+    highest = np.concatenate([[-np.inf], np.maximum.accumulate(zeta)[:-1]])
+    out: np.ndarray = zeta > highest + 1e-10
+    return out
+
+
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
+class Profile(Mapping[str, ParameterProfile]):
+    """Profiles of several parameters; a mapping from name to `ParameterProfile`.
+
+    Parameters
+    ----------
+    curves : in the order of the parameters.
+    parameters : names of all parameters, the columns of `to_frame`.
+    level_max : largest level for which limits can be read off.
+    reml : whether the REML criterion was profiled (lme4 profiles the ML deviance).
+    n_evaluations : of the criterion with gradient.
+    seconds : that it took.
+    """
+
+    curves: tuple[ParameterProfile, ...]
+    parameters: tuple[str, ...]
+    level_max: float
+    reml: bool
+    n_evaluations: int
+    seconds: float
+
+    def __getitem__(self, name: str) -> ParameterProfile:
+        for curve in self.curves:
+            if curve.name == name:
+                return curve
+        raise KeyError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(curve.name for curve in self.curves)
+
+    def __len__(self) -> int:
+        return len(self.curves)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return all points, as lme4's `as.data.frame(profile(fit))`.
+
+        Returns
+        -------
+        DataFrame with a column for each parameter of the model (their values where the criterion
+        is least with the held one as it is), `.zeta`, `.focal` (value of the held parameter) and
+        `.par` (its name).  Coefficients are NaN if the REML criterion was profiled.
+        """
+        frames = []
+        for curve in self.curves:
+            frame = pd.DataFrame(curve.others, columns=list(self.parameters))
+            frame[".zeta"] = curve.zeta
+            frame[".focal"] = curve.values
+            frame[".par"] = curve.name
+            frames.append(frame)
+        return pd.concat(frames, ignore_index=True)
+
+    @property
+    def zeta(self) -> dict[str, pd.DataFrame]:
+        """Per parameter, a DataFrame with columns value and zeta."""
+        return {
+            curve.name: pd.DataFrame({"value": curve.values, "zeta": curve.zeta})
+            for curve in self.curves
+        }
+
+    def confint(self, level: float = 0.95, parm: object = None) -> pd.DataFrame:
+        """Return the limits where |zeta| is the normal quantile of the level.
+
+        Parameters
+        ----------
+        level : coverage, at most `level_max`.
+        parm : names of the parameters; None for all.
+
+        Returns
+        -------
+        DataFrame with columns lower, upper, note, a row for each parameter.
+        """
+        level = require_level(level)
+        if level > self.level_max + 1e-12:
+            raise OptionError(
+                f"level is {level}, but the profile goes up to {self.level_max}: profile again "
+                f"with level_max={level}"
+            )
+        names = chosen_names(parm, list(self))
+        limits = [self[name].limits(level) for name in names]
+        return pd.DataFrame(limits, index=names, columns=["lower", "upper", "note"])
+
+    def __repr__(self) -> str:
+        what = "REML criterion" if self.reml else "ML deviance"
+        return (
+            f"<Profile of the {what}: {', '.join(self)}; up to level {self.level_max:g}, "
+            f"{self.n_evaluations} evaluations, {self.seconds:.2g} s>"
+        )

@@ -1,0 +1,165 @@
+"""Shares of variance: intraclass correlations and R².
+
+Let s_g be the average over the rows of z'T T'z, the variance that the random effects of factor g
+add to a row, relative to sigma^2; f the variance of X beta over the rows; e = sigma^2 times the
+average of 1 / weight.  With s = sigma^2 sum_g s_g,
+
+    ICC of g      sigma^2 s_g / (s + e)        adjusted ICC      s / (s + e)
+    unadjusted    s / (f + s + e)
+    marginal R²   f / (f + s + e)              conditional R²    (f + s) / (f + s + e)
+
+Random slopes enter with the variance that they add at the rows' own predictors.  Intervals come
+from the asymptotic covariances of (theta, sigma) and beta, by the delta method on the logit scale.
+
+References
+----------
+Nakagawa and Schielzeth (2013), doi:10.1111/j.2041-210x.2012.00261.x; Johnson (2014),
+doi:10.1111/2041-210X.12225; Nakagawa, Johnson and Schielzeth (2017), doi:10.1098/rsif.2017.0213.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import expit, ndtri
+
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.inference.fixed.coefficients import require_level
+from mixlm_sparse.inference.fixed.ddf import curvature_of
+from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Parts:
+    """Variances of a row and their gradients in (theta, sigma, beta), (m + 1 + p,) each.
+
+    Parameters
+    ----------
+    groups : by factor; fixed, residual : the other two.
+    covariance : of (theta, sigma, beta).
+    """
+
+    groups: list[tuple[float, Vector]]
+    fixed: tuple[float, Vector]
+    residual: tuple[float, Vector]
+    covariance: Matrix
+
+
+def _parts(fit: FittedModel) -> _Parts:
+    system, matrices = fit.system, fit.matrices
+    m, p, n = fit.theta.size, system.p, system.n
+    sigma = fit.sigma
+    kept = list(system.products.kept)
+    moments = [np.zeros((len(t.column_names),) * 2) for t in matrices.terms]
+    cov_X = np.zeros((p, p))
+    total = np.zeros(p)
+    # around the first row, so that nothing cancels
+    origin = matrices.fixed.block(slice(0, 1))[:, kept]
+    for rows in row_blocks(n, BLOCK_ROWS):
+        X = matrices.fixed.block(rows)[:, kept] - origin
+        cov_X += X.T @ X
+        total += X.sum(axis=0)
+        for t, term in enumerate(matrices.terms):
+            z = term.columns.block(rows)
+            moments[t] += z.T @ z
+    cov_X = (cov_X - np.outer(total, total) / n) / (n - 1)
+    width = m + 1 + p
+
+    groups: list[tuple[float, Vector]] = []
+    values = [0.0] * len(matrices.factors)
+    gradients = [np.zeros(width) for _ in matrices.factors]
+    factors = system.factors_of(fit.theta)
+    for template, part, term, T, moment in zip(
+        system.templates, system.theta_slices, matrices.terms, factors, moments, strict=True
+    ):
+        mean = moment / n
+        s = float((mean * (T @ T.T)).sum())
+        values[term.factor] += sigma**2 * s
+        # d tr(M T T') / dT = 2 M T
+        gradients[term.factor][part] += sigma**2 * template.pull_back(
+            fit.theta[part], 2.0 * mean @ T
+        )
+        gradients[term.factor][m] += 2.0 * sigma * s
+    groups = list(zip(values, gradients, strict=True))
+
+    beta = fit.solution.beta
+    fixed_gradient = np.zeros(width)
+    fixed_gradient[m + 1 :] = 2.0 * cov_X @ beta
+    w = matrices.weights
+    spread = 1.0 if w is None else float((1.0 / w).mean())
+    residual_gradient = np.zeros(width)
+    residual_gradient[m] = 2.0 * sigma * spread
+    covariance = np.zeros((width, width))
+    if not fit.perfect:
+        covariance[: m + 1, : m + 1] = curvature_of(fit)[1].covariance
+    covariance[m + 1 :, m + 1 :] = fit.scale * fit.solution.vcov_unscaled
+    return _Parts(
+        groups,
+        (float(beta @ cov_X @ beta), fixed_gradient),
+        (sigma**2 * spread, residual_gradient),
+        covariance,
+    )
+
+
+def _sum(parts: list[tuple[float, Vector]]) -> tuple[float, Vector]:
+    total = float(sum(value for value, _ in parts))
+    gradient: Vector = np.sum([g for _, g in parts], axis=0)
+    return total, gradient
+
+
+def _share(
+    part: tuple[float, Vector], whole: tuple[float, Vector], covariance: Matrix, level: float
+) -> tuple[float, float, float, float]:
+    """Return part / whole with standard error and limits."""
+    value, total = part[0], whole[0]
+    if not total > 0.0:
+        return float("nan"), float("nan"), float("nan"), float("nan")
+    share = float(value / total)
+    gradient = part[1] / total - share * whole[1] / total
+    error = float(np.sqrt(max(float(gradient @ covariance @ gradient), 0.0)))
+    if not 0.0 < share < 1.0:
+        # on its boundary a share has no symmetric interval on any scale
+        return share, float("nan"), float("nan"), float("nan")
+    logit = float(np.log(share) - np.log1p(-share))
+    half = float(ndtri(0.5 + 0.5 * level)) * error / (share * (1.0 - share))
+    return share, error, float(expit(logit - half)), float(expit(logit + half))
+
+
+def _table(rows: dict[str, tuple[float, float, float, float]]) -> pd.DataFrame:
+    return pd.DataFrame.from_dict(
+        rows, orient="index", columns=["estimate", "std_error", "lower", "upper"]
+    )
+
+
+def icc(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
+    """Return intraclass correlations; see `InferenceMethods.icc`."""
+    level = require_level(level)
+    parts = _parts(fit)
+    random = _sum(parts.groups)
+    around = _sum([random, parts.residual])
+    whole = _sum([parts.fixed, around])
+    rows = {
+        "adjusted": _share(random, around, parts.covariance, level),
+        "unadjusted": _share(random, whole, parts.covariance, level),
+    }
+    for factor, part in zip(fit.matrices.factors, parts.groups, strict=True):
+        rows[factor.label] = _share(part, around, parts.covariance, level)
+    return _table(rows)
+
+
+def r_squared(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
+    """Return marginal and conditional R²; see `InferenceMethods.r2`."""
+    level = require_level(level)
+    parts = _parts(fit)
+    random = _sum(parts.groups)
+    explained = _sum([parts.fixed, random])
+    whole = _sum([explained, parts.residual])
+    return _table(
+        {
+            "marginal": _share(parts.fixed, whole, parts.covariance, level),
+            "conditional": _share(explained, whole, parts.covariance, level),
+        }
+    )

@@ -1,0 +1,1 @@
+"""The command `mixlm`: fit, compare, predict and plan from the shell."""

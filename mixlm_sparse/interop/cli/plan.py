@@ -1,0 +1,184 @@
+"""What a fit would build and take, without fitting."""
+
+from __future__ import annotations
+
+import dataclasses
+import textwrap
+import time
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mixlm_sparse.common.errors import NotPositiveDefiniteError
+from mixlm_sparse.common.text import text_table
+from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.model.notes import dropped_message, few_levels_message, scaling_message
+from mixlm_sparse.solve.criterion import criterion_and_gradient
+from mixlm_sparse.solve.pls import PenalizedSystem, penalized_system
+
+__all__ = ["describe_plan", "reachable_bytes"]
+
+WIDTH = 100
+MAX_NAMES = 24  # names of columns or parameters that are listed
+# Evaluations that a search takes: usual numbers for up to ten parameters.
+EVALUATIONS = (10, 30)
+
+
+def describe_plan(
+    matrices: ModelMatrices, formula: str, *, engine: str, reml: bool, frame: pd.DataFrame
+) -> str:
+    """Return the plan of a fit as text; forms the products and evaluates the criterion once."""
+    began = time.perf_counter()
+    system = penalized_system(matrices, engine)
+    formed = time.perf_counter() - began
+    seconds, undefined = _seconds_of_evaluation(system, reml)
+    lines = ["Plan of a linear mixed model, nothing is fitted yet"]
+    lines += _wrap("Formula: ", formula)
+    lines += _wrap("Method: ", "REML" if reml else "maximum likelihood")
+    rows = f"{matrices.nobs} of {matrices.n_input} rows are used"
+    if matrices.nobs == matrices.n_input:
+        rows = f"all {matrices.nobs} rows are used"
+    lines += _wrap("Data: ", f"{rows}; response {matrices.response_name}")
+    lines += ["", f"Fixed part: {len(matrices.fixed.names)} columns"]
+    lines += _wrap("  ", _listed(matrices.fixed.names))
+    if system.dropped:
+        lines += _wrap("  dropped as combinations of earlier ones: ", _listed(system.dropped))
+    lines += ["", "Grouping factors:", *_factors(matrices)]
+    lines += ["", "Random terms:", *_terms(system)]
+    lines += ["", f"Parameters of the search: {system.n_theta}"]
+    lines += _wrap("  ", _listed(system.theta_names))
+    lines += ["", "Engine:", *(f"  {line}" for line in system.describe().splitlines())]
+    lines += ["", "Memory:", *_memory(system, frame)]
+    few, many = (_time(formed + n * seconds) for n in EVALUATIONS)
+    lines += ["", f"Time: products {_time(formed)}, an evaluation {_time(seconds)}"]
+    if undefined:
+        lines += _wrap("  ", f"the criterion is not defined at the usual start: {undefined}")
+    else:
+        lines += [f"  a fit of {EVALUATIONS[0]} to {EVALUATIONS[1]} evaluations {few} to {many}"]
+    for message in _messages(system):
+        lines += ["", *_wrap("Note: ", message)]
+    return "\n".join(lines)
+
+
+def _seconds_of_evaluation(system: PenalizedSystem, reml: bool) -> tuple[float, str]:
+    """Return the time of one evaluation with gradient, and why it is not defined, or ""."""
+    try:
+        criterion_and_gradient(system.theta0, system, reml=reml)  # buffers, perhaps compilation
+        began = time.perf_counter()
+        criterion_and_gradient(system.theta0, system, reml=reml)
+        return time.perf_counter() - began, ""
+    except NotPositiveDefiniteError as error:
+        return 0.0, str(error)
+
+
+def _factors(matrices: ModelMatrices) -> list[str]:
+    columns: list[list[str]] = [["Factor"], ["Levels"], ["Rows per level"]]
+    for factor in matrices.factors:
+        sizes = np.bincount(factor.codes, minlength=factor.n_levels)
+        columns[0].append(factor.label)
+        columns[1].append(str(factor.n_levels))
+        columns[2].append(f"{sizes.min()} to {sizes.max()}, median {np.median(sizes):g}")
+    return text_table(columns, indent="  ", gap="  ")
+
+
+def _terms(system: PenalizedSystem) -> list[str]:
+    heads = ("Term", "Effects a level", "Levels", "Effects", "Parameters", "Structure")
+    columns: list[list[str]] = [[head] for head in heads]
+    total = 0
+    for term, template in zip(system.matrices.terms, system.templates, strict=True):
+        levels = system.matrices.factors[term.factor].n_levels
+        width = len(term.column_names)
+        total += levels * width
+        cells = (term.name, width, levels, levels * width, template.n_theta, term.structure)
+        for column, cell in zip(columns, cells, strict=True):
+            column.append(str(cell))
+    lines = text_table(columns, indent="  ", gap="  ")
+    for term in system.matrices.terms:
+        lines += _wrap(f"  {term.name}: ", _listed(term.column_names))
+    return [*lines, f"  {total} random effects in all"]
+
+
+def _memory(system: PenalizedSystem, frame: pd.DataFrame) -> list[str]:
+    data = int(frame.memory_usage(deep=True).sum())
+    products = reachable_bytes(system.products)
+    engine = reachable_bytes((system.engine, vars(system).get("fused"))) - products
+    rows = system.n * (len(system.matrices.fixed.names) + 2) * 8
+    parts = [
+        ("data as read", data),
+        ("products that do not depend on theta", products),
+        ("factor and work space of the engine", max(engine, 0)),
+        ("per-row results when asked for, each X once", rows),
+    ]
+    total = sum(size for _, size in parts)
+    lines = text_table(
+        [["", *(name for name, _ in parts), "estimate in all"],
+         ["", *(_size(size) for _, size in parts), _size(total)]],
+        indent="  ", gap="  ",
+    )  # fmt: skip
+    return lines[1:]
+
+
+def _messages(system: PenalizedSystem) -> list[str]:
+    messages = [scaling_message(system), few_levels_message(system)]
+    if system.dropped:
+        messages.append(dropped_message(system.dropped))
+    return [message for message in messages if message is not None]
+
+
+def reachable_bytes(thing: Any) -> int:
+    """Return the bytes of all arrays that `thing` holds, in attributes, lists and dictionaries."""
+    seen: set[int] = set()
+    arrays: dict[int, int] = {}
+    waiting = [thing]
+    while waiting:
+        item = waiting.pop()
+        if id(item) in seen or item is None or isinstance(item, str | int | float | type):
+            continue
+        seen.add(id(item))
+        if isinstance(item, np.ndarray):
+            whole = item
+            while isinstance(whole.base, np.ndarray):
+                whole = whole.base
+            arrays[id(whole)] = whole.nbytes
+        elif isinstance(item, dict):
+            waiting += item.values()
+        elif isinstance(item, list | tuple | set | frozenset):
+            waiting += item
+        elif type(item).__module__.startswith(__name__.partition(".")[0]):
+            waiting += list(getattr(item, "__dict__", {}).values())
+            waiting += [
+                getattr(item, name)
+                for cls in type(item).__mro__
+                for name in getattr(cls, "__slots__", ())
+                if hasattr(item, name)
+            ]
+            if dataclasses.is_dataclass(item):
+                waiting += [getattr(item, f.name, None) for f in dataclasses.fields(item)]
+        elif type(item).__module__.startswith("scipy.sparse"):
+            waiting += [getattr(item, name, None) for name in ("data", "indices", "indptr")]
+    return sum(arrays.values())
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    shown = ", ".join(names[:MAX_NAMES]) or "none"
+    return shown if len(names) <= MAX_NAMES else f"{shown}, ... ({len(names)} in all)"
+
+
+def _wrap(label: str, text: str) -> list[str]:
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=label, subsequent_indent=" " * min(len(label), 8),
+        break_on_hyphens=False,
+    ) or [label.rstrip()]  # fmt: skip
+
+
+def _size(size: int) -> str:
+    if size < 1e6:
+        return f"{size / 1e3:.1f} kB"
+    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 1e-3:
+        return f"{seconds * 1e6:.0f} us"
+    return f"{seconds * 1e3:.1f} ms" if seconds < 1.0 else f"{seconds:.1f} s"

@@ -1,0 +1,1 @@
+"""The fitted model, what it says of any rows, and its file."""

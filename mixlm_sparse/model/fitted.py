@@ -1,0 +1,570 @@
+"""A fitted model as frozen data, with everything that can be read off it.
+
+A `FittedModel` holds the design, the theta-free products, the optimum and the solution there;
+everything else is computed when it is asked for first, and kept.  What takes more than reading off
+(tables, predictions, tests, plots) are functions of other modules that take a `FittedModel`;
+`result.LinearMixedFit`, which users see, gives these functions the form of methods.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri
+
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.formula.update import updated_formula
+from mixlm_sparse.model.notes import (
+    SINGULAR_TOL,
+    ConvergenceReport,
+    Notes,
+    is_singular,
+    notes_on,
+    singular_reasons,
+    warn_of,
+)
+from mixlm_sparse.model.run import (
+    FitOptions,
+    ModelCall,
+    assemble,
+    require_one_of,
+    response_for,
+    solve_system,
+    with_response,
+)
+from mixlm_sparse.model.varcorr import TermCovariance, VarCorr
+from mixlm_sparse.solve.pls import PenalizedSystem
+from mixlm_sparse.solve.search.search import Control, Optimum
+from mixlm_sparse.solve.solution import PlsSolution
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+RESIDUAL_TYPES = ("response", "pearson", "deviance", "working")
+UNCORRELATED = ("diag", "id")  # structures whose correlations are zero by definition
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FittedModel:
+    """A fitted linear mixed model: data, estimates and further fits.
+
+        y | b ~ N(X beta + Z b + o, sigma^2 W^{-1}),  b ~ N(0, sigma^2 Lambda Lambda')
+
+    Parameters
+    ----------
+    system : the design (`system.matrices`), the theta-free products and the engine.
+    optimum : where the search ended.
+    solution : beta, u and the factors at the optimum.
+    options : REML or ML, optimizer, engine, control.
+    formula : the formula as text.
+    call : the arguments of `lmer`; None if the model was made from matrices.
+    notes : (category, text) of what the user should know; `messages` are the texts.
+    """
+
+    system: PenalizedSystem
+    optimum: Optimum
+    solution: PlsSolution
+    options: FitOptions
+    formula: str
+    call: ModelCall | None = None
+    notes: Notes = ()
+
+    # -- the model ----------------------------------------------------------------------------
+
+    @property
+    def matrices(self) -> ModelMatrices:
+        """The design: response, columns, grouping factors, weights, offset."""
+        return self.system.matrices
+
+    @property
+    def reml(self) -> bool:
+        """Whether the fit maximizes the restricted likelihood."""
+        return self.optimum.reml
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """What the user should know about this fit, in words."""
+        return tuple(text for _, text in self.notes)
+
+    def emit_notes(self) -> Self:
+        """Warn of what the user should know, unless control.warn is off; return the fit."""
+        if self.options.control.warn:
+            warn_of(self.notes)
+        return self
+
+    @property
+    def nobs(self) -> int:
+        """Number of rows used."""
+        return self.system.n
+
+    @property
+    def n_par(self) -> int:
+        """Number of parameters, p + m + 1; also after REML, as lme4 counts."""
+        return self.system.p + self.system.n_theta + 1
+
+    @property
+    def df_resid(self) -> int:
+        """Residual degrees of freedom, nobs - n_par."""
+        return self.nobs - self.n_par
+
+    @property
+    def ngroups(self) -> dict[str, int]:
+        """Number of levels of each grouping factor."""
+        return {f.label: f.n_levels for f in self.matrices.factors}
+
+    @property
+    def weights_name(self) -> str:
+        """How the call named the weights."""
+        return _argument_name(self.call.weights if self.call else None)
+
+    @property
+    def offset_name(self) -> str:
+        """How the call named the offset."""
+        return _argument_name(self.call.offset if self.call else None)
+
+    # -- theta and the criterion --------------------------------------------------------------
+
+    @property
+    def theta(self) -> Vector:
+        """(m,) relative covariance parameters, in lme4's order."""
+        return self.optimum.theta
+
+    @property
+    def theta_names(self) -> tuple[str, ...]:
+        """Names of theta: "Subject.(Intercept)", "Subject.Days.(Intercept)", ..."""
+        return self.system.theta_names
+
+    @property
+    def lower(self) -> Vector:
+        """(m,) lower bounds of theta."""
+        return self.system.lower
+
+    @property
+    def perfect(self) -> bool:
+        """Whether the fixed effects leave no residual, so that sigma is zero."""
+        return self.optimum.status == "perfect fit"
+
+    @property
+    def criterion(self) -> float:
+        """REML criterion or ML deviance at the optimum; -inf for a perfect fit."""
+        return -np.inf if self.perfect else self.optimum.criterion
+
+    @property
+    def llf(self) -> float:
+        """Log-likelihood, restricted after REML; +inf for a perfect fit (sigma = 0)."""
+        return -0.5 * self.criterion
+
+    @property
+    def deviance(self) -> float:
+        """-2 times the log-likelihood that was maximized: equal to `criterion`.
+
+        After REML it is the REML criterion, where lme4's `deviance()` gives nothing; the ML
+        deviance is `refit_ml().deviance`.
+        """
+        return self.criterion
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion, criterion + 2 n_par."""
+        return self.criterion + 2.0 * self.n_par
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's criterion, criterion + log(nobs) n_par."""
+        return self.criterion + float(np.log(self.nobs)) * self.n_par
+
+    @cached_property
+    def sigma(self) -> float:
+        """Residual standard deviation: sqrt(pwrss / (n - p)) after REML, sqrt(pwrss / n) after ML.
+
+        With prior weights the residual variance of row i is sigma^2 / w_i.
+        """
+        if self.perfect:
+            return 0.0
+        nu = self.nobs - self.system.p if self.reml else self.nobs
+        return float(np.sqrt(self.solution.pwrss / nu))
+
+    @property
+    def scale(self) -> float:
+        """sigma^2."""
+        return self.sigma**2
+
+    # -- fixed effects ------------------------------------------------------------------------
+
+    @cached_property
+    def standard_errors(self) -> Vector:
+        """(p,) standard errors of the fixed effects; `bse` is the same with names."""
+        out: Vector = self.sigma * np.sqrt(np.diag(self.solution.vcov_unscaled))
+        return out
+
+    @property
+    def t_ratios(self) -> Vector:
+        """(p,) fixed effects divided by their standard errors; `tvalues` is the same with names."""
+        if self.perfect:
+            return np.full(self.system.p, np.nan)
+        out: Vector = self.solution.beta / self.standard_errors
+        return out
+
+    @property
+    def fixef(self) -> pd.Series[float]:
+        """Fixed effects by R's names; columns dropped for rank deficiency are left out."""
+        return self._named(self.solution.beta)
+
+    @property
+    def params(self) -> pd.Series[float]:
+        """Fixed effects; the same as `fixef`."""
+        return self.fixef
+
+    @property
+    def bse(self) -> pd.Series[float]:
+        """Standard errors of the fixed effects."""
+        return self._named(self.standard_errors)
+
+    @property
+    def tvalues(self) -> pd.Series[float]:
+        """Fixed effects divided by their standard errors; NaN for a perfect fit."""
+        return self._named(self.t_ratios)
+
+    def _named(self, values: Vector) -> pd.Series[float]:
+        return pd.Series(values, index=list(self.system.x_names), dtype=np.float64)
+
+    def cov_params(self) -> pd.DataFrame:
+        """Return the covariance matrix (p, p) of the fixed effects."""
+        names = list(self.system.x_names)
+        return pd.DataFrame(self.scale * self.solution.vcov_unscaled, index=names, columns=names)
+
+    def conf_int(self, level: float = 0.95) -> pd.DataFrame:
+        """Return Wald intervals of the fixed effects, from the normal distribution.
+
+        Parameters
+        ----------
+        level : coverage between 0 and 1.
+
+        Returns
+        -------
+        DataFrame with columns lower, upper.
+        """
+        if not 0.0 < level < 1.0:
+            raise OptionError(f"level is {level!r}: use a number between 0 and 1, such as 0.95")
+        half = float(ndtri(0.5 + 0.5 * level)) * self.standard_errors
+        beta = self.solution.beta
+        return pd.DataFrame(
+            {"lower": beta - half, "upper": beta + half}, index=list(self.system.x_names)
+        )
+
+    def model_matrix(self) -> Matrix:
+        """Return X (n, p): the columns of the fixed part that were kept."""
+        X = self.matrices.X
+        kept = list(self.system.products.kept)
+        return X if len(kept) == X.shape[1] else X[:, kept]
+
+    # -- random effects -----------------------------------------------------------------------
+
+    @cached_property
+    def varcorr(self) -> VarCorr:
+        """Variances, standard deviations and correlations of the random effects."""
+        terms = []
+        for t, term in enumerate(self.matrices.terms):
+            T = self.sigma * self.solution.Lambda(t)
+            k = len(term.column_names)
+            terms.append(
+                TermCovariance(
+                    name=term.name,
+                    group=self.matrices.factors[term.factor].label,
+                    columns=term.column_names,
+                    covariance=T @ T.T,
+                    correlated=k > 1 and term.structure not in UNCORRELATED,
+                )
+            )
+        return VarCorr(tuple(terms), self.sigma, self.matrices.weights is not None)
+
+    @overload
+    def ranef(self, cond_var: Literal[False] = False) -> dict[str, pd.DataFrame]: ...
+
+    @overload
+    def ranef(
+        self, cond_var: Literal[True]
+    ) -> tuple[dict[str, pd.DataFrame], dict[str, Array3]]: ...
+
+    def ranef(
+        self, cond_var: bool = False
+    ) -> dict[str, pd.DataFrame] | tuple[dict[str, pd.DataFrame], dict[str, Array3]]:
+        """Return the predicted random effects (conditional modes, BLUPs).
+
+        Parameters
+        ----------
+        cond_var : also return their conditional covariances given theta, sigma and beta.
+
+        Returns
+        -------
+        dict from grouping factor to a DataFrame of levels x effects, the terms of one factor side
+        by side; with `cond_var` a pair, the second a dict of (levels, k, k) arrays that follow the
+        rows and columns of the frames.
+        """
+        effects = {}
+        for g, factor in enumerate(self.matrices.factors):
+            terms = self._terms_of(g)
+            effects[factor.label] = pd.DataFrame(
+                np.hstack([self.solution.b(t) for t in terms]),
+                index=pd.Index(list(factor.levels), name=factor.label),
+                columns=[name for t in terms for name in self.matrices.terms[t].column_names],
+            )
+        if not cond_var:
+            return effects
+        return effects, {
+            factor.label: self._conditional_covariance(g)
+            for g, factor in enumerate(self.matrices.factors)
+        }
+
+    def _terms_of(self, factor: int) -> list[int]:
+        return [t for t, term in enumerate(self.matrices.terms) if term.factor == factor]
+
+    def _conditional_covariance(self, factor: int) -> Array3:
+        """Return sigma^2 Lambda C^{-1} Lambda' of all effects of a level, (L, K, K)."""
+        block = self.solution.selected_inverse.diag[factor]
+        Lambda = self.solution.merged_factors[factor]
+        out: Array3 = self.scale * np.matmul(np.matmul(Lambda, block), Lambda.T)
+        return out
+
+    def coef(self) -> dict[str, pd.DataFrame]:
+        """Return the coefficients of each level: fixed effects plus random effects.
+
+        A random effect without a fixed effect of its name is added to zero; such columns come
+        first.
+        """
+        fixed = dict(zip(self.system.x_names, self.solution.beta.tolist(), strict=True))
+        effects = self.ranef()
+        extra = [name for frame in effects.values() for name in frame.columns if name not in fixed]
+        base = {**dict.fromkeys(extra, 0.0), **fixed}
+        out = {}
+        for label, frame in effects.items():
+            values = np.tile(np.array(list(base.values())), (len(frame), 1))
+            place = {name: j for j, name in enumerate(base)}
+            for j, name in enumerate(frame.columns):
+                values[:, place[name]] += frame.iloc[:, j].to_numpy()
+            out[label] = pd.DataFrame(values, index=frame.index, columns=list(base))
+        return out
+
+    # -- rows ---------------------------------------------------------------------------------
+
+    def aligned(self, values: Vector) -> Vector:
+        """Return per-row values (n, ...) as the user sees them.
+
+        With na_action="exclude" rows that were not used are filled in with NaN, so that the result
+        has one entry for each row of the data; otherwise it is aligned with the rows used.
+        """
+        rows = self.matrices.rows
+        if self.matrices.na_action != "exclude" or rows is None:
+            return values
+        out = np.full((self.matrices.n_input, *values.shape[1:]), np.nan)
+        out[rows] = values
+        return out
+
+    @cached_property
+    def fitted_used(self) -> Vector:
+        """(n,) fitted values of the rows used, random effects and offset included."""
+        return self.solution.fitted()
+
+    @cached_property
+    def resid_used(self) -> Vector:
+        """(n,) response residuals of the rows used."""
+        out: Vector = self.matrices.y - self.fitted_used
+        return out
+
+    @cached_property
+    def pearson_used(self) -> Vector:
+        """(n,) residuals of the rows used times the square root of their weights."""
+        w = self.matrices.weights
+        return self.resid_used if w is None else self.resid_used * np.sqrt(w)
+
+    @property
+    def scaled_residuals_used(self) -> Vector:
+        """(n,) sqrt(w) (y - mu) / sigma of the rows used."""
+        return self.pearson_used / self.sigma
+
+    @cached_property
+    def residual_quantiles(self) -> Vector:
+        """(5,) least, lower quartile, median, upper quartile and largest scaled residual."""
+        return np.asarray(np.quantile(self.scaled_residuals_used, [0.0, 0.25, 0.5, 0.75, 1.0]))
+
+    @property
+    def fittedvalues(self) -> Vector:
+        """Fitted values X beta + Z b + offset."""
+        return self.aligned(self.fitted_used)
+
+    @property
+    def resid(self) -> Vector:
+        """Response residuals y - mu."""
+        return self.aligned(self.resid_used)
+
+    def residuals(self, type: str = "response", *, scaled: bool = False) -> Vector:
+        """Return residuals.
+
+        Parameters
+        ----------
+        type : "response" and "working" are y - mu; "pearson" and "deviance" are
+            sqrt(w) (y - mu).
+        scaled : divide by sigma.
+        """
+        require_one_of("type", type, RESIDUAL_TYPES)
+        values = self.resid_used if type in ("response", "working") else self.pearson_used
+        return self.aligned(values / self.sigma if scaled else values)
+
+    @cached_property
+    def _leverage(self) -> Vector:
+        return self.solution.leverage()
+
+    def hatvalues(self) -> Vector:
+        """Return the joint leverage of fixed and random effects, the diagonal of dmu/dy."""
+        return self.aligned(self._leverage)
+
+    def cooks_distance(self) -> Vector:
+        """Return Cook's distance, (r / (1 - h))^2 h / (sigma^2 p) with r = sqrt(w) (y - mu)."""
+        h = self._leverage
+        with np.errstate(divide="ignore", invalid="ignore"):
+            distance = (self.pearson_used / (1.0 - h)) ** 2 * h / (self.scale * self.system.p)
+        return self.aligned(distance)
+
+    # -- diagnosis ----------------------------------------------------------------------------
+
+    def is_singular(self, tol: float = SINGULAR_TOL) -> bool:
+        """Return whether a variance is (almost) zero or a correlation (almost) one.
+
+        Parameters
+        ----------
+        tol : a standard deviation below this share of the residual's counts as zero.  It is taken
+            over columns brought to length one, so that the answer does not depend on the unit of a
+            predictor; lme4 looks at theta as it is.
+        """
+        return is_singular(self.system, self.theta, tol)
+
+    @cached_property
+    def convergence(self) -> ConvergenceReport:
+        """Where the search ended: status, exact gradient, curvature, evaluations, advice."""
+        reasons = () if self.perfect else singular_reasons(self.system, self.theta)
+        return ConvergenceReport(self.optimum, self.system, reasons)
+
+    # -- further fits -------------------------------------------------------------------------
+
+    def refit(self, y: Any) -> Self:
+        """Fit the same model to another response.
+
+        Parameters
+        ----------
+        y : (n,) one value for each row used, or for each row of the data.
+
+        Returns
+        -------
+        A fit of the same class: the design, the products without y and the symbolic work are
+        shared.  What is to be said about it is in its `messages`; no warning is emitted, for refits
+        come by the thousand.
+        """
+        response = response_for(self.matrices, y)
+        call = None if self.call is None else replace(self.call, response=response)
+        options = self._options(start=self._warm_start())
+        return self._solved(with_response(self.system, response), options, call)
+
+    def refit_ml(self) -> Self:
+        """Return the fit by maximum likelihood, as model comparisons need it."""
+        return self if not self.reml else self._refit_reml(False)
+
+    def refit_reml(self) -> Self:
+        """Return the fit by restricted maximum likelihood."""
+        return self if self.reml else self._refit_reml(True)
+
+    def _refit_reml(self, reml: bool) -> Self:
+        options = self._options(reml=reml, start=self._warm_start())
+        return self._solved(self.system, options, self.call)
+
+    def _warm_start(self) -> Vector | None:
+        # A singular theta is a saddle of another criterion, a bad place to start from.
+        return None if self.is_singular() else self.theta
+
+    def _options(self, **changes: Any) -> FitOptions:
+        """Return the options of this fit for another; what was said for one search is left out."""
+        return replace(self.options, **{"start": None, "progress": False, **changes})
+
+    def _solved(self, system: PenalizedSystem, options: FitOptions, call: ModelCall | None) -> Self:
+        """Return the fit of `system`, of the same class as this one."""
+        optimum, solution = solve_system(system, options)
+        options = replace(options, start=None)
+        return replace(
+            self,
+            system=system,
+            optimum=optimum,
+            solution=solution,
+            options=options,
+            formula=self.formula if call is None else call.formula,
+            call=None if call is None else replace(call, options=options),
+            notes=notes_on(system, optimum),
+        )
+
+    def update(self, formula: str | None = None, data: Any = None, **changes: Any) -> Self:
+        """Fit again with some arguments changed; warns as `lmer` does.
+
+        Parameters
+        ----------
+        formula : a formula, in which `.` stands for the old side: ". ~ . + x",
+            "log(.) ~ . - (x | g) + (1 | g)".
+        data : other data.
+        **changes : any other argument of `lmer`: reml, weights, offset, subset, na_action,
+            contrasts, start, optimizer, engine, control, progress, env.
+
+        Raises
+        ------
+        OptionError : an argument that `lmer` does not have.
+        """
+        option_names = {f.name for f in fields(FitOptions)}
+        model_names = {f.name for f in fields(ModelCall)}
+        model_names -= {"options", "response", "formula", "data"}
+        unknown = sorted(set(changes) - option_names - model_names)
+        if unknown:
+            raise OptionError(
+                f"update knows no argument {', '.join(map(repr, unknown))}: use formula, data, "
+                + ", ".join(sorted(option_names | model_names))
+            )
+        of_search = {name: value for name, value in changes.items() if name in option_names}
+        of_model = {name: value for name, value in changes.items() if name in model_names}
+        if "control" in of_search and of_search["control"] is None:
+            of_search["control"] = Control()
+        of_search.setdefault("progress", None)
+        options = self._options(**of_search).checked()
+        same_engine = options.engine == self.options.engine
+        if formula is None and data is None and not of_model and same_engine:
+            return self._solved(self.system, options, self.call).emit_notes()
+        if self.call is None:
+            raise OptionError(
+                "this fit was made from matrices, without a formula and data: make it again with "
+                f"fit_matrices; update can change {', '.join(sorted(option_names - {'engine'}))}"
+            )
+        call = replace(self.call, options=options, **of_model)
+        if formula is not None:
+            new = updated_formula(self.call.formula, formula)
+            same_response = _left_side(new) == _left_side(self.call.formula)
+            call = replace(call, formula=new, response=call.response if same_response else None)
+        if data is not None:
+            call = replace(call, data=data, response=None)
+        return self._solved(assemble(call), options, call).emit_notes()
+
+    def __repr__(self) -> str:
+        groups = ", ".join(f"{label} {count}" for label, count in self.ngroups.items())
+        return (
+            f"<{type(self).__name__} {self.formula!r} by {'REML' if self.reml else 'ML'}: "
+            f"criterion {self.criterion:.6g}, {self.nobs} rows, groups {groups}, "
+            f"{self.convergence.status}>"
+        )
+
+
+def _left_side(formula: str) -> str:
+    """Return the response as the formula's reader writes it."""
+    return updated_formula(formula, ". ~ .").partition("~")[0].strip()
+
+
+def _argument_name(value: Any) -> str:
+    return value if isinstance(value, str) else "given as an array"

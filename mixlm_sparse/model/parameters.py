@@ -1,0 +1,158 @@
+"""Standard deviations, correlations and sigma: their names, values and bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.types import Matrix, Vector
+
+if TYPE_CHECKING:
+    from mixlm_sparse.model.fitted import FittedModel
+    from mixlm_sparse.solve.pls import PenalizedSystem
+
+# Structures whose correlations are zero by definition.
+UNCORRELATED = ("diag", "id")
+# A standard deviation below this share of the residual's, or a correlation this close to one,
+# is on the boundary: neither has a quadratic neighbourhood there.
+ZERO_SD_RTOL = 1e-4
+UNIT_CORRELATION_ATOL = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class VarianceParameter:
+    """One standard deviation or correlation.
+
+    Parameters
+    ----------
+    kind : "sd", "cor" or "sigma".
+    name : lme4's name: "sd_(Intercept)|Subject", "cor_Days.(Intercept)|Subject", "sigma".
+    group : lme4's name of the component: "Subject", "Subject.1", "Residual".
+    term : index of the random-effects term, -1 for sigma.
+    row, column : which effects of the term; equal for a standard deviation.
+    columns : names of the effects (row, column).
+    """
+
+    kind: str
+    name: str
+    group: str
+    term: int
+    row: int
+    column: int
+    columns: tuple[str, str]
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        return (-1.0, 1.0) if self.kind == "cor" else (0.0, float("inf"))
+
+
+def variance_parameters(system: PenalizedSystem) -> tuple[VarianceParameter, ...]:
+    """List the parameters in lme4's order: by terms, down the columns of the triangle; sigma."""
+    out: list[VarianceParameter] = []
+    used: set[str] = set()
+    for t, term in enumerate(system.matrices.terms):
+        label = system.matrices.factors[term.factor].label
+        k = len(term.column_names)
+        for j in range(k):
+            for i in range(j, k):
+                if i != j and term.structure in UNCORRELATED:
+                    continue
+                pair = term.column_names[i], term.column_names[j]
+                stem = f"sd_{pair[0]}" if i == j else f"cor_{pair[0]}.{pair[1]}"
+                name = f"{stem}|{label}"
+                if name in used:  # the same effect in two terms of one factor
+                    name = f"{stem}|{term.name}"
+                used.add(name)
+                kind = "sd" if i == j else "cor"
+                out.append(VarianceParameter(kind, name, term.name, t, i, j, pair))
+    out.append(VarianceParameter("sigma", "sigma", "Residual", -1, 0, 0, ("", "")))
+    return tuple(out)
+
+
+def parameter_values(
+    parameters: Sequence[VarianceParameter], factors: Sequence[Matrix], sigma: float
+) -> Vector:
+    """Return sds, correlations and sigma at relative factors in the user's columns.
+
+    Parameters
+    ----------
+    factors : per term, any (k, k) root of the relative covariance.
+
+    Returns
+    -------
+    (len(parameters),) array; a correlation with a zero standard deviation is NaN.
+    """
+    covariances = [T @ T.T for T in factors]
+    sds = [np.sqrt(np.diag(S)) for S in covariances]
+    out = np.empty(len(parameters))
+    for at, par in enumerate(parameters):
+        if par.kind == "sigma":
+            out[at] = sigma
+        elif par.kind == "sd":
+            out[at] = sigma * sds[par.term][par.row]
+        else:
+            product = sds[par.term][par.row] * sds[par.term][par.column]
+            cov = covariances[par.term][par.row, par.column]
+            out[at] = np.clip(cov / product, -1.0, 1.0) if product > 0.0 else np.nan
+    return out
+
+
+def relative_lengths(system: PenalizedSystem) -> list[Vector]:
+    """Return, per term, the root mean square (k,) of each column, by which sds compare to sigma."""
+    return [np.sqrt((Rz * Rz).sum(axis=0)) for Rz in system.products.Rz]
+
+
+def parameter_names(fit: FittedModel) -> list[str]:
+    """Return all names: variance parameters, sigma, coefficients."""
+    return [par.name for par in variance_parameters(fit.system)] + list(fit.system.x_names)
+
+
+def chosen_names(requested: object, known: Sequence[str], argument: str = "parm") -> list[str]:
+    """Return the names asked for, in the order of `known`.
+
+    Parameters
+    ----------
+    requested : None for all; a name, names, or the groups "theta_" (sds, correlations and sigma)
+        and "beta_" (coefficients).
+
+    Raises
+    ------
+    OptionError : a name is not known; the message lists all.
+    """
+    if requested is None:
+        return list(known)
+    wanted: list[object] = [requested] if isinstance(requested, str) else _listed(requested)
+    first_beta = list(known).index("sigma") + 1 if "sigma" in known else 0
+    chosen: set[str] = set()
+    for name in wanted:
+        if name == "theta_":
+            chosen.update(known[:first_beta])
+        elif name == "beta_":
+            chosen.update(known[first_beta:])
+        elif isinstance(name, str) and name in known:
+            chosen.add(name)
+        else:
+            raise OptionError(
+                f"{argument} names the parameter {name!r}, which the model does not have: use "
+                f"'theta_' (variance parameters), 'beta_' (coefficients) or names out of "
+                + ", ".join(repr(k) for k in known)
+            )
+    return [name for name in known if name in chosen]
+
+
+def _listed(requested: object) -> list[object]:
+    try:
+        return list(requested)  # type: ignore[call-overload, no-any-return]
+    except TypeError:
+        raise OptionError(f"parm is {requested!r}: give a name or a list of names") from None
+
+
+def require_level(level: object, argument: str = "level") -> float:
+    """Return a coverage between 0 and 1 as a float."""
+    if isinstance(level, int | float | np.floating) and 0.0 < float(level) < 1.0:
+        return float(level)
+    raise OptionError(f"{argument} is {level!r}: use a number between 0 and 1, such as 0.95")

@@ -1,0 +1,127 @@
+"""Predicted values, their standard errors and intervals."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri
+
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.types import Vector
+from mixlm_sparse.model.predict.effects import Selection, select_effects, whole_terms
+from mixlm_sparse.model.predict.rows import (
+    DesignRows,
+    design_rows,
+    prior_weights,
+    refuse_unknown_levels,
+)
+from mixlm_sparse.model.predict.variance import mean_variance, prior_variance
+from mixlm_sparse.model.run import require_one_of
+from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
+
+if TYPE_CHECKING:
+    from mixlm_sparse.model.fitted import FittedModel
+
+__all__ = ["linear_predictor", "predict"]
+
+INTERVALS = ("confidence", "prediction")
+
+
+def predict(
+    fit: FittedModel,
+    newdata: Any = None,
+    re_form: str | None = None,
+    *,
+    allow_new_levels: bool = False,
+    random_only: bool = False,
+    se: bool = False,
+    interval: str | None = None,
+    level: float = 0.95,
+    offset: Any = None,
+    weights: Any = None,
+    na_action: str | None = None,
+) -> Vector | pd.DataFrame:
+    """Predict; the arguments are those of `LinearMixedFit.predict`."""
+    if interval is not None:
+        require_one_of("interval", interval, INTERVALS)
+    if not 0.0 < level < 1.0:
+        raise OptionError(f"level is {level!r}: use a number between 0 and 1, such as 0.95")
+    selection = select_effects(re_form, fit.matrices)
+    rows = design_rows(
+        fit,
+        newdata,
+        fixed=not random_only,
+        terms=whole_terms(selection),
+        offset=offset,
+        na_action=na_action,
+    )
+    if not allow_new_levels:
+        refuse_unknown_levels(rows, fit)
+    mean = linear_predictor(fit, rows, selection)
+    if not se and interval is None:
+        return rows.align(mean)
+    variance = fit.scale * mean_variance(fit.solution, rows, selection)
+    spread = variance
+    if interval == "prediction":
+        w = prior_weights(fit, newdata, rows, weights)
+        spread = variance + (fit.scale if w is None else fit.scale / w)
+        if not random_only:
+            spread = spread + fit.scale * _left_out(fit, newdata, rows, selection)
+    half = float(ndtri(0.5 + 0.5 * level)) * np.sqrt(spread)
+    columns = {"fit": mean, "se": np.sqrt(variance), "lower": mean - half, "upper": mean + half}
+    return pd.DataFrame(
+        {name: rows.align(values) for name, values in columns.items()}, index=rows.labels()
+    )
+
+
+def linear_predictor(fit: FittedModel, rows: DesignRows, selection: Selection) -> Vector:
+    """Return x'beta + offset + z'b of the selected effects, (n,); unknown levels count zero."""
+    solution = fit.solution
+    kept = list(fit.system.products.kept)
+    all_kept = rows.fixed is not None and len(kept) == len(rows.fixed.names)
+    # one more level, of zeros, which code -1 finds
+    b = {
+        t: np.vstack([solution.b(t) * selection[t], np.zeros((1, selection[t].size))])
+        for t in rows.terms
+    }
+    out = np.zeros(rows.n)
+    for part in row_blocks(rows.n, BLOCK_ROWS):
+        if rows.fixed is not None:
+            X = rows.fixed.block(part)
+            out[part] = (X if all_kept else X[:, kept]) @ solution.beta
+        for t, columns in rows.terms.items():
+            effects = b[t][rows.codes[fit.matrices.terms[t].factor][part]]
+            out[part] += np.einsum("ik,ik->i", columns.block(part), effects)
+    if rows.offset is not None:
+        out += rows.offset
+    return out
+
+
+def _left_out(
+    fit: FittedModel, newdata: Any, rows: DesignRows, selection: Selection
+) -> Vector | float:
+    """Return the variance / sigma^2 of the effects that `re_form` leaves out, (n,).
+
+    They are unknown, not zero, and a new response has them.  Only their columns are needed, not
+    their grouping factors.
+    """
+    left_out = tuple(~chosen for chosen in selection)
+    terms = whole_terms(left_out)
+    if not terms:
+        return 0.0
+    if newdata is None:
+        own = replace(rows, terms={t: fit.matrices.terms[t].columns for t in terms})
+        return prior_variance(fit.solution, own, left_out)
+    spec = fit.matrices.spec
+    assert spec is not None
+    total = np.zeros(rows.n_input)
+    for t in terms:
+        # read the columns of the term as if they were a fixed part
+        design = replace(spec, fixed=spec.terms[t].part).evaluate(newdata, terms=(), offset=False)
+        assert design.fixed is not None
+        own = replace(rows, n=design.nobs, terms={t: design.fixed})
+        total += design.pad(prior_variance(fit.solution, own, left_out))
+    return total if rows.rows is None else total[rows.rows]

@@ -1,0 +1,327 @@
+"""Rows to predict on: those of the fit, or new ones seen through the recipe of the fit."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.types import IntVector, Vector
+from mixlm_sparse.design.columns import ColumnSource
+from mixlm_sparse.design.evaluate import Scope
+from mixlm_sparse.design.grouping import grouping_factor
+from mixlm_sparse.design.recipe import DesignSpec
+from mixlm_sparse.design.rows import missing_cells, restrict
+from mixlm_sparse.design.table import open_table
+from mixlm_sparse.design.variables import Variables
+from mixlm_sparse.formula.terms import names_of
+from mixlm_sparse.model.run import require_one_of
+
+if TYPE_CHECKING:
+    from mixlm_sparse.model.fitted import FittedModel
+
+__all__ = ["DesignRows", "design_rows", "prior_weights"]
+
+NEW_DATA_NA_ACTIONS = ("pass", "omit", "raise")
+LISTED = 8  # at most so many levels are listed in a message
+
+
+@dataclass(frozen=True)
+class DesignRows:
+    """Rows with all that a prediction needs; n of them have no missing cell.
+
+    Parameters
+    ----------
+    fixed : all columns of the fixed part, before the rank check; None if not asked for.
+    terms : columns of the random terms asked for, by index of the term.
+    codes : (n,) by index of the grouping factor; -1 for levels that the fit does not know.
+    unknown : labels of these levels.
+    offset : (n,) or None.
+    rows : positions of the n rows among `n_input`, None for all.
+    padded : whether results are filled in with NaN to `n_input` rows.
+    new : whether the rows are not those of the fit.
+    """
+
+    n: int
+    n_input: int
+    rows: IntVector | None
+    padded: bool
+    fixed: ColumnSource | None
+    terms: dict[int, ColumnSource]
+    codes: dict[int, IntVector]
+    unknown: dict[int, list[str]]
+    offset: Vector | None
+    index: Any
+    new: bool
+
+    def align(self, values: Vector) -> Vector:
+        """Return per-row values (n, ...) as the user is to see them."""
+        if self.rows is None or not self.padded:
+            return values
+        out = np.full((self.n_input, *values.shape[1:]), np.nan)
+        out[self.rows] = values
+        return out
+
+    def labels(self) -> Any:
+        """Return the row labels that go with aligned values, None if there are none."""
+        if self.index is None or self.rows is None or self.padded:
+            return self.index
+        return self.index[self.rows]
+
+
+def design_rows(
+    fit: FittedModel,
+    newdata: Any,
+    *,
+    fixed: bool,
+    terms: Sequence[int],
+    offset: Any = None,
+    na_action: str | None = None,
+) -> DesignRows:
+    """Return the rows of the fit (`newdata` None), or new rows in the columns of the fit.
+
+    Parameters
+    ----------
+    fixed : evaluate the fixed part and the offset.
+    terms : random terms to evaluate; only their columns must exist.
+    offset : replaces that of the call: a number, a name or an array over the rows.
+    na_action : for rows with missing cells in new data: "pass" gives NaN, "omit" leaves them out,
+        "raise" refuses them.
+    """
+    if na_action is not None:
+        require_one_of("na_action", na_action, NEW_DATA_NA_ACTIONS)
+    if newdata is None:
+        return _rows_of_fit(fit, fixed, terms, offset)
+    spec = _spec_of(fit)
+    constant: float | None = None
+    if offset is None:
+        _require_offset(fit, spec, fixed)
+    elif np.ndim(offset) == 0 and not isinstance(offset, str):
+        constant = _number(offset)
+        spec, offset = replace(spec, offset_name=None), None
+    elif not fixed:
+        offset = None
+    design = spec.evaluate(
+        newdata, fixed=fixed, terms=terms, offset=fixed, offset_values=offset
+    )
+    if design.rows is not None and na_action == "raise":
+        raise DataError(_missing_message(spec, newdata, fixed, terms, design.n_input, design.nobs))
+    total = design.offset
+    if fixed and constant:
+        total = np.full(design.nobs, constant) if total is None else total + constant
+    return DesignRows(
+        n=design.nobs,
+        n_input=design.n_input,
+        rows=design.rows,
+        padded=na_action != "omit",
+        fixed=design.fixed,
+        terms=design.terms,
+        codes=design.codes,
+        unknown=design.unknown,
+        offset=total,
+        index=design.index,
+        new=True,
+    )
+
+
+def _rows_of_fit(
+    fit: FittedModel, fixed: bool, terms: Sequence[int], offset: Any
+) -> DesignRows:
+    m = fit.matrices
+    factors = {m.terms[t].factor for t in terms}
+    total = m.offset
+    if offset is not None:
+        total = _offset_of_fit(fit, offset)
+    return DesignRows(
+        n=m.nobs,
+        n_input=m.n_input,
+        rows=m.rows,
+        padded=m.na_action == "exclude",
+        fixed=m.fixed if fixed else None,
+        terms={t: m.terms[t].columns for t in terms},
+        codes={g: m.factors[g].codes for g in factors},
+        unknown={g: [] for g in factors},
+        offset=total if fixed else None,
+        index=m.index,
+        new=False,
+    )
+
+
+def _offset_of_fit(fit: FittedModel, offset: Any) -> Vector:
+    m = fit.matrices
+    if isinstance(offset, str):
+        raise OptionError(
+            "offset names a column, but no newdata are given: pass the data as newdata, or the "
+            "offset as an array"
+        )
+    values = np.asarray(offset, dtype=np.float64)
+    if values.ndim == 0:
+        values = np.full(m.nobs, float(values))
+    if values.shape == (m.n_input,) and m.rows is not None:
+        values = values[m.rows]
+    if values.shape != (m.nobs,):
+        raise DataError(
+            f"offset has shape {values.shape}, the fit has {m.nobs} rows: give one value for each"
+        )
+    return values
+
+
+def _number(offset: Any) -> float:
+    try:
+        return float(offset)
+    except (TypeError, ValueError):
+        raise OptionError(
+            f"offset is {offset!r}: use a number, the name of a column or an array"
+        ) from None
+
+
+def _spec_of(fit: FittedModel) -> DesignSpec:
+    if fit.matrices.spec is None:
+        raise OptionError(
+            "this fit was made from matrices, without a formula, so that new data cannot be read: "
+            "fit it with lmer, or multiply the new matrices with fixef and ranef()"
+        )
+    return fit.matrices.spec
+
+
+def _require_offset(fit: FittedModel, spec: DesignSpec, fixed: bool) -> None:
+    given = fit.call.offset if fit.call is not None else None
+    if fixed and given is not None and spec.offset_name is None:
+        raise DataError(
+            "the fit has an offset that was given as an array, and new rows have none: pass "
+            "offset=, an array with one value for each new row (or 0)"
+        )
+
+
+def _columns_asked(spec: DesignSpec, fixed: bool, terms: Sequence[int]) -> tuple[str, ...]:
+    parts = ([spec.fixed] if fixed else []) + [spec.terms[t].part for t in terms]
+    found = [operand.variable for part in parts for term in part.terms for operand in term]
+    for g in dict.fromkeys(spec.terms[t].factor for t in terms):
+        found += spec.factors[g].components
+    if fixed:
+        found += spec.formula.fixed.offsets
+    return tuple(name for name in names_of(found) if name != "pi")
+
+
+def _missing_message(
+    spec: DesignSpec,
+    newdata: Any,
+    fixed: bool,
+    terms: Sequence[int],
+    n_input: int,
+    n: int,
+) -> str:
+    table = open_table(newdata, _columns_asked(spec, fixed, terms))
+    counts = ", ".join(
+        f"'{name}' ({int(column.missing.sum())})"
+        for name, column in table.columns.items()
+        if column.missing is not None
+    )
+    return (
+        f"{n_input - n} of {n_input} new rows have missing cells, in {counts}: fill them, or use "
+        'na_action="pass", which predicts NaN there'
+    )
+
+
+def refuse_unknown_levels(rows: DesignRows, fit: FittedModel) -> None:
+    """Raise a DataError that names the levels which the fit does not know, if there are any."""
+    for g, labels in rows.unknown.items():
+        if not labels:
+            continue
+        shown = ", ".join(f"'{label}'" for label in labels[:LISTED])
+        more = f" and {len(labels) - LISTED} more" if len(labels) > LISTED else ""
+        name = fit.matrices.factors[g].label
+        one = len(labels) == 1
+        raise DataError(
+            f"the new data have {'the level' if one else 'the levels'} {shown}{more} of "
+            f"'{name}', which the fit has not seen: use allow_new_levels=True, which sets "
+            f"{'its' if one else 'their'} random effects to zero, or re_form=\"population\""
+        )
+
+
+def new_group_codes(fit: FittedModel, newdata: Any, rows: DesignRows, g: int) -> tuple[
+    IntVector, int
+]:
+    """Return the codes (n,) of new rows in which unknown levels have codes of their own.
+
+    Returns
+    -------
+    codes, n_levels : known levels keep their codes; the others follow.
+    """
+    codes = rows.codes[g]
+    n_known = fit.matrices.factors[g].n_levels
+    if not rows.unknown[g]:
+        return codes, n_known
+    spec = _spec_of(fit)
+    components = spec.factors[g].components
+    table = open_table(newdata, names_of(components))
+    columns = restrict(table.columns, rows.rows)
+    if missing_cells(columns.values(), rows.n) is not None:  # rows with missing cells are out
+        raise AssertionError("a grouping cell is missing")
+    variables = Variables(Scope(columns, rows.n, spec.states, spec.env))
+    own = grouping_factor(spec.factors[g].label, components, variables)
+    unknown = codes < 0
+    used, inverse = np.unique(own.codes[unknown], return_inverse=True)
+    out = codes.copy()
+    out[unknown] = n_known + inverse
+    return out, n_known + int(used.size)
+
+
+def prior_weights(
+    fit: FittedModel, newdata: Any, rows: DesignRows, weights: Any
+) -> Vector | None:
+    """Return the prior weights (n,) of the rows, None if the fit has none.
+
+    Parameters
+    ----------
+    weights : a number, a name or an array over the rows of `newdata`; None takes the column that
+        the fit used.
+    """
+    if weights is None and fit.matrices.weights is None:
+        return None
+    if newdata is None and weights is None:
+        return fit.matrices.weights
+    if weights is not None and not isinstance(weights, str):
+        if isinstance(weights, pd.Series) and rows.index is not None:
+            if len(weights) == len(rows.index) and not weights.index.equals(rows.index):
+                raise DataError(
+                    "weights is a Series whose index differs from that of the data: align it, or "
+                    "pass weights.to_numpy() if the rows are in the same order"
+                )
+        values = np.asarray(weights, dtype=np.float64)
+        if values.ndim == 0:
+            values = np.full(rows.n, float(values))
+        elif values.shape == (rows.n_input,) and rows.rows is not None:
+            values = values[rows.rows]
+        if values.shape != (rows.n,):
+            raise DataError(
+                f"weights has shape {values.shape}, expected one value for each of "
+                f"{rows.n_input} rows"
+            )
+    else:
+        if newdata is None:
+            raise OptionError(
+                "weights names a column, but no newdata are given: pass the data as newdata"
+            )
+        spec = _spec_of(fit)
+        name = spec.weights_name if weights is None else weights
+        if name is None:
+            raise DataError(
+                "the fit has weights that were given as an array, and new rows have none: pass "
+                "weights=, an array with one value for each new row (or 1)"
+            )
+        bare = replace(spec, weights_name=name)
+        found = bare.evaluate(newdata, fixed=False, terms=(), weights=True, offset=False)
+        assert found.weights is not None
+        values = found.pad(found.weights)
+        values = values if rows.rows is None else values[rows.rows]
+    if not (values > 0.0).all():
+        raise DataError(
+            "weights of the new rows must be positive and not missing: correct the values, or "
+            "leave those rows out"
+        )
+    return values

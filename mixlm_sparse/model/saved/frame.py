@@ -1,0 +1,192 @@
+"""The columns of the data that a fit uses, to numbers and text and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mixlm_sparse.common.errors import SavedFitError
+from mixlm_sparse.design.contrasts import Contrast, as_contrast
+from mixlm_sparse.design.rows import RowArgument
+from mixlm_sparse.design.table import Column, Table, level_labels, open_table
+from mixlm_sparse.formula.parse import parse_formula
+from mixlm_sparse.model.run import ModelCall
+from mixlm_sparse.model.saved.archive import KINDS, Archive, Arrays
+
+__all__ = [
+    "argument_from",
+    "argument_to",
+    "contrasts_from",
+    "contrasts_to",
+    "frame_from",
+    "frame_to",
+    "table_of",
+]
+
+ROLES = ("weights", "offset", "subset")
+
+
+def table_of(call: ModelCall) -> Table:
+    """Return the columns of the data that the call reads."""
+    formula = parse_formula(call.formula, require_random=False)
+    optional = [name for name in formula.names if name == "pi"]  # a column may be called so
+    for role in ROLES:
+        value = getattr(call, role)
+        if isinstance(value, str):
+            optional += RowArgument(role, value).possible_names
+    names = formula.names
+    if call.response is not None:
+        # the column of the response is not needed any more, and need not exist
+        optional += list(names)
+        names = ()
+    return open_table(call.data, [name for name in names if name != "pi"], optional)
+
+
+# ---------------------------------------------------------------------------------------------
+# Columns
+# ---------------------------------------------------------------------------------------------
+
+
+def frame_to(table: Table, arrays: Arrays) -> dict[str, Any]:
+    """Return what describes the columns; their values are added to `arrays`."""
+    columns = [
+        _column_to(column, f"data.{i}", arrays) for i, column in enumerate(table.columns.values())
+    ]
+    return {"n": table.n, "columns": columns, "index": _index_to(table.index, arrays)}
+
+
+def frame_from(saved: Mapping[str, Any], archive: Archive) -> pd.DataFrame:
+    """Return the columns as a frame."""
+    n = int(saved["n"])
+    columns = {
+        about["name"]: _column_from(about, f"data.{i}", archive, n)
+        for i, about in enumerate(saved["columns"])
+    }
+    return pd.DataFrame(columns, index=_index_from(saved["index"], archive, n))
+
+
+def _column_to(column: Column, key: str, arrays: Arrays) -> dict[str, Any]:
+    if column.kind == "datetime":
+        column = _as_factor(column)
+    values = np.asarray(column.values)
+    if values.dtype.kind not in KINDS:
+        raise SavedFitError(
+            f"column '{column.name}' has type {values.dtype}, which cannot be stored: convert it "
+            "to numbers or text and fit again, or save with include_data=False"
+        )
+    arrays[f"{key}.values"] = values
+    if column.missing is not None and column.kind != "factor":
+        arrays[f"{key}.missing"] = np.asarray(column.missing, dtype=bool)
+    about: dict[str, Any] = {"name": column.name, "kind": column.kind}
+    if column.kind == "factor":
+        about["ordered"] = column.ordered
+        levels = np.asarray(column.levels)
+        if levels.dtype.kind in KINDS:
+            arrays[f"{key}.levels"] = levels
+        else:
+            about["levels"] = [str(label) for label in level_labels(column.levels)]
+    return about
+
+
+def _as_factor(column: Column) -> Column:
+    """Return times as a factor of their names, in their order."""
+    codes, levels = pd.factorize(np.asarray(column.values), sort=True)
+    return Column(column.name, "factor", codes, level_labels(levels))
+
+
+def _column_from(about: Mapping[str, Any], key: str, archive: Archive, n: int) -> Any:
+    values = archive.array(f"{key}.values", n)
+    if about["kind"] == "factor":
+        levels = about.get("levels")
+        if levels is None:
+            levels = archive.array(f"{key}.levels", None)
+        return pd.Categorical.from_codes(values, pd.Index(levels), ordered=bool(about["ordered"]))
+    if f"{key}.missing" not in archive:
+        return values
+    missing = archive.array(f"{key}.missing", n)
+    if values.dtype.kind == "f":
+        return np.where(missing, np.nan, values)
+    if values.dtype.kind == "b":
+        return pd.arrays.BooleanArray(values, missing)
+    return pd.arrays.IntegerArray(values, missing)
+
+
+def _index_to(index: Any, arrays: Arrays) -> dict[str, Any] | None:
+    """Return what describes row labels that are numbers or text; others are left out."""
+    if not isinstance(index, pd.Index) or isinstance(index, pd.RangeIndex | pd.MultiIndex):
+        return None
+    name = index.name if isinstance(index.name, str) else None
+    values = index.to_numpy()
+    if values.dtype.kind in KINDS:
+        arrays["data.index"] = values
+        return {"name": name}
+    labels = index.to_list()
+    if all(isinstance(label, str) for label in labels):
+        return {"name": name, "labels": labels}
+    return None
+
+
+def _index_from(saved: Mapping[str, Any] | None, archive: Archive, n: int) -> pd.Index[Any]:
+    if saved is None:
+        return pd.RangeIndex(n)
+    labels = saved.get("labels")
+    if labels is None:
+        labels = archive.array("data.index", n)
+    index: pd.Index[Any] = pd.Index(labels, name=saved["name"])
+    return index
+
+
+# ---------------------------------------------------------------------------------------------
+# Arguments
+# ---------------------------------------------------------------------------------------------
+
+
+def argument_to(role: str, value: Any, table: Table, arrays: Arrays) -> Any:
+    """Return a string as it is; an array is added to `arrays`, aligned with the rows."""
+    if value is None or isinstance(value, str):
+        return value
+    column = RowArgument(role, value).column(table, table.index)
+    return {"array": _column_to(column, f"argument.{role}", arrays)}
+
+
+def argument_from(role: str, saved: Any, archive: Archive, n: int) -> Any:
+    """Return the argument of `argument_to`."""
+    if saved is None or isinstance(saved, str):
+        return saved
+    return _column_from(saved["array"], f"argument.{role}", archive, n)
+
+
+def contrasts_to(contrasts: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Return the choices of contrasts as plain data."""
+    if not contrasts:
+        return None
+    out = {}
+    for factor, choice in contrasts.items():
+        contrast = as_contrast(factor, choice)
+        out[str(factor)] = {
+            "kind": contrast.kind,
+            "reference": contrast.reference,
+            "matrix": None if contrast.matrix is None else contrast.matrix.tolist(),
+            "names": list(contrast.names),
+            "rows": None if contrast.rows is None else list(contrast.rows),
+        }
+    return out
+
+
+def contrasts_from(saved: Mapping[str, Any] | None) -> dict[str, Contrast] | None:
+    """Return the choices of `contrasts_to`."""
+    if saved is None:
+        return None
+    return {
+        factor: Contrast(
+            about["kind"],
+            about["reference"],
+            None if about["matrix"] is None else np.asarray(about["matrix"], dtype=np.float64),
+            tuple(about["names"]),
+            None if about["rows"] is None else tuple(about["rows"]),
+        )
+        for factor, about in saved.items()
+    }

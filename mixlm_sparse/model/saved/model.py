@@ -1,0 +1,464 @@
+"""A fitted model to an archive and back.
+
+What is stored: the formula and the recipe of its columns, the theta-free products, the optimum, the
+options, the messages; and the columns of the data, unless they are to be left out.  The solution is
+computed anew from theta, which takes one factorization.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import numpy as np
+
+from mixlm_sparse.common.errors import (
+    DataError,
+    EngineError,
+    FormulaError,
+    FormulaWarning,
+    SavedFitError,
+)
+from mixlm_sparse.covariance.random import covariance_structure
+from mixlm_sparse.design.build import ModelMatrices, RandomTerm
+from mixlm_sparse.design.columns import ArrayColumns, ColumnSource
+from mixlm_sparse.design.grouping import GroupingFactor
+from mixlm_sparse.design.recipe import DesignSpec
+from mixlm_sparse.engines.choose import make_engine
+from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.run import FitOptions, ModelCall, matrices_of
+from mixlm_sparse.model.saved.archive import Archive, Arrays, write_archive
+from mixlm_sparse.model.saved.frame import (
+    ROLES,
+    argument_from,
+    argument_to,
+    contrasts_from,
+    contrasts_to,
+    frame_from,
+    frame_to,
+    table_of,
+)
+from mixlm_sparse.model.saved.parts import (
+    notes_from,
+    optimum_from,
+    optimum_to,
+    options_from,
+    options_to,
+    products_from,
+    products_to,
+)
+from mixlm_sparse.model.saved.rowless import (
+    AbsentColumns,
+    AbsentFrame,
+    FactorWithoutRows,
+    MatricesWithoutRows,
+)
+from mixlm_sparse.solve.pls import PenalizedSystem
+from mixlm_sparse.solve.products.final import Products
+from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
+from mixlm_sparse.solve.solution import solve_pls
+
+__all__ = ["FORMAT_VERSION", "load_fit", "save_fit"]
+
+FORMAT = "mixlm_sparse.api.lmer"
+FORMAT_VERSION = 1
+# The response given to `load` may differ from that of the fit by the rounding of a text file.
+SAME_RESPONSE_RTOL = 1e-9
+
+CHANGED = (
+    "the data have changed since the model was fitted: fit again, or save with include_data=False"
+)
+
+F = TypeVar("F", bound=FittedModel)
+
+
+def save_fit(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool = True) -> None:
+    """Save a fit; see `SavingMethods.save`."""
+    arrays: Arrays = {}
+    document: dict[str, Any] = {
+        "format": FORMAT,
+        "version": FORMAT_VERSION,
+        "formula": fit.formula,
+        "matrices": _matrices_to(fit.matrices, arrays),
+        "products": products_to(fit.system.products, arrays),
+        "engine": fit.system.engine.name,
+        "optimum": optimum_to(fit.optimum, arrays),
+        "options": options_to(fit.options),
+        "notes": [{"category": kind.__name__, "text": text} for kind, text in fit.notes],
+        "call": None,
+        "data": None,
+    }
+    has_rows = not isinstance(fit.matrices, MatricesWithoutRows)
+    include_data = include_data and has_rows
+    if not fit.perfect and (has_rows or "residual_quantiles" in vars(fit)):
+        arrays["residual_quantiles"] = fit.residual_quantiles
+    if fit.call is not None:
+        document["call"] = _call_to(fit, fit.call, document, arrays, include_data)
+    elif include_data:
+        _rows_to(fit.matrices, arrays)
+        document["data"] = "matrices"
+    write_archive(path, document, arrays)
+
+
+def load_fit(
+    path: str | os.PathLike[str],
+    cls: type[F],
+    *,
+    data: Any = None,
+    env: Mapping[str, Callable[..., Any]] | None = None,
+    engine: str | None = None,
+) -> F:
+    """Load a fit as an object of class `cls`; see `mx.load`."""
+    archive = Archive(path)
+    document = archive.document
+    if document.get("format") != FORMAT:
+        raise SavedFitError(
+            f"{archive.path!r} does not say that it is a saved fit: give the path that "
+            "fit.save(path) wrote"
+        )
+    version = document.get("version")
+    if not isinstance(version, int) or version > FORMAT_VERSION:
+        raise SavedFitError(
+            f"{archive.path!r} was saved by a later version of mixlm_sparse (format {version}; "
+            f"this one reads formats up to {FORMAT_VERSION}): upgrade mixlm_sparse"
+        )
+    try:
+        return _fit_from(document, archive, cls, data, env or {}, engine)
+    except (SavedFitError, EngineError):
+        raise
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise archive.broken(f"{type(error).__name__}: {error}") from error
+
+
+def _fit_from(
+    document: Mapping[str, Any],
+    archive: Archive,
+    cls: type[F],
+    data: Any,
+    env: Mapping[str, Callable[..., Any]],
+    engine: str | None,
+) -> F:
+    options = options_from(document["options"])
+    if engine is not None:
+        options = replace(options, engine=engine).checked()
+    products = products_from(document["products"], archive)
+    _require_functions(document, env)
+    matrices, call = _matrices_from(document, archive, products, options, data, env)
+    try:
+        made = make_engine(document["engine"] if engine is None else engine, products.blocks)
+    except EngineError as error:
+        raise EngineError(f"{error}; or load the fit with engine='blocked'") from error
+    system = PenalizedSystem(
+        matrices=matrices,
+        products=products,
+        templates=tuple(
+            covariance_structure(term.structure, len(term.column_names)) for term in matrices.terms
+        ),
+        engine=made,
+        may_fuse=options.engine == "auto",
+    )
+    optimum = optimum_from(document["optimum"], archive)
+    if optimum.theta.shape != (system.n_theta,):
+        raise archive.broken(f"{optimum.theta.size} values of theta for {system.n_theta}")
+    fit = cls(
+        system=system,
+        optimum=optimum,
+        solution=solve_pls(optimum.theta, system),
+        options=options,
+        formula=document["formula"],
+        call=call,
+        notes=notes_from(document["notes"]),
+    )
+    if "residual_quantiles" in archive:
+        # a cached property: what is stored need not be computed, where the rows may be absent
+        vars(fit)["residual_quantiles"] = archive.array("residual_quantiles", 5)
+    return fit
+
+
+def _require_functions(document: Mapping[str, Any], env: Mapping[str, Any]) -> None:
+    spec = document["matrices"]["spec"]
+    absent = [] if spec is None else [name for name in spec["env"] if name not in env]
+    if absent:
+        raise SavedFitError(
+            f"the formula calls the function '{absent[0]}', and a file holds no code: pass it "
+            f"again as mx.load(path, env={{'{absent[0]}': function}})"
+        )
+
+
+# ---------------------------------------------------------------------------------------------
+# The design
+# ---------------------------------------------------------------------------------------------
+
+
+def _matrices_to(matrices: ModelMatrices, arrays: Arrays) -> dict[str, Any]:
+    """Return the design without its rows; weights and offset belong to the model and stay."""
+    if matrices.weights is not None:
+        arrays["weights"] = matrices.weights
+    if matrices.offset is not None:
+        arrays["offset"] = matrices.offset
+    about: dict[str, Any] = {
+        "response": matrices.response_name,
+        "nobs": matrices.nobs,
+        "n_input": matrices.n_input,
+        "na_action": matrices.na_action,
+        "fixed": list(matrices.fixed.names),
+        "terms": [
+            {
+                "name": term.name,
+                "factor": term.factor,
+                "columns": list(term.column_names),
+                "structure": term.structure,
+            }
+            for term in matrices.terms
+        ],
+        "factors": [{"label": f.label, "n_levels": f.n_levels} for f in matrices.factors],
+        "spec": None if matrices.spec is None else matrices.spec.to_dict(),
+    }
+    if matrices.spec is None:
+        for saved, factor in zip(about["factors"], matrices.factors, strict=True):
+            saved["levels"] = list(factor.levels)
+    return about
+
+
+def _rows_to(matrices: ModelMatrices, arrays: Arrays) -> None:
+    """Add response, columns and codes to `arrays`."""
+    arrays["y"] = matrices.y
+    arrays["X"] = matrices.X
+    everything = slice(0, matrices.nobs)
+    for t, term in enumerate(matrices.terms):
+        arrays[f"Z.{t}"] = term.columns.block(everything)
+    for g, factor in enumerate(matrices.factors):
+        arrays[f"codes.{g}"] = factor.codes
+    if matrices.rows is not None:
+        arrays["rows"] = matrices.rows
+
+
+def _matrices_from(
+    document: Mapping[str, Any],
+    archive: Archive,
+    products: Products,
+    options: FitOptions,
+    data: Any,
+    env: Mapping[str, Callable[..., Any]],
+) -> tuple[ModelMatrices, ModelCall | None]:
+    about = document["matrices"]
+    kind = document["data"]
+    call = None
+    if document["call"] is not None:
+        call = _call_from(document, archive, options, data, env)
+    elif data is not None:
+        raise SavedFitError(
+            "this fit was made from matrices, without a formula, so that data= is of no use to it: "
+            "load it without"
+        )
+    if kind == "frame" or (call is not None and data is not None):
+        assert call is not None
+        matrices = _evaluated(call, given=data is not None)
+        _require_same(about, matrices, products, archive, given=data is not None)
+        return matrices, call
+    return _stored_matrices(about, archive, env, with_rows=kind == "matrices"), call
+
+
+def _evaluated(call: ModelCall, *, given: bool) -> ModelMatrices:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FormulaWarning)  # the fit has warned when it was made
+        try:
+            return matrices_of(call)
+        except (DataError, FormulaError) as error:
+            if given:
+                raise SavedFitError(f"the data do not go with the saved fit: {error}") from error
+            raise SavedFitError(f"the saved data do not go with the fit: {error}") from error
+
+
+def _require_same(
+    about: Mapping[str, Any],
+    matrices: ModelMatrices,
+    products: Products,
+    archive: Archive,
+    *,
+    given: bool,
+) -> None:
+    """Raise a SavedFitError unless the design evaluated is that of the fit."""
+    found: list[tuple[str, Any, Any]] = [
+        ("rows", matrices.nobs, about["nobs"]),
+        ("columns of the fixed part", list(matrices.fixed.names), about["fixed"]),
+        (
+            "levels",
+            [{"label": f.label, "n_levels": f.n_levels} for f in matrices.factors],
+            [{"label": f["label"], "n_levels": f["n_levels"]} for f in about["factors"]],
+        ),
+    ]
+    for what, have, want in found:
+        if have != want:
+            if given:
+                raise SavedFitError(
+                    f"the data do not go with the saved fit: {what} {have}, in the fit {want}: "
+                    "give the data that the model was fitted to"
+                )
+            raise archive.broken(f"{what} {have} instead of {want}")
+    target = matrices.y if matrices.offset is None else matrices.y - matrices.offset
+    w = matrices.weights
+    length = float(np.sqrt((target * target * (1.0 if w is None else w)).sum()))
+    if not math.isclose(length, products.y_length, rel_tol=SAME_RESPONSE_RTOL):
+        if given:
+            raise SavedFitError(
+                "the data do not go with the saved fit: they have another response; give the data "
+                "that the model was fitted to"
+            )
+        raise archive.broken("the response is not that of the fit")
+
+
+def _stored_matrices(
+    about: Mapping[str, Any],
+    archive: Archive,
+    env: Mapping[str, Callable[..., Any]],
+    *,
+    with_rows: bool,
+) -> ModelMatrices:
+    n = int(about["nobs"])
+    spec = None if about["spec"] is None else DesignSpec.from_dict(about["spec"], env)
+    factors = []
+    for g, saved in enumerate(about["factors"]):
+        if spec is None:
+            tables: tuple[Any, ...] = (np.asarray(saved["levels"], dtype=object),)
+            keys = None
+        else:
+            tables, keys = spec.factors[g].known.tables, spec.factors[g].known.keys
+        if with_rows:
+            codes = archive.array(f"codes.{g}", n).astype(np.int32)
+            factors.append(GroupingFactor(saved["label"], codes, saved["n_levels"], tables, keys))
+        else:
+            none = np.empty(0, dtype=np.int32)
+            factors.append(FactorWithoutRows(saved["label"], none, saved["n_levels"], tables, keys))
+
+    def columns(name: str, names: list[str]) -> ColumnSource:
+        if not with_rows:
+            return AbsentColumns(tuple(names))
+        return ArrayColumns(tuple(names), archive.array(name, n, len(names)))
+
+    terms = tuple(
+        RandomTerm(
+            name=saved["name"],
+            factor=saved["factor"],
+            column_names=tuple(saved["columns"]),
+            structure=saved["structure"],
+            columns=columns(f"Z.{t}", saved["columns"]),
+        )
+        for t, saved in enumerate(about["terms"])
+    )
+    cls = ModelMatrices if with_rows else MatricesWithoutRows
+    return cls(
+        y=archive.array("y", n) if with_rows else np.empty(0),
+        fixed=columns("X", about["fixed"]),
+        factors=tuple(factors),
+        terms=terms,
+        weights=archive.array("weights", n) if "weights" in archive else None,
+        offset=archive.array("offset", n) if "offset" in archive else None,
+        nobs=n,
+        n_input=int(about["n_input"]),
+        rows=archive.array("rows", n).astype(np.int32) if "rows" in archive else None,
+        na_action=about["na_action"],
+        response_name=about["response"],
+        spec=spec,
+    )
+
+
+# ---------------------------------------------------------------------------------------------
+# The call
+# ---------------------------------------------------------------------------------------------
+
+
+def _call_to(
+    fit: FittedModel,
+    call: ModelCall,
+    document: dict[str, Any],
+    arrays: Arrays,
+    include_data: bool,
+) -> dict[str, Any]:
+    """Return the arguments of the call as plain data; arrays and columns go to `arrays`."""
+    about: dict[str, Any] = {
+        "formula": call.formula,
+        "na_action": call.na_action,
+        "contrasts": contrasts_to(call.contrasts),
+        "response": call.response is not None,
+    }
+    given = {role: getattr(call, role) for role in ROLES}
+    simple = all(value is None or isinstance(value, str) for value in given.values())
+    if not include_data and (simple or isinstance(call.data, AbsentFrame)):
+        return about | {role: v if isinstance(v, str) else None for role, v in given.items()}
+    table = table_of(call)
+    if table.n != fit.matrices.n_input:
+        raise SavedFitError(f"{CHANGED} ({table.n} rows now, {fit.matrices.n_input} then)")
+    about |= {role: argument_to(role, value, table, arrays) for role, value in given.items()}
+    if include_data:
+        _require_unchanged(fit.matrices, call)
+        document["data"] = "frame"
+        about["frame"] = frame_to(table, arrays)
+        if call.response is not None:
+            arrays["response"] = call.response
+    return about
+
+
+def _require_unchanged(matrices: ModelMatrices, call: ModelCall) -> None:
+    """Raise a SavedFitError if the call's data do not give the design of the fit any more."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FormulaWarning)
+        try:
+            now = matrices_of(call)
+        except (DataError, FormulaError) as error:
+            raise SavedFitError(f"{CHANGED} ({error})") from error
+    same = (
+        now.nobs == matrices.nobs
+        and now.fixed.names == matrices.fixed.names
+        and np.array_equal(now.y, matrices.y)
+        and all(
+            np.array_equal(a.codes, b.codes)
+            for a, b in zip(now.factors, matrices.factors, strict=True)
+        )
+    )
+    if not same or not all(
+        np.array_equal(now.fixed.block(rows), matrices.fixed.block(rows))
+        and all(
+            np.array_equal(a.columns.block(rows), b.columns.block(rows))
+            for a, b in zip(now.terms, matrices.terms, strict=True)
+        )
+        for rows in row_blocks(matrices.nobs, BLOCK_ROWS)
+    ):
+        raise SavedFitError(CHANGED)
+
+
+def _call_from(
+    document: Mapping[str, Any],
+    archive: Archive,
+    options: FitOptions,
+    data: Any,
+    env: Mapping[str, Callable[..., Any]],
+) -> ModelCall:
+    about = document["call"]
+    n = int(document["matrices"]["n_input"])
+    frame: Any = data
+    if data is None:
+        frame = AbsentFrame() if document["data"] is None else frame_from(about["frame"], archive)
+    response = None
+    if about["response"]:
+        if "response" in archive:
+            response = archive.array("response", None)
+        elif data is not None:
+            raise SavedFitError(
+                "the response of this fit was given to refit(y) and is not in the file: load it "
+                "without data=, or save it with include_data=True"
+            )
+    return ModelCall(
+        formula=about["formula"],
+        data=frame,
+        **{role: argument_from(role, about[role], archive, n) for role in ROLES},
+        na_action=about["na_action"],
+        contrasts=contrasts_from(about["contrasts"]),
+        env=dict(env) or None,
+        response=response,
+        options=options,
+    )

@@ -1,0 +1,484 @@
+"""New responses from a fitted model or from given parameters.
+
+A response is a linear map of independent standard normal numbers,
+
+    y = X beta + o + sigma (Z Lambda u + W^{-1/2} e)
+
+drawn in the order u (terms in their order, level by level), then e.  Response i of a seed has a
+stream of its own, so that it does not depend on how many are drawn, in which blocks, by which
+engine or on how many processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
+from mixlm_sparse.covariance.random import covariance_structure
+from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.design.columns import ColumnSource
+from mixlm_sparse.model.designs import listed, with_given_response
+from mixlm_sparse.model.predict.effects import (
+    Selection,
+    all_effects,
+    no_effects,
+    select_effects,
+    whole_terms,
+)
+from mixlm_sparse.model.predict.predict import linear_predictor
+from mixlm_sparse.model.predict.rows import (
+    DesignRows,
+    design_rows,
+    new_group_codes,
+    prior_weights,
+    refuse_unknown_levels,
+)
+from mixlm_sparse.model.run import ModelCall
+from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
+
+if TYPE_CHECKING:
+    from mixlm_sparse.model.fitted import FittedModel
+
+__all__ = [
+    "Parameters",
+    "RandomPiece",
+    "ResponseModel",
+    "given_parameters",
+    "model_of_fit",
+    "model_of_parameters",
+    "seed_sequence",
+    "simulate",
+    "simulate_fit",
+]
+
+Seed = int | np.random.SeedSequence | np.random.Generator | None
+
+
+@dataclass(frozen=True, slots=True)
+class RandomPiece:
+    """One random term: columns z, group of each row, and sigma T with T (k, k)."""
+
+    columns: ColumnSource
+    codes: IntVector
+    n_levels: int
+    factor: Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseModel:
+    """What a simulated response is made of.
+
+    Parameters
+    ----------
+    mean : (n,) everything that does not vary.
+    terms : the random terms that are drawn.
+    noise : (n,) or number: residual standard deviations, sigma / sqrt(w).
+    """
+
+    mean: Vector
+    terms: tuple[RandomPiece, ...]
+    noise: Vector | float
+
+    @property
+    def n(self) -> int:
+        return int(self.mean.shape[0])
+
+    def draw(self, seed: np.random.SeedSequence, first: int, count: int) -> Matrix:
+        """Return the responses number first, ..., first + count - 1 of a seed, (n, count)."""
+        u = [np.empty((piece.n_levels, piece.factor.shape[0], count)) for piece in self.terms]
+        e = np.empty((self.n, count))
+        for i in range(count):
+            rng = stream(seed, first + i)
+            for piece, out in zip(self.terms, u, strict=True):
+                out[:, :, i] = rng.standard_normal((piece.n_levels, piece.factor.shape[0]))
+            e[:, i] = rng.standard_normal(self.n)
+        return self.responses(u, e)
+
+    def responses(self, u: Sequence[Array3], e: Matrix) -> Matrix:
+        """Map standard normal numbers to responses.
+
+        Parameters
+        ----------
+        u : per term, (L, k, r).
+        e : (n, r).
+
+        Returns
+        -------
+        (n, r) array.
+        """
+        noise = self.noise if isinstance(self.noise, float) else self.noise[:, None]
+        out: Matrix = self.mean[:, None] + noise * e
+        for piece, spherical in zip(self.terms, u, strict=True):
+            # b_j = sigma T u_j
+            b = np.einsum("ab,jbr->jar", piece.factor, spherical)
+            for rows in row_blocks(self.n, BLOCK_ROWS):
+                z = piece.columns.block(rows)
+                codes = piece.codes[rows]
+                for a in range(z.shape[1]):
+                    out[rows] += z[:, a, None] * b[codes, a]
+        return out
+
+
+def seed_sequence(seed: Seed) -> np.random.SeedSequence:
+    """Return the root of all streams of a seed."""
+    if isinstance(seed, np.random.SeedSequence):
+        return seed
+    if isinstance(seed, np.random.Generator):
+        return np.random.SeedSequence([int(v) for v in seed.integers(2**32, size=4)])
+    if seed is None:
+        return np.random.SeedSequence()
+    try:
+        return np.random.SeedSequence(seed)
+    except (TypeError, ValueError):
+        raise OptionError(
+            f"seed is {seed!r}: use a whole number, a numpy Generator or SeedSequence, or None"
+        ) from None
+
+
+def stream(seed: np.random.SeedSequence, i: int) -> np.random.Generator:
+    """Return the generator of response number i."""
+    child = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, i))
+    return np.random.Generator(np.random.PCG64(child))
+
+
+def checked_count(nsim: object, name: str = "nsim", least: int = 1) -> int:
+    """Return a whole number of at least `least`."""
+    if isinstance(nsim, bool) or not isinstance(nsim, int | np.integer) or nsim < least:
+        raise OptionError(f"{name} is {nsim!r}: use a whole number of at least {least}")
+    return int(nsim)
+
+
+# ---------------------------------------------------------------------------------------------
+# From a fit
+# ---------------------------------------------------------------------------------------------
+
+
+def fixed_effects_of(re_form: str | None, use_u: bool, fit: FittedModel) -> Selection:
+    """Return the random effects that are held at their fitted values."""
+    if re_form is not None and not isinstance(re_form, str):
+        raise OptionError(
+            f"re_form is {re_form!r}: use None (new random effects), \"fitted\" (those of the fit)"
+            ' or a formula such as "~ (1 | g)" of the terms to hold at their fitted values'
+        )
+    if use_u or re_form == "fitted":
+        return all_effects(fit.matrices)
+    if re_form is None:
+        return no_effects(fit.matrices)
+    selection = select_effects(re_form, fit.matrices)
+    for t, chosen in enumerate(selection):
+        if chosen.any() and not chosen.all():
+            name = fit.matrices.terms[t].name
+            raise OptionError(
+                f"re_form '{re_form}' holds some effects of '{name}' and not others, but a term is "
+                "drawn as a whole: name all of its columns, or none"
+            )
+    return selection
+
+
+def model_of_fit(
+    fit: FittedModel,
+    re_form: str | None = None,
+    *,
+    use_u: bool = False,
+    newdata: Any = None,
+    offset: Any = None,
+    weights: Any = None,
+    allow_new_levels: bool = False,
+) -> tuple[ResponseModel, DesignRows]:
+    """Return the distribution of a new response, and the rows that it belongs to."""
+    held = fixed_effects_of(re_form, use_u, fit)
+    m = fit.matrices
+    terms = list(range(len(m.terms)))
+    rows = design_rows(fit, newdata, fixed=True, terms=terms, offset=offset)
+    held_rows = replace(
+        rows,
+        terms={t: rows.terms[t] for t in whole_terms(held)},
+        unknown={g: rows.unknown[g] for g in {m.terms[t].factor for t in whole_terms(held)}},
+    )
+    if not allow_new_levels:
+        refuse_unknown_levels(held_rows, fit)
+    mean = linear_predictor(fit, held_rows, held)
+    pieces = []
+    for t in terms:
+        g = m.terms[t].factor
+        T = fit.sigma * fit.solution.Lambda(t)
+        codes, n_levels = rows.codes[g], m.factors[g].n_levels
+        if newdata is not None:
+            codes, n_levels = new_group_codes(fit, newdata, rows, g)
+        if not held[t].any():
+            pieces.append(RandomPiece(rows.terms[t], codes, n_levels, T))
+    w = prior_weights(fit, newdata, rows, weights)
+    noise: Vector | float = fit.sigma if w is None else fit.sigma / np.sqrt(w)
+    return ResponseModel(mean, tuple(pieces), noise), rows
+
+
+def simulate_fit(
+    fit: FittedModel,
+    nsim: int = 1,
+    seed: Seed = None,
+    re_form: str | None = None,
+    *,
+    use_u: bool = False,
+    newdata: Any = None,
+    offset: Any = None,
+    weights: Any = None,
+    allow_new_levels: bool = False,
+) -> Matrix:
+    """Simulate from a fit; the arguments are those of `LinearMixedFit.simulate`."""
+    count = checked_count(nsim)
+    model, rows = model_of_fit(
+        fit,
+        re_form,
+        use_u=use_u,
+        newdata=newdata,
+        offset=offset,
+        weights=weights,
+        allow_new_levels=allow_new_levels,
+    )
+    return rows.align(model.draw(seed_sequence(seed), 0, count))
+
+
+# ---------------------------------------------------------------------------------------------
+# From given parameters
+# ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Parameters:
+    """Parameters of a model: beta (p_all,), theta (m,) relative to sigma, and sigma."""
+
+    beta: Vector
+    theta: Vector
+    sigma: float
+
+
+def given_parameters(
+    matrices: ModelMatrices,
+    *,
+    beta: Any,
+    theta: Any = None,
+    sigma: Any = 1.0,
+    sd: Mapping[str, Any] | None = None,
+    cov: Mapping[str, Any] | None = None,
+) -> Parameters:
+    """Check parameters against a design.
+
+    Parameters
+    ----------
+    beta : (p,) in the order of the columns, or a mapping from all of their names.
+    theta : (m,) relative covariance parameters in lme4's order.
+    sigma : residual standard deviation.
+    sd, cov : in the place of theta, by name of the term ("Subject", "Subject.1"): standard
+        deviations (k,) of independent effects, or their covariance matrix (k, k), in the units of
+        the response.
+
+    Raises
+    ------
+    OptionError : wrong length or names, a negative standard deviation, a matrix that is no
+        covariance.
+    """
+    try:
+        scale = float(sigma)
+    except (TypeError, ValueError):
+        scale = float("nan")
+    if not (np.isfinite(scale) and scale > 0.0):
+        raise OptionError(f"sigma is {sigma!r}: use a positive number")
+    coefficients = _beta(beta, matrices.fixed.names)
+    given = [name for name, v in (("theta", theta), ("sd", sd), ("cov", cov)) if v is not None]
+    if not given or ("theta" in given and len(given) > 1):
+        raise OptionError(
+            "give the random effects once: theta= (relative to sigma), or sd= and cov= by term"
+        )
+    if theta is not None:
+        return Parameters(coefficients, _theta(theta, matrices), scale)
+    return Parameters(coefficients, _theta_of(matrices, sd or {}, cov or {}, scale), scale)
+
+
+def _beta(beta: Any, names: tuple[str, ...]) -> Vector:
+    keys = getattr(beta, "keys", None)
+    if keys is not None:
+        labels = [str(key) for key in keys()]
+        absent = [name for name in names if name not in labels]
+        unknown = [name for name in labels if name not in names]
+        if absent or unknown:
+            what = f"lacks {listed(absent)}" if absent else f"has {listed(unknown)}, no coefficient"
+            raise OptionError(f"beta {what}: the coefficients are {listed(names)}")
+        beta = [beta[name] for name in names]
+    values = np.atleast_1d(np.asarray(beta, dtype=np.float64))
+    if values.shape != (len(names),) or not np.isfinite(values).all():
+        raise OptionError(
+            f"beta has shape {values.shape}: give {len(names)} finite numbers for {listed(names)}"
+        )
+    return values
+
+
+def _theta(theta: Any, matrices: ModelMatrices) -> Vector:
+    values = np.atleast_1d(np.asarray(theta, dtype=np.float64))
+    names: list[str] = []
+    lower: list[float] = []
+    for term in matrices.terms:
+        template = covariance_structure(term.structure, len(term.column_names))
+        names += template.names(matrices.factors[term.factor].label, term.column_names)
+        lower += template.lower.tolist()
+    if values.shape != (len(names),):
+        raise OptionError(
+            f"theta has shape {values.shape}, the model has {len(names)} parameters: "
+            f"{listed(names)}"
+        )
+    if not np.isfinite(values).all() or (values < lower).any():
+        raise OptionError(
+            f"theta must be finite and not below the bounds {lower} of {listed(names)}"
+        )
+    return values
+
+
+def _theta_of(
+    matrices: ModelMatrices, sd: Mapping[str, Any], cov: Mapping[str, Any], sigma: float
+) -> Vector:
+    names = [term.name for term in matrices.terms]
+    for role, mapping in (("sd", sd), ("cov", cov)):
+        unknown = [name for name in mapping if name not in names]
+        if unknown:
+            raise OptionError(
+                f"{role} has {listed(unknown)}, but the random terms are {listed(names)}"
+            )
+    out = []
+    for term in matrices.terms:
+        k = len(term.column_names)
+        if (term.name in sd) == (term.name in cov):
+            raise OptionError(
+                f"give the random term '{term.name}' once, in sd= or in cov=; it has the effects "
+                f"{listed(term.column_names)}"
+            )
+        if term.name in sd:
+            deviations = np.atleast_1d(np.asarray(sd[term.name], dtype=np.float64))
+            if deviations.shape != (k,) or not (deviations >= 0.0).all():
+                raise OptionError(
+                    f"sd['{term.name}'] is {sd[term.name]!r}: give {k} standard deviations, for "
+                    f"{listed(term.column_names)}"
+                )
+            covariance = np.diag(deviations**2)
+        else:
+            covariance = np.atleast_2d(np.asarray(cov[term.name], dtype=np.float64))
+            symmetric = covariance.shape == (k, k) and np.allclose(covariance, covariance.T)
+            if not symmetric or np.linalg.eigvalsh(covariance)[0] < -1e-10 * np.trace(covariance):
+                raise OptionError(
+                    f"cov['{term.name}'] is no covariance matrix ({k}, {k}) of "
+                    f"{listed(term.column_names)}: it must be symmetric, without negative "
+                    "eigenvalues"
+                )
+        values, vectors = np.linalg.eigh(covariance)
+        root = vectors * np.sqrt(np.maximum(values, 0.0)) / sigma
+        template = covariance_structure(term.structure, k)
+        if not np.allclose(covariance, np.diag(np.diag(covariance))):
+            part = template.theta_of(root)
+        else:
+            part = template.theta_of(np.sqrt(np.diag(np.diag(covariance))) / sigma)
+        T = sigma * template.factor(part)
+        if not np.allclose(T @ T.T, covariance, atol=1e-8 * max(np.trace(covariance), 1e-300)):
+            raise OptionError(
+                f"the covariance given for '{term.name}' does not have the structure "
+                f"{term.structure}: change it, or use (x | g) in the formula"
+            )
+        out.append(part)
+    return np.concatenate(out)
+
+
+def model_of_parameters(matrices: ModelMatrices, parameters: Parameters) -> ResponseModel:
+    """Return the distribution of a response of a design with given parameters."""
+    mean = np.empty(matrices.nobs)
+    for rows in row_blocks(matrices.nobs, BLOCK_ROWS):
+        mean[rows] = matrices.fixed.block(rows) @ parameters.beta
+    if matrices.offset is not None:
+        mean += matrices.offset
+    pieces = []
+    first = 0
+    for term in matrices.terms:
+        template = covariance_structure(term.structure, len(term.column_names))
+        T = template.factor(parameters.theta[first : first + template.n_theta])
+        first += template.n_theta
+        factor = matrices.factors[term.factor]
+        pieces.append(
+            RandomPiece(term.columns, factor.codes, factor.n_levels, parameters.sigma * T)
+        )
+    noise: Vector | float = parameters.sigma
+    if matrices.weights is not None:
+        noise = parameters.sigma / np.sqrt(matrices.weights)
+    return ResponseModel(mean, tuple(pieces), noise)
+
+
+def simulate(
+    formula: str,
+    data: Any,
+    *,
+    beta: Any,
+    theta: Any = None,
+    sigma: float = 1.0,
+    sd: Mapping[str, Any] | None = None,
+    cov: Mapping[str, Any] | None = None,
+    nsim: int = 1,
+    seed: Seed = None,
+    weights: Any = None,
+    offset: Any = None,
+    subset: Any = None,
+    contrasts: Mapping[str, Any] | None = None,
+    env: Mapping[str, Any] | None = None,
+) -> Matrix:
+    """Simulate responses of a model with given parameters.
+
+    Parameters
+    ----------
+    formula : lme4's syntax; a response is not needed, and not read if there is one.
+    data : a frame with the columns of the right side.
+    beta : (p,) fixed effects in the order of the columns, or a mapping from their names.
+    theta : (m,) relative covariance parameters in lme4's order (Lambda, dimensionless).
+    sd, cov : in the place of theta, by name of the term: standard deviations of independent
+        effects, or a covariance matrix, in the units of the response.
+    sigma : residual standard deviation.
+    nsim : number of responses.
+    seed : whole number, numpy Generator or SeedSequence.  Response i of a seed is always the same,
+        however many are drawn.
+    weights, offset, subset, contrasts, env : as in `lmer`; Var(e) = sigma^2 / w.
+
+    Returns
+    -------
+    (n, nsim) array, one row for each row of the data, NaN where cells are missing.
+
+    Raises
+    ------
+    OptionError, DataError, FormulaError : with the remedy.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> plan = {"x": [0.0, 1.0] * 6, "g": ["a"] * 4 + ["b"] * 4 + ["c"] * 4}
+    >>> y = mx.simulate("~ x + (1 | g)", plan, beta=[1.0, 0.5], sd={"g": 0.7}, nsim=3, seed=1)
+    >>> y.shape
+    (12, 3)
+    """
+    call = ModelCall(
+        formula=formula,
+        data=data,
+        weights=weights,
+        offset=offset,
+        subset=subset,
+        contrasts=contrasts,
+        env=env,
+    ).checked()
+    matrices, _ = with_given_response(call)
+    parameters = given_parameters(
+        matrices, beta=beta, theta=theta, sigma=sigma, sd=sd, cov=cov
+    )
+    y = model_of_parameters(matrices, parameters).draw(seed_sequence(seed), 0, checked_count(nsim))
+    if matrices.rows is None:
+        return y
+    if not matrices.rows.size:
+        raise DataError("no rows are left to simulate: check the missing cells")
+    out = np.full((matrices.n_input, y.shape[1]), np.nan)
+    out[matrices.rows] = y
+    return out

@@ -1,0 +1,156 @@
+"""Variance components of a fit: values, tables and print."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.text import format_column, text_table, truncate
+from mixlm_sparse.common.types import Matrix
+
+NAME_WIDTH = 30  # longer names of groups and columns are cut in print
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class TermCovariance:
+    """Estimated covariance of the random effects of one term.
+
+    Parameters
+    ----------
+    name : lme4's name of the component: "Subject", and "Subject.1" for the second term of a factor.
+    group : label of the grouping factor.
+    columns : (k,) names of the effects.
+    covariance : (k, k), in squared units of the response per unit of the columns.
+    correlated : whether the structure has free or implied correlations worth a print.
+    """
+
+    name: str
+    group: str
+    columns: tuple[str, ...]
+    covariance: Matrix
+    correlated: bool
+
+    @property
+    def sd(self) -> Matrix:
+        """(k,) standard deviations."""
+        return np.sqrt(np.diag(self.covariance))
+
+    @property
+    def correlation(self) -> Matrix:
+        """(k, k) correlations; NaN where a standard deviation is zero."""
+        sd = self.sd
+        with np.errstate(invalid="ignore", divide="ignore"):
+            corr = self.covariance / np.outer(sd, sd)
+        corr[np.diag_indices_from(corr)] = np.where(sd > 0, 1.0, np.nan)
+        out: Matrix = np.clip(corr, -1.0, 1.0)
+        return out
+
+
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
+class VarCorr:
+    """Variance components, standard deviations and correlations of the random effects.
+
+    Prints as lme4's `VarCorr`; `varcorr["Subject"]` is the covariance matrix of one term as a data
+    frame, `to_frame()` the whole as `as.data.frame(VarCorr(fit))`.  Iterating gives the names.
+
+    Parameters
+    ----------
+    terms : one entry per random-effects term, in lme4's order.
+    sigma : residual standard deviation.
+    weighted : with prior weights the residual variance of row i is sigma^2 / w_i.
+    """
+
+    terms: tuple[TermCovariance, ...]
+    sigma: float
+    weighted: bool = False
+
+    def __getitem__(self, name: str) -> pd.DataFrame:
+        for term in self.terms:
+            if term.name == name:
+                return pd.DataFrame(term.covariance, index=term.columns, columns=term.columns)
+        raise OptionError(
+            f"no random-effects term is named {name!r}: use one of "
+            + ", ".join(repr(t.name) for t in self.terms)
+        )
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(t.name for t in self.terms)
+
+    def __len__(self) -> int:
+        return len(self.terms)
+
+    def __contains__(self, name: object) -> bool:
+        return any(t.name == name for t in self.terms)
+
+    def to_frame(self, order: str = "cov.last") -> pd.DataFrame:
+        """Return the components as lme4's `as.data.frame(VarCorr(fit))`.
+
+        Parameters
+        ----------
+        order : "cov.last" lists the variances of a term before its covariances, "lower.tri" goes
+            down the columns of the lower triangle, as theta does.
+
+        Returns
+        -------
+        DataFrame with columns grp, var1, var2, vcov, sdcor.  A variance has no var2 and sdcor is
+        its standard deviation; for a covariance sdcor is the correlation.  The last row is the
+        residual.
+        """
+        if order not in ("cov.last", "lower.tri"):
+            raise OptionError(f"order is {order!r}: use 'cov.last' or 'lower.tri'")
+        rows: list[tuple[str, str | None, str | None, float, float]] = []
+        for term in self.terms:
+            k = len(term.columns)
+            sd, corr, cov, names = term.sd, term.correlation, term.covariance, term.columns
+            below = [(i, j) for j in range(k) for i in range(j, k)]
+            if order == "cov.last":
+                below.sort(key=lambda ij: ij[0] != ij[1])
+            for i, j in below:
+                if i == j:
+                    rows.append((term.name, names[i], None, float(cov[i, i]), float(sd[i])))
+                elif term.correlated:
+                    rows.append(
+                        (term.name, names[j], names[i], float(cov[i, j]), float(corr[i, j]))
+                    )
+        rows.append(("Residual", None, None, self.sigma**2, self.sigma))
+        return pd.DataFrame(rows, columns=["grp", "var1", "var2", "vcov", "sdcor"])
+
+    def cells(self, digits: int = 4) -> list[list[str]]:
+        """Return the printed table as columns of text: Groups, Name, Variance, Std.Dev., Corr..."""
+        widest = max((len(t.columns) for t in self.terms if t.correlated), default=1)
+        groups, names = ["Groups"], ["Name"]
+        sd: list[float] = []
+        corr: list[list[str]] = [[] for _ in range(widest - 1)]
+        for term in self.terms:
+            correlation = term.correlation
+            for i, column in enumerate(term.columns):
+                groups.append(truncate(term.name, NAME_WIDTH) if i == 0 else "")
+                names.append(truncate(column, NAME_WIDTH))
+                sd.append(float(term.sd[i]))
+                for j, cells in enumerate(corr):
+                    shown = term.correlated and j < i
+                    cells.append(f"{correlation[i, j]:.2f}" if shown else "")
+        groups.append("Residual")
+        names.append("")
+        sd.append(self.sigma)
+        heads = ["Corr", *([""] * (widest - 2))]
+        columns = [
+            groups,
+            names,
+            # a square is never rounding noise beside another one
+            ["Variance", *format_column([s**2 for s in sd], digits, negligible=0.0)],
+            ["Std.Dev.", *format_column(sd, digits)],
+        ]
+        for head, cells in zip(heads, corr, strict=False):
+            columns.append([head, *("NaN" if c == "nan" else c for c in cells), ""])
+        return columns
+
+    def __repr__(self) -> str:
+        lines = text_table(self.cells(), left=2, indent=" ", gap="  ")
+        if self.weighted:
+            lines.append(" Residual variance of row i: variance / weight of row i")
+        return "\n".join(lines)

@@ -1,0 +1,72 @@
+"""Plots of mixed models, with matplotlib (extra `plots`).
+
+Every function draws one figure and returns it; nothing is shown or saved by itself.  Plots of one
+panel, and those of several of which one is named, draw into the axes given as `ax`.  matplotlib is
+imported when the first plot is drawn.  The same plots are methods of a fit, such as
+`fit.plot.caterpillar()`.
+"""
+
+from __future__ import annotations
+
+from mixlm_sparse.report.plots.checks import (
+    autocorrelation,
+    diagnostics,
+    qq,
+    qq_random,
+    residuals,
+    scale_location,
+    semivariogram,
+)
+from mixlm_sparse.report.plots.coefficients import (
+    coefficient_by,
+    coefficient_by_size,
+    coefficient_histograms,
+    coefficient_intervals,
+    coefficient_scatter,
+    fixed_effects,
+)
+from mixlm_sparse.report.plots.effects import caterpillar, effects_by, ranked_intercepts, shrinkage
+from mixlm_sparse.report.plots.influences import deletion, influence, optimization_path
+from mixlm_sparse.report.plots.lines import (
+    least_squares_trellis,
+    predictions,
+    trajectories,
+    trellis,
+)
+from mixlm_sparse.report.plots.uncertainty import (
+    bootstrap,
+    profile_density,
+    profile_pairs,
+    profile_zeta,
+)
+
+__all__ = [
+    "autocorrelation",
+    "bootstrap",
+    "caterpillar",
+    "coefficient_by",
+    "coefficient_by_size",
+    "coefficient_histograms",
+    "coefficient_intervals",
+    "coefficient_scatter",
+    "deletion",
+    "diagnostics",
+    "effects_by",
+    "fixed_effects",
+    "influence",
+    "least_squares_trellis",
+    "optimization_path",
+    "predictions",
+    "profile_density",
+    "profile_pairs",
+    "profile_zeta",
+    "qq",
+    "qq_random",
+    "ranked_intercepts",
+    "residuals",
+    "scale_location",
+    "semivariogram",
+    "shrinkage",
+    "trajectories",
+    "trellis",
+]

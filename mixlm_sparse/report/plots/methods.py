@@ -1,0 +1,158 @@
+"""Plots as methods: `fit.plot.caterpillar()`, or `fit.plot("caterpillar")`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial, update_wrapper
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.report.plots import checks, coefficients, effects, influences, lines, uncertainty
+
+if TYPE_CHECKING:
+    from mixlm_sparse.report.plots.canvas import Figure
+
+P = ParamSpec("P")
+S = TypeVar("S")
+
+
+class _Plot(Generic[S, P]):
+    """A plot function, called with the object that the accessor belongs to."""
+
+    def __init__(self, draw: Callable[Concatenate[S, P], Figure]) -> None:
+        self.draw = draw
+        self.__doc__ = draw.__doc__
+
+    @overload
+    def __get__(self, accessor: None, owner: type) -> _Plot[S, P]: ...
+
+    @overload
+    def __get__(self, accessor: Plots, owner: type) -> Callable[P, Figure]: ...
+
+    def __get__(self, accessor: Plots | None, owner: type) -> Any:
+        if accessor is None:
+            return self
+        return update_wrapper(partial(self.draw, accessor.source), self.draw)
+
+
+class Plots:
+    """Plots of one object; calling it with the name of a plot draws that.
+
+    Parameters
+    ----------
+    source : what is drawn.
+    default : plot that a call without a name draws.
+    """
+
+    default = ""
+
+    def __init__(self, source: Any) -> None:
+        self.source = source
+
+    @classmethod
+    def kinds(cls) -> list[str]:
+        """Return the names of all plots."""
+        return sorted(name for name in dir(cls) if isinstance(getattr(cls, name), _Plot))
+
+    def __call__(self, kind: str | None = None, /, *args: Any, **kwargs: Any) -> Figure:
+        """Draw one plot by name.
+
+        Parameters
+        ----------
+        kind : name of the plot; see `kinds()`.
+        args, kwargs : its arguments.
+        """
+        kind = self.default if kind is None else kind
+        if kind not in self.kinds():
+            raise OptionError(f"there is no plot {kind!r}: use one of {', '.join(self.kinds())}")
+        figure: Figure = getattr(self, kind)(*args, **kwargs)
+        return figure
+
+    def __repr__(self) -> str:
+        return f"<plots: {', '.join(self.kinds())}>"
+
+
+class FitPlots(Plots):
+    """Plots of a mixed model; each is the function of the same name in `mx.plots`."""
+
+    default = "diagnostics"
+
+    autocorrelation = _Plot(checks.autocorrelation)
+    caterpillar = _Plot(effects.caterpillar)
+    coefficient_by = _Plot(coefficients.coefficient_by)
+    coefficient_by_size = _Plot(coefficients.coefficient_by_size)
+    coefficient_histograms = _Plot(coefficients.coefficient_histograms)
+    coefficient_intervals = _Plot(coefficients.coefficient_intervals)
+    coefficient_scatter = _Plot(coefficients.coefficient_scatter)
+    deletion = _Plot(influences.deletion)
+    diagnostics = _Plot(checks.diagnostics)
+    effects_by = _Plot(effects.effects_by)
+    fixed_effects = _Plot(coefficients.fixed_effects)
+    influence = _Plot(influences.influence)
+    optimization_path = _Plot(influences.optimization_path)
+    predictions = _Plot(lines.predictions)
+    profile_density = _Plot(uncertainty.profile_density)
+    profile_pairs = _Plot(uncertainty.profile_pairs)
+    profile_zeta = _Plot(uncertainty.profile_zeta)
+    qq = _Plot(checks.qq)
+    qq_random = _Plot(checks.qq_random)
+    ranked_intercepts = _Plot(effects.ranked_intercepts)
+    residuals = _Plot(checks.residuals)
+    scale_location = _Plot(checks.scale_location)
+    semivariogram = _Plot(checks.semivariogram)
+    shrinkage = _Plot(effects.shrinkage)
+    trajectories = _Plot(lines.trajectories)
+    trellis = _Plot(lines.trellis)
+
+
+class LmListPlots(Plots):
+    """Plots of separate least-squares fits."""
+
+    default = "intervals"
+
+    by = _Plot(coefficients.coefficient_by)
+    by_size = _Plot(coefficients.coefficient_by_size)
+    histograms = _Plot(coefficients.coefficient_histograms)
+    intervals = _Plot(coefficients.coefficient_intervals)
+    scatter = _Plot(coefficients.coefficient_scatter)
+    trellis = _Plot(lines.least_squares_trellis)
+
+
+class ProfilePlots(Plots):
+    """Plots of a profile."""
+
+    default = "zeta"
+
+    density = _Plot(uncertainty.profile_density)
+    pairs = _Plot(uncertainty.profile_pairs)
+    zeta = _Plot(uncertainty.profile_zeta)
+
+
+class BootstrapPlots(Plots):
+    """Plots of bootstrap replicates."""
+
+    default = "histograms"
+
+    histograms = _Plot(uncertainty.bootstrap)
+
+
+class PlotMethods:
+    """The plots of a fit, as methods of its attribute `plot`."""
+
+    @property
+    def plot(self) -> FitPlots:
+        """Plots of the fit: `fit.plot.caterpillar()` or `fit.plot("caterpillar")`.
+
+        `fit.plot.kinds()` lists them.  They need matplotlib, are its figures, and are never shown
+        by themselves.
+        """
+        return FitPlots(self)
+
+
+class LmListPlotMethods:
+    """The plots of a list of fits, as methods of its attribute `plot`."""
+
+    @property
+    def plot(self) -> LmListPlots:
+        """Plots: `fits.plot.intervals()`, `fits.plot("scatter")`; `fits.plot.kinds()`."""
+        return LmListPlots(self)

@@ -1,0 +1,1 @@
+"""Tables for people: text, Markdown, LaTeX, and HTML for notebooks."""

@@ -1,0 +1,299 @@
+"""Several fits side by side: coefficients, variance components, and a footer."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from html import escape
+
+import numpy as np
+
+from mixlm_sparse.common.errors import OptionError, SavedFitError
+from mixlm_sparse.common.text import (
+    format_criterion,
+    format_fixed,
+    format_number,
+    text_table,
+    truncate,
+)
+from mixlm_sparse.inference.fixed.coefficients import linear_tests
+from mixlm_sparse.inference.variance.shares import icc, r_squared
+from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.report.tables.render import (
+    RichText,
+    html_table,
+    latex_table,
+    latex_text,
+    markdown_table,
+    markdown_text,
+)
+
+__all__ = ["compare_table"]
+
+WIDTH = 100  # columns of text
+NAME_WIDTH = 44  # of the first column
+CELL_WIDTH = 24  # of the heads of the others
+DIGITS = 4  # significant digits of an estimate's standard error, at most
+LEVELS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
+FORMATS = ("text", "markdown", "latex", "html")
+GAP = "  "
+RESIDUAL = "SD residual"
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """Ready-made cells: a column of names, one column for each model, and where rules go."""
+
+    names: list[str]
+    models: list[list[str]]  # heads first, as in `names`
+    rules: list[int]  # rows of the body that begin a part
+    notes: list[str]
+
+
+def compare_table(
+    fits: Sequence[FittedModel],
+    names: Sequence[str] | None = None,
+    stars: bool = False,
+    format: str = "text",
+) -> RichText:
+    """Put several fitted models side by side.
+
+    Coefficients have their standard errors in parentheses below them; then come the standard
+    deviations and correlations of the random effects, and the groups, rows, intraclass correlation
+    (adjusted), R² (marginal and conditional), AIC and log-likelihood.
+
+    Parameters
+    ----------
+    fits : the models, any number.
+    names : heads of their columns; by default "(1)", "(2)", ...
+    stars : mark coefficients with * p < 0.05, ** p < 0.01, *** p < 0.001, by Satterthwaite's tests.
+    format : "text" (at most 100 columns; more models go below), "markdown", "latex" (needs the
+        package booktabs) or "html".
+
+    Returns
+    -------
+    The table as a `str`, which a notebook shows as HTML.
+
+    Raises
+    ------
+    OptionError : no fits, as many names as fits are not given, or an unknown format.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> sleep = mx.datasets.load("sleepstudy")
+    >>> a = mx.lmer("Reaction ~ Days + (1 | Subject)", sleep)
+    >>> b = mx.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> print(mx.compare_table([a, b], names=["intercepts", "slopes"]))
+                                   intercepts   slopes
+    ------------------------------------------------------
+    (Intercept)                       251.405    251.405
+                                      (9.747)    (6.825)
+    Days                               10.467     10.467
+                                      (0.804)    (1.546)
+    ...
+    """
+    if format not in FORMATS:
+        raise OptionError(f"format is {format!r}: use one of {', '.join(map(repr, FORMATS))}")
+    models = list(fits) if isinstance(fits, Iterable) else [fits]
+    if not models:
+        raise OptionError("there is no fit to compare: give a list of them")
+    for position, fit in enumerate(models):
+        if not isinstance(fit, FittedModel):
+            raise OptionError(
+                f"fits[{position}] is a {type(fit).__name__}, not a fitted model: give the results "
+                "of lmer in a list"
+            )
+    if isinstance(names, str) or (names is not None and len(names) != len(models)):
+        raise OptionError(f"names is {names!r}: give a list of {len(models)}, one for each fit")
+    heads = [f"({i + 1})" for i in range(len(models))] if names is None else list(map(str, names))
+    table = _collect(models, heads, stars)
+    html = _as_html(table)
+    if format == "text":
+        return RichText(_as_text(table), html)
+    if format == "markdown":
+        return RichText(_as_markdown(table), html)
+    return RichText(_as_latex(table) if format == "latex" else html, html)
+
+
+# ---------------------------------------------------------------------------------------------
+# Cells
+# ---------------------------------------------------------------------------------------------
+
+
+def _collect(fits: list[FittedModel], heads: list[str], stars: bool) -> _Table:
+    names: list[str] = [""]
+    columns: list[list[str]] = [[head] for head in heads]
+    rules = []
+
+    def add(name: str, cells: Sequence[str]) -> None:
+        names.append(name)
+        for column, cell in zip(columns, cells, strict=True):
+            column.append(cell)
+
+    coefficients = [_coefficients(fit, stars) for fit in fits]
+    for name in _union([list(part) for part in coefficients]):
+        add(name, [part.get(name, ("", ""))[0] for part in coefficients])
+        add("", [part.get(name, ("", ""))[1] for part in coefficients])
+    rules.append(len(names) - 1)
+    components = [_components(fit) for fit in fits]
+    shown = _union([list(part) for part in components])
+    for name in sorted(shown, key=RESIDUAL.__eq__):  # the others keep their order
+        add(name, [part.get(name, "") for part in components])
+    rules.append(len(names) - 1)
+    for label in _union([list(fit.ngroups) for fit in fits]):
+        add(f"Groups: {label}", [str(fit.ngroups.get(label, "")) for fit in fits])
+    add("Observations", [str(fit.nobs) for fit in fits])
+    add("ICC", [_share(fit, "icc", "adjusted") for fit in fits])
+    for kind in ("marginal", "conditional"):
+        add(f"R² {kind}", [_share(fit, "r2", kind) for fit in fits])
+    add("AIC", [format_criterion(fit.aic) for fit in fits])
+    add("Log-likelihood", [format_criterion(fit.llf) for fit in fits])
+    add("Method", ["REML" if fit.reml else "ML" for fit in fits])
+    return _Table(names, columns, [rule for rule in rules if rule], _notes(fits, stars, heads))
+
+
+def _union(lists: list[list[str]]) -> list[str]:
+    return list(dict.fromkeys(name for names in lists for name in names))
+
+
+def _coefficients(fit: FittedModel, stars: bool) -> dict[str, tuple[str, str]]:
+    """Return estimate and standard error as text, by name."""
+    p_values = [1.0] * fit.system.p
+    if stars and not fit.perfect:
+        p_values = linear_tests(fit, np.eye(fit.system.p)).p_value.tolist()
+    out = {}
+    for name, value, error, p in zip(
+        fit.system.x_names, fit.solution.beta, fit.standard_errors, p_values, strict=True
+    ):
+        estimate, in_parentheses = _with_error(float(value), float(error))
+        mark = next((mark for level, mark in LEVELS if p < level), "")
+        out[name] = (estimate + mark, f"({in_parentheses})")
+    return out
+
+
+def _with_error(value: float, error: float) -> tuple[str, str]:
+    """Return both with the decimals that show three digits of the error, at least three."""
+    if not np.isfinite(error) or error <= 0.0:
+        return format_number(value), format_number(error)
+    decimals = int(max(3 if error < 1000 else 1, 2 - np.floor(np.log10(error))))
+    if decimals > 8 or max(abs(value), error) >= 1e8:
+        return format_number(value, DIGITS), format_number(error, DIGITS - 1)
+    return format_fixed([value], decimals)[0], format_fixed([error], decimals)[0]
+
+
+def _components(fit: FittedModel) -> dict[str, str]:
+    """Return standard deviations and correlations as text, by a name that says what they are."""
+    out = {}
+    table = fit.varcorr.to_frame()
+    for group, first, second, value in zip(
+        table["grp"], table["var1"], table["var2"], table["sdcor"].to_list(), strict=True
+    ):
+        if group == "Residual":
+            out[RESIDUAL] = _size(value)
+        elif isinstance(second, str):
+            out[f"Cor {first}, {second} | {group}"] = (
+                f"{value:.3f}" if np.isfinite(value) else format_number(value)
+            )
+        else:
+            out[f"SD {first} | {group}"] = _size(value)
+    return out
+
+
+def _size(value: float) -> str:
+    if value == 0.0:
+        return "0"
+    return f"{value:.3f}" if 0.01 <= value < 1e6 else format_number(value, DIGITS)
+
+
+def _share(fit: FittedModel, kind: str, row: str) -> str:
+    if fit.perfect:
+        return ""
+    try:
+        table = icc(fit) if kind == "icc" else r_squared(fit)
+        value = float(table["estimate"].to_dict()[row])
+    except SavedFitError:  # saved without its rows
+        return ""
+    return f"{value:.3f}" if np.isfinite(value) else ""
+
+
+def _notes(fits: list[FittedModel], stars: bool, heads: list[str]) -> list[str]:
+    notes = ["Standard errors in parentheses."]
+    if stars:
+        notes.append("* p < 0.05, ** p < 0.01, *** p < 0.001 (Satterthwaite's t tests).")
+    restricted = [fit for fit in fits if fit.reml]
+    if restricted and len(restricted) < len(fits):
+        notes.append("AIC and log-likelihood of fits by REML and by ML cannot be compared.")
+    elif len({fit.system.x_names for fit in restricted}) > 1:
+        notes.append(
+            "AIC and log-likelihood of fits by REML with different fixed effects cannot be "
+            "compared: use refit_ml()."
+        )
+    for fit, head in zip(fits, heads, strict=True):
+        if fit.convergence.status != "converged":
+            notes.append(f"{head}: {fit.convergence.status} fit.")
+    if len({fit.nobs for fit in fits}) > 1:
+        notes.append("The models use different numbers of rows.")
+    return notes
+
+
+# ---------------------------------------------------------------------------------------------
+# Formats
+# ---------------------------------------------------------------------------------------------
+
+
+def _as_text(table: _Table) -> str:
+    names = [truncate(name, NAME_WIDTH) for name in table.names]
+    models = [[truncate(column[0], CELL_WIDTH), *column[1:]] for column in table.models]
+    # stars stand right of the decimals: pad what has none, so that the points are aligned
+    models = [_aligned(column) for column in models]
+    room = WIDTH - max(len(name) for name in names)
+    lines: list[str] = []
+    while models:
+        taken, used = 0, 0
+        for column in models:
+            width = len(GAP) + max(len(cell) for cell in column)
+            if taken and used + width > room:
+                break
+            taken, used = taken + 1, used + width
+        panel, models = models[:taken], models[taken:]
+        body = text_table([names, *panel], left=1, gap=GAP)
+        rule = "-" * max(len(line) for line in body)
+        lines += [body[0], rule]
+        for i, line in enumerate(body[1:]):
+            if i in table.rules:
+                lines.append(rule)
+            lines.append(line)
+        lines += [rule] if not models else [rule, ""]
+    for note in table.notes:
+        lines += textwrap.wrap(note, WIDTH)
+    return "\n".join(lines)
+
+
+def _aligned(column: list[str]) -> list[str]:
+    """Pad numbers on the right, so that stars and closing parentheses stand beside them."""
+    tails = [len(cell) - len(cell.rstrip("*)")) for cell in column[1:]]
+    most = max(tails)
+    padded = [
+        cell + " " * (most - tail) if cell else ""
+        for cell, tail in zip(column[1:], tails, strict=True)
+    ]
+    return [column[0] + " " * most, *padded]
+
+
+def _as_markdown(table: _Table) -> str:
+    lines = markdown_table([table.names, *table.models])
+    return "\n".join([*lines, "", *(markdown_text(note) + "  " for note in table.notes)]).rstrip()
+
+
+def _as_latex(table: _Table) -> str:
+    lines = latex_table([table.names, *table.models], rules=table.rules)
+    notes = [rf"{{\footnotesize {latex_text(' '.join(table.notes))}}}"]
+    return "\n".join(["% needs \\usepackage{booktabs}", *lines, "", *notes])
+
+
+def _as_html(table: _Table) -> str:
+    body = html_table([table.names, *table.models], rules=table.rules)
+    notes = "<br>".join(escape(note) for note in table.notes)
+    return f'<div class="mixlm-comparison">{body}<p><small>{notes}</small></p></div>'

@@ -1,0 +1,255 @@
+"""Tables in the form of broom: tidy, glance, augment, and the sizes of groups."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtri
+
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.types import Vector
+from mixlm_sparse.design.rows import restrict
+from mixlm_sparse.design.table import Column, open_table
+from mixlm_sparse.inference.fixed.coefficients import linear_tests, require_ddf, require_level
+from mixlm_sparse.inference.variance.components import variance_components
+from mixlm_sparse.model.fitted import FittedModel
+
+EFFECTS = ("fixed", "ran_pars", "ran_vals")
+COLUMNS = ["effect", "group", "level", "term", "estimate", "std_error", "statistic", "df",
+           "p_value", "conf_low", "conf_high"]  # fmt: skip
+
+
+def tidy(
+    fit: FittedModel,
+    effects: str | Sequence[str] = "fixed",
+    *,
+    ddf: str | None = "satterthwaite",
+    conf_int: bool = False,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Return estimates as one row each; see `InferenceMethods.tidy`."""
+    wanted = (effects,) if isinstance(effects, str) else tuple(effects)
+    for effect in wanted:
+        if effect not in EFFECTS:
+            raise OptionError(
+                f"effects is {effect!r}: use one or several of "
+                + ", ".join(repr(name) for name in EFFECTS)
+            )
+    if not wanted:
+        raise OptionError("effects is empty: use 'fixed', 'ran_pars' or 'ran_vals'")
+    require_ddf(ddf)
+    level = require_level(level)
+    tables = []
+    for effect in wanted:
+        if effect == "fixed":
+            tables.append(_fixed(fit, ddf, level))
+        elif effect == "ran_pars":
+            tables.append(_parameters(fit, level, errors=conf_int))
+        else:
+            tables.append(_values(fit, level))
+    table = tables[0] if len(tables) == 1 else pd.concat(tables, ignore_index=True)
+    columns = [name for name in COLUMNS if name != "level" or "ran_vals" in wanted]
+    if not conf_int:
+        columns = columns[:-2]
+    return table[columns]
+
+
+def _frame(rows: dict[str, Any], count: int) -> pd.DataFrame:
+    columns: dict[str, Any] = {}
+    for name in COLUMNS:
+        if name in ("effect", "group", "level", "term"):
+            given = rows.get(name)
+            values = [given] * count if given is None or isinstance(given, str) else list(given)
+            columns[name] = pd.Series(values, dtype=object)
+        else:
+            columns[name] = np.asarray(rows.get(name, np.full(count, np.nan)), dtype=np.float64)
+    return pd.DataFrame(columns, index=range(count))
+
+
+def _fixed(fit: FittedModel, ddf: str | None, level: float) -> pd.DataFrame:
+    names = fit.system.x_names
+    tests = linear_tests(fit, np.eye(len(names)), ddf=ddf)
+    lower, upper = tests.interval(level)
+    return _frame(
+        {
+            "effect": "fixed",
+            "term": names,
+            "estimate": tests.estimate,
+            "std_error": tests.std_error,
+            "statistic": tests.statistic,
+            "df": tests.df,
+            "p_value": tests.p_value,
+            "conf_low": lower,
+            "conf_high": upper,
+        },
+        len(names),
+    )
+
+
+def _parameters(fit: FittedModel, level: float, *, errors: bool) -> pd.DataFrame:
+    """Standard deviations and correlations, broom.mixed's names."""
+    table = fit.varcorr.to_frame()
+    group, term, estimate = [], [], []
+    for row in table.itertuples(index=False):
+        group.append(row.grp)
+        estimate.append(row.sdcor)
+        if row.grp == "Residual":
+            term.append("sd__Observation")
+        elif isinstance(row.var2, str):
+            term.append(f"cor__{row.var1}.{row.var2}")
+        else:
+            term.append(f"sd__{row.var1}")
+    rows: dict[str, Any] = {
+        "effect": "ran_pars",
+        "group": group,
+        "term": term,
+        "estimate": estimate,
+    }
+    if errors and not fit.perfect:
+        rows |= _parameter_errors(fit, level, table)
+    return _frame(rows, len(term))
+
+
+def _parameter_errors(fit: FittedModel, level: float, table: pd.DataFrame) -> dict[str, Any]:
+    found = variance_components(fit, level=level)
+    by_key = {
+        _key(row.grp, row.var1, row.var2): (row.std_error, row.lower, row.upper)
+        for row in found.itertuples(index=False)
+    }
+    missing = (np.nan, np.nan, np.nan)
+    rows = [
+        by_key.get(_key(row.grp, row.var1, row.var2), missing)
+        for row in table.itertuples(index=False)
+    ]
+    errors = np.array(rows, dtype=np.float64).reshape(-1, 3)
+    return {"std_error": errors[:, 0], "conf_low": errors[:, 1], "conf_high": errors[:, 2]}
+
+
+def _key(group: object, *columns: object) -> tuple[object, frozenset[str]]:
+    """Name a component whatever the order of its columns."""
+    return group, frozenset(name for name in columns if isinstance(name, str))
+
+
+def _values(fit: FittedModel, level: float) -> pd.DataFrame:
+    """Predicted random effects with their conditional standard deviations."""
+    effects, variances = fit.ranef(cond_var=True)
+    z = float(ndtri(0.5 + 0.5 * level))
+    tables = []
+    for label, frame in effects.items():
+        levels, k = frame.shape
+        estimate = frame.to_numpy().ravel()
+        error = np.sqrt(np.diagonal(variances[label], axis1=1, axis2=2)).ravel()
+        tables.append(
+            _frame(
+                {
+                    "effect": "ran_vals",
+                    "group": label,
+                    "level": np.repeat(np.asarray(frame.index, dtype=object), k),
+                    "term": list(frame.columns) * levels,
+                    "estimate": estimate,
+                    "std_error": error,
+                    "conf_low": estimate - z * error,
+                    "conf_high": estimate + z * error,
+                },
+                levels * k,
+            )
+        )
+    return pd.concat(tables, ignore_index=True)
+
+
+def glance(fit: FittedModel) -> pd.DataFrame:
+    """Return the figures of a fit as one row; see `InferenceMethods.glance`."""
+    row: dict[str, Any] = {
+        "nobs": fit.nobs,
+        "n_par": fit.n_par,
+        "df_resid": fit.df_resid,
+        "sigma": fit.sigma,
+        "llf": fit.llf,
+        "aic": fit.aic,
+        "bic": fit.bic,
+        "criterion": fit.criterion,
+        "reml": fit.reml,
+        "converged": fit.convergence.converged,
+        "singular": fit.is_singular(),
+    }
+    row |= {f"n_{label}": count for label, count in fit.ngroups.items()}
+    return pd.DataFrame([row])
+
+
+def augment(fit: FittedModel) -> pd.DataFrame:
+    """Return the rows used with what the fit says of each; see `InferenceMethods.augment`."""
+    n = fit.nobs
+    columns: dict[str, Any] = _data_columns(fit)
+    own: dict[str, Any] = {
+        ".fitted": fit.fittedvalues,
+        ".resid": fit.resid,
+        ".fixed": fit.aligned(fit.solution.fitted(include_random=False)),
+        ".hat": fit.hatvalues(),
+        ".cooksd": fit.cooks_distance(),
+        ".std_resid": _scaled_residuals(fit),
+    }
+    if fit.matrices.weights is not None:
+        own[".weights"] = fit.aligned(fit.matrices.weights)
+    if fit.matrices.offset is not None:
+        own[".offset"] = fit.aligned(fit.matrices.offset)
+    index: Any = fit.matrices.index
+    rows = fit.matrices.rows
+    size = len(own[".fitted"])
+    if index is None:
+        index = np.arange(n) if rows is None or size != n else rows
+    elif rows is not None and size == n:
+        index = index[rows]
+    return pd.DataFrame({**columns, **own}, index=index)
+
+
+def _scaled_residuals(fit: FittedModel) -> Vector:
+    if fit.perfect:  # sigma is zero
+        return np.full(fit.fittedvalues.shape, np.nan)
+    return fit.residuals("pearson", scaled=True)
+
+
+def _data_columns(fit: FittedModel) -> dict[str, Any]:
+    """Return the columns of the data that the formula names, for the rows of the results."""
+    spec = fit.matrices.spec
+    response = fit.matrices.response_name or "y"
+    if spec is None or fit.call is None:
+        return {response: fit.aligned(fit.matrices.y)}
+    names = spec.formula.names
+    table = open_table(fit.call.data, tuple(n for n in names if n != "pi"))
+    if fit.matrices.na_action == "exclude":
+        columns = dict(table.columns)
+    else:
+        columns = restrict(table.columns, fit.matrices.rows)
+    out = {name: _plain(column) for name, column in columns.items()}
+    if fit.call.response is not None or response not in out:
+        out = {response: fit.aligned(fit.matrices.y), **out}
+    return out
+
+
+def _plain(column: Column) -> Any:
+    if column.kind == "factor":
+        kind = pd.CategoricalDtype(list(column.levels), ordered=column.ordered)
+        return pd.Categorical.from_codes(np.asarray(column.values, dtype=np.int64), dtype=kind)
+    if column.missing is not None and column.kind == "number":
+        return np.where(column.missing, np.nan, column.values)
+    return column.values
+
+
+def group_sizes(fit: FittedModel) -> pd.DataFrame:
+    """Return levels and rows per level of every grouping factor; see the method."""
+    rows = {}
+    for factor in fit.matrices.factors:
+        counts = np.bincount(factor.codes, minlength=factor.n_levels)
+        rows[factor.label] = (
+            factor.n_levels,
+            int(counts.min()),
+            float(counts.mean()),
+            float(np.median(counts)),
+            int(counts.max()),
+        )
+    return pd.DataFrame.from_dict(
+        rows, orient="index", columns=["levels", "min", "mean", "median", "max"]
+    )

@@ -1,0 +1,1 @@
+"""Rows to products, products to the criterion, the criterion to its optimum."""

@@ -1,0 +1,1 @@
+"""Systems made from another system: with other rows, responses or weights."""

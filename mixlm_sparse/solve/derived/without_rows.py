@@ -1,0 +1,180 @@
+"""The theta-free products of a model without some of its rows, by subtraction.
+
+With E the rows [Q y_f] that leave, in the orthonormal working basis, the rest has the Gram matrix
+
+    [I  0 ]
+    [0  yy] - E'WE = R'R
+
+and R turns the old working columns into the new orthonormal ones.  Products by level lose what the
+rows contributed to them; a level that loses all its rows stays, with blocks of zeros, which neither
+the criterion nor the estimates notice.  Only the rows that leave enter the arithmetic.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+
+import numpy as np
+import scipy.linalg
+
+from mixlm_sparse.common.types import IntVector, Matrix
+from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.design.columns import ColumnSource
+from mixlm_sparse.design.grouping import GroupingFactor
+from mixlm_sparse.engines.choose import make_engine
+from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
+from mixlm_sparse.solve.pls import PenalizedSystem, penalized_system
+from mixlm_sparse.solve.products.basis import triangular_inverse
+from mixlm_sparse.solve.products.final import Products
+
+# A pivot of the Gram matrix of the rest below this share of the old one has lost too many digits
+# (or a coefficient its last row): the products are formed anew from the rows.
+PIVOT_FLOOR = 1e-6
+
+
+class Deletion:
+    """Makes systems without some rows of one system.
+
+    Parameters
+    ----------
+    system : the system of all rows; not changed.
+    """
+
+    def __init__(self, system: PenalizedSystem) -> None:
+        self._system = system
+        products = system.products
+        n_levels = [f.n_levels for f in products.blocks.factors]
+        self._keys = {
+            (g, h): pair.rows.astype(np.int64) * n_levels[h] + pair.cols
+            for (g, h), pair in products.blocks.pairs.items()
+        }
+
+    @cached_property
+    def _working_rows(self) -> tuple[Matrix, list[Matrix]]:
+        """[Q y_f] (n, p + 1) and z~ per factor (n, K) of all rows."""
+        matrices, products = self._system.matrices, self._system.products
+        n = matrices.nobs
+        X = matrices.fixed.block(slice(0, n))[:, list(products.kept)]
+        target = matrices.y if matrices.offset is None else matrices.y - matrices.offset
+        E = np.empty((n, products.p + 1))
+        if products.p:
+            E[:, :-1] = X @ triangular_inverse(products.R_x)
+        E[:, -1] = target - X @ products.beta_ols
+        Z = [np.empty((n, f.width)) for f in products.blocks.factors]
+        for term, place, Rz in zip(matrices.terms, products.layout, products.Rz, strict=True):
+            block = term.columns.block(slice(0, n))
+            Z[place.factor][:, place.columns] = block @ triangular_inverse(Rz)
+        return E, Z
+
+    def without(self, rows: np.ndarray) -> PenalizedSystem:
+        """Return the system without the given rows (positions among the rows used, ascending)."""
+        system = self._system
+        matrices, old = system.matrices, system.products
+        rest = remaining(matrices, rows)
+        E_all, Z_all = self._working_rows
+        E = E_all[rows]
+        w = None if matrices.weights is None else matrices.weights[rows]
+        WE = E if w is None else E * w[:, None]
+        p = old.p
+        S = np.zeros((p + 1, p + 1))
+        S[np.arange(p), np.arange(p)] = 1.0
+        S[p, p] = old.yy
+        S -= E.T @ WE
+        scale = np.append(np.ones(p), max(old.yy, np.finfo(np.float64).tiny))
+        try:
+            R: Matrix = np.asarray(np.linalg.cholesky(S).T, dtype=np.float64)
+        except np.linalg.LinAlgError:
+            return penalized_system(rest, self._engine_name)
+        if (np.diag(R) ** 2 < PIVOT_FLOOR * scale).any():
+            return penalized_system(rest, self._engine_name)
+
+        R_inverse = triangular_inverse(R[:p, :p]) if p else np.zeros((0, 0))
+        turn = np.zeros((p + 1, p + 1))
+        turn[:p, :p] = R_inverse
+        turn[:p, p] = -R_inverse @ R[:p, p]
+        turn[p, p] = 1.0
+        factors = []
+        for factor, f, z_all in zip(matrices.factors, old.blocks.factors, Z_all, strict=True):
+            z = z_all[rows]
+            wz = z if w is None else z * w[:, None]
+            codes = factor.codes[rows]
+            ztz, ztx = f.ztz.copy(), f.ztx.copy()
+            np.subtract.at(ztz, codes, z[:, :, None] * wz[:, None, :])
+            np.subtract.at(ztx, codes, wz[:, :, None] * E[:, None, :])
+            factors.append(FactorBlock(f.label, ztz, np.matmul(ztx, turn)))
+        pairs = {}
+        for (g, h), pair in old.blocks.pairs.items():
+            z, zh = Z_all[g][rows], Z_all[h][rows]
+            wz = z if w is None else z * w[:, None]
+            n_h = old.blocks.factors[h].n_levels
+            key = matrices.factors[g].codes[rows].astype(np.int64) * n_h
+            at = np.searchsorted(self._keys[g, h], key + matrices.factors[h].codes[rows])
+            values = pair.values.copy()
+            np.subtract.at(values, at, wz[:, :, None] * zh[:, None, :])
+            pairs[g, h] = PairBlock(pair.rows, pair.cols, values)
+        shift = R_inverse @ R[:p, p]
+        if p:
+            shift = scipy.linalg.solve_triangular(old.R_x, shift)
+        products: Products = replace(
+            old,
+            n=old.n - rows.size,
+            log_weight_sum=old.log_weight_sum - (0.0 if w is None else float(np.log(w).sum())),
+            R_x=R[:p, :p] @ old.R_x,
+            beta_ols=old.beta_ols + shift,
+            yy=float(R[p, p]) ** 2,
+            blocks=BlockSystem(tuple(factors), pairs),
+        )
+        return replace(
+            system,
+            matrices=rest,
+            products=products,
+            engine=make_engine(self._engine_name, products.blocks),
+            cross=None,
+        )
+
+    @property
+    def _engine_name(self) -> str:
+        return "cholmod" if self._system.engine.name == "cholmod" else "auto"
+
+
+class _RemainingColumns:
+    """A source of columns without some rows; blocks are evaluated when they are asked for."""
+
+    def __init__(self, source: ColumnSource, kept: np.ndarray) -> None:
+        self._source = source
+        self._kept = kept
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._source.names
+
+    def block(self, rows: slice) -> Matrix:
+        wanted = self._kept[rows]
+        if not wanted.size:
+            return self._source.block(slice(0, 0))
+        first = int(wanted[0])
+        block = self._source.block(slice(first, int(wanted[-1]) + 1))
+        return np.ascontiguousarray(block[wanted - first])
+
+
+def remaining(matrices: ModelMatrices, rows: np.ndarray) -> ModelMatrices:
+    """Return the design without the given rows; levels stay, also those without rows."""
+    kept = np.delete(np.arange(matrices.nobs), rows)
+    positions: IntVector = kept.astype(np.int32) if matrices.rows is None else matrices.rows[kept]
+    return replace(
+        matrices,
+        y=matrices.y[kept],
+        fixed=_RemainingColumns(matrices.fixed, kept),
+        factors=tuple(
+            GroupingFactor(f.label, f.codes[kept], f.n_levels, f.tables, f.keys)
+            for f in matrices.factors
+        ),
+        terms=tuple(
+            replace(term, columns=_RemainingColumns(term.columns, kept)) for term in matrices.terms
+        ),
+        weights=None if matrices.weights is None else matrices.weights[kept],
+        offset=None if matrices.offset is None else matrices.offset[kept],
+        nobs=kept.size,
+        rows=positions,
+    )

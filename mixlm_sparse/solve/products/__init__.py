@@ -1,0 +1,1 @@
+"""Everything the criterion needs that does not depend on theta."""

@@ -1,0 +1,304 @@
+"""Accumulators of products: filled by blocks of rows, added to one another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixlm_sparse.common.errors import DataError
+from mixlm_sparse.common.types import Array3, IntVector, Matrix
+from mixlm_sparse.engines import kernels
+from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
+from mixlm_sparse.solve.products.basis import (
+    Basis,
+    TermLayout,
+    find_basis,
+    stack_qr,
+    term_layout,
+    triangular_inverse,
+)
+from mixlm_sparse.solve.rows import BLOCK_ROWS, NUMPY_BLOCK_ROWS, Rows, row_blocks
+
+if TYPE_CHECKING:
+    from mixlm_sparse.design.build import ModelMatrices
+
+
+@dataclass(frozen=True, slots=True)
+class CrossProducts:
+    """Products of all rows seen so far; a value that can be added to another.
+
+    Parameters
+    ----------
+    basis : the basis that the products are formed in.
+    n, log_weight_sum : rows seen; sum(log w), 0 without weights.
+    R : (p + 1, p + 1) upper triangular factor of [X~ y~]'W[X~ y~].
+    blocks : Z~'WZ~ and Z~'W[X~ y~] by level.
+    layout : per term, its place in the merged blocks.
+    levels : per factor, the labels of its levels; None as long as nothing was added.
+    sources : per factor, what can name its levels.
+    """
+
+    basis: Basis
+    n: int
+    log_weight_sum: float
+    R: Matrix
+    blocks: BlockSystem
+    layout: tuple[TermLayout, ...]
+    levels: tuple[tuple[str, ...], ...] | None
+    matrices: ModelMatrices | None = None
+
+    def level_labels(self, factor: int) -> tuple[str, ...]:
+        """Return the labels of a factor's levels, in the order of its blocks."""
+        if self.levels is not None:
+            return self.levels[factor]
+        assert self.matrices is not None
+        return tuple(self.matrices.factors[factor].levels)
+
+    def update(self, batch: ModelMatrices) -> CrossProducts:
+        """Return the products with the rows of `batch` added (same formula, same columns)."""
+        return self + cross_products(batch, basis=self.basis)
+
+    def __add__(self, other: CrossProducts) -> CrossProducts:
+        return _merge(self, other)
+
+
+def cross_products(
+    matrices: ModelMatrices, *, basis: Basis | None = None, compiled: bool | None = None
+) -> CrossProducts:
+    """Form the products of the rows in `matrices`.
+
+    Parameters
+    ----------
+    matrices : the design; its columns are evaluated by blocks of rows.
+    basis : the basis to use; by default one is found, which reads the rows twice.
+    compiled : force the compiled kernels on or off.
+    """
+    n = matrices.nobs
+    P = len(matrices.fixed.names) + 1
+    layout = term_layout(matrices)
+    widths = [0] * len(matrices.factors)
+    for place in layout:
+        widths[place.factor] += place.width
+    if compiled is None:
+        compiled = kernels.compiled_pays(
+            n * (P * P + sum(K * (K + P) + 8 * len(widths) for K in widths))
+        )
+    block_rows = BLOCK_ROWS if compiled else NUMPY_BLOCK_ROWS
+    own_basis = basis is None
+    if basis is None:
+        basis = find_basis(matrices, block_rows)
+    B = triangular_inverse(basis.R)
+    Bz = [triangular_inverse(R) for R in basis.Rz]
+    for place, term_inverse in zip(layout, Bz, strict=True):
+        if term_inverse.shape[0] != place.width:
+            raise DataError("the basis belongs to a model with other random-effects columns")
+
+    factors = matrices.factors
+    ztz = [np.zeros((f.n_levels, K, K)) for f, K in zip(factors, widths, strict=True)]
+    ztx = [np.zeros((f.n_levels, K, P)) for f, K in zip(factors, widths, strict=True)]
+    pair_rows: dict[tuple[int, int], tuple[IntVector, IntVector]] = {}
+    pair_of_row: dict[tuple[int, int], IntVector] = {}
+    pair_values: dict[tuple[int, int], Array3] = {}
+    for g in range(len(factors)):
+        for h in range(g + 1, len(factors)):
+            rows_gh, cols_gh, index = kernels.pair_index(
+                factors[g].codes,
+                factors[h].codes,
+                factors[g].n_levels,
+                factors[h].n_levels,
+                compiled=compiled,
+            )
+            pair_rows[g, h] = rows_gh, cols_gh
+            pair_of_row[g, h] = index
+            pair_values[g, h] = np.zeros((rows_gh.size, widths[g], widths[h]))
+
+    rows_of = Rows(matrices)
+    gram = np.zeros((P, P))
+    stacked: Matrix | None = None
+    log_weight_sum = 0.0
+    for rows in row_blocks(n, block_rows):
+        raw = rows_of.fixed_and_response(rows)
+        block = np.empty_like(raw)
+        np.matmul(raw[:, :-1], B, out=block[:, :-1])
+        block[:, -1] = raw[:, -1] - raw[:, :-1] @ basis.d
+        w = rows_of.weights(rows)
+        if w is None:
+            weighted = block
+        else:
+            weighted = block * w[:, None]
+            log_weight_sum += float(np.log(w).sum())
+        if own_basis:
+            gram += block.T @ weighted
+        else:
+            stacked = stack_qr(stacked, block if w is None else block * np.sqrt(w)[:, None])
+        Z = _merged_columns(matrices, layout, widths, Bz, rows)
+        WZ = Z if w is None else [z * w[:, None] for z in Z]
+        for g, factor in enumerate(factors):
+            D = np.hstack([WZ[g], weighted])
+            kernels.add_group_products(
+                factor.codes[rows], Z[g], D, ztz[g], ztx[g], compiled=compiled
+            )
+        for (g, h), values in pair_values.items():
+            kernels.add_pair_products(
+                pair_of_row[g, h][rows], Z[g], WZ[h], values, compiled=compiled
+            )
+    for blocks in ztz:
+        _fill_upper(blocks)
+    R = _semidefinite_cholesky(gram) if own_basis else stacked
+    assert R is not None
+    return CrossProducts(
+        basis=basis,
+        n=n,
+        log_weight_sum=log_weight_sum,
+        R=R,
+        blocks=BlockSystem(
+            factors=tuple(
+                FactorBlock(f.label, zz, zx) for f, zz, zx in zip(factors, ztz, ztx, strict=True)
+            ),
+            pairs={key: PairBlock(*pair_rows[key], values) for key, values in pair_values.items()},
+        ),
+        layout=layout,
+        levels=None,
+        matrices=matrices,
+    )
+
+
+def _merged_columns(
+    matrices: ModelMatrices,
+    layout: Sequence[TermLayout],
+    widths: Sequence[int],
+    Bz: Sequence[Matrix],
+    rows: slice,
+) -> list[Matrix]:
+    """Return z~ of each grouping factor, (m, K)."""
+    out: list[Matrix | None] = [None] * len(widths)
+    for term, place, inverse in zip(matrices.terms, layout, Bz, strict=True):
+        z = term.columns.block(rows)
+        if place.width > 1:
+            z = z @ inverse
+        elif inverse[0, 0] != 1.0:
+            z = z * inverse[0, 0]
+        if place.width == widths[place.factor]:
+            out[place.factor] = np.ascontiguousarray(z)
+            continue
+        merged = out[place.factor]
+        if merged is None:
+            merged = out[place.factor] = np.empty((z.shape[0], widths[place.factor]))
+        merged[:, place.columns] = z
+    return [z for z in out if z is not None]
+
+
+def _fill_upper(blocks: Array3) -> None:
+    K = blocks.shape[1]
+    for a in range(K):
+        for b in range(a):
+            blocks[:, b, a] = blocks[:, a, b]
+
+
+def _semidefinite_cholesky(gram: Matrix) -> Matrix:
+    """Return upper triangular R with R'R = gram; a direction without length gets a zero row.
+
+    The Gram matrix is formed in an orthonormal basis, so nothing is lost by squaring.
+    """
+    P = gram.shape[0]
+    try:
+        return np.asarray(np.linalg.cholesky(gram).T, dtype=np.float64)
+    except np.linalg.LinAlgError:
+        pass
+    R = np.zeros((P, P))
+    rest = gram.copy()
+    for j in range(P):
+        pivot = rest[j, j]
+        if pivot <= 1e-30 * max(gram[j, j], 1e-300):
+            continue
+        R[j, j:] = rest[j, j:] / np.sqrt(pivot)
+        rest[j:, j:] -= np.outer(R[j, j:], R[j, j:])
+    return R
+
+
+def _merge(a: CrossProducts, b: CrossProducts) -> CrossProducts:
+    if a.layout != b.layout or a.R.shape != b.R.shape:
+        raise DataError(
+            "products of two different models cannot be added: use the same formula, the same "
+            "contrasts and the same factor levels in the fixed part for every batch"
+        )
+    b = _in_basis(b, a.basis)
+    levels: list[tuple[str, ...]] = []
+    maps: list[tuple[np.ndarray, int]] = []
+    for g in range(len(a.blocks.factors)):
+        known = {label: i for i, label in enumerate(a.level_labels(g))}
+        place = np.array([known.setdefault(label, len(known)) for label in b.level_labels(g)])
+        levels.append(tuple(known))
+        maps.append((place, len(known)))
+    factors = []
+    for fa, fb, (place, n_levels) in zip(a.blocks.factors, b.blocks.factors, maps, strict=True):
+        ztz = np.zeros((n_levels, *fa.ztz.shape[1:]))
+        ztx = np.zeros((n_levels, *fa.ztx.shape[1:]))
+        ztz[: fa.n_levels] = fa.ztz
+        ztx[: fa.n_levels] = fa.ztx
+        ztz[place] += fb.ztz
+        ztx[place] += fb.ztx
+        factors.append(FactorBlock(fa.label, ztz, ztx))
+    pairs = {}
+    for (g, h), pa in a.blocks.pairs.items():
+        pb = b.blocks.pairs[g, h]
+        n_h = maps[h][1]
+        key_a = pa.rows.astype(np.int64) * n_h + pa.cols
+        key_b = maps[g][0][pb.rows].astype(np.int64) * n_h + maps[h][0][pb.cols]
+        distinct = np.union1d(key_a, key_b)
+        values = np.zeros((distinct.size, *pa.values.shape[1:]))
+        values[np.searchsorted(distinct, key_a)] = pa.values
+        values[np.searchsorted(distinct, key_b)] += pb.values
+        pairs[g, h] = PairBlock(
+            (distinct // n_h).astype(np.int32), (distinct % n_h).astype(np.int32), values
+        )
+    return CrossProducts(
+        basis=a.basis,
+        n=a.n + b.n,
+        log_weight_sum=a.log_weight_sum + b.log_weight_sum,
+        R=stack_qr(a.R, b.R),
+        blocks=BlockSystem(tuple(factors), pairs),
+        layout=a.layout,
+        levels=tuple(levels),
+        matrices=None,
+    )
+
+
+def _in_basis(products: CrossProducts, basis: Basis) -> CrossProducts:
+    """Express products in another basis; exact linear maps, nothing is read again."""
+    old = products.basis
+    if old is basis:
+        return products
+    P = products.R.shape[0]
+    # X~_new = X R_new^{-1} = X~_old (R_old R_new^{-1})
+    # y~_new = y~_old + X~_old R_old (d_old - d_new)
+    M = np.eye(P)
+    M[:-1, :-1] = old.R @ triangular_inverse(basis.R) if P > 1 else M[:-1, :-1]
+    M[:-1, -1] = old.R @ (old.d - basis.d)
+    N = [Ro @ triangular_inverse(Rn) for Ro, Rn in zip(old.Rz, basis.Rz, strict=True)]
+    maps = [np.zeros((f.width, f.width)) for f in products.blocks.factors]
+    for place, block in zip(products.layout, N, strict=True):
+        maps[place.factor][place.columns, place.columns] = block
+    factors = tuple(
+        FactorBlock(
+            f.label,
+            np.matmul(np.matmul(A.T, f.ztz), A),
+            np.matmul(np.matmul(A.T, f.ztx), M),
+        )
+        for f, A in zip(products.blocks.factors, maps, strict=True)
+    )
+    pairs = {
+        (g, h): PairBlock(
+            pair.rows, pair.cols, np.matmul(np.matmul(maps[g].T, pair.values), maps[h])
+        )
+        for (g, h), pair in products.blocks.pairs.items()
+    }
+    return replace(
+        products,
+        basis=basis,
+        R=np.asarray(np.linalg.qr(products.R @ M, mode="r")),
+        blocks=BlockSystem(factors, pairs),
+    )

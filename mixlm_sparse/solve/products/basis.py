@@ -1,0 +1,165 @@
+"""The basis that products are formed in, and the place of every term in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.linalg
+
+from mixlm_sparse.common.errors import NotPositiveDefiniteError
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.solve.rows import Rows, row_blocks
+
+if TYPE_CHECKING:
+    from mixlm_sparse.design.build import ModelMatrices
+
+# A column counts as a combination of earlier ones if what they leave of it is below this share of
+# its length; lme4 uses the same.
+RANK_RTOL = 1e-7
+
+
+@dataclass(frozen=True, slots=True)
+class Basis:
+    """The linear maps from raw columns to the columns that products are formed with.
+
+    Parameters
+    ----------
+    R : (p, p) upper triangular and regular, X~ = X R^{-1}.
+    d : (p,) y~ = y - offset - X d; zero for columns without a direction of their own.
+    Rz : per term, (k, k) upper triangular, z~ = z Rz^{-1}.
+    """
+
+    R: Matrix
+    d: Vector
+    Rz: tuple[Matrix, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TermLayout:
+    """Where a term's columns are: block `factor`, columns first..first + width."""
+
+    factor: int
+    first: int
+    width: int
+
+    @property
+    def columns(self) -> slice:
+        return slice(self.first, self.first + self.width)
+
+
+def term_layout(matrices: ModelMatrices) -> tuple[TermLayout, ...]:
+    """Place the columns of every term in the block of its grouping factor."""
+    filled = [0] * len(matrices.factors)
+    out = []
+    for term in matrices.terms:
+        width = len(term.column_names)
+        out.append(TermLayout(term.factor, filled[term.factor], width))
+        filled[term.factor] += width
+    return tuple(out)
+
+
+def triangular_inverse(R: Matrix) -> Matrix:
+    """Return the inverse of a regular upper triangular matrix (k, k)."""
+    if R.shape[0] <= 1:
+        return 1.0 / R
+    inverse, info = scipy.linalg.lapack.dtrtri(R, lower=0)
+    if info != 0:
+        raise NotPositiveDefiniteError("a basis of the model columns is singular")
+    return np.triu(inverse)
+
+
+def r_factor(block: Matrix) -> Matrix:
+    """Return the upper triangular factor (k, k) of a QR of `block` (m, k), m >= k."""
+    k = block.shape[1]
+    # straight to LAPACK: for small models the wrappers cost more than the arithmetic
+    factored, _, _, info = scipy.linalg.lapack.dgeqrf(block)
+    if info != 0:
+        raise NotPositiveDefiniteError("the model columns hold values that are not finite")
+    return np.triu(factored[:k])
+
+
+def find_basis(matrices: ModelMatrices, block_rows: int) -> Basis:
+    """Find the basis in which the products of these rows lose no digits."""
+    rows_of = Rows(matrices)
+    n = matrices.nobs
+    names = {name: i for i, name in enumerate(matrices.fixed.names)}
+    # columns of random terms that X does not have must enter the QR beside it
+    extra = [
+        term for term in matrices.terms if not all(name in names for name in term.column_names)
+    ]
+    p = len(matrices.fixed.names)
+    stacked: Matrix | None = None
+    weight_sum = float(n)
+    if matrices.weights is not None:
+        weight_sum = float(matrices.weights.sum())
+    for rows in row_blocks(n, block_rows):
+        block = rows_of.fixed_and_response(rows)
+        if extra:
+            block = np.hstack([block, *(term.columns.block(rows) for term in extra)])
+        w = rows_of.weights(rows)
+        if w is not None:
+            block = block * np.sqrt(w)[:, None]
+        stacked = stack_qr(stacked, block)
+    assert stacked is not None
+    R_all = stacked
+    R, d = _regular_basis(R_all[: p + 1, : p + 1])
+    Rz = []
+    first = p + 1
+    for term in matrices.terms:
+        k = len(term.column_names)
+        if term in extra:
+            columns = R_all[:, first : first + k]
+            first += k
+        else:
+            columns = R_all[:, [names[name] for name in term.column_names]]
+        Rz.append(_term_basis(columns / np.sqrt(weight_sum), term.structure))
+    return Basis(R=R, d=d, Rz=tuple(Rz))
+
+
+def stack_qr(R: Matrix | None, block: Matrix) -> Matrix:
+    if R is not None:
+        block = np.vstack([R, block])
+    if block.shape[0] < block.shape[1]:
+        block = np.vstack([block, np.zeros((block.shape[1] - block.shape[0], block.shape[1]))])
+    return r_factor(block)
+
+
+def _regular_basis(R: Matrix) -> tuple[Matrix, Vector]:
+    """Return the (p, p) basis and d from the factor of [X y], made regular where X is not."""
+    p = R.shape[0] - 1
+    basis = np.triu(R[:p, :p])
+    lengths = np.sqrt((basis * basis).sum(axis=0))
+    own = np.abs(np.diag(basis)) > RANK_RTOL * lengths
+    if not own.all():
+        diagonal = np.diag(basis).copy()
+        # No direction of its own: leave the column at its length; a zero column stays as it is.
+        diagonal[~own] = np.where(lengths[~own] > 0.0, lengths[~own], 1.0)
+        basis[np.arange(p), np.arange(p)] = diagonal
+    right = np.where(own, R[:p, p], 0.0)
+    d = scipy.linalg.solve_triangular(basis, right, check_finite=False) if p else np.empty(0)
+    d = np.where(own, d, 0.0)
+    return basis, d
+
+
+def _term_basis(columns: Matrix, structure: str) -> Matrix:
+    """Return Rz (k, k) of a term from any matrix with the Gram matrix of its columns."""
+    k = columns.shape[1]
+    lengths = np.sqrt((columns * columns).sum(axis=0))
+    lengths = np.where(lengths > 0.0, lengths, 1.0)
+    if structure == "us":
+        if k == 1:
+            return lengths[:, None]
+        if columns.shape[0] < k:
+            return np.diag(lengths)
+        R = r_factor(columns)
+        if (np.abs(np.diag(R)) > RANK_RTOL * lengths).all():
+            signs = np.sign(np.diag(R))
+            out: Matrix = R * signs[:, None]
+            return out
+        return np.diag(lengths)
+    if structure == "diag":
+        return np.diag(lengths)
+    # other structures tie the columns together: one common scale
+    return np.eye(k) * float(np.sqrt(np.mean(lengths**2)))

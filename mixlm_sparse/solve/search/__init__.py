@@ -1,0 +1,1 @@
+"""Objective and bounds to optimum, by exact gradient or without derivatives."""

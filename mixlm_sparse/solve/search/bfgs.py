@@ -1,0 +1,143 @@
+"""Quasi-Newton minimization with an exact gradient.
+
+The criterion is even in the sign of every column of a covariance factor, so the bound "diagonal not
+negative" is a choice among equivalent minima, not a constraint: the search runs unbounded and the
+answer is reflected into bounds afterwards.  A variance that wants to be zero is then an ordinary
+minimum, reached as fast as any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixlm_sparse.common.types import Matrix, Vector
+
+# Sufficient decrease and curvature of the line search; loose, for one evaluation is the usual cost.
+ARMIJO = 1e-4
+CURVATURE = 0.9
+# Differences of the criterion below this multiple of its rounding are decided by slopes.
+ROUNDING = 64.0 * np.finfo(np.float64).eps
+MAX_LINE_SEARCH = 25
+
+
+@dataclass(frozen=True, slots=True)
+class BfgsResult:
+    """Where the search ended: x (m,), its value, gradient (m,) and Newton decrement."""
+
+    x: Vector
+    value: float
+    gradient: Vector
+    decrement: float
+    status: str  # "converged", "stalled" or "limit"
+
+
+def minimize_bfgs(
+    function: Callable[[Vector], tuple[float, Vector]],
+    x0: Vector,
+    hessian: Matrix,
+    *,
+    tolerance: float,
+    max_evaluations: int,
+    max_step: float = 2.0,
+) -> BfgsResult:
+    """Minimize a smooth function.
+
+    Parameters
+    ----------
+    function : returns value and gradient (m,); an infinite value where it is not defined.
+    x0 : (m,) start.
+    hessian : (m, m) positive definite guess of the Hessian at the start.
+    tolerance : the search ends when the decrease that a Newton step predicts, g'H^{-1}g / 2, is
+        below this or below the rounding of the value.
+    max_step : bound on the largest change of a coordinate in one step, relative to its size or 1.
+
+    References
+    ----------
+    Nocedal and Wright (2006), Numerical Optimization, chapter 6; Hager and Zhang (2005),
+    doi:10.1137/030601880, for the line search near rounding.
+    """
+    x = x0.copy()
+    value, gradient = function(x)
+    evaluations = 1
+    H = np.linalg.inv(hessian)
+    fresh = True
+    while True:
+        step = -(H @ gradient)
+        slope = float(gradient @ step)
+        if not slope < 0.0:
+            if float(np.abs(gradient).max(initial=0.0)) == 0.0:
+                return BfgsResult(x, value, gradient, 0.0, "converged")
+            H, fresh = np.linalg.inv(hessian), True
+            step = -(H @ gradient)
+            slope = float(gradient @ step)
+        if -0.5 * slope <= max(tolerance, np.finfo(np.float64).eps * abs(value)):
+            return BfgsResult(x, value, gradient, -0.5 * slope, "converged")
+        if evaluations >= max_evaluations:
+            return BfgsResult(x, value, gradient, -0.5 * slope, "limit")
+        longest = float(np.abs(step / np.maximum(1.0, np.abs(x))).max())
+        if longest > max_step:
+            step *= max_step / longest
+            slope *= max_step / longest
+
+        noise = ROUNDING * abs(value)
+        alpha, low, high = 1.0, 0.0, np.inf
+        slope_low, value_low = slope, value
+        best: tuple[float, Vector, float] | None = None  # value, gradient, alpha
+        accepted = False
+        for _ in range(MAX_LINE_SEARCH):
+            trial, trial_gradient = function(x + alpha * step)
+            evaluations += 1
+            trial_slope = float(trial_gradient @ step) if np.isfinite(trial) else np.inf
+            if trial < (value if best is None else best[0]):
+                best = trial, trial_gradient, alpha
+            armijo = trial <= value + ARMIJO * alpha * slope
+            flat = trial <= value + noise and trial_slope <= (2.0 * ARMIJO - 1.0) * slope
+            if not (armijo or flat):
+                high = alpha
+                alpha = _interpolate(low, value_low, slope_low, alpha, trial, trial_slope)
+            elif trial_slope < CURVATURE * slope:
+                low, value_low, slope_low = alpha, trial, trial_slope
+                alpha = 0.5 * (low + high) if np.isfinite(high) else 2.5 * alpha
+            else:
+                best = trial, trial_gradient, alpha
+                accepted = True
+                break
+            if evaluations >= max_evaluations:
+                break
+        if best is None:
+            if fresh or evaluations >= max_evaluations:
+                status = "limit" if evaluations >= max_evaluations else "stalled"
+                return BfgsResult(x, value, gradient, -0.5 * slope, status)
+            H, fresh = np.linalg.inv(hessian), True
+            continue
+        trial, trial_gradient, alpha = best
+        s = alpha * step
+        y = trial_gradient - gradient
+        sy = float(s @ y)
+        if accepted and sy > 1e-10 * float(np.sqrt((s @ s) * (y @ y))):
+            rho = 1.0 / sy
+            Hy = H @ y
+            cross = rho * np.outer(Hy, s)
+            H = H + ((1.0 + rho * float(y @ Hy)) * rho) * np.outer(s, s) - cross - cross.T
+            fresh = False
+        x, value, gradient = x + s, trial, trial_gradient
+
+
+def _interpolate(a: float, fa: float, da: float, b: float, fb: float, db: float) -> float:
+    """Return the minimum of the cubic (or parabola) through two points, kept inside them."""
+    width = b - a
+    if not np.isfinite(fb):
+        return a + 0.1 * width
+    best = a - 0.5 * da * width * width / (fb - fa - da * width) if fb - fa != da * width else b
+    if np.isfinite(db):
+        theta = 3.0 * (fa - fb) / width + da + db
+        inside = theta * theta - da * db
+        if inside >= 0.0:
+            root = np.sqrt(inside)
+            denominator = db - da + 2.0 * root
+            if denominator != 0.0:
+                best = b - width * (db + root - theta) / denominator
+    return float(min(max(best, a + 0.1 * width), a + 0.9 * width))

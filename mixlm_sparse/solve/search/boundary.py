@@ -1,0 +1,151 @@
+"""Optima on the boundary: certify them, leave false ones, and land on them exactly.
+
+At a stationary point whose covariance Sigma = T T' is singular, first-order optimality over
+positive semidefinite matrices asks for v'Mv >= 0 on the null space of Sigma, M = dd/dSigma.  The
+criterion's gradient in T cannot see this (it vanishes there, by symmetry), so T's null columns are
+set to t v: their derivative is 2 t M v.  One evaluation tells for every term at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.solve.search.bfgs import ROUNDING
+from mixlm_sparse.solve.search.objective import Objective
+
+# Singular values of a working factor below this are looked at as candidates for zero.
+NULL_ATOL = 1e-3
+# The probe; small enough that M is constant over it.
+PROBE = 1e-3
+# The first step off a false boundary.
+ESCAPE_STEP = 0.1
+# Distances from a true one at which a second valley is looked for.
+VALLEYS = (0.25, 0.5, 1.0, 2.0, 4.0)
+
+
+@dataclass(frozen=True, slots=True)
+class BoundaryReport:
+    """What was found: phi (m,) to go on from, its value, and whether it is to be searched on."""
+
+    phi: Vector
+    value: float
+    escaped: bool
+
+
+def _null_directions(T: Matrix, structure: str) -> tuple[Matrix, Matrix] | None:
+    """Return (T with its null part removed, the null directions as columns), or None."""
+    k = T.shape[0]
+    if structure == "us" and k > 1:
+        left, values, _ = np.linalg.svd(T)
+        null = values < NULL_ATOL
+        if not null.any():
+            return None
+        kept = left[:, ~null] * values[~null]
+        return np.hstack([kept, np.zeros((k, int(null.sum())))]), left[:, null]
+    null = np.abs(np.diag(T)) < NULL_ATOL
+    if not null.any():
+        return None
+    return np.where(null[None, :], 0.0, T), np.eye(k)[:, null]
+
+
+def settle_boundary(objective: Objective, phi: Vector, value: float) -> BoundaryReport:
+    """Certify an optimum on the boundary, or find the way off a false one.
+
+    Parameters
+    ----------
+    objective : the criterion.
+    phi, value : the point where the search ended.
+    """
+    system = objective.system
+    blocks = [t.factor(phi[s]) for t, s in zip(system.templates, system.theta_slices, strict=True)]
+    structures = [term.structure for term in system.matrices.terms]
+    null = [_null_directions(T, s) for T, s in zip(blocks, structures, strict=True)]
+    if all(found is None for found in null):
+        return BoundaryReport(phi, value, False)
+
+    at_zero = [T if found is None else found[0] for T, found in zip(blocks, null, strict=True)]
+    snapped = np.concatenate(
+        [t.theta_of(T) for t, T in zip(system.templates, at_zero, strict=True)]
+    )
+    snapped_value = objective.value(snapped)
+    if snapped_value > value + ROUNDING * abs(value):
+        # small, yet not zero: an ordinary optimum
+        return BoundaryReport(phi, value, False)
+
+    probes = []
+    for T, found in zip(at_zero, null, strict=True):
+        probe = T.copy()
+        if found is not None:
+            directions = found[1]
+            zero_columns = np.flatnonzero(~np.abs(T).any(axis=0))
+            probe[:, zero_columns[: directions.shape[1]]] = PROBE * directions
+        probes.append(probe)
+    _, G = objective.at_factors(system.merge(probes))
+    if not G:
+        return BoundaryReport(snapped, snapped_value, False)
+    escape: list[Matrix] = []
+    escaped = False
+    for T, found, gradient, structure in zip(at_zero, null, G, structures, strict=True):
+        step = T.copy()
+        if found is not None:
+            directions = found[1]
+            zero_columns = np.flatnonzero(~np.abs(T).any(axis=0))[: directions.shape[1]]
+            M = directions.T @ gradient[:, zero_columns] / (2.0 * PROBE)
+            if structure == "us":
+                curvature, vectors = np.linalg.eigh(0.5 * (M + M.T))
+            elif structure == "diag":
+                curvature, vectors = np.diag(M), np.eye(M.shape[0])
+            else:  # one parameter moves all columns together
+                curvature = np.full(M.shape[0], np.trace(M))
+                vectors = np.eye(M.shape[0])
+            # what a first step could win must stand out from rounding
+            threshold = -ROUNDING * abs(value) / ESCAPE_STEP**2 - 1e-7
+            for c in np.flatnonzero(curvature < threshold):
+                escaped = True
+                step[:, zero_columns[c]] = ESCAPE_STEP * (directions @ vectors[:, c])
+        escape.append(step)
+    if not escaped:
+        return _second_valley(objective, at_zero, null, snapped, snapped_value)
+    # Walk off until the criterion is below the false boundary's.
+    for shrink in (1.0, 0.3, 0.1, 0.03, 0.01):
+        candidate = np.concatenate(
+            [
+                t.theta_of(T + shrink * (step - T))
+                for t, T, step in zip(system.templates, at_zero, escape, strict=True)
+            ]
+        )
+        candidate_value = objective.value(candidate)
+        if candidate_value < snapped_value - ROUNDING * abs(value):
+            return BoundaryReport(candidate, candidate_value, True)
+    return BoundaryReport(snapped, snapped_value, False)
+
+
+def _second_valley(
+    objective: Objective,
+    at_zero: list[Matrix],
+    null: list[tuple[Matrix, Matrix] | None],
+    phi: Vector,
+    value: float,
+) -> BoundaryReport:
+    """Look for a lower valley beyond a true boundary: very unequal groups can have one."""
+    system = objective.system
+    for t, found in enumerate(null):
+        if found is None:
+            continue
+        zero_columns = np.flatnonzero(~np.abs(at_zero[t]).any(axis=0))[: found[1].shape[1]]
+        for size in VALLEYS:
+            blocks = [T.copy() for T in at_zero]
+            if system.matrices.terms[t].structure == "us":
+                blocks[t][:, zero_columns] = size * found[1]
+            else:
+                blocks[t] = blocks[t] + size * (found[1] @ found[1].T)
+            candidate = np.concatenate(
+                [template.theta_of(T) for template, T in zip(system.templates, blocks, strict=True)]
+            )
+            candidate_value = objective.value(candidate)
+            if candidate_value < value - ROUNDING * abs(value):
+                return BoundaryReport(candidate, candidate_value, True)
+    return BoundaryReport(phi, value, False)

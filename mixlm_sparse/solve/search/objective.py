@@ -1,0 +1,177 @@
+"""The criterion as the optimizers see it: a function of working parameters.
+
+phi parameterizes Lambda for the working columns z~ = z Rz^{-1}, which have length one on average,
+as theta does for the user's columns.  For an unstructured term the two are related by
+T = Rz^{-1} T~ up to rotation, so the search does not notice units or origins of predictors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mixlm_sparse.common.errors import NotPositiveDefiniteError
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.solve.criterion import evaluate
+from mixlm_sparse.solve.pls import PenalizedSystem
+
+# Random effects this much larger than the noise mean that there is no noise.
+SATURATED = 1e7
+
+Progress = Callable[[int, float, Vector], object]
+
+
+def theta_of_phi(
+    phi: Vector, system: PenalizedSystem, rotations: Sequence[Matrix] | None = None
+) -> Vector:
+    """Return the theta in bounds that means the same covariance as phi; both (m,).
+
+    With rotations, phi parameterizes Q'T~ instead of T~, per term.
+    """
+    out = np.empty_like(phi)
+    for t, (template, part, Rz) in enumerate(
+        zip(system.templates, system.theta_slices, system.products.Rz, strict=True)
+    ):
+        T = template.factor(phi[part])
+        if rotations is not None:
+            T = rotations[t] @ T
+        out[part] = template.theta_of(np.asarray(np.linalg.solve(Rz, T), dtype=np.float64))
+    return out
+
+
+def phi_of_theta(theta: Vector, system: PenalizedSystem) -> Vector:
+    """Return the phi in bounds that means the same covariance as theta; both (m,)."""
+    out = np.empty_like(theta)
+    for template, part, Rz in zip(
+        system.templates, system.theta_slices, system.products.Rz, strict=True
+    ):
+        out[part] = template.theta_of(Rz @ template.factor(theta[part]))
+    return out
+
+
+class SaturatedError(Exception):
+    """Internal: the random effects fit the response exactly, and the search runs to infinity."""
+
+
+@dataclass
+class Objective:
+    """Value and gradient in phi, with counts, the best point seen and the progress callback.
+
+    A point where the criterion is not defined has the value infinity.  `rotations`, per term, turn
+    the working columns: phi then parameterizes Q'T~.
+    """
+
+    system: PenalizedSystem
+    reml: bool
+    progress: Progress | None = None
+    n_values: int = 0
+    n_gradients: int = 0
+    best_value: float = float("inf")
+    best_phi: Vector = field(default_factory=lambda: np.empty(0))
+    history: list[float] = field(default_factory=list)
+    rotations: list[Matrix] | None = None
+
+    def merged(self, phi: Vector) -> list[Matrix]:
+        """Return the working Lambda per grouping factor, (K, K)."""
+        return self.system.merge(self.factors(phi))
+
+    def factors(self, phi: Vector) -> list[Matrix]:
+        """Return the working Lambda per term, (k, k)."""
+        system = self.system
+        out = [
+            template.factor(phi[part])
+            for template, part in zip(system.templates, system.theta_slices, strict=True)
+        ]
+        if self.rotations is not None:
+            out = [Q @ T for Q, T in zip(self.rotations, out, strict=True)]
+        return out
+
+    def rotate(self, phi: Vector) -> Vector:
+        """Turn the working columns to the principal axes at phi, and return phi in them.
+
+        Lower triangular factors are a poor chart near a singular covariance unless its null space
+        lies in the last columns; along the principal axes T is diagonal, in decreasing order.
+        """
+        rotations, parts = [], []
+        for term, template, T in zip(
+            self.system.matrices.terms, self.system.templates, self.factors(phi), strict=True
+        ):
+            if term.structure == "us" and template.k > 1:
+                axes, sizes, _ = np.linalg.svd(T)
+                rotations.append(axes)
+                parts.append(template.theta_of(np.diag(sizes)))
+            else:
+                rotations.append(np.eye(template.k))
+                parts.append(template.theta_of(T))
+        self.rotations = rotations
+        return np.concatenate(parts)
+
+    def unrotate(self, phi: Vector) -> Vector:
+        """Return phi in the working columns as they were, and forget the rotations."""
+        if self.rotations is None:
+            return phi
+        out = np.concatenate(
+            [
+                template.theta_of(T)
+                for template, T in zip(self.system.templates, self.factors(phi), strict=True)
+            ]
+        )
+        self.rotations = None
+        return out
+
+    def value(self, phi: Vector) -> float:
+        """Return the criterion at phi (m,)."""
+        if float(np.abs(phi).max()) > SATURATED:
+            raise SaturatedError
+        return self._solve(phi, self.merged(phi), gradient=False)[0]
+
+    def value_and_gradient(self, phi: Vector) -> tuple[float, Vector]:
+        """Return the criterion and its gradient (m,) at phi (m,)."""
+        if float(np.abs(phi).max()) > SATURATED:
+            raise SaturatedError
+        value, G = self._solve(phi, self.merged(phi), gradient=True)
+        if not math.isfinite(value):
+            return value, np.full(phi.size, np.nan)
+        return value, self._pull_back(phi, G)
+
+    def _pull_back(self, phi: Vector, G: Sequence[Matrix]) -> Vector:
+        system = self.system
+        blocks: Sequence[Matrix] = system.split(G)
+        if self.rotations is not None:
+            blocks = [Q.T @ block for Q, block in zip(self.rotations, blocks, strict=True)]
+        return np.concatenate(
+            [
+                template.pull_back(phi[part], block)
+                for template, part, block in zip(
+                    system.templates, system.theta_slices, blocks, strict=True
+                )
+            ]
+        )
+
+    def at_factors(self, lambdas: list[Matrix]) -> tuple[float, list[Matrix]]:
+        """Return the criterion and its derivative at any square factors, per term."""
+        value, G = self._solve(None, lambdas, gradient=True)
+        return value, self.system.split(G)
+
+    def _solve(
+        self, phi: Vector | None, lambdas: list[Matrix], *, gradient: bool
+    ) -> tuple[float, list[Matrix]]:
+        self.n_values += 1
+        try:
+            self.n_gradients += gradient
+            value, G = evaluate(lambdas, self.system, reml=self.reml, gradient=gradient)
+            if not math.isfinite(value):
+                return float("inf"), []
+        except NotPositiveDefiniteError:
+            return float("inf"), []
+        if phi is not None:
+            self.history.append(value)
+            if value < self.best_value:
+                self.best_value, self.best_phi = value, phi.copy()
+            if self.progress is not None:
+                theta = theta_of_phi(phi, self.system, self.rotations)
+                self.progress(self.n_values, value, theta)
+        return value, G

@@ -1,0 +1,470 @@
+"""Choose a search, run it, certify where it ended."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.engines.threads import blas_threads
+from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL, PenalizedSystem
+from mixlm_sparse.solve.search.bfgs import ROUNDING, minimize_bfgs
+from mixlm_sparse.solve.search.boundary import settle_boundary
+from mixlm_sparse.solve.search.derivative_free import minimize_bobyqa, minimize_cobyqa
+from mixlm_sparse.solve.search.objective import (
+    SATURATED,
+    Objective,
+    Progress,
+    SaturatedError,
+    phi_of_theta,
+    theta_of_phi,
+)
+from mixlm_sparse.solve.search.start import expected_hessian, moment_start
+
+OPTIMIZERS = ("auto", "bfgs", "lbfgsb", "bobyqa", "cobyqa")
+# Evaluations (more with many parameters) after which a search that has not ended turns its axes.
+LEG_EVALUATIONS = 12
+# With fewer levels than this per column of a term, a singular optimum may be one of several.
+FEW_LEVELS = 5
+# Step of the central differences of the exact gradient, on parameters of order one.
+HESSIAN_STEP = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """Settings of the search; the defaults reach the tight optimum.
+
+    Parameters
+    ----------
+    max_evaluations : evaluations of the criterion before the search gives up; None chooses by
+        optimizer and number of parameters.
+    tolerance : a gradient search ends when a Newton step predicts a smaller decrease of the
+        criterion than this.
+    xtol, ftol : a derivative-free search ends when steps of the (scaled) parameters, or changes of
+        the criterion, are below these.
+    gradient_tolerance : largest predicted decrease, computed from the exact gradient, with which an
+        optimum is called converged.
+    check_boundary : test optima on the boundary and leave false ones.
+    warn : emit warnings about singular fits, dropped columns, scales and convergence.
+    """
+
+    max_evaluations: int | None = None
+    tolerance: float = 1e-12
+    xtol: float = 1e-8
+    ftol: float = 1e-11
+    gradient_tolerance: float = 1e-6
+    check_boundary: bool = True
+    warn: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Optimum:
+    """Where the search ended and what is known about the point.
+
+    Parameters
+    ----------
+    theta : (m,) within bounds; criterion : its value.
+    phi : (m,) the same covariance in working parameters of order one.
+    gradient : (m,) exact gradient with respect to phi, zero in coordinates held at a bound.
+    predicted_decrease : what a Newton step from here would win, by the exact gradient.
+    status : "converged", "singular", "perfect fit", "not converged" or "evaluation limit".
+    message, advice : the status in words, and what to do about it ("" if nothing).
+    at_boundary : names of standard deviations that are zero.
+    history : criterion at each evaluation.
+    """
+
+    theta: Vector
+    phi: Vector
+    criterion: float
+    gradient: Vector
+    predicted_decrease: float
+    status: str
+    message: str
+    advice: str
+    optimizer: str
+    n_evaluations: int
+    n_gradients: int
+    seconds: float
+    at_boundary: tuple[str, ...]
+    history: tuple[float, ...]
+    reml: bool
+
+    @property
+    def converged(self) -> bool:
+        """Whether the exact gradient certifies an optimum."""
+        return self.status in ("converged", "singular", "perfect fit")
+
+
+def optimize(
+    system: PenalizedSystem,
+    *,
+    reml: bool = True,
+    start: Vector | None = None,
+    optimizer: str = "auto",
+    control: Control | None = None,
+    progress: Progress | None = None,
+) -> Optimum:
+    """Minimize the profiled criterion over theta.
+
+    Parameters
+    ----------
+    system : theta-free products and the engine.
+    reml : restricted likelihood instead of the likelihood.
+    start : (m,) theta to start from; by default a moment estimate.
+    optimizer : "auto" and "bfgs" use the exact gradient; "lbfgsb" is SciPy's; "bobyqa" (NLopt) and
+        "cobyqa" (SciPy) work without derivatives.
+    control : tolerances and limits.
+    progress : called with (evaluation, criterion, theta) at every evaluation.
+
+    Raises
+    ------
+    OptionError : unknown optimizer, or a start of the wrong length or outside the bounds.
+    """
+    began = time.perf_counter()
+    control = control or Control()
+    if optimizer not in OPTIMIZERS:
+        raise OptionError(
+            f"optimizer '{optimizer}' is not known: use one of {', '.join(OPTIMIZERS)}"
+        )
+    phi = _start(system, start)
+    method = "bfgs" if optimizer == "auto" else optimizer
+    objective = Objective(system, reml, progress)
+    perfect = _perfect_fit(system)
+    if perfect is not None:
+        zero = np.zeros(system.n_theta)
+        return _perfect_optimum(system, objective, zero, perfect, method, began)
+
+    with blas_threads(system.engine.dense_order, system.q):
+        try:
+            found = _search(system, objective, phi, method, control, began)
+            if start is None and method == "bfgs" and _may_have_valleys(found, system):
+                # a second look from Lambda = I; the better of the two is kept
+                again = _search(system, objective, _unit_start(system), method, control, began)
+                if again.criterion < found.criterion - ROUNDING * abs(found.criterion):
+                    return again
+                found = replace(
+                    found,
+                    n_evaluations=objective.n_values,
+                    n_gradients=objective.n_gradients,
+                    seconds=time.perf_counter() - began,
+                    history=tuple(objective.history),
+                )
+            return found
+        except SaturatedError:
+            why = "fixed and random effects together fit the response exactly"
+            return _perfect_optimum(system, objective, objective.best_phi, why, method, began)
+
+
+def _search(
+    system: PenalizedSystem,
+    objective: Objective,
+    phi: Vector,
+    method: str,
+    control: Control,
+    began: float,
+) -> Optimum:
+    reml = objective.reml
+    limit = control.max_evaluations or _default_limit(method, phi.size)
+    value, gradient, decrease, reached_limit = np.inf, np.zeros_like(phi), np.inf, False
+    hessian = expected_hessian(phi, system, reml=reml)
+    for _ in range(5):  # each pass but the last left a false boundary behind
+        left = max(limit - objective.n_values, 1)
+        if method == "bfgs":
+            phi, value, gradient, decrease = _gradient_search(
+                objective, phi, hessian, control.tolerance, left
+            )
+            reached_limit = objective.n_values >= limit
+        else:
+            phi, value = _other_search(method, objective, phi, system, control, left)
+            reached_limit = objective.n_values >= limit
+            gradient = np.full_like(phi, np.nan)
+        if not control.check_boundary or not np.isfinite(value):
+            break
+        report = settle_boundary(objective, phi, value)
+        moved = report.phi is not phi
+        phi, value = report.phi, report.value
+        if moved:
+            gradient = np.full_like(phi, np.nan)
+        if not report.escaped or reached_limit:
+            break
+        hessian = expected_hessian(phi, system, reml=reml)
+    if not np.isfinite(gradient).all():
+        value, gradient = objective.value_and_gradient(phi)
+        curvature = expected_hessian(phi, system, reml=reml)
+        decrease = 0.5 * float(gradient @ np.linalg.solve(curvature, gradient))
+    return _report(
+        system, objective, phi, value, gradient, decrease, reached_limit, method, control, began
+    )
+
+
+def _may_have_valleys(found: Optimum, system: PenalizedSystem) -> bool:
+    """Say whether another start is worth while: singular, several terms, few levels for one."""
+    if found.status != "singular" or len(system.templates) < 2:
+        return False
+    factors = system.products.blocks.factors
+    return any(
+        template.k > 1 and factors[place.factor].n_levels < FEW_LEVELS * template.k
+        for template, place in zip(system.templates, system.products.layout, strict=True)
+    )
+
+
+def _unit_start(system: PenalizedSystem) -> Vector:
+    return np.concatenate([template.start for template in system.templates])
+
+
+def _gradient_search(
+    objective: Objective, phi: Vector, hessian: Matrix, tolerance: float, limit: int
+) -> tuple[Vector, float, Vector, float]:
+    """Search by quasi-Newton, turning to the principal axes when a leg takes long.
+
+    Returns
+    -------
+    phi, value, gradient, predicted decrease, where the search ended.
+    """
+    end = objective.n_values + limit
+    leg = max(LEG_EVALUATIONS, 6 + phi.size // 2)
+    while True:
+        left = end - objective.n_values
+        found = minimize_bfgs(
+            objective.value_and_gradient,
+            phi,
+            hessian,
+            tolerance=tolerance,
+            max_evaluations=min(leg, left),
+        )
+        if found.status != "limit" or left <= leg:
+            break
+        phi = objective.rotate(found.x)
+        hessian = expected_hessian(
+            phi, objective.system, reml=objective.reml, rotations=objective.rotations
+        )
+        leg *= 2
+    if objective.rotations is None:
+        return found.x, found.value, found.gradient, found.decrement
+    phi = objective.unrotate(found.x)
+    value, gradient = objective.value_and_gradient(phi)
+    return phi, value, gradient, found.decrement
+
+
+def _start(system: PenalizedSystem, start: Vector | None) -> Vector:
+    if start is None:
+        return moment_start(system)
+    names = ", ".join(system.theta_names)
+    try:
+        theta = np.asarray(start, dtype=np.float64)
+    except (TypeError, ValueError):
+        raise OptionError(
+            f"start is not numeric: give one number for each of the parameters {names}"
+        ) from None
+    if theta.shape != (system.n_theta,):
+        raise OptionError(
+            f"start has {theta.size} values, the model has {system.n_theta} parameters: {names}"
+        )
+    if not np.isfinite(theta).all() or (theta < system.lower).any():
+        raise OptionError(
+            f"start must be finite and not below the bounds {system.lower.tolist()} of {names}"
+        )
+    phi = phi_of_theta(theta, system)
+    if float(np.abs(phi).max()) > SATURATED:
+        raise OptionError(
+            f"start is so large that nothing would be left to the residuals: the values of {names} "
+            "are standard deviations relative to the residual one"
+        )
+    return phi
+
+
+def _default_limit(method: str, m: int) -> int:
+    return 100 + 50 * m if method in ("bfgs", "lbfgsb") else 2000 + 500 * m * m
+
+
+def _other_search(
+    method: str,
+    objective: Objective,
+    phi: Vector,
+    system: PenalizedSystem,
+    control: Control,
+    limit: int,
+) -> tuple[Vector, float]:
+    lower = np.concatenate([t.lower for t in system.templates])
+    if method == "lbfgsb":
+        from scipy.optimize import minimize
+
+        def value_and_gradient(x: Vector) -> tuple[float, Vector]:
+            value, gradient = objective.value_and_gradient(x)
+            if not np.isfinite(value):
+                return 1e300, np.zeros_like(x)
+            return value, gradient
+
+        bounds = [(None if np.isneginf(b) else float(b), None) for b in lower]
+        for _ in range(3):
+            before = objective.best_value
+            minimize(
+                value_and_gradient,
+                phi,
+                jac=True,
+                method="L-BFGS-B",
+                bounds=bounds,
+                options={"maxfun": limit, "ftol": 1e-15, "gtol": 1e-7, "maxcor": 30},
+            )
+            phi = objective.best_phi
+            if before - objective.best_value < 1e-9 or objective.n_values >= limit:
+                break
+        return objective.best_phi, objective.best_value
+    search = minimize_bobyqa if method == "bobyqa" else minimize_cobyqa
+    return search(
+        objective.value,
+        phi,
+        lower,
+        xtol=control.xtol,
+        ftol=control.ftol,
+        max_evaluations=limit,
+    )
+
+
+def _perfect_fit(system: PenalizedSystem) -> str | None:
+    """Say why there is nothing to estimate, if the fixed part leaves no residual."""
+    products = system.products
+    if np.sqrt(products.yy) > PERFECT_FIT_RTOL * products.y_length and products.yy > 0.0:
+        return None
+    steep = products.R_x @ np.where(
+        np.array(system.x_names) == "(Intercept)", 0.0, products.beta_ols
+    )
+    if float(np.sqrt(steep @ steep)) <= PERFECT_FIT_RTOL * products.y_length:
+        return "the response is constant"
+    return "the fixed effects fit the response exactly"
+
+
+def _perfect_optimum(
+    system: PenalizedSystem,
+    objective: Objective,
+    phi: Vector,
+    why: str,
+    method: str,
+    began: float,
+) -> Optimum:
+    phi = _reflected(phi, system)
+    theta = theta_of_phi(phi, system)
+    return Optimum(
+        theta=theta,
+        phi=phi,
+        criterion=objective.value(phi),
+        gradient=np.zeros_like(phi),
+        predicted_decrease=0.0,
+        status="perfect fit",
+        message=f"{why}: sigma is zero",
+        advice="check the response and the fixed part; tests and intervals mean nothing here",
+        optimizer=method,
+        n_evaluations=objective.n_values,
+        n_gradients=0,
+        seconds=time.perf_counter() - began,
+        at_boundary=_zero_names(theta, system),
+        history=tuple(objective.history),
+        reml=objective.reml,
+    )
+
+
+def _zero_names(theta: Vector, system: PenalizedSystem) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, value, bound in zip(system.theta_names, theta, system.lower, strict=True)
+        if bound == 0.0 and value == 0.0
+    )
+
+
+def _reflected(phi: Vector, system: PenalizedSystem) -> Vector:
+    """Return the phi in bounds with the same covariance."""
+    return np.concatenate(
+        [
+            t.theta_of(t.factor(phi[s]))
+            for t, s in zip(system.templates, system.theta_slices, strict=True)
+        ]
+    )
+
+
+def _report(
+    system: PenalizedSystem,
+    objective: Objective,
+    phi: Vector,
+    value: float,
+    gradient: Vector,
+    decrease: float,
+    reached_limit: bool,
+    method: str,
+    control: Control,
+    began: float,
+) -> Optimum:
+    phi = _reflected(phi, system)
+    theta = theta_of_phi(phi, system)
+    zero = _zero_names(theta, system)
+    certified = decrease <= max(control.gradient_tolerance, ROUNDING * abs(value))
+    if certified and zero:
+        status, message = "singular", f"optimum on the boundary: {', '.join(zero)} is zero"
+        advice = (
+            "the data do not support this many random effects: drop a term or a correlation, "
+            "or keep the fit knowing that its variance estimate is zero"
+        )
+    elif certified:
+        status, message, advice = "converged", "certified by the exact gradient", ""
+    elif reached_limit:
+        status = "evaluation limit"
+        message = f"stopped after {objective.n_values} evaluations"
+        advice = "raise control.max_evaluations, or start from this theta"
+    else:
+        status = "not converged"
+        message = f"a Newton step still predicts a decrease of {decrease:.2g}"
+        advice = "try another optimizer or start, rescale predictors, or simplify the random part"
+    return Optimum(
+        theta=theta,
+        phi=phi,
+        criterion=value,
+        gradient=gradient,
+        predicted_decrease=decrease,
+        status=status,
+        message=message,
+        advice=advice,
+        optimizer=method,
+        n_evaluations=objective.n_values,
+        n_gradients=objective.n_gradients,
+        seconds=time.perf_counter() - began,
+        at_boundary=zero,
+        history=tuple(objective.history),
+        reml=objective.reml,
+    )
+
+
+def working_hessian(system: PenalizedSystem, phi: Vector, *, reml: bool) -> Matrix:
+    """Return the Hessian (m, m) of the criterion in phi, by central differences of the gradient."""
+    objective = Objective(system, reml)
+    m = phi.size
+    H = np.empty((m, m))
+    for i in range(m):
+        e = np.zeros(m)
+        e[i] = HESSIAN_STEP
+        up = objective.value_and_gradient(phi + e)[1]
+        down = objective.value_and_gradient(phi - e)[1]
+        H[i] = (up - down) / (2.0 * HESSIAN_STEP)
+    return 0.5 * (H + H.T)
+
+
+def hessian_eigenvalues(optimum: Optimum, system: PenalizedSystem) -> Vector:
+    """Return the eigenvalues, ascending, of the criterion's Hessian on the free parameters.
+
+    Parameters of columns that are zero are not free; the working parameters are of order one, so
+    the values can be compared with each other.
+    """
+    H = working_hessian(system, optimum.phi, reml=optimum.reml)
+    free = np.concatenate(
+        [
+            t.pull_back(optimum.phi[s], _live(t.factor(optimum.phi[s]))) != 0.0
+            for t, s in zip(system.templates, system.theta_slices, strict=True)
+        ]
+    )
+    return np.asarray(np.linalg.eigvalsh(H[np.ix_(free, free)]), dtype=np.float64)
+
+
+def _live(T: Matrix) -> Matrix:
+    """Return (k, k) with 1 in the columns of T that are not zero."""
+    return np.broadcast_to(np.abs(T).any(axis=0).astype(np.float64), T.shape)

@@ -1,0 +1,236 @@
+"""The penalized least-squares solution at one theta, in the user's own columns."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.linalg
+
+from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.engines.interface import SelectedInverse
+from mixlm_sparse.solve.pls import PenalizedSystem, solve_at, user_beta
+from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
+
+if TYPE_CHECKING:
+    from mixlm_sparse.design.build import ModelMatrices
+
+
+class PlsSolution:
+    """Everything about the penalized least-squares solution at one theta, in the user's columns.
+
+    What costs more than O(q) is computed when it is asked for first, and kept.
+    """
+
+    def __init__(self, theta: Vector, system: PenalizedSystem) -> None:
+        self.theta = theta
+        self.system = system
+        lambdas, rotations = system.rotated_lambdas(theta)
+        self._working = solve_at(lambdas, system)
+        self._factors = system.factors_of(theta)
+        # T~ Q = Rz T: what the working solution says of T~ is turned by Q into the user's columns
+        self._Q = [
+            None if np.array_equal(Q, np.eye(Q.shape[0])) else Q for Q in system.merge(rotations)
+        ]
+
+    # -- parts of the criterion ---------------------------------------------------------------
+
+    @property
+    def ldL2(self) -> float:
+        return self._working.ldL2
+
+    @property
+    def ldRX2(self) -> float:
+        return self._working.ldRX2
+
+    @property
+    def pwrss(self) -> float:
+        return self._working.pwrss
+
+    @cached_property
+    def ussq(self) -> float:
+        """|u|^2."""
+        return float(sum((u * u).sum() for u in self._u))
+
+    @property
+    def wrss(self) -> float:
+        """Weighted residual sum of squares, pwrss - |u|^2."""
+        return max(self.pwrss - self.ussq, 0.0)
+
+    # -- fixed effects ------------------------------------------------------------------------
+
+    @cached_property
+    def beta(self) -> Vector:
+        """(p,) fixed effects of the kept columns."""
+        return user_beta(self._working.beta, self.system.products)
+
+    @cached_property
+    def RX(self) -> Matrix:
+        """(p, p) upper triangular, RX'RX = X'WX - RZX'RZX."""
+        out: Matrix = self._working.R_X @ self.system.products.R_x
+        return out
+
+    @cached_property
+    def RX_inv(self) -> Matrix:
+        """(p, p) inverse of RX."""
+        if self.system.p == 0:
+            return np.zeros((0, 0))
+        R_x = self.system.products.R_x
+        half = scipy.linalg.solve_triangular(self._working.R_X, np.eye(self.system.p))
+        out: Matrix = scipy.linalg.solve_triangular(R_x, half)
+        return out
+
+    @cached_property
+    def vcov_unscaled(self) -> Matrix:
+        """(p, p) covariance of beta divided by sigma^2."""
+        out: Matrix = self.RX_inv @ self.RX_inv.T
+        return out
+
+    # -- random effects -----------------------------------------------------------------------
+
+    @cached_property
+    def _u(self) -> list[Array3]:
+        contrast = np.append(-self._working.beta, 1.0)
+        u = [U @ contrast for U in self._working.U]
+        return [x if Q is None else x @ Q for x, Q in zip(u, self._Q, strict=True)]
+
+    def u(self, term: int) -> Matrix:
+        """Return the spherical random effects of a term, (L, k)."""
+        place = self.system.products.layout[term]
+        return self._u[place.factor][:, place.columns]
+
+    def Lambda(self, term: int) -> Matrix:
+        """Return the relative covariance factor of a term, (k, k) lower triangular."""
+        return self._factors[term]
+
+    def b(self, term: int) -> Matrix:
+        """Return the random effects of a term, (L, k): b = Lambda u for every level."""
+        return self.u(term) @ self._factors[term].T
+
+    @cached_property
+    def selected_inverse(self) -> SelectedInverse:
+        """Blocks of C^{-1} on the pattern of Z'WZ."""
+        # Another theta may have used the engine since.
+        with self.system.lock:
+            self.system.engine.factorize(self._working.lambdas)
+            found = self.system.engine.selected_inverse()
+        if all(Q is None for Q in self._Q):
+            return found
+        Q = [
+            np.eye(f.width) if q is None else q
+            for q, f in zip(self._Q, self.system.products.blocks.factors, strict=True)
+        ]
+        return SelectedInverse(
+            diag=[np.matmul(np.matmul(q.T, B), q) for q, B in zip(Q, found.diag, strict=True)],
+            pairs={
+                (g, h): np.matmul(np.matmul(Q[g].T, B), Q[h]) for (g, h), B in found.pairs.items()
+            },
+        )
+
+    def conditional_covariance(self, term: int) -> Array3:
+        """Return Cov(b_j | y, beta, theta) / sigma^2 of a term for every level, (L, k, k)."""
+        place = self.system.products.layout[term]
+        block = self.selected_inverse.diag[place.factor][:, place.columns, place.columns]
+        T = self._factors[term]
+        out: Array3 = np.matmul(np.matmul(T, block), T.T)
+        return out
+
+    @cached_property
+    def merged_factors(self) -> list[Matrix]:
+        """Lambda per grouping factor, (K, K), in the user's columns."""
+        return self.system.merge(self._factors)
+
+    @cached_property
+    def C_inverse_RZX(self) -> list[Array3]:
+        """C^{-1} Lambda'Z'WX per grouping factor, (L, K, p), for the user's columns of X."""
+        R_x = self.system.products.R_x
+        out = [U[:, :, :-1] @ R_x for U in self._working.U]
+        return [x if Q is None else np.matmul(Q.T, x) for x, Q in zip(out, self._Q, strict=True)]
+
+    # -- rows ---------------------------------------------------------------------------------
+
+    def fitted(self, include_random: bool = True) -> Vector:
+        """Return X beta + offset, with Z b if asked for; (n,)."""
+        matrices = self.system.matrices
+        out = np.empty(matrices.nobs)
+        kept = list(self.system.products.kept)
+        all_kept = len(kept) == len(matrices.fixed.names)
+        b = [self.b(t) for t in range(len(matrices.terms))]
+        for rows in row_blocks(matrices.nobs, BLOCK_ROWS):
+            X = matrices.fixed.block(rows)
+            out[rows] = (X if all_kept else X[:, kept]) @ self.beta
+            if not include_random:
+                continue
+            for t, term in enumerate(matrices.terms):
+                codes = matrices.factors[term.factor].codes[rows]
+                z = term.columns.block(rows)
+                out[rows] += np.einsum("ik,ik->i", z, b[t][codes])
+        if matrices.offset is not None:
+            out += matrices.offset
+        return out
+
+    def leverage(self) -> Vector:
+        """Return the diagonal of the matrix that maps y to the fitted values, (n,).
+
+        h_i = w_i (z_i'M z_i + |R_X^{-T}(x_i - RZX_i)|^2) with M = Lambda C^{-1} Lambda', and
+        RZX_i = z_i' Lambda C^{-1} Lambda'Z'WX.
+        """
+        matrices = self.system.matrices
+        inverse = self.selected_inverse
+        lambdas = self.merged_factors
+        M_diag = [
+            np.matmul(np.matmul(lam, block), lam.T)
+            for lam, block in zip(lambdas, inverse.diag, strict=True)
+        ]
+        M_pairs = {
+            (g, h): np.matmul(np.matmul(lambdas[g], block), lambdas[h].T)
+            for (g, h), block in inverse.pairs.items()
+        }
+        projected = [np.matmul(lam, v) for lam, v in zip(lambdas, self.C_inverse_RZX, strict=True)]
+        n_levels = [f.n_levels for f in self.system.products.blocks.factors]
+        keys = {
+            (g, h): pair.rows.astype(np.int64) * n_levels[h] + pair.cols
+            for (g, h), pair in self.system.products.blocks.pairs.items()
+        }
+        kept = list(self.system.products.kept)
+        out = np.empty(matrices.nobs)
+        for rows in row_blocks(matrices.nobs, BLOCK_ROWS):
+            X = matrices.fixed.block(rows)[:, kept]
+            Z = _merged_user_columns(matrices, self.system, rows)
+            codes = [f.codes[rows] for f in matrices.factors]
+            h_i = np.zeros(X.shape[0])
+            for g, z in enumerate(Z):
+                h_i += np.einsum("ia,iab,ib->i", z, M_diag[g][codes[g]], z)
+                X = X - np.einsum("ia,iap->ip", z, projected[g][codes[g]])
+            for (g, h), values in M_pairs.items():
+                key = codes[g].astype(np.int64) * n_levels[h] + codes[h]
+                at = np.searchsorted(keys[g, h], key)
+                h_i += 2.0 * np.einsum("ia,iab,ib->i", Z[g], values[at], Z[h])
+            h_i += ((X @ self.RX_inv) ** 2).sum(axis=1)
+            if matrices.weights is not None:
+                h_i *= matrices.weights[rows]
+            out[rows] = h_i
+        return out
+
+
+def _merged_user_columns(
+    matrices: ModelMatrices, system: PenalizedSystem, rows: slice
+) -> list[Matrix]:
+    widths = [f.width for f in system.products.blocks.factors]
+    m = rows.stop - rows.start
+    out = [np.empty((m, K)) for K in widths]
+    for term, place in zip(matrices.terms, system.products.layout, strict=True):
+        out[place.factor][:, place.columns] = term.columns.block(rows)
+    return out
+
+
+def solve_pls(theta: Vector, system: PenalizedSystem) -> PlsSolution:
+    """Solve the penalized least-squares problem at `theta`.
+
+    Parameters
+    ----------
+    theta : (m,) dimensionless.
+    system : theta-free products; its engine holds the factor of the last theta used.
+    """
+    return PlsSolution(np.array(theta, dtype=np.float64), system)
