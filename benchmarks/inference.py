@@ -37,7 +37,7 @@ import mixlm_sparse as mx
 from benchmarks.processes import REPOSITORY, START_SECONDS, ProcessFailedError, Session, Tool
 from benchmarks.report import RESULTS, duration, machine, table, write_json
 from benchmarks.worker import PeakMemory
-from tests.corpus import load_data
+from tests.support.corpus import load_data
 
 FIT_SECONDS = 600.0  # R's fit is not on the clock
 AT_LEAST, AT_MOST = 1.0, 20  # a quick task is repeated for a second, twenty times at most

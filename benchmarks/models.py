@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.jobs import Job
-from tests.corpus import MODELS, REFERENCES, load_json, load_model
+from tests.support.corpus import MODELS, REFERENCES, load_json, load_model
 
 LME4_RESULTS = Path(__file__).parent / "lme4.json"
 

@@ -57,7 +57,7 @@ class Workload:
 
     def _load_corpus_data(self) -> pd.DataFrame:
         # Here and not at the top: simulated workloads need no test data.
-        from tests.corpus import load_data
+        from tests.support.corpus import load_data
 
         assert self.corpus_data is not None
         return load_data(self.corpus_data)
