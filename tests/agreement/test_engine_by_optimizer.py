@@ -28,7 +28,7 @@ def test_optimum_of_the_corpus(model_id: str, optimizer: str, engine: str) -> No
 
 @pytest.mark.large
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("model_id", LARGE)
+@pytest.mark.parametrize("model_id", sorted(LARGE))
 def test_optimum_of_large_models(model_id: str, engine: str) -> None:
     if engine == "cholmod":
         pytest.importorskip("sksparse", reason="the cholmod engine needs scikit-sparse")

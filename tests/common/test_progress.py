@@ -217,6 +217,15 @@ def test_a_function_that_returns_false_ends_the_search(sleep, optimizer):
     assert onward.criterion == pytest.approx(1743.6282719584908, abs=1e-6)
 
 
+@pytest.fixture
+def ctrl_c_heard():
+    """Python's handler of SIGINT, which a job started in the background inherits as ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c_heard")
 def test_ctrl_c_ends_with_the_best_point(sleep, monkeypatch):
     monkeypatch.setattr(progress, "SHOW_AFTER", 0.0)
 
@@ -230,6 +239,7 @@ def test_ctrl_c_ends_with_the_best_point(sleep, monkeypatch):
     assert fit.criterion < 1760
 
 
+@pytest.mark.usefixtures("ctrl_c_heard")
 def test_ctrl_c_within_the_first_moment_is_for_the_caller(sleep):
     def interrupt(evaluation, criterion, theta):
         signal.raise_signal(signal.SIGINT)
