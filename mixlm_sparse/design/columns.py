@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.design.contrasts import Contrast, contrast_table
-from mixlm_sparse.design.variables import Variable, Variables
+from mixlm_sparse.design.variables import Rows, Variable, Variables
 from mixlm_sparse.formula.syntax import Expr, deparse
 from mixlm_sparse.formula.terms import Term
 
@@ -194,7 +194,73 @@ def _learn_operand(
     return Operand(expr, tuple(name + suffix for suffix in suffixes), labels, table, as_levels)
 
 
-Writer = Callable[[Matrix, slice], None]
+class Writer(Protocol):
+    """Writes some columns of a block; plain data, so that columns can be copied and pickled."""
+
+    def __call__(self, block: Matrix, rows: slice) -> None:
+        """Write the values on `rows` into the columns of `block`."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Ones:
+    """The intercept, always the first column."""
+
+    def __call__(self, block: Matrix, rows: slice) -> None:
+        block[:, 0] = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _OneColumn:
+    place: int
+    get: Rows
+
+    def __call__(self, block: Matrix, rows: slice) -> None:
+        values = self.get(rows)
+        block[:, self.place] = values if values.ndim == 1 else values[:, 0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Columns:
+    start: int
+    stop: int
+    get: Rows
+
+    def __call__(self, block: Matrix, rows: slice) -> None:
+        block[:, self.start : self.stop] = self.get(rows)
+
+
+@dataclass(frozen=True, slots=True)
+class _Interaction:
+    """Products of the columns of several operands; the first operand varies fastest."""
+
+    start: int
+    stop: int
+    operands: tuple[Rows, ...]
+
+    def __call__(self, block: Matrix, rows: slice) -> None:
+        product = self.operands[0](rows)
+        for other in self.operands[1:]:
+            factor = other(rows)
+            if product.ndim == 1 and factor.ndim == 1:
+                product = np.multiply(product, factor, dtype=np.float64)
+            else:
+                left = product[:, None, None] if product.ndim == 1 else product[:, None, :]
+                right = factor[:, None, None] if factor.ndim == 1 else factor[:, :, None]
+                product = left * right
+                product = product.reshape(len(product), product.shape[1] * product.shape[2])
+        block[:, self.start : self.stop] = product if product.ndim == 2 else product[:, None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Coded:
+    """A factor: the row of `table` that codes its level, (m,) or (m, k)."""
+
+    table: NDArray[Any]
+    codes: NDArray[Any]
+
+    def __call__(self, rows: slice) -> NDArray[Any]:
+        return np.asarray(self.table[self.codes[rows]])
 
 
 class DesignColumns:
@@ -213,10 +279,10 @@ class DesignColumns:
         self._writers: list[Writer] = []
         column = 0
         if part.intercept:
-            self._writers.append(_write_ones)
+            self._writers.append(_Ones())
             column = 1
         for operands in part.terms:
-            getters = [_getter(operand, variables) for operand in operands]
+            getters = tuple(_getter(operand, variables) for operand in operands)
             width = 1
             for operand in operands:
                 width *= len(operand.names)
@@ -231,44 +297,15 @@ class DesignColumns:
         return block
 
 
-def _write_ones(block: Matrix, rows: slice) -> None:
-    block[:, 0] = 1.0
+def _writer(start: int, stop: int, operands: tuple[Rows, ...]) -> Writer:
+    if len(operands) > 1:
+        return _Interaction(start, stop, operands)
+    if stop == start + 1:
+        return _OneColumn(start, operands[0])
+    return _Columns(start, stop, operands[0])
 
 
-def _writer(start: int, stop: int, getters: list[Callable[[slice], NDArray[Any]]]) -> Writer:
-    get = getters[0]
-    if len(getters) == 1:
-        if stop == start + 1:
-
-            def write_one(block: Matrix, rows: slice) -> None:
-                values = get(rows)
-                block[:, start] = values if values.ndim == 1 else values[:, 0]
-
-            return write_one
-
-        def write_several(block: Matrix, rows: slice) -> None:
-            block[:, start:stop] = get(rows)
-
-        return write_several
-
-    def write_product(block: Matrix, rows: slice) -> None:
-        product = get(rows)
-        for other in getters[1:]:
-            factor = other(rows)
-            if product.ndim == 1 and factor.ndim == 1:
-                product = np.multiply(product, factor, dtype=np.float64)
-            else:
-                # the first factor varies fastest
-                left = product[:, None, None] if product.ndim == 1 else product[:, None, :]
-                right = factor[:, None, None] if factor.ndim == 1 else factor[:, :, None]
-                product = left * right
-                product = product.reshape(len(product), product.shape[1] * product.shape[2])
-        block[:, start:stop] = product if product.ndim == 2 else product[:, None]
-
-    return write_product
-
-
-def _getter(operand: Operand, variables: Variables) -> Callable[[slice], NDArray[Any]]:
+def _getter(operand: Operand, variables: Variables) -> Rows:
     """Return the function rows -> values of one operand, (m,) or (m, k)."""
     table = operand.table
     if table is None:
@@ -290,11 +327,8 @@ def _getter(operand: Operand, variables: Variables) -> Callable[[slice], NDArray
     assert codes is not None
     if variable.labels != operand.levels:
         table = _recoded(table, operand.levels, variable)
-    if table.shape[1] == 1:
-        entries = np.ascontiguousarray(table[:, 0])
-        return lambda rows: entries[codes[rows]]
-    final = table
-    return lambda rows: final[codes[rows]]
+    entries = np.ascontiguousarray(table[:, 0]) if table.shape[1] == 1 else table
+    return _Coded(entries, codes)
 
 
 def _recoded(table: Matrix, levels: tuple[str, ...], variable: Variable) -> Matrix:

@@ -15,12 +15,22 @@ from mixlm_sparse.design.evaluate import FactorValue, Scope, as_factor, evaluate
 from mixlm_sparse.design.table import level_labels
 from mixlm_sparse.formula.syntax import Call, Expr, Name, deparse, names_in, walk
 
-__all__ = ["BLOCK_ROWS", "Variable", "Variables"]
+__all__ = ["BLOCK_ROWS", "Rows", "Variable", "Variables"]
 
 BLOCK_ROWS = 65_536  # rows evaluated at a time when a computed column is checked
 KEEP_NUMBERS = 2_000_000  # a computed variable of at most so many numbers is computed only once
 
 Rows = Callable[[slice], NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """Numbers that exist already, (n,) or (n, k); unlike a bound method it is copied as data."""
+
+    values: NDArray[Any]
+
+    def __call__(self, rows: slice) -> NDArray[Any]:
+        return np.asarray(self.values[rows])
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +125,7 @@ class Variables:
             value = evaluate(expr, self.scope)
             if isinstance(value, np.ndarray) and value.dtype.kind != "b":
                 require_finite(value, expr)
-                return Variable(name, value.__getitem__)
+                return Variable(name, _Stored(value))
             return self._of_value(expr, name, value)
         return self._computed(expr, name)
 
@@ -126,7 +136,7 @@ class Variables:
             return Variable(name, codes=value.view(np.int8), labels=("FALSE", "TRUE"))
         numbers = _as_numbers(value, expr, self.scope.n)
         require_finite(numbers, expr)
-        return Variable(name, numbers.__getitem__, 0 if numbers.ndim == 1 else numbers.shape[1])
+        return Variable(name, _Stored(numbers), 0 if numbers.ndim == 1 else numbers.shape[1])
 
     def _computed(self, expr: Expr, name: str) -> Variable:
         n = self.scope.n

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import json
+import pickle
 import warnings
 
 import numpy as np
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixlm_sparse.common.errors import DataError, FormulaError, FormulaWarning, OptionError
+from mixlm_sparse.design import variables
 from mixlm_sparse.design.build import model_matrices
 from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.design.recipe import DesignSpec
@@ -993,3 +995,20 @@ def test_refusal_names_the_remedy():
 def test_missing_rows_in_the_corpus_are_counted():
     m = model_matrices(SLEEP, load_data("sleepstudy"))
     assert (m.nobs, m.rows, m.n_input) == (180, None, 180)
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+@pytest.mark.parametrize("deferred", [False, True])
+def test_matrices_and_recipe_are_copied_as_data(duplicate, deferred, monkeypatch):
+    if deferred:  # computed columns are evaluated when a block is asked for
+        monkeypatch.setattr(variables, "BLOCK_ROWS", 16)
+        monkeypatch.setattr(variables, "KEEP_NUMBERS", 8)
+    m = model_matrices("y ~ x*f*o + poly(z, 2):f + I(z^2) + (x + f | g) + (1 | h:k)", EXAMPLE)
+    copied = duplicate(m)
+    np.testing.assert_array_equal(copied.X, m.X)
+    for mine, theirs in zip(copied.terms, m.terms, strict=True):
+        np.testing.assert_array_equal(
+            mine.columns.block(slice(3, 50)), theirs.columns.block(slice(3, 50))
+        )
+    np.testing.assert_array_equal(copied.spec.evaluate(EXAMPLE[5:]).X, m.X[5:])
+    assert not np.shares_memory(copied.y, m.y)
