@@ -21,7 +21,7 @@ Bates et al. (2015), doi:10.18637/jss.v067.i01, sections 3.2 to 3.4.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -39,7 +39,7 @@ from mixlm_sparse.engines.interface import Engine, EngineLock
 from mixlm_sparse.solve.products.accumulate import CrossProducts, cross_products
 from mixlm_sparse.solve.products.basis import stack_qr, triangular_inverse
 from mixlm_sparse.solve.products.final import Products, orthonormal_products
-from mixlm_sparse.solve.rows import BLOCK_ROWS, Rows, row_blocks
+from mixlm_sparse.solve.rows import BLOCK_ROWS, RowBlock, rows_of
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.build import ModelMatrices
@@ -204,6 +204,10 @@ class PenalizedSystem:
                 rotations.append(np.eye(M.shape[0]))
         return self.merge(blocks), rotations
 
+    def rows(self, size: int = BLOCK_ROWS) -> Iterator[RowBlock]:
+        """Walk over the rows, with the columns of X that are kept."""
+        return rows_of(self.matrices, self.products.kept, size=size)
+
     def with_products(self, products: Products, matrices: ModelMatrices) -> PenalizedSystem:
         """Return the system for another response; design and engine are shared."""
         return PenalizedSystem(
@@ -362,27 +366,22 @@ def factor_by_rows(lambdas: list[Matrix], U: list[Array3], system: PenalizedSyst
     pass over the rows, where `solve_at` usually touches none; needed when random effects explain
     nearly everything (theta near 1e4 and beyond).
     """
-    products, matrices = system.products, system.matrices
+    products = system.products
     p = products.p
-    kept = list(products.kept)
     R: Matrix | None = None
     for u in U:
         R = stack_qr(R, u.reshape(-1, p + 1))
     B = [np.matmul(lam, u) for lam, u in zip(lambdas, U, strict=True)]
     R_inverse = triangular_inverse(products.R_x) if p else np.zeros((0, 0))
     Rz_inverse = [triangular_inverse(Rz) for Rz in products.Rz]
-    rows_of = Rows(matrices)
-    for rows in row_blocks(products.n, BLOCK_ROWS):
-        X = matrices.fixed.block(rows)[:, kept]
-        E = np.empty((X.shape[0], p + 1))
-        E[:, :p] = X @ R_inverse
-        E[:, p] = rows_of.response(rows) - X @ products.beta_ols
-        for term, place, inverse in zip(matrices.terms, products.layout, Rz_inverse, strict=True):
-            z = term.columns.block(rows) @ inverse
-            codes = matrices.factors[term.factor].codes[rows]
-            E -= np.einsum("ia,iac->ic", z, B[term.factor][codes][:, place.columns])
-        w = rows_of.weights(rows)
-        R = stack_qr(R, E if w is None else E * np.sqrt(w)[:, None])
+    for rows in system.rows():
+        E = np.empty((len(rows), p + 1))
+        E[:, :p] = rows.X @ R_inverse
+        E[:, p] = rows.target - rows.X @ products.beta_ols
+        for t, (place, inverse) in enumerate(zip(products.layout, Rz_inverse, strict=True)):
+            b = B[place.factor][rows.codes(place.factor)][:, place.columns]
+            E -= np.einsum("ia,iac->ic", rows.z(t) @ inverse, b)
+        R = stack_qr(R, rows.root_weighted(E))
     assert R is not None
     signs = np.where(np.diag(R) < 0.0, -1.0, 1.0)
     return R * signs[:, None]

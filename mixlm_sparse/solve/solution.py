@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.linalg
@@ -11,10 +10,7 @@ import scipy.linalg
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.interface import SelectedInverse
 from mixlm_sparse.solve.pls import PenalizedSystem, solve_at, user_beta
-from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
-
-if TYPE_CHECKING:
-    from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.solve.rows import RowBlock
 
 
 class PlsSolution:
@@ -152,22 +148,14 @@ class PlsSolution:
 
     def fitted(self, include_random: bool = True) -> Vector:
         """Return X beta + offset, with Z b if asked for; (n,)."""
-        matrices = self.system.matrices
-        out = np.empty(matrices.nobs)
-        kept = list(self.system.products.kept)
-        all_kept = len(kept) == len(matrices.fixed.names)
-        b = [self.b(t) for t in range(len(matrices.terms))]
-        for rows in row_blocks(matrices.nobs, BLOCK_ROWS):
-            X = matrices.fixed.block(rows)
-            out[rows] = (X if all_kept else X[:, kept]) @ self.beta
-            if not include_random:
-                continue
-            for t, term in enumerate(matrices.terms):
-                codes = matrices.factors[term.factor].codes[rows]
-                z = term.columns.block(rows)
-                out[rows] += np.einsum("ik,ik->i", z, b[t][codes])
-        if matrices.offset is not None:
-            out += matrices.offset
+        out = np.empty(self.system.n)
+        layout = self.system.products.layout if include_random else ()
+        b = [self.b(t) for t in range(len(layout))]
+        for rows in self.system.rows():
+            mean = rows.X @ self.beta
+            for t, place in enumerate(layout):
+                mean += np.einsum("ik,ik->i", rows.z(t), b[t][rows.codes(place.factor)])
+            out[rows.slice] = mean + rows.offset
         return out
 
     def leverage(self) -> Vector:
@@ -176,7 +164,6 @@ class PlsSolution:
         h_i = w_i (z_i'M z_i + |R_X^{-T}(x_i - RZX_i)|^2) with M = Lambda C^{-1} Lambda', and
         RZX_i = z_i' Lambda C^{-1} Lambda'Z'WX.
         """
-        matrices = self.system.matrices
         inverse = self.selected_inverse
         lambdas = self.merged_factors
         M_diag = [
@@ -193,13 +180,12 @@ class PlsSolution:
             (g, h): pair.rows.astype(np.int64) * n_levels[h] + pair.cols
             for (g, h), pair in self.system.products.blocks.pairs.items()
         }
-        kept = list(self.system.products.kept)
-        out = np.empty(matrices.nobs)
-        for rows in row_blocks(matrices.nobs, BLOCK_ROWS):
-            X = matrices.fixed.block(rows)[:, kept]
-            Z = _merged_user_columns(matrices, self.system, rows)
-            codes = [f.codes[rows] for f in matrices.factors]
-            h_i = np.zeros(X.shape[0])
+        out = np.empty(self.system.n)
+        for rows in self.system.rows():
+            X = rows.X
+            Z = _merged_user_columns(rows, self.system)
+            codes = [rows.codes(g) for g in range(len(Z))]
+            h_i = np.zeros(len(rows))
             for g, z in enumerate(Z):
                 h_i += np.einsum("ia,iab,ib->i", z, M_diag[g][codes[g]], z)
                 X = X - np.einsum("ia,iap->ip", z, projected[g][codes[g]])
@@ -208,20 +194,14 @@ class PlsSolution:
                 at = np.searchsorted(keys[g, h], key)
                 h_i += 2.0 * np.einsum("ia,iab,ib->i", Z[g], values[at], Z[h])
             h_i += ((X @ self.RX_inv) ** 2).sum(axis=1)
-            if matrices.weights is not None:
-                h_i *= matrices.weights[rows]
-            out[rows] = h_i
+            out[rows.slice] = rows.weighted(h_i)
         return out
 
 
-def _merged_user_columns(
-    matrices: ModelMatrices, system: PenalizedSystem, rows: slice
-) -> list[Matrix]:
-    widths = [f.width for f in system.products.blocks.factors]
-    m = rows.stop - rows.start
-    out = [np.empty((m, K)) for K in widths]
-    for term, place in zip(matrices.terms, system.products.layout, strict=True):
-        out[place.factor][:, place.columns] = term.columns.block(rows)
+def _merged_user_columns(rows: RowBlock, system: PenalizedSystem) -> list[Matrix]:
+    out = [np.empty((len(rows), f.width)) for f in system.products.blocks.factors]
+    for t, place in enumerate(system.products.layout):
+        out[place.factor][:, place.columns] = rows.z(t)
     return out
 
 

@@ -53,18 +53,16 @@ class Deletion:
     @cached_property
     def _working_rows(self) -> tuple[Matrix, list[Matrix]]:
         """[Q y_f] (n, p + 1) and z~ per factor (n, K) of all rows."""
-        matrices, products = self._system.matrices, self._system.products
-        n = matrices.nobs
-        X = matrices.fixed.block(slice(0, n))[:, list(products.kept)]
-        target = matrices.y if matrices.offset is None else matrices.y - matrices.offset
-        E = np.empty((n, products.p + 1))
-        if products.p:
-            E[:, :-1] = X @ triangular_inverse(products.R_x)
-        E[:, -1] = target - X @ products.beta_ols
-        Z = [np.empty((n, f.width)) for f in products.blocks.factors]
-        for term, place, Rz in zip(matrices.terms, products.layout, products.Rz, strict=True):
-            block = term.columns.block(slice(0, n))
-            Z[place.factor][:, place.columns] = block @ triangular_inverse(Rz)
+        products = self._system.products
+        E = np.empty((products.n, products.p + 1))
+        Z = [np.empty((products.n, f.width)) for f in products.blocks.factors]
+        R_inverse = triangular_inverse(products.R_x) if products.p else np.zeros((0, 0))
+        Rz_inverse = [triangular_inverse(Rz) for Rz in products.Rz]
+        for rows in self._system.rows():
+            E[rows.slice, :-1] = rows.X @ R_inverse
+            E[rows.slice, -1] = rows.target - rows.X @ products.beta_ols
+            for t, (place, inverse) in enumerate(zip(products.layout, Rz_inverse, strict=True)):
+                Z[place.factor][rows.slice, place.columns] = rows.z(t) @ inverse
         return E, Z
 
     def without(self, rows: np.ndarray) -> PenalizedSystem:

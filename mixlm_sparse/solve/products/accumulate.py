@@ -20,7 +20,7 @@ from mixlm_sparse.solve.products.basis import (
     term_layout,
     triangular_inverse,
 )
-from mixlm_sparse.solve.rows import BLOCK_ROWS, NUMPY_BLOCK_ROWS, Rows, row_blocks
+from mixlm_sparse.solve.rows import BLOCK_ROWS, NUMPY_BLOCK_ROWS, RowBlock, rows_of
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.build import ModelMatrices
@@ -115,35 +115,27 @@ def cross_products(
             pair_of_row[g, h] = index
             pair_values[g, h] = np.zeros((rows_gh.size, widths[g], widths[h]))
 
-    rows_of = Rows(matrices)
     gram = np.zeros((P, P))
     stacked: Matrix | None = None
     log_weight_sum = 0.0
-    for rows in row_blocks(n, block_rows):
-        raw = rows_of.fixed_and_response(rows)
-        block = np.empty_like(raw)
-        np.matmul(raw[:, :-1], B, out=block[:, :-1])
-        block[:, -1] = raw[:, -1] - raw[:, :-1] @ basis.d
-        w = rows_of.weights(rows)
-        if w is None:
-            weighted = block
-        else:
-            weighted = block * w[:, None]
-            log_weight_sum += float(np.log(w).sum())
+    for rows in rows_of(matrices, size=block_rows):
+        block = np.empty((len(rows), P))
+        np.matmul(rows.X, B, out=block[:, :-1])
+        block[:, -1] = rows.target - rows.X @ basis.d
+        weighted = rows.weighted(block)
+        log_weight_sum += rows.log_weight_sum
         if own_basis:
             gram += block.T @ weighted
         else:
-            stacked = stack_qr(stacked, block if w is None else block * np.sqrt(w)[:, None])
-        Z = _merged_columns(matrices, layout, widths, Bz, rows)
-        WZ = Z if w is None else [z * w[:, None] for z in Z]
-        for g, factor in enumerate(factors):
+            stacked = stack_qr(stacked, rows.root_weighted(block))
+        Z = _merged_columns(rows, layout, widths, Bz)
+        WZ = [rows.weighted(z) for z in Z]
+        for g in range(len(factors)):
             D = np.hstack([WZ[g], weighted])
-            kernels.add_group_products(
-                factor.codes[rows], Z[g], D, ztz[g], ztx[g], compiled=compiled
-            )
+            kernels.add_group_products(rows.codes(g), Z[g], D, ztz[g], ztx[g], compiled=compiled)
         for (g, h), values in pair_values.items():
             kernels.add_pair_products(
-                pair_of_row[g, h][rows], Z[g], WZ[h], values, compiled=compiled
+                pair_of_row[g, h][rows.slice], Z[g], WZ[h], values, compiled=compiled
             )
     for blocks in ztz:
         _fill_upper(blocks)
@@ -167,16 +159,12 @@ def cross_products(
 
 
 def _merged_columns(
-    matrices: ModelMatrices,
-    layout: Sequence[TermLayout],
-    widths: Sequence[int],
-    Bz: Sequence[Matrix],
-    rows: slice,
+    rows: RowBlock, layout: Sequence[TermLayout], widths: Sequence[int], Bz: Sequence[Matrix]
 ) -> list[Matrix]:
     """Return z~ of each grouping factor, (m, K)."""
     out: list[Matrix | None] = [None] * len(widths)
-    for term, place, inverse in zip(matrices.terms, layout, Bz, strict=True):
-        z = term.columns.block(rows)
+    for t, (place, inverse) in enumerate(zip(layout, Bz, strict=True)):
+        z = rows.z(t)
         if place.width > 1:
             z = z @ inverse
         elif inverse[0, 0] != 1.0:

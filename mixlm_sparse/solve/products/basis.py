@@ -10,7 +10,7 @@ import scipy.linalg
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.solve.rows import Rows, row_blocks
+from mixlm_sparse.solve.rows import rows_of
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.build import ModelMatrices
@@ -82,34 +82,28 @@ def r_factor(block: Matrix) -> Matrix:
 
 def find_basis(matrices: ModelMatrices, block_rows: int) -> Basis:
     """Find the basis in which the products of these rows lose no digits."""
-    rows_of = Rows(matrices)
-    n = matrices.nobs
     names = {name: i for i, name in enumerate(matrices.fixed.names)}
     # columns of random terms that X does not have must enter the QR beside it
     extra = [
-        term for term in matrices.terms if not all(name in names for name in term.column_names)
+        t
+        for t, term in enumerate(matrices.terms)
+        if not all(name in names for name in term.column_names)
     ]
     p = len(matrices.fixed.names)
     stacked: Matrix | None = None
-    weight_sum = float(n)
-    if matrices.weights is not None:
-        weight_sum = float(matrices.weights.sum())
-    for rows in row_blocks(n, block_rows):
-        block = rows_of.fixed_and_response(rows)
-        if extra:
-            block = np.hstack([block, *(term.columns.block(rows) for term in extra)])
-        w = rows_of.weights(rows)
-        if w is not None:
-            block = block * np.sqrt(w)[:, None]
-        stacked = stack_qr(stacked, block)
+    weight_sum = 0.0
+    for rows in rows_of(matrices, size=block_rows):
+        block = np.hstack([rows.X, rows.target[:, None], *(rows.z(t) for t in extra)])
+        weight_sum += float(rows.weights.sum())
+        stacked = stack_qr(stacked, rows.root_weighted(block))
     assert stacked is not None
     R_all = stacked
     R, d = _regular_basis(R_all[: p + 1, : p + 1])
     Rz = []
     first = p + 1
-    for term in matrices.terms:
+    for t, term in enumerate(matrices.terms):
         k = len(term.column_names)
-        if term in extra:
+        if t in extra:
             columns = R_all[:, first : first + k]
             first += k
         else:
