@@ -39,6 +39,13 @@ def joint_criterion(
     ------
     NotPositiveDefiniteError : as `solve_at`.
     """
+    with system.lock:
+        return _joint_criterion(lambdas, log_sigma, system, reml=reml)
+
+
+def _joint_criterion(
+    lambdas: list[Matrix], log_sigma: float, system: PenalizedSystem, *, reml: bool
+) -> tuple[float, list[Matrix], float]:
     nu = system.n - system.p if reml else system.n
     sigma_sq = math.exp(2.0 * log_sigma)
     fused = system.fused

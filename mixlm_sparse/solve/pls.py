@@ -24,7 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import scipy.linalg
@@ -68,6 +68,10 @@ class PenalizedSystem:
     may_fuse: bool = True
     cross: CrossProducts | None = field(default=None, repr=False)
     lock: EngineLock = field(default_factory=EngineLock, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # buffers of compiled evaluations are made anew where they are used
+        return {name: value for name, value in vars(self).items() if name != "fused"}
 
     @property
     def n(self) -> int:

@@ -62,6 +62,9 @@ class BlockedEngine:
 
     name = "blocked"
 
+    def __reduce__(self) -> tuple[type[BlockedEngine], tuple[BlockSystem]]:
+        return type(self), (self._system,)  # a copy does its symbolic work anew
+
     def __init__(self, system: BlockSystem, *, compiled: bool | None = None) -> None:
         self._system = system
         factors = system.factors

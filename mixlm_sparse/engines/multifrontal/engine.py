@@ -34,6 +34,9 @@ class PatternEngine:
     name: str
     dense_order: int
 
+    def __reduce__(self) -> tuple[type[PatternEngine], tuple[BlockSystem]]:
+        return type(self), (self._pattern.system,)  # a copy does its symbolic work anew
+
     def __init__(self, pattern: BlockPattern, solver: PatternSolver) -> None:
         self._pattern = pattern
         self._solver = solver

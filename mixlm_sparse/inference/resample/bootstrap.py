@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -260,7 +261,7 @@ def bootstrap(
         message=tuple(message for _, _, message in done),
         nsim=count,
         entropy=root.entropy,
-        jackknife_values=lambda: jackknife(fit, reader, options, by),
+        jackknife_values=partial(jackknife, fit, reader, options, by),
     )
 
 

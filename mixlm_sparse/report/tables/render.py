@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from html import escape
+from typing import Any
 
 __all__ = ["RichText", "html_table", "latex_table", "latex_text", "markdown_table", "markdown_text"]
 
@@ -45,6 +46,9 @@ class RichText(str):
         self = super().__new__(cls, text)
         self.html = html
         return self
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return str(self), self.html
 
     def __repr__(self) -> str:
         return str(self)

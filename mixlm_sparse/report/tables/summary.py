@@ -6,6 +6,7 @@ import re
 import textwrap
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 
@@ -50,6 +51,9 @@ class Summary(RichText):
         assert isinstance(self, Summary)
         self._parts = parts
         return self
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return str(self), self.html, self._parts
 
     def to_markdown(self) -> str:
         """Return the summary in Markdown."""
