@@ -9,10 +9,13 @@ digits of its own, in scientific notation if need be.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Callable, Iterable, Sequence
 
 MAX_WIDTH = 11  # widest fixed-point number; beyond it a column changes to significant digits
 NEGLIGIBLE = 1e-12  # a number this far below the largest of its column prints as zero
+ELLIPSIS = "…"
+UNIQUE_GROWTH = 4  # characters by which an abbreviation may grow before it is cut otherwise
 
 
 def decimals_needed(values: Iterable[float], digits: int, negligible: float = NEGLIGIBLE) -> int:
@@ -98,6 +101,48 @@ def _fixed(value: float, decimals: int) -> str:
     return text.lstrip("-") if float(text) == 0.0 else text
 
 
+def as_written(value: object) -> str:
+    """Return a value as a user would write it: 10000000 for 1e7, 0.1 for 0.1, text as it is.
+
+    Examples
+    --------
+    >>> as_written(1e7), as_written(2.5), as_written(1 / 3), as_written(1e-9), as_written("a")
+    ('10000000', '2.5', '0.333333', '1e-09', 'a')
+    """
+    if not isinstance(value, float) or not math.isfinite(value):
+        return str(value)
+    whole = value == round(value) and abs(value) < 1e15
+    return f"{value:.0f}" if whole else f"{value:.6g}"
+
+
+# ---------------------------------------------------------------------------------------------
+# Width: what a terminal shows, where a Chinese character takes two columns and an accent none
+# ---------------------------------------------------------------------------------------------
+
+
+def display_width(text: str) -> int:
+    """Return how many columns of a terminal `text` takes.
+
+    Examples
+    --------
+    >>> display_width("Days"), display_width("反应时"), display_width("e\N{COMBINING ACUTE ACCENT}")
+    (4, 6, 1)
+    """
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def _columns(character: str) -> int:
+    if unicodedata.category(character) in ("Mn", "Me", "Cf"):
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def pad(text: str, width: int, *, left: bool = True) -> str:
+    """Return `text` with blanks up to `width` columns, flush left or flush right."""
+    blanks = " " * (width - display_width(text))
+    return text + blanks if left else blanks + text
+
+
 def text_table(
     columns: Sequence[Sequence[str]], *, left: int = 1, indent: str = "", gap: str = " "
 ) -> list[str]:
@@ -108,21 +153,130 @@ def text_table(
     columns : equally long sequences of text.
     left : how many of the first columns are flush left; the others are flush right.
     """
-    widths = [max(len(cell) for cell in column) for column in columns]
+    widths = [max(map(display_width, column)) for column in columns]
     lines = []
     for row in zip(*columns, strict=True):
         cells = [
-            cell.ljust(w) if i < left else cell.rjust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
+            pad(cell, width, left=i < left)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         lines.append((indent + gap.join(cells)).rstrip())
     return lines
 
 
-def abbreviate(name: str, width: int) -> str:
-    """Shorten a coefficient name for the head of a correlation matrix.
+# ---------------------------------------------------------------------------------------------
+# Names that are too long
+# ---------------------------------------------------------------------------------------------
 
-    Lower-case vowels go first, then the end, so that what tells the names apart stays longest.
+
+def _start(text: str, width: int) -> str:
+    """Return the longest start of `text` that takes at most `width` columns."""
+    used = 0
+    for place, character in enumerate(text):
+        used += _columns(character)
+        if used > width:
+            return text[:place]
+    return text
+
+
+def _end(text: str, width: int) -> str:
+    used = 0
+    for place in range(len(text) - 1, -1, -1):
+        used += _columns(text[place])
+        if used > width:
+            return text[place + 1 :]
+    return text
+
+
+def shorten(text: str, width: int) -> str:
+    """Cut `text` in the middle to `width` columns: names often differ at their ends.
+
+    Examples
+    --------
+    >>> shorten("How satisfied are you (staff)", 19)
+    'How satis…u (staff)'
+    """
+    if display_width(text) <= width:
+        return text
+    room = max(width - 1, 0)
+    return _start(text, room - room // 2) + ELLIPSIS + _end(text, room // 2)
+
+
+def shorten_all(names: Sequence[str], width: int) -> list[str]:
+    """Cut names in the middle to `width` columns; different names stay different.
+
+    Names whose cut forms agree show where they differ, and if that does not do, they are numbered.
+
+    Examples
+    --------
+    >>> shorten_all(["group of patients A, first visit", "group of patients B, first visit"], 16)
+    ['…nts A, …t visit', '…nts B, …t visit']
+    """
+    return _distinct(names, [_cutter(shorten, width), _from_difference(names, width)], width)
+
+
+def abbreviate_all(names: Sequence[str], width: int) -> list[str]:
+    """Shorten names for the head of a correlation matrix; different names stay different.
+
+    Lower-case vowels go first, then the end.  Names that then agree may be a little longer than
+    `width`, and if that does not do, they are cut in the middle.
+
+    Examples
+    --------
+    >>> abbreviate_all(["(Intercept)", "temperature", "treatment_a", "treatment_b"], 6)
+    ['(Intr)', 'tmprtr', 'tre…_a', 'tre…_b']
+    """
+    widths = range(width, width + UNIQUE_GROWTH + 1)
+    ways = [_cutter(cut, w) for w in widths for cut in (abbreviate, shorten)]
+    wide = width + UNIQUE_GROWTH
+    return _distinct(names, [*ways, _from_difference(names, wide)], wide)
+
+
+def _cutter(cut: Callable[[str, int], str], width: int) -> Callable[[str], str]:
+    return lambda name: cut(name, width)
+
+
+def _from_difference(names: Sequence[str], width: int) -> Callable[[str], str]:
+    """Return a cut that begins shortly before the place where names with one short form differ."""
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(shorten(name, width), []).append(name)
+
+    def cut(name: str) -> str:
+        others = alike[shorten(name, width)]
+        first, last = min(others), max(others)
+        same = next(
+            (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b),
+            min(len(first), len(last)),
+        )
+        return ELLIPSIS + shorten(name[max(same - 4, 0) :], width - 1)
+
+    return cut
+
+
+def _distinct(names: Sequence[str], ways: Sequence[Callable[[str], str]], width: int) -> list[str]:
+    """Return each name by the first of the ways in which no other name looks the same."""
+    out: dict[str, str] = {}
+    waiting = list(dict.fromkeys(names))
+    for way in ways:
+        made = {name: way(name) for name in waiting}
+        counts: dict[str, int] = {}
+        for text in [*made.values(), *out.values()]:
+            counts[text] = counts.get(text, 0) + 1
+        out |= {name: text for name, text in made.items() if counts[text] == 1}
+        waiting = [name for name in waiting if name not in out]
+    taken = set(out.values())
+    for name in waiting:
+        number = 1
+        while (text := _start(name, width - len(f"~{number}")) + f"~{number}") in taken:
+            number += 1
+        out[name] = text
+        taken.add(text)
+    return [out[name] for name in names]
+
+
+def abbreviate(name: str, width: int) -> str:
+    """Shorten a coefficient name; see `abbreviate_all`, which keeps several names apart.
 
     Examples
     --------
@@ -131,17 +285,17 @@ def abbreviate(name: str, width: int) -> str:
     """
     if name == "(Intercept)" and width >= 6:
         return "(Intr)"
-    if len(name) <= width:
+    if display_width(name) <= width:
         return name
     kept = list(name)
     for i in range(len(kept) - 1, 0, -1):
-        if len(kept) <= width:
+        if display_width("".join(kept)) <= width:
             break
         if kept[i] in "aeiou":
             del kept[i]
-    return "".join(kept)[:width]
+    return _start("".join(kept), width)
 
 
-def truncate(text: str, width: int) -> str:
-    """Cut `text` to `width` characters, the last of them an ellipsis where something is missing."""
-    return text if len(text) <= width else text[: width - 1] + "…"
+def percent(level: float) -> str:
+    """Return a level as text: 95%."""
+    return f"{100 * level:.4g}%"

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.common.text import format_column, text_table, truncate
+from mixlm_sparse.common.text import format_column, shorten, shorten_all, text_table
 from mixlm_sparse.common.types import Matrix
 
 NAME_WIDTH = 30  # longer names of groups and columns are cut in print
@@ -127,9 +127,9 @@ class VarCorr:
         corr: list[list[str]] = [[] for _ in range(widest - 1)]
         for term in self.terms:
             correlation = term.correlation
-            for i, column in enumerate(term.columns):
-                groups.append(truncate(term.name, NAME_WIDTH) if i == 0 else "")
-                names.append(truncate(column, NAME_WIDTH))
+            names += shorten_all(term.columns, NAME_WIDTH)
+            for i in range(len(term.columns)):
+                groups.append(shorten(term.name, NAME_WIDTH) if i == 0 else "")
                 sd.append(float(term.sd[i]))
                 for j, cells in enumerate(corr):
                     shown = term.correlated and j < i

@@ -10,15 +10,7 @@ import numpy as np
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.common.text import (
-    abbreviate,
-    decimals_needed,
-    format_column,
-    format_fixed,
-    format_number,
-    text_table,
-    truncate,
-)
+from mixlm_sparse.common.text import display_width
 from mixlm_sparse.report.tables.summary import WIDTH
 from tests.support import corpus
 from tests.support.corpus import LARGE, MODELS
@@ -246,36 +238,42 @@ def test_varcorr_of_weights_says_what_the_residual_is():
     assert "weight" not in repr(corpus.fit("sleep_rs_reml").varcorr)
 
 
-# ----------------------------------------------------------------------------------------- numbers
+# ------------------------------------------------------------------------------------- long names
 
 
-@pytest.mark.parametrize(
-    ("values", "digits", "expected"),
-    [
-        ([1.0, 10.0, 100.0], 4, ["1.000", "10.000", "100.000"]),
-        ([12345.678], 4, ["12346"]),
-        ([0.0, 3.0], 3, ["0", "3.00"]),
-        ([np.nan, 2.0, np.inf, -np.inf], 2, ["NaN", "2.0", "Inf", "-Inf"]),
-        ([1e12, 1.0], 4, ["1e+12", "1"]),
-        ([1e-20, 5.0], 4, ["0.000", "5.000"]),
-        ([-1e-20, 5.0], 4, ["0.000", "5.000"]),
-        ([], 4, []),
-    ],
-)
-def test_columns(values, digits, expected):
-    assert format_column(values, digits) == expected
+def test_long_names_are_cut_in_the_middle_and_stay_apart():
+    question = "How satisfied are you with the service you received today? "
+    rng = np.random.default_rng(5)
+    group = np.repeat(np.arange(30), 10)
+    data = {"y": rng.normal(size=30)[group] + rng.normal(size=300), "g": group}
+    data |= {question + part: rng.normal(size=300) for part in ("(staff)", "(speed)", "(price)")}
+    terms = " + ".join(f"`{name}`" for name in data if name.startswith("How"))
+    fit = mx.lmer(f"y ~ {terms} + (1 | g)", data)
+    lines = fit.summary().splitlines()
+    assert max(map(len, lines)) <= WIDTH
+    fixed = lines[lines.index(next(line for line in lines if line.startswith("Fixed"))) + 3 :][:3]
+    labels = [line.split("…")[0] + line.split("…")[1].split("  ")[0] for line in fixed]
+    assert len(set(labels)) == 3
+    assert all(part in line for part, line in zip(("staff", "speed", "price"), fixed, strict=True))
+    head = next(line for line in lines if "(Intr)" in line)
+    names = head.split("(Intr)")[1].split()
+    assert len(set(names)) == len(names)
+    compared = str(mx.compare_table([fit, fit])).splitlines()
+    assert len({line[:44] for line in compared if line.startswith(("`How", "How"))}) == 3
 
 
-def test_columns_that_share_decimals():
-    assert format_column([10.0], alongside=[0.01]) == ["10.00000"]
-    assert decimals_needed([0.00123], 3) == 5
-    assert decimals_needed([np.nan, 0.0], 4) == 0
-
-
-def test_single_numbers():
-    assert format_number(0.1 + 0.2) == "0.3"
-    assert format_fixed([1.0, 1e15], 2) == ["1.00", "1.00e+15"]
-    assert truncate("abcdef", 4) == "abc…"
-    assert truncate("abc", 4) == "abc"
-    assert abbreviate("recipeB:temperature", 6) == "rcpB:t"
-    assert text_table([["a", "bb"], ["1", "22"]], left=1) == ["a   1", "bb 22"]
+def test_wide_characters_take_two_columns():
+    rng = np.random.default_rng(5)
+    group = np.repeat(np.arange(30), 10)
+    data = {
+        "反应时": rng.normal(size=30)[group] + rng.normal(size=300),
+        "天数": rng.normal(size=300),
+        "条件": np.where(rng.random(300) < 0.5, "对照组", "实验组一"),
+        "被试": group,
+    }
+    fit = mx.lmer("反应时 ~ 天数 * 条件 + (1 | 被试)", data)
+    lines = fit.summary().splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("Fixed effects"))
+    assert len({display_width(line) for line in lines[start + 1 : start + 6]}) == 1
+    start = lines.index("Random effects:")
+    assert display_width(lines[start + 2]) == display_width(lines[start + 3])

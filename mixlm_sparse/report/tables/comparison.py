@@ -11,11 +11,12 @@ import numpy as np
 
 from mixlm_sparse.common.errors import OptionError, SavedFitError
 from mixlm_sparse.common.text import (
+    display_width,
     format_criterion,
     format_fixed,
     format_number,
+    shorten_all,
     text_table,
-    truncate,
 )
 from mixlm_sparse.inference.fixed.coefficients import linear_tests
 from mixlm_sparse.inference.variance.shares import icc, r_squared
@@ -244,22 +245,23 @@ def _notes(fits: list[FittedModel], stars: bool, heads: list[str]) -> list[str]:
 
 
 def _as_text(table: _Table) -> str:
-    names = [truncate(name, NAME_WIDTH) for name in table.names]
-    models = [[truncate(column[0], CELL_WIDTH), *column[1:]] for column in table.models]
+    names = shorten_all(table.names, NAME_WIDTH)
+    heads = shorten_all([column[0] for column in table.models], CELL_WIDTH)
+    models = [[head, *column[1:]] for head, column in zip(heads, table.models, strict=True)]
     # stars stand right of the decimals: pad what has none, so that the points are aligned
     models = [_aligned(column) for column in models]
-    room = WIDTH - max(len(name) for name in names)
+    room = WIDTH - max(map(display_width, names))
     lines: list[str] = []
     while models:
         taken, used = 0, 0
         for column in models:
-            width = len(GAP) + max(len(cell) for cell in column)
+            width = len(GAP) + max(map(display_width, column))
             if taken and used + width > room:
                 break
             taken, used = taken + 1, used + width
         panel, models = models[:taken], models[taken:]
         body = text_table([names, *panel], left=1, gap=GAP)
-        rule = "-" * max(len(line) for line in body)
+        rule = "-" * max(map(display_width, body))
         lines += [body[0], rule]
         for i, line in enumerate(body[1:]):
             if i in table.rules:

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from mixlm_sparse.common.text import (
-    abbreviate,
+    abbreviate_all,
+    display_width,
     format_column,
     format_criterion,
     format_fixed,
     format_number,
+    shorten_all,
     text_table,
-    truncate,
 )
 from mixlm_sparse.inference.fixed.tests import TestColumns
 from mixlm_sparse.model.fitted import FittedModel
@@ -231,12 +232,13 @@ def _correlation_columns(fit: FittedModel) -> tuple[tuple[str, ...], ...]:
     corr = vcov / np.outer(sd, sd)
     names = fit.system.x_names
     p = len(names)
-    room = max(8, WIDTH - (CORRELATION_CELL + 1) * (p - 1))
-    columns = [("", *(truncate(name, room) for name in names[1:]))]
+    room = max(24, WIDTH - (CORRELATION_CELL + 1) * (p - 1))
+    columns = [("", *shorten_all(names[1:], room))]
+    heads = abbreviate_all(names, CORRELATION_CELL)
     for j in range(p - 1):
         cells = [f"{corr[i, j]:.3f}" if i > j else "" for i in range(1, p)]
         cells = ["0.000" if cell == "-0.000" else cell for cell in cells]
-        columns.append((abbreviate(names[j], CORRELATION_CELL), *cells))
+        columns.append((heads[j], *cells))
     return tuple(columns)
 
 
@@ -296,7 +298,7 @@ def _random_text(columns: tuple[tuple[str, ...], ...]) -> list[str]:
     shown = list(columns)
     while True:
         lines = text_table(shown, left=2, indent=" ", gap="  ")
-        if max(len(line) for line in lines) <= WIDTH or len(shown) <= 5:
+        if max(map(display_width, lines)) <= WIDTH or len(shown) <= 5:
             break
         shown.pop()
     if len(shown) < len(columns):
@@ -308,18 +310,24 @@ def _fixed_text(columns: tuple[Column, ...]) -> list[str]:
     if not columns[0].cells:
         return ["(none)"]
     taken = sum(1 + max(len(c.head), *(len(x) for x in c.cells)) for c in columns[1:])
-    room = WIDTH - taken
-    names = tuple(truncate(name, room) for name in columns[0].cells)
+    names = shorten_all(columns[0].cells, WIDTH - taken)
     return text_table([("", *names), *((c.head, *c.cells) for c in columns[1:])])
 
 
 def _in_panels(columns: tuple[tuple[str, ...], ...]) -> list[str]:
     """Print a wide matrix in panels, each with the row names."""
-    per_panel = max(1, (WIDTH - max(len(c) for c in columns[0])) // (CORRELATION_CELL + 1))
+    room = WIDTH - max(map(display_width, columns[0]))
     lines: list[str] = []
-    for start in range(1, len(columns), per_panel):
-        lines += text_table([columns[0], *columns[start : start + per_panel]])
-    return lines
+    panel: list[tuple[str, ...]] = []
+    used = 0
+    for column in columns[1:]:
+        width = 1 + max(map(display_width, column))
+        if panel and used + width > room:
+            lines += text_table([columns[0], *panel])
+            panel, used = [], 0
+        panel.append(column)
+        used += width
+    return lines + text_table([columns[0], *panel])
 
 
 # ---------------------------------------------------------------------------------------------
