@@ -5,8 +5,8 @@
     python docs/run_pages.py --update              # write the printed output into the pages
     python docs/run_pages.py --figures             # draw the pictures into docs/figures
 
-The blocks of a page run from top to bottom in one namespace, with the root of the repository as the
-working folder and warnings as errors.  A block is
+The blocks of a page run from top to bottom in one namespace, in an empty working folder, as where a
+reader copies them to, with warnings as errors.  A block is
 
 * a fence marked `python`: what it prints is compared with a fence marked `text` that follows it,
   where there is one; `...` in the text stands for anything;
@@ -24,6 +24,7 @@ import io
 import os
 import re
 import sys
+import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -112,10 +113,10 @@ def run(page: Path, *, update: bool = False, figures: Path | None = None) -> Non
     namespace: dict[str, Any] = {"__name__": "__main__"}
     outputs: list[tuple[Block, str]] = []
     before = Path.cwd()
-    os.chdir(ROOT)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        os.chdir(folder)
+        try:
             for block in blocks(page):
                 printed = _run_block(page, block, namespace)
                 if block.expected is not None:
@@ -127,10 +128,10 @@ def run(page: Path, *, update: bool = False, figures: Path | None = None) -> Non
                         )
                 if block.figure is not None and figures is not None:
                     _save_current_figure(figures / f"{block.figure}.png")
-    finally:
-        os.chdir(before)
-        if "matplotlib.pyplot" in sys.modules:
-            sys.modules["matplotlib.pyplot"].close("all")
+        finally:
+            os.chdir(before)
+            if "matplotlib.pyplot" in sys.modules:
+                sys.modules["matplotlib.pyplot"].close("all")
     if update:
         _write(page, outputs)
 

@@ -43,6 +43,13 @@ def test_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runner.run(page)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_blocks_need_the_package_alone(page: Path) -> None:
+    """A reader who copies a block has no checkout."""
+    for block in runner.blocks(page):
+        assert not re.search(r"^\s*(from|import) (tests|benchmarks)\b", block.source, re.M)
+
+
 def prose(page: Path) -> str:
     """The page without its fenced blocks."""
     return re.sub(r"^(`{3,}).*?^\1\s*$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
