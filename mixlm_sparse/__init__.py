@@ -48,8 +48,8 @@ from mixlm_sparse.inference.fixed.robust import RobustCovariance
 from mixlm_sparse.inference.models.compare import anova
 from mixlm_sparse.inference.models.diagnostics import AllFits, all_fit
 from mixlm_sparse.inference.models.reduce import StepResult
-from mixlm_sparse.inference.resample.bootstrap import Bootstrap
 from mixlm_sparse.inference.resample.pb_modcomp import PBModcomp, pb_modcomp
+from mixlm_sparse.inference.resample.result import Bootstrap
 from mixlm_sparse.inference.variance.profile.curve import ParameterProfile, Profile
 from mixlm_sparse.model.simulate import simulate
 from mixlm_sparse.model.varcorr import VarCorr

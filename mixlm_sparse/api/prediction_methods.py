@@ -9,7 +9,8 @@ import pandas as pd
 
 from mixlm_sparse.common.parallel import Progress
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.inference.resample.bootstrap import Bootstrap, bootstrap
+from mixlm_sparse.inference.resample.bootstrap import bootstrap
+from mixlm_sparse.inference.resample.result import Bootstrap
 from mixlm_sparse.model.predict.predict import predict
 from mixlm_sparse.model.simulate import Seed, simulate_fit
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
     from mixlm_sparse.solve.pls import PenalizedSystem
 
+# Kinds of variance parameters; coefficients are of the kind "beta".
+VARIANCE_KINDS = ("sd", "cor", "sigma")
 # Structures whose correlations are zero by definition.
 UNCORRELATED = ("diag", "id")
 # A standard deviation below this share of the residual's, or a correlation this close to one,
@@ -30,7 +32,8 @@ class VarianceParameter:
     Parameters
     ----------
     kind : "sd", "cor" or "sigma".
-    name : lme4's name: "sd_(Intercept)|Subject", "cor_Days.(Intercept)|Subject", "sigma".
+    name : lme4's name: "sd_(Intercept)|Subject", "cor_Days.(Intercept)|Subject", "sigma"; no
+        coefficient of the model has it.
     group : lme4's name of the component: "Subject", "Subject.1", "Residual".
     term : index of the random-effects term, -1 for sigma.
     row, column : which effects of the term; equal for a standard deviation.
@@ -51,9 +54,13 @@ class VarianceParameter:
 
 
 def variance_parameters(system: PenalizedSystem) -> tuple[VarianceParameter, ...]:
-    """List the parameters in lme4's order: by terms, down the columns of the triangle; sigma."""
+    """List the parameters in lme4's order: by terms, down the columns of the triangle; sigma.
+
+    A name that a coefficient has is left to the coefficient: beside a predictor called sigma, the
+    residual standard deviation is `sd_Residual`.
+    """
     out: list[VarianceParameter] = []
-    used: set[str] = set()
+    used: set[str] = set(system.x_names)
     for t, term in enumerate(system.matrices.terms):
         label = system.matrices.factors[term.factor].label
         k = len(term.column_names)
@@ -65,12 +72,19 @@ def variance_parameters(system: PenalizedSystem) -> tuple[VarianceParameter, ...
                 stem = f"sd_{pair[0]}" if i == j else f"cor_{pair[0]}.{pair[1]}"
                 name = f"{stem}|{label}"
                 if name in used:  # the same effect in two terms of one factor
-                    name = f"{stem}|{term.name}"
+                    name = _unused(f"{stem}|{term.name}", used)
                 used.add(name)
                 kind = "sd" if i == j else "cor"
                 out.append(VarianceParameter(kind, name, term.name, t, i, j, pair))
-    out.append(VarianceParameter("sigma", "sigma", "Residual", -1, 0, 0, ("", "")))
+    name = "sigma" if "sigma" not in used else _unused("sd_Residual", used)
+    out.append(VarianceParameter("sigma", name, "Residual", -1, 0, 0, ("", "")))
     return tuple(out)
+
+
+def _unused(name: str, used: set[str]) -> str:
+    while name in used:
+        name += "_"
+    return name
 
 
 def parameter_values(
@@ -106,49 +120,60 @@ def relative_lengths(system: PenalizedSystem) -> list[Vector]:
     return [np.sqrt((Rz * Rz).sum(axis=0)) for Rz in system.products.Rz]
 
 
-def parameter_names(fit: FittedModel) -> list[str]:
-    """Return all names: variance parameters, sigma, coefficients."""
-    return [par.name for par in variance_parameters(fit.system)] + list(fit.system.x_names)
+def parameter_kinds(fit: FittedModel) -> dict[str, str]:
+    """Return the kind of each parameter by its name: "sd", "cor", "sigma", then "beta".
+
+    No two parameters have one name, whatever the predictors are called.
+    """
+    kinds = {par.name: par.kind for par in variance_parameters(fit.system)}
+    return {**kinds, **dict.fromkeys(fit.system.x_names, "beta")}
 
 
-def chosen_names(requested: object, known: Sequence[str], argument: str = "parm") -> list[str]:
-    """Return the names asked for, in the order of `known`.
+def chosen_names(
+    requested: object, kinds: Mapping[str, str], argument: str = "parm"
+) -> list[str]:
+    """Return the names asked for, in the order of `kinds`.
 
     Parameters
     ----------
     requested : None for all; a name, names, or the groups "theta_" (sds, correlations and sigma)
         and "beta_" (coefficients).
+    kinds : kind of each parameter by its name, as `parameter_kinds` gives them.
+    argument : how the caller's argument is called.
 
     Raises
     ------
     OptionError : a name is not known; the message lists all.
     """
     if requested is None:
-        return list(known)
-    wanted: list[object] = [requested] if isinstance(requested, str) else _listed(requested)
-    first_beta = list(known).index("sigma") + 1 if "sigma" in known else 0
+        return list(kinds)
+    wanted: list[object] = (
+        [requested] if isinstance(requested, str) else _listed(requested, argument)
+    )
+    groups = {
+        "theta_": [name for name, kind in kinds.items() if kind in VARIANCE_KINDS],
+        "beta_": [name for name, kind in kinds.items() if kind == "beta"],
+    }
     chosen: set[str] = set()
     for name in wanted:
-        if name == "theta_":
-            chosen.update(known[:first_beta])
-        elif name == "beta_":
-            chosen.update(known[first_beta:])
-        elif isinstance(name, str) and name in known:
+        if isinstance(name, str) and name in kinds:
             chosen.add(name)
+        elif isinstance(name, str) and groups.get(name):
+            chosen.update(groups[name])
         else:
             raise OptionError(
                 f"{argument} names the parameter {name!r}, which the model does not have: use "
                 f"'theta_' (variance parameters), 'beta_' (coefficients) or names out of "
-                + ", ".join(repr(k) for k in known)
+                + ", ".join(repr(k) for k in kinds)
             )
-    return [name for name in known if name in chosen]
+    return [name for name in kinds if name in chosen]
 
 
-def _listed(requested: object) -> list[object]:
+def _listed(requested: object, argument: str) -> list[object]:
     try:
         return list(requested)  # type: ignore[call-overload, no-any-return]
     except TypeError:
-        raise OptionError(f"parm is {requested!r}: give a name or a list of names") from None
+        raise OptionError(f"{argument} is {requested!r}: give a name or a list of names") from None
 
 
 def require_level(level: object, argument: str = "level") -> float:

@@ -9,9 +9,9 @@ from scipy.special import ndtr, ndtri
 
 import mixlm_sparse as mx
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.inference.resample.bootstrap import reflated
 from mixlm_sparse.inference.resample.draws import GroupDraw, RowDraw, group_draw
 from mixlm_sparse.inference.resample.intervals import interval
+from mixlm_sparse.inference.resample.responses import Semiparametric, reflated
 from tests.model.test_predict import crossed_data, quiet_fit
 
 NAMES = [
@@ -205,10 +205,9 @@ def test_reflated_effects_have_the_covariance_asked_for():
 
 
 def test_semiparametric_responses_are_made_of_what_the_fit_has(fit):
-    from mixlm_sparse.inference.resample.bootstrap import _Semiparametric
     from mixlm_sparse.model.simulate import seed_sequence
 
-    held = _Semiparametric(fit, seed_sequence(1), use_u=True)(0, 4)
+    held = Semiparametric(fit, seed_sequence(1), use_u=True)(0, 4)
     e = (held - fit.fittedvalues[:, None]).ravel()
     r = fit.resid - fit.resid.mean()
     pool = r * fit.sigma / np.sqrt(np.mean(r**2))

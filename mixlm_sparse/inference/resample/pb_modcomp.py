@@ -21,7 +21,7 @@ from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices, model_matrices
 from mixlm_sparse.formula.parse import parse_formula
-from mixlm_sparse.inference.resample.bootstrap import warm_start
+from mixlm_sparse.inference.resample.walk import warm_start
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.refits import FAILED, block_size, quiet, refit_block, warm_up
 from mixlm_sparse.model.simulate import (

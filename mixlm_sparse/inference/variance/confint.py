@@ -11,7 +11,7 @@ from mixlm_sparse.inference.resample.bootstrap import bootstrap
 from mixlm_sparse.inference.variance.components import variance_components
 from mixlm_sparse.inference.variance.profile.compute import profile
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.model.parameters import chosen_names, parameter_names, require_level
+from mixlm_sparse.model.parameters import chosen_names, parameter_kinds, require_level
 
 METHODS = ("profile", "wald", "boot")
 BOOTSTRAP_OPTIONS = ("nsim", "seed", "boot_type")
@@ -24,7 +24,38 @@ def confint(
     parm: Any = None,
     **options: Any,
 ) -> pd.DataFrame:
-    """Return intervals.  See `VarianceInferenceMethods.confint`."""
+    """Return intervals of all parameters.
+
+    Parameters
+    ----------
+    method : "profile"; "wald" (variance parameters as `variance_components`, coefficients by
+        the normal distribution); "boot" (parametric bootstrap).
+    level : coverage between 0 and 1.
+    parm : names, "theta_" or "beta_"; None for all.
+    **options : for "profile": reml, n_jobs, progress; for "boot": nsim (500), seed, boot_type
+        ("percentile", "basic", "normal", "bca"), n_jobs, progress.
+
+    Returns
+    -------
+    DataFrame with columns lower, upper and a row for each parameter: `sd_(Intercept)|Subject`,
+    `cor_Days.(Intercept)|Subject`, `sigma`, then the coefficients.  A coefficient keeps its name:
+    beside a predictor called sigma the residual standard deviation is `sd_Residual`.
+    attrs["notes"] tells, by name, of limits that are bounds.
+
+    Raises
+    ------
+    OptionError : unknown method, name or option; a level outside of (0, 1).
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff"))
+    >>> fit.confint().round(2)
+                            lower    upper
+    sd_(Intercept)|Batch    12.20    84.06
+    sigma                   38.23    67.66
+    (Intercept)           1486.45  1568.55
+    """
     level = require_level(level)
     if method not in METHODS:
         raise OptionError(f"method is {method!r}: use one of {', '.join(map(repr, METHODS))}")
@@ -41,10 +72,10 @@ def confint(
         )
     if method == "profile":
         if parm is not None:  # an unknown name is said to be one of this function's argument
-            parm = chosen_names(parm, parameter_names(fit))
+            parm = chosen_names(parm, parameter_kinds(fit))
         curves = profile(fit, parm, level_max=level, **options)
         return _table(curves.confint(level))
-    names = chosen_names(parm, parameter_names(fit))
+    names = chosen_names(parm, parameter_kinds(fit))
     if method == "wald":
         variances = variance_components(fit, level)[["lower", "upper", "note"]]
         coefficients = fit.conf_int(level).assign(note="")

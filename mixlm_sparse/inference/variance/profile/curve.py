@@ -23,6 +23,7 @@ class ParameterProfile:
 
     Parameters
     ----------
+    kind : "sd", "cor", "sigma" or "beta".
     name : of the parameter.
     estimate : where zeta is zero; NaN for a correlation that the fit leaves undefined.
     values, zeta : (r,) points of the curve, both ascending;
@@ -34,6 +35,7 @@ class ParameterProfile:
     note : what stands out, in words; empty if nothing does.
     """
 
+    kind: str
     name: str
     estimate: float
     values: Vector
@@ -201,7 +203,7 @@ class Profile(Mapping[str, ParameterProfile]):
                 f"level is {level}, but the profile goes up to {self.level_max}: profile again "
                 f"with level_max={level}"
             )
-        names = chosen_names(parm, list(self))
+        names = chosen_names(parm, {curve.name: curve.kind for curve in self.curves})
         limits = [self[name].limits(level) for name in names]
         return pd.DataFrame(limits, index=names, columns=["lower", "upper", "note"])
 

@@ -1,0 +1,97 @@
+"""Refits to rows drawn again, and to all rows but those of one group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixlm_sparse.common.errors import MixedModelError
+from mixlm_sparse.common.types import Matrix
+from mixlm_sparse.inference.resample.draws import GroupDraw, RowDraw, group_draw
+from mixlm_sparse.inference.resample.statistic import Replicate, StatisticReader
+from mixlm_sparse.model.refits import FAILED, search
+from mixlm_sparse.model.run import FitOptions
+from mixlm_sparse.model.simulate import stream
+from mixlm_sparse.solve.pls import penalized_system
+
+if TYPE_CHECKING:
+    from mixlm_sparse.model.fitted import FittedModel
+
+__all__ = ["Jackknife", "Redraw", "redrawn"]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Redraw:
+    """Replicates by rows drawn again; groups is None for single rows."""
+
+    fit: FittedModel
+    rows: RowDraw
+    groups: GroupDraw | None
+    root: np.random.SeedSequence
+    reader: StatisticReader
+    options: FitOptions
+
+    def __call__(self, tasks: range) -> Iterator[Replicate]:
+        for i in tasks:
+            yield redrawn(
+                self.fit, self.rows, self.groups, stream(self.root, i), self.reader, self.options
+            )
+
+
+def redrawn(
+    fit: FittedModel,
+    draw: RowDraw,
+    groups: GroupDraw | None,
+    rng: np.random.Generator,
+    reader: StatisticReader,
+    options: FitOptions,
+) -> Replicate:
+    """Return the statistic of rows, or of whole groups of rows, drawn with replacement."""
+    if groups is None:
+        rows, copies, nested = rng.integers(fit.nobs, size=fit.nobs), None, None
+    else:
+        rows, copies = groups.rows(rng.integers(groups.n_groups, size=groups.n_groups))
+        nested = groups.nested
+    try:
+        system = penalized_system(draw.take(rows, copies, nested), options.engine)
+    except (MixedModelError, ArithmeticError, np.linalg.LinAlgError) as error:
+        return None, FAILED, f"{type(error).__name__}: {error}"
+    return reader.replicate(search(system, options))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Jackknife:
+    """The statistic with each group left out in turn; called when an interval asks for it."""
+
+    fit: FittedModel
+    reader: StatisticReader
+    options: FitOptions
+    by: str | None
+
+    def __call__(self) -> Matrix:
+        """Return (groups, k); NaN where a fit failed."""
+        fit, reader, by = self.fit, self.reader, self.by
+        groups = group_draw(fit, by) if by is not None else GroupDraw(fit, _jackknife_factor(fit))
+        draw = RowDraw(fit.matrices)
+        out = np.full((groups.n_groups, len(reader.names)), np.nan)
+        for j in range(groups.n_groups):
+            keep = np.ones(fit.nobs, dtype=bool)
+            keep[groups.rows_of[j]] = False
+            try:
+                system = penalized_system(draw.take(np.flatnonzero(keep)), self.options.engine)
+            except (MixedModelError, ArithmeticError, np.linalg.LinAlgError):
+                continue
+            values, _, _ = reader.replicate(search(system, self.options))
+            if values is not None:
+                out[j] = values
+        return out
+
+
+def _jackknife_factor(fit: FittedModel) -> int:
+    """Return the factor with the fewest levels, of those with ten at least if there are some."""
+    sizes = [f.n_levels for f in fit.matrices.factors]
+    enough = [g for g, size in enumerate(sizes) if size >= 10] or list(range(len(sizes)))
+    return min(enough, key=sizes.__getitem__)

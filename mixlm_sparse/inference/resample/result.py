@@ -1,0 +1,152 @@
+"""What a bootstrap gave: samples, their summary, intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.types import Matrix
+from mixlm_sparse.inference.resample.intervals import TYPES, interval
+from mixlm_sparse.model.parameters import chosen_names, require_level
+from mixlm_sparse.model.refits import FAILED
+from mixlm_sparse.model.run import require_one_of
+
+__all__ = ["Bootstrap"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Bootstrap:
+    """What a bootstrap gave.
+
+    Parameters
+    ----------
+    method : "parametric", "semiparametric", "cases" or "groups".
+    original : (k,) the statistic of the fit itself, by name.
+    kinds : (k,) "sd", "cor", "sigma" or "beta"; "statistic" for a function of the user's own.
+    samples : (replicates done, k) the statistic of each refit, NaN where it failed.
+    status, message : of each refit: "converged", "singular", ... or "failed".
+    nsim : replicates asked for.
+    entropy : of the seed; `bootstrap(seed=entropy)` gives the same samples again.
+    """
+
+    method: str
+    original: pd.Series[float]
+    kinds: tuple[str, ...]
+    samples: pd.DataFrame
+    status: tuple[str, ...]
+    message: tuple[str, ...]
+    nsim: int
+    entropy: Any
+    jackknife_values: Callable[[], Matrix] = field(repr=False)
+    _kept: dict[str, Matrix] = field(default_factory=dict, repr=False)
+
+    @property
+    def n_done(self) -> int:
+        """Replicates that were made."""
+        return len(self.status)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all replicates were made; False after an early end."""
+        return self.n_done == self.nsim
+
+    @property
+    def n_failed(self) -> int:
+        """Replicates without a fit or without a value of the statistic."""
+        return sum(s == FAILED for s in self.status)
+
+    @property
+    def failures(self) -> pd.DataFrame:
+        """The replicates that failed, with the reason."""
+        failed = [i for i, s in enumerate(self.status) if s == FAILED]
+        return pd.DataFrame(
+            {"replicate": failed, "message": [self.message[i] for i in failed]}
+        )
+
+    def to_frame(self, level: float = 0.95, type: str = "percentile") -> pd.DataFrame:
+        """Return a row for each parameter: estimate, mean, bias, std_error, lower, upper, n.
+
+        Parameters
+        ----------
+        level, type : of the interval, as in `confint`.
+        """
+        values = self.samples
+        limits = self.confint(level, type)
+        return pd.DataFrame(
+            {
+                "estimate": self.original,
+                "mean": values.mean(),
+                "bias": values.mean() - self.original,
+                "std_error": values.std(ddof=1),
+                "lower": limits["lower"],
+                "upper": limits["upper"],
+                "n": values.notna().sum(),
+            },
+            index=self.original.index,
+        )
+
+    def confint(
+        self, level: float = 0.95, type: str = "percentile", parm: Any = None
+    ) -> pd.DataFrame:
+        """Return intervals.
+
+        Parameters
+        ----------
+        level : coverage between 0 and 1.
+        type : "percentile"; "basic", the percentiles reflected at the estimate; "normal", estimate
+            less bias with normal limits; "bca", percentiles corrected for bias and for the change
+            of the standard error with the parameter (its acceleration comes from leaving out one
+            group at a time, so that it costs as many fits as there are groups).
+        parm : a name or names, "theta_" or "beta_"; None for all.
+
+        Returns
+        -------
+        DataFrame with columns lower, upper.
+
+        Raises
+        ------
+        OptionError : unknown type or name, or a level outside of (0, 1).
+        """
+        level = require_level(level)
+        require_one_of("type", type, TYPES)
+        if self.n_done - self.n_failed < 2:
+            raise OptionError(
+                f"only {self.n_done - self.n_failed} replicates gave a value, too few for an "
+                "interval: look at .failures, or raise nsim"
+            )
+        kinds = dict(zip(self.original.index, self.kinds, strict=True))
+        names = chosen_names(parm, kinds)
+        left_out = self._jackknife() if type == "bca" else None
+        limits = []
+        for name in names:
+            at = self.original.index.get_loc(name)
+            limits.append(
+                interval(
+                    self.samples[name].to_numpy(),
+                    float(self.original[name]),
+                    level,
+                    type,
+                    None if left_out is None else left_out[:, at],
+                )
+            )
+        return pd.DataFrame(limits, index=names, columns=["lower", "upper"], dtype=np.float64)
+
+    def _jackknife(self) -> Matrix:
+        if "jackknife" not in self._kept:
+            self._kept["jackknife"] = self.jackknife_values()
+        return self._kept["jackknife"]
+
+    def __repr__(self) -> str:
+        counts = ", ".join(
+            f"{self.status.count(s)} {s}" for s in dict.fromkeys(self.status) if s != "converged"
+        )
+        early = "" if self.complete else f" of {self.nsim}, ended early"
+        return (
+            f"<Bootstrap, {self.method}: {self.n_done} replicates{early}"
+            f"{'; ' + counts if counts else ''}>\n{self.to_frame().to_string()}"
+        )

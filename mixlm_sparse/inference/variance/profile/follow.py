@@ -1,0 +1,225 @@
+"""Step along the profile of one parameter, both ways from its estimate."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.inference.variance.profile.curve import ParameterProfile
+from mixlm_sparse.inference.variance.profile.held import Held
+from mixlm_sparse.model.parameters import VarianceParameter, parameter_values
+from mixlm_sparse.solve.joint import user_factors
+from mixlm_sparse.solve.search.bfgs import minimize_bfgs
+
+# Points per side up to the largest zeta; splines through them are exact to about 1e-5.
+POINTS = 8
+# A step that moves zeta by more than this many spacings is halved and tried again.
+TOO_FAR = 2.0
+MAX_POINTS = 60
+# An inner search ends when a Newton step would win less than this.
+INNER_TOLERANCE = 1e-9
+INNER_EVALUATIONS = 200
+# A criterion this far below the optimum's is another, better optimum.
+BETTER = 1e-5
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The parameter that is held.
+
+    Parameters
+    ----------
+    kind : "sd", "cor", "sigma" or "beta"; name : as tables print it.
+    estimate : where zeta is zero; bounds : least and greatest value.
+    spread : first guess of its standard error.
+    place : index among the variance parameters, or of the coefficient.
+    """
+
+    kind: str
+    name: str
+    estimate: float
+    bounds: tuple[float, float]
+    spread: float
+    place: int
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point of a profile: held value, |zeta|, the rest, and the function it is a minimum of."""
+
+    value: float
+    zeta: float
+    x: Vector
+    held: Held
+
+
+class Follow:
+    """Steps along one profile, both ways from the estimate."""
+
+    def __init__(
+        self,
+        target: Target,
+        held: Held,
+        parameters: tuple[VarianceParameter, ...],
+        least: float,
+        z_max: float,
+        *,
+        reml: bool,
+    ) -> None:
+        self.target = target
+        self.held = held
+        self.n_evaluations = 0
+        self.x0 = held.start()
+        self.ceiling: Point | None = None
+        self._parameters = parameters
+        self._least = least
+        self._z_max = z_max
+        self._reml = reml
+        self._notes: list[str] = []
+        self._points: list[tuple[float, float, Point]] = []  # value, signed zeta, where
+        self._hessian = self._curvature(self.x0)
+
+    def _curvature(self, x: Vector) -> Matrix:
+        """Return a positive definite curvature at x, by differences of the gradient."""
+        c = self._inside(self.target.estimate)
+        d = x.size
+        H = np.empty((d, d))
+        step = 1e-3
+        for i in range(d):
+            e = np.zeros(d)
+            e[i] = step
+            up = self._call(c, x + e)[1]
+            down = self._call(c, x - e)[1]
+            H[i] = (up - down) / (2.0 * step)
+        if not np.isfinite(H).all():
+            return np.eye(d)
+        values, vectors = np.linalg.eigh(0.5 * (H + H.T))
+        floor = 1e-3 * max(float(np.abs(values).max(initial=0.0)), 1e-6)
+        out: Matrix = (vectors * np.maximum(np.abs(values), floor)) @ vectors.T
+        return out
+
+    def _inside(self, c: float) -> float:
+        """Return c moved off a bound, where a derivative by the rest may not exist."""
+        lower, upper = self.target.bounds
+        if self.target.kind == "sigma":
+            return c
+        margin = 0.1 * self.target.spread
+        return min(max(c, lower + margin), upper - margin)
+
+    def _call(self, c: float, x: Vector) -> tuple[float, Vector]:
+        self.n_evaluations += 1
+        return self.held.value_and_gradient(c, x)
+
+    def solve(self, c: float, guess: Vector) -> tuple[float, Vector]:
+        """Minimize over the rest; return zeta^2 and x."""
+        if guess.size == 0:
+            return self._call(c, guess)[0] - self._least, guess
+        found = minimize_bfgs(
+            lambda x: self._call(c, x),
+            guess,
+            self._hessian,
+            tolerance=INNER_TOLERANCE,
+            max_evaluations=INNER_EVALUATIONS,
+        )
+        return found.value - self._least, found.x
+
+    def curve(self) -> ParameterProfile:
+        at_estimate = Point(self.target.estimate, 0.0, self.x0, self.held)
+        self._points.append((self.target.estimate, 0.0, at_estimate))
+        reached = self._side(-1.0), self._side(1.0)
+        self._points.sort(key=lambda point: point[0])
+        values = np.array([c for c, _, _ in self._points])
+        zeta = np.array([z for _, z, _ in self._points])
+        if (np.diff(zeta) < -1e-4).any():
+            self._note("zeta is not monotone: the criterion has more than one minimum")
+        return ParameterProfile(
+            kind=self.target.kind,
+            name=self.target.name,
+            estimate=self.target.estimate,
+            values=values,
+            zeta=zeta,
+            others=np.array([self._others(c, point) for c, _, point in self._points]),
+            bounds=self.target.bounds,
+            reached=reached,
+            note="; ".join(self._notes),
+        )
+
+    def _note(self, text: str) -> None:
+        if text not in self._notes:
+            self._notes.append(text)
+
+    def _others(self, c: float, point: Point) -> Vector:
+        """Return all parameters at a point; the held one is c also where it has no influence."""
+        state = point.held.state(point.value, point.x)
+        found = parameter_values(
+            self._parameters, user_factors(state.blocks, self.held.system), state.sigma
+        )
+        if self.target.kind != "beta":
+            found[self.target.place] = c
+        beta = np.full(self.held.system.p, np.nan)
+        if not self._reml:
+            beta = point.held.beta(point.value, point.x)
+        return np.concatenate([found, beta])
+
+    def _side(self, sign: float) -> bool:
+        """Follow one side; return whether zeta got past the largest that is asked for."""
+        z_max = self._z_max
+        spacing = z_max / POINTS
+        bound = self.target.bounds[0] if sign < 0.0 else self.target.bounds[1]
+        last: list[tuple[float, float, Vector]] = [(self.target.estimate, 0.0, self.x0)]
+        if self.target.estimate == bound:
+            return False
+        step = spacing * self.target.spread
+        for _ in range(MAX_POINTS):
+            c0, z0, _ = last[-1]
+            c = c0 + sign * step
+            at_bound = sign * (c - bound) >= 0.0
+            if self.target.kind == "sigma" and sign < 0.0 and c <= 0.3 * c0:
+                c, at_bound = 0.5 * c0, False  # zeta is infinite at zero
+            elif at_bound:
+                c = bound
+            drop, x = self.solve(c, self._predicted(last, c))
+            if drop < -BETTER:
+                self._note(
+                    "the criterion is lower elsewhere: refit with another start or optimizer"
+                )
+            z = math.sqrt(max(drop, 0.0)) if math.isfinite(drop) else math.inf
+            if self.ceiling is not None and z > self.ceiling.zeta:
+                for at in {c, bound}:
+                    self._points.append((at, sign * self.ceiling.zeta, self.ceiling))
+                return self.ceiling.zeta >= z_max
+            moved = z - z0
+            if not math.isfinite(z) or moved > TOO_FAR * spacing:
+                if abs(c - c0) > 1e-6 * max(abs(c0), self.target.spread):
+                    step = 0.5 * abs(c - c0)
+                    if math.isfinite(z) and moved > 0.0:
+                        step = abs(c - c0) * max(0.1, min(0.6, spacing / moved))
+                    continue
+            if not math.isfinite(z):
+                self._note("the criterion is not defined beyond the last point")
+                return False
+            last.append((c, z, x))
+            self._points.append((c, sign * z, Point(c, z, x, self.held)))
+            if z >= z_max * (1.0 + 1e-9):
+                return True
+            if at_bound:
+                return False
+            growth = 2.5 if moved <= 0.0 else min(2.5, max(0.3, spacing / moved))
+            if z + moved * growth < z_max < z + 1.2 * moved * growth:
+                growth *= 1.25  # do not stop just short of the end
+            step = abs(c - c0) * growth
+        self._note("the profile is too flat to be followed to its end")
+        return False
+
+    def _predicted(self, last: list[tuple[float, float, Vector]], c: float) -> Vector:
+        """Extrapolate the rest along the path."""
+        if len(last) < 3:
+            # the first point may sit beside a saddle: no direction to be had from it
+            return last[-1][2]
+        (c1, _, x1), (c2, _, x2) = last[-2], last[-1]
+        share = min((c - c2) / (c2 - c1), 2.0)
+        out: Vector = x2 + share * (x2 - x1)
+        return out
