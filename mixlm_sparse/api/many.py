@@ -16,7 +16,7 @@ from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.progress import counter
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices
-from mixlm_sparse.design.table import open_table
+from mixlm_sparse.design.readers import open_table
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.model.designs import columns_of, quoted, right_side, with_given_response
 from mixlm_sparse.model.refits import (

@@ -21,6 +21,7 @@ from mixlm_sparse.design.columns import ColumnSource, DesignColumns, Part, learn
 from mixlm_sparse.design.contrasts import Contrast, as_contrast
 from mixlm_sparse.design.evaluate import Scope, learn_states
 from mixlm_sparse.design.grouping import GroupingFactor, grouping_factor
+from mixlm_sparse.design.readers import open_table, unknown_column
 from mixlm_sparse.design.recipe import (
     DesignSpec,
     FactorSpec,
@@ -36,7 +37,7 @@ from mixlm_sparse.design.rows import (
     subset_mask,
     used_rows,
 )
-from mixlm_sparse.design.table import Table, open_table, unknown_column
+from mixlm_sparse.design.table import Table
 from mixlm_sparse.design.variables import Variables
 from mixlm_sparse.design.whitelist import check_functions
 from mixlm_sparse.formula.grammar import parse_expression

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import DataError, FormulaError
 from mixlm_sparse.design.contrasts import CONTRASTS, Contrast, named_contrast
-from mixlm_sparse.design.table import Column, factorize, level_labels
+from mixlm_sparse.design.levels import factorize, level_labels
+from mixlm_sparse.design.table import Column
 from mixlm_sparse.design.transforms import TRANSFORMS, State, learn
 from mixlm_sparse.design.whitelist import ELEMENTWISE, without_numpy
 from mixlm_sparse.formula.syntax import (

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.design.evaluate import FactorValue
-from mixlm_sparse.design.table import factorize, level_labels
+from mixlm_sparse.design.levels import factorize, level_labels
 from mixlm_sparse.design.variables import Variables, used_levels
 from mixlm_sparse.formula.syntax import Expr
 
@@ -38,6 +38,17 @@ class GroupingFactor:
     n_levels: int
     tables: tuple[Any, ...] = field(default=(), repr=False, compare=False)
     keys: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
+
+    @cached_property
+    def index(self) -> pd.Index[Any]:
+        """The levels in the type that the data have (numbers, dates, truth values, text).
+
+        An index of (n_levels,) named by the factor, so that results join with the data; names of
+        combinations are text.
+        """
+        typed = len(self.tables) == 1 and self.keys is None
+        index: pd.Index[Any] = pd.Index(self.tables[0] if typed else self.levels, name=self.label)
+        return index
 
     @cached_property
     def levels(self) -> list[str]:
@@ -101,12 +112,8 @@ def encode_groups(
     parts = []
     for expr, table in zip(components, known.tables, strict=True):
         codes, levels = _compressed(variables.factor_value(expr))
-        # pandas' hash table: quick for many levels, and made for each call only
-        index = pd.Index(np.asarray(level_labels(table), dtype=object))
-        labels = np.asarray(level_labels(levels), dtype=object)
-        position = index.get_indexer(pd.Index(labels)).astype(np.int64)
-        positions.append(position[codes])
-        parts.append((labels, codes))
+        positions.append(_positions(table, levels)[codes])
+        parts.append((levels, codes))
     result = positions[0]
     if known.keys is not None:
         unknown = result < 0
@@ -118,6 +125,20 @@ def encode_groups(
         place = np.minimum(np.searchsorted(known.keys, result), known.n_levels - 1)
         result = np.where(~unknown & (known.keys[place] == result), place, -1)
     outside = np.flatnonzero(result < 0)
-    columns = [labels[codes[outside]] for labels, codes in parts]
+    columns = []
+    for levels, codes in parts:
+        labels = np.asarray(level_labels(levels), dtype=object)
+        columns.append(labels[codes[outside]])
     unknown_labels = (":".join(row) for row in zip(*columns, strict=True))
     return result.astype(np.int32), list(dict.fromkeys(unknown_labels))
+
+
+def _positions(known: Any, levels: Any) -> NDArray[np.int64]:
+    """Return the place of each level among the known ones, -1 where it is not among them."""
+    # pandas' hash table: quick for many levels, and made for each call only
+    if np.asarray(known).dtype.kind in "iuf" and np.asarray(levels).dtype.kind in "iuf":
+        found = pd.Index(known).get_indexer(pd.Index(levels))
+    else:
+        index = pd.Index(np.asarray(level_labels(known), dtype=object))
+        found = index.get_indexer(pd.Index(np.asarray(level_labels(levels), dtype=object)))
+    return np.asarray(found, dtype=np.int64)

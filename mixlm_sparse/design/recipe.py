@@ -13,6 +13,7 @@ from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.design.columns import ColumnSource, DesignColumns, Part
 from mixlm_sparse.design.evaluate import Scope, evaluate, require_finite
 from mixlm_sparse.design.grouping import GroupingFactor, encode_groups
+from mixlm_sparse.design.readers import open_table
 from mixlm_sparse.design.rows import RowArgument, missing_cells, restrict, row_numbers
 from mixlm_sparse.design.saved import (
     expressions_by_text,
@@ -23,7 +24,6 @@ from mixlm_sparse.design.saved import (
     state_from_dict,
     state_to_dict,
 )
-from mixlm_sparse.design.table import open_table
 from mixlm_sparse.design.transforms import State
 from mixlm_sparse.design.variables import Variables
 from mixlm_sparse.formula.parse import parse_formula

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import datetime
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.design.columns import Operand, Part
 from mixlm_sparse.design.grouping import GroupingFactor
-from mixlm_sparse.design.table import level_labels
+from mixlm_sparse.design.levels import level_labels
 from mixlm_sparse.design.transforms import CubicState, PolyState, ScaleState, SplineState, State
 from mixlm_sparse.formula.syntax import Expr, deparse, walk
 
@@ -25,6 +28,7 @@ __all__ = [
     "state_to_dict",
 ]
 
+_LEVEL_TYPES = re.compile(r"bool|u?int(8|16|32|64)|float(16|32|64)|(datetime|timedelta)64\[\w+\]")
 _STATES: dict[str, type[Any]] = {
     "scale": ScaleState,
     "poly": PolyState,
@@ -113,7 +117,7 @@ def factor_to_dict(factor: GroupingFactor) -> dict[str, Any]:
     return {
         "label": factor.label,
         "n_levels": factor.n_levels,
-        "tables": [list(level_labels(table)) for table in factor.tables],
+        "tables": [_levels_to_plain(table) for table in factor.tables],
         "keys": None if factor.keys is None else factor.keys.tolist(),
     }
 
@@ -124,9 +128,34 @@ def factor_from_dict(saved: Mapping[str, Any]) -> GroupingFactor:
         saved["label"],
         np.empty(0, dtype=np.int32),
         saved["n_levels"],
-        tuple(np.asarray(table, dtype=object) for table in saved["tables"]),
+        tuple(_levels_from_plain(table) for table in saved["tables"]),
         None if saved["keys"] is None else np.asarray(saved["keys"], dtype=np.int64),
     )
+
+
+def _levels_to_plain(levels: Any) -> Any:
+    """Return text as a list, other levels with their type; text where the type is an odd one."""
+    values = np.asarray(levels)
+    if values.dtype.kind in "iufb":
+        return {"type": str(values.dtype), "values": values.tolist()}
+    if values.dtype.kind in "Mm":
+        return {"type": str(values.dtype), "values": values.astype(np.int64).tolist()}
+    if len(values) and all(type(value) is datetime.date for value in values):
+        return {"type": "date", "values": [value.isoformat() for value in values]}
+    return list(level_labels(levels))
+
+
+def _levels_from_plain(saved: Any) -> NDArray[Any]:
+    if isinstance(saved, list):
+        return np.asarray(saved, dtype=object)
+    kind, values = saved["type"], saved["values"]
+    if kind == "date":
+        return np.array([datetime.date.fromisoformat(value) for value in values], dtype=object)
+    if _LEVEL_TYPES.fullmatch(kind) is None:
+        raise DataError(f"the saved levels have the unknown type '{kind}': the file is damaged")
+    if kind.startswith(("datetime", "timedelta")):
+        return np.asarray(values, dtype=np.int64).astype(kind)
+    return np.asarray(values, dtype=kind)
 
 
 def _plain(value: Any) -> Any:

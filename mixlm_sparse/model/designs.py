@@ -15,8 +15,9 @@ import pandas as pd
 from mixlm_sparse.common.errors import FormulaError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.design.readers import open_table
 from mixlm_sparse.design.rows import RowArgument
-from mixlm_sparse.design.table import Column, open_table
+from mixlm_sparse.design.table import Column
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.model.run import ModelCall, matrices_of
 

@@ -12,8 +12,10 @@ import pandas as pd
 
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.design.levels import level_labels
+from mixlm_sparse.design.readers import open_table
 from mixlm_sparse.design.rows import restrict
-from mixlm_sparse.design.table import Column, level_labels, open_table
+from mixlm_sparse.design.table import Column
 from mixlm_sparse.formula.syntax import Name
 from mixlm_sparse.formula.terms import names_of
 from mixlm_sparse.inference.fixed.hypotheses import unknown_name

@@ -14,9 +14,9 @@ from mixlm_sparse.common.types import IntVector, Vector
 from mixlm_sparse.design.columns import ColumnSource
 from mixlm_sparse.design.evaluate import Scope
 from mixlm_sparse.design.grouping import grouping_factor
+from mixlm_sparse.design.readers import open_table
 from mixlm_sparse.design.recipe import DesignSpec
 from mixlm_sparse.design.rows import missing_cells, restrict
-from mixlm_sparse.design.table import open_table
 from mixlm_sparse.design.variables import Variables
 from mixlm_sparse.formula.terms import names_of
 from mixlm_sparse.model.run import require_one_of

@@ -10,8 +10,10 @@ import pandas as pd
 
 from mixlm_sparse.common.errors import SavedFitError
 from mixlm_sparse.design.contrasts import Contrast, as_contrast
+from mixlm_sparse.design.levels import level_labels
+from mixlm_sparse.design.readers import open_table
 from mixlm_sparse.design.rows import RowArgument
-from mixlm_sparse.design.table import Column, Table, level_labels, open_table
+from mixlm_sparse.design.table import Column, Table
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.model.run import ModelCall
 from mixlm_sparse.model.saved.archive import KINDS, Archive, Arrays

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices
-from mixlm_sparse.design.table import Column, as_column, level_labels, open_table
+from mixlm_sparse.design.levels import level_labels
+from mixlm_sparse.design.readers import open_table
+from mixlm_sparse.design.table import Column, as_column
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.solve.groupwise import GroupFits, fit_groups
 

@@ -11,8 +11,9 @@ from scipy.special import ndtri
 
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
+from mixlm_sparse.design.readers import open_table
 from mixlm_sparse.design.rows import restrict
-from mixlm_sparse.design.table import Column, open_table
+from mixlm_sparse.design.table import Column
 from mixlm_sparse.inference.fixed.coefficients import linear_tests, require_ddf, require_level
 from mixlm_sparse.inference.variance.components import variance_components
 from mixlm_sparse.model.fitted import FittedModel

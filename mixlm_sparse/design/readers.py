@@ -1,0 +1,173 @@
+"""Data frames of any kind in, a table of columns out. The only module that imports narwhals.
+
+Only the columns that are asked for are touched. A pandas frame is read directly; polars, pyarrow,
+duckdb and the rest come through narwhals; a dictionary of arrays is read as it is.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+
+from mixlm_sparse.common.errors import DataError
+from mixlm_sparse.design.table import (
+    Column,
+    Table,
+    as_column,
+    factor_column,
+    masked_column,
+    sorted_factor,
+)
+
+__all__ = ["open_table", "unknown_column"]
+
+
+def open_table(data: Any, names: Iterable[str], optional: Iterable[str] = ()) -> Table:
+    """Read the columns `names` of a frame, and those of `optional` that it has.
+
+    Raises
+    ------
+    DataError : a column does not exist, occurs twice or has a type that no model can use.
+    """
+    names = tuple(names)
+    extra = tuple(name for name in dict.fromkeys(optional) if name not in names)
+    if isinstance(data, pd.DataFrame):
+        return _open_pandas(data, names, extra)
+    if isinstance(data, Mapping):
+        return _open_mapping(data, names, extra)
+    return _open_narwhals(data, names, extra)
+
+
+def _open_pandas(data: pd.DataFrame, names: tuple[str, ...], optional: tuple[str, ...]) -> Table:
+    header = data.columns
+    unique = header.is_unique
+    columns = {}
+    for name in names + optional:
+        if name not in header:
+            if name in optional:
+                continue
+            hint = " (it is in the index: call reset_index() first)" if (
+                name in data.index.names
+            ) else ""  # fmt: skip
+            raise unknown_column(name, header, hint)
+        if not unique and int((header == name).sum()) > 1:
+            raise DataError(f"the data have more than one column '{name}': rename the others")
+        columns[name] = as_column(name, data[name].array)
+    return Table(len(data), columns, frozenset(columns), header, data.index)
+
+
+def _open_mapping(
+    data: Mapping[str, Any], names: tuple[str, ...], optional: tuple[str, ...]
+) -> Table:
+    columns: dict[str, Column] = {}
+    for name in names + optional:
+        if name not in data:
+            if name in optional:
+                continue
+            raise unknown_column(name, data)
+        columns[name] = as_column(name, data[name])
+    sizes = {name: len(column.values) for name, column in columns.items()}
+    if len(set(sizes.values())) > 1:
+        listed = ", ".join(f"'{name}' has {size}" for name, size in sizes.items())
+        raise DataError(f"the columns have different lengths: {listed}; make them equal")
+    if sizes:
+        n = next(iter(sizes.values()))
+    else:
+        n = len(next(iter(data.values()), ()))
+    return Table(n, columns, frozenset(columns), tuple(data))
+
+
+def _open_narwhals(data: Any, names: tuple[str, ...], optional: tuple[str, ...]) -> Table:
+    try:
+        frame = nw.from_native(data)
+    except TypeError:
+        raise DataError(
+            f"data of type {type(data).__name__} are not a data frame: "
+            "pass a pandas, polars, pyarrow or duckdb frame, or a dictionary of arrays"
+        ) from None
+    header = frame.collect_schema().names()
+    for name in names:
+        if name not in header:
+            raise unknown_column(name, header)
+    wanted = list(names) + [name for name in optional if name in header]
+    if isinstance(frame, nw.LazyFrame):
+        # a query must return at least one column for its rows to be counted
+        frame = frame.select(wanted or header[:1]).collect()
+    n = frame.shape[0]
+    columns = {name: _narwhals_column(name, frame.get_column(name)) for name in wanted}
+    return Table(n, columns, frozenset(columns), tuple(header))
+
+
+def unknown_column(name: str, header: Iterable[Any], hint: str = "") -> DataError:
+    """Return the error for a column that does not exist, with the closest names."""
+    known = [str(column) for column in header]
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    close += [other for other in known if other.lower() == name.lower() and other not in close]
+    if close:
+        remedy = "did you mean " + " or ".join(f"'{other}'" for other in close) + "?"
+    else:
+        shown = ", ".join(f"'{other}'" for other in known[:12]) or "none"
+        remedy = f"the columns are {shown}{', ...' if len(known) > 12 else ''}"
+    return DataError(f"the data have no column '{name}'{hint}; {remedy}")
+
+
+def _narwhals_column(name: str, series: Any) -> Column:
+    dtype = series.dtype
+    if isinstance(dtype, nw.Decimal):
+        series = series.cast(nw.Float64)
+        dtype = series.dtype
+    if dtype in (nw.Int128, nw.UInt128):  # NumPy has no such type
+        return as_column(name, np.asarray(series.to_list(), dtype=object))
+    if dtype == nw.Boolean or dtype.is_numeric():
+        missing = None
+        if series.null_count():
+            missing = np.asarray(series.is_null().to_numpy(), dtype=bool)
+            series = series.fill_null(False if dtype == nw.Boolean else 0)
+        values = np.asarray(series.to_numpy())
+        if missing is None:
+            return as_column(name, values)
+        return masked_column(name, values.astype(bool) if dtype == nw.Boolean else values, missing)
+    if dtype in (nw.Categorical, nw.Enum, nw.String):
+        return _narwhals_factor(name, series)
+    if dtype.is_temporal():
+        missing = np.asarray(series.is_null().to_numpy(), dtype=bool)
+        values = np.asarray(series.to_numpy())
+        return Column(name, "datetime", values, missing=missing if missing.any() else None)
+    return as_column(name, np.asarray(series.to_list(), dtype=object))
+
+
+def _narwhals_factor(name: str, series: Any) -> Column:
+    """Read text and categories; only an Enum or a pyarrow dictionary has an order of its own.
+
+    Codes of a polars Categorical depend on what the process has read before, so its levels are
+    sorted.
+    """
+    native = series.to_native()
+    if series.implementation.is_polars():
+        if series.dtype != nw.Enum:
+            levels = sorted(native.unique().drop_nulls().cast(str).to_list())
+            series = series.cast(nw.String).cast(nw.Enum(levels))
+            native = series.to_native()
+        levels = series.dtype.categories
+        codes = native.to_physical()
+        codes = codes.cast(int).fill_null(-1).to_numpy()
+        return factor_column(name, codes, np.asarray(levels, dtype=object), False)
+    if series.implementation.is_pyarrow():
+        encoded = native if series.dtype == nw.Categorical else native.dictionary_encode()
+        merged = encoded.unify_dictionaries().combine_chunks()
+        if hasattr(merged, "chunks"):  # an empty column stays chunked
+            merged = merged.chunk(0)
+        # duckdb's codes are unsigned and have no room for -1
+        codes = merged.indices.cast("int32").fill_null(-1).to_numpy(zero_copy_only=False)
+        values = np.asarray(merged.dictionary.to_pylist(), dtype=object)
+        if series.dtype == nw.Categorical:
+            return factor_column(name, codes, values, merged.type.ordered)
+        return sorted_factor(name, codes.astype(np.intp), values)
+    if series.implementation.is_pandas_like():
+        return as_column(name, series.to_pandas())
+    return as_column(name, np.asarray(series.to_list(), dtype=object))
