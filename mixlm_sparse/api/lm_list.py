@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
+from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import FormulaError, OptionError, SkippedGroupsWarning
 from mixlm_sparse.common.text import format_column, format_number, text_table
 from mixlm_sparse.common.types import Matrix, Vector
@@ -321,12 +322,11 @@ class LmList(LmListPlotMethods):
         if not len(self.skipped):
             return ""
         counts = self.skipped["reason"].value_counts()
-        first = ", ".join(map(repr, self.skipped.index[:5]))
-        more = ", ..." if len(self.skipped) > 5 else ""
+        first = listed(self.skipped.index, 5, quoted=True)
         reasons = "; ".join(f"{count} with {reason}" for reason, count in counts.items())
         return (
             f"{len(self.skipped)} of {len(self)} levels of '{self.group}' could not be fitted and "
-            f"have NaN: {reasons} ({first}{more}); `skipped` lists them, a mixed model uses them"
+            f"have NaN: {reasons} ({first}); `skipped` lists them, a mixed model uses them"
         )
 
     # -- rows ---------------------------------------------------------------------------------

@@ -12,21 +12,20 @@ from numpy.linalg import LinAlgError
 from scipy import stats
 
 from mixlm_sparse.api.fit import LinearMixedFit
+from mixlm_sparse.common.checks import listed, require_count, require_level, require_one_of
 from mixlm_sparse.common.errors import MixedModelError, OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.inference.fixed.ddf import satterthwaite
-from mixlm_sparse.model.designs import listed, with_given_response
+from mixlm_sparse.model.designs import with_given_response
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.model.parameters import require_level
 from mixlm_sparse.model.refits import FAILED, Refit, block_size, quiet, refit_block, warm_up
-from mixlm_sparse.model.run import FitOptions, ModelCall, require_one_of
+from mixlm_sparse.model.run import FitOptions, ModelCall
 from mixlm_sparse.model.simulate import (
     Parameters,
     Seed,
-    checked_count,
     given_parameters,
     model_of_parameters,
     seed_sequence,
@@ -194,9 +193,9 @@ def power(
     >>> 0.75 < found.power < 0.95
     True
     """
-    count = checked_count(nsim)
-    alpha = require_level(alpha, "alpha")
-    level = require_level(level)
+    count = require_count("nsim", nsim)
+    alpha = require_level("alpha", alpha)
+    level = require_level("level", level)
     require_one_of("interval", interval, INTERVALS)
     if not callable(test):
         require_one_of("test", test, TESTS)
@@ -304,7 +303,8 @@ def _parameters(parameters: Any, matrices: ModelMatrices) -> Parameters:
         unknown = [n for n in matrices.fixed.names if n not in fit.matrices.fixed.names]
         if absent or unknown:
             raise OptionError(
-                f"the fit and the formula differ in the coefficients {listed(absent + unknown)}: "
+                "the fit and the formula differ in the coefficients "
+                f"{listed(absent + unknown, quoted=True)}: "
                 "give parameters as a mapping with beta, sigma and theta, sd or cov"
             )
         return given_parameters(matrices, beta=beta, theta=fit.theta, sigma=fit.sigma)
@@ -315,7 +315,7 @@ def _parameters(parameters: Any, matrices: ModelMatrices) -> Parameters:
         )
     unknown = [str(name) for name in parameters if name not in PARAMETERS]
     if unknown or "beta" not in parameters or "sigma" not in parameters:
-        what = f"has {listed(unknown)}" if unknown else "lacks beta or sigma"
+        what = f"has {listed(unknown, quoted=True)}" if unknown else "lacks beta or sigma"
         raise OptionError(f"parameters {what}: give beta, sigma, and theta, sd or cov")
     return given_parameters(matrices, **{str(k): v for k, v in parameters.items()})
 
@@ -329,7 +329,8 @@ def _positions(effects: tuple[str, ...], system: PenalizedSystem) -> np.ndarray:
             )
         if name not in system.x_names:
             raise OptionError(
-                f"effect names '{name}', but the coefficients are {listed(system.x_names)}"
+                f"effect names '{name}', but the coefficients are "
+                f"{listed(system.x_names, quoted=True)}"
             )
     if not effects or len(set(effects)) < len(effects):
         raise OptionError(f"effect is {list(effects)}: give one name, or several different ones")

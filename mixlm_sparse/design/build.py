@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from mixlm_sparse.common.checks import NA_ACTIONS, require_one_of
 from mixlm_sparse.common.errors import (
     DataError,
     FormulaError,
@@ -30,7 +31,6 @@ from mixlm_sparse.design.recipe import (
     response_vector,
 )
 from mixlm_sparse.design.rows import (
-    NA_ACTIONS,
     RowArgument,
     restrict,
     row_numbers,
@@ -155,10 +155,7 @@ def model_matrices(
         formula = parse_formula(formula)
     elif not isinstance(formula, MixedFormula):
         raise FormulaError(f"the formula must be a string, not {type(formula).__name__}")
-    if na_action not in NA_ACTIONS:
-        raise OptionError(
-            f"na_action is '{na_action}': use one of {', '.join(map(repr, NA_ACTIONS))}"
-        )
+    require_one_of("na_action", na_action, NA_ACTIONS)
     env = {} if env is None else dict(env)
     check_functions(formula.expressions, env)
     weights_argument, offset_argument, subset_argument = (

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.design.contrasts import Contrast, contrast_table
@@ -340,10 +341,9 @@ def _recoded(table: Matrix, levels: tuple[str, ...], variable: Variable) -> Matr
         if place is not None:
             recoded[code] = table[place]
         elif variable.used is None or variable.used[code]:
-            listed = ", ".join(f"'{known}'" for known in levels[:10])
             raise DataError(
                 f"the factor '{variable.name}' has the level '{label}', which the fit has not "
-                f"seen; it knows {listed}{', ...' if len(levels) > 10 else ''}: "
+                f"seen; it knows {listed(levels, quoted=True)}: "
                 f"drop these rows, or fit the model with them"
             )
     return recoded

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import DataError, FormulaError
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.design.transforms import helmert_matrix, polynomial_matrix, sum_matrix
@@ -97,7 +98,7 @@ def contrast_table(
             if contrast.reference not in labels:
                 raise FormulaError(
                     f"'{variable}' has no level '{contrast.reference}' to serve as reference; "
-                    f"its levels are {_listed(labels)}"
+                    f"its levels are {listed(labels, quoted=True)}"
                 )
             base = labels.index(contrast.reference)
         kept = [level for level in range(size) if level != base]
@@ -119,13 +120,13 @@ def _own_matrix(
         if absent:
             raise DataError(
                 f"the contrasts for '{variable}' have no row for the level '{absent[0]}': "
-                f"label their rows with the levels {_listed(labels)}"
+                f"label their rows with the levels {listed(labels, quoted=True)}"
             )
         matrix = matrix[[contrast.rows.index(label) for label in labels]]
     if matrix.shape[0] != len(labels):
         raise DataError(
             f"the contrasts for '{variable}' have {matrix.shape[0]} rows, but {len(labels)} "
-            f"levels occur in the data: give one row for each of {_listed(labels)}"
+            f"levels occur in the data: give one row for each of {listed(labels, quoted=True)}"
         )
     if not np.isfinite(matrix).all():
         raise DataError(f"the contrasts for '{variable}' have entries that are not finite")
@@ -136,8 +137,3 @@ def _own_matrix(
             f"use at most {len(labels) - 1} independent columns"
         )
     return matrix, contrast.names
-
-
-def _listed(labels: tuple[str, ...]) -> str:
-    shown = ", ".join(f"'{label}'" for label in labels[:10])
-    return shown + (", ..." if len(labels) > 10 else "")

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import DataError, FormulaError
 from mixlm_sparse.design.contrasts import CONTRASTS, Contrast, named_contrast
 from mixlm_sparse.design.levels import factorize, level_labels
@@ -385,8 +386,8 @@ def _check_dummy(expr: Call, scope: Scope) -> None:
     wanted = _constant(expr.args[1], text)
     for label in level_labels(wanted if isinstance(wanted, tuple) else (wanted,)):
         if label not in labels:
-            listed = ", ".join(f"'{known}'" for known in labels[:10])
-            raise DataError(f"{text}: there is no level '{label}'; the levels are {listed}")
+            known = listed(labels, quoted=True)
+            raise DataError(f"{text}: there is no level '{label}'; the levels are {known}")
 
 
 def as_factor(value: Any, text: str) -> FactorValue:

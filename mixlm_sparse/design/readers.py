@@ -14,6 +14,7 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.design.table import (
     Column,
@@ -73,8 +74,8 @@ def _open_mapping(
         columns[name] = as_column(name, data[name])
     sizes = {name: len(column.values) for name, column in columns.items()}
     if len(set(sizes.values())) > 1:
-        listed = ", ".join(f"'{name}' has {size}" for name, size in sizes.items())
-        raise DataError(f"the columns have different lengths: {listed}; make them equal")
+        lengths = listed(f"'{name}' has {size}" for name, size in sizes.items())
+        raise DataError(f"the columns have different lengths: {lengths}; make them equal")
     if sizes:
         n = next(iter(sizes.values()))
     else:
@@ -111,8 +112,7 @@ def unknown_column(name: str, header: Iterable[Any], hint: str = "") -> DataErro
     if close:
         remedy = "did you mean " + " or ".join(f"'{other}'" for other in close) + "?"
     else:
-        shown = ", ".join(f"'{other}'" for other in known[:12]) or "none"
-        remedy = f"the columns are {shown}{', ...' if len(known) > 12 else ''}"
+        remedy = f"the columns are {listed(known, 12, quoted=True)}"
     return DataError(f"the data have no column '{name}'{hint}; {remedy}")
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector, Vector
 from mixlm_sparse.design.evaluate import Scope, evaluate
@@ -17,9 +18,8 @@ from mixlm_sparse.design.whitelist import check_functions
 from mixlm_sparse.formula.grammar import parse_expression
 from mixlm_sparse.formula.syntax import Expr, Name, deparse, names_in
 
-__all__ = ["NA_ACTIONS", "RowArgument", "missing_cells", "restrict", "subset_mask", "used_rows"]
+__all__ = ["RowArgument", "missing_cells", "restrict", "subset_mask", "used_rows"]
 
-NA_ACTIONS = ("omit", "exclude", "raise")
 
 
 class RowArgument:
@@ -127,14 +127,14 @@ def used_rows(
     if missing is not None and chosen is not None:
         missing = missing & chosen
     if missing is not None and na_action == "raise" and missing.any():
-        listed = []
+        cells = []
         for name, column in columns.items():
             if column.missing is not None:
                 within = column.missing if chosen is None else column.missing & chosen
                 if within.any():
-                    listed.append(f"'{name}' ({int(within.sum())})")
+                    cells.append(f"'{name}' ({int(within.sum())})")
         raise DataError(
-            f"cells are missing in {', '.join(listed)}: fill them in, drop the rows, or use "
+            f"cells are missing in {listed(cells)}: fill them in, drop the rows, or use "
             f'na_action="omit"'
         )
     if table.n == 0:

@@ -5,7 +5,7 @@ The formula then needs no left side, and a column of that name, should there be 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -101,10 +101,3 @@ def with_given_response(
         call, formula=f"{quoted(name)} ~ {right_side(call.formula)}", data=data, response=None
     )
     return matrices_of(complete), complete
-
-
-def listed(names: Iterable[str], most: int = 10) -> str:
-    """Return names for a message, the first `most` of them."""
-    names = list(names)
-    shown = ", ".join(f"'{name}'" for name in names[:most])
-    return f"{shown} and {len(names) - most} more" if len(names) > most else shown

@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from mixlm_sparse.common.checks import require_one_of
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices
@@ -33,7 +34,6 @@ from mixlm_sparse.model.run import (
     FitOptions,
     ModelCall,
     assemble,
-    require_one_of,
     response_for,
     solve_system,
     with_response,

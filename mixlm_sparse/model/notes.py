@@ -8,6 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
+from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import (
     ConvergenceWarning,
     FewLevelsWarning,
@@ -36,7 +37,6 @@ SATURATED_SPREAD = 1e6
 VARIANCE_ZERO = "estimated as zero"
 # Columns of a term whose pooled products are this close to singular have no covariance to find.
 UNDETERMINED_RTOL = 1e-12
-MAX_NAMES = 8  # names listed in a message
 # With fewer levels a variance is known to within a factor of four or worse; the usual advice.
 FEW_LEVELS = 5
 
@@ -103,14 +103,6 @@ def _reason(
         f"the {len(columns)} effects by {group} ({listed(columns)}) vary in {rank} "
         f"direction{'s' if rank != 1 else ''} only"
     )
-
-
-def listed(names: tuple[str, ...] | list[str]) -> str:
-    """Join names for a message; a long list is cut."""
-    shown = list(names[:MAX_NAMES])
-    if len(names) > MAX_NAMES:
-        shown.append(f"... ({len(names)} in all)")
-    return ", ".join(shown)
 
 
 def singular_message(reasons: tuple[str, ...]) -> str:

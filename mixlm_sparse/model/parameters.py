@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixlm_sparse.common.checks import listed, shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 
@@ -148,7 +149,7 @@ def chosen_names(
     if requested is None:
         return list(kinds)
     wanted: list[object] = (
-        [requested] if isinstance(requested, str) else _listed(requested, argument)
+        [requested] if isinstance(requested, str) else _entries(requested, argument)
     )
     groups = {
         "theta_": [name for name, kind in kinds.items() if kind in VARIANCE_KINDS],
@@ -162,22 +163,17 @@ def chosen_names(
             chosen.update(groups[name])
         else:
             raise OptionError(
-                f"{argument} names the parameter {name!r}, which the model does not have: use "
+                f"{argument} names the parameter {shown(name)}, which the model does not have: use "
                 f"'theta_' (variance parameters), 'beta_' (coefficients) or names out of "
-                + ", ".join(repr(k) for k in kinds)
+                + listed(kinds, 12, quoted=True)
             )
     return [name for name in kinds if name in chosen]
 
 
-def _listed(requested: object, argument: str) -> list[object]:
+def _entries(requested: object, argument: str) -> list[object]:
     try:
         return list(requested)  # type: ignore[call-overload, no-any-return]
     except TypeError:
-        raise OptionError(f"{argument} is {requested!r}: give a name or a list of names") from None
-
-
-def require_level(level: object, argument: str = "level") -> float:
-    """Return a coverage between 0 and 1 as a float."""
-    if isinstance(level, int | float | np.floating) and 0.0 < float(level) < 1.0:
-        return float(level)
-    raise OptionError(f"{argument} is {level!r}: use a number between 0 and 1, such as 0.95")
+        raise OptionError(
+            f"{argument} is {shown(requested)}: give a name or a list of names"
+        ) from None

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import scipy.linalg
 
+from mixlm_sparse.common.checks import NA_ACTIONS, require_bool, require_one_of
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.progress import FitProgress, SearchProgress, SearchStopped, fit_progress
 from mixlm_sparse.common.types import Vector
@@ -27,8 +28,6 @@ from mixlm_sparse.solve.pls import PenalizedSystem, penalized_system
 from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
 from mixlm_sparse.solve.search.search import OPTIMIZERS, Control, Optimum, optimize
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
-
-NA_ACTIONS = ("omit", "exclude", "raise")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +59,7 @@ class FitOptions:
         """
         require_one_of("optimizer", self.optimizer, OPTIMIZERS)
         require_one_of("engine", self.engine, ENGINES)
-        if not isinstance(self.reml, bool | np.bool_):
-            raise OptionError(f"reml is {self.reml!r}: use True (REML) or False (ML)")
+        require_bool("reml", self.reml)
         if not isinstance(self.control, Control):
             raise OptionError(
                 f"control is a {type(self.control).__name__}: use mx.Control(...), for example "
@@ -96,12 +94,6 @@ class ModelCall:
         require_one_of("na_action", self.na_action, NA_ACTIONS)
         self.options.checked()
         return self
-
-
-def require_one_of(argument: str, value: object, known: tuple[str, ...]) -> None:
-    """Raise an OptionError that lists what is known, unless `value` is."""
-    if value not in known:
-        raise OptionError(f"{argument} is {value!r}: use one of {', '.join(map(repr, known))}")
 
 
 def matrices_of(call: ModelCall) -> ModelMatrices:

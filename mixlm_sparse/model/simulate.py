@@ -17,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixlm_sparse.common.checks import listed, require_count
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
 from mixlm_sparse.covariance.random import covariance_structure
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.columns import ColumnSource
-from mixlm_sparse.model.designs import listed, with_given_response
+from mixlm_sparse.model.designs import with_given_response
 from mixlm_sparse.model.predict.effects import (
     Selection,
     all_effects,
@@ -146,13 +147,6 @@ def stream(seed: np.random.SeedSequence, i: int) -> np.random.Generator:
     return np.random.Generator(np.random.PCG64(child))
 
 
-def checked_count(nsim: object, name: str = "nsim", least: int = 1) -> int:
-    """Return a whole number of at least `least`."""
-    if isinstance(nsim, bool) or not isinstance(nsim, int | np.integer) or nsim < least:
-        raise OptionError(f"{name} is {nsim!r}: use a whole number of at least {least}")
-    return int(nsim)
-
-
 # ---------------------------------------------------------------------------------------------
 # From a fit
 # ---------------------------------------------------------------------------------------------
@@ -230,7 +224,7 @@ def simulate_fit(
     allow_new_levels: bool = False,
 ) -> Matrix:
     """Simulate from a fit; the arguments are those of `LinearMixedFit.simulate`."""
-    count = checked_count(nsim)
+    count = require_count("nsim", nsim)
     model, rows = model_of_fit(
         fit,
         re_form,
@@ -306,13 +300,18 @@ def _beta(beta: Any, names: tuple[str, ...]) -> Vector:
         absent = [name for name in names if name not in labels]
         unknown = [name for name in labels if name not in names]
         if absent or unknown:
-            what = f"lacks {listed(absent)}" if absent else f"has {listed(unknown)}, no coefficient"
-            raise OptionError(f"beta {what}: the coefficients are {listed(names)}")
+            what = (
+                f"lacks {listed(absent, quoted=True)}"
+                if absent
+                else f"has {listed(unknown, quoted=True)}, no coefficient"
+            )
+            raise OptionError(f"beta {what}: the coefficients are {listed(names, quoted=True)}")
         beta = [beta[name] for name in names]
     values = np.atleast_1d(np.asarray(beta, dtype=np.float64))
     if values.shape != (len(names),) or not np.isfinite(values).all():
         raise OptionError(
-            f"beta has shape {values.shape}: give {len(names)} finite numbers for {listed(names)}"
+            f"beta has shape {values.shape}: give {len(names)} finite numbers for "
+            f"{listed(names, quoted=True)}"
         )
     return values
 
@@ -328,11 +327,11 @@ def _theta(theta: Any, matrices: ModelMatrices) -> Vector:
     if values.shape != (len(names),):
         raise OptionError(
             f"theta has shape {values.shape}, the model has {len(names)} parameters: "
-            f"{listed(names)}"
+            f"{listed(names, quoted=True)}"
         )
     if not np.isfinite(values).all() or (values < lower).any():
         raise OptionError(
-            f"theta must be finite and not below the bounds {lower} of {listed(names)}"
+            f"theta must be finite and not below the bounds {lower} of {listed(names, quoted=True)}"
         )
     return values
 
@@ -345,7 +344,8 @@ def _theta_of(
         unknown = [name for name in mapping if name not in names]
         if unknown:
             raise OptionError(
-                f"{role} has {listed(unknown)}, but the random terms are {listed(names)}"
+                f"{role} has {listed(unknown, quoted=True)}, but the random terms are "
+                f"{listed(names, quoted=True)}"
             )
     out = []
     for term in matrices.terms:
@@ -353,14 +353,14 @@ def _theta_of(
         if (term.name in sd) == (term.name in cov):
             raise OptionError(
                 f"give the random term '{term.name}' once, in sd= or in cov=; it has the effects "
-                f"{listed(term.column_names)}"
+                f"{listed(term.column_names, quoted=True)}"
             )
         if term.name in sd:
             deviations = np.atleast_1d(np.asarray(sd[term.name], dtype=np.float64))
             if deviations.shape != (k,) or not (deviations >= 0.0).all():
                 raise OptionError(
                     f"sd['{term.name}'] is {sd[term.name]!r}: give {k} standard deviations, for "
-                    f"{listed(term.column_names)}"
+                    f"{listed(term.column_names, quoted=True)}"
                 )
             covariance = np.diag(deviations**2)
         else:
@@ -369,8 +369,8 @@ def _theta_of(
             if not symmetric or np.linalg.eigvalsh(covariance)[0] < -1e-10 * np.trace(covariance):
                 raise OptionError(
                     f"cov['{term.name}'] is no covariance matrix ({k}, {k}) of "
-                    f"{listed(term.column_names)}: it must be symmetric, without negative "
-                    "eigenvalues"
+                    f"{listed(term.column_names, quoted=True)}: it must be symmetric, without "
+                    "negative eigenvalues"
                 )
         values, vectors = np.linalg.eigh(covariance)
         root = vectors * np.sqrt(np.maximum(values, 0.0)) / sigma
@@ -474,7 +474,8 @@ def simulate(
     parameters = given_parameters(
         matrices, beta=beta, theta=theta, sigma=sigma, sd=sd, cov=cov
     )
-    y = model_of_parameters(matrices, parameters).draw(seed_sequence(seed), 0, checked_count(nsim))
+    count = require_count("nsim", nsim)
+    y = model_of_parameters(matrices, parameters).draw(seed_sequence(seed), 0, count)
     if matrices.rows is None:
         return y
     if not matrices.rows.size:

@@ -263,10 +263,21 @@ def test_methods_of_contest():
     assert normal["Pr(>F)"] == pytest.approx(stats.chi2.sf(normal["F value"], 1))
     none = fit.contest("Days", ddf=None, joint=False).iloc[0]
     assert np.isnan(none["p_value"])
-    with pytest.raises(mx.OptionError, match="ddf is 'sattert': use one of 'satterthwaite'"):
-        fit.contest("Days", ddf="sattert")
+    with pytest.raises(mx.OptionError, match=r"ddf is 'sattertwaite' .* one of 'satterthwaite'"):
+        fit.contest("Days", ddf="sattertwaite")
     with pytest.raises(mx.OptionError, match="nothing to test"):
         fit.contest([0.0, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("short", "name"),
+    [("sat", "satterthwaite"), ("KR", "kenward-roger"), ("Kenward", "kenward-roger")],
+)
+def test_beginnings_of_a_method_are_its_name(short, name):
+    fit = corpus.fit("sleep_rs_reml")
+    pd.testing.assert_frame_equal(fit.contest("Days", ddf=short), fit.contest("Days", ddf=name))
+    with pytest.raises(mx.OptionError, match="ddf is 'n'"):
+        fit.contest("Days", ddf="n")  # normal or none
 
 
 @pytest.mark.parametrize("level", [0.0, 1.0, 95, -0.1, "0.95", True])

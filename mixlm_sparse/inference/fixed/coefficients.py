@@ -11,6 +11,7 @@ from scipy.special import stdtr, stdtrit
 from scipy.stats import chi2
 from scipy.stats import f as f_distribution
 
+from mixlm_sparse.common.checks import require_level, require_one_of
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.fixed.ddf import (
@@ -32,28 +33,21 @@ DEFAULT_SECONDS = 10.0
 
 
 def require_ddf(ddf: str | None) -> str:
-    """Return the canonical name of a method.
+    """Return the canonical name of a method; unique beginnings and "KR" are taken for the name.
 
     Raises
     ------
-    OptionError : the method is not known.
+    OptionError : the method is not known, or the beginning is that of several.
     """
     if ddf is None:
         return "none"
-    folded = str(ddf).lower().replace("_", "-").replace(" ", "-")
-    if folded not in DDF:
-        listed = ", ".join(repr(name) for name in DDF)
-        raise OptionError(f"ddf is {ddf!r}: use one of {listed}")
-    return folded
-
-
-def require_level(level: float) -> float:
-    """Return `level`; an OptionError unless it is between 0 and 1."""
-    if isinstance(level, bool) or not isinstance(level, int | float | np.number):
-        raise OptionError(f"level is {level!r}: use a number between 0 and 1, such as 0.95")
-    if not 0.0 < level < 1.0:
-        raise OptionError(f"level is {level!r}: use a number between 0 and 1, such as 0.95")
-    return float(level)
+    if isinstance(ddf, str):
+        folded = ddf.lower().replace("_", "-").replace(" ", "-")
+        folded = "kenward-roger" if folded == "kr" else folded
+        meant = [name for name in DDF if folded and name.startswith(folded)]
+        if len(meant) == 1:
+            return meant[0]
+    return str(require_one_of("ddf", ddf, DDF))
 
 
 def moments(fit: FittedModel, ddf: str | None = "satterthwaite") -> CoefficientMoments:
@@ -99,7 +93,7 @@ class LinearTests:
     def interval(self, level: float) -> tuple[Vector, Vector]:
         """Return lower and upper limits; by the normal distribution where there is no df."""
         df = np.where(np.isnan(self.df), np.inf, self.df)
-        half = t_quantile(require_level(level), df) * self.std_error
+        half = t_quantile(require_level("level", level), df) * self.std_error
         return self.estimate - half, self.estimate + half
 
 
@@ -192,7 +186,7 @@ def contest(
     level: float = 0.95,
 ) -> pd.DataFrame:
     """Test linear hypotheses about the coefficients; see `InferenceMethods.contest`."""
-    level = require_level(level)
+    level = require_level("level", level)
     given = read_hypotheses(L, fit.system.x_names, rhs)
     name = require_ddf(ddf)
     if joint:

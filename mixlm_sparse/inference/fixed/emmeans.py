@@ -10,12 +10,12 @@ import numpy as np
 import pandas as pd
 from scipy.stats import studentized_range
 
+from mixlm_sparse.common.checks import require_level, require_one_of, unknown_name
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.fixed.coefficients import (
     linear_tests,
     require_ddf,
-    require_level,
     t_quantile,
 )
 from mixlm_sparse.inference.fixed.grid import (
@@ -26,7 +26,6 @@ from mixlm_sparse.inference.fixed.grid import (
     reference_grid,
     rows_of_design,
 )
-from mixlm_sparse.inference.fixed.hypotheses import unknown_name
 from mixlm_sparse.model.fitted import FittedModel
 
 ADJUSTMENTS = ("tukey", "holm", "bonferroni", "none")
@@ -105,9 +104,7 @@ class MarginalMeans:
         DataFrame with the columns of `by`, contrast, estimate, std_error, df, statistic, p_value
         and, if asked for, lower and upper.
         """
-        if adjust not in ADJUSTMENTS:
-            listed = ", ".join(repr(name) for name in ADJUSTMENTS)
-            raise OptionError(f"adjust is {adjust!r}: use one of {listed}")
+        require_one_of("adjust", adjust, ADJUSTMENTS)
         labels = self._labels()
         tables = []
         for key, rows in self._families():
@@ -230,7 +227,7 @@ def marginal_means(
     level: float = 0.95,
 ) -> MarginalMeans:
     """Average the reference grid over what `specs` and `by` do not name; see `emmeans`."""
-    ddf_name, level = require_ddf(ddf), require_level(level)
+    ddf_name, level = require_ddf(ddf), require_level("level", level)
     predictors = predictors_of(fit)
     grouping = as_names(by, "by")
     wanted = as_names(specs, "specs")
@@ -251,7 +248,7 @@ def marginal_slopes(
     level: float = 0.95,
 ) -> MarginalMeans:
     """Differentiate the reference grid by a covariate, then average; see `emtrends`."""
-    ddf_name, level = require_ddf(ddf), require_level(level)
+    ddf_name, level = require_ddf(ddf), require_level("level", level)
     predictors = predictors_of(fit)
     _check_names((variable,), predictors)
     predictor = predictors[variable]

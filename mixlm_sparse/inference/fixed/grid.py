@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.common.checks import unknown_name
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.levels import level_labels
@@ -18,7 +19,6 @@ from mixlm_sparse.design.rows import restrict
 from mixlm_sparse.design.table import Column
 from mixlm_sparse.formula.syntax import Name
 from mixlm_sparse.formula.terms import names_of
-from mixlm_sparse.inference.fixed.hypotheses import unknown_name
 from mixlm_sparse.inference.fixed.terms import coordinates_of_all_columns
 from mixlm_sparse.model.fitted import FittedModel
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.common.checks import listed, unknown_name
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.text import format_number
 from mixlm_sparse.common.types import Matrix, Vector
@@ -108,7 +108,7 @@ def _of_array(given: Any, names: tuple[str, ...]) -> tuple[Matrix, tuple[str, ..
     if L.ndim != 2 or L.shape[1] != p:
         raise OptionError(
             f"the contrast has {L.shape[-1]} columns, the model has {p} coefficients "
-            f"({_listed(names)}): give one number for each of them"
+            f"({listed(names, MAX_LISTED)}): give one number for each of them"
         )
     if not np.isfinite(L).all():
         raise OptionError("the contrast has missing or infinite numbers: give finite ones")
@@ -153,18 +153,6 @@ def _require_name(name: str, names: tuple[str, ...]) -> None:
         raise unknown_name(name, names)
 
 
-def unknown_name(name: str, names: Sequence[str], what: str = "coefficient") -> OptionError:
-    """Return the error that lists what there is, and what was perhaps meant."""
-    near = get_close_matches(name, list(names), n=1)
-    hint = f" (did you mean {near[0]!r}?)" if near else ""
-    return OptionError(f"there is no {what} {name!r}{hint}: use one of {_listed(names)}")
-
-
-def _listed(names: Sequence[str]) -> str:
-    shown = ", ".join(names[:MAX_LISTED])
-    return shown + (f", ... ({len(names)} in all)" if len(names) > MAX_LISTED else "")
-
-
 # ---------------------------------------------------------------------------------------------
 # Text
 # ---------------------------------------------------------------------------------------------
@@ -183,7 +171,9 @@ def _of_text(text: str, names: tuple[str, ...]) -> tuple[Vector, str, float, Non
     reader.end()
     difference = left - right
     if not difference[:-1].any():
-        raise OptionError(f"the hypothesis {text!r} names no coefficient: {_listed(names)}")
+        raise OptionError(
+            f"the hypothesis {text!r} names no coefficient: {listed(names, MAX_LISTED)}"
+        )
     return difference[:-1], " ".join(text.split()), float(-difference[-1]), None
 
 
@@ -199,7 +189,7 @@ class _Reader:
     def error(self, fact: str) -> OptionError:
         return OptionError(
             f"the hypothesis {self.text!r} cannot be read: {fact}; write a linear equation such as "
-            f"'{self.names[-1]} = 0' in the coefficients {_listed(self.names)}"
+            f"'{self.names[-1]} = 0' in the coefficients {listed(self.names, MAX_LISTED)}"
         )
 
     def skip(self) -> None:

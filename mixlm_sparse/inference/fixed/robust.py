@@ -32,11 +32,11 @@ import pandas as pd
 import scipy.linalg
 from scipy.stats import t as student
 
+from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
 from mixlm_sparse.inference.cases.row_groups import is_nested, row_groups
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.model.parameters import require_level
 
 TYPES = ("CR0", "CR1", "CR2")
 # Eigenvalues of D C D' below this share of the largest are directions that X takes up entirely.
@@ -101,7 +101,7 @@ class RobustCovariance:
 
     def table(self, level: float = 0.95) -> pd.DataFrame:
         """Return estimates, robust standard errors, df, tests and intervals."""
-        level = require_level(level)
+        level = require_level("level", level)
         se = np.sqrt(np.diag(self.vcov))
         df = self.df()
         with np.errstate(invalid="ignore", divide="ignore"):

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.common.checks import require_count, require_one_of
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.inference.resample.draws import RowDraw, group_draw
@@ -31,8 +32,7 @@ from mixlm_sparse.inference.resample.result import Bootstrap
 from mixlm_sparse.inference.resample.statistic import Statistic, StatisticReader
 from mixlm_sparse.inference.resample.walk import ResponseRefits, refit_options
 from mixlm_sparse.model.refits import block_size, warm_up
-from mixlm_sparse.model.run import require_one_of
-from mixlm_sparse.model.simulate import Seed, checked_count, seed_sequence
+from mixlm_sparse.model.simulate import Seed, seed_sequence
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
@@ -93,7 +93,7 @@ def bootstrap(
     >>> boot.samples.shape, list(boot.samples.columns)
     ((50, 3), ['sd_(Intercept)|Batch', 'sigma', '(Intercept)'])
     """
-    count = checked_count(nsim)
+    count = require_count("nsim", nsim)
     _require_consistent(fit, statistic, method, use_u, by)
     reader = StatisticReader(fit, statistic)
     root = seed_sequence(seed)

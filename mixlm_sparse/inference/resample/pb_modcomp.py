@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from mixlm_sparse.common.checks import require_count
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.types import Matrix, Vector
@@ -27,7 +28,6 @@ from mixlm_sparse.model.refits import FAILED, block_size, quiet, refit_block, wa
 from mixlm_sparse.model.simulate import (
     ResponseModel,
     Seed,
-    checked_count,
     model_of_fit,
     seed_sequence,
 )
@@ -174,7 +174,7 @@ def pb_modcomp(
     >>> round(test.statistic, 2), test.df, test.p_value
     (23.54, 1, 0.01)
     """
-    count = checked_count(nsim)
+    count = require_count("nsim", nsim)
     if not isinstance(larger, FittedModel):
         raise OptionError("the larger model must be a fit of lmer: fit it first")
     large = larger.refit_ml()

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.common.checks import require_level, require_one_of
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.inference.resample.intervals import TYPES, interval
-from mixlm_sparse.model.parameters import chosen_names, require_level
+from mixlm_sparse.model.parameters import chosen_names
 from mixlm_sparse.model.refits import FAILED
-from mixlm_sparse.model.run import require_one_of
 
 __all__ = ["Bootstrap"]
 
@@ -112,7 +112,7 @@ class Bootstrap:
         ------
         OptionError : unknown type or name, or a level outside of (0, 1).
         """
-        level = require_level(level)
+        level = require_level("level", level)
         require_one_of("type", type, TYPES)
         if self.n_done - self.n_failed < 2:
             raise OptionError(

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.engines.threads import blas_threads
@@ -23,7 +24,6 @@ from mixlm_sparse.model.parameters import (
     VarianceParameter,
     parameter_values,
     relative_lengths,
-    require_level,
     variance_parameters,
 )
 from mixlm_sparse.solve.joint import joint_criterion, phi_gradient, user_factors, working_factors
@@ -166,7 +166,7 @@ def variance_components(
 
     See `VarianceInferenceMethods.variance_components`.
     """
-    level = require_level(level)
+    level = require_level("level", level)
     if scale not in SCALES:
         raise OptionError(f"scale is {scale!r}: use 'sd' or 'variance'")
     if pairs is None:

@@ -6,12 +6,13 @@ from typing import Any
 
 import pandas as pd
 
+from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.inference.resample.bootstrap import bootstrap
 from mixlm_sparse.inference.variance.components import variance_components
 from mixlm_sparse.inference.variance.profile.compute import profile
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.model.parameters import chosen_names, parameter_kinds, require_level
+from mixlm_sparse.model.parameters import chosen_names, parameter_kinds
 
 METHODS = ("profile", "wald", "boot")
 BOOTSTRAP_OPTIONS = ("nsim", "seed", "boot_type")
@@ -56,7 +57,7 @@ def confint(
     sigma                   38.23    67.66
     (Intercept)           1486.45  1568.55
     """
-    level = require_level(level)
+    level = require_level("level", level)
     if method not in METHODS:
         raise OptionError(f"method is {method!r}: use one of {', '.join(map(repr, METHODS))}")
     allowed = {

@@ -25,8 +25,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import expit, ndtri
 
+from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.inference.fixed.coefficients import require_level
 from mixlm_sparse.inference.fixed.ddf import curvature_of
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
@@ -136,7 +136,7 @@ def _table(rows: dict[str, tuple[float, float, float, float]]) -> pd.DataFrame:
 
 def icc(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
     """Return intraclass correlations; see `InferenceMethods.icc`."""
-    level = require_level(level)
+    level = require_level("level", level)
     parts = _parts(fit)
     random = _sum(parts.groups)
     around = _sum([random, parts.residual])
@@ -152,7 +152,7 @@ def icc(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
 
 def r_squared(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
     """Return marginal and conditional R²; see `InferenceMethods.r2`."""
-    level = require_level(level)
+    level = require_level("level", level)
     parts = _parts(fit)
     random = _sum(parts.groups)
     explained = _sum([parts.fixed, random])

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import DataError, MissingPackageError
 from mixlm_sparse.model.saved.archive import atomic_file
 
@@ -84,7 +85,7 @@ def as_factors(frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
         if name not in frame.columns:
             raise DataError(
                 f"--factor {name}: the data have no such column; they have "
-                + ", ".join(map(repr, frame.columns[:12]))
+                + listed(frame.columns, 12, quoted=True)
             )
     return frame.assign(**{name: pd.Categorical(frame[name]) for name in names})
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.text import text_table
 from mixlm_sparse.design.build import ModelMatrices
@@ -41,13 +42,14 @@ def describe_plan(
         rows = f"all {matrices.nobs} rows are used"
     lines += _wrap("Data: ", f"{rows}; response {matrices.response_name}")
     lines += ["", f"Fixed part: {len(matrices.fixed.names)} columns"]
-    lines += _wrap("  ", _listed(matrices.fixed.names))
+    lines += _wrap("  ", listed(matrices.fixed.names, MAX_NAMES))
     if system.dropped:
-        lines += _wrap("  dropped as combinations of earlier ones: ", _listed(system.dropped))
+        dropped = listed(system.dropped, MAX_NAMES)
+        lines += _wrap("  dropped as combinations of earlier ones: ", dropped)
     lines += ["", "Grouping factors:", *_factors(matrices)]
     lines += ["", "Random terms:", *_terms(system)]
     lines += ["", f"Parameters of the search: {system.n_theta}"]
-    lines += _wrap("  ", _listed(system.theta_names))
+    lines += _wrap("  ", listed(system.theta_names, MAX_NAMES))
     lines += ["", "Engine:", *(f"  {line}" for line in system.describe().splitlines())]
     lines += ["", "Memory:", *_memory(system, frame)]
     few, many = (_time(formed + n * seconds) for n in EVALUATIONS)
@@ -95,7 +97,7 @@ def _terms(system: PenalizedSystem) -> list[str]:
             column.append(str(cell))
     lines = text_table(columns, indent="  ", gap="  ")
     for term in system.matrices.terms:
-        lines += _wrap(f"  {term.name}: ", _listed(term.column_names))
+        lines += _wrap(f"  {term.name}: ", listed(term.column_names, MAX_NAMES))
     return [*lines, f"  {total} random effects in all"]
 
 
@@ -158,11 +160,6 @@ def reachable_bytes(thing: Any) -> int:
         elif type(item).__module__.startswith("scipy.sparse"):
             waiting += [getattr(item, name, None) for name in ("data", "indices", "indptr")]
     return sum(arrays.values())
-
-
-def _listed(names: tuple[str, ...]) -> str:
-    shown = ", ".join(names[:MAX_NAMES]) or "none"
-    return shown if len(names) <= MAX_NAMES else f"{shown}, ... ({len(names)} in all)"
 
 
 def _wrap(label: str, text: str) -> list[str]:

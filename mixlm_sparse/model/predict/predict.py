@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from mixlm_sparse.common.checks import require_one_of
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.predict.effects import Selection, select_effects, whole_terms
@@ -19,7 +20,6 @@ from mixlm_sparse.model.predict.rows import (
     refuse_unknown_levels,
 )
 from mixlm_sparse.model.predict.variance import mean_variance, prior_variance
-from mixlm_sparse.model.run import require_one_of
 from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
 
 if TYPE_CHECKING:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.common.checks import listed, require_one_of
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector, Vector
 from mixlm_sparse.design.columns import ColumnSource
@@ -19,7 +20,6 @@ from mixlm_sparse.design.recipe import DesignSpec
 from mixlm_sparse.design.rows import missing_cells, restrict
 from mixlm_sparse.design.variables import Variables
 from mixlm_sparse.formula.terms import names_of
-from mixlm_sparse.model.run import require_one_of
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["DesignRows", "design_rows", "prior_weights"]
 
 NEW_DATA_NA_ACTIONS = ("pass", "omit", "raise")
-LISTED = 8  # at most so many levels are listed in a message
 
 
 @dataclass(frozen=True)
@@ -232,12 +231,11 @@ def refuse_unknown_levels(rows: DesignRows, fit: FittedModel) -> None:
     for g, labels in rows.unknown.items():
         if not labels:
             continue
-        shown = ", ".join(f"'{label}'" for label in labels[:LISTED])
-        more = f" and {len(labels) - LISTED} more" if len(labels) > LISTED else ""
+        shown = listed(labels, quoted=True)
         name = fit.matrices.factors[g].label
         one = len(labels) == 1
         raise DataError(
-            f"the new data have {'the level' if one else 'the levels'} {shown}{more} of "
+            f"the new data have {'the level' if one else 'the levels'} {shown} of "
             f"'{name}', which the fit has not seen: use allow_new_levels=True, which sets "
             f"{'its' if one else 'their'} random effects to zero, or re_form=\"population\""
         )

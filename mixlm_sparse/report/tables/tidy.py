@@ -9,12 +9,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
+from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.design.readers import open_table
 from mixlm_sparse.design.rows import restrict
 from mixlm_sparse.design.table import Column
-from mixlm_sparse.inference.fixed.coefficients import linear_tests, require_ddf, require_level
+from mixlm_sparse.inference.fixed.coefficients import linear_tests, require_ddf
 from mixlm_sparse.inference.variance.components import variance_components
 from mixlm_sparse.model.fitted import FittedModel
 
@@ -42,7 +43,7 @@ def tidy(
     if not wanted:
         raise OptionError("effects is empty: use 'fixed', 'ran_pars' or 'ran_vals'")
     require_ddf(ddf)
-    level = require_level(level)
+    level = require_level("level", level)
     tables = []
     for effect in wanted:
         if effect == "fixed":

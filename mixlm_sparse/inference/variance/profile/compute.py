@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtri
 
+from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.types import Vector
@@ -29,7 +30,6 @@ from mixlm_sparse.model.parameters import (
     parameter_kinds,
     parameter_values,
     relative_lengths,
-    require_level,
     variance_parameters,
 )
 from mixlm_sparse.solve.joint import user_factors, working_factors
@@ -85,7 +85,7 @@ def profile(
     sigma  39.84  64.24
     """
     began = time.perf_counter()
-    level_max = require_level(level_max, "level_max")
+    level_max = require_level("level_max", level_max)
     names = _profiled(fit, which, reml)
     work = _Work(_ml_or_reml(fit, reml), tuple(names), float(ndtri(0.5 + 0.5 * level_max)))
     results, _ = run(work, len(names), 1, n_jobs=n_jobs, progress=progress)

@@ -12,9 +12,10 @@ from scipy.interpolate import CubicSpline, PchipInterpolator, PPoly
 from scipy.optimize import brentq
 from scipy.special import ndtri
 
+from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.model.parameters import chosen_names, require_level
+from mixlm_sparse.model.parameters import chosen_names
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -197,7 +198,7 @@ class Profile(Mapping[str, ParameterProfile]):
         -------
         DataFrame with columns lower, upper, note, a row for each parameter.
         """
-        level = require_level(level)
+        level = require_level("level", level)
         if level > self.level_max + 1e-12:
             raise OptionError(
                 f"level is {level}, but the profile goes up to {self.level_max}: profile again "

@@ -1,0 +1,238 @@
+"""The one set of checks of arguments.
+
+Each check takes the argument's name as the user writes it and the value, returns the value in the
+type that the code works with, and raises an `OptionError` that says what was given and what to
+write instead.  A check never evaluates the truth of what it was given, so that arrays, frames and
+missing values are refused like any other wrong value.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from typing import Any
+
+import numpy as np
+
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.text import shorten
+
+NA_ACTIONS = ("omit", "exclude", "raise")  # what happens to rows with missing cells
+
+MAX_LISTED = 8  # names listed in a message
+MAX_NAME = 60  # characters of one name in a message
+MAX_SHOWN = 80  # characters of a value in a message
+
+
+# ---------------------------------------------------------------------------------------------
+# What a message shows
+# ---------------------------------------------------------------------------------------------
+
+
+def listed(names: Iterable[object], most: int = MAX_LISTED, quoted: bool = False) -> str:
+    """Return names for a message: the first `most` of them, and how many more there are.
+
+    Examples
+    --------
+    >>> listed(["a", "b"], quoted=True)
+    "'a', 'b'"
+    >>> listed(range(5), most=2), listed([])
+    ('0, 1 and 3 more', 'none')
+    """
+    names, quote = list(names), "'" if quoted else ""
+    shown = [f"{quote}{shorten(printable(str(name)), MAX_NAME)}{quote}" for name in names[:most]]
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(shown) + more if shown else "none"
+
+
+def shown(value: object) -> str:
+    """Return a value for a message: short, on one line, and never an exception of its own.
+
+    Examples
+    --------
+    >>> shown("zz"), shown(np.zeros((2, 3))), shown(np.float64(0.5))
+    ("'zz'", 'an array of shape (2, 3)', '0.5')
+    """
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, int) and value.bit_length() > 200:
+        return "a whole number of more than 60 digits"
+    noun = "an array" if isinstance(value, np.ndarray) else f"a {type(value).__name__}"
+    try:
+        shape = getattr(value, "shape", None)
+        if isinstance(shape, tuple) and shape:
+            return f"{noun} of shape {shape}"
+        if isinstance(value, list | tuple | set | frozenset | range | Mapping) and len(value) > 20:
+            return f"{noun} of {len(value)} entries"
+        text = " ".join(repr(value).split())
+    except Exception:  # a foreign __repr__ or __len__ may raise anything
+        text = noun
+    return shorten(printable(text), MAX_SHOWN)
+
+
+def printable(text: str) -> str:
+    """Return `text` with lone surrogates, which no stream can print, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def unknown_name(name: object, names: Sequence[str], what: str = "coefficient") -> OptionError:
+    """Return the error that lists what there is, and what was perhaps meant."""
+    near = get_close_matches(name, list(names), n=1) if isinstance(name, str) else []
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    return OptionError(f"there is no {what} {shown(name)}{hint}: use one of {listed(names, 12)}")
+
+
+# ---------------------------------------------------------------------------------------------
+# Words and names
+# ---------------------------------------------------------------------------------------------
+
+
+def plain_name(name: str) -> str:
+    """Return a user's name of a column or coefficient without backticks around it.
+
+    Examples
+    --------
+    >>> plain_name("`day of study`"), plain_name("Days"), plain_name("`a`:`b`")
+    ('day of study', 'Days', 'a:b')
+    """
+    return name.replace("`", "")
+
+
+def require_one_of(argument: str, value: object, known: Sequence[str | None]) -> Any:
+    """Return `value`; an OptionError that lists what is known, unless it is one of `known`."""
+    if (value is None or isinstance(value, str)) and value in known:
+        return None if value is None else str(value)
+    near = get_close_matches(value, [k for k in known if k], n=1) if isinstance(value, str) else []
+    hint = f" (did you mean {near[0]!r}?)" if near and near[0] != value else ""
+    raise OptionError(
+        f"{argument} is {shown(value)}{hint}: use one of {', '.join(map(repr, known))}"
+    )
+
+
+def require_names(
+    argument: str,
+    value: object,
+    known: Sequence[str] | None = None,
+    what: str = "name",
+    *,
+    empty: bool = False,
+) -> list[str]:
+    """Return one name or several as a list of plain names, each once and in the order given.
+
+    Parameters
+    ----------
+    value : text, or an iterable of texts.
+    known : the names there are; None where any name will do.
+    what : what is named, in the singular, for the message.
+    empty : an empty list is an answer; otherwise it is an error.
+
+    Raises
+    ------
+    OptionError : not names, none at all, or not among `known`.
+    """
+    names = [value] if isinstance(value, str) else list(_texts(argument, value, what))
+    chosen = list(dict.fromkeys(name if _in(name, known) else plain_name(name) for name in names))
+    if not chosen and not empty:
+        raise OptionError(f"{argument} is empty: give at least one {what}")
+    if known is not None:
+        for name in chosen:
+            if name not in known:
+                raise unknown_name(name, known, what)
+    return chosen
+
+
+def _in(name: str, known: Sequence[str] | None) -> bool:
+    return known is not None and name in known
+
+
+def _texts(argument: str, value: Any, what: str) -> Iterator[str]:
+    """Yield the entries; stops at the first that is no text, however many there are."""
+    several = isinstance(value, Iterable) and not isinstance(value, Mapping | bytes)
+    if not several or getattr(value, "ndim", 1) != 1:
+        raise OptionError(f"{argument} is {shown(value)}: give a {what} or a list of them")
+    for name in value:
+        if not isinstance(name, str):
+            raise OptionError(f"{argument} has the entry {shown(name)}: use the {what} as text")
+        yield str(name)
+
+
+# ---------------------------------------------------------------------------------------------
+# Numbers and flags
+# ---------------------------------------------------------------------------------------------
+
+
+def require_bool(argument: str, value: object) -> bool:
+    """Return a flag; NumPy's truth values count, words and numbers do not."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    raise OptionError(f"{argument} is {shown(value)}: use True or False")
+
+
+def require_number(
+    argument: str,
+    value: object,
+    *,
+    least: float = -math.inf,
+    most: float = math.inf,
+    above: float = -math.inf,
+    below: float = math.inf,
+    finite: bool = True,
+    example: str = "",
+) -> float:
+    """Return a real number, which lies where it must, as a float.
+
+    Parameters
+    ----------
+    least, most : bounds that are allowed themselves.
+    above, below : bounds that are not.
+    finite : infinite numbers are errors; NaN always is.
+    example : what to write instead, for the message.
+    """
+    number = _real(value)
+    inside = least <= number <= most and not (number <= above > -math.inf)
+    if inside and not (number >= below < math.inf) and (math.isfinite(number) or not finite):
+        return number
+    bounds = [f"of at least {least:g}"] if math.isfinite(least) else []
+    bounds += [f"above {above:g}"] if math.isfinite(above) else []
+    bounds += [f"of at most {most:g}"] if math.isfinite(most) else []
+    bounds += [f"below {below:g}"] if math.isfinite(below) else []
+    range_ = " and ".join(bounds) if bounds else ("that is finite" if finite else "that is not NaN")
+    remedy = f", such as {example}" if example else ""
+    raise OptionError(f"{argument} is {shown(value)}: use a number {range_}{remedy}")
+
+
+def _real(value: object) -> float:
+    """Return a number as a float, and NaN for what is none."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value.item()
+    if isinstance(value, bool | np.bool_) or not isinstance(
+        value, int | float | np.integer | np.floating
+    ):
+        return math.nan
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def require_level(argument: str, level: object) -> float:
+    """Return a probability strictly between 0 and 1; a percentage is named as such."""
+    number = _real(level)
+    if 0.0 < number < 1.0:
+        return number
+    example = f"{number / 100.0:g}" if 1.0 < number < 100.0 else "0.95"
+    raise OptionError(
+        f"{argument} is {shown(level)}: use a number between 0 and 1, such as {example}"
+    )
+
+
+def require_count(argument: str, value: object, least: int = 1, most: int | None = None) -> int:
+    """Return a whole number of at least `least` (and at most `most`)."""
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if whole and value >= least and (most is None or value <= most):  # type: ignore[operator]
+        return int(value)  # type: ignore[call-overload, no-any-return]
+    upper = "" if most is None else f" and at most {most}"
+    raise OptionError(
+        f"{argument} is {shown(value)}: use a whole number of at least {least}{upper}"
+    )
