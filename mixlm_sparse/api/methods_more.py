@@ -18,7 +18,10 @@ from mixlm_sparse.inference.models.diagnostics import (
     random_effects_pca,
     singularity,
 )
-from mixlm_sparse.inference.models.reduce import StepResult, drop1, lr_vs_lm, ranova, step
+from mixlm_sparse.inference.models.drop1 import drop1
+from mixlm_sparse.inference.models.linear import lr_vs_lm
+from mixlm_sparse.inference.models.ranova import ranova
+from mixlm_sparse.inference.models.step import StepResult, step
 from mixlm_sparse.inference.variance.components import variance_components
 from mixlm_sparse.inference.variance.confint import confint
 from mixlm_sparse.inference.variance.profile.compute import profile

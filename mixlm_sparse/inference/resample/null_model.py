@@ -1,0 +1,230 @@
+"""The smaller model of a simulated test: a mixed model or a linear one, by maximum likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.design.build import ModelMatrices, model_matrices
+from mixlm_sparse.formula.parse import parse_formula
+from mixlm_sparse.formula.syntax import deparse
+from mixlm_sparse.inference.resample.walk import refit_options
+from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.refits import refit_block
+from mixlm_sparse.model.simulate import ResponseModel, model_of_fit
+from mixlm_sparse.solve.products.basis import stack_qr
+from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
+
+if TYPE_CHECKING:
+    from mixlm_sparse.model.run import ModelCall
+
+__all__ = ["LinearNull", "MixedNull", "null_model"]
+
+# Columns of X below this share of their length, after the others, are combinations of them.
+RANK_RTOL = 1e-7
+
+
+@dataclass(frozen=True, slots=True)
+class MixedNull:
+    """A smaller model with random effects."""
+
+    fit: FittedModel
+    model: ResponseModel
+
+    @property
+    def n_par(self) -> int:
+        return self.fit.n_par
+
+    @property
+    def criterion(self) -> float:
+        return self.fit.criterion
+
+    @property
+    def formula(self) -> str:
+        return self.fit.formula
+
+    def criteria(self, Y: Matrix, *, compiled: bool) -> Iterator[tuple[float, str]]:
+        """Return the criterion of each response (n, r), and why there is none."""
+        options = refit_options(self.fit, reml=False)
+        for refit in refit_block(self.fit.system, Y, options, compiled=compiled):
+            yield refit.criterion, refit.message if refit.optimum is None else ""
+
+
+@dataclass(frozen=True, slots=True)
+class LinearNull:
+    """A smaller model without random effects: weighted least squares."""
+
+    formula: str
+    Q: Matrix  # (n, p) orthonormal columns of sqrt(W) X
+    root_w: Vector | None
+    offset: Vector | None
+    log_weight_sum: float
+    criterion: float
+    model: ResponseModel
+
+    @property
+    def n_par(self) -> int:
+        return int(self.Q.shape[1]) + 1
+
+    def criteria(self, Y: Matrix, *, compiled: bool) -> Iterator[tuple[float, str]]:
+        """Return the criterion of each response (n, r); there is always one."""
+        target = Y if self.offset is None else Y - self.offset[:, None]
+        rss = residual_squares(target, self.Q, self.root_w)[1]
+        n = Y.shape[0]
+        for value in rss.tolist():
+            yield n * (1.0 + np.log(2.0 * np.pi * value / n)) - self.log_weight_sum, ""
+
+
+def residual_squares(target: Matrix, Q: Matrix, root_w: Vector | None) -> tuple[Matrix, Vector]:
+    """Return weighted fitted values (n, r) and residual sums of squares (r,)."""
+    scaled = target if root_w is None else target * root_w[:, None]
+    fitted = Q @ (Q.T @ scaled)
+    rest = scaled - fitted
+    more = Q @ (Q.T @ rest)
+    rest = rest - more
+    return fitted + more, (rest * rest).sum(axis=0)
+
+
+def null_model(large: FittedModel, smaller: FittedModel | str) -> MixedNull | LinearNull:
+    """Return the smaller model by maximum likelihood, for the rows of the larger one.
+
+    Parameters
+    ----------
+    smaller : a fit, or a formula without random terms.
+
+    Raises
+    ------
+    DataError : it belongs to other rows, another response, other weights or offsets.
+    OptionError : it fits perfectly, or is neither a fit nor a formula without random terms.
+    """
+    if isinstance(smaller, FittedModel):
+        require_same_data(large.matrices, smaller.matrices)
+        fit = smaller.refit_ml()
+        if fit.perfect:
+            raise OptionError("the smaller model fits perfectly, sigma is zero: nothing to draw")
+        return MixedNull(fit, model_of_fit(fit)[0])
+    if not isinstance(smaller, str):
+        raise OptionError(
+            f"the smaller model is a {type(smaller).__name__}: give a fit, or a formula without "
+            "random terms"
+        )
+    formula = parse_formula(smaller, require_random=False)
+    if formula.random:
+        raise OptionError(
+            f"'{smaller}' has random terms: fit it with lmer first; only a formula without random "
+            "terms is fitted here"
+        )
+    if large.call is None:
+        raise OptionError("the larger model was made from matrices: give the smaller one as a fit")
+    return _linear_null(large, smaller, large.call)
+
+
+def _linear_null(large: FittedModel, text: str, call: ModelCall) -> LinearNull:
+    matrices = _linear_matrices(large, text, call)
+    keep = _rows_of_large(matrices, large)
+    y = matrices.y[keep]
+    if y.shape != large.matrices.y.shape or not np.array_equal(y, large.matrices.y):
+        raise DataError(
+            "the two models belong to different rows or responses: fit both to the rows that are "
+            "complete in all their columns"
+        )
+    w = matrices.weights[keep] if matrices.weights is not None else None
+    o = matrices.offset[keep] if matrices.offset is not None else None
+    root_w = None if w is None else np.sqrt(w)
+    X = matrices.X[keep]
+    if root_w is not None:
+        X = X * root_w[:, None]
+    Q = _orthonormal(X)
+    target = (y if o is None else y - o)[:, None]
+    fitted, rss = residual_squares(target, Q, root_w)
+    n = y.size
+    if not rss[0] > 0.0:
+        raise OptionError("the smaller model fits perfectly, sigma is zero: nothing to draw")
+    sigma = float(np.sqrt(rss[0] / n))
+    mean = fitted[:, 0] if root_w is None else fitted[:, 0] / root_w
+    log_w = 0.0 if w is None else float(np.log(w).sum())
+    return LinearNull(
+        formula=text,
+        Q=Q,
+        root_w=root_w,
+        offset=o,
+        log_weight_sum=log_w,
+        criterion=float(n * (1.0 + np.log(2.0 * np.pi * rss[0] / n)) - log_w),
+        model=ResponseModel(
+            mean if o is None else mean + o, (), sigma if root_w is None else sigma / root_w
+        ),
+    )
+
+
+def _linear_matrices(large: FittedModel, text: str, call: ModelCall) -> ModelMatrices:
+    formula = parse_formula(text, require_random=False)
+    # contrasts of a factor that is left out would be said to have no effect
+    named = {deparse(variable) for term in formula.fixed.terms for variable in term}
+    matrices = model_matrices(
+        formula,
+        call.data,
+        weights=call.weights,
+        offset=call.offset,
+        subset=call.subset,
+        contrasts={name: value for name, value in (call.contrasts or {}).items() if name in named},
+        env=call.env,
+    )
+    if call.response is not None and matrices.nobs == large.nobs:
+        matrices = replace(matrices, y=call.response)
+    return matrices
+
+
+def _rows_of_large(matrices: ModelMatrices, large: FittedModel) -> NDArray[np.bool_]:
+    """Say which rows the larger model has: it leaves out cells missing in its own columns."""
+    rows = large.matrices.rows
+    if matrices.nobs == large.nobs or rows is None:
+        return np.ones(matrices.nobs, dtype=bool)
+    own = np.arange(matrices.n_input) if matrices.rows is None else matrices.rows
+    return np.asarray(np.isin(own, rows))
+
+
+def _orthonormal(X: Matrix) -> Matrix:
+    """Return an orthonormal basis of the columns of X (n, p), combinations left out."""
+    kept: list[int] = []
+    R: Matrix | None = None
+    for rows in row_blocks(X.shape[0], BLOCK_ROWS):
+        R = stack_qr(R, X[rows])
+    assert R is not None
+    Q = np.zeros((R.shape[0], 0))
+    for j in range(X.shape[1]):
+        left = R[:, j] - Q @ (Q.T @ R[:, j])
+        left -= Q @ (Q.T @ left)
+        length = float(np.sqrt(left @ left))
+        if length > RANK_RTOL * float(np.sqrt(R[:, j] @ R[:, j])):
+            Q = np.column_stack([Q, left / length])
+            kept.append(j)
+    return np.asarray(np.linalg.qr(X[:, kept])[0])
+
+
+def require_same_data(a: ModelMatrices, b: ModelMatrices) -> None:
+    """Raise a DataError unless two designs have the same rows, response, weights and offset."""
+    if a.nobs != b.nobs:
+        raise DataError(
+            f"the models belong to different rows, {a.nobs} and {b.nobs}: fit both to the rows "
+            "that are complete in all their columns"
+        )
+    if not np.array_equal(a.y, b.y):
+        raise DataError(
+            f"the models have different responses, '{a.response_name}' and '{b.response_name}': "
+            "fit both to the same one"
+        )
+    for what, first, second in (
+        ("weights", a.weights, b.weights),
+        ("offsets", a.offset, b.offset),
+    ):
+        same = first is second or (
+            first is not None and second is not None and np.array_equal(first, second)
+        )
+        if not same:
+            raise DataError(f"the models have different {what}: fit both with the same ones")
