@@ -47,7 +47,7 @@ from mixlm_sparse.inference.fixed.emmeans import MarginalMeans
 from mixlm_sparse.inference.fixed.robust import RobustCovariance
 from mixlm_sparse.inference.models.compare import anova
 from mixlm_sparse.inference.models.diagnostics import AllFits, all_fit
-from mixlm_sparse.inference.models.reduce import StepResult
+from mixlm_sparse.inference.models.step import StepResult
 from mixlm_sparse.inference.resample.pb_modcomp import PBModcomp, pb_modcomp
 from mixlm_sparse.inference.resample.result import Bootstrap
 from mixlm_sparse.inference.variance.profile.curve import ParameterProfile, Profile

@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import chi2
 
 import mixlm_sparse as mx
+from mixlm_sparse.inference.models.linear import linear_criterion
 from mixlm_sparse.inference.models.mixture import mixture_label, mixture_p, naive_p
-from mixlm_sparse.inference.models.reduce import linear_criterion
 from tests.agreement.test_published import PUBLISHED, meets
 from tests.support import corpus
 

@@ -128,7 +128,24 @@ def influence(
     n_jobs: int = 1,
     progress: Progress = None,
 ) -> Influence:
-    """Leave out each row or group.  See `VarianceInferenceMethods.influence`."""
+    """Leave out each row, or each group, and estimate again.
+
+    Rows leave by subtraction from the products, so that a deletion costs no pass over the data;
+    the search starts from this fit's theta.
+
+    Parameters
+    ----------
+    group : a grouping factor, a column of the data or an array; None for single rows.
+    refit : estimate theta again; False keeps it, which is quicker and misses what the rows do
+        to the variances.
+    n_jobs : processes, -1 for all cores.
+    progress : called with (done, total); returning False ends early and keeps what is done.
+
+    Returns
+    -------
+    Influence : `.dfbetas()`, `.cooks_distance()`, `.mdffits()`, `.covratio()`,
+        `.variance_change()`, `.estimates()`, `.to_frame()`.
+    """
     if fit.perfect:
         raise OptionError("the fixed effects fit the response exactly: no row has an influence")
     matrices, system = fit.matrices, fit.system

@@ -21,7 +21,18 @@ SEARCHES = tuple(name for name in OPTIMIZERS if name != "auto")
 
 
 def singularity(fit: FittedModel, tol: float = SINGULAR_TOL) -> pd.DataFrame:
-    """Judge each random term.  See `VarianceInferenceMethods.singularity`."""
+    """Judge each random term for singularity, free of scale and as lme4 does.
+
+    Parameters
+    ----------
+    tol : standard deviations below this share of the residual's count as zero.
+
+    Returns
+    -------
+    DataFrame by term: effects, smallest_sd (of a combination of the term's effects, relative
+    to sigma, over columns of length one), singular, lme4_theta (smallest diagonal element of
+    the raw factor, which depends on a predictor's unit), lme4_singular, reason.
+    """
     if not tol > 0.0:
         raise OptionError(f"tol is {tol!r}: use a small positive number such as 1e-4")
     system, theta = fit.system, fit.theta
@@ -43,7 +54,18 @@ def singularity(fit: FittedModel, tol: float = SINGULAR_TOL) -> pd.DataFrame:
 
 
 def random_effects_pca(fit: FittedModel, scaled: bool = False) -> dict[str, pd.DataFrame]:
-    """Return principal components by grouping factor.  See `VarianceInferenceMethods.rePCA`."""
+    """Return principal components of the random-effects covariance by grouping factor.
+
+    Parameters
+    ----------
+    scaled : weigh each effect by the length of its column, so that components do not depend on
+        a predictor's unit; lme4 does not.
+
+    Returns
+    -------
+    dict from grouping factor to a DataFrame with rows PC1, PC2, ... and columns sd (relative to
+    sigma), proportion, cumulative, and the loading of each effect.
+    """
     system = fit.system
     blocks = [fit.solution.Lambda(t) for t in range(len(fit.matrices.terms))]
     if scaled:
@@ -133,17 +155,17 @@ class AllFits(Mapping[str, FittedModel]):
 
 
 def all_fit(fit: FittedModel, optimizers: object = None, *, progress: Progress = None) -> AllFits:
-    """Fit again by every optimizer.
+    """Fit again by every optimizer, side by side.
 
     Parameters
     ----------
-    fit : any fit, also one that did not converge.
     optimizers : names, or None for all.
     progress : called with (done, total); returning False ends early.
 
-    Raises
-    ------
-    OptionError : an optimizer is not known.
+    Returns
+    -------
+    AllFits : `.to_frame()` with criterion, its excess over the best, evaluations, seconds,
+        status and estimates; `.spread()` the largest differences; a mapping to the fits.
     """
     names = SEARCHES if optimizers is None else tuple(optimizers)  # type: ignore[arg-type]
     unknown = [name for name in names if name not in SEARCHES]

@@ -162,9 +162,36 @@ def _estimates(fit: FittedModel, parameters: tuple[VarianceParameter, ...]) -> V
 def variance_components(
     fit: FittedModel, level: float = 0.95, scale: str = "sd", pairs: str | None = None
 ) -> pd.DataFrame:
-    """Return estimates, standard errors and intervals of the variance components.
+    """Return variance components with standard errors and Wald intervals.
 
-    See `VarianceInferenceMethods.variance_components`.
+    The covariance of (log sd, atanh correlation, log sigma) comes from the exact Hessian of the
+    log-likelihood that was maximized; limits are symmetric on that scale and transformed back,
+    as Stata's `mixed` prints them.  Limits of a covariance are symmetric themselves.
+
+    Parameters
+    ----------
+    level : coverage between 0 and 1.
+    scale : "sd" or "variance".
+    pairs : "correlation" or "covariance"; by default the one that goes with the scale.
+
+    Returns
+    -------
+    DataFrame with columns grp, var1, var2, estimate, std_error, lower, upper, note.  A
+    parameter on the boundary (a standard deviation of zero, a correlation of one) has no
+    standard error: NaN, and `note` says so; `confint()` gives it limits.
+
+    Raises
+    ------
+    OptionError : unknown scale, or a level outside of (0, 1).
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff"))
+    >>> fit.variance_components()[["estimate", "std_error", "lower", "upper"]].round(2)
+                          estimate  std_error  lower  upper
+    sd_(Intercept)|Batch     42.00      17.06  18.95  93.09
+    sigma                    49.51       7.15  37.31  65.70
     """
     level = require_level("level", level)
     if scale not in SCALES:

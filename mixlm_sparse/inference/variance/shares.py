@@ -135,7 +135,20 @@ def _table(rows: dict[str, tuple[float, float, float, float]]) -> pd.DataFrame:
 
 
 def icc(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
-    """Return intraclass correlations; see `InferenceMethods.icc`."""
+    """Return intraclass correlations.
+
+    Parameters
+    ----------
+    level : coverage of the intervals (delta method on the logit scale; NaN at 0 and 1).
+
+    Returns
+    -------
+    DataFrame with columns estimate, std_error, lower, upper.  Row "adjusted" is the share of
+    random effects in the variance that fixed effects leave, "unadjusted" their share in the
+    whole variance, and one row for each grouping factor is its share in what fixed effects
+    leave.  Random slopes count with the variance that they add to the rows on average; with
+    prior weights the residual variance is that of an average row.
+    """
     level = require_level("level", level)
     parts = _parts(fit)
     random = _sum(parts.groups)
@@ -151,7 +164,17 @@ def icc(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
 
 
 def r_squared(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
-    """Return marginal and conditional R²; see `InferenceMethods.r2`."""
+    """Return Nakagawa's R².
+
+    Parameters
+    ----------
+    level : coverage of the intervals (delta method on the logit scale).
+
+    Returns
+    -------
+    DataFrame with columns estimate, std_error, lower, upper; "marginal" is the share of fixed
+    effects in the variance, "conditional" that of fixed and random effects.
+    """
     level = require_level("level", level)
     parts = _parts(fit)
     random = _sum(parts.groups)

@@ -1,0 +1,78 @@
+"""Tests of each fixed term that can be left out."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.formula.terms import MixedFormula, Term
+from mixlm_sparse.inference.fixed.coefficients import F_COLUMNS, f_row, moments, require_ddf
+from mixlm_sparse.inference.models.compare import likelihood_ratio
+from mixlm_sparse.inference.models.linear import require_imperfect
+from mixlm_sparse.inference.models.smaller import (
+    chosen_terms,
+    formula_of,
+    refit_with,
+    term_label,
+    without_term,
+)
+from mixlm_sparse.model.fitted import FittedModel
+
+
+def drop1(
+    fit: FittedModel,
+    scope: object = None,
+    test: str = "lrt",
+    ddf: str = "satterthwaite",
+) -> pd.DataFrame:
+    """Test each fixed term that can be left out without breaking a margin.
+
+    Parameters
+    ----------
+    scope : labels of terms; None for all that are part of no other term.
+    test : "lrt" (both models by ML), "F" (tests in this fit) or "none" (AIC alone).
+    ddf : method of the F tests: "satterthwaite" or "kenward-roger".
+    """
+    formula = formula_of(fit, "drop1")
+    if test not in ("lrt", "F", "none"):
+        raise OptionError(f"test is {test!r}: use 'lrt', 'F' or 'none'")
+    terms = chosen_terms(formula, scope)
+    labels = [term_label(term) for term in terms]
+    if test == "F":
+        name = require_ddf(ddf)
+        method = moments(fit, name)
+        p = fit.system.p
+        rows = []
+        for term in terms:
+            L = np.eye(p)[_columns_of(fit, formula, term)]
+            rows.append(f_row(fit, method, L, np.zeros(L.shape[0]), test=name != "none"))
+        table = pd.DataFrame(rows, columns=F_COLUMNS, index=pd.Index(labels, dtype=object))
+        table = table.astype({"NumDF": np.int64})
+        table.attrs["heading"] = f"Single term deletions, F tests by {name}"
+        table.attrs["note"] = method.note
+        return table
+    require_imperfect(fit)
+    full = fit.refit_ml()
+    lines: list[tuple[float, ...]] = [(full.n_par, full.llf, full.aic, np.nan, np.nan, np.nan)]
+    for term in terms:
+        smaller = refit_with(full, without_term(formula, term))
+        statistic, df, p_value = likelihood_ratio(smaller, full)
+        lines.append((smaller.n_par, smaller.llf, smaller.aic, statistic, float(df), p_value))
+    columns = ["npar", "logLik", "AIC", "LRT", "Df", "Pr(>Chisq)"]
+    table = pd.DataFrame(lines, columns=columns, index=["<none>", *labels])
+    table = table.astype({"npar": np.int64})
+    if test == "none":
+        table = table.drop(columns=["LRT", "Pr(>Chisq)"])
+    table.attrs["heading"] = "Single term deletions, likelihood-ratio tests"
+    table.attrs["note"] = "all models fitted by ML" if fit.reml else ""
+    return table
+
+
+def _columns_of(fit: FittedModel, formula: MixedFormula, term: Term) -> np.ndarray:
+    """Return the positions of a term's columns among the coefficients."""
+    spec = fit.matrices.spec
+    assert spec is not None
+    number = formula.fixed.terms.index(term) + 1
+    assign = np.array(spec.fixed.assign, dtype=np.int64)[list(fit.system.products.kept)]
+    return np.flatnonzero(assign == number)

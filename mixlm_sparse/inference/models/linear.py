@@ -1,0 +1,84 @@
+"""The linear model beside a mixed one, and tables that compare random parts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.inference.models.mixture import mixture_label, mixture_p, naive_p
+from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.solve.pls import PenalizedSystem
+
+RANDOM_COLUMNS = [
+    "npar", "logLik", "AIC", "LRT", "Df", "Pr(>Chisq)", "Pr(>Chibar2)", "mixture",
+]  # fmt: skip
+P_VALUES = {"boundary": "Pr(>Chibar2)", "naive": "Pr(>Chisq)"}
+
+
+def linear_criterion(system: PenalizedSystem, *, reml: bool) -> float:
+    """Return the criterion of the linear model with the same fixed part: all variances zero."""
+    products = system.products
+    nu = products.n - products.p if reml else products.n
+    d = nu * (1.0 + float(np.log(2.0 * np.pi * products.yy / nu))) - products.log_weight_sum
+    return d + system.log_det_R_x if reml else d
+
+
+def lr_vs_lm(fit: FittedModel) -> pd.DataFrame:
+    """Test all random effects together: LR test against the linear model, as Stata prints.
+
+    Returns
+    -------
+    DataFrame with the columns of `ranova`, rows "linear model" and "mixed model".
+    """
+    require_imperfect(fit)
+    system = fit.system
+    linear = linear_criterion(system, reml=fit.reml)
+    df = system.n_theta
+    statistic = max(0.0, linear - fit.criterion)
+    effects = sum(len(term.column_names) for term in fit.matrices.terms)
+    effects = min(effects, df)  # id() has one variance for all its effects
+    table = pd.DataFrame(
+        [
+            random_row(system.p + 1, -0.5 * linear, statistic, df, effects),
+            (fit.n_par, fit.llf, fit.aic, *[np.nan] * 4, ""),
+        ],
+        columns=RANDOM_COLUMNS,
+        index=["linear model", "mixed model"],
+    )
+    name = "chibar2(01)" if df == 1 else f"chi2({df})"
+    describe_random(table, f"LR test against the linear model: {name} = {statistic:.2f}", fit)
+    return table
+
+
+def random_row(
+    n_par: int, llf: float, statistic: float, df: int, effects: int
+) -> tuple[int, float, float, float, float, float, float, str]:
+    """Return the row of a smaller model in a table of `RANDOM_COLUMNS`.
+
+    Parameters
+    ----------
+    n_par, llf : of the smaller model; statistic, df : of the comparison.
+    effects : random effects (variances) left out.
+    """
+    return (
+        n_par, llf, 2.0 * n_par - 2.0 * llf, statistic, float(df), naive_p(statistic, df),
+        mixture_p(statistic, df), mixture_label(df, effects),
+    )  # fmt: skip
+
+
+def describe_random(table: pd.DataFrame, heading: str, fit: FittedModel) -> None:
+    """Give a table of `RANDOM_COLUMNS` its heading and note."""
+    table.attrs["heading"] = heading
+    table.attrs["note"] = (
+        f"by {'REML' if fit.reml else 'ML'}; Pr(>Chisq) ignores that variances cannot be "
+        "negative, Pr(>Chibar2) takes it into account by the mixture"
+    )
+
+
+def require_imperfect(fit: FittedModel) -> None:
+    """Raise an OptionError for a fit without residual, which has no likelihood."""
+    if fit.perfect:
+        raise OptionError(
+            "the fixed effects fit the response exactly, so that no likelihoods can be compared"
+        )

@@ -1,0 +1,101 @@
+"""Tests of each random term by comparison with the model without it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from mixlm_sparse.formula.terms import MixedFormula, RandomPart
+from mixlm_sparse.inference.models.compare import likelihood_ratio
+from mixlm_sparse.inference.models.linear import (
+    RANDOM_COLUMNS,
+    describe_random,
+    linear_criterion,
+    random_row,
+    require_imperfect,
+)
+from mixlm_sparse.inference.models.smaller import droppable, formula_of, refit_with, term_label
+from mixlm_sparse.model.fitted import FittedModel
+
+# Structures in which an effect can be left out and the rest keeps its meaning.
+SEPARABLE = ("us", "diag")
+
+
+@dataclass(frozen=True, slots=True)
+class Reduction:
+    """A random part with something left out, and how tables call that."""
+
+    label: str
+    random: tuple[RandomPart, ...]
+
+
+def reductions(formula: MixedFormula, reduce_terms: bool) -> list[Reduction]:
+    """Return the random parts with one term, or one effect of a term, left out."""
+    out = []
+    for i, part in enumerate(formula.random):
+        before, after = formula.random[:i], formula.random[i + 1 :]
+        separable = reduce_terms and part.structure in SEPARABLE
+        effects = droppable(part.terms) if separable else []
+        smaller = [
+            (term, RandomPart(part.intercept, rest, part.group, part.structure))
+            for term in effects
+            if (rest := tuple(t for t in part.terms if t != term)) or part.intercept
+        ]
+        if not smaller:
+            out.append(Reduction(str(part), before + after))
+        for term, rest_of_part in smaller:
+            label = f"{term_label(term)} in {part}"
+            out.append(Reduction(label, (*before, rest_of_part, *after)))
+    return out
+
+
+def n_effects(fit: FittedModel) -> int:
+    """Return the number of variances."""
+    return sum(min(template.k, template.n_theta) for template in fit.system.templates)
+
+
+def compared_without(
+    fit: FittedModel, formula: MixedFormula, reduction: Reduction
+) -> tuple[tuple[int, float, float, float, float, float, float, str], FittedModel | None]:
+    """Return the row of a table, and the smaller fit (None if it is a linear model)."""
+    if not reduction.random:
+        linear = linear_criterion(fit.system, reml=fit.reml)
+        statistic = max(0.0, linear - fit.criterion)
+        row = random_row(
+            fit.system.p + 1, -0.5 * linear, statistic, fit.system.n_theta, n_effects(fit)
+        )
+        return row, None
+    smaller = refit_with(fit, replace(formula, random=reduction.random))
+    statistic, df, _ = likelihood_ratio(smaller, fit)
+    effects = n_effects(fit) - n_effects(smaller)
+    return random_row(smaller.n_par, smaller.llf, statistic, df, effects), smaller
+
+
+def ranova(fit: FittedModel, reduce_terms: bool = True) -> pd.DataFrame:
+    """Test each random term by comparison with the model without it.
+
+    Parameters
+    ----------
+    reduce_terms : take one effect out of a term, (Days | Subject) to (1 | Subject), as
+        lmerTest; otherwise whole terms.
+
+    Returns
+    -------
+    DataFrame with columns npar, logLik, AIC, LRT, Df, Pr(>Chisq), Pr(>Chibar2), mixture.  The
+    criterion stays that of the fit (REML).  Pr(>Chisq) is the naive p; Pr(>Chibar2) takes into
+    account that a variance cannot be negative, by the mixture that is named; "upper bound"
+    marks mixtures that bound p from above, for more than one effect is left out.
+    """
+    require_imperfect(fit)
+    formula = formula_of(fit, "ranova")
+    rows = [(fit.n_par, fit.llf, fit.aic, *[np.nan] * 4, "")]
+    labels = ["<none>"]
+    for reduction in reductions(formula, reduce_terms):
+        row, _ = compared_without(fit, formula, reduction)
+        rows.append(row)
+        labels.append(reduction.label)
+    table = pd.DataFrame(rows, columns=RANDOM_COLUMNS, index=labels)
+    describe_random(table, "Likelihood-ratio tests of random effects", fit)
+    return table

@@ -1,0 +1,100 @@
+"""Smaller models by formula: fixed terms that can be left out, and refits to the same rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.formula.parse import parse_formula
+from mixlm_sparse.formula.syntax import deparse
+from mixlm_sparse.formula.terms import FixedPart, MixedFormula, Term
+from mixlm_sparse.inference.models.compare import require_comparable
+from mixlm_sparse.model.fitted import FittedModel
+
+
+def formula_of(fit: FittedModel, what: str) -> MixedFormula:
+    """Return the formula of a fit, which `what` needs; an OptionError where there is none."""
+    if fit.call is None:
+        raise OptionError(
+            f"{what} leaves terms out of a formula, and this fit was made from matrices: fit with "
+            "lmer, or fit the smaller model by fit_matrices and compare by mx.anova"
+        )
+    return parse_formula(fit.call.formula)
+
+
+def refit_with(fit: FittedModel, formula: MixedFormula) -> FittedModel:
+    """Fit another formula to the same rows, silently; what is to be said stays in `messages`."""
+    text = str(formula)
+    changes: dict[str, Any] = {"control": replace(fit.options.control, warn=False)}
+    assert fit.call is not None
+    if fit.call.contrasts:
+        # contrasts of a factor that is left out would be said to have no effect
+        used_names = {deparse(variable) for term in formula.fixed.terms for variable in term}
+        given = fit.call.contrasts.items()
+        changes["contrasts"] = {name: value for name, value in given if name in used_names}
+    rows = fit.matrices.rows
+    if rows is not None:
+        # a smaller model must not come by rows that the larger one had to leave out
+        used = np.zeros(fit.matrices.n_input, dtype=bool)
+        used[rows] = True
+        changes["subset"] = used
+    other = fit.update(formula=text, **changes)
+    require_comparable([fit, other], [fit.formula, text])
+    options = replace(other.options, control=fit.options.control)
+    assert other.call is not None
+    call = replace(other.call, options=options, subset=fit.call.subset)
+    return replace(other, options=options, call=call)
+
+
+def droppable(terms: Sequence[Term]) -> list[Term]:
+    """Return the terms that no other term includes, so that leaving them out respects margins."""
+    sets = [frozenset(deparse(variable) for variable in term) for term in terms]
+    return [
+        term
+        for term, own in zip(terms, sets, strict=True)
+        if not any(own < other for other in sets)
+    ]
+
+
+def term_label(term: Term) -> str:
+    """Return a term as tables print it: its variables with colons between."""
+    return ":".join(deparse(variable) for variable in term)
+
+
+def chosen_terms(formula: MixedFormula, scope: object) -> list[Term]:
+    """Return the terms that `scope` names, all that can be left out if it is None.
+
+    Raises
+    ------
+    OptionError : it names no term, or one that another term includes.
+    """
+    candidates = droppable(formula.fixed.terms)
+    if scope is None:
+        return candidates
+    wanted = [scope] if isinstance(scope, str) else list(scope)  # type: ignore[call-overload]
+    by_label = {term_label(term): term for term in candidates}
+    all_labels = {term_label(term) for term in formula.fixed.terms}
+    chosen = []
+    for name in wanted:
+        if name not in by_label:
+            why = (
+                "is part of an interaction, and cannot be left out before it"
+                if name in all_labels
+                else "is not a term of the fixed part"
+            )
+            raise OptionError(
+                f"scope: {name!r} {why}: use one of {', '.join(map(repr, by_label)) or 'none'}"
+            )
+        chosen.append(by_label[name])
+    return chosen
+
+
+def without_term(formula: MixedFormula, term: Term) -> MixedFormula:
+    """Return the formula without a term of its fixed part."""
+    fixed = formula.fixed
+    rest = tuple(t for t in fixed.terms if t != term)
+    return replace(formula, fixed=FixedPart(fixed.intercept, rest, fixed.offsets))
