@@ -21,7 +21,7 @@ from mixlm_sparse.engines.interface import BlockSystem, PairBlock
 from mixlm_sparse.engines.kernels import njit
 from mixlm_sparse.engines.multifrontal.cholesky import SparseCholesky
 from mixlm_sparse.engines.multifrontal.elimination import lower_pattern, predicted_fill
-from mixlm_sparse.engines.multifrontal.ordering import minimum_degree_order
+from mixlm_sparse.engines.multifrontal.ordering import clique_order
 
 # Sparse is chosen if its predicted work is below this share of the dense one: it runs at a lower
 # rate, and its bookkeeping is not in the count.
@@ -406,7 +406,7 @@ def sparse_rest(
             low.append(np.repeat(rows, cols.shape[1], axis=1).ravel())
             high.append(np.tile(cols, (1, rows.shape[1])).ravel())
     pattern = lower_pattern(np.concatenate(high), np.concatenate(low), m)
-    order = minimum_degree_order(pattern)
+    order = _order(factors, pairs, adjacency, m)
     fill = predicted_fill(pattern, order)
     if fill.flops > SPARSE_SHARE * m**3 / 6.0:
         return None
@@ -426,6 +426,37 @@ def sparse_rest(
         locate,
         compiled=compiled,
     )
+
+
+def _order(
+    factors: Sequence[RestFactor],
+    pairs: dict[tuple[int, int], PairBlock],
+    adjacency: Sequence[Adjacency],
+    m: int,
+) -> IntVector:
+    """Order the columns of the rest: a level of the chain, a pair, a level are a clique each."""
+    clique: list[np.ndarray] = []
+    member: list[np.ndarray] = []
+    n_cliques = 0
+
+    def add(count: np.ndarray, columns: np.ndarray) -> None:
+        nonlocal n_cliques
+        clique.append(n_cliques + np.repeat(np.arange(count.size), count))
+        member.append(columns.ravel())
+        n_cliques += count.size
+
+    for at in adjacency:
+        add(np.diff(at.ptr), at.cols)
+    for (a, b), pair in pairs.items():
+        columns = np.hstack(
+            [factors[a].block_columns(pair.rows), factors[b].block_columns(pair.cols)]
+        )
+        add(np.full(columns.shape[0], columns.shape[1]), columns)
+    for r in factors:
+        if r.width > 1:
+            columns = r.block_columns(np.arange(r.n_levels, dtype=np.int32))
+            add(np.full(r.n_levels, r.width), columns)
+    return clique_order(np.concatenate(clique), np.concatenate(member), m)
 
 
 def _pairs_within_levels(ptr: np.ndarray) -> tuple[IntVector, IntVector]:

@@ -10,14 +10,16 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
 from mixlm_sparse.engines.interface import BlockSystem, SelectedInverse
-from mixlm_sparse.engines.multifrontal.elimination import lower_pattern
-from mixlm_sparse.engines.multifrontal.ordering import minimum_degree_order
+from mixlm_sparse.engines.multifrontal.elimination import lower_pattern, predicted_fill
+from mixlm_sparse.engines.multifrontal.ordering import clique_order
 
 Positions = NDArray[np.int64]
 
 # Up to this many cells a block's congruence is one matrix product with Lambda (x) Lambda; above,
 # its K^4 multiply-adds cost more than the two products of K^3.
 KRONECKER_CELLS = 36
+# Levels that meet more others than this multiple of the root of their number may go last.
+MANY_MET_FACTOR = 10.0
 
 
 class BlockPattern:
@@ -74,16 +76,7 @@ class BlockPattern:
         """Return a fill-reducing order of the q columns, found on the graph of the levels."""
         factors = self.system.factors
         levels = np.concatenate(([0], np.cumsum([f.n_levels for f in factors])))
-        rows, cols = [], []
-        for g, h in self._pair_keys:
-            pair = self.system.pairs[g, h]
-            rows.append(levels[h] + pair.cols)
-            cols.append(levels[g] + pair.rows)
-        none = [np.empty(0, dtype=np.int64)]
-        graph = lower_pattern(
-            np.concatenate(rows or none), np.concatenate(cols or none), int(levels[-1])
-        )
-        order = minimum_degree_order(graph)
+        order = _level_order(self.system, levels)
         width = np.repeat([f.width for f in factors], [f.n_levels for f in factors])
         first = np.concatenate(([0], np.cumsum(width)))[:-1]
         ordered = width[order]
@@ -141,6 +134,50 @@ class BlockPattern:
                 self.system.factors, self.offsets[:-1], self.offsets[1:], strict=True
             )
         ]
+
+
+def _level_order(system: BlockSystem, levels: Positions) -> IntVector:
+    """Order the levels of all factors; those of factor g are numbered from `levels[g]` on.
+
+    The levels of the largest factor do not meet each other: they go first, and each leaves a clique
+    of the levels that it meets.  One that meets very many would fill in what is left of the others;
+    such levels go last if that is cheaper.
+    """
+    total = int(levels[-1])
+    largest = int(np.argmax(np.diff(levels)))
+    lo, hi = int(levels[largest]), int(levels[largest + 1])
+    row, col = (
+        np.concatenate([np.empty(0, dtype=np.int64), *parts])
+        for parts in (
+            [levels[h] + pair.cols for (_, h), pair in system.pairs.items()],
+            [levels[g] + pair.rows for (g, _), pair in system.pairs.items()],
+        )
+    )
+    from_row = (row >= lo) & (row < hi)
+    row, col = np.where(from_row, col, row), np.where(from_row, row, col)
+    of_largest = (col >= lo) & (col < hi)
+    edge = np.arange(np.count_nonzero(~of_largest)) + (hi - lo)
+    clique = np.concatenate((col[of_largest] - lo, edge, edge))
+    member = np.concatenate((row[of_largest], row[~of_largest], col[~of_largest]))
+    member = np.where(member >= hi, member - (hi - lo), member)
+
+    def ordered(kept: IntVector, last: IntVector) -> IntVector:
+        used = np.ones(hi - lo + edge.size, dtype=bool)
+        used[last] = False
+        entries = used[clique]
+        rest = clique_order(clique[entries], member[entries], total - (hi - lo))
+        rest = np.where(rest >= lo, rest + (hi - lo), rest)
+        return np.concatenate((lo + kept, rest, lo + last)).astype(np.int32)
+
+    met = np.bincount(col[of_largest] - lo, minlength=hi - lo)
+    all_first = ordered(np.arange(hi - lo), np.empty(0, dtype=np.int64))
+    many = met > max(16.0, MANY_MET_FACTOR * np.sqrt(total))
+    if not many.any():
+        return all_first
+    some_last = ordered(np.flatnonzero(~many), np.flatnonzero(many))
+    graph = lower_pattern(row, col, total)
+    cheaper = predicted_fill(graph, some_last).flops < predicted_fill(graph, all_first).flops
+    return some_last if cheaper else all_first
 
 
 def _congruence(left: Matrix, blocks: Array3, right: Matrix, a: Positions, b: Positions) -> Matrix:

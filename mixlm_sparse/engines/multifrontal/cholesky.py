@@ -48,7 +48,7 @@ class SparseCholesky:
     Parameters
     ----------
     pattern : (n, n) CSC, lower triangle with the whole diagonal, rows sorted; values are ignored.
-    order : (n,) elimination order; by default approximate minimum degree.
+    order : (n,) elimination order; by default one that fills in little.
     compiled : use the compiled form for the small fronts; by default when that pays.
 
     Attributes

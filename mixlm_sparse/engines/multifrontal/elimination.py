@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.engines.kernels import compiled_pays, njit
-from mixlm_sparse.engines.multifrontal.ordering import minimum_degree_order
+from mixlm_sparse.engines.multifrontal.ordering import fill_reducing_order
 
 Positions = NDArray[np.int64]
 
@@ -180,7 +180,7 @@ def predicted_fill(pattern: sp.csc_array, order: IntVector | None = None) -> Fil
     if n == 0:
         return Fill(0, 0.0, 0)
     if order is None:
-        order = minimum_degree_order(pattern)
+        order = fill_reducing_order(pattern)
     coo = pattern.tocoo()
     _, _, _, counts = elimination_tree(coo.row, coo.col, n, order, compiled_pays(300.0 * coo.nnz))
     size = counts.astype(np.float64)

@@ -96,7 +96,7 @@ class SparseEngine(PatternEngine):
             "machine code" if self._cholesky.compiled else "NumPy, slower than machine code (numba)"
         )
         return (
-            f"sparse: multifrontal Cholesky of order {tree.n} by approximate minimum degree; "
+            f"sparse: multifrontal Cholesky of order {tree.n} by COLAMD; "
             f"{A.nnz} entries fill in to {tree.nnz} in {tree.parent.size} fronts, "
             f"the largest of order {self.dense_order}; small fronts and the selected inverse "
             f"in {form}"

@@ -30,7 +30,7 @@ from mixlm_sparse.engines.multifrontal.elimination import (
     elimination_tree,
     permuted_lower,
 )
-from mixlm_sparse.engines.multifrontal.ordering import minimum_degree_order
+from mixlm_sparse.engines.multifrontal.ordering import fill_reducing_order
 
 # A supernode that costs more multiply-adds than this goes to BLAS on its own; the others are
 # worked on together, where a call to BLAS would cost more than the arithmetic.
@@ -190,7 +190,7 @@ def analyse(pattern: sp.csc_array, order: IntVector | None = None) -> tuple[IntV
     """
     n = int(pattern.shape[0])
     if order is None:
-        order = minimum_degree_order(pattern)
+        order = fill_reducing_order(pattern)
     coo = pattern.tocoo()
     compiled = compiled_pays(1000.0 * coo.nnz)
     order, lower, parent, counts = elimination_tree(coo.row, coo.col, n, order, compiled)
