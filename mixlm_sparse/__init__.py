@@ -19,6 +19,7 @@ from mixlm_sparse.api.load import load
 from mixlm_sparse.api.many import ManyFits, lmer_many
 from mixlm_sparse.api.power import Power, power
 from mixlm_sparse.common.errors import (
+    CompilationWarning,
     ConvergenceWarning,
     DataError,
     EngineError,
@@ -39,7 +40,7 @@ from mixlm_sparse.common.errors import (
 )
 from mixlm_sparse.design.arrays import RandomEffect
 from mixlm_sparse.design.build import ModelMatrices, model_matrices
-from mixlm_sparse.engines.kernels import use_compiled
+from mixlm_sparse.engines.compiled import use_compiled
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.terms import MixedFormula
 from mixlm_sparse.inference.cases.influence import Influence
@@ -65,6 +66,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AllFits",
     "Bootstrap",
+    "CompilationWarning",
     "Control",
     "ConvergenceWarning",
     "DataError",

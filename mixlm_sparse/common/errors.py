@@ -56,6 +56,10 @@ class ConvergenceWarning(MixedModelWarning):
     """The optimizer stopped before the optimum was certified."""
 
 
+class CompilationWarning(MixedModelWarning):
+    """Machine code cannot be made or kept here: answers are the same, and come later."""
+
+
 class MissingPackageError(MixedModelError, ImportError):
     """An optional package is asked for and not installed."""
 

@@ -1,87 +1,17 @@
-"""Hot loops, each with a NumPy form and a compiled form.
+"""Hot loops over levels, each with a NumPy form and a compiled form (see `compiled`).
 
-The NumPy form is always there.  The compiled form is plain Python that numba (extra `fast`) turns
-into machine code, kept on disk, the first time it is called; it is used when numba is installed and
-either loaded already or the work repays loading it (`compiled_pays`).  Both forms are tested
-against each other.  This is the only module that imports numba.
+Both forms are tested against each other.
 """
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-import scipy.linalg
 import scipy.sparse as sp
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
-
-HAVE_NUMBA = importlib.util.find_spec("numba") is not None
-
-# Loading numba costs about 0.3 s, the price of roughly this many multiply-adds in NumPy form.
-LOADING_REPAID_BY = 3e7
-
-_switch: bool | None = None
-_spent = 0.0
-
-
-def use_compiled(choice: bool | None) -> None:
-    """Force the compiled kernels on or off; None returns to the automatic choice.
-
-    Raises
-    ------
-    ImportError : True is asked for and numba is not installed.
-    """
-    global _switch
-    if choice and not HAVE_NUMBA:
-        raise ImportError(
-            "compiled kernels need numba: install the extra with pip install 'mixlm-sparse[fast]'"
-        )
-    _switch = choice
-
-
-def compiled_pays(work: float) -> bool:
-    """Say whether the compiled form is to be used for `work` multiply-adds (all evaluations)."""
-    global _spent
-    if _switch is not None:
-        return _switch
-    if not HAVE_NUMBA:
-        return False
-    # What many small fits spend adds up as one large fit does.
-    _spent += work
-    return "numba" in sys.modules or _spent > LOADING_REPAID_BY
-
-
-class LazyKernel:
-    """A function that is compiled when it is called first, so that importing costs nothing."""
-
-    __slots__ = ("_compiled", "python")
-
-    def __init__(self, python: Callable[..., Any]) -> None:
-        self.python = python
-        self._compiled: Callable[..., Any] | None = None
-
-    def __call__(self, *args: Any) -> Any:
-        if self._compiled is None:
-            numba = importlib.import_module("numba")
-            try:
-                self._compiled = numba.njit(cache=True, nogil=True, error_model="numpy")(
-                    self.python
-                )
-            except RuntimeError:  # no place to keep the machine code: compile for this process
-                self._compiled = numba.njit(nogil=True, error_model="numpy")(self.python)
-        return self._compiled(*args)
-
-
-def njit(function: Callable[..., Any]) -> LazyKernel:
-    """Mark a kernel for compilation at its first call.  Kernels must not call one another."""
-    return LazyKernel(function)
-
+from mixlm_sparse.engines.compiled import njit
+from mixlm_sparse.engines.dense import NOT_POSITIVE_DEFINITE
 
 # ---------------------------------------------------------------------------------------------
 # Group sums: Z'WZ and Z'W[X y] of one factor, by level
@@ -292,28 +222,22 @@ def block_cholesky(blocks: Array3, *, compiled: bool) -> float:
     if compiled:
         logdet = float(_block_cholesky_compiled(blocks))
         if np.isnan(logdet):
-            raise NotPositiveDefiniteError(_NOT_PD)
+            raise NotPositiveDefiniteError(NOT_POSITIVE_DEFINITE)
         return logdet
     if blocks.shape[1] == 1:
         flat = blocks[:, 0, 0]
         if not (np.isfinite(flat).all() and (flat > 0.0).all()):
-            raise NotPositiveDefiniteError(_NOT_PD)
+            raise NotPositiveDefiniteError(NOT_POSITIVE_DEFINITE)
         np.sqrt(flat, out=flat)
         return 2.0 * float(np.log(flat).sum())
     try:
         blocks[:] = np.linalg.cholesky(blocks)
     except np.linalg.LinAlgError:
-        raise NotPositiveDefiniteError(_NOT_PD) from None
+        raise NotPositiveDefiniteError(NOT_POSITIVE_DEFINITE) from None
     logdet = 2.0 * float(np.log(np.diagonal(blocks, axis1=1, axis2=2)).sum())
     if not np.isfinite(logdet):
-        raise NotPositiveDefiniteError(_NOT_PD)
+        raise NotPositiveDefiniteError(NOT_POSITIVE_DEFINITE)
     return logdet
-
-
-_NOT_PD = (
-    "Lambda'Z'WZ Lambda + I is not positive definite in floating point: theta is too large or "
-    "not finite; check the scale of the columns and the start value"
-)
 
 
 @njit
@@ -418,71 +342,3 @@ def _times_inverse_compiled(ptr, cols, E, P, out):  # type: ignore[no-untyped-de
 def csr(ptr: np.ndarray, cols: IntVector, values: np.ndarray, n_columns: int) -> sp.csr_array:
     """Return the matrix with these entries by row."""
     return sp.csr_array((np.ascontiguousarray(values), cols, ptr), shape=(ptr.size - 1, n_columns))
-
-
-def symmetric_from_lower(S: Matrix) -> None:
-    """Copy the lower triangle of S (m, m) to the upper one, in place and by tiles."""
-    m = S.shape[0]
-    step = 512
-    for i in range(0, m, step):
-        tile = S[i : i + step, i : i + step]
-        low = np.tril(tile, -1)
-        tile[:] = low + low.T + np.diag(np.diag(tile))
-        if i + step < m:
-            S[i : i + step, i + step :] = S[i + step :, i : i + step].T
-
-
-def potrf_lower(S: Matrix) -> float:
-    """Factor a symmetric matrix (m, m) in place; return log|S|.
-
-    S must be C ordered with its lower triangle set; on return the lower triangle holds L.  (LAPACK
-    sees the transpose, whose upper triangle this is: no copy is made.)
-
-    Raises
-    ------
-    NotPositiveDefiniteError : S is not positive definite.
-    """
-    if S.shape[0] == 0:
-        return 0.0
-    factor, info = scipy.linalg.lapack.dpotrf(S.T, lower=0, clean=0, overwrite_a=1)
-    diagonal = np.diagonal(factor)
-    if info != 0 or not np.isfinite(diagonal).all():
-        raise NotPositiveDefiniteError(_NOT_PD)
-    if not np.shares_memory(factor, S):
-        S[:] = factor.T
-    return 2.0 * float(np.log(diagonal).sum())
-
-
-def potrs_lower(chol: Matrix, rhs: Matrix) -> Matrix:
-    """Solve (L L') x = rhs (m, r) from the factor that `potrf_lower` left."""
-    if chol.shape[0] == 0:
-        return rhs.copy()
-    x, info = scipy.linalg.lapack.dpotrs(chol.T, rhs, lower=0)
-    if info != 0:
-        raise NotPositiveDefiniteError(_NOT_PD)
-    out: Matrix = x
-    return out
-
-
-def symmetric_times(P: Matrix, rhs: Matrix) -> Matrix:
-    """Return P rhs for a symmetric P (m, m) of which the lower triangle is set; rhs (m, r)."""
-    if P.shape[0] == 0:
-        return rhs.copy()
-    out: Matrix = scipy.linalg.blas.dsymm(1.0, P.T, rhs, lower=0)
-    return out
-
-
-def potri_lower(chol: Matrix, *, both: bool, overwrite: bool = False) -> Matrix:
-    """Return (L L')^{-1} from the factor that `potrf_lower` left, C ordered.
-
-    The lower triangle is set; the upper one too if `both`.
-    """
-    if chol.shape[0] == 0:
-        return chol.copy()
-    inverse, info = scipy.linalg.lapack.dpotri(chol.T, lower=0, overwrite_c=int(overwrite))
-    if info != 0:
-        raise NotPositiveDefiniteError(_NOT_PD)
-    out: Matrix = inverse.T
-    if both:
-        symmetric_from_lower(out)
-    return out

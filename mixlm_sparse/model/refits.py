@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import MixedModelError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.engines import kernels
+from mixlm_sparse.engines import compiled
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
 from mixlm_sparse.model.run import FitOptions
 from mixlm_sparse.solve.pls import PenalizedSystem
@@ -79,7 +79,7 @@ def warm_up(system: PenalizedSystem, count: int) -> bool:
     blocks = system.products.blocks
     work = sum(f.n_levels * f.width**2 * (f.width + system.p + 1) for f in blocks.factors)
     total = count * (10.0 * work + CALLS_SAVED)
-    return total > kernels.LOADING_REPAID_BY and kernels.compiled_pays(total)
+    return total > compiled.LOADING_REPAID_BY and compiled.compiled_pays(total)
 
 
 def response_block(system: PenalizedSystem, Y: Matrix) -> ResponseBlock:

@@ -32,9 +32,10 @@ import scipy.linalg
 from mixlm_sparse.common.errors import DataError, NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.random import CovarianceStructure, covariance_structure
-from mixlm_sparse.engines import kernels
 from mixlm_sparse.engines.choose import make_engine
-from mixlm_sparse.engines.fused import SingleFactor, SmallDense
+from mixlm_sparse.engines.compiled import compiled_pays
+from mixlm_sparse.engines.fused.dense import SmallDense
+from mixlm_sparse.engines.fused.levels import SingleFactor
 from mixlm_sparse.engines.interface import Engine, EngineLock
 from mixlm_sparse.solve.products.accumulate import CrossProducts, cross_products
 from mixlm_sparse.solve.products.basis import stack_qr, triangular_inverse
@@ -58,7 +59,7 @@ class PenalizedSystem:
     """Theta-free products, covariance templates and the engine with its symbolic work done.
 
     The engine's numeric factor is the one buffer that changes; everything else is constant.
-    `may_fuse` allows the compiled evaluations of `factor.fused` in the engine's place.
+    `may_fuse` allows the compiled evaluations of `engines.fused` in the engine's place.
     """
 
     matrices: ModelMatrices
@@ -173,7 +174,7 @@ class PenalizedSystem:
         else:
             work = self.q**3
         # a search takes about 10 evaluations, each of which saves about 200 us of calls
-        return self.fuse() if kernels.compiled_pays(10.0 * work + 4e4) else None
+        return self.fuse() if compiled_pays(10.0 * work + 4e4) else None
 
     def fuse(self) -> SingleFactor | SmallDense:
         """Return the compiled evaluation of this model, of one factor or few effects."""

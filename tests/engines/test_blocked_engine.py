@@ -12,12 +12,7 @@ from mixlm_sparse.engines.blocked.engine import BlockedEngine
 from mixlm_sparse.engines.interface import BlockSystem
 from tests.support.block_systems import KINDS, check_engine, random_lambdas, random_system
 
-COMPILED = [
-    False,
-    pytest.param(
-        True, marks=pytest.mark.skipif(not kernels.HAVE_NUMBA, reason="numba is not installed")
-    ),
-]
+COMPILED = [False, True]
 
 
 @pytest.mark.parametrize("compiled", COMPILED)
@@ -65,7 +60,6 @@ def test_description_names_the_factors() -> None:
     assert "order 7" in text
 
 
-@pytest.mark.skipif(not kernels.HAVE_NUMBA, reason="numba is not installed")
 def test_both_forms_of_the_kernels_agree() -> None:
     rng = np.random.default_rng(2)
     n, K, P = 500, 3, 4

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixlm_sparse.common.errors import EngineError, NotPositiveDefiniteError, OptionError
-from mixlm_sparse.engines import cholmod, kernels
+from mixlm_sparse.engines import cholmod
 from mixlm_sparse.engines.cholmod import CholmodEngine
+from mixlm_sparse.engines.compiled import use_compiled
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
 from mixlm_sparse.engines.multifrontal import frontal_tree
 from mixlm_sparse.engines.multifrontal.cholesky import SparseCholesky
@@ -29,12 +30,7 @@ except ImportError:
 
 ABSOLUTE = 1e-9  # |C^{-1}| <= 1, and right-hand sides are of order 1
 
-FORMS = [
-    False,
-    pytest.param(
-        True, marks=pytest.mark.skipif(not kernels.HAVE_NUMBA, reason="numba is not installed")
-    ),
-]
+FORMS = [False, True]
 
 
 # -- scikit-sparse 0.5, as far as the adapter uses it, on top of 0.4 ------------------------------
@@ -376,7 +372,7 @@ def test_sparse_cholesky(A, limit, compiled):
 @pytest.mark.parametrize("compiled", FORMS)
 @given(A=positive_definite(), natural=st.booleans())
 def test_predicted_fill(A, natural, compiled):
-    kernels.use_compiled(compiled)
+    use_compiled(compiled)
     try:
         pattern, _, _ = lower_of(A)
         order = np.arange(A.shape[0]) if natural else fill_reducing_order(pattern)
@@ -390,7 +386,7 @@ def test_predicted_fill(A, natural, compiled):
         assert fill_by_elimination(A, refined)[0] >= fill.nnz_L  # merged columns may add
         assert tree.nnz >= fill.nnz_L
     finally:
-        kernels.use_compiled(None)
+        use_compiled(None)
 
 
 @given(A=positive_definite())

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import mixlm_sparse as mx
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.engines import kernels
+from mixlm_sparse.engines.compiled import use_compiled
 from mixlm_sparse.solve.criterion import criterion_and_gradient, profiled_criterion
 from mixlm_sparse.solve.pls import PenalizedSystem, penalized_system
 from mixlm_sparse.solve.search.boundary import settle_boundary
@@ -231,7 +231,6 @@ def test_gradient_is_the_derivative(
         )
 
 
-@pytest.mark.skipif(not kernels.HAVE_NUMBA, reason="numba is not installed")
 @settings(max_examples=40, deadline=None)
 @given(design_and_theta=designs_with_theta(), reml=st.booleans())
 def test_fused_evaluations_are_the_engine(
@@ -243,7 +242,7 @@ def test_fused_evaluations_are_the_engine(
         matrices = mx.model_matrices(
             design.formula, design.data, weights=design.weights, offset=design.offset
         )
-    kernels.use_compiled(True)
+    use_compiled(True)
     try:
         fused = penalized_system(matrices, "auto")
         plain = penalized_system(matrices, "blocked")
@@ -252,6 +251,6 @@ def test_fused_evaluations_are_the_engine(
         a, ga = criterion_and_gradient(theta, fused, reml=reml)
         b, gb = criterion_and_gradient(theta, plain, reml=reml)
     finally:
-        kernels.use_compiled(None)
+        use_compiled(None)
     assert a == pytest.approx(b, rel=1e-11)
     np.testing.assert_allclose(ga, gb, rtol=1e-8, atol=1e-8 * (1.0 + np.abs(gb).max()))

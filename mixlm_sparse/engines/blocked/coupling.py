@@ -22,7 +22,8 @@ import scipy.sparse as sp
 
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
 from mixlm_sparse.engines import kernels
-from mixlm_sparse.engines.blocked.rest import Adjacency, DenseRest, Rest, RestFactor
+from mixlm_sparse.engines.blocked.dense_rest import DenseRest
+from mixlm_sparse.engines.blocked.rest import Adjacency, Rest, RestFactor
 from mixlm_sparse.engines.interface import PairBlock
 
 

@@ -34,7 +34,10 @@ from mixlm_sparse.engines.blocked.coupling import (
     bmm,
     transposed,
 )
-from mixlm_sparse.engines.blocked.rest import DenseRest, Rest, RestFactor, sparse_rest
+from mixlm_sparse.engines.blocked.dense_rest import DenseRest
+from mixlm_sparse.engines.blocked.rest import Rest, RestFactor
+from mixlm_sparse.engines.blocked.sparse_rest import sparse_rest
+from mixlm_sparse.engines.compiled import compiled_pays
 from mixlm_sparse.engines.interface import BlockSystem, PairBlock, SelectedInverse
 
 # A coupling is kept dense if this share of its cells is occupied, or if it is small anyway.
@@ -80,7 +83,7 @@ class BlockedEngine:
         self._m = first
 
         work = self._work_per_evaluation()
-        self._compiled = kernels.compiled_pays(20.0 * work) if compiled is None else compiled
+        self._compiled = compiled_pays(20.0 * work) if compiled is None else compiled
 
         # parent[i][h]: the level of chain factor h in which each level of chain factor i lies
         self._parents: list[dict[int, IntVector]] = []

@@ -161,7 +161,7 @@ def _level_order(system: BlockSystem, levels: Positions) -> IntVector:
     member = np.concatenate((row[of_largest], row[~of_largest], col[~of_largest]))
     member = np.where(member >= hi, member - (hi - lo), member)
 
-    def ordered(kept: IntVector, last: IntVector) -> IntVector:
+    def ordered(kept: Positions, last: Positions) -> IntVector:
         used = np.ones(hi - lo + edge.size, dtype=bool)
         used[last] = False
         entries = used[clique]

@@ -24,7 +24,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from mixlm_sparse.common.types import IntVector, Vector
-from mixlm_sparse.engines.kernels import compiled_pays, njit
+from mixlm_sparse.engines.compiled import compiled_pays, njit
 from mixlm_sparse.engines.multifrontal.elimination import (
     Positions,
     elimination_tree,

@@ -19,12 +19,15 @@ from __future__ import annotations
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 from scipy.sparse.linalg import splu
 
 from mixlm_sparse.common.types import IntVector
 
+Indices = NDArray[np.integer]
 
-def clique_order(clique: IntVector, member: IntVector, n: int) -> IntVector:
+
+def clique_order(clique: Indices, member: Indices, n: int) -> IntVector:
     """Order n nodes so that eliminating them one after the other fills in little.
 
     Parameters

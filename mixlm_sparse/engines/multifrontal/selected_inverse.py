@@ -22,7 +22,7 @@ from scipy.linalg import blas, lapack
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Vector
-from mixlm_sparse.engines.kernels import njit
+from mixlm_sparse.engines.compiled import njit
 from mixlm_sparse.engines.multifrontal.frontal_tree import FrontalTree, Step
 from mixlm_sparse.engines.multifrontal.fronts import (
     chunks,

@@ -11,6 +11,7 @@ import numpy as np
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
 from mixlm_sparse.engines import kernels
+from mixlm_sparse.engines.compiled import compiled_pays
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
 from mixlm_sparse.solve.products.basis import (
     Basis,
@@ -83,7 +84,7 @@ def cross_products(
     for place in layout:
         widths[place.factor] += place.width
     if compiled is None:
-        compiled = kernels.compiled_pays(
+        compiled = compiled_pays(
             n * (P * P + sum(K * (K + P) + 8 * len(widths) for K in widths))
         )
     block_rows = BLOCK_ROWS if compiled else NUMPY_BLOCK_ROWS

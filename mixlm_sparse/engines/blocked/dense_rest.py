@@ -1,0 +1,173 @@
+"""The Schur complement as one dense matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mixlm_sparse.common.types import Array3, Matrix
+from mixlm_sparse.engines import dense, kernels
+from mixlm_sparse.engines.blocked.rest import Adjacency, RestFactor
+from mixlm_sparse.engines.interface import BlockSystem, PairBlock
+
+
+class DenseRest:
+    """S as a dense matrix, C ordered, of which the lower triangle counts."""
+
+    def __init__(
+        self,
+        system: BlockSystem,
+        factors: Sequence[RestFactor],
+        pairs: dict[tuple[int, int], PairBlock],
+        adjacency: Sequence[Adjacency],
+        *,
+        compiled: bool,
+        full_inverse: bool,
+    ) -> None:
+        self._system = system
+        self._factors = factors
+        self._pairs = pairs
+        self._adjacency = adjacency
+        self._compiled = compiled
+        # the compiled kernel reads the lower triangle only, everything else both
+        self._both = full_inverse or not compiled or len(factors) > 1
+        self.order = sum(r.n_levels * r.width for r in factors)
+        self.S = np.zeros((self.order, self.order))
+        self._A = self._products() if len(factors) > 1 else None
+        self.P: Matrix | None = None
+
+    def _products(self) -> Matrix:
+        """Return Z'WZ of the rest as one symmetric matrix (m, m)."""
+        A = np.zeros((self.order, self.order))
+        for a, r in enumerate(self._factors):
+            _add_diagonal_blocks(A, r, self._system.factors[r.index].ztz)
+            for b in range(a + 1, len(self._factors)):
+                pair = self._pairs[a, b]
+                rows = r.block_columns(pair.rows)
+                cols = self._factors[b].block_columns(pair.cols)
+                A[rows[:, :, None], cols[:, None, :]] = pair.values
+                A[cols[:, :, None], rows[:, None, :]] = np.swapaxes(pair.values, 1, 2)
+        return A
+
+    def set(self, lambdas: Sequence[Matrix]) -> None:
+        """Set S to Lambda_r' A_rr Lambda_r + I."""
+        S = self.S
+        self.P = None
+        if self._A is None:
+            S.fill(0.0)
+            for r, lam in zip(self._factors, lambdas, strict=True):
+                ztz = self._system.factors[r.index].ztz
+                _add_diagonal_blocks(S, r, np.matmul(np.matmul(lam.T, ztz), lam))
+        elif all(r.width == 1 for r in self._factors):
+            scale = np.repeat(
+                [float(lam[0, 0]) for lam in lambdas], [r.n_levels for r in self._factors]
+            )
+            np.multiply(self._A, scale, out=S)
+            S *= scale[:, None]
+        else:
+            for r, lam in zip(self._factors, lambdas, strict=True):
+                part = self._A[:, r.columns].reshape(-1, r.width)
+                S[:, r.columns] = (part @ lam).reshape(self.order, -1)
+            for r, lam in zip(self._factors, lambdas, strict=True):
+                rows = S[r.columns].reshape(r.n_levels, r.width, self.order)
+                S[r.columns] = np.matmul(lam.T, rows).reshape(-1, self.order)
+        S.ravel()[:: self.order + 1] += 1.0
+
+    def downdate(self, slot: int, W: Matrix) -> None:
+        """Subtract W'W of the levels of one eliminated factor; W holds its entries, (E, K)."""
+        at = self._adjacency[slot]
+        if self._compiled:
+            kernels._rank_update_compiled(at.ptr, at.cols, W, self.S)
+            return
+        for a in range(W.shape[1]):
+            half = kernels.csr(at.ptr, at.cols, W[:, a], self.order)
+            product = (half.T @ half).tocoo()
+            self.S[product.row, product.col] -= product.data
+
+    def factorize(self) -> float:
+        return dense.potrf_lower(self.S)
+
+    def solve(self, rhs: Matrix) -> Matrix:
+        if self.P is not None:
+            return dense.symmetric_times(self.P, rhs)
+        return dense.potrs_lower(self.S, rhs)
+
+    def invert(self) -> None:
+        # Kept, so that a second question at the same theta costs nothing. In place: for a large
+        # complement one matrix of its size is what memory is there for.
+        if self.P is None:
+            self.P = dense.potri_lower(self.S, both=self._both, overwrite=True)
+
+    def times_inverse(self, slot: int, E: Matrix) -> Matrix:
+        """Return sum_f E[f] S^{-1}[cols f, cols e] within each level, (E, K)."""
+        assert self.P is not None
+        at = self._adjacency[slot]
+        out = np.zeros_like(E)
+        if self._compiled:
+            kernels._times_inverse_compiled(at.ptr, at.cols, E, self.P, out)
+            return out
+        # chunks of levels keep the dense product within about 32 MB
+        n_levels = at.ptr.size - 1
+        level = np.repeat(np.arange(n_levels), np.diff(at.ptr))
+        step = max(1, 4_000_000 // max(self.order, 1))
+        for a in range(E.shape[1]):
+            whole = kernels.csr(at.ptr, at.cols, E[:, a], self.order)
+            for j in range(0, n_levels, step):
+                stop = min(j + step, n_levels)
+                entries = slice(int(at.ptr[j]), int(at.ptr[stop]))
+                product = whole[j:stop] @ self.P
+                out[entries, a] = product[level[entries] - j, at.cols[entries]]
+        return out
+
+    def multiply(self, B: Matrix) -> Matrix:
+        """Return Z'WZ B of the rest, (m, r)."""
+        assert self._A is not None
+        return self._A @ B
+
+    def trace_products(self, lambdas: Sequence[Matrix]) -> list[Matrix]:
+        """Return sum_j [A_rr Lambda_r S^{-1}]_jj per factor, (K, K)."""
+        assert self._A is not None
+        assert self.P is not None
+        if all(r.width == 1 for r in self._factors):
+            levels = [r.n_levels for r in self._factors]
+            scale = np.repeat([float(lam[0, 0]) for lam in lambdas], levels)
+            by_row = np.einsum("ij,ij,j->i", self._A, self.P, scale)
+            sums = np.add.reduceat(by_row, [r.first for r in self._factors])
+            return [np.full((1, 1), value) for value in sums]
+        out = []
+        for r in self._factors:
+            G = np.zeros((r.width, r.width))
+            for s, lam in zip(self._factors, lambdas, strict=True):
+                A = self._A[r.columns, s.columns].reshape(-1, s.width) @ lam
+                A = A.reshape(r.n_levels, r.width, -1)
+                P = self.P[r.columns, s.columns].reshape(r.n_levels, r.width, -1)
+                G += np.tensordot(A, P, axes=([0, 2], [0, 2]))
+            out.append(G)
+        return out
+
+    def diagonal_blocks(self, which: int) -> Array3:
+        assert self.P is not None
+        r = self._factors[which]
+        at = r.block_columns(np.arange(r.n_levels, dtype=np.int32))
+        low = np.maximum(at[:, :, None], at[:, None, :])
+        high = np.minimum(at[:, :, None], at[:, None, :])
+        out: Array3 = self.P[low, high]
+        return out
+
+    def pair_blocks(self, a: int, b: int) -> Array3:
+        assert self.P is not None
+        pair = self._pairs[a, b]
+        rows = self._factors[a].block_columns(pair.rows)
+        cols = self._factors[b].block_columns(pair.cols)
+        # the lower triangle is always there: a comes before b
+        out: Array3 = self.P[cols[:, None, :], rows[:, :, None]]
+        return out
+
+    def describe(self) -> str:
+        return f"dense Schur complement of order {self.order}"
+
+
+def _add_diagonal_blocks(S: Matrix, r: RestFactor, blocks: Array3) -> None:
+    at = r.block_columns(np.arange(r.n_levels, dtype=np.int32))
+    S[at[:, :, None], at[:, None, :]] += blocks

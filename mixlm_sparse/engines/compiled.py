@@ -1,0 +1,162 @@
+"""Kernels in machine code: when they are used, and what happens where they cannot be.
+
+A kernel is plain Python that numba turns into machine code, kept on disk, the first time it is
+called.  Loading numba costs about 0.3 s, so that it is loaded when the work repays that; tiny
+problems run in NumPy.  No kernel is needed for a right answer: where numba does not load, NumPy
+answers, and where the kept code cannot be read or written, the kernel is compiled for this process.
+Either is said once.  This is the only module that imports numba.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+import warnings
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+from mixlm_sparse.common.errors import CompilationWarning, caller_level
+
+# Loading numba costs about 0.3 s, the price of roughly this many multiply-adds in NumPy form.
+LOADING_REPAID_BY = 3e7
+
+_switch: bool | None = None
+_spent = 0.0
+_said: set[str] = set()
+
+
+@lru_cache(maxsize=1)
+def _numba() -> Any:
+    """Return numba, or None where it does not load."""
+    try:
+        return importlib.import_module("numba")
+    except Exception as error:  # not for this Python or NumPy, a broken library, not installed
+        _say(
+            "numba",
+            f"numba does not load ({type(error).__name__}: {error}): NumPy does the work, with the "
+            "same results but several times slower on large data. Reinstall it with "
+            "pip install --upgrade numba",
+        )
+        return None
+
+
+def _say(what: str, message: str) -> None:
+    if what not in _said:
+        _said.add(what)
+        warnings.warn(message, CompilationWarning, stacklevel=caller_level())
+
+
+def have_numba() -> bool:
+    """Say whether machine code can be made here."""
+    return _numba() is not None
+
+
+def use_compiled(choice: bool | None) -> None:
+    """Force the compiled kernels on or off; None returns to the automatic choice.
+
+    Raises
+    ------
+    ImportError : True is asked for and numba does not load.
+    """
+    global _switch
+    if choice and not have_numba():
+        raise ImportError(
+            "compiled kernels need numba, which does not load: pip install --upgrade numba"
+        )
+    _switch = choice
+
+
+def compiled_pays(work: float) -> bool:
+    """Say whether the compiled form is to be used for `work` multiply-adds (all evaluations)."""
+    global _spent
+    if _switch is not None:
+        return _switch
+    # What many small fits spend adds up as one large fit does.
+    _spent += work
+    return ("numba" in sys.modules or _spent > LOADING_REPAID_BY) and have_numba()
+
+
+class LazyKernel:
+    """A function that is compiled at its first call; `python` is the function itself."""
+
+    def __init__(self, python: Callable[..., Any], *, inline: bool = False) -> None:
+        self.python = python
+        self._inline = inline
+        self._compiled: Callable[..., Any] | None = None
+
+    def __call__(self, *args: Any) -> Any:
+        try:
+            return (self._compiled or self.dispatcher())(*args)
+        except MemoryError:
+            raise
+        except Exception as error:
+            # Kernels raise nothing themselves: this comes from keeping or reading machine code,
+            # before anything was computed.
+            return self._for_this_process(error, args)
+
+    def dispatcher(self, *, keep: bool = True) -> Callable[..., Any]:
+        """Return the function that numba made; kernels that it calls are made as well."""
+        if self._compiled is None:
+            self._compiled = self._made(keep)
+        return self._compiled
+
+    def _made(self, keep: bool) -> Callable[..., Any]:
+        numba = _numba()
+        if numba is None:
+            return self.python
+        function = self._with_compiled_callees(keep)
+        options = {"nogil": True, "error_model": "numpy", "forceinline": self._inline}
+        if keep:
+            try:
+                made: Callable[..., Any] = numba.njit(cache=True, **options)(function)
+                return made
+            except RuntimeError:  # no place to keep the machine code: it is made in each process
+                pass
+        made = numba.njit(**options)(function)
+        return made
+
+    def _with_compiled_callees(self, keep: bool) -> Callable[..., Any]:
+        """Return the function with the kernels among its globals replaced by their dispatchers."""
+        python = self.python
+        called = {
+            name: value.dispatcher(keep=keep)
+            for name in python.__code__.co_names
+            if isinstance(value := python.__globals__.get(name), LazyKernel)
+        }
+        if not called:
+            return python
+        made = types.FunctionType(
+            python.__code__,
+            {**python.__globals__, **called},
+            python.__name__,
+            python.__defaults__,
+            python.__closure__,
+        )
+        made.__module__, made.__qualname__ = python.__module__, python.__qualname__
+        return made
+
+    def _for_this_process(self, error: Exception, args: tuple[Any, ...]) -> Any:
+        _say(
+            "cache",
+            "machine code cannot be kept or read back "
+            f"({type(error).__name__}: {error}): kernels are compiled again in every process, "
+            "which costs seconds; set NUMBA_CACHE_DIR to a folder that can be written, or empty it",
+        )
+        self._compiled = None
+        try:
+            return self.dispatcher(keep=False)(*args)
+        except Exception:  # numba cannot compile it here: plain Python is slow, and right
+            self._compiled = self.python
+            return self.python(*args)
+
+
+def njit(function: Callable[..., Any]) -> LazyKernel:
+    """Mark a kernel for compilation at its first call; it may call other kernels."""
+    return LazyKernel(function)
+
+
+def inlined(function: Callable[..., Any]) -> LazyKernel:
+    """Mark a kernel that other kernels call so often that a call would cost more than its work."""
+    return LazyKernel(function, inline=True)

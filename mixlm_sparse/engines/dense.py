@@ -1,0 +1,86 @@
+"""Symmetric dense blocks by LAPACK, in place: factor, solve, invert.
+
+Matrices are C ordered and their lower triangle counts; LAPACK sees the transpose, whose upper
+triangle that is, so that nothing is copied.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+
+from mixlm_sparse.common.errors import NotPositiveDefiniteError
+from mixlm_sparse.common.types import Matrix
+
+NOT_POSITIVE_DEFINITE = (
+    "Lambda'Z'WZ Lambda + I is not positive definite in floating point: theta is too large or "
+    "not finite; check the scale of the columns and the start value"
+)
+
+
+def symmetric_from_lower(S: Matrix) -> None:
+    """Copy the lower triangle of S (m, m) to the upper one, in place and by tiles."""
+    m = S.shape[0]
+    step = 512
+    for i in range(0, m, step):
+        tile = S[i : i + step, i : i + step]
+        low = np.tril(tile, -1)
+        tile[:] = low + low.T + np.diag(np.diag(tile))
+        if i + step < m:
+            S[i : i + step, i + step :] = S[i + step :, i : i + step].T
+
+
+def potrf_lower(S: Matrix) -> float:
+    """Factor a symmetric matrix (m, m) in place; return log|S|.
+
+    S must be C ordered with its lower triangle set; on return the lower triangle holds L.  (LAPACK
+    sees the transpose, whose upper triangle this is: no copy is made.)
+
+    Raises
+    ------
+    NotPositiveDefiniteError : S is not positive definite.
+    """
+    if S.shape[0] == 0:
+        return 0.0
+    factor, info = scipy.linalg.lapack.dpotrf(S.T, lower=0, clean=0, overwrite_a=1)
+    diagonal = np.diagonal(factor)
+    if info != 0 or not np.isfinite(diagonal).all():
+        raise NotPositiveDefiniteError(NOT_POSITIVE_DEFINITE)
+    if not np.shares_memory(factor, S):
+        S[:] = factor.T
+    return 2.0 * float(np.log(diagonal).sum())
+
+
+def potrs_lower(chol: Matrix, rhs: Matrix) -> Matrix:
+    """Solve (L L') x = rhs (m, r) from the factor that `potrf_lower` left."""
+    if chol.shape[0] == 0:
+        return rhs.copy()
+    x, info = scipy.linalg.lapack.dpotrs(chol.T, rhs, lower=0)
+    if info != 0:
+        raise NotPositiveDefiniteError(NOT_POSITIVE_DEFINITE)
+    out: Matrix = x
+    return out
+
+
+def symmetric_times(P: Matrix, rhs: Matrix) -> Matrix:
+    """Return P rhs for a symmetric P (m, m) of which the lower triangle is set; rhs (m, r)."""
+    if P.shape[0] == 0:
+        return rhs.copy()
+    out: Matrix = scipy.linalg.blas.dsymm(1.0, P.T, rhs, lower=0)
+    return out
+
+
+def potri_lower(chol: Matrix, *, both: bool, overwrite: bool = False) -> Matrix:
+    """Return (L L')^{-1} from the factor that `potrf_lower` left, C ordered.
+
+    The lower triangle is set; the upper one too if `both`.
+    """
+    if chol.shape[0] == 0:
+        return chol.copy()
+    inverse, info = scipy.linalg.lapack.dpotri(chol.T, lower=0, overwrite_c=int(overwrite))
+    if info != 0:
+        raise NotPositiveDefiniteError(NOT_POSITIVE_DEFINITE)
+    out: Matrix = inverse.T
+    if both:
+        symmetric_from_lower(out)
+    return out

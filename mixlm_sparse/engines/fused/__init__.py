@@ -1,0 +1,1 @@
+"""Criterion and gradient, and the whole search, in compiled sweeps over small models."""

@@ -1,0 +1,166 @@
+"""Criterion and gradient of a model with one grouping factor, in two compiled sweeps.
+
+Nothing couples the levels but beta: C is block diagonal.  A first sweep over the (K, K) blocks
+gathers S = [X y]'V^{-1}[X y]; pwrss, beta and Omega are read off its Cholesky factor, and a second
+sweep forms the gradient (see `mixlm_sparse.solve.criterion` for the formulas).  Calls into NumPy
+would cost a small model more than its arithmetic, and a large one the memory of its intermediates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mixlm_sparse.common.types import Array3, Matrix
+from mixlm_sparse.engines.compiled import njit
+from mixlm_sparse.engines.fused.profile import (
+    FusedValue,
+    cholesky,
+    inverse_of_factor,
+    profile,
+)
+
+
+@njit
+def sweep_levels(ztz, ztx, yy, lam, U, Cinv, S, out):  # type: ignore[no-untyped-def]
+    # ztz (L,K,K), ztx (L,K,P), lam (K,K); U (L,K,P), Cinv (L,K,K) and S (P,P) are overwritten.
+    L, K, P = ztx.shape
+    p = P - 1
+    AL = np.empty((K, K))
+    C = np.empty((K, K))
+    T = np.empty((K, K))
+    V = np.empty((K, P))
+    S[:, :] = 0.0
+    for c in range(p):
+        S[c, c] = 1.0
+    S[p, p] = yy
+    out[3] = 1.0
+    out[4] = yy
+    logdet = 0.0
+    for j in range(L):
+        for a in range(K):
+            for b in range(K):
+                s = 0.0
+                for c in range(K):
+                    s += ztz[j, a, c] * lam[c, b]
+                AL[a, b] = s
+        for a in range(K):
+            for b in range(a + 1):
+                s = 1.0 if a == b else 0.0
+                for c in range(K):
+                    s += lam[c, a] * AL[c, b]
+                C[a, b] = s
+        logdet += cholesky(C, K)
+        if not logdet < np.inf:
+            return
+        inverse_of_factor(C, K, T)
+        for a in range(K):  # as `inverse` does, without the cost of a view
+            for b in range(a + 1):
+                s = 0.0
+                for c in range(a, K):
+                    s += T[a, c] * T[b, c]
+                Cinv[j, a, b] = s
+                Cinv[j, b, a] = s
+        for a in range(K):
+            for c in range(P):
+                s = 0.0
+                for b in range(K):
+                    s += lam[b, a] * ztx[j, b, c]
+                V[a, c] = s
+        for a in range(K):
+            for c in range(P):
+                s = 0.0
+                for b in range(K):
+                    s += Cinv[j, a, b] * V[b, c]
+                U[j, a, c] = s
+        for c in range(P):
+            for d in range(c + 1):
+                s = 0.0
+                for a in range(K):
+                    s += V[a, c] * U[j, a, d]
+                S[c, d] -= s
+    out[0] = 2.0 * logdet
+    out[3] = 0.0
+
+
+@njit
+def gradient_levels(ztz, ztx, lam, U, Cinv, Omega, G):  # type: ignore[no-untyped-def]
+    L, K, P = ztx.shape
+    AL = np.empty((K, K))
+    G[:, :] = 0.0
+    B = np.empty((K, P))
+    R = np.empty((K, P))
+    for j in range(L):
+        for a in range(K):
+            for c in range(P):
+                s = 0.0
+                for b in range(K):
+                    s += lam[a, b] * U[j, b, c]
+                B[a, c] = s
+        for a in range(K):
+            for c in range(P):
+                s = ztx[j, a, c]
+                for b in range(K):
+                    s -= ztz[j, a, b] * B[b, c]
+                R[a, c] = s
+        for a in range(K):
+            for b in range(K):
+                s = 0.0
+                for c in range(K):
+                    s += ztz[j, a, c] * lam[c, b]
+                AL[a, b] = s
+        for a in range(K):
+            for c in range(P):
+                s = 0.0
+                for d in range(P):
+                    s += R[a, d] * Omega[d, c]
+                B[a, c] = s
+        for a in range(K):
+            for b in range(K):
+                s = 0.0
+                for c in range(K):
+                    s += AL[a, c] * Cinv[j, c, b]
+                for c in range(P):
+                    s -= B[a, c] * U[j, b, c]
+                G[a, b] += 2.0 * s
+
+
+class SingleFactor:
+    """Buffers and products of a model with one grouping factor.
+
+    Parameters
+    ----------
+    ztz : (L, K, K).
+    ztx : (L, K, p + 1).
+    yy, floor : residual sum of squares of least squares, and the least pwrss that is not rounding.
+    """
+
+    def __init__(self, ztz: Array3, ztx: Array3, yy: float, floor: float) -> None:
+        self._ztz = np.ascontiguousarray(ztz)
+        self._ztx = np.ascontiguousarray(ztx)
+        self._yy = yy
+        self._floor = floor
+        self._U = np.empty_like(self._ztx)
+        self._Cinv = np.empty_like(self._ztz)
+        P = self._ztx.shape[2]
+        self._S = np.empty((P, P))
+        self._Omega = np.empty((P, P))
+        self._out = np.empty(5)
+
+    def evaluate(
+        self, lambdas: Sequence[Matrix], nu: int, *, reml: bool, gradient: bool
+    ) -> FusedValue | None:
+        """Return the parts of the criterion, or None where C or S has no factor."""
+        lam = np.ascontiguousarray(lambdas[0])
+        out = self._out
+        sweep_levels(self._ztz, self._ztx, self._yy, lam, self._U, self._Cinv, self._S, out)
+        if out[3] == 0.0:
+            profile(self._S, self._floor, float(nu), reml, self._Omega, out)
+        if out[3] != 0.0:
+            return None
+        G: list[Matrix] = []
+        if gradient:
+            G = [np.empty(lam.shape)]
+            gradient_levels(self._ztz, self._ztx, lam, self._U, self._Cinv, self._Omega, G[0])
+        return FusedValue(float(out[0]), float(out[1]), float(out[2]), float(out[4]), G)

@@ -1,0 +1,111 @@
+"""What every compiled sweep shares: a small Cholesky factor, and beta and sigma profiled out."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mixlm_sparse.common.types import Matrix
+from mixlm_sparse.engines.compiled import inlined, njit
+
+
+class FusedValue(NamedTuple):
+    """Parts of the criterion at one Lambda; ldRX2 is for the working columns of X."""
+
+    ldL2: float
+    ldRX2: float
+    pwrss: float
+    least_pivot: float  # of S, relative to [X y]'W[X y]
+    gradient: list[Matrix]  # per factor, (K, K)
+
+
+@inlined
+def cholesky(C, n):  # type: ignore[no-untyped-def]
+    # The lower triangle of C (n, n) becomes its factor L; returns sum log diag L, NaN if there is
+    # none.
+    logdet = 0.0
+    for a in range(n):
+        for b in range(a + 1):
+            s = C[a, b]
+            for c in range(b):
+                s -= C[a, c] * C[b, c]
+            if a == b:
+                if not (s > 0.0 and s < np.inf):
+                    return np.nan
+                C[a, a] = np.sqrt(s)
+                logdet += np.log(C[a, a])
+            else:
+                C[a, b] = s / C[b, b]
+    return logdet
+
+
+@inlined
+def inverse_of_factor(L, n, T):  # type: ignore[no-untyped-def]
+    # T (n, n), upper triangle: L^{-1} transposed, so that inner loops run along rows
+    for a in range(n):
+        T[a, a] = 1.0 / L[a, a]
+        for b in range(a + 1, n):
+            s = 0.0
+            for c in range(a, b):
+                s -= L[b, c] * T[a, c]
+            T[a, b] = s / L[b, b]
+
+
+@inlined
+def inverse(T, n, out):  # type: ignore[no-untyped-def]
+    # (L L')^{-1} = L^{-T} L^{-1} from the T of `inverse_of_factor`
+    for a in range(n):
+        for b in range(a + 1):
+            s = 0.0
+            for c in range(a, n):
+                s += T[a, c] * T[b, c]
+            out[a, b] = s
+            out[b, a] = s
+
+
+@njit
+def profile(S, floor, nu, reml, Omega, out):  # type: ignore[no-untyped-def]
+    # S (P,P), lower triangle set; on return it holds the factor.  Omega (P,P) is overwritten.
+    # out[1:]: ldRX2, pwrss, failed, least pivot relative to 1 (X) and to yy (y)
+    P = S.shape[0]
+    p = P - 1
+    out[3] = 1.0
+    least = 1.0
+    yy = out[4]
+    ldRX2 = cholesky(S, p)
+    if not ldRX2 < np.inf:
+        return
+    for a in range(p):
+        least = min(least, S[a, a] * S[a, a])
+    pwrss = S[p, p]
+    for b in range(p):
+        s = S[p, b]
+        for c in range(b):
+            s -= S[p, c] * S[b, c]
+        S[p, b] = s / S[b, b]
+        pwrss -= S[p, b] * S[p, b]
+    if not pwrss > floor:
+        pwrss = floor
+    out[1] = 2.0 * ldRX2
+    out[2] = pwrss
+    out[3] = 0.0
+    out[4] = min(least, pwrss / yy)
+    contrast = np.empty(P)  # (-beta, 1)
+    contrast[p] = 1.0
+    for b in range(p - 1, -1, -1):
+        s = -S[p, b]
+        for c in range(b + 1, p):
+            s -= S[c, b] * contrast[c]
+        contrast[b] = s / S[b, b]
+    for c in range(P):
+        for d in range(P):
+            Omega[c, d] = nu / pwrss * contrast[c] * contrast[d]
+    if reml:
+        T = np.empty((p, p))
+        Cov = np.empty((p, p))
+        inverse_of_factor(S, p, T)
+        inverse(T, p, Cov)
+        for a in range(p):
+            for b in range(p):
+                Omega[a, b] += Cov[a, b]

@@ -1,0 +1,130 @@
+"""No kernel is needed for a right answer: what happens where numba does not load or cannot keep."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mixlm_sparse.engines import compiled
+from mixlm_sparse.engines.compiled import inlined, njit
+
+FIT = """
+    import warnings
+    import numpy as np, pandas as pd
+    import mixlm_sparse as mx
+    from mixlm_sparse.engines import compiled
+
+    compiled.LOADING_REPAID_BY = 0.0
+    rng = np.random.default_rng(3)
+    g, h = rng.integers(30, size=400), rng.integers(7, size=400)
+    y = rng.normal(size=30)[g] + rng.normal(size=7)[h] + rng.normal(size=400)
+    data = pd.DataFrame({"y": y, "g": g, "h": h})
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        for _ in range(2):
+            print(f"{mx.lmer('y ~ 1 + (1 | g)', data).criterion:.9f}")
+    for w in found:
+        print(w.category.__name__, str(w.message)[:60])
+"""
+
+
+def run(prelude: str, **environment: str) -> tuple[list[str], list[str]]:
+    """Fit in a process of its own; return the criteria and the warnings."""
+    result = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(prelude) + textwrap.dedent(FIT)],
+        env={**os.environ, **environment},
+        cwd=Path(compiled.__file__).parents[2],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    lines = result.stdout.splitlines()
+    return lines[:2], lines[2:]
+
+
+@pytest.fixture(scope="module")
+def usual() -> list[str]:
+    criteria, said = run("")
+    assert said == []
+    return criteria
+
+
+def test_numba_missing(usual: list[str]) -> None:
+    criteria, said = run("import sys; sys.modules['numba'] = None")
+    assert criteria == usual
+    assert len(said) == 1
+    assert said[0].startswith("CompilationWarning numba does not load")
+
+
+def test_numba_broken(usual: list[str], tmp_path: Path) -> None:
+    (tmp_path / "numba.py").write_text("raise ImportError('Numba needs NumPy 2.1 or less')")
+    criteria, said = run(f"import sys; sys.path.insert(0, {str(tmp_path)!r})")
+    assert criteria == usual
+    assert len(said) == 1
+    assert "numba does not load" in said[0]
+
+
+def test_cache_that_cannot_be_read(usual: list[str], tmp_path: Path) -> None:
+    first, said = run("", NUMBA_CACHE_DIR=str(tmp_path))
+    assert (first, said) == (usual, [])
+    kept = list(tmp_path.rglob("*.nbi")) + list(tmp_path.rglob("*.nbc"))
+    assert kept
+    for file in kept:
+        file.write_bytes(b"nothing of use")
+    criteria, said = run("", NUMBA_CACHE_DIR=str(tmp_path))
+    assert criteria == usual
+    assert len(said) <= 1  # said once, or mended by numba itself
+
+
+def test_cache_that_cannot_be_written(usual: list[str]) -> None:
+    broken = """
+        from numba.core import caching
+
+        def full(self, *args, **kwargs):
+            raise OSError(28, "No space left on device")
+
+        caching.IndexDataCacheFile.save = full
+    """
+    criteria, said = run(broken, NUMBA_CACHE_DIR="/proc/no/such/folder")
+    assert criteria == usual
+    assert len(said) <= 1
+
+
+def test_disk_is_full(usual: list[str], tmp_path: Path) -> None:
+    broken = """
+        from numba.core import caching
+
+        def full(self, *args, **kwargs):
+            raise OSError(28, "No space left on device")
+
+        caching.IndexDataCacheFile.save = full
+    """
+    criteria, said = run(broken, NUMBA_CACHE_DIR=str(tmp_path))
+    assert criteria == usual
+    assert len(said) == 1
+    assert said[0].startswith("CompilationWarning machine code cannot be kept")
+
+
+@inlined
+def _half(x):  # type: ignore[no-untyped-def]
+    return 0.5 * x
+
+
+@njit
+def _sum_of_halves(values):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for i in range(values.shape[0]):
+        total += _half(values[i])
+    return total
+
+
+def test_kernels_call_kernels() -> None:
+    assert _sum_of_halves(np.arange(5.0)) == 5.0
+    assert _sum_of_halves.python(np.arange(5.0)) == 5.0
