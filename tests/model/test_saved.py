@@ -66,7 +66,9 @@ def test_every_model_comes_back(model, path):
     fit = corpus.fit(model)
     loaded = again(fit, path)
     assert_same(loaded, fit)
-    np.testing.assert_allclose(loaded.fittedvalues, fit.fittedvalues, rtol=1e-12)
+    # sums of terms: rounding goes by the size of the response, not of a value near zero
+    size = float(np.abs(fit.matrices.y).max())
+    np.testing.assert_allclose(loaded.fittedvalues, fit.fittedvalues, rtol=0, atol=1e-12 * size)
     np.testing.assert_allclose(loaded.resid, fit.resid, rtol=1e-9, atol=1e-9)
 
 
@@ -426,7 +428,10 @@ def pickled() -> bytes:
     ("options", "message"),
     [
         ({"change": lambda d: d.update(version=99)}, "later version.*upgrade"),
-        ({"change": lambda d: d.update(version="x")}, "later version"),
+        ({"change": lambda d: d.update(version="x")}, "is broken"),
+        ({"change": lambda d: d.update(version=0)}, "is broken"),
+        ({"change": lambda d: d.update(version=True)}, "is broken"),
+        ({"change": lambda d: d.update(call=None)}, "is broken"),
         ({"change": lambda d: d.update(format="else")}, "does not say that it is a saved fit"),
         ({"change": lambda d: d.pop("optimum")}, "is broken"),
         ({"change": lambda d: d["products"].update(kept=[0])}, "is broken"),

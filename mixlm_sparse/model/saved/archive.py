@@ -1,17 +1,20 @@
 """A zip archive of one JSON document and named arrays, written as a whole or not at all.
 
 The arrays are `.npy` members, so that `numpy.load` opens the file too.  Only numbers and truth
-values are stored, and nothing that a file holds is ever executed.
+values are stored, and nothing that a file holds is ever executed.  A file may come from anyone:
+what it says of its own sizes is compared with what it has before any memory is taken.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
+import re
 import secrets
+import stat
 import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -30,15 +33,41 @@ DOCUMENT = "fit.json"
 KINDS = "biuf"  # kinds of arrays that may be stored
 # Members carry this date, so that the same fit gives the same bytes.
 DATE = (1980, 1, 1, 0, 0, 0)
+# What is unpacked may be so many times the file, for a file that is not small: columns of zeros and
+# ones pack well, real data do not.  Where a fit would exceed it, it is stored as it is.
+UNPACKED_RATIO = 100
+UNPACKED_FREE = 64_000_000
+MAX_MEMBERS = 100_000
+MAX_HEADER = 10_000  # bytes of the description of one array
+METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+ENCRYPTED = 1  # a flag of a member
+# Names of the open streams of a process: replacing what is behind them would lose it.
+STREAMS = re.compile(r"/dev/(stdin|stdout|stderr|fd/.*)|/proc/[^/]+/fd/.*")
+
+
+# ---------------------------------------------------------------------------------------------
+# Writing
+# ---------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
 def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Open a file that takes its name when all is written; if that fails, nothing is left of it."""
+    """Open a file that takes its name when all is written; if that fails, nothing is left of it.
+
+    A file that is replaced leaves its permissions to the new one.
+
+    Raises
+    ------
+    SavedFitError : the path is that of a device, a pipe, a socket or an open stream.
+    """
+    mode = _mode_of(path)
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        with open(temporary, "xb") as file:
+        with os.fdopen(os.open(temporary, flags, 0o666 if mode is None else mode), "wb") as file:
+            if mode is not None:
+                os.chmod(temporary, mode)  # whatever the umask says
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -47,19 +76,61 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         temporary.unlink(missing_ok=True)
 
 
+def _mode_of(path: str | os.PathLike[str]) -> int | None:
+    """Return the permissions of the file to be replaced, None if there is none."""
+    name = os.fspath(path)
+    if STREAMS.fullmatch(os.path.abspath(name)):
+        raise SavedFitError(f"{name!r} is an open stream, not a file: give the name of a file")
+    try:
+        found = os.stat(name)
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(f"{name!r} is a folder: give the name of a file in it")
+    if not stat.S_ISREG(found.st_mode):
+        raise SavedFitError(
+            f"{name!r} is {_kind(found.st_mode)}, and writing would put a file in its place: give "
+            "the name of a file"
+        )
+    return stat.S_IMODE(found.st_mode)
+
+
+def _kind(mode: int) -> str:
+    kinds = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISSOCK: "a socket"}
+    return next((kind for test, kind in kinds.items() if test(mode)), "a device")
+
+
 def write_archive(
     path: str | os.PathLike[str], document: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> None:
     """Write the archive to `path`, in the place of a file that may be there."""
     text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False, default=_plain)
-    with atomic_file(path) as file, zipfile.ZipFile(file, "w") as archive:
-        _write(archive, DOCUMENT, text.encode())
+    content = text.encode("utf-8")
+    for name, array in arrays.items():
+        if array.dtype.kind not in KINDS:
+            raise TypeError(f"array {name!r} has type {array.dtype}, not numbers")
+    unpacked = len(content) + sum(array.nbytes for array in arrays.values())
+    with atomic_file(path) as file:
+        _write(file, content, arrays, zipfile.ZIP_DEFLATED)
+        if unpacked > _most_unpacked(file.tell()):
+            file.seek(0)
+            file.truncate()
+            _write(file, content, arrays, zipfile.ZIP_STORED)
+
+
+def _write(
+    file: BinaryIO, content: bytes, arrays: Mapping[str, NDArray[Any]], method: int
+) -> None:
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr(_info(DOCUMENT, method), content)
         for name, array in arrays.items():
-            if array.dtype.kind not in KINDS:
-                raise TypeError(f"array {name!r} has type {array.dtype}, not numbers")
-            info = _info(f"{name}.npy")
-            with archive.open(info, "w", force_zip64=True) as member:
+            with archive.open(_info(f"{name}.npy", method), "w", force_zip64=True) as member:
                 npy.write_array(member, np.ascontiguousarray(array), allow_pickle=False)
+
+
+def _most_unpacked(size: int) -> int:
+    """Return how many bytes a file of `size` bytes may hold."""
+    return max(UNPACKED_FREE, UNPACKED_RATIO * size)
 
 
 def _plain(value: object) -> object:
@@ -69,15 +140,16 @@ def _plain(value: object) -> object:
     raise TypeError(f"{type(value).__name__} cannot be stored")
 
 
-def _info(name: str) -> zipfile.ZipInfo:
+def _info(name: str, method: int) -> zipfile.ZipInfo:
     info = zipfile.ZipInfo(name, DATE)
-    info.compress_type = zipfile.ZIP_DEFLATED
+    info.compress_type = method
     info.external_attr = 0o644 << 16
     return info
 
 
-def _write(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
-    archive.writestr(_info(name), content)
+# ---------------------------------------------------------------------------------------------
+# Reading
+# ---------------------------------------------------------------------------------------------
 
 
 class Archive:
@@ -86,36 +158,71 @@ class Archive:
     Raises
     ------
     SavedFitError : the file is no such archive, or is broken.
-    FileNotFoundError : it does not exist.
+    FileNotFoundError, PermissionError : it does not exist or cannot be opened.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._arrays: dict[str, NDArray[Any]] = {}
-        try:
-            with open(path, "rb") as file, zipfile.ZipFile(file) as archive:
-                members = set(archive.namelist())
-                if DOCUMENT not in members:
-                    raise SavedFitError(
-                        f"{self.path!r} is a zip file without {DOCUMENT}, not a saved fit: give "
-                        "the path that fit.save(path) wrote"
-                    )
-                self.document: dict[str, Any] = json.loads(archive.read(DOCUMENT))
-                for member in sorted(members - {DOCUMENT}):
-                    with archive.open(member) as stream:
-                        array = npy.read_array(stream, allow_pickle=False)
-                    self._arrays[member.removesuffix(".npy")] = array
-        except zipfile.BadZipFile:
-            raise SavedFitError(
-                f"{self.path!r} is not a saved fit, or not the whole of it: give the path that "
-                "fit.save(path) wrote, or save the fit again"
-            ) from None
-        except SavedFitError:
-            raise
-        except (ValueError, EOFError, zlib.error, NotImplementedError, RuntimeError) as error:
-            raise self.broken(str(error)) from error
-        if not isinstance(self.document, dict):
+        with _regular_file(self.path) as file:
+            try:
+                with zipfile.ZipFile(file) as archive:
+                    members = self._checked_members(archive, os.fstat(file.fileno()).st_size)
+                    document = json.loads(archive.read(members.pop(DOCUMENT)))
+                    for name, info in sorted(members.items()):
+                        self._arrays[name.removesuffix(".npy")] = self._read(archive, info)
+            except zipfile.BadZipFile:
+                raise SavedFitError(
+                    f"{self.path!r} is not a saved fit, or not the whole of it: give the path that "
+                    "fit.save(path) wrote, or save the fit again"
+                ) from None
+            except SavedFitError:
+                raise
+            except Exception as error:  # a hostile file makes the readers raise anything
+                raise self.broken(f"{type(error).__name__}: {error}") from error
+        if not isinstance(document, dict):
             raise self.broken(f"{DOCUMENT} is no object")
+        self.document: dict[str, Any] = document
+
+    def _checked_members(self, archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+        """Return the members by name, if their sizes go with that of the file."""
+        infos = archive.infolist()
+        members = {info.filename: info for info in infos}
+        if DOCUMENT not in members:
+            raise SavedFitError(
+                f"{self.path!r} is a zip file without {DOCUMENT}, not a saved fit: give "
+                "the path that fit.save(path) wrote"
+            )
+        if len(members) != len(infos) or len(infos) > MAX_MEMBERS:
+            raise self.broken("members occur twice, or are too many")
+        for info in infos:
+            if info.compress_type not in METHODS or info.flag_bits & ENCRYPTED:
+                raise self.broken(f"{info.filename} is packed in a way that save does not use")
+        if sum(info.compress_size for info in infos) > size:
+            raise self.broken("its members overlap")
+        if sum(info.file_size for info in infos) > _most_unpacked(size):
+            raise self.broken("it would unpack to far more than a fit of its size")
+        return members
+
+    def _read(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> NDArray[Any]:
+        """Return an array, once its description goes with the size of its member."""
+        with archive.open(info) as stream:
+            version = npy.read_magic(stream)
+            header = {
+                (1, 0): npy.read_array_header_1_0,
+                (2, 0): npy.read_array_header_2_0,
+            }[version]
+            shape, _, dtype = header(stream, max_header_size=MAX_HEADER)
+            length = math.prod(shape) * dtype.itemsize
+            if dtype.kind not in KINDS or stream.tell() + length != info.file_size:
+                raise self.broken(f"{info.filename} does not have the size that it says")
+        with archive.open(info) as stream:
+            array: NDArray[Any] = npy.read_array(
+                stream, allow_pickle=False, max_header_size=MAX_HEADER
+            )
+            if stream.read(1):  # to the end, where the checksum is compared
+                raise self.broken(f"{info.filename} is longer than it says")
+        return array
 
     def broken(self, why: str) -> SavedFitError:
         """Return the error for a file that does not hold together."""
@@ -141,3 +248,38 @@ class Archive:
         ):  # fmt: skip
             raise self.broken(f"the array {name!r} has shape {array.shape}")
         return array
+
+    def numbers(self, name: str, *shape: int | None) -> NDArray[np.float64]:
+        """Return an array of finite floats; for `shape` see `array`."""
+        array = self.array(name, *shape)
+        if array.dtype != np.float64 or not np.isfinite(array).all():
+            raise self.broken(f"the array {name!r} is not of finite numbers")
+        return array
+
+    def positions(self, name: str, shape: int | None, size: int) -> NDArray[np.int32]:
+        """Return whole numbers (shape,) from 0 to size - 1."""
+        array = self.array(name, shape)
+        if array.dtype.kind not in "iu" or (
+            array.size and not 0 <= int(array.min()) <= int(array.max()) < size
+        ):
+            raise self.broken(f"the array {name!r} has positions out of range")
+        return array.astype(np.int32)
+
+
+def _regular_file(path: str) -> BinaryIO:
+    """Open a file to read; a pipe or a device, which may never end, is refused."""
+    # without O_NONBLOCK a pipe would make the opening wait for a writer
+    flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        descriptor = os.open(path, flags)
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (OSError, ValueError) as error:  # a socket; a null character in the name
+        raise SavedFitError(f"{path!r} cannot be opened as a saved fit: {error}") from error
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        raise SavedFitError(
+            f"{path!r} is {_kind(mode)}, not a saved fit: give the path that fit.save(path) wrote"
+        )
+    return os.fdopen(descriptor, "rb")

@@ -16,11 +16,13 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from mixlm_sparse.common.checks import require_one_of
 from mixlm_sparse.common.errors import (
     DataError,
     EngineError,
     FormulaError,
     FormulaWarning,
+    MissingPackageError,
     SavedFitError,
 )
 from mixlm_sparse.covariance.random import covariance_structure
@@ -28,10 +30,16 @@ from mixlm_sparse.design.build import ModelMatrices, RandomTerm
 from mixlm_sparse.design.columns import ArrayColumns, ColumnSource
 from mixlm_sparse.design.grouping import GroupingFactor
 from mixlm_sparse.design.recipe import DesignSpec
-from mixlm_sparse.engines.choose import make_engine
+from mixlm_sparse.engines.choose import ENGINES, make_engine
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.run import FitOptions, ModelCall, matrices_of
 from mixlm_sparse.model.saved.archive import Archive, Arrays, write_archive
+from mixlm_sparse.model.saved.check import (
+    require_consistent,
+    require_rows,
+    require_solution,
+    require_weights,
+)
 from mixlm_sparse.model.saved.frame import (
     ROLES,
     argument_from,
@@ -50,6 +58,7 @@ from mixlm_sparse.model.saved.parts import (
     options_to,
     products_from,
     products_to,
+    whole,
 )
 from mixlm_sparse.model.saved.rowless import (
     AbsentColumns,
@@ -57,6 +66,7 @@ from mixlm_sparse.model.saved.rowless import (
     FactorWithoutRows,
     MatricesWithoutRows,
 )
+from mixlm_sparse.model.saved.schema import require_form
 from mixlm_sparse.solve.pls import PenalizedSystem
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
@@ -121,16 +131,21 @@ def load_fit(
             "fit.save(path) wrote"
         )
     version = document.get("version")
-    if not isinstance(version, int) or version > FORMAT_VERSION:
+    if engine is not None:
+        require_one_of("engine", engine, ENGINES)
+    if type(version) is not int or version < 1:
+        raise archive.broken(f"its format is {version!r:.40}")
+    if version > FORMAT_VERSION:
         raise SavedFitError(
             f"{archive.path!r} was saved by a later version of mixlm_sparse (format {version}; "
             f"this one reads formats up to {FORMAT_VERSION}): upgrade mixlm_sparse"
         )
     try:
+        require_form(document, archive)
         return _fit_from(document, archive, cls, data, env or {}, engine)
-    except (SavedFitError, EngineError):
+    except (SavedFitError, EngineError, MissingPackageError):
         raise
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except Exception as error:  # what a changed document makes of the readers may be anything
         raise archive.broken(f"{type(error).__name__}: {error}") from error
 
 
@@ -161,9 +176,13 @@ def _fit_from(
         engine=made,
         may_fuse=options.engine == "auto",
     )
+    require_consistent(system, archive)
+    require_weights(matrices, products, archive)
     optimum = optimum_from(document["optimum"], archive)
     if optimum.theta.shape != (system.n_theta,):
         raise archive.broken(f"{optimum.theta.size} values of theta for {system.n_theta}")
+    if (optimum.theta < system.lower).any():
+        raise archive.broken("theta is below its bounds")
     fit = cls(
         system=system,
         optimum=optimum,
@@ -175,7 +194,10 @@ def _fit_from(
     )
     if "residual_quantiles" in archive:
         # a cached property: what is stored need not be computed, where the rows may be absent
-        vars(fit)["residual_quantiles"] = archive.array("residual_quantiles", 5)
+        vars(fit)["residual_quantiles"] = archive.numbers("residual_quantiles", 5)
+    require_solution(fit, archive)
+    if not isinstance(matrices, MatricesWithoutRows):
+        require_rows(fit, archive, given=data is not None)
     return fit
 
 
@@ -319,8 +341,10 @@ def _stored_matrices(
     *,
     with_rows: bool,
 ) -> ModelMatrices:
-    n = int(about["nobs"])
+    n, n_input = (whole(about[name], archive, name) for name in ("nobs", "n_input"))
     spec = None if about["spec"] is None else DesignSpec.from_dict(about["spec"], env)
+    if spec is not None:
+        _require_recipe(spec, about, archive)
     factors = []
     for g, saved in enumerate(about["factors"]):
         if spec is None:
@@ -329,7 +353,7 @@ def _stored_matrices(
         else:
             tables, keys = spec.factors[g].known.tables, spec.factors[g].known.keys
         if with_rows:
-            codes = archive.array(f"codes.{g}", n).astype(np.int32)
+            codes = archive.positions(f"codes.{g}", n, saved["n_levels"])
             factors.append(GroupingFactor(saved["label"], codes, saved["n_levels"], tables, keys))
         else:
             none = np.empty(0, dtype=np.int32)
@@ -338,7 +362,7 @@ def _stored_matrices(
     def columns(name: str, names: list[str]) -> ColumnSource:
         if not with_rows:
             return AbsentColumns(tuple(names))
-        return ArrayColumns(tuple(names), archive.array(name, n, len(names)))
+        return ArrayColumns(tuple(names), archive.numbers(name, n, len(names)))
 
     terms = tuple(
         RandomTerm(
@@ -352,19 +376,37 @@ def _stored_matrices(
     )
     cls = ModelMatrices if with_rows else MatricesWithoutRows
     return cls(
-        y=archive.array("y", n) if with_rows else np.empty(0),
+        y=archive.numbers("y", n) if with_rows else np.empty(0),
         fixed=columns("X", about["fixed"]),
         factors=tuple(factors),
         terms=terms,
-        weights=archive.array("weights", n) if "weights" in archive else None,
-        offset=archive.array("offset", n) if "offset" in archive else None,
+        weights=archive.numbers("weights", n) if "weights" in archive else None,
+        offset=archive.numbers("offset", n) if "offset" in archive else None,
         nobs=n,
-        n_input=int(about["n_input"]),
-        rows=archive.array("rows", n).astype(np.int32) if "rows" in archive else None,
+        n_input=n_input,
+        rows=archive.positions("rows", n, n_input) if "rows" in archive else None,
         na_action=about["na_action"],
         response_name=about["response"],
         spec=spec,
     )
+
+
+def _require_recipe(spec: DesignSpec, about: Mapping[str, Any], archive: Archive) -> None:
+    """Raise a SavedFitError unless the recipe makes the columns and levels of the fit."""
+    names = [list(spec.fixed.names), *(list(term.part.names) for term in spec.terms)]
+    levels = [(f.known.label, f.known.n_levels) for f in spec.factors]
+    if names != [about["fixed"], *(term["columns"] for term in about["terms"])] or levels != [
+        (f["label"], f["n_levels"]) for f in about["factors"]
+    ]:
+        raise archive.broken("the recipe of the columns is another")
+    for f in spec.factors:
+        sizes = [len(table) for table in f.known.tables]
+        count = sizes[0] if f.known.keys is None else len(f.known.keys)
+        out_of_range = f.known.keys is not None and not (
+            (f.known.keys >= 0) & (f.known.keys < math.prod(sizes))
+        ).all()
+        if count != f.known.n_levels or out_of_range:
+            raise archive.broken(f"the levels of {f.label} are incomplete")
 
 
 # ---------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
+from itertools import combinations
 from typing import Any
 
 import numpy as np
@@ -56,40 +57,66 @@ def products_to(products: Products, arrays: Arrays) -> dict[str, Any]:
 
 
 def products_from(saved: Mapping[str, Any], archive: Archive) -> Products:
-    """Return the products; arrays that do not fit each other are a SavedFitError."""
-    p = len(saved["kept"])
-    layout = tuple(TermLayout(*place) for place in saved["layout"])
+    """Return the products; what does not go together is a SavedFitError."""
+    kept = tuple(whole(j, archive, "kept") for j in saved["kept"])
+    p = len(kept)
+    if list(kept) != sorted(set(kept)):
+        raise archive.broken("the kept columns are out of order")
+    count = len(saved["factors"])
+    layout = tuple(
+        TermLayout(*(whole(value, archive, "layout") for value in place))
+        for place in saved["layout"]
+    )
+    if any(place.factor >= count for place in layout):
+        raise archive.broken("a term has no grouping factor")
     factors = []
     for g, label in enumerate(saved["factors"]):
         K = sum(place.width for place in layout if place.factor == g)
-        ztz = archive.array(f"ztz.{g}", None, K, K)
-        factors.append(FactorBlock(label, ztz, archive.array(f"ztx.{g}", len(ztz), K, p + 1)))
-    pairs = {}
-    for g, h in saved["pairs"]:
-        rows = archive.array(f"pair.{g}.{h}.rows", None).astype(np.int32)
-        size = rows.size
-        pairs[g, h] = PairBlock(
-            rows,
-            archive.array(f"pair.{g}.{h}.cols", size).astype(np.int32),
-            archive.array(f"pair.{g}.{h}.values", size, factors[g].width, factors[h].width),
-        )
-        for codes, factor in ((pairs[g, h].rows, factors[g]), (pairs[g, h].cols, factors[h])):
-            if size and not 0 <= int(codes.min()) <= int(codes.max()) < factor.n_levels:
-                raise archive.broken(f"levels of {factor.label} out of range")
+        ztz = archive.numbers(f"ztz.{g}", None, K, K)
+        ztx = archive.numbers(f"ztx.{g}", len(ztz), K, p + 1)
+        factors.append(FactorBlock(str(label), ztz, ztx))
+    if sorted(map(tuple, saved["pairs"])) != list(combinations(range(count), 2)):
+        raise archive.broken("pairs of grouping factors are missing")
+    pairs = {
+        (g, h): _pair_from(g, h, factors, archive) for g, h in map(tuple, saved["pairs"])
+    }
     return Products(
-        n=saved["n"],
-        log_weight_sum=saved["log_weight_sum"],
-        kept=tuple(saved["kept"]),
-        R_x=archive.array("R_x", p, p),
-        beta_ols=archive.array("beta_ols", p),
-        yy=saved["yy"],
-        y_length=saved["y_length"],
+        n=whole(saved["n"], archive, "n"),
+        log_weight_sum=finite(saved["log_weight_sum"], archive, "log_weight_sum"),
+        kept=kept,
+        R_x=archive.numbers("R_x", p, p),
+        beta_ols=archive.numbers("beta_ols", p),
+        yy=finite(saved["yy"], archive, "yy"),
+        y_length=finite(saved["y_length"], archive, "y_length"),
         blocks=BlockSystem(tuple(factors), pairs),
         layout=layout,
         Rz=tuple(
-            archive.array(f"Rz.{t}", place.width, place.width) for t, place in enumerate(layout)
+            archive.numbers(f"Rz.{t}", place.width, place.width) for t, place in enumerate(layout)
         ),
     )
+
+
+def _pair_from(g: int, h: int, factors: list[FactorBlock], archive: Archive) -> PairBlock:
+    rows = archive.positions(f"pair.{g}.{h}.rows", None, factors[g].n_levels)
+    cols = archive.positions(f"pair.{g}.{h}.cols", rows.size, factors[h].n_levels)
+    if (np.diff(rows.astype(np.int64) * factors[h].n_levels + cols) <= 0).any():
+        raise archive.broken(f"pairs of {factors[g].label} and {factors[h].label} are not sorted")
+    shape = rows.size, factors[g].width, factors[h].width
+    return PairBlock(rows, cols, archive.numbers(f"pair.{g}.{h}.values", *shape))
+
+
+def whole(value: Any, archive: Archive, what: str) -> int:
+    """Return a whole number from 0 on."""
+    if type(value) is not int or not 0 <= value < 2**53:
+        raise archive.broken(f"{what} is {value!r:.40}, no count")
+    return value
+
+
+def finite(value: Any, archive: Archive, what: str) -> float:
+    """Return a finite number."""
+    if type(value) not in (int, float) or not math.isfinite(value):
+        raise archive.broken(f"{what} is {value!r:.40}, no number")
+    return float(value)
 
 
 def optimum_to(optimum: Optimum, arrays: Arrays) -> dict[str, Any]:
@@ -114,17 +141,23 @@ def _number(value: float) -> float | str:
 
 
 def optimum_from(saved: Mapping[str, Any], archive: Archive) -> Optimum:
-    """Return the optimum of `optimum_to`."""
+    """Return the optimum of `optimum_to`; values of another type are a SavedFitError."""
     values: dict[str, Any] = {}
     for item in fields(Optimum):
-        name = item.name
+        name, kind = item.name, str(item.type)
         if name not in saved:
             values[name] = archive.array(f"optimum.{name}", None)
-        elif str(item.type) == "float":
+        elif kind == "float":
             values[name] = float(saved[name])
         else:
-            values[name] = tuple(saved[name]) if isinstance(saved[name], list) else saved[name]
+            value = saved[name]
+            plain = {"int": int, "bool": bool, "str": str}.get(kind)
+            if plain is not None and type(value) is not plain:
+                raise archive.broken(f"{name} is {value!r:.40}")
+            values[name] = tuple(value) if isinstance(value, list) else value
     values["history"] = tuple(values["history"].tolist())
+    if not np.isfinite(values["theta"]).all():
+        raise archive.broken("theta is not finite")
     return Optimum(**values)
 
 
@@ -145,7 +178,7 @@ def options_from(saved: Mapping[str, Any]) -> FitOptions:
         optimizer=saved["optimizer"],
         engine=saved["engine"],
         control=Control(**saved["control"]),
-    )
+    ).checked()
 
 
 def notes_from(saved: list[Mapping[str, Any]]) -> Notes:

@@ -1,0 +1,112 @@
+"""Whether the parts of a loaded fit belong together: a file may be damaged, or made by anyone."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mixlm_sparse.common.errors import SavedFitError
+from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.saved.archive import Archive
+from mixlm_sparse.solve.criterion import profiled_criterion
+from mixlm_sparse.solve.pls import PenalizedSystem
+from mixlm_sparse.solve.products.final import Products
+from mixlm_sparse.solve.rows import rows_of
+
+__all__ = ["require_consistent", "require_rows", "require_solution", "require_weights"]
+
+# Rounding differs between engines and machines; what has been changed differs by far more.
+CRITERION_RTOL = 1e-6
+ROWS_RTOL = 1e-5
+
+
+def require_weights(matrices: ModelMatrices, products: Products, archive: Archive) -> None:
+    """Raise a SavedFitError unless weights and offset are numbers that go with the products."""
+    w, total = matrices.weights, products.log_weight_sum
+    if w is None:
+        if total != 0.0:
+            raise archive.broken("the weights are missing")
+        return
+    if not (np.isfinite(w).all() and (w > 0.0).all()):
+        raise archive.broken("weights are not positive")
+    logs = np.log(w)
+    if abs(float(logs.sum()) - total) > CRITERION_RTOL * (1.0 + float(np.abs(logs).sum())):
+        raise archive.broken("the weights are not those of the fit")
+
+
+def require_consistent(system: PenalizedSystem, archive: Archive) -> None:
+    """Raise a SavedFitError unless design and products speak of the same model."""
+    matrices, products = system.matrices, system.products
+    factors = [(f.label, f.n_levels) for f in matrices.factors]
+    if factors != [(f.label, f.n_levels) for f in products.blocks.factors]:
+        raise archive.broken("the levels are not those of the products")
+    if products.n != matrices.nobs or products.kept[-1:] >= (len(matrices.fixed.names),):
+        raise archive.broken("the rows or columns are not those of the products")
+    # least squares splits the response in two orthogonal parts
+    explained = float(((products.R_x @ products.beta_ols) ** 2).sum())
+    whole = products.y_length**2
+    if not abs(explained + products.yy - whole) <= CRITERION_RTOL * whole:
+        raise archive.broken("the response is not that of the least-squares coefficients")
+    terms = [(term.factor, len(term.column_names)) for term in matrices.terms]
+    if terms != [(place.factor, place.width) for place in products.layout]:
+        raise archive.broken("the random terms are not those of the products")
+
+
+def require_solution(fit: FittedModel, archive: Archive) -> None:
+    """Raise a SavedFitError unless the criterion is the one that the search ended with."""
+    if fit.optimum.status == "perfect fit" or not np.isfinite(fit.optimum.criterion):
+        return
+    d = profiled_criterion(fit.theta, fit.system, reml=fit.reml)
+    if not abs(d - fit.optimum.criterion) <= CRITERION_RTOL * max(1.0, abs(d), fit.nobs):
+        raise archive.broken("the criterion is not that of the estimates")
+
+
+def require_rows(fit: FittedModel, archive: Archive, *, given: bool) -> None:
+    """Raise a SavedFitError unless the estimates solve the equations of the rows.
+
+    At the solution X'W(y - mu) = 0 and Lambda'Z'W(y - mu) = u.
+
+    Parameters
+    ----------
+    given : the rows were given by the user, not read from the file.
+    """
+    if fit.optimum.status == "perfect fit" or _solves_rows(fit):
+        return
+    if given:
+        raise SavedFitError(
+            "the data do not go with the saved fit: they have other values; give the data that "
+            "the model was fitted to"
+        )
+    raise archive.broken("the data are not those of the estimates")
+
+
+def _solves_rows(fit: FittedModel) -> bool:
+    system, solution = fit.system, fit.solution
+    matrices = system.matrices
+    b = [solution.b(t) for t in range(len(matrices.terms))]
+    score, lengths, total = np.zeros(system.p), np.zeros(system.p), 0.0
+    sums = [np.zeros_like(effects) for effects in b]
+    squares = [np.zeros(effects.shape[0]) for effects in b]
+    for block in rows_of(matrices, system.products.kept):
+        r = block.target - block.X @ solution.beta
+        for t, term in enumerate(matrices.terms):
+            r = r - np.einsum("ik,ik->i", block.z(t), b[t][block.codes(term.factor)])
+        weighted = block.weighted(r)
+        score += block.X.T @ weighted
+        lengths += (block.root_weighted(block.X) ** 2).sum(axis=0)
+        total += float((block.root_weighted(block.target) ** 2).sum())
+        for t, term in enumerate(matrices.terms):
+            z, codes = block.z(t), block.codes(term.factor)
+            np.add.at(sums[t], codes, z * weighted[:, None])
+            np.add.at(squares[t], codes, (block.root_weighted(z) ** 2).sum(axis=1))
+    length = float(np.sqrt(total))
+    if (np.abs(score) > ROWS_RTOL * length * np.sqrt(lengths)).any():
+        return False
+    for t, effects in enumerate(sums):
+        T = solution.Lambda(t)
+        scale = length * np.sqrt(float(squares[t].max(initial=0.0))) * float(np.abs(T).sum())
+        u = solution.u(t)
+        scale += float(np.abs(u).max(initial=0.0))
+        if (np.abs(effects @ T - u) > ROWS_RTOL * scale).any():
+            return False
+    return True

@@ -1,0 +1,263 @@
+"""Saved fits from anyone: special files, sizes that lie, and parts that do not go together."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import socket
+import stat
+import tracemalloc
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mixlm_sparse as mx
+
+N = 60
+
+
+def data() -> pd.DataFrame:
+    rng = np.random.default_rng(3)
+    frame = pd.DataFrame(
+        {
+            "x": rng.normal(size=N),
+            "f": rng.choice(["a", "b"], N),
+            "g": rng.integers(0, 8, N),
+            "h": rng.integers(0, 5, N),
+            "w": rng.uniform(1, 2, N),
+        }
+    )
+    frame["y"] = frame.x + rng.normal(size=8)[frame.g] + rng.normal(size=5)[frame.h]
+    frame["y"] += rng.normal(size=N)
+    return frame
+
+
+@pytest.fixture(scope="module")
+def fit():
+    quiet = mx.Control(warn=False)
+    return mx.lmer("y ~ x * f + (x | g) + (1 | h)", data(), weights="w", control=quiet)
+
+
+@pytest.fixture
+def path(tmp_path, fit):
+    fit.save(tmp_path / "fit.mixlm")
+    return tmp_path / "fit.mixlm"
+
+
+def members_of(path):
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def write(path, members, method=zipfile.ZIP_STORED):
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+
+
+def npy(array) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, array)
+    return stream.getvalue()
+
+
+# ------------------------------------------------------------------------------- special files
+
+
+def test_a_pipe_is_neither_read_nor_replaced(tmp_path, fit):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(mx.SavedFitError, match="is a pipe"):
+        mx.load(pipe)
+    with pytest.raises(mx.SavedFitError, match="is a pipe"):
+        fit.save(pipe)
+    assert stat.S_ISFIFO(os.stat(pipe).st_mode)
+
+
+def test_devices_sockets_folders_and_streams_are_refused(tmp_path, fit):
+    with pytest.raises(mx.SavedFitError, match="is a device"):
+        mx.load("/dev/zero")
+    with pytest.raises(mx.SavedFitError, match="is a device"):
+        fit.save("/dev/null")
+    with pytest.raises(mx.SavedFitError, match="is a folder"):
+        mx.load(tmp_path)
+    with pytest.raises(mx.SavedFitError, match="open stream"):
+        fit.save("/dev/stdout")
+    with open(tmp_path / "out.txt", "w") as out:
+        out.write("kept")
+        out.flush()
+        with pytest.raises(mx.SavedFitError, match="open stream"):
+            fit.save(f"/dev/fd/{out.fileno()}")
+    assert (tmp_path / "out.txt").read_text() == "kept"
+    place = tmp_path / "s"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(place))
+        with pytest.raises(mx.SavedFitError):
+            mx.load(place)
+        with pytest.raises(mx.SavedFitError, match="is a socket"):
+            fit.save(place)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
+def test_a_file_that_is_replaced_leaves_its_permissions(path, fit, mode):
+    os.chmod(path, mode)
+    fit.save(path)
+    assert stat.S_IMODE(os.stat(path).st_mode) == mode
+
+
+# ------------------------------------------------------------------------------- sizes that lie
+
+
+def refused_within(path, limit):
+    """Refused, and no more than `limit` bytes taken."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(mx.SavedFitError):
+            mx.load(path)
+        assert tracemalloc.get_traced_memory()[1] < limit
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_small_file_that_unpacks_to_much_is_refused_at_once(path):
+    members = members_of(path)
+    members["optimum.history.npy"] = npy(np.zeros(40_000_000))
+    write(path, members, zipfile.ZIP_DEFLATED)
+    assert os.path.getsize(path) < 1_000_000
+    refused_within(path, 5_000_000)
+
+
+def test_an_array_that_says_more_than_it_has_takes_no_memory(path):
+    members = members_of(path)
+    header = "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000,), }"
+    header += " " * (117 - len(header)) + "\n"
+    content = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header.encode()
+    members["R_x.npy"] = content + b"\0" * 80
+    write(path, members)
+    refused_within(path, 5_000_000)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_other_ways_to_pack_are_refused(path, method):
+    write(path, members_of(path), method)
+    with pytest.raises(mx.SavedFitError, match="packed in a way"):
+        mx.load(path)
+
+
+def test_constant_columns_of_many_rows_come_back(tmp_path):
+    # X of zeros and ones packs better than what is believed of a stranger
+    n = 600_000
+    X = np.zeros((n, 8))
+    X[:, 0] = 1.0
+    for j in range(1, 8):
+        X[: 1000 * j, j] = 1.0
+    y = np.repeat([1.0, 2.0, 4.0, 3.0], n // 4)
+    y[::1000] += 1.0
+    made = mx.fit_matrices(
+        y, X, [(np.repeat(np.arange(8), n // 8),)], control=mx.Control(warn=False)
+    )
+    made.save(tmp_path / "wide.mixlm")
+    assert mx.load(tmp_path / "wide.mixlm").criterion == made.criterion
+
+
+# ------------------------------------------------------------ parts that do not go together
+
+
+def leaves(node, place=()):
+    """Yield the place of every value inside of a document."""
+    items = node.items() if isinstance(node, dict) else enumerate(node)
+    for key, value in items:
+        yield (*place, key)
+        if isinstance(value, dict | list):
+            yield from leaves(value, (*place, key))
+
+
+HOSTILE = [None, -1, 10**30, 1.5, "x", [], {}, True, [[[]]], "1e999"]
+
+
+def load_quietly(path):
+    return mx.load(path)
+
+
+def test_every_value_of_the_document_is_checked(path, fit):
+    members = members_of(path)
+    document = json.loads(members["fit.json"])
+    places = [place for place in leaves(document) if place[0] != "notes"]
+    assert len(places) > 100
+    for i, place in enumerate(places):
+        changed = json.loads(members["fit.json"])
+        node = changed
+        for key in place[:-1]:
+            node = node[key]
+        if i % 3 == 0 and isinstance(node, dict):
+            del node[place[-1]]
+        else:
+            node[place[-1]] = HOSTILE[i % len(HOSTILE)]
+        write(path, members | {"fit.json": json.dumps(changed).encode()})
+        try:
+            loaded = load_quietly(path)
+        except mx.SavedFitError:
+            continue
+        assert loaded.criterion == fit.criterion, place
+        str(loaded.summary())
+
+
+@pytest.mark.parametrize("include_data", [True, False])
+def test_every_array_is_checked(path, fit, include_data):
+    fit.save(path, include_data=include_data)
+    members = members_of(path)
+    optional = (*(["weights"] if include_data else []), "optimum.history", "optimum.gradient")
+    optional += ("optimum.phi", "residual_quantiles")
+    for name in [name for name in members if name.endswith(".npy")]:
+        array = np.load(io.BytesIO(members[name]))
+        hostile = [array.astype(np.float32) * np.nan, array.ravel()[:-1], array[None]]
+        if array.dtype.kind == "f":
+            changed = array.copy()
+            changed.ravel()[-1] = np.nan
+            hostile.append(changed)
+            changed = array.copy()
+            changed.ravel()[0] += 1.0 + abs(changed.ravel()[0])
+            hostile.append(changed)
+        elif array.dtype.kind == "i":
+            hostile += [array + 1000, -1 - array, array.astype("u8") + 2**63]
+        for bad in [None, *hostile]:
+            content = {} if bad is None else {name: npy(bad)}
+            rest = {key: value for key, value in members.items() if key != name}
+            write(path, rest | content)
+            try:
+                loaded = load_quietly(path)
+            except mx.SavedFitError:
+                continue
+            assert name.startswith((*optional, "data.", "offset")), (name, bad)
+            assert loaded.criterion == fit.criterion
+
+
+def test_weights_cannot_be_left_out(path):
+    members = members_of(path)
+    with_rows = {k: v for k, v in members.items() if k != "weights.npy"}
+    document = json.loads(members["fit.json"])
+    document["data"] = None
+    write(path, with_rows | {"fit.json": json.dumps(document).encode()})
+    with pytest.raises(mx.SavedFitError, match="weights are missing"):
+        mx.load(path)
+
+
+@pytest.mark.parametrize("column", ["x", "y", "f", "g", "w"])
+def test_data_given_must_have_the_values_of_the_fit(path, fit, column):
+    fit.save(path, include_data=False)
+    frame = data()
+    assert mx.load(path, data=frame).criterion == fit.criterion
+    frame[column] = frame[column].to_numpy()[::-1]
+    with pytest.raises(mx.SavedFitError, match="do not go with the saved fit"):
+        mx.load(path, data=frame)
+
+
+def test_nothing_of_the_process_is_changed_by_loading(path):
+    import warnings
+
+    before = list(warnings.filters)
+    mx.load(path)
+    assert list(warnings.filters) == before
