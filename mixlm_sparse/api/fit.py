@@ -1,32 +1,52 @@
-"""The fitted model as users see it: what `fitted.FittedModel` holds, and methods for the rest.
+"""The fitted model as users see it: what `FittedModel` holds, and a table of methods.
 
-Every method here is one call of a function of another module, which takes the fit as its first
-argument.  Those modules know `FittedModel` only; they reach further fits through its methods
-`refit`, `refit_ml` and `update`.
+A method is a function of its room with the fit as its first argument; it is entered here once, and
+its signature and docstring live there.  Those rooms know `FittedModel` only; they reach further
+fits through its methods `refit`, `refit_ml` and `update`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
-from mixlm_sparse.api.methods import InferenceMethods
-from mixlm_sparse.api.methods_more import VarianceInferenceMethods
-from mixlm_sparse.api.prediction_methods import PredictionMethods
-from mixlm_sparse.api.saving_methods import SavingMethods
-from mixlm_sparse.inference.fixed.coefficients import coefficient_tests
+import numpy as np
+import pandas as pd
+
+from mixlm_sparse.api.attribute import Attribute
+from mixlm_sparse.inference.cases import influence as cases
+from mixlm_sparse.inference.fixed import coefficients
+from mixlm_sparse.inference.fixed import emmeans as means
+from mixlm_sparse.inference.fixed import robust as sandwich
+from mixlm_sparse.inference.fixed.coefficients import linear_tests, moments
+from mixlm_sparse.inference.models import compare, diagnostics, linear
+from mixlm_sparse.inference.models import drop1 as fixed_terms
+from mixlm_sparse.inference.models import ranova as random_terms
+from mixlm_sparse.inference.models import step as elimination
+from mixlm_sparse.inference.resample import bootstrap as replicates
+from mixlm_sparse.inference.variance import components, shares
+from mixlm_sparse.inference.variance import confint as intervals
+from mixlm_sparse.inference.variance.profile import compute as profiles
+from mixlm_sparse.model import lme4_parts
+from mixlm_sparse.model import simulate as simulations
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.model.lme4_parts import get_component
-from mixlm_sparse.report.plots.methods import PlotMethods
-from mixlm_sparse.report.tables.for_maketables import MaketablesMethods
-from mixlm_sparse.report.tables.summary import Summary, summarize
+from mixlm_sparse.model.predict import predict as predictions
+from mixlm_sparse.model.saved import model as saved
+from mixlm_sparse.report.plots.methods import FitPlots
+from mixlm_sparse.report.tables import for_maketables as maketables
+from mixlm_sparse.report.tables import summary as summaries
+from mixlm_sparse.report.tables import tidy as tables
+
+# What other modules of the package read; completion does not offer it.
+INTERNAL = frozenset(
+    {
+        "aligned", "emit_notes", "fitted_used", "notes", "options", "pearson_used", "perfect",
+        "resid_used", "residual_quantiles", "scaled_residuals_used", "standard_errors", "t_ratios",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LinearMixedFit(
-    InferenceMethods, VarianceInferenceMethods, PredictionMethods, PlotMethods, MaketablesMethods,
-    SavingMethods, FittedModel
-):
+class LinearMixedFit(FittedModel):
     """A fitted linear mixed model.
 
         y | b ~ N(X beta + Z b + o, sigma^2 W^{-1}),  b ~ N(0, sigma^2 Lambda Lambda')
@@ -48,36 +68,98 @@ class LinearMixedFit(
      Residual                 654.94    25.592
     """
 
-    # -- print --------------------------------------------------------------------------------
+    # coefficients and terms of the fixed part
+    contest = coefficients.contest
+    wald_test = coefficients.wald_test
+    robust = sandwich.robust
+    emmeans = means.emmeans
+    emtrends = means.emtrends
 
-    def summary(
-        self, *, correlation: bool | None = None, ddf: str | None = "auto"
-    ) -> Summary:
-        """Return the summary as text (a notebook shows tables).
+    # variance parameters
+    variance_components = components.variance_components
+    confint = intervals.confint
+    profile = profiles.profile
+    icc = shares.icc
+    r2 = shares.r2
+
+    # other models
+    anova = compare.anova
+    ranova = random_terms.ranova
+    drop1 = fixed_terms.drop1
+    step = elimination.step
+    lr_vs_lm = linear.lr_vs_lm
+
+    # diagnosis
+    singularity = diagnostics.singularity
+    rePCA = diagnostics.rePCA
+    all_fit = diagnostics.all_fit
+    influence = cases.influence
+
+    # predictions and new responses
+    predict = predictions.predict
+    simulate = simulations.simulate_fit
+    bootstrap = replicates.bootstrap
+
+    # tables, plots, files
+    summary = summaries.summary
+    tidy = tables.tidy
+    glance = tables.glance
+    augment = tables.augment
+    group_sizes = tables.group_sizes
+    plot = Attribute(FitPlots)
+    getME = lme4_parts.getME
+    save = saved.save
+    endog_names = Attribute(maketables.endog_names)
+    for_maketables = maketables.for_maketables
+    __maketables_stat__ = maketables.stat
+
+    @property
+    def pvalues(self) -> pd.Series[float]:
+        """Two-sided p-values of the fixed effects with Satterthwaite's degrees of freedom.
+
+        Computed when asked for first; other methods: `tidy(ddf=...)`.
+        """
+        return self._named(linear_tests(self, np.eye(self.system.p)).p_value)
+
+    def df_coefficients(self, ddf: str | None = "satterthwaite") -> pd.Series[float]:
+        """Return the degrees of freedom of each fixed effect.
 
         Parameters
         ----------
-        correlation : print the correlations of the fixed effects; by default up to 12 of them.
-        ddf : tests in the table of fixed effects: "satterthwaite", "kenward-roger", "normal", or
-            None for t values alone.  "auto" is Satterthwaite where that takes a few seconds at
-            most; otherwise the summary says that it left the tests out.
+        ddf : see the class.
         """
-        return summarize(self, correlation=correlation, tests=coefficient_tests(self, ddf))
+        return self._named(linear_tests(self, np.eye(self.system.p), ddf=ddf).df)
 
-    def _repr_html_(self) -> str:
-        return self.summary().html
+    def vcov_adjusted(self) -> pd.DataFrame:
+        """Return Kenward and Roger's adjusted covariance (p, p) of the fixed effects."""
+        names = list(self.system.x_names)
+        return pd.DataFrame(moments(self, "kenward-roger").vcov, index=names, columns=names)
+
+    def conf_int(self, level: float = 0.95, *, ddf: str | None = "normal") -> pd.DataFrame:
+        """Return Wald intervals of the fixed effects.
+
+        Parameters
+        ----------
+        level : coverage between 0 and 1.
+        ddf : "normal" (as lme4's and Stata's Wald intervals), "satterthwaite" or "kenward-roger".
+
+        Returns
+        -------
+        DataFrame with columns lower, upper.
+        """
+        lower, upper = linear_tests(self, np.eye(self.system.p), ddf=ddf).interval(level)
+        return pd.DataFrame({"lower": lower, "upper": upper}, index=list(self.system.x_names))
 
     def describe_engine(self) -> str:
         """Say in words how the system is factored and evaluated."""
         return self.system.describe()
 
-    # -- components ---------------------------------------------------------------------------
+    def _repr_html_(self) -> str:
+        return self.summary().html
 
-    def getME(self, name: str) -> Any:
-        """Return a component by lme4's name: "X", "Z", "Lambda", "L", "RX", "devcomp", ...
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in INTERNAL]
 
-        `L` is the sparse lower Cholesky factor of Lambda'Z'WZ Lambda + I in natural order, so no
-        permutation applies.  Indices count from 0.  An unknown name is an error that lists them
-        all.
-        """
-        return get_component(self, name)
+
+for _name, _read in maketables.PLUG_IN_ATTRIBUTES.items():
+    setattr(LinearMixedFit, _name, Attribute(_read))

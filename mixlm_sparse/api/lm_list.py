@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtr, stdtrit
 
+from mixlm_sparse.api.attribute import Attribute
 from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import FormulaError, OptionError, SkippedGroupsWarning
 from mixlm_sparse.common.text import format_column, format_number, text_table
@@ -20,7 +21,7 @@ from mixlm_sparse.design.build import ModelMatrices, model_matrices
 from mixlm_sparse.formula.grammar import read_expression
 from mixlm_sparse.formula.syntax import Binary, Call, Expr, deparse, strip_parens, walk
 from mixlm_sparse.formula.terms import MixedFormula, RandomPart, expand_fixed
-from mixlm_sparse.report.plots.methods import LmListPlotMethods
+from mixlm_sparse.report.plots.methods import LmListPlots
 from mixlm_sparse.solve.groupwise import GroupFits, fit_groups
 
 SHOWN_GROUPS = 30  # a longer table is printed with its middle left out
@@ -134,7 +135,7 @@ def _is_several(group: Expr) -> bool:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LmList(LmListPlotMethods):
+class LmList:
     """Separate least-squares fits of one model in each group.
 
     Parameters
@@ -149,6 +150,8 @@ class LmList(LmListPlotMethods):
     matrices: ModelMatrices
     fits: GroupFits
     data: Any
+
+    plot = Attribute(LmListPlots)
 
     # -- what it is ---------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ count from 0.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,26 +16,42 @@ import pandas as pd
 import scipy.sparse
 import scipy.sparse.linalg
 
+from mixlm_sparse.common.checks import require_names, shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.random import Diagonal, Identity, Unstructured
 from mixlm_sparse.model.fitted import FittedModel
 
 
-def get_component(fit: FittedModel, name: str) -> Any:
-    """Return the component of `fit` that lme4 calls `name`.
+def getME(fit: FittedModel, name: str | Sequence[str]) -> Any:
+    """Return a component by lme4's name: "X", "Z", "Lambda", "L", "RX", "devcomp", ...
+
+    `L` is the sparse lower Cholesky factor of Lambda'Z'WZ Lambda + I in natural order, so no
+    permutation applies.  Indices count from 0.
+
+    Parameters
+    ----------
+    name : of a component; a list of names gives a dict of them.
 
     Raises
     ------
     OptionError : there is no such component; the message lists them all.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> fit.getME("Zt").shape, list(fit.getME(["beta", "theta"]))
+    ((36, 180), ['beta', 'theta'])
     """
-    try:
-        build = _COMPONENTS[name]
-    except KeyError:
-        raise OptionError(
-            f"getME knows no component {name!r}: use one of {', '.join(_COMPONENTS)}"
-        ) from None
-    return build(fit)
+    names = require_names("name", name, what="component")
+    for each in names:
+        if each not in _COMPONENTS:
+            raise OptionError(
+                f"getME knows no component {shown(each)}: use one of {', '.join(_COMPONENTS)}"
+            )
+    found = {each: _COMPONENTS[each](fit) for each in names}
+    return found[names[0]] if isinstance(name, str) else found
 
 
 def random_matrix(fit: FittedModel) -> scipy.sparse.csc_array:
@@ -178,6 +194,16 @@ def _sizes(fit: FittedModel) -> list[int]:
     return [n * k for n, k in zip(_levels(fit), _widths(fit), strict=True)]
 
 
+def _random_rows(fit: FittedModel) -> dict[str, scipy.sparse.csc_array]:
+    """Return lme4's Ztlist: the rows of Zt, (L, n), of each effect of each term."""
+    out = {}
+    for term, block in zip(fit.matrices.terms, _random_blocks(fit), strict=True):
+        k = len(term.column_names)
+        for j, column in enumerate(term.column_names):
+            out[f"{term.name}.{column}"] = scipy.sparse.csc_array(block[:, j::k].T)
+    return out
+
+
 def _factor_list(fit: FittedModel) -> dict[str, pd.Categorical[Any]]:
     return {
         f.label: pd.Categorical.from_codes(f.codes, categories=pd.Index(f.levels))
@@ -225,10 +251,7 @@ _COMPONENTS: dict[str, Callable[[FittedModel], Any]] = {
     "X": lambda fit: fit.model_matrix(),
     "Z": random_matrix,
     "Zt": lambda fit: scipy.sparse.csc_array(random_matrix(fit).T),
-    "Ztlist": lambda fit: {
-        term.name: scipy.sparse.csc_array(block.T)
-        for term, block in zip(fit.matrices.terms, _random_blocks(fit), strict=True)
-    },
+    "Ztlist": _random_rows,
     "y": lambda fit: fit.matrices.y,
     "mu": _mean,
     "offset": lambda fit: (

@@ -216,14 +216,39 @@ def simulate_fit(
     nsim: int = 1,
     seed: Seed = None,
     re_form: str | None = None,
+    newdata: Any = None,
     *,
     use_u: bool = False,
-    newdata: Any = None,
     offset: Any = None,
     weights: Any = None,
     allow_new_levels: bool = False,
 ) -> Matrix:
-    """Simulate from a fit; the arguments are those of `LinearMixedFit.simulate`."""
+    """Simulate responses from the fitted model.
+
+    Parameters
+    ----------
+    nsim : number of responses.
+    seed : whole number, numpy Generator or SeedSequence.  Response i of a seed is always the
+        same, however many are drawn and whatever engine made the fit.
+    re_form : None draws all random effects anew; "fitted" holds them at their fitted values; a
+        formula such as "~ (1 | g)" holds these terms and draws the others.
+    newdata : rows to simulate for; None for those of the fit.  Groups that the fit has not seen
+        get random effects of their own.
+    use_u : True is the same as re_form="fitted".
+    offset, weights : of new rows, as in `predict`; Var(e) = sigma^2 / w.
+    allow_new_levels : with effects held at their fitted values, unknown groups get zero.
+
+    Returns
+    -------
+    (n, nsim) array.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff"))
+    >>> fit.simulate(3, seed=1).shape
+    (30, 3)
+    """
     count = require_count("nsim", nsim)
     model, rows = model_of_fit(
         fit,

@@ -216,7 +216,7 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def marginal_means(
+def emmeans(
     fit: FittedModel,
     specs: str | Sequence[str],
     *,
@@ -226,7 +226,32 @@ def marginal_means(
     weights: str = "equal",
     level: float = 0.95,
 ) -> MarginalMeans:
-    """Average the reference grid over what `specs` and `by` do not name; see `emmeans`."""
+    """Return estimated marginal means.
+
+    The reference grid crosses the levels of all factors of the fixed part with the means of its
+    covariates (columns of the data, before any transformation); predictions on it, without
+    random effects, are averaged over the factors not named.
+
+    Parameters
+    ----------
+    specs : one or several predictors.
+    by : predictors that separate families of comparisons.
+    at : other values, such as {"x": [0, 1]} or {"f": "b"}.
+    ddf : "satterthwaite"; "kenward-roger" (a fit by ML is fitted again by REML, with a warning);
+        "normal" for the normal distribution.
+    weights : "equal", or "proportional" to the rows at each combination of the factors
+        averaged over.
+    level : coverage of the intervals.
+
+    Returns
+    -------
+    MarginalMeans : prints as a table; has `to_frame()`, `test()`, `pairs(adjust="tukey")` and
+    `contrast(weights)`.  What is not estimable is NaN.
+
+    Raises
+    ------
+    OptionError : a predictor that the fixed part does not have; a fit from matrices.
+    """
     ddf_name, level = require_ddf(ddf), require_level("level", level)
     predictors = predictors_of(fit)
     grouping = as_names(by, "by")
@@ -236,7 +261,7 @@ def marginal_means(
     return _averaged(fit, grid, "emmean", wanted, grouping, weights, ddf_name, level)
 
 
-def marginal_slopes(
+def emtrends(
     fit: FittedModel,
     variable: str,
     *,
@@ -247,7 +272,16 @@ def marginal_slopes(
     weights: str = "equal",
     level: float = 0.95,
 ) -> MarginalMeans:
-    """Differentiate the reference grid by a covariate, then average; see `emtrends`."""
+    """Return slopes of a covariate on the reference grid, averaged as in `emmeans`.
+
+    Parameters
+    ----------
+    variable : the covariate; where it enters through a curve, the slope is at its mean unless
+        `at` says otherwise.
+    by : predictors that the slopes are given for, and that `pairs` compares; with `specs`,
+        those that separate families of comparisons.
+    specs, at, ddf, weights, level : as in `emmeans`.
+    """
     ddf_name, level = require_ddf(ddf), require_level("level", level)
     predictors = predictors_of(fit)
     _check_names((variable,), predictors)

@@ -128,7 +128,38 @@ class RobustCovariance:
 
 
 def robust(fit: FittedModel, cluster: Any = None, type: str = "CR2") -> RobustCovariance:
-    """Return the cluster-robust covariance.  See `VarianceInferenceMethods.robust`."""
+    """Return the cluster-robust covariance of the coefficients.
+
+    Parameters
+    ----------
+    cluster : a grouping factor, a column of the data or an array; by default the grouping
+        factor in which all others are nested.
+    type : "CR0" (plain sandwich), "CR1" (times G / (G - 1)) or "CR2" (unbiased if the model
+        is right; as clubSandwich).
+
+    Returns
+    -------
+    RobustCovariance : `.table()` with Satterthwaite (Bell-McCaffrey) df, `.cov`, `.bse`.
+
+    Raises
+    ------
+    OptionError : random effects cross the clusters, or no factor contains all others and no
+        cluster is named.
+
+    Notes
+    -----
+    No n x n matrix is formed.  A cluster costs the cube of its number of random effects plus p;
+    with prior weights that of its rows.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> fit.robust().table()[["estimate", "std_error", "df"]].round(3)
+                 estimate  std_error    df
+    (Intercept)   251.405      6.825  17.0
+    Days           10.467      1.546  17.0
+    """
     if type not in TYPES:
         raise OptionError(f"type is {type!r}: use one of {', '.join(map(repr, TYPES))}")
     if fit.perfect:

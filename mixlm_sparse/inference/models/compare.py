@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
 from scipy.stats import chi2
 
+from mixlm_sparse.common.checks import require_bool, shown
 from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.inference.fixed.anova import anova_table
 from mixlm_sparse.model.fitted import FittedModel
 
 Fit = TypeVar("Fit", bound=FittedModel)
@@ -153,9 +155,47 @@ def _labels(count: int, names: Sequence[str] | None) -> list[str]:
 
 
 def anova(
-    *fits: FittedModel, refit: bool = True, names: Sequence[str] | None = None
+    fit: FittedModel | Sequence[FittedModel],
+    *others: FittedModel,
+    type: Any = 3,
+    ddf: str | None = "satterthwaite",
+    refit: bool = True,
+    names: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Compare nested models by likelihood-ratio tests; `compare_models` says how.
+    """Test each term of the fixed part of one fit or, with other fits, compare the models.
+
+    Parameters
+    ----------
+    fit : a fit, or a list of several.
+    *others : further fits to the same rows: likelihood-ratio tests of nested models, as lme4's
+        `anova(a, b)`.
+    type : 1 or "I" tests the terms one after the other, 2 or "II" each after those that do not
+        contain it, 3 or "III" each by marginal contrasts, whatever the coding of factors.
+    ddf : "satterthwaite"; "kenward-roger" (a fit by ML is fitted again by REML, with a warning);
+        "normal" for chi-squared tests; None for none.
+    refit : of a comparison: fit REML models again by ML first, which comparisons of fixed effects
+        need.
+    names : of the models compared, in the order given; by default "m1", "m2", ...
+
+    Returns
+    -------
+    DataFrame.  For one fit a row for each term and the columns Sum Sq, Mean Sq, NumDF, DenDF,
+    F value, Pr(>F); `attrs["heading"]` says what it is.  For several a row for each model in
+    ascending order of its number of parameters and the columns npar, AIC, BIC, logLik, deviance,
+    Chisq, Df, Pr(>Chisq): each row is tested against the row above; a negative statistic counts
+    as zero, and models of equal size have no p-value.  `attrs["formulas"]` holds the formulas by
+    name, `attrs["note"]` says what was refitted.
+
+    Raises
+    ------
+    DataError : the models were fitted to different rows or different responses.
+    OptionError : what is given is no fit; an unknown type or method; with refit=False, REML beside
+        ML or REML criteria of models whose fixed parts differ.
+
+    Notes
+    -----
+    If the models differ in a variance, the hypothesis is on the boundary of the parameter space,
+    and the p-value of the comparison is too large.
 
     Examples
     --------
@@ -163,9 +203,35 @@ def anova(
     >>> sleep = mx.datasets.load("sleepstudy")
     >>> small = mx.lmer("Reaction ~ 1 + (Days | Subject)", sleep)
     >>> large = mx.lmer("Reaction ~ Days + (Days | Subject)", sleep)
+    >>> mx.anova(large)[["NumDF", "DenDF", "F value"]].round(2)
+          NumDF  DenDF  F value
+    Days      1   17.0    45.85
     >>> mx.anova(small, large)[["npar", "Chisq", "Df"]].round(3)
         npar   Chisq   Df
     m1     5     NaN  NaN
     m2     6  23.537  1.0
     """
-    return compare_models(*fits, refit=refit, names=names)
+    fits = require_fits("anova", fit, *others)
+    if len(fits) == 1 and not isinstance(fit, Sequence):
+        return anova_table(fits[0], type=type, ddf=ddf)
+    return compare_models(*fits, refit=require_bool("refit", refit), names=names)
+
+
+def require_fits(function: str, *given: object) -> list[FittedModel]:
+    """Return the fits among the arguments of a function; lists of fits are taken apart.
+
+    Raises
+    ------
+    OptionError : something is no fit; the message names what it is.
+    """
+    fits: list[FittedModel] = []
+    for item in given:
+        if isinstance(item, FittedModel):
+            fits.append(item)
+        elif isinstance(item, list | tuple):
+            fits += require_fits(function, *item)
+        else:
+            raise OptionError(
+                f"{function} takes fits of lmer or a list of them, but was given {shown(item)}"
+            )
+    return fits

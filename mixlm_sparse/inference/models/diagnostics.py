@@ -53,7 +53,7 @@ def singularity(fit: FittedModel, tol: float = SINGULAR_TOL) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).set_index("term")
 
 
-def random_effects_pca(fit: FittedModel, scaled: bool = False) -> dict[str, pd.DataFrame]:
+def rePCA(fit: FittedModel, scaled: bool = False) -> dict[str, pd.DataFrame]:
     """Return principal components of the random-effects covariance by grouping factor.
 
     Parameters

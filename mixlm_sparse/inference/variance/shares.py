@@ -163,7 +163,7 @@ def icc(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
     return _table(rows)
 
 
-def r_squared(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
+def r2(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
     """Return Nakagawa's R².
 
     Parameters

@@ -34,17 +34,66 @@ def predict(
     fit: FittedModel,
     newdata: Any = None,
     re_form: str | None = None,
-    *,
     allow_new_levels: bool = False,
     random_only: bool = False,
     se: bool = False,
     interval: str | None = None,
     level: float = 0.95,
     offset: Any = None,
-    weights: Any = None,
     na_action: str | None = None,
+    weights: Any = None,
 ) -> Vector | pd.DataFrame:
-    """Predict; the arguments are those of `LinearMixedFit.predict`."""
+    """Predict the response, on the rows of the fit or on new ones.
+
+    Parameters
+    ----------
+    newdata : a frame of any supported kind; None for the rows of the fit.
+    re_form : random effects that count: None for all, "population" for none, or random terms
+        of the model such as "~ (1 | Subject)", of which columns may be left out.
+    allow_new_levels : predict for groups that the fit has not seen with random effects of
+        zero; their variance counts in `se` and intervals.  By default they are refused.
+    random_only : the random effects only, without fixed part and offset.
+    se : standard errors too.
+    interval : "confidence" for the mean x'beta + z'b, "prediction" for a new response, which
+        adds the residual variance (divided by its prior weight) and the variance of the random
+        effects that `re_form` leaves out.
+    level : coverage of the interval.
+    offset : replaces the offset of the call: a number, the name of a column of `newdata`, or an
+        array.  Needed for new data if the call's offset was an array.
+    na_action : new rows with missing cells: "pass" (the default) gives NaN, "omit" leaves them
+        out, "raise" refuses them.
+    weights : prior weights of new rows, for "prediction": a number, a name or an array; by
+        default the column that the fit used.
+
+    Returns
+    -------
+    (n,) array; with `se` or `interval` a DataFrame with columns fit, se, lower, upper.  `se` is
+    that of the mean, also beside a prediction interval; without `interval` the limits are those
+    of the mean.
+
+    Raises
+    ------
+    DataError : a column does not exist, or a level is not known to the fit.
+    FormulaError : `re_form` names what the fit does not have.
+    OptionError : an unknown interval, level or na_action.
+
+    Notes
+    -----
+    Standard errors come from the joint covariance of (beta^ - beta, b^ - b) given theta and
+    sigma: that these are estimated is not counted.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> new = {"Days": [0.0, 10.0], "Subject": ["308", "309"]}
+    >>> fit.predict(new).round(2)
+    array([253.66, 229.48])
+    >>> fit.predict(new, interval="confidence").round(1)
+         fit    se  lower  upper
+    0  253.7  12.3  229.6  277.7
+    1  229.5  15.9  198.4  260.5
+    """
     if interval is not None:
         require_one_of("interval", interval, INTERVALS)
     if not 0.0 < level < 1.0:

@@ -73,7 +73,11 @@ class Plots:
 
 
 class FitPlots(Plots):
-    """Plots of a mixed model; each is the function of the same name in `mx.plots`."""
+    """Plots of the fit: `fit.plot.caterpillar()` or `fit.plot("caterpillar")`.
+
+    `fit.plot.kinds()` lists them; each is the function of the same name in `mx.plots`.  They need
+    matplotlib, are its figures, and are never shown by themselves.
+    """
 
     default = "diagnostics"
 
@@ -106,7 +110,10 @@ class FitPlots(Plots):
 
 
 class LmListPlots(Plots):
-    """Plots of separate least-squares fits."""
+    """Plots of separate least-squares fits: `fits.plot.intervals()`, `fits.plot("scatter")`.
+
+    `fits.plot.kinds()` lists them.
+    """
 
     default = "intervals"
 
@@ -134,25 +141,3 @@ class BootstrapPlots(Plots):
     default = "histograms"
 
     histograms = _Plot(uncertainty.bootstrap)
-
-
-class PlotMethods:
-    """The plots of a fit, as methods of its attribute `plot`."""
-
-    @property
-    def plot(self) -> FitPlots:
-        """Plots of the fit: `fit.plot.caterpillar()` or `fit.plot("caterpillar")`.
-
-        `fit.plot.kinds()` lists them.  They need matplotlib, are its figures, and are never shown
-        by themselves.
-        """
-        return FitPlots(self)
-
-
-class LmListPlotMethods:
-    """The plots of a list of fits, as methods of its attribute `plot`."""
-
-    @property
-    def plot(self) -> LmListPlots:
-        """Plots: `fits.plot.intervals()`, `fits.plot("scatter")`; `fits.plot.kinds()`."""
-        return LmListPlots(self)

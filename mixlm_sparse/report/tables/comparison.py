@@ -19,7 +19,7 @@ from mixlm_sparse.common.text import (
     text_table,
 )
 from mixlm_sparse.inference.fixed.coefficients import linear_tests
-from mixlm_sparse.inference.variance.shares import icc, r_squared
+from mixlm_sparse.inference.variance.shares import icc, r2
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.tables.render import (
     RichText,
@@ -212,7 +212,7 @@ def _share(fit: FittedModel, kind: str, row: str) -> str:
     if fit.perfect:
         return ""
     try:
-        table = icc(fit) if kind == "icc" else r_squared(fit)
+        table = icc(fit) if kind == "icc" else r2(fit)
         value = float(table["estimate"].to_dict()[row])
     except SavedFitError:  # saved without its rows
         return ""

@@ -8,15 +8,16 @@ neither degrees of freedom nor groups; `MaketablesModel` has the plug-in's attri
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import pandas as pd
 
-from mixlm_sparse.inference.variance.shares import icc, r_squared
+from mixlm_sparse.inference.fixed.coefficients import require_ddf
+from mixlm_sparse.inference.variance.shares import icc, r2
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.tables.tidy import tidy
 
-__all__ = ["MaketablesMethods", "MaketablesModel"]
+__all__ = ["MaketablesModel", "for_maketables"]
 
 
 def _estimate(table: pd.DataFrame, row: str) -> float:
@@ -38,9 +39,9 @@ _STATS: dict[str, Callable[[FittedModel], Any]] = {
     "groups": lambda fit: ", ".join(f"{label} {count}" for label, count in fit.ngroups.items()),
     "n_clusters": lambda fit: max(fit.ngroups.values(), default=0),
     "icc": lambda fit: _estimate(icc(fit), "adjusted"),
-    "r2": lambda fit: _estimate(r_squared(fit), "conditional"),
-    "r2_marginal": lambda fit: _estimate(r_squared(fit), "marginal"),
-    "r2_conditional": lambda fit: _estimate(r_squared(fit), "conditional"),
+    "r2": lambda fit: _estimate(r2(fit), "conditional"),
+    "r2_marginal": lambda fit: _estimate(r2(fit), "marginal"),
+    "r2_conditional": lambda fit: _estimate(r2(fit), "conditional"),
     "ll": lambda fit: fit.llf,
     "aic": lambda fit: fit.aic,
     "bic": lambda fit: fit.bic,
@@ -119,60 +120,45 @@ class MaketablesModel:
         return {"vcov_type": "model-based", "clustervar": None}
 
 
-class MaketablesMethods:
-    """The attributes of maketables' plug-in format, on the fit itself."""
+# ---------------------------------------------------------------------------------------------
+# On the fit itself
+# ---------------------------------------------------------------------------------------------
 
-    def for_maketables(self, ddf: str = "satterthwaite") -> MaketablesModel:
-        """Return the fit as `maketables.ETable` reads it.
 
-        ETable takes a fit given as it is for a result of statsmodels, by its attributes, and leaves
-        out groups, ICC and R².
+def for_maketables(fit: FittedModel, ddf: str = "satterthwaite") -> MaketablesModel:
+    """Return the fit as `maketables.ETable` reads it.
 
-        Parameters
-        ----------
-        ddf : degrees of freedom of the tests: "satterthwaite", "kenward-roger" or "normal".
+    ETable takes a fit given as it is for a result of statsmodels, by its attributes, and leaves
+    out groups, ICC and R².
 
-        Examples
-        --------
-        >>> import mixlm_sparse as mx
-        >>> fit = mx.lmer("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff"))
-        >>> fit.for_maketables().__maketables_stat__("groups")
-        'Batch 6'
-        """
-        return MaketablesModel(cast("FittedModel", self), ddf)
+    Parameters
+    ----------
+    ddf : degrees of freedom of the tests: "satterthwaite", "kenward-roger" or "normal".
 
-    @property
-    def endog_names(self) -> str:
-        """Name of the response, as statsmodels calls it."""
-        return cast("FittedModel", self).matrices.response_name or "y"
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff"))
+    >>> fit.for_maketables().__maketables_stat__("groups")
+    'Batch 6'
+    """
+    require_ddf(ddf)
+    return MaketablesModel(fit, ddf)
 
-    @property
-    def __maketables_coef_table__(self) -> pd.DataFrame:
-        return self.for_maketables().__maketables_coef_table__
 
-    def __maketables_stat__(self, key: str) -> Any:
-        return self.for_maketables().__maketables_stat__(key)
+def endog_names(fit: FittedModel) -> str:
+    """Name of the response, as statsmodels calls it."""
+    return fit.matrices.response_name or "y"
 
-    @property
-    def __maketables_depvar__(self) -> str:
-        return self.endog_names
 
-    @property
-    def __maketables_fixef_string__(self) -> str | None:
-        return None
+def stat(fit: FittedModel, key: str) -> Any:
+    """Return the statistic `key` of maketables' plug-in format, None if there is none."""
+    return MaketablesModel(fit).__maketables_stat__(key)
 
-    @property
-    def __maketables_var_labels__(self) -> dict[str, str] | None:
-        return None
 
-    @property
-    def __maketables_stat_labels__(self) -> dict[str, str]:
-        return dict(STAT_LABELS)
-
-    @property
-    def __maketables_default_stat_keys__(self) -> list[str]:
-        return list(DEFAULT_STATS)
-
-    @property
-    def __maketables_vcov_info__(self) -> dict[str, Any]:
-        return self.for_maketables().__maketables_vcov_info__
+# The attributes of the plug-in format that the fit has too, so that maketables finds them there.
+PLUG_IN_ATTRIBUTES: dict[str, Callable[[FittedModel], Any]] = {
+    name: lambda fit, name=name: getattr(MaketablesModel(fit), name)  # type: ignore[misc]
+    for name, value in vars(MaketablesModel).items()
+    if isinstance(value, property)
+}

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from mixlm_sparse.common.checks import require_bool
 from mixlm_sparse.common.text import (
     abbreviate_all,
     display_width,
@@ -20,6 +21,7 @@ from mixlm_sparse.common.text import (
     shorten_all,
     text_table,
 )
+from mixlm_sparse.inference.fixed.coefficients import coefficient_tests
 from mixlm_sparse.inference.fixed.tests import TestColumns
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.tables.render import (
@@ -99,18 +101,25 @@ class _Parts:
     messages: tuple[str, ...]
 
 
-def summarize(
-    fit: FittedModel, *, correlation: bool | None = None, tests: TestColumns | None = None
+def summary(
+    fit: FittedModel, *, correlation: bool | None = None, ddf: str | None = "auto"
 ) -> Summary:
-    """Return the summary of `fit` as text, with twins in HTML, Markdown and LaTeX.
+    """Return the summary as text (a notebook shows tables).
 
     Parameters
     ----------
-    correlation : print the correlations of the fixed effects; by default for up to
-        `CORRELATION_MAX_P` of them.
-    tests : degrees of freedom and p-values of the fixed effects.
+    correlation : print the correlations of the fixed effects; by default up to 12 of them.
+    ddf : tests in the table of fixed effects: "satterthwaite", "kenward-roger", "normal", or
+        None for t values alone.  "auto" is Satterthwaite where that takes a few seconds at
+        most; otherwise the summary says that it left the tests out.
+
+    Returns
+    -------
+    Summary : a `str` with `to_markdown()`, `to_latex()` and `to_html()`.
     """
-    parts = _collect(fit, correlation, tests)
+    if correlation is not None:
+        correlation = require_bool("correlation", correlation)
+    parts = _collect(fit, correlation, coefficient_tests(fit, ddf))
     return Summary(_as_text(parts), _as_html(parts), parts)
 
 

@@ -32,7 +32,22 @@ def tidy(
     conf_int: bool = False,
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """Return estimates as one row each; see `InferenceMethods.tidy`."""
+    """Return estimates as a table of one row each.
+
+    Parameters
+    ----------
+    effects : "fixed", "ran_pars" (standard deviations and correlations), "ran_vals" (predicted
+        random effects), or several of them.
+    ddf : tests of the fixed effects: "satterthwaite", "kenward-roger" (a fit by ML is fitted
+        again by REML, with a warning), "normal" or None for none.
+    conf_int : add conf_low and conf_high, and standard errors of the random parameters.
+    level : coverage.
+
+    Returns
+    -------
+    DataFrame with columns effect, group, term, estimate, std_error, statistic, df, p_value and,
+    if asked for, conf_low, conf_high; with "ran_vals" also level.
+    """
     wanted = (effects,) if isinstance(effects, str) else tuple(effects)
     for effect in wanted:
         if effect not in EFFECTS:
@@ -163,7 +178,7 @@ def _values(fit: FittedModel, level: float) -> pd.DataFrame:
 
 
 def glance(fit: FittedModel) -> pd.DataFrame:
-    """Return the figures of a fit as one row; see `InferenceMethods.glance`."""
+    """Return the figures of the fit as one row: nobs, sigma, llf, aic, bic, criterion, ..."""
     row: dict[str, Any] = {
         "nobs": fit.nobs,
         "n_par": fit.n_par,
@@ -182,7 +197,12 @@ def glance(fit: FittedModel) -> pd.DataFrame:
 
 
 def augment(fit: FittedModel) -> pd.DataFrame:
-    """Return the rows used with what the fit says of each; see `InferenceMethods.augment`."""
+    """Return the rows used: the columns of the formula and what the fit says of each row.
+
+    Columns .fitted, .resid, .fixed (without random effects), .hat, .cooksd, .std_resid
+    (sqrt(w) (y - mu) / sigma), and .weights and .offset where there are any.  With
+    na_action="exclude" all rows of the data, with NaN in those not used.
+    """
     n = fit.nobs
     columns: dict[str, Any] = _data_columns(fit)
     own: dict[str, Any] = {
@@ -241,7 +261,10 @@ def _plain(column: Column) -> Any:
 
 
 def group_sizes(fit: FittedModel) -> pd.DataFrame:
-    """Return levels and rows per level of every grouping factor; see the method."""
+    """Return, for each grouping factor, its levels and the rows per level.
+
+    Columns levels, min, mean, median, max.
+    """
     rows = {}
     for factor in fit.matrices.factors:
         counts = np.bincount(factor.codes, minlength=factor.n_levels)
