@@ -6,6 +6,7 @@ are made with `pytest tests/report/test_plots.py --mpl-generate-path=tests/repor
 
 from __future__ import annotations
 
+import pickle
 import subprocess
 import sys
 from functools import cache
@@ -306,12 +307,33 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
         fit.plot.caterpillar()
 
 
-def test_a_notebook_shows_a_figure_once():
+def test_text_stays_dark_on_white_in_a_dark_style():
+    with plt.style.context("dark_background"):
+        figure = sleep().plot.shrinkage()
+        figure.canvas.draw()
+        texts = [t for t in figure.findobj(Text) if t.get_text() and t.get_visible()]
+    assert len(texts) > 10
+    for text in texts:
+        assert sum(mpl.colors.to_rgb(text.get_color())) < 1.5, text.get_text()
+
+
+def test_legends_stay_inside_axes_that_are_given():
+    figure, axes = plt.subplots(2, 2, figsize=(9, 7), layout="constrained")
+    schools().plot.predictions("cses", {"sector": "levels"}, ax=axes[0, 0])
+    sleep().plot.shrinkage(ax=axes[0, 1])
+    sleep().plot.trajectories(ax=axes[1, 0])
+    mx.plots.fixed_effects(sleep(), sleep(), ax=axes[1, 1])
+    figure.canvas.draw()
+    for ax in axes.ravel():
+        box = ax.get_legend().get_window_extent()
+        assert ax.bbox.padded(1.0).contains(box.x0, box.y0)
+        assert ax.bbox.padded(1.0).contains(box.x1, box.y1)
+
+
+def test_figures_can_be_pickled():
     figure = sleep().plot.qq()
-    figure._ipython_display_()  # open: the notebook shows it by itself
-    plt.close(figure)
-    with pytest.raises(NotImplementedError):  # closed: IPython takes its usual way
-        figure._ipython_display_()
+    copy = pickle.loads(pickle.dumps(figure))
+    assert len(copy.axes) == len(figure.axes)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -9,15 +9,22 @@ from numpy.typing import NDArray
 from scipy.special import betaincinv, ndtri
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import IntVector, Vector
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.report.plots import canvas
-from mixlm_sparse.report.plots.canvas import BLUE, GREY, ORANGE, PALE, styled
-from mixlm_sparse.report.plots.data import choose, effects_of, factor_index, innermost, numbers
-from mixlm_sparse.report.plots.effects import percent, z_value
+from mixlm_sparse.report.plots import canvas, marks
+from mixlm_sparse.report.plots.backend import BLACK, BLUE, GREY, ORANGE, PALE, styled
+from mixlm_sparse.report.plots.data import (
+    choose,
+    effects_of,
+    factor_index,
+    innermost,
+    numbers,
+    z_value,
+)
 
 if TYPE_CHECKING:
-    from mixlm_sparse.report.plots.canvas import Axes, Figure
+    from mixlm_sparse.report.plots.backend import Axes, Figure
 
 MAX_PAIRS = 2_000_000  # pairs of rows from which a semivariogram is formed; more are sampled
 QUANTILES_DRAWN = 2_000  # points of a normal quantile plot; of more, the outer ones and a spread
@@ -41,10 +48,10 @@ def residuals(fit: FittedModel, *, smooth: bool = True, ax: Axes | None = None) 
     """
     figure, one = canvas.panel(ax, 5.4, 3.8)
     x, y = fit.fitted_used, scaled(fit)
-    canvas.points(one, x, y)
-    one.axhline(0.0, color=canvas.BLACK, lw=0.9)
+    marks.points(one, x, y)
+    one.axhline(0.0, color=BLACK, lw=0.9)
     if smooth and x.size > 5:
-        one.plot(*canvas.trend(x, y), color=ORANGE, lw=1.6)
+        one.plot(*marks.trend(x, y), color=ORANGE, lw=1.6)
     one.set_xlabel("fitted value")
     one.set_ylabel("scaled residual")
     return figure
@@ -62,9 +69,9 @@ def scale_location(fit: FittedModel, *, ax: Axes | None = None) -> Figure:
     """
     figure, one = canvas.panel(ax, 5.4, 3.8)
     x, y = fit.fitted_used, np.sqrt(np.abs(scaled(fit)))
-    canvas.points(one, x, y)
+    marks.points(one, x, y)
     if x.size > 5:
-        one.plot(*canvas.trend(x, y), color=ORANGE, lw=1.6)
+        one.plot(*marks.trend(x, y), color=ORANGE, lw=1.6)
     one.set_ylim(bottom=0.0)
     one.set_xlabel("fitted value")
     one.set_ylabel("√|scaled residual|")
@@ -90,10 +97,10 @@ def _normal_quantiles(ax: Axes, sample: Vector, level: float) -> None:
     low, high = (ndtri(betaincinv(i, n + 1 - i, share)) for share in (tail, 1.0 - tail))
     ax.fill_between(expected, low, high, color=BLUE, alpha=0.15, linewidth=0,
                     label=f"{percent(level)} pointwise")  # fmt: skip
-    ax.plot(expected, expected, color=canvas.BLACK, lw=0.9)
+    ax.plot(expected, expected, color=BLACK, lw=0.9)
     outside = (ordered < low) | (ordered > high)
     for mask, color in ((~outside, BLUE), (outside, ORANGE)):
-        ax.scatter(expected[mask], ordered[mask], s=max(canvas.marker_size(n), 4.0), color=color,
+        ax.scatter(expected[mask], ordered[mask], s=max(marks.marker_size(n), 4.0), color=color,
                    linewidths=0, zorder=3, rasterized=n > 1500)  # fmt: skip
     ax.set_xlabel("normal quantile")
 
@@ -223,7 +230,7 @@ def autocorrelation(
     limit = z / np.sqrt(count[1:])
     for sign in (-1.0, 1.0):
         one.plot(lags[1:], sign * limit, color=ORANGE, ls="--", lw=1.1)
-    one.axhline(0.0, color=canvas.BLACK, lw=0.9)
+    one.axhline(0.0, color=BLACK, lw=0.9)
     one.locator_params(axis="x", integer=True)
     one.set_xlabel(f"lag within {label} ({name})")
     one.set_ylabel("correlation of residuals")
@@ -283,7 +290,7 @@ def semivariogram(
     half_square = 0.5 * (r[first] - r[second]) ** 2
     at, mean, count = _binned(distance, half_square, bins)
     figure, one = canvas.panel(ax, 5.4, 3.6)
-    one.axhline(1.0, color=canvas.BLACK, lw=0.9)
+    one.axhline(1.0, color=BLACK, lw=0.9)
     one.plot(at, mean, color=PALE, lw=1.0, zorder=1)
     one.scatter(at, mean, s=15.0 + 60.0 * count / count.max(), color=BLUE, zorder=3)
     one.set_ylim(0.0, max(1.15, 1.1 * float(mean.max())))

@@ -9,21 +9,33 @@ import numpy as np
 from scipy.special import stdtrit
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.text import percent, shorten_all
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.report.plots import canvas
-from mixlm_sparse.report.plots.canvas import BLUE, MARKERS, ORANGE, PALETTE, styled
+from mixlm_sparse.report.plots import canvas, marks
+from mixlm_sparse.report.plots.backend import (
+    BLACK,
+    BLUE,
+    GREY,
+    MARKERS,
+    ORANGE,
+    PALE,
+    PALETTE,
+    new_figure,
+    styled,
+)
 from mixlm_sparse.report.plots.data import (
     GroupCoefficients,
     SeparateFits,
     choose,
     group_coefficients,
     group_covariate,
+    z_value,
 )
-from mixlm_sparse.report.plots.effects import against_covariate, percent, ranked_intervals, z_value
+from mixlm_sparse.report.plots.effects import against_covariate, ranked_intervals
 
 if TYPE_CHECKING:
-    from mixlm_sparse.report.plots.canvas import Axes, Figure
+    from mixlm_sparse.report.plots.backend import Axes, Figure
 
 Source: TypeAlias = SeparateFits | FittedModel
 
@@ -57,7 +69,7 @@ def _note(figure: Figure, ax: Axes | None, table: GroupCoefficients) -> None:
     """Say above the figure how many groups are missing."""
     text = table.left_out()
     if text and ax is None:
-        figure.suptitle(text, fontsize=8, color=canvas.GREY)
+        figure.suptitle(text, fontsize=8, color=GREY)
 
 
 @styled
@@ -123,24 +135,24 @@ def coefficient_scatter(
     keep = table.fitted
     x, y = table.estimates[keep, pair[0]], table.estimates[keep, pair[1]]
     figure, one = canvas.panel(ax, 5.4 if by is None else 6.4, 4.2)
-    one.axvline(float(x.mean()), color=canvas.PALE, lw=1.0, zorder=0.8)
-    one.axhline(float(y.mean()), color=canvas.PALE, lw=1.0, zorder=0.8)
+    one.axvline(float(x.mean()), color=PALE, lw=1.0, zorder=0.8)
+    one.axhline(float(y.mean()), color=PALE, lw=1.0, zorder=0.8)
     if by is None:
-        canvas.points(one, x, y)
+        marks.points(one, x, y)
     else:
         covariate = group_covariate(source, by, table.codes, table.levels, table.label)
         if covariate.labels is None:
-            drawn = one.scatter(x, y, c=covariate.values[keep], s=canvas.marker_size(x.size),
+            drawn = one.scatter(x, y, c=covariate.values[keep], s=marks.marker_size(x.size),
                                 cmap="cividis", linewidths=0)  # fmt: skip
             bar = figure.colorbar(drawn, ax=one, fraction=0.05, pad=0.02)
             bar.set_label(covariate.name)
         else:
-            for code, label in enumerate(covariate.labels):
+            for code, label in enumerate(shorten_all(covariate.labels, 20)):
                 mine = covariate.values[keep] == code
                 one.scatter(
-                    x[mine], y[mine], s=canvas.marker_size(x.size), linewidths=0, alpha=0.75,
+                    x[mine], y[mine], s=marks.marker_size(x.size), linewidths=0, alpha=0.75,
                     color=PALETTE[code % len(PALETTE)], marker=MARKERS[code % len(MARKERS)],
-                    label=canvas.shorten(label, 20),
+                    label=label,
                 )  # fmt: skip
             canvas.legend(one, title=covariate.name)
     one.set_xlabel(f"{table.names[pair[0]]}, least squares")
@@ -179,11 +191,11 @@ def coefficient_by_size(
     size = table.nobs[keep].astype(np.float64)
     for k, one in zip(chosen, axes, strict=True):
         values, se = table.estimates[keep, k], table.se[keep, k]
-        canvas.points(one, size, values)
+        marks.points(one, size, values)
         weights = 1.0 / np.maximum(se, 1e-300) ** 2
         precise = np.isfinite(weights).all() and float(weights.sum()) > 0.0
         mean = float(weights @ values / weights.sum()) if precise else float(values.mean())
-        one.axhline(mean, color=canvas.BLACK, lw=1.0)
+        one.axhline(mean, color=BLACK, lw=1.0)
         if precise and np.ptp(size) > 0:
             scale = float(np.median(se * np.sqrt(size)))
             at = np.linspace(size.min(), size.max(), 100)
@@ -254,7 +266,7 @@ def coefficient_intervals(
     else:
         heights = [canvas.tall(members.size, low=1.8, high=7.0) for _, members in parts]
         total = min(sum(heights), 11.0)
-        figure = canvas.new_figure(
+        figure = new_figure(
             (3.4 + canvas.label_room(table.levels)) * len(chosen) + 0.4, total
         )
         grid = figure.subplots(
@@ -287,12 +299,12 @@ def coefficient_intervals(
 
 def _intervals_at(ax: Axes, height: Vector, middle: Vector, half: Vector) -> None:
     n = middle.size
-    canvas.segments(
+    marks.segments(
         ax, np.column_stack([middle - half, height]), np.column_stack([middle + half, height]),
         color=BLUE, width=float(np.clip(150.0 / n, 0.3, 1.2)), alpha=0.5,
     )  # fmt: skip
-    ax.scatter(middle, height, s=canvas.marker_size(n), color=BLUE, linewidths=0)
-    ax.axvline(float(middle.mean()), color=canvas.BLACK, lw=0.9)
+    ax.scatter(middle, height, s=marks.marker_size(n), color=BLUE, linewidths=0)
+    ax.axvline(float(middle.mean()), color=BLACK, lw=0.9)
 
 
 @styled
@@ -353,7 +365,7 @@ def fixed_effects(
         raise OptionError(
             f"names has {len(names)} entries for {len(fits)} models: give one for each"
         )
-    titles = list(names) if names is not None else [fit.formula for fit in fits]
+    titles = shorten_all(names or [fit.formula for fit in fits], 44)
     terms = list(dict.fromkeys(name for fit in fits for name in fit.fixef.index))
     if only is not None:
         terms = [terms[choose(terms, name, "only")[0]] for name in only]
@@ -372,18 +384,18 @@ def fixed_effects(
         middle = fit.fixef[mine].to_numpy()
         half = z * fit.bse[mine].to_numpy()
         color = PALETTE[place % len(PALETTE)]
-        canvas.segments(
+        marks.segments(
             one, np.column_stack([middle - half, y]), np.column_stack([middle + half, y]),
             color=color, width=1.5,
         )  # fmt: skip
         one.scatter(middle, y, s=26, color=color, marker=MARKERS[place % len(MARKERS)], zorder=3,
-                    label=canvas.shorten(title, 44) if count > 1 else None)  # fmt: skip
-    one.axvline(0.0, color=canvas.BLACK, lw=0.9, zorder=0.9)
+                    label=title if count > 1 else None)  # fmt: skip
+    one.axvline(0.0, color=BLACK, lw=0.9, zorder=0.9)
     one.set_ylim(-0.6, len(terms) - 0.4)
     canvas.label_levels(one, np.array(list(heights.values())), terms)
     one.set_xlabel(f"fixed effect, {percent(level)} interval")
     if count > 1:
-        one.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), borderaxespad=0.2, ncols=1)
+        canvas.legend(one, above=True)
     elif names is not None:
         one.set_title(titles[0])
     return figure

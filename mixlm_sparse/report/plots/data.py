@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
@@ -35,6 +36,13 @@ class SeparateFits(GroupedData, Protocol):
 
     @property
     def names(self) -> Sequence[str]: ...
+
+
+def z_value(level: float) -> float:
+    """Return the normal quantile of a two-sided interval."""
+    if not 0.0 < level < 1.0:
+        raise OptionError(f"level is {level!r}: use a number between 0 and 1, such as 0.95")
+    return float(ndtri(0.5 + 0.5 * level))
 
 
 # ---------------------------------------------------------------------------------------------

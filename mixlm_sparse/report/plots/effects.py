@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import ndtri
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.text import percent, shorten
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.report.plots import canvas
-from mixlm_sparse.report.plots.canvas import BLUE, GREY, ORANGE, PALE, styled
+from mixlm_sparse.report.plots import canvas, marks
+from mixlm_sparse.report.plots.backend import BLACK, BLUE, GREY, ORANGE, PALE, styled
 from mixlm_sparse.report.plots.data import (
     Covariate,
     choose,
@@ -21,25 +21,14 @@ from mixlm_sparse.report.plots.data import (
     factor_index,
     group_covariate,
     random_columns,
+    z_value,
 )
 from mixlm_sparse.solve.groupwise import fit_groups
 
 if TYPE_CHECKING:
-    from mixlm_sparse.report.plots.canvas import Axes, Figure
+    from mixlm_sparse.report.plots.backend import Axes, Figure
 
 MANY_POPULATIONS = 6  # more different population values than this are not marked one by one
-
-
-def z_value(level: float) -> float:
-    """Return the normal quantile of a two-sided interval."""
-    if not 0.0 < level < 1.0:
-        raise OptionError(f"level is {level!r}: use a number between 0 and 1, such as 0.95")
-    return float(ndtri(0.5 + 0.5 * level))
-
-
-def percent(level: float) -> str:
-    """Return a level as text: 95%."""
-    return f"{100 * level:.4g}%"
 
 
 def ranked_intervals(
@@ -62,7 +51,7 @@ def ranked_intervals(
     y = np.arange(n, dtype=float)
     picked = np.isin(np.asarray(labels, dtype=object), np.asarray(list(highlight), dtype=object))
     away = np.zeros(n, dtype=bool) if reference is None else np.abs(middle - reference) > half
-    many = n > canvas.MANY_LEVELS
+    many = n > marks.MANY_LEVELS
     width = float(np.clip(90.0 / n, 0.25, 1.3))
     for mask, color, front in (
         (~away & ~picked, GREY if reference is not None else BLUE, 1),
@@ -72,7 +61,7 @@ def ranked_intervals(
         if not mask.any():
             continue
         thick = max(width, 1.2) if front == 3 else width
-        canvas.segments(
+        marks.segments(
             ax,
             np.column_stack([middle[mask] - half[mask], y[mask]]),
             np.column_stack([middle[mask] + half[mask], y[mask]]),
@@ -85,11 +74,11 @@ def ranked_intervals(
             rasterized=n > 1500,
         )  # fmt: skip
     if reference is not None:
-        ax.axvline(reference, color=canvas.BLACK, lw=0.9, zorder=0.9)
+        ax.axvline(reference, color=BLACK, lw=0.9, zorder=0.9)
     if canvas.label_levels(ax, y, labels) < n and picked.any():
         _name_picked(ax, labels, picked)
     ax.set_ylim(-0.02 * n - 0.6, n - 1 + 0.02 * n + 0.6)
-    if n > canvas.MANY_LEVELS:
+    if n > marks.MANY_LEVELS:
         ax.grid(visible=False, axis="y")
 
 
@@ -102,8 +91,9 @@ def _name_picked(ax: Axes, labels: Sequence[str], picked: NDArray[np.bool_]) -> 
         place[i] = max(place[i], place[i - 1] + gap)
     for row, height in zip(at.tolist(), place.tolist(), strict=True):
         ax.annotate(
-            canvas.shorten(labels[row]), (1.0, height), xycoords=("axes fraction", "data"),
-            xytext=(3, 0), textcoords="offset points", va="center", fontsize=7, color=ORANGE,
+            shorten(labels[row], canvas.LABEL_WIDTH), (1.0, height),
+            xycoords=("axes fraction", "data"), xytext=(3, 0),
+            textcoords="offset points", va="center", fontsize=7, color=ORANGE,
             annotation_clip=False,
         )  # fmt: skip
 
@@ -279,7 +269,7 @@ def _shrink_line(ax: Axes, labels: list[str], raw: Vector, shrunk: Vector, middl
     n = raw.size
     y = np.arange(n, dtype=float)
     size = float(np.clip(1500.0 / n, 1.5, 24.0))
-    canvas.segments(
+    marks.segments(
         ax, np.column_stack([raw, y]), np.column_stack([shrunk, y]), color=PALE,
         width=float(np.clip(90.0 / n, 0.3, 1.2)), zorder=1, rasterized=n > 1500,
     )  # fmt: skip
@@ -289,7 +279,7 @@ def _shrink_line(ax: Axes, labels: list[str], raw: Vector, shrunk: Vector, middl
     ax.scatter(shrunk, y, s=size, color=BLUE, linewidths=0, label="mixed model", zorder=3,
                rasterized=n > 1500)  # fmt: skip
     if np.ptp(middle) <= 1e-8 * max(1.0, float(np.abs(middle).max())):
-        ax.axvline(float(middle[0]), color=canvas.BLACK, lw=1.0, label="population", zorder=0.9)
+        ax.axvline(float(middle[0]), color=BLACK, lw=1.0, label="population", zorder=0.9)
     canvas.label_levels(ax, y, [labels[i] for i in rank])
     ax.set_ylim(-0.02 * n - 0.6, n - 1 + 0.02 * n + 0.6)
 
@@ -297,7 +287,7 @@ def _shrink_line(ax: Axes, labels: list[str], raw: Vector, shrunk: Vector, middl
 def _shrink_plane(ax: Axes, raw: Any, shrunk: Any, middle: Any) -> None:
     n = len(raw)
     size = float(np.clip(2600.0 / n, 2.5, 30.0))
-    canvas.segments(
+    marks.segments(
         ax, raw, shrunk, color=PALE if n < 500 else "#DDDDDD",
         width=float(np.clip(120.0 / n, 0.25, 1.2)), zorder=1, rasterized=n > 1500,
     )  # fmt: skip
@@ -309,7 +299,7 @@ def _shrink_plane(ax: Axes, raw: Any, shrunk: Any, middle: Any) -> None:
     scale = np.maximum(np.abs(middle).max(axis=0), 1e-300)
     distinct = np.unique(np.round(middle / scale, 8), axis=0) * scale
     if len(distinct) <= MANY_POPULATIONS:
-        ax.scatter(distinct[:, 0], distinct[:, 1], s=70, marker="D", color=canvas.BLACK,
+        ax.scatter(distinct[:, 0], distinct[:, 1], s=70, marker="D", color=BLACK,
                    edgecolors="white", linewidths=0.8, label="population", zorder=4)  # fmt: skip
 
 
@@ -349,7 +339,7 @@ def effects_by(
         shift = float(fit.fixef.get(effects.names[k], 0.0)) if add_fixed else 0.0
         against_covariate(one, effects.values[:, k] + shift, covariate)
         if not add_fixed:
-            one.axhline(0.0, color=canvas.BLACK, lw=0.8, zorder=0.9)
+            one.axhline(0.0, color=BLACK, lw=0.8, zorder=0.9)
         one.set_title(effects.names[k])
         what = "fixed + random effect" if add_fixed else "random effect"
         one.set_ylabel(f"{what} of {effects.label}")
@@ -361,9 +351,9 @@ def against_covariate(ax: Axes, values: Vector, covariate: Covariate) -> None:
     known = np.isfinite(values)
     if covariate.labels is None:
         x, y = covariate.values[known], values[known]
-        canvas.points(ax, x, y)
-        canvas.least_squares_line(ax, x, y)
+        marks.points(ax, x, y)
+        marks.least_squares_line(ax, x, y)
     else:
         samples = [values[m][known[m]] for m in covariate.members()]
-        canvas.boxes(ax, samples, covariate.labels)
+        marks.boxes(ax, samples, covariate.labels)
     ax.set_xlabel(covariate.name)

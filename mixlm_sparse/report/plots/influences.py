@@ -10,13 +10,13 @@ import numpy as np
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.report.plots import canvas
-from mixlm_sparse.report.plots.canvas import BLUE, GREY, ORANGE, PALE, styled
+from mixlm_sparse.report.plots import canvas, marks
+from mixlm_sparse.report.plots.backend import BLACK, BLUE, GREY, ORANGE, PALE, new_figure, styled
 from mixlm_sparse.report.plots.checks import scaled
 from mixlm_sparse.report.plots.data import choose
 
 if TYPE_CHECKING:
-    from mixlm_sparse.report.plots.canvas import Axes, Figure
+    from mixlm_sparse.report.plots.backend import Axes, Figure
 
 
 @styled
@@ -43,12 +43,12 @@ def influence(fit: FittedModel, *, label: int = 5, ax: Axes | None = None) -> Fi
     largest[order[::-1][: max(label, 0)]] = True
     many = d.size > 3000
     one.scatter(h[~largest], r[~largest], s=size[~largest], color=BLUE, linewidths=0,
-                alpha=max(0.2, canvas.opacity(d.size)), rasterized=many)  # fmt: skip
+                alpha=max(0.2, marks.opacity(d.size)), rasterized=many)  # fmt: skip
     one.scatter(h[largest], r[largest], s=size[largest], facecolors="none", edgecolors=ORANGE,
                 linewidths=1.2, zorder=3)  # fmt: skip
     names = _row_names(fit)
     _name_points(one, h, r, size, [(int(i), names[int(i)]) for i in np.flatnonzero(largest)])
-    one.axhline(0.0, color=canvas.BLACK, lw=0.9, zorder=0.9)
+    one.axhline(0.0, color=BLACK, lw=0.9, zorder=0.9)
     one.margins(0.08)
     one.set_xlabel("leverage")
     one.set_ylabel("scaled residual")
@@ -81,7 +81,7 @@ def _name_points(
         away = np.sqrt(size[i] / np.pi) + 3.0
         left = x[i] > centre
         ax.annotate(name, (x[i], last), xytext=(-away if left else away, 0.0),
-                    textcoords="offset points", fontsize=7, color=canvas.BLACK, va="center",
+                    textcoords="offset points", fontsize=7, color=BLACK, va="center",
                     ha="right" if left else "left", zorder=4)  # fmt: skip
 
 
@@ -118,7 +118,7 @@ def deletion(
     labels = [str(distance.index[i]) for i in order]
     y = np.arange(order.size, dtype=float)
     n = order.size
-    figure = canvas.new_figure(2.6 + 1.7 * len(drawn), canvas.tall(n))
+    figure = new_figure(2.6 + 1.7 * len(drawn), canvas.tall(n))
     axes = figure.subplots(1, 1 + len(drawn), squeeze=False, sharey=True)[0]
     columns = [("Cook's distance", values[order])]
     columns += [(names[j], dfbetas.to_numpy(float)[order, j]) for j in drawn]
@@ -127,7 +127,7 @@ def deletion(
         beyond = np.abs(x) > cut if place else np.zeros(n, dtype=bool)
         one.hlines(y, 0.0, x, color=np.where(beyond, ORANGE, BLUE), lw=1.2)
         one.scatter(x, y, s=16, color=np.where(beyond, ORANGE, BLUE), zorder=3)
-        one.axvline(0.0, color=canvas.BLACK, lw=0.8)
+        one.axvline(0.0, color=BLACK, lw=0.8)
         if place:
             for sign in (-1.0, 1.0):
                 one.axvline(sign * cut, color=GREY, ls="--", lw=0.8)
@@ -161,7 +161,7 @@ def optimization_path(fit: FittedModel, *, ax: Axes | None = None) -> Figure:
     above = np.where(finite, np.maximum(history - best, floor), np.nan)
     at = np.arange(1, history.size + 1)
     one.semilogy(at, above, color=PALE, lw=1.0, zorder=1)
-    one.scatter(at, above, s=canvas.marker_size(history.size), color=BLUE, linewidths=0, zorder=3)
+    one.scatter(at, above, s=marks.marker_size(history.size), color=BLUE, linewidths=0, zorder=3)
     one.semilogy(at, np.fmin.accumulate(above), color=ORANGE, lw=1.4)
     one.locator_params(axis="x", integer=True)
     one.set_xlabel("evaluation")

@@ -10,12 +10,22 @@ import numpy as np
 import pandas as pd
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.text import percent, shorten
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.formula.terms import names_of
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.predict.predict import predict
-from mixlm_sparse.report.plots import canvas
-from mixlm_sparse.report.plots.canvas import BLACK, BLUE, DASHES, GREY, ORANGE, PALETTE, styled
+from mixlm_sparse.report.plots import canvas, marks
+from mixlm_sparse.report.plots.backend import (
+    BLACK,
+    BLUE,
+    DASHES,
+    GREY,
+    MARKERS,
+    ORANGE,
+    PALETTE,
+    styled,
+)
 from mixlm_sparse.report.plots.curves import (
     default_x,
     group_lines,
@@ -33,12 +43,12 @@ from mixlm_sparse.report.plots.data import (
     group_covariate,
     numbers,
     spread_choice,
+    z_value,
 )
-from mixlm_sparse.report.plots.effects import percent, z_value
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.grouping import GroupingFactor
-    from mixlm_sparse.report.plots.canvas import Axes, Figure
+    from mixlm_sparse.report.plots.backend import Axes, Figure
 
 GRID = 40  # points of a curve
 
@@ -135,7 +145,7 @@ def _group_panels(n: int, columns: int | None) -> tuple[Figure, list[Axes]]:
 
 def _group_points(ax: Axes, x: Vector, y: Vector, rows: Any, level: str, n: int) -> None:
     ax.scatter(x[rows], y[rows], s=7, color=GREY, linewidths=0, alpha=0.7, zorder=2)
-    ax.set_title(canvas.shorten(level, 16), fontsize=7.5 if n > 4 else 9, pad=2)
+    ax.set_title(shorten(level, 16), fontsize=7.5 if n > 4 else 9, pad=2)
     ax.tick_params(labelsize=6.5 if n > 4 else 8, length=2)
     ax.locator_params(axis="x", nbins=4)
     ax.locator_params(axis="y", nbins=4)
@@ -216,7 +226,7 @@ def trajectories(
         if observed:
             _observed(one, values, fit.matrices.y, factor.codes, members_of, thin)
         else:
-            canvas.polylines(one, lines.x[members_of], lines.group[members_of], **thin)
+            marks.polylines(one, lines.x[members_of], lines.group[members_of], **thin)
         size = np.bincount(factor.codes, minlength=n)[members_of].astype(float)
         average = (size / size.sum()) @ mean.population[members_of]
         front = BLACK if label is None else color
@@ -232,14 +242,14 @@ def trajectories(
 
 
 def _observed(
-    ax: Axes, x: Vector, y: Vector, codes: Any, groups: Any, marks: dict[str, Any]
+    ax: Axes, x: Vector, y: Vector, codes: Any, groups: Any, look: dict[str, Any]
 ) -> None:
     curves = []
     for j in groups.tolist():
         rows = np.flatnonzero(codes == j)
         rows = rows[np.argsort(x[rows], kind="stable")]
         curves.append(np.column_stack([x[rows], y[rows]]))
-    canvas.ragged_lines(ax, curves, **marks)
+    marks.ragged_lines(ax, curves, **look)
 
 
 @styled
@@ -306,7 +316,7 @@ def predictions(
     figure, one = canvas.panel(ax, 6.4 if chosen else 5.4, 4.0)
     combinations = list(itertools.product(*chosen.values()))
     if points and not factor_x:
-        canvas.points(one, np.asarray(horizontal.values, float), fit.matrices.y, color=GREY)
+        marks.points(one, np.asarray(horizontal.values, float), fit.matrices.y, color=GREY)
     for place, values in enumerate(combinations):
         frame = typical.loc[[0] * len(grid)].reset_index(drop=True)
         frame[x] = grid
@@ -318,7 +328,7 @@ def predictions(
         )
         _draw_line(one, grid, factor_x, fit_line, low, high, place, len(combinations), label)
     if factor_x:
-        one.set_xticks(np.arange(len(grid)), [canvas.shorten(str(v), 16) for v in grid])
+        one.set_xticks(np.arange(len(grid)), [shorten(str(v), 16) for v in grid])
     one.set_xlabel(x)
     one.set_ylabel(fit.matrices.response_name)
     held = [f"{n} = {_shown(typical[n].iloc[0])}" for n in typical.columns if n not in chosen]
@@ -379,8 +389,8 @@ def _draw_line(
         at = np.arange(len(grid)) + shift
         if low is not None and high is not None:
             lower, upper = np.column_stack([at, low]), np.column_stack([at, high])
-            canvas.segments(ax, lower, upper, color=color, width=1.6)  # fmt: skip
-        ax.scatter(at, line, s=28, color=color, marker=canvas.MARKERS[place % 7], zorder=3,
+            marks.segments(ax, lower, upper, color=color, width=1.6)  # fmt: skip
+        ax.scatter(at, line, s=28, color=color, marker=MARKERS[place % 7], zorder=3,
                    label=label or None)  # fmt: skip
         return
     if low is not None and high is not None:

@@ -10,7 +10,7 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.report.plots import checks, coefficients, effects, influences, lines, uncertainty
 
 if TYPE_CHECKING:
-    from mixlm_sparse.report.plots.canvas import Figure
+    from mixlm_sparse.report.plots.backend import Figure
 
 P = ParamSpec("P")
 S = TypeVar("S")

@@ -11,15 +11,15 @@ import pandas as pd
 from scipy.interpolate import CubicSpline, PchipInterpolator
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.text import percent, shorten
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.plots import canvas
-from mixlm_sparse.report.plots.canvas import BLUE, GREY, ORANGE, styled
-from mixlm_sparse.report.plots.data import choose
-from mixlm_sparse.report.plots.effects import percent, z_value
+from mixlm_sparse.report.plots.backend import BLACK, BLUE, GREY, ORANGE, new_figure, styled
+from mixlm_sparse.report.plots.data import choose, z_value
 
 if TYPE_CHECKING:
-    from mixlm_sparse.report.plots.canvas import Axes, Figure
+    from mixlm_sparse.report.plots.backend import Axes, Figure
 
 LEVELS = (0.5, 0.8, 0.95, 0.99)
 NOT_PARAMETERS = (".zeta", ".par", ".focal")
@@ -127,8 +127,8 @@ def profile_zeta(
                 if np.isfinite(end):
                     top = height if absolute else sign * height
                     one.plot([end, end], [0.0, top], color=ORANGE, lw=1.0)
-        one.axhline(0.0, color=canvas.BLACK, lw=0.8)
-        one.set_title(canvas.shorten(curve.name, 34))
+        one.axhline(0.0, color=BLACK, lw=0.8)
+        one.set_title(shorten(curve.name, 34))
         one.locator_params(axis="x", nbins=5)
         one.set_ylabel("|ζ|" if absolute else "ζ")
     if ax is None:
@@ -167,9 +167,9 @@ def profile_density(
         inside = np.abs(zeta) <= z
         one.plot(at, density, color=BLUE)
         one.fill_between(at, 0.0, density, where=inside, color=BLUE, alpha=0.2, linewidth=0)
-        one.axvline(curve.estimate, color=canvas.BLACK, lw=0.9)
+        one.axvline(curve.estimate, color=BLACK, lw=0.9)
         one.set_ylim(bottom=0.0)
-        one.set_title(canvas.shorten(curve.name, 34))
+        one.set_title(shorten(curve.name, 34))
         one.locator_params(axis="x", nbins=5)
         one.set_ylabel("density")
     if ax is None:
@@ -222,7 +222,7 @@ def profile_pairs(
         )
     radii = [float(np.sqrt(-2.0 * np.log1p(-level))) for level in levels]
     side = float(np.clip(9.5 / k, 1.25, 2.6))
-    figure = canvas.new_figure(side * k + 0.4, side * k + 0.4)
+    figure = new_figure(side * k + 0.4, side * k + 0.4)
     grid = figure.subplots(k, k, squeeze=False)
     limit = 1.05 * max(radii)
     for i, row in enumerate(curves):
@@ -363,10 +363,10 @@ def bootstrap(
             same = np.ptp(values) <= 1e-9 * max(1.0, float(np.abs(values).max()))
             one.hist(values, bins=1 if same else bins, color=BLUE, alpha=0.6, edgecolor="white",
                      linewidth=0.4)  # fmt: skip
-        one.axvline(float(boot.original[name]), color=canvas.BLACK, lw=1.3)
+        one.axvline(float(boot.original[name]), color=BLACK, lw=1.3)
         for end in limits.loc[name, ["lower", "upper"]]:
             one.axvline(float(end), color=ORANGE, lw=1.2, ls="--")
-        one.set_title(canvas.shorten(name, 34))
+        one.set_title(shorten(name, 34))
         one.set_ylabel("replicates")
         one.locator_params(axis="x", nbins=5)
         one.grid(visible=False, axis="x")
