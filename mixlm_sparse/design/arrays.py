@@ -11,6 +11,7 @@ import pandas as pd
 
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
+from mixlm_sparse.covariance.random import covariance_structure
 from mixlm_sparse.design.build import ModelMatrices, RandomTerm
 from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.design.grouping import GroupingFactor
@@ -26,7 +27,7 @@ class RandomEffect:
     columns : (n, k) model columns of the term; None for a random intercept.
     name : of the grouping factor; terms with the same name share it.
     column_names : (k,) names of the columns.
-    structure : "us" (general), "diag" or "id".
+    structure : name of its covariance structure: "us" (general), "diag" or "id".
     """
 
     groups: Any
@@ -70,6 +71,7 @@ def array_matrices(
             what = f"the columns of term {label!r}"
             array, columns = _columns(what, term.columns, term.column_names, n, "z")
         count = counts[label] = counts.get(label, -1) + 1
+        covariance_structure(term.structure, len(columns))  # is there such a structure?
         built.append(
             RandomTerm(
                 name=label if count == 0 else f"{label}.{count}",

@@ -18,6 +18,8 @@ from mixlm_sparse.common.errors import (
     caller_level,
 )
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
+from mixlm_sparse.covariance.random import CovarianceStructure, covariance_structure
+from mixlm_sparse.covariance.residual import Independent
 from mixlm_sparse.design.columns import ColumnSource, DesignColumns, Part, learn_part
 from mixlm_sparse.design.contrasts import Contrast, as_contrast
 from mixlm_sparse.design.evaluate import Scope, learn_states
@@ -47,12 +49,6 @@ from mixlm_sparse.formula.terms import MixedFormula, RandomPart
 
 __all__ = ["ModelMatrices", "RandomTerm", "model_matrices"]
 
-# Structures over the levels of a time factor; numbers are read as levels there.
-LEVEL_STRUCTURES = frozenset({"ar1", "toep"})
-# Structures that are identified with as many random effects as rows: one row for each time point.
-FEW_PARAMETERS = frozenset({"cs", "ar1", "toep"})
-
-
 @dataclass(frozen=True, slots=True)
 class RandomTerm:
     """One random term.
@@ -62,7 +58,7 @@ class RandomTerm:
     name : lme4's name in VarCorr: `Subject`, and `Subject.1` for the second of the same factor.
     factor : index of the grouping factor in `ModelMatrices.factors`.
     column_names : names of the columns.
-    structure : "us", "diag", "id", "cs", "ar1" or "toep".
+    structure : name of its covariance structure, such as "us".
     columns : the columns, block by block.
     """
 
@@ -71,6 +67,11 @@ class RandomTerm:
     column_names: tuple[str, ...]
     structure: str
     columns: ColumnSource
+
+    @property
+    def template(self) -> CovarianceStructure:
+        """What its part of theta means."""
+        return covariance_structure(self.structure, len(self.column_names))
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,11 @@ class ModelMatrices:
     response_name: str = "y"
     spec: DesignSpec | None = None
     index: Any = None
+
+    @property
+    def residual(self) -> Independent:
+        """Structure of the residuals: independent, with variances sigma^2 / w."""
+        return Independent(self.weights)
 
     @property
     def X(self) -> Matrix:
@@ -320,13 +326,13 @@ def _random_terms(
 
 
 def _learn_random(random: RandomPart, group: GroupingFactor, variables: Variables, n: int) -> Part:
-    as_levels = random.structure in LEVEL_STRUCTURES
+    as_levels = covariance_structure(random.structure, 1).over_levels
     part = learn_part(random.intercept, random.terms, variables, {}, as_levels=as_levels)
     message = double_bar_message(random, part)
     if message is not None:
         warnings.warn(message, FormulaWarning, stacklevel=caller_level())
     width = len(part.names)
-    if random.structure not in FEW_PARAMETERS and n <= width * group.n_levels:
+    if n <= width * group.n_levels:
         raise DataError(
             f"the random term {random} has {width} x {group.n_levels} = {width * group.n_levels} "
             f"random effects for {n} rows, so that they cannot be told from the residuals: "

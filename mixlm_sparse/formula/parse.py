@@ -13,7 +13,6 @@ from mixlm_sparse.common.errors import FormulaError
 from mixlm_sparse.formula.grammar import parse_expression, read_expression
 from mixlm_sparse.formula.syntax import Binary, Expr, Number, Unary, deparse, strip_parens, walk
 from mixlm_sparse.formula.terms import (
-    STRUCTURES,
     FixedPart,
     MixedFormula,
     RandomPart,
@@ -22,7 +21,6 @@ from mixlm_sparse.formula.terms import (
 )
 
 __all__ = [
-    "STRUCTURES",
     "Expr",
     "FixedPart",
     "MixedFormula",

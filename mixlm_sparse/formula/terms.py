@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mixlm_sparse.common.errors import FormulaError
+from mixlm_sparse.covariance.random import structure_names
 from mixlm_sparse.formula.syntax import (
     Binary,
     Call,
@@ -21,7 +22,6 @@ from mixlm_sparse.formula.syntax import (
 )
 
 __all__ = [
-    "STRUCTURES",
     "FixedPart",
     "MixedFormula",
     "RandomPart",
@@ -32,7 +32,6 @@ __all__ = [
 
 Term = tuple[Expr, ...]  # the variables of one term; several make an interaction
 
-STRUCTURES = ("us", "diag", "id", "cs", "ar1", "toep")
 MAX_TERMS = 5_000  # (a + b + ...)^20 grows without bound; refuse before memory is gone
 
 
@@ -64,7 +63,7 @@ class RandomPart:
     ----------
     intercept, terms : the columns, as in the fixed part.
     group : the grouping factor as an expression, an interaction for nested or crossed factors.
-    structure : "us", "diag", "id", "cs", "ar1" or "toep".
+    structure : name of the covariance structure; "us" where the formula names none.
     from_double_bar : the term is a piece of `(... || group)`.
     """
 
@@ -294,10 +293,10 @@ class _Expansion:
 
     def add_structured(self, expr: Call, top: bool) -> list[int]:
         bar = strip_parens(expr.args[0])
-        if expr.function not in STRUCTURES:
+        if expr.function not in structure_names():
             raise FormulaError(
                 f"'{expr.function}' is not a covariance structure in {deparse(expr)}: "
-                f"use one of {', '.join(STRUCTURES)}"
+                f"use one of {', '.join(structure_names())}"
             )
         if isinstance(bar, Binary) and bar.op == "||":
             raise FormulaError(f"write one bar in {deparse(expr)}: {expr.function}() says it all")

@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 RESIDUAL_TYPES = ("response", "pearson", "deviance", "working")
-UNCORRELATED = ("diag", "id")  # structures whose correlations are zero by definition
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -279,7 +278,7 @@ class FittedModel:
                     group=self.matrices.factors[term.factor].label,
                     columns=term.column_names,
                     covariance=T @ T.T,
-                    correlated=k > 1 and term.structure not in UNCORRELATED,
+                    correlated=k > 1 and self.system.templates[t].correlated,
                 )
             )
         return VarCorr(tuple(terms), self.sigma, self.matrices.weights is not None)

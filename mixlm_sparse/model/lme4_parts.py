@@ -19,7 +19,6 @@ import scipy.sparse.linalg
 from mixlm_sparse.common.checks import require_names, shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.covariance.random import Diagonal, Identity, Unstructured
 from mixlm_sparse.model.fitted import FittedModel
 
 
@@ -104,10 +103,7 @@ def relative_factor(fit: FittedModel) -> scipy.sparse.csc_array:
 
 def _pattern(fit: FittedModel, term: int) -> np.ndarray:
     """Return where the factor of a term can be different from zero, (k, k) bool."""
-    template = fit.system.templates[term]
-    if isinstance(template, Diagonal | Identity):
-        return np.eye(template.k, dtype=bool)
-    return np.tri(template.k, dtype=bool)
+    return fit.system.templates[term].pattern
 
 
 def cholesky_factor(fit: FittedModel) -> scipy.sparse.csc_array:
@@ -148,22 +144,14 @@ def theta_index(fit: FittedModel) -> np.ndarray:
     out = []
     system = fit.system
     for t, (template, part) in enumerate(zip(system.templates, system.theta_slices, strict=True)):
-        k = template.k
-        position = np.full((k, k), -1)
-        if isinstance(template, Unstructured):
-            columns, rows = np.triu_indices(k)  # T by columns, as theta runs
-            position[columns, rows] = np.arange(template.n_theta)  # T' = upper triangle
-        elif isinstance(template, Diagonal):
-            position[np.diag_indices(k)] = np.arange(k)
-        elif isinstance(template, Identity):
-            position[np.diag_indices(k)] = 0
-        else:
+        position = template.positions
+        if position is None:
             raise OptionError(
                 f"term '{fit.matrices.terms[t].name}' has the structure "
                 f"'{fit.matrices.terms[t].structure}', whose factor is no copy of theta: "
                 "there is no Lind; use Lambda"
             )
-        by_column = position.T[position.T >= 0] + part.start
+        by_column = position[position >= 0] + part.start  # rows of T are columns of T'
         out.append(np.tile(by_column, _levels(fit)[t]))
     return np.concatenate(out) if out else np.empty(0, dtype=np.int64)
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 # Kinds of variance parameters; coefficients are of the kind "beta".
 VARIANCE_KINDS = ("sd", "cor", "sigma")
-# Structures whose correlations are zero by definition.
-UNCORRELATED = ("diag", "id")
 # A standard deviation below this share of the residual's, or a correlation this close to one,
 # is on the boundary: neither has a quadratic neighbourhood there.
 ZERO_SD_RTOL = 1e-4
@@ -64,19 +62,15 @@ def variance_parameters(system: PenalizedSystem) -> tuple[VarianceParameter, ...
     used: set[str] = set(system.x_names)
     for t, term in enumerate(system.matrices.terms):
         label = system.matrices.factors[term.factor].label
-        k = len(term.column_names)
-        for j in range(k):
-            for i in range(j, k):
-                if i != j and term.structure in UNCORRELATED:
-                    continue
-                pair = term.column_names[i], term.column_names[j]
-                stem = f"sd_{pair[0]}" if i == j else f"cor_{pair[0]}.{pair[1]}"
-                name = f"{stem}|{label}"
-                if name in used:  # the same effect in two terms of one factor
-                    name = _unused(f"{stem}|{term.name}", used)
-                used.add(name)
-                kind = "sd" if i == j else "cor"
-                out.append(VarianceParameter(kind, name, term.name, t, i, j, pair))
+        for par in system.templates[t].natural_parameters:
+            i, j = par.row, par.column
+            pair = term.column_names[i], term.column_names[j]
+            stem = f"sd_{pair[0]}" if par.kind == "sd" else f"cor_{pair[0]}.{pair[1]}"
+            name = f"{stem}|{label}"
+            if name in used:  # the same effect in two terms of one factor
+                name = _unused(f"{stem}|{term.name}", used)
+            used.add(name)
+            out.append(VarianceParameter(par.kind, name, term.name, t, i, j, pair))
     name = "sigma" if "sigma" not in used else _unused("sd_Residual", used)
     out.append(VarianceParameter("sigma", name, "Residual", -1, 0, 0, ("", "")))
     return tuple(out)

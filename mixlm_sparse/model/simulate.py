@@ -21,6 +21,7 @@ from mixlm_sparse.common.checks import listed, require_count
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
 from mixlm_sparse.covariance.random import covariance_structure
+from mixlm_sparse.covariance.residual import Independent, Residual
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.columns import ColumnSource
 from mixlm_sparse.model.designs import with_given_response
@@ -78,12 +79,13 @@ class ResponseModel:
     ----------
     mean : (n,) everything that does not vary.
     terms : the random terms that are drawn.
-    noise : (n,) or number: residual standard deviations, sigma / sqrt(w).
+    sigma, residual : the residuals are sigma R^{1/2} e with independent standard normal e.
     """
 
     mean: Vector
     terms: tuple[RandomPiece, ...]
-    noise: Vector | float
+    sigma: float
+    residual: Residual
 
     @property
     def n(self) -> int:
@@ -112,8 +114,7 @@ class ResponseModel:
         -------
         (n, r) array.
         """
-        noise = self.noise if isinstance(self.noise, float) else self.noise[:, None]
-        out: Matrix = self.mean[:, None] + noise * e
+        out: Matrix = self.mean[:, None] + self.sigma * self.residual.draw(e, slice(0, self.n))
         for piece, spherical in zip(self.terms, u, strict=True):
             # b_j = sigma T u_j
             b = np.einsum("ab,jbr->jar", piece.factor, spherical)
@@ -207,8 +208,7 @@ def model_of_fit(
         if not held[t].any():
             pieces.append(RandomPiece(rows.terms[t], codes, n_levels, T))
     w = prior_weights(fit, newdata, rows, weights)
-    noise: Vector | float = fit.sigma if w is None else fit.sigma / np.sqrt(w)
-    return ResponseModel(mean, tuple(pieces), noise), rows
+    return ResponseModel(mean, tuple(pieces), fit.sigma, Independent(w)), rows
 
 
 def simulate_fit(
@@ -431,10 +431,7 @@ def model_of_parameters(matrices: ModelMatrices, parameters: Parameters) -> Resp
         pieces.append(
             RandomPiece(term.columns, factor.codes, factor.n_levels, parameters.sigma * T)
         )
-    noise: Vector | float = parameters.sigma
-    if matrices.weights is not None:
-        noise = parameters.sigma / np.sqrt(matrices.weights)
-    return ResponseModel(mean, tuple(pieces), noise)
+    return ResponseModel(mean, tuple(pieces), parameters.sigma, matrices.residual)
 
 
 def simulate(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
+from mixlm_sparse.covariance.residual import INDEPENDENT, Independent
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.build import ModelMatrices
@@ -74,8 +75,7 @@ class RowBlock:
     @cached_property
     def weights(self) -> Vector:
         """(m,) prior weights; ones where there are none."""
-        weights = self._source.weights
-        return np.ones(len(self)) if weights is None else weights[self.slice]
+        return self._source.residual.weights_of(self.slice)
 
     @cached_property
     def sqrt_w(self) -> Vector:
@@ -85,15 +85,15 @@ class RowBlock:
     @property
     def log_weight_sum(self) -> float:
         """Sum of log w, exactly 0 without weights."""
-        return 0.0 if self._source.weights is None else float(np.log(self.weights).sum())
+        return -self._source.residual.log_det(self.slice)
 
     def weighted(self, values: Vector) -> Vector:
         """Return W values for values (m, ...); the values themselves without weights."""
-        return _times(None if self._source.weights is None else self.weights, values)
+        return self._source.residual.weigh(values, self.slice)
 
     def root_weighted(self, values: Vector) -> Vector:
         """Return sqrt(W) values for values (m, ...); the values themselves without weights."""
-        return _times(None if self._source.weights is None else self.sqrt_w, values)
+        return self._source.residual.whiten(values, self.slice)
 
     def z(self, term: int) -> Matrix:
         """Return the columns of a random term, (m, k), as the user wrote them."""
@@ -102,12 +102,6 @@ class RowBlock:
     def codes(self, factor: int) -> IntVector:
         """Return the levels of a grouping factor, (m,)."""
         return self._source.codes[factor][self.slice]
-
-
-def _times(w: Vector | None, values: Vector) -> Vector:
-    if w is None:
-        return values
-    return values * w.reshape(-1, *(1,) * (values.ndim - 1))
 
 
 class RowSource(Protocol):
@@ -134,7 +128,8 @@ class InMemory:
     terms : per random term, its columns.
     codes : per grouping factor, (n,) the level of every row.
     y : (n,).
-    offset, weights : (n,) or None.
+    offset : (n,) or None.
+    residual : structure of the residuals; prior weights are in it.
     kept : columns of the fixed part that blocks have; None for all.
     """
 
@@ -144,7 +139,7 @@ class InMemory:
     codes: Sequence[IntVector]
     y: Vector
     offset: Vector | None = None
-    weights: Vector | None = None
+    residual: Independent = INDEPENDENT
     kept: Sequence[int] | None = None
 
     @staticmethod
@@ -157,7 +152,7 @@ class InMemory:
             codes=tuple(factor.codes for factor in matrices.factors),
             y=matrices.y,
             offset=matrices.offset,
-            weights=matrices.weights,
+            residual=matrices.residual,
             kept=kept,
         )
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mixlm_sparse.common.errors import DataError, FormulaError, FormulaWarning, OptionError
+from mixlm_sparse.covariance.diag import Diagonal
 from mixlm_sparse.design import variables
 from mixlm_sparse.design.build import model_matrices
 from mixlm_sparse.design.columns import ArrayColumns
@@ -608,10 +609,11 @@ def test_unused_levels_are_dropped_after_rows():
     assert not any("b" in level for level in m.factors[0].levels)
 
 
-def test_time_structures_read_numbers_as_levels():
-    m = model_matrices("y ~ x + ar1(0 + k | g)", EXAMPLE)
+def test_structures_over_levels_read_numbers_as_levels(monkeypatch):
+    monkeypatch.setattr(Diagonal, "over_levels", True)
+    m = model_matrices("y ~ x + diag(0 + k | g)", EXAMPLE)
     assert m.terms[0].column_names == ("k1", "k2", "k3", "k4")
-    assert m.terms[0].structure == "ar1"
+    assert m.terms[0].structure == "diag"
 
 
 def test_double_bar_with_a_factor_says_so():
@@ -792,7 +794,7 @@ def test_new_rows_give_the_columns_of_the_fit(order, size):
 
 
 def test_saved_recipe_gives_the_same_columns():
-    formula = RICH + " + cr(z, df = 4) + scale(x) + ns(z, df = 3) + ar1(0 + k | g:f)"
+    formula = RICH + " + cr(z, df = 4) + scale(x) + ns(z, df = 3) + diag(0 + k | g:f)"
     m = model_matrices(formula, EXAMPLE, contrasts={"f": "sum"})
     spec = DesignSpec.from_dict(json.loads(json.dumps(m.spec.to_dict())))
     for recipe in (spec, copy.deepcopy(m.spec)):

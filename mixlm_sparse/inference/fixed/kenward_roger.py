@@ -39,7 +39,7 @@ import scipy.sparse
 
 from mixlm_sparse.common.errors import EngineError, OptionError, RefitWarning
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.covariance.random import CovarianceStructure, Diagonal, Identity, Unstructured
+from mixlm_sparse.covariance.random import CovarianceStructure
 from mixlm_sparse.engines.interface import BlockSystem
 from mixlm_sparse.engines.threads import blas_threads
 from mixlm_sparse.inference.fixed.ddf import JointTest, independent_combinations
@@ -146,30 +146,18 @@ def _denominator(q: int, A1: float, A2: float) -> tuple[float, float]:
 # ---------------------------------------------------------------------------------------------
 
 
-def covariance_basis(template: CovarianceStructure) -> list[Matrix]:
+def covariance_basis(template: CovarianceStructure) -> tuple[Matrix, ...]:
     """Return symmetric matrices (k, k) whose combinations are the covariances of a structure.
 
     Raises
     ------
     OptionError : the covariance is not linear in its parameters.
     """
-    k = template.k
-    if isinstance(template, Identity):
-        return [np.eye(k)]
-    diagonal = [np.diag(np.eye(k)[a]) for a in range(k)]
-    if isinstance(template, Diagonal):
-        return diagonal
-    if isinstance(template, Unstructured):
-        basis = diagonal
-        for a in range(k):
-            for b in range(a):
-                E = np.zeros((k, k))
-                E[a, b] = E[b, a] = 1.0
-                basis.append(E)
-        return basis
+    if template.covariance_basis is not None:
+        return template.covariance_basis
     raise OptionError(
-        f"Kenward-Roger needs covariances that are linear in their parameters, which the structure "
-        f"{type(template).__name__} is not: use ddf='satterthwaite'"
+        f"Kenward-Roger needs covariances that are linear in their parameters, which those of "
+        f"{template.name}(x | g) are not: use ddf='satterthwaite'"
     )
 
 

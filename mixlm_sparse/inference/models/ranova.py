@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.covariance.random import covariance_structure
 from mixlm_sparse.formula.terms import MixedFormula, RandomPart
 from mixlm_sparse.inference.models.compare import likelihood_ratio
 from mixlm_sparse.inference.models.linear import (
@@ -18,9 +19,6 @@ from mixlm_sparse.inference.models.linear import (
 )
 from mixlm_sparse.inference.models.smaller import droppable, formula_of, refit_with, term_label
 from mixlm_sparse.model.fitted import FittedModel
-
-# Structures in which an effect can be left out and the rest keeps its meaning.
-SEPARABLE = ("us", "diag")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +34,9 @@ def reductions(formula: MixedFormula, reduce_terms: bool) -> list[Reduction]:
     out = []
     for i, part in enumerate(formula.random):
         before, after = formula.random[:i], formula.random[i + 1 :]
-        separable = reduce_terms and part.structure in SEPARABLE
+        # where columns are not tied together, one can be left out and the rest keeps its meaning
+        closure = covariance_structure(part.structure, 1).closed_under
+        separable = reduce_terms and closure != "one scale"
         effects = droppable(part.terms) if separable else []
         smaller = [
             (term, RandomPart(part.intercept, rest, part.group, part.structure))

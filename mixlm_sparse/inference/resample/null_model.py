@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.covariance.residual import Independent
 from mixlm_sparse.design.build import ModelMatrices, model_matrices
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import deparse
@@ -156,9 +157,7 @@ def _linear_null(large: FittedModel, text: str, call: ModelCall) -> LinearNull:
         offset=o,
         log_weight_sum=log_w,
         criterion=float(n * (1.0 + np.log(2.0 * np.pi * rss[0] / n)) - log_w),
-        model=ResponseModel(
-            mean if o is None else mean + o, (), sigma if root_w is None else sigma / root_w
-        ),
+        model=ResponseModel(mean if o is None else mean + o, (), sigma, Independent(w)),
     )
 
 

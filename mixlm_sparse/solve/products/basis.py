@@ -10,6 +10,7 @@ import scipy.linalg
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.covariance.structure import Closure
 from mixlm_sparse.solve.rows import rows_of
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def find_basis(matrices: ModelMatrices, block_rows: int) -> Basis:
             first += k
         else:
             columns = R_all[:, [names[name] for name in term.column_names]]
-        Rz.append(_term_basis(columns / np.sqrt(weight_sum), term.structure))
+        Rz.append(_term_basis(columns / np.sqrt(weight_sum), term.template.closed_under))
     return Basis(R=R, d=d, Rz=tuple(Rz))
 
 
@@ -137,12 +138,12 @@ def _regular_basis(R: Matrix) -> tuple[Matrix, Vector]:
     return basis, d
 
 
-def _term_basis(columns: Matrix, structure: str) -> Matrix:
+def _term_basis(columns: Matrix, closure: Closure) -> Matrix:
     """Return Rz (k, k) of a term from any matrix with the Gram matrix of its columns."""
     k = columns.shape[1]
     lengths = np.sqrt((columns * columns).sum(axis=0))
     lengths = np.where(lengths > 0.0, lengths, 1.0)
-    if structure == "us":
+    if closure == "linear":
         if k == 1:
             return lengths[:, None]
         if columns.shape[0] < k:
@@ -153,7 +154,7 @@ def _term_basis(columns: Matrix, structure: str) -> Matrix:
             out: Matrix = R * signs[:, None]
             return out
         return np.diag(lengths)
-    if structure == "diag":
+    if closure == "scales":
         return np.diag(lengths)
-    # other structures tie the columns together: one common scale
+    # the structure ties the columns together: one common scale
     return np.eye(k) * float(np.sqrt(np.mean(lengths**2)))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.covariance.structure import Closure
 from mixlm_sparse.solve.search.bfgs import ROUNDING
 from mixlm_sparse.solve.search.objective import Objective
 
@@ -35,10 +36,10 @@ class BoundaryReport:
     escaped: bool
 
 
-def _null_directions(T: Matrix, structure: str) -> tuple[Matrix, Matrix] | None:
+def _null_directions(T: Matrix, closure: Closure) -> tuple[Matrix, Matrix] | None:
     """Return (T with its null part removed, the null directions as columns), or None."""
     k = T.shape[0]
-    if structure == "us" and k > 1:
+    if closure == "linear" and k > 1:
         left, values, _ = np.linalg.svd(T)
         null = values < NULL_ATOL
         if not null.any():
@@ -61,8 +62,8 @@ def settle_boundary(objective: Objective, phi: Vector, value: float) -> Boundary
     """
     system = objective.system
     blocks = [t.factor(phi[s]) for t, s in zip(system.templates, system.theta_slices, strict=True)]
-    structures = [term.structure for term in system.matrices.terms]
-    null = [_null_directions(T, s) for T, s in zip(blocks, structures, strict=True)]
+    closures = [template.closed_under for template in system.templates]
+    null = [_null_directions(T, c) for T, c in zip(blocks, closures, strict=True)]
     if all(found is None for found in null):
         return BoundaryReport(phi, value, False)
 
@@ -88,15 +89,15 @@ def settle_boundary(objective: Objective, phi: Vector, value: float) -> Boundary
         return BoundaryReport(snapped, snapped_value, False)
     escape: list[Matrix] = []
     escaped = False
-    for T, found, gradient, structure in zip(at_zero, null, G, structures, strict=True):
+    for T, found, gradient, closure in zip(at_zero, null, G, closures, strict=True):
         step = T.copy()
         if found is not None:
             directions = found[1]
             zero_columns = np.flatnonzero(~np.abs(T).any(axis=0))[: directions.shape[1]]
             M = directions.T @ gradient[:, zero_columns] / (2.0 * PROBE)
-            if structure == "us":
+            if closure == "linear":
                 curvature, vectors = np.linalg.eigh(0.5 * (M + M.T))
-            elif structure == "diag":
+            elif closure == "scales":
                 curvature, vectors = np.diag(M), np.eye(M.shape[0])
             else:  # one parameter moves all columns together
                 curvature = np.full(M.shape[0], np.trace(M))
@@ -138,7 +139,7 @@ def _second_valley(
         zero_columns = np.flatnonzero(~np.abs(at_zero[t]).any(axis=0))[: found[1].shape[1]]
         for size in VALLEYS:
             blocks = [T.copy() for T in at_zero]
-            if system.matrices.terms[t].structure == "us":
+            if system.templates[t].closed_under == "linear":
                 blocks[t][:, zero_columns] = size * found[1]
             else:
                 blocks[t] = blocks[t] + size * (found[1] @ found[1].T)

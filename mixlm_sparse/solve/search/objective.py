@@ -96,10 +96,8 @@ class Objective:
         lies in the last columns; along the principal axes T is diagonal, in decreasing order.
         """
         rotations, parts = [], []
-        for term, template, T in zip(
-            self.system.matrices.terms, self.system.templates, self.factors(phi), strict=True
-        ):
-            if term.structure == "us" and template.k > 1:
+        for template, T in zip(self.system.templates, self.factors(phi), strict=True):
+            if template.closed_under == "linear" and template.k > 1:
                 axes, sizes, _ = np.linalg.svd(T)
                 rotations.append(axes)
                 parts.append(template.theta_of(np.diag(sizes)))

@@ -82,12 +82,9 @@ def expected_hessian(
     for template, part, place, Q in zip(
         system.templates, system.theta_slices, products.layout, rotations, strict=True
     ):
-        for i in range(template.n_theta):
-            e = np.zeros(template.n_theta)
-            e[i] = 1.0
+        for i, dT in enumerate(template.dT(phi[part])):
             dLambda = np.zeros_like(lambdas[place.factor])
-            # the working structures are linear in their parameters
-            dLambda[place.columns, place.columns] = Q @ template.factor(e)
+            dLambda[place.columns, place.columns] = Q @ dT
             derivatives[place.factor].append((part.start + i, dLambda))
     H = np.zeros((m, m))
     t = np.zeros(m)

@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
 
 # Structures whose standard deviations and correlations can be held.
-HELD_STRUCTURES = ("us", "diag", "id")
 
 
 def profile(
@@ -122,7 +121,7 @@ def _profiled(fit: FittedModel, which: object, reml: bool) -> list[str]:
     structured = {
         par.name
         for par in variance_parameters(fit.system)
-        if par.term >= 0 and fit.matrices.terms[par.term].structure not in HELD_STRUCTURES
+        if par.term >= 0 and fit.system.templates[par.term].positions is None
     }
     not_held = [name for name in names if name in structured]
     if not_held and which is not None:

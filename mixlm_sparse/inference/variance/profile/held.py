@@ -138,8 +138,8 @@ class HeldInFactor:
         self._reml = reml
         self._parameter = parameter
         term = parameter.term
-        structure = system.matrices.terms[term].structure
-        k = system.templates[term].k
+        template = system.templates[term]
+        k = template.k
         first = [parameter.column]
         if parameter.kind == "cor":
             first.append(parameter.row)
@@ -148,9 +148,9 @@ class HeldInFactor:
         self._units = 1.0 / np.sqrt((self._Rz**2).sum(axis=0))[self._order]
         self._others = np.ones(phi.size, dtype=bool)
         self._others[system.theta_slices[term]] = False
-        self._identity = structure == "id"
+        self._identity = template.closed_under == "one scale"
         rows, columns = np.tril_indices(k)
-        if structure != "us":
+        if template.closed_under != "linear":
             rows = columns = np.arange(k)
         held = 1 if parameter.kind == "sd" else 2
         free = (rows > 0) | (columns > 0)

@@ -1,0 +1,52 @@
+"""`diag(x | g)`: independent effects, each with its own variance."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.covariance.structure import CovarianceStructure, structure
+
+
+@structure("diag")
+class Diagonal(CovarianceStructure):
+    """Independent effects: theta is the diagonal of T."""
+
+    __slots__ = ()
+    closed_under = "scales"
+    correlated = False
+
+    @property
+    def start(self) -> Vector:
+        return np.ones(self.k)
+
+    @property
+    def lower(self) -> Vector:
+        return np.zeros(self.k)
+
+    def names(self, group: str, columns: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(f"{group}.{c}" for c in columns)
+
+    def factor(self, theta: Vector) -> Matrix:
+        return np.diag(theta)
+
+    def dT(self, theta: Vector) -> NDArray[np.float64]:
+        unit = np.eye(self.k)
+        return unit[:, :, None] * unit[:, None, :]
+
+    def pull_back(self, theta: Vector, dT: Matrix) -> Vector:
+        return np.diag(dT).copy()
+
+    def theta_of(self, M: Matrix) -> Vector:
+        return np.abs(np.diag(M))
+
+    @property
+    def positions(self) -> NDArray[np.intp]:
+        out = np.full((self.k, self.k), -1, dtype=np.intp)
+        np.fill_diagonal(out, np.arange(self.k))
+        return out
+
+    @property
+    def covariance_basis(self) -> tuple[Matrix, ...]:
+        return tuple(np.diag(row) for row in np.eye(self.k))

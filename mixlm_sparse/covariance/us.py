@@ -1,0 +1,87 @@
+"""`us(x | g)`, which `(x | g)` stands for: a general covariance matrix."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.covariance.structure import CovarianceStructure, structure
+
+
+@lru_cache(maxsize=64)
+def _lower_triangle_by_columns(k: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    # (0,0), (1,0), ..., (k-1,0), (1,1), ...
+    cols, rows = np.triu_indices(k)
+    return rows, cols
+
+
+@structure("us")
+class Unstructured(CovarianceStructure):
+    """General positive semidefinite covariance: theta is the lower triangle of T by columns."""
+
+    __slots__ = ()
+    closed_under = "linear"
+
+    def _triangle(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        return _lower_triangle_by_columns(self.k)
+
+    @property
+    def n_theta(self) -> int:
+        return self.k * (self.k + 1) // 2
+
+    @property
+    def start(self) -> Vector:
+        rows, cols = self._triangle()
+        return np.asarray(rows == cols, dtype=np.float64)
+
+    @property
+    def lower(self) -> Vector:
+        rows, cols = self._triangle()
+        return np.where(rows == cols, 0.0, -np.inf)
+
+    def names(self, group: str, columns: tuple[str, ...]) -> tuple[str, ...]:
+        rows, cols = self._triangle()
+        return tuple(
+            f"{group}.{columns[r]}" if r == c else f"{group}.{columns[r]}.{columns[c]}"
+            for r, c in zip(rows, cols, strict=True)
+        )
+
+    def factor(self, theta: Vector) -> Matrix:
+        T = np.zeros((self.k, self.k))
+        T[self._triangle()] = theta
+        return T
+
+    def dT(self, theta: Vector) -> NDArray[np.float64]:
+        rows, cols = self._triangle()
+        out = np.zeros((self.n_theta, self.k, self.k))
+        out[np.arange(self.n_theta), rows, cols] = 1.0
+        return out
+
+    def pull_back(self, theta: Vector, dT: Matrix) -> Vector:
+        out: Vector = dT[self._triangle()]
+        return out
+
+    def theta_of(self, M: Matrix) -> Vector:
+        # M = T Q with orthogonal Q: the transpose of a QR, its diagonal made nonnegative
+        T = np.asarray(np.linalg.qr(M.T, mode="r")).T if np.triu(M, 1).any() else M
+        signs = np.where(np.diag(T) < 0.0, -1.0, 1.0)
+        out: Vector = (T * signs)[self._triangle()]
+        return out
+
+    @property
+    def positions(self) -> NDArray[np.intp]:
+        out = np.full((self.k, self.k), -1, dtype=np.intp)
+        out[self._triangle()] = np.arange(self.n_theta)
+        return out
+
+    @property
+    def covariance_basis(self) -> tuple[Matrix, ...]:
+        unit = np.eye(self.k)
+        pairs = [(a, b) for a in range(self.k) for b in range(a)]
+        return (
+            *(np.diag(row) for row in unit),
+            *(np.outer(unit[a], unit[b]) + np.outer(unit[b], unit[a]) for a, b in pairs),
+        )

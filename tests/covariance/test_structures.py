@@ -1,0 +1,168 @@
+"""Laws that hold for every covariance structure that is registered."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mixlm_sparse.common.errors import FormulaError, OptionError
+from mixlm_sparse.covariance.random import BUILT_IN, covariance_structure, structure_names
+from mixlm_sparse.covariance.structure import CovarianceStructure, structure
+
+NAMES = tuple(cls.name for cls in BUILT_IN)
+every_structure = pytest.mark.parametrize("name", NAMES)
+sizes = st.integers(1, 4)
+seeds = st.integers(0, 2**32 - 1)
+STEP = 1e-6
+
+
+def draw(name, k, seed):
+    """A template and parameters within its bounds."""
+    template = covariance_structure(name, k)
+    rng = np.random.default_rng(seed)
+    theta = rng.normal(size=template.n_theta)
+    return template, np.where(np.isfinite(template.lower), np.abs(theta) + 0.05, theta), rng
+
+
+def covariance(template, theta):
+    T = template.factor(theta)
+    return T @ T.T
+
+
+@every_structure
+def test_start_is_the_identity_and_within_bounds(name):
+    for k in range(1, 5):
+        template = covariance_structure(name, k)
+        np.testing.assert_array_equal(template.factor(template.start), np.eye(k))
+        assert template.start.shape == template.lower.shape == (template.n_theta,)
+        assert (template.start >= template.lower).all()
+
+
+@every_structure
+@given(k=sizes, seed=seeds)
+def test_reflection(name, k, seed):
+    """theta_of finds the covariance again, within bounds, from any square root of it."""
+    template, theta, rng = draw(name, k, seed)
+    np.testing.assert_allclose(template.theta_of(template.factor(theta)), theta, atol=1e-12)
+    flipped = theta * rng.choice([-1.0, 1.0], size=theta.size)
+    back = template.theta_of(template.factor(flipped))
+    assert (back >= template.lower).all()
+    np.testing.assert_allclose(
+        covariance(template, back), covariance(template, flipped), atol=1e-12
+    )
+
+
+@every_structure
+@given(k=sizes, seed=seeds)
+def test_derivatives(name, k, seed):
+    template, theta, rng = draw(name, k, seed)
+    G = rng.normal(size=(k, k))
+    dT = template.dT(theta)
+    for i in range(theta.size):
+        step = STEP * (np.arange(theta.size) == i)
+        slope = (template.factor(theta + step) - template.factor(theta - step)) / (2 * STEP)
+        np.testing.assert_allclose(dT[i], slope, atol=1e-8)
+    np.testing.assert_allclose(
+        template.pull_back(theta, G), np.einsum("iab,ab->i", dT, G), atol=1e-12
+    )
+
+
+@every_structure
+@given(k=sizes, seed=seeds)
+def test_closure(name, k, seed):
+    """The covariance of mapped effects has the structure, for the maps that it promises."""
+    template, theta, rng = draw(name, k, seed)
+    maps = {
+        "linear": np.tril(rng.normal(size=(k, k)), -1) + np.diag(rng.uniform(0.5, 2.0, k)),
+        "scales": np.diag(rng.uniform(0.5, 2.0, k)),
+        "one scale": rng.uniform(0.5, 2.0) * np.eye(k),
+    }
+    M = maps[template.closed_under] @ template.factor(theta)
+    np.testing.assert_allclose(
+        covariance(template, template.theta_of(M)), M @ M.T, rtol=1e-9, atol=1e-12
+    )
+
+
+@every_structure
+@given(k=sizes, seed=seeds)
+def test_positions_say_where_theta_stands(name, k, seed):
+    template, theta, _ = draw(name, k, seed)
+    T = template.factor(theta)
+    assert not T[~template.pattern].any()
+    if template.positions is not None:
+        where = template.positions
+        np.testing.assert_array_equal(np.where(where >= 0, theta[where], 0.0), T)
+
+
+@every_structure
+@given(k=sizes, seed=seeds)
+def test_covariances_are_combinations_of_the_basis(name, k, seed):
+    template, theta, _ = draw(name, k, seed)
+    basis = template.covariance_basis
+    if basis is None:
+        return
+    flat = np.array([E.ravel() for E in basis]).T
+    assert np.linalg.matrix_rank(flat) == len(basis)
+    target = covariance(template, theta).ravel()
+    weights = np.linalg.lstsq(flat, target, rcond=None)[0]
+    np.testing.assert_allclose(flat @ weights, target, atol=1e-10)
+
+
+@every_structure
+@given(k=sizes, seed=seeds)
+def test_natural_scale(name, k, seed):
+    template, theta, _ = draw(name, k, seed)
+    values, jacobian = template.natural(theta)
+    S = covariance(template, theta)
+    sd = np.sqrt(np.diag(S))
+    for par, value in zip(template.natural_parameters, values, strict=True):
+        i, j = par.row, par.column
+        expected = sd[i] if par.kind == "sd" else S[i, j] / (sd[i] * sd[j])
+        assert value == pytest.approx(expected, abs=1e-12)
+    for i in range(theta.size):
+        step = STEP * (np.arange(theta.size) == i)
+        slope = (template.natural(theta + step)[0] - template.natural(theta - step)[0]) / (2 * STEP)
+        np.testing.assert_allclose(jacobian[:, i], slope, rtol=1e-4, atol=1e-6)
+
+
+@every_structure
+def test_names_are_as_many_as_parameters_and_different(name):
+    for k in range(1, 5):
+        template = covariance_structure(name, k)
+        names = template.names("g", tuple("abcd"[:k]))
+        assert len(set(names)) == template.n_theta
+
+
+@every_structure
+def test_templates_are_values(name):
+    template = covariance_structure(name, 3)
+    assert template == covariance_structure(name, 3) != covariance_structure(name, 2)
+    assert pickle.loads(pickle.dumps(template)) == copy.deepcopy(template) == template
+
+
+def test_the_correlation_of_an_effect_without_variance_is_not_defined():
+    values, jacobian = covariance_structure("us", 2).natural(np.array([0.0, 0.0, 1.0]))
+    np.testing.assert_array_equal(values, [0.0, np.nan, 1.0])
+    assert np.isnan(jacobian[:2, 0]).all()
+
+
+def test_unknown_structure_names_what_there_is():
+    with pytest.raises(FormulaError, match=r"'toep' is not a covariance structure.*diag, id, us"):
+        covariance_structure("toep", 2)
+    assert set(NAMES) <= set(structure_names())
+
+
+def test_a_name_is_taken_once():
+    with pytest.raises(OptionError, match="'us' already"):
+
+        @structure("us")
+        class Another(CovarianceStructure):
+            pass
+
+    with pytest.raises(OptionError, match="cannot be called 'a b'"):
+        structure("a b")
