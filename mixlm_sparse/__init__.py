@@ -57,9 +57,9 @@ from mixlm_sparse.model.varcorr import VarCorr
 from mixlm_sparse.report import plots
 from mixlm_sparse.report.tables.comparison import compare_table
 from mixlm_sparse.solve.criterion import DevianceFunction
-from mixlm_sparse.solve.pls import PenalizedSystem, penalized_system
 from mixlm_sparse.solve.search.search import Control, Optimum, optimize
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
+from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 __version__ = "0.1.0"
 

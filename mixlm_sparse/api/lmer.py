@@ -20,9 +20,9 @@ from mixlm_sparse.formula.terms import MixedFormula
 from mixlm_sparse.model.notes import notes_on
 from mixlm_sparse.model.run import FitOptions, ModelCall, assemble, solve_system
 from mixlm_sparse.solve.criterion import DevianceFunction
-from mixlm_sparse.solve.pls import PenalizedSystem, penalized_system
 from mixlm_sparse.solve.search.search import Control, Optimum
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
+from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 
 def lmer(

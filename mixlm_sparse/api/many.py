@@ -30,8 +30,8 @@ from mixlm_sparse.model.refits import (
     warm_up,
 )
 from mixlm_sparse.model.run import FitOptions, ModelCall
-from mixlm_sparse.solve.pls import PenalizedSystem, penalized_system
 from mixlm_sparse.solve.search.search import Control, optimize
+from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 __all__ = ["ManyFits", "lmer_many"]
 

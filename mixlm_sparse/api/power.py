@@ -30,8 +30,8 @@ from mixlm_sparse.model.simulate import (
     model_of_parameters,
     seed_sequence,
 )
-from mixlm_sparse.solve.pls import PenalizedSystem, penalized_system
 from mixlm_sparse.solve.search.search import Control
+from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 __all__ = ["Power", "power"]
 

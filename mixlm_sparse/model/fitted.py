@@ -39,9 +39,9 @@ from mixlm_sparse.model.run import (
     with_response,
 )
 from mixlm_sparse.model.varcorr import TermCovariance, VarCorr
-from mixlm_sparse.solve.pls import PenalizedSystem
 from mixlm_sparse.solve.search.search import Control, Optimum
 from mixlm_sparse.solve.solution import PlsSolution
+from mixlm_sparse.solve.system import PenalizedSystem
 
 if TYPE_CHECKING:
     from typing_extensions import Self

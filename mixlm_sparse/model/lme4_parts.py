@@ -143,7 +143,7 @@ def theta_index(fit: FittedModel) -> np.ndarray:
     """Return Lind: the data of Lambdat, by columns, are theta[Lind]."""
     out = []
     system = fit.system
-    for t, (template, part) in enumerate(zip(system.templates, system.theta_slices, strict=True)):
+    for t, (template, part) in enumerate(zip(system.templates, system.chart.slices, strict=True)):
         position = template.positions
         if position is None:
             raise OptionError(

@@ -22,8 +22,8 @@ from mixlm_sparse.common.errors import (
 from mixlm_sparse.common.text import format_number, text_table
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.build import double_bar_message
-from mixlm_sparse.solve.pls import PenalizedSystem
 from mixlm_sparse.solve.search.search import Optimum, hessian_eigenvalues
+from mixlm_sparse.solve.system import PenalizedSystem
 
 Notes = tuple[tuple[type[MixedModelWarning], str], ...]
 
@@ -56,7 +56,7 @@ def relative_spread(system: PenalizedSystem, theta: Vector) -> list[Vector]:
     weights = system.matrices.weights
     scale = 1.0 if weights is None else float(np.sqrt(weights.mean()))
     out = []
-    for Rz, T in zip(system.products.Rz, system.factors_of(theta), strict=True):
+    for Rz, T in zip(system.products.Rz, system.chart.factors(theta), strict=True):
         if T.shape[0] == 1:
             out.append(np.abs(scale * Rz[0] * T[0]))
         else:
@@ -75,7 +75,7 @@ def singular_reasons(
     """Say, term by term, what is estimated as zero or as a perfect correlation."""
     reasons = []
     spreads = relative_spread(system, theta)
-    factors = system.factors_of(theta)
+    factors = system.chart.factors(theta)
     for term, spread, T, Rz in zip(
         system.matrices.terms, spreads, factors, system.products.Rz, strict=True
     ):

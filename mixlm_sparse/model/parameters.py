@@ -14,7 +14,7 @@ from mixlm_sparse.common.types import Matrix, Vector
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
-    from mixlm_sparse.solve.pls import PenalizedSystem
+    from mixlm_sparse.solve.system import PenalizedSystem
 
 # Kinds of variance parameters; coefficients are of the kind "beta".
 VARIANCE_KINDS = ("sd", "cor", "sigma")

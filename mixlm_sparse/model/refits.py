@@ -20,10 +20,10 @@ from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines import compiled
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
 from mixlm_sparse.model.run import FitOptions
-from mixlm_sparse.solve.pls import PenalizedSystem
 from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
 from mixlm_sparse.solve.search.search import Control, Optimum, optimize
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
+from mixlm_sparse.solve.system import PenalizedSystem
 
 __all__ = [
     "FAILED",

@@ -24,10 +24,10 @@ from mixlm_sparse.engines.choose import ENGINES
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
 from mixlm_sparse.engines.kernels import sum_by_group
 from mixlm_sparse.formula.parse import parse_formula
-from mixlm_sparse.solve.pls import PenalizedSystem, penalized_system
 from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
 from mixlm_sparse.solve.search.search import OPTIMIZERS, Control, Optimum, optimize
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
+from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 
 @dataclass(frozen=True, slots=True)

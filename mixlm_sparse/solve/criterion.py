@@ -1,18 +1,25 @@
-"""The profiled criterion and its exact gradient.
+"""The Gaussian criterion, profiled or with sigma as a parameter, and its exact gradient.
 
 With LL' = C = Lambda'Z'WZ Lambda + I, nu = n for ML and n - p for REML,
 
-    d(theta) = log|L|^2 [+ log|R_X|^2 for REML] + nu (1 + log(2 pi pwrss / nu)) - sum(log w)
+    d(Lambda, sigma) = log|L|^2 [+ log|R_X|^2 for REML] + nu log(2 pi sigma^2) + pwrss / sigma^2
+                       - sum(log w)
+
+which is least at sigma^2 = pwrss / nu: the profiled criterion is
+
+    d(Lambda) = log|L|^2 [+ log|R_X|^2 for REML] + nu (1 + log(2 pi pwrss / nu)) - sum(log w)
 
 and, with T the (k, k) factor of one term, sums over its levels j, A = Z'WZ,
 
     dd/dT = 2 sum_j [A Lambda C^{-1}]_jj - 2 sum_j R_j Omega U_j'
 
     U = C^{-1} Lambda'Z'W[X y],  R = Z'W([X y] - Z Lambda U)
-    Omega = (nu / pwrss) a a' [+ diag((R_X'R_X)^{-1}, 0) for REML],  a = (-beta, 1)
+    Omega = a a' / sigma^2 [+ diag((R_X'R_X)^{-1}, 0) for REML],  a = (-beta, 1)
 
-Only blocks of C^{-1} on the pattern of A enter, and no factor T^{-1}: the formula holds at singular
-Lambda as it does elsewhere.
+    dd/d log sigma = 2 nu - 2 pwrss / sigma^2
+
+with sigma^2 = pwrss / nu in the profiled one.  Only blocks of C^{-1} on the pattern of A enter, and
+no factor T^{-1}: the formula holds at singular Lambda as it does elsewhere.
 
 References
 ----------
@@ -30,38 +37,54 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.pls import (
     CANCELLATION_LIMIT,
-    PenalizedSystem,
     WorkingSolution,
     residual_products,
     solve_at,
     user_beta,
 )
+from mixlm_sparse.solve.system import PenalizedSystem
 
 
-def criterion_of(solution: WorkingSolution, system: PenalizedSystem, *, reml: bool) -> float:
-    """Return the criterion of a solved system."""
-    return _criterion(solution.ldL2, solution.ldRX2, solution.pwrss, system, reml=reml)
+def residual_df(system: PenalizedSystem, *, reml: bool) -> int:
+    """Return nu: n for ML, n - p for REML."""
+    return system.n - system.p if reml else system.n
+
+
+def profiled_sigma(pwrss: float, system: PenalizedSystem, *, reml: bool) -> float:
+    """Return sqrt(pwrss / nu), the residual standard deviation that fits best."""
+    return math.sqrt(pwrss / residual_df(system, reml=reml))
 
 
 def _criterion(
-    ldL2: float, ldRX2: float, pwrss: float, system: PenalizedSystem, *, reml: bool
+    ldL2: float,
+    ldRX2: float,
+    pwrss: float,
+    system: PenalizedSystem,
+    *,
+    reml: bool,
+    log_sigma: float | None,
 ) -> float:
-    nu = system.n - system.p if reml else system.n
-    d = ldL2 + nu * (1.0 + math.log(2.0 * math.pi * pwrss / nu))
-    if reml:
-        d += ldRX2
-    return d - system.products.log_weight_sum
+    """Return the criterion from its parts; `log_sigma` None profiles sigma out."""
+    nu = residual_df(system, reml=reml)
+    if log_sigma is None:
+        data = nu * (1.0 + math.log(2.0 * math.pi * pwrss / nu))
+    else:
+        data = nu * (math.log(2.0 * math.pi) + 2.0 * log_sigma)
+        data += pwrss * math.exp(-2.0 * log_sigma)
+    d = ldL2 + data - system.products.log_weight_sum
+    return d + ldRX2 if reml else d
 
 
-def gradient_of(solution: WorkingSolution, system: PenalizedSystem, *, reml: bool) -> list[Matrix]:
-    """Return the derivative of the criterion with respect to every working Lambda, (K, K) each.
+def _gradient(
+    solution: WorkingSolution, system: PenalizedSystem, sigma_sq: float, *, reml: bool
+) -> list[Matrix]:
+    """Return the derivative of the criterion by every working Lambda, (K, K) each.
 
     The engine must hold the factor at `solution`.
     """
     p = system.p
-    nu = system.n - p if reml else system.n
     a = np.append(-solution.beta, 1.0)
-    Omega = (nu / solution.pwrss) * np.outer(a, a)
+    Omega = np.outer(a, a) / sigma_sq
     if reml and p:
         R_inverse = scipy.linalg.solve_triangular(solution.R_X, np.eye(p))
         Omega[:p, :p] += R_inverse @ R_inverse.T
@@ -77,24 +100,76 @@ def gradient_of(solution: WorkingSolution, system: PenalizedSystem, *, reml: boo
 def evaluate(
     lambdas: list[Matrix], system: PenalizedSystem, *, reml: bool, gradient: bool
 ) -> tuple[float, list[Matrix]]:
-    """Return the criterion and, if asked for, its derivative by every working Lambda, (K, K) each.
+    """Return the profiled criterion and, if asked for, its derivative by every working Lambda.
+
+    Parameters
+    ----------
+    lambdas : per grouping factor, (K, K), relative to sigma.
 
     Raises
     ------
     NotPositiveDefiniteError : as `solve_at`.
     """
-    nu = system.n - system.p if reml else system.n
+    nu = residual_df(system, reml=reml)
     with system.lock:
         fused = system.fused
         if fused is not None:
             found = fused.evaluate(lambdas, nu, reml=reml, gradient=gradient)
             if found is not None and found.least_pivot >= CANCELLATION_LIMIT:
                 ldRX2 = found.ldRX2 + system.log_det_R_x
-                value = _criterion(found.ldL2, ldRX2, found.pwrss, system, reml=reml)
+                value = _criterion(
+                    found.ldL2, ldRX2, found.pwrss, system, reml=reml, log_sigma=None
+                )
                 return value, found.gradient
-        solution = solve_at(lambdas, system)
-        value = criterion_of(solution, system, reml=reml)
-        return value, gradient_of(solution, system, reml=reml) if gradient else []
+        at = solve_at(lambdas, system)
+        value = _criterion(at.ldL2, at.ldRX2, at.pwrss, system, reml=reml, log_sigma=None)
+        return value, _gradient(at, system, at.pwrss / nu, reml=reml) if gradient else []
+
+
+def joint_criterion(
+    lambdas: list[Matrix], log_sigma: float, system: PenalizedSystem, *, reml: bool
+) -> tuple[float, list[Matrix], float]:
+    """Evaluate the criterion and its gradient at working factors and a residual sd.
+
+    Parameters
+    ----------
+    lambdas : per grouping factor, (K, K), relative to sigma.
+    log_sigma : log of the residual standard deviation.
+
+    Returns
+    -------
+    value : the criterion.
+    G : its derivative by every working factor, (K, K) each.
+    slope : its derivative by log sigma.
+
+    Raises
+    ------
+    NotPositiveDefiniteError : as `solve_at`.
+    """
+    nu = residual_df(system, reml=reml)
+    sigma_sq = math.exp(2.0 * log_sigma)
+    with system.lock:
+        fused = system.fused
+        if fused is not None:
+            # the gradient is affine in nu, so two values of nu give it for every sigma
+            found = fused.evaluate(lambdas, nu, reml=reml, gradient=True)
+            if found is not None and found.least_pivot >= CANCELLATION_LIMIT:
+                without = fused.evaluate(lambdas, 0, reml=reml, gradient=True)
+                assert without is not None
+                share = found.pwrss / (nu * sigma_sq)
+                G = [
+                    a + share * (b - a)
+                    for a, b in zip(without.gradient, found.gradient, strict=True)
+                ]
+                ldRX2 = found.ldRX2 + system.log_det_R_x
+                value = _criterion(
+                    found.ldL2, ldRX2, found.pwrss, system, reml=reml, log_sigma=log_sigma
+                )
+                return value, G, 2.0 * (nu - found.pwrss / sigma_sq)
+        at = solve_at(lambdas, system)
+        value = _criterion(at.ldL2, at.ldRX2, at.pwrss, system, reml=reml, log_sigma=log_sigma)
+        G = _gradient(at, system, sigma_sq, reml=reml)
+        return value, G, 2.0 * (nu - at.pwrss / sigma_sq)
 
 
 def profiled_criterion(theta: Vector, system: PenalizedSystem, *, reml: bool = True) -> float:
@@ -110,28 +185,23 @@ def profiled_criterion(theta: Vector, system: PenalizedSystem, *, reml: bool = T
     ------
     NotPositiveDefiniteError : X'WX downdated by Z is singular at this theta.
     """
-    return evaluate(system.rotated_lambdas(theta)[0], system, reml=reml, gradient=False)[0]
+    lambdas = system.chart.lambdas_of_theta(theta)[0]
+    return evaluate(lambdas, system, reml=reml, gradient=False)[0]
 
 
 def criterion_and_gradient(
     theta: Vector, system: PenalizedSystem, *, reml: bool = True
 ) -> tuple[float, Vector]:
     """Evaluate the criterion and its exact gradient (m,) at `theta`."""
-    lambdas, rotations = system.rotated_lambdas(theta)
+    chart = system.chart
+    lambdas, rotations = chart.lambdas_of_theta(theta)
     value, merged = evaluate(lambdas, system, reml=reml, gradient=True)
     # Rz T = T~ Q, so the derivative by T is Rz' (derivative by T~) Q
-    parts = [
-        template.pull_back(theta[part], Rz.T @ block @ Q)
-        for template, part, Rz, block, Q in zip(
-            system.templates,
-            system.theta_slices,
-            system.products.Rz,
-            system.split(merged),
-            rotations,
-            strict=True,
-        )
+    slopes = [
+        Rz.T @ block @ Q
+        for Rz, block, Q in zip(chart.Rz, chart.split(merged), rotations, strict=True)
     ]
-    return value, np.concatenate(parts)
+    return value, chart.pull_back(theta, slopes)
 
 
 class DevianceFunction:
@@ -172,7 +242,7 @@ class DevianceFunction:
     def parts(self, theta: object) -> dict[str, object]:
         """Return ldL2, ldRX2, wrss, ussq, pwrss and beta (p,) at theta."""
         system = self.system
-        solution = solve_at(system.rotated_lambdas(self._checked(theta))[0], system)
+        solution = solve_at(system.chart.lambdas_of_theta(self._checked(theta))[0], system)
         contrast = np.append(-solution.beta, 1.0)
         ussq = float(sum(((u @ contrast) ** 2).sum() for u in solution.U))  # Q keeps lengths
         return {

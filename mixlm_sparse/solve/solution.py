@@ -9,8 +9,9 @@ import scipy.linalg
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.interface import SelectedInverse
-from mixlm_sparse.solve.pls import PenalizedSystem, solve_at, user_beta
+from mixlm_sparse.solve.pls import solve_at, user_beta
 from mixlm_sparse.solve.rows import RowBlock
+from mixlm_sparse.solve.system import PenalizedSystem
 
 
 class PlsSolution:
@@ -22,12 +23,13 @@ class PlsSolution:
     def __init__(self, theta: Vector, system: PenalizedSystem) -> None:
         self.theta = theta
         self.system = system
-        lambdas, rotations = system.rotated_lambdas(theta)
+        chart = system.chart
+        lambdas, rotations = chart.lambdas_of_theta(theta)
         self._working = solve_at(lambdas, system)
-        self._factors = system.factors_of(theta)
+        self._factors = chart.factors(theta)
         # T~ Q = Rz T: what the working solution says of T~ is turned by Q into the user's columns
         self._Q = [
-            None if np.array_equal(Q, np.eye(Q.shape[0])) else Q for Q in system.merge(rotations)
+            None if np.array_equal(Q, np.eye(Q.shape[0])) else Q for Q in chart.merge(rotations)
         ]
 
     # -- parts of the criterion ---------------------------------------------------------------
@@ -135,7 +137,7 @@ class PlsSolution:
     @cached_property
     def merged_factors(self) -> list[Matrix]:
         """Lambda per grouping factor, (K, K), in the user's columns."""
-        return self.system.merge(self._factors)
+        return self.system.chart.merge(self._factors)
 
     @cached_property
     def C_inverse_RZX(self) -> list[Array3]:

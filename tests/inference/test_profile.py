@@ -12,7 +12,7 @@ from scipy.special import ndtri
 import mixlm_sparse as mx
 from mixlm_sparse.inference.variance.profile.held import HeldCoefficient, HeldInFactor, HeldSigma
 from mixlm_sparse.model.parameters import variance_parameters
-from mixlm_sparse.solve.joint import joint_criterion
+from mixlm_sparse.solve.criterion import joint_criterion
 from tests.agreement.test_published import PUBLISHED, meets
 from tests.support import corpus
 
@@ -57,7 +57,7 @@ def test_exact_limit():
 
     def deviance(sd: float) -> float:
         def at(log_sigma: float) -> float:
-            lambdas = system.lambdas(np.array([sd / np.exp(log_sigma)]))
+            lambdas = system.chart.lambdas_of_theta(np.array([sd / np.exp(log_sigma)]))[0]
             return joint_criterion(lambdas, log_sigma, system, reml=False)[0]
 
         found = minimize_scalar(at, bounds=(2, 6), method="bounded", options={"xatol": 1e-10})
@@ -131,7 +131,7 @@ def test_reml_profile():
 
     def deviance(sd: float) -> float:
         def at(x: np.ndarray) -> float:
-            lambdas = system.lambdas(np.array([sd / np.exp(x[0])]))
+            lambdas = system.chart.lambdas_of_theta(np.array([sd / np.exp(x[0])]))[0]
             return joint_criterion(lambdas, float(x[0]), system, reml=True)[0]
 
         return float(minimize(at, [3.4], method="Nelder-Mead", options={"xatol": 1e-9}).fun)

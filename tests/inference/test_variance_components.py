@@ -9,7 +9,7 @@ from scipy.special import ndtri
 
 import mixlm_sparse as mx
 from mixlm_sparse.inference.variance.components import joint_hessian
-from mixlm_sparse.solve.joint import joint_criterion, phi_gradient, working_factors
+from mixlm_sparse.solve.criterion import joint_criterion
 from tests.agreement.test_published import PUBLISHED, meets
 from tests.support import corpus
 
@@ -74,14 +74,14 @@ def test_joint_criterion(model):
     system, m = fit.system, fit.optimum.phi.size
 
     def value(x):
-        lambdas = system.merge(working_factors(x[:m], system))
+        lambdas = system.chart.merge(system.chart.factors(x[:m]))
         return joint_criterion(lambdas, x[m], system, reml=fit.reml)
 
     best = np.append(fit.optimum.phi, np.log(fit.sigma))
     assert value(best)[0] == pytest.approx(fit.criterion, rel=1e-12)
     x = best + 0.1
     _, G, slope = value(x)
-    exact = np.append(phi_gradient(x[:m], G, system), slope)
+    exact = np.append(system.chart.pull_back(x[:m], system.chart.split(G)), slope)
     numeric = approx_fprime(x, lambda v: value(v)[0], 1e-6)
     np.testing.assert_allclose(exact, numeric, rtol=1e-4, atol=1e-3)
 
@@ -106,7 +106,7 @@ def test_hessian_is_that_of_natural_parameters():
     def deviance(x):
         s0, s1, r, sigma = np.exp(x[0]), np.exp(x[2]), np.tanh(x[1]), np.exp(x[3])
         T = np.array([[s0, 0.0], [r * s1, np.sqrt(1 - r * r) * s1]]) / sigma
-        lambdas = system.lambdas(np.array([T[0, 0], T[1, 0], T[1, 1]]))
+        lambdas = system.chart.lambdas_of_theta(np.array([T[0, 0], T[1, 0], T[1, 1]]))[0]
         return joint_criterion(lambdas, x[3], system, reml=True)[0]
 
     table = fit.variance_components()

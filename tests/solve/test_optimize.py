@@ -15,10 +15,10 @@ import mixlm_sparse as mx
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.engines.compiled import use_compiled
 from mixlm_sparse.solve.criterion import criterion_and_gradient, profiled_criterion
-from mixlm_sparse.solve.pls import PenalizedSystem, penalized_system
 from mixlm_sparse.solve.search.boundary import settle_boundary
-from mixlm_sparse.solve.search.objective import Objective, phi_of_theta, theta_of_phi
+from mixlm_sparse.solve.search.objective import Objective
 from mixlm_sparse.solve.search.search import Control, hessian_eigenvalues, optimize
+from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 from tests.support.strategies import Design, designs_with_theta
 
 # Criteria of two searches that both end at the optimum differ by less than this.
@@ -75,7 +75,7 @@ def test_singular_optima_are_found_and_are_quick(case: int) -> None:
     best = found.criterion
     rng = np.random.default_rng(case)
     for _ in range(3):
-        start = theta_of_phi(rng.standard_normal(system.n_theta), system)
+        start = system.chart.theta_of_phi(rng.standard_normal(system.n_theta))
         best = min(best, optimize(system, reml=True, start=start).criterion)
     assert found.criterion - best < SAME_OPTIMUM
 
@@ -185,7 +185,8 @@ def test_starts_are_checked() -> None:
 def test_working_parameters_keep_the_covariance() -> None:
     system = system_of("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
     theta = np.array([0.7, -0.3, 0.4])
-    np.testing.assert_allclose(theta_of_phi(phi_of_theta(theta, system), system), theta, rtol=1e-12)
+    again = system.chart.theta_of_phi(system.chart.phi_of_theta(theta))
+    np.testing.assert_allclose(again, theta, rtol=1e-12)
 
 
 def test_hessian_is_positive_at_a_regular_optimum() -> None:

@@ -16,8 +16,6 @@ from mixlm_sparse.inference.cases.row_groups import row_groups
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.parameters import parameter_values, variance_parameters
 from mixlm_sparse.solve.derived.without_rows import Deletion
-from mixlm_sparse.solve.joint import user_factors, working_factors
-from mixlm_sparse.solve.search.objective import phi_of_theta
 from mixlm_sparse.solve.search.search import Control, optimize
 from mixlm_sparse.solve.solution import solve_pls
 
@@ -185,7 +183,7 @@ def influence(
         at = [names.index(name) for name in rest.x_names]
         beta[at] = solution.beta
         vcov[np.ix_(at, at)] = sigma**2 * solution.vcov_unscaled
-        factors = user_factors(working_factors(phi_of_theta(theta, rest), rest), rest)
+        factors = rest.chart.user_factors(rest.chart.factors(rest.chart.phi_of_theta(theta)))
         return beta, vcov, parameter_values(parameters, factors, sigma), status
 
     def work(tasks: range) -> list[tuple[Vector, Matrix, Vector, str]]:

@@ -39,7 +39,8 @@ from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.threads import blas_threads
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.solve.criterion import criterion_and_gradient
-from mixlm_sparse.solve.pls import PenalizedSystem, WorkingSolution, residual_products, solve_at
+from mixlm_sparse.solve.pls import WorkingSolution, residual_products, solve_at
+from mixlm_sparse.solve.system import PenalizedSystem
 
 # Relative step of the differences.  They are of fourth order: the error of the formula is below
 # 1e-10, that of rounding about 1e-16 / 1e-3.
@@ -267,14 +268,14 @@ def product_derivatives(theta: Vector, system: PenalizedSystem) -> ProductDeriva
     With R = Z'V^{-1}[X y] and U = Lambda'R, of which both are at hand,
     dM / dT[a, b] = -sum_j (R_j[a]' U_j[b] + U_j[b]' R_j[a]) over the levels j of the term.
     """
-    lambdas, rotations = system.rotated_lambdas(theta)
+    lambdas, rotations = system.chart.lambdas_of_theta(theta)
     solution = solve_at(lambdas, system)
     residuals = residual_products(solution, system)
     P = system.p + 1
     out = np.zeros((system.n_theta, P, P))
     for template, part, place, Rz, Q in zip(
         system.templates,
-        system.theta_slices,
+        system.chart.slices,
         system.products.layout,
         system.products.Rz,
         rotations,
@@ -308,7 +309,7 @@ def theta_scales(theta: Vector, system: PenalizedSystem) -> Vector:
     out = np.empty(theta.size)
     for template, part, place, Rz in zip(
         system.templates,
-        system.theta_slices,
+        system.chart.slices,
         system.products.layout,
         system.products.Rz,
         strict=True,

@@ -45,7 +45,8 @@ from mixlm_sparse.engines.threads import blas_threads
 from mixlm_sparse.inference.fixed.ddf import JointTest, independent_combinations
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.notes import warn_of
-from mixlm_sparse.solve.pls import PenalizedSystem, residual_products, solve_at
+from mixlm_sparse.solve.pls import residual_products, solve_at
+from mixlm_sparse.solve.system import PenalizedSystem
 
 # Largest memory for the dense matrices of one component; three of them exist at a time.
 MAX_COMPONENT_BYTES = 6 * 2**30
@@ -446,7 +447,7 @@ def kenward_roger(fit: FittedModel) -> KenwardRogerMoments:
 def _compute(fit: FittedModel, note: str) -> KenwardRogerMoments:
     system = fit.system
     p = system.p
-    lambdas, _ = system.rotated_lambdas(fit.theta)
+    lambdas, _ = system.chart.lambdas_of_theta(fit.theta)
     solution = solve_at(lambdas, system)
     R = [values[:, :, :p] for values in residual_products(solution, system)]
     pieces = _accumulate(system, lambdas, R)

@@ -39,7 +39,7 @@ def singularity(fit: FittedModel, tol: float = SINGULAR_TOL) -> pd.DataFrame:
     spreads = relative_spread(system, theta)
     reasons = iter(singular_reasons(system, theta, tol))
     rows = []
-    for term, part, spread in zip(system.matrices.terms, system.theta_slices, spreads, strict=True):
+    for term, part, spread in zip(system.matrices.terms, system.chart.slices, spreads, strict=True):
         bounded = theta[part][system.lower[part] == 0.0]
         least = float(bounded.min()) if bounded.size else np.nan
         singular = bool(spread[-1] < tol)
@@ -74,7 +74,7 @@ def rePCA(fit: FittedModel, scaled: bool = False) -> dict[str, pd.DataFrame]:
             np.sqrt((Rz * Rz).sum(axis=0))[:, None] * T
             for Rz, T in zip(system.products.Rz, blocks, strict=True)
         ]
-    merged = system.merge(blocks)
+    merged = system.chart.merge(blocks)
     out = {}
     for g, (factor, Lambda) in enumerate(zip(fit.matrices.factors, merged, strict=True)):
         effects = [""] * Lambda.shape[0]

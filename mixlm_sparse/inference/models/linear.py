@@ -8,7 +8,7 @@ import pandas as pd
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.inference.models.mixture import mixture_label, mixture_p, naive_p
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.solve.pls import PenalizedSystem
+from mixlm_sparse.solve.system import PenalizedSystem
 
 RANDOM_COLUMNS = [
     "npar", "logLik", "AIC", "LRT", "Df", "Pr(>Chisq)", "Pr(>Chibar2)", "mixture",

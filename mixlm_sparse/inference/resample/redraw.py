@@ -15,7 +15,7 @@ from mixlm_sparse.inference.resample.statistic import Replicate, StatisticReader
 from mixlm_sparse.model.refits import FAILED, search
 from mixlm_sparse.model.run import FitOptions
 from mixlm_sparse.model.simulate import stream
-from mixlm_sparse.solve.pls import penalized_system
+from mixlm_sparse.solve.system import penalized_system
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel

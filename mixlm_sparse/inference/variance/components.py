@@ -26,7 +26,7 @@ from mixlm_sparse.model.parameters import (
     relative_lengths,
     variance_parameters,
 )
-from mixlm_sparse.solve.joint import joint_criterion, phi_gradient, user_factors, working_factors
+from mixlm_sparse.solve.criterion import joint_criterion
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
@@ -46,9 +46,9 @@ def joint_hessian(fit: FittedModel) -> Matrix:
     m = phi.size
 
     def gradient(x: Vector) -> Vector:
-        lambdas = system.merge(working_factors(x[:m], system))
+        lambdas = system.chart.merge(system.chart.factors(x[:m]))
         _, G, slope = joint_criterion(lambdas, float(x[m]), system, reml=fit.reml)
-        return np.append(phi_gradient(x[:m], G, system), slope)
+        return np.append(system.chart.pull_back(x[:m], system.chart.split(G)), slope)
 
     x0 = np.append(phi, np.log(fit.sigma))
     H = np.empty((m + 1, m + 1))
@@ -89,7 +89,8 @@ def _jacobian(
     J = np.zeros((len(parameters), m + 1))
 
     def values(at: Vector) -> Vector:
-        return parameter_values(parameters, user_factors(working_factors(at, system), system), 1.0)
+        factors = system.chart.user_factors(system.chart.factors(at))
+        return parameter_values(parameters, factors, 1.0)
 
     for i in range(m):
         e = np.zeros(m)

@@ -71,9 +71,9 @@ def _parts(fit: FittedModel) -> _Parts:
     groups: list[tuple[float, Vector]] = []
     values = [0.0] * len(matrices.factors)
     gradients = [np.zeros(width) for _ in matrices.factors]
-    factors = system.factors_of(fit.theta)
+    factors = system.chart.factors(fit.theta)
     for template, part, term, T, moment in zip(
-        system.templates, system.theta_slices, matrices.terms, factors, moments, strict=True
+        system.templates, system.chart.slices, matrices.terms, factors, moments, strict=True
     ):
         mean = moment / n
         s = float((mean * (T @ T.T)).sum())

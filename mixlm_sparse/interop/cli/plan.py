@@ -16,7 +16,7 @@ from mixlm_sparse.common.text import text_table
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.model.notes import dropped_message, few_levels_message, scaling_message
 from mixlm_sparse.solve.criterion import criterion_and_gradient
-from mixlm_sparse.solve.pls import PenalizedSystem, penalized_system
+from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 __all__ = ["describe_plan", "reachable_bytes"]
 

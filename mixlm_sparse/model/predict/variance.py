@@ -175,7 +175,11 @@ def _solve_locked(solution: PlsSolution, pairs: list[_PairBlocks]) -> None:
     system = solution.system
     factors = system.products.blocks.factors
     # another theta may have used the engine since
-    system.engine.factorize(system.lambdas(solution.theta))
+    chart = system.chart
+    # Lambda of the user's effects: C^{-1} belongs to them, not to a rotation of them
+    system.engine.factorize(
+        chart.merge([R @ T for R, T in zip(chart.Rz, chart.factors(solution.theta), strict=True)])
+    )
     served: dict[int, list[tuple[_PairBlocks, Keys, Keys, bool]]] = {}
     for pair in pairs:
         keys = pair.keys[pair.missing]

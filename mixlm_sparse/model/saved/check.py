@@ -9,9 +9,9 @@ from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.saved.archive import Archive
 from mixlm_sparse.solve.criterion import profiled_criterion
-from mixlm_sparse.solve.pls import PenalizedSystem
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.rows import rows_of
+from mixlm_sparse.solve.system import PenalizedSystem
 
 __all__ = ["require_consistent", "require_rows", "require_solution", "require_weights"]
 

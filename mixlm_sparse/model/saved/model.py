@@ -67,10 +67,10 @@ from mixlm_sparse.model.saved.rowless import (
     MatricesWithoutRows,
 )
 from mixlm_sparse.model.saved.schema import require_form
-from mixlm_sparse.solve.pls import PenalizedSystem
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
 from mixlm_sparse.solve.solution import solve_pls
+from mixlm_sparse.solve.system import PenalizedSystem
 
 __all__ = ["FORMAT_VERSION", "load_fit", "save"]
 

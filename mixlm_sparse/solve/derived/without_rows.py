@@ -24,9 +24,9 @@ from mixlm_sparse.design.columns import ColumnSource
 from mixlm_sparse.design.grouping import GroupingFactor
 from mixlm_sparse.engines.choose import make_engine
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
-from mixlm_sparse.solve.pls import PenalizedSystem, penalized_system
 from mixlm_sparse.solve.products.basis import triangular_inverse
 from mixlm_sparse.solve.products.final import Products
+from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 # A pivot of the Gram matrix of the rest below this share of the old one has lost too many digits
 # (or a coefficient its last row): the products are formed anew from the rows.

@@ -43,6 +43,15 @@ class Products:
     def p(self) -> int:
         return len(self.kept)
 
+    @property
+    def pwrss_floor(self) -> float:
+        """The least pwrss that is more than the rounding of y leaves.
+
+        Rounding can make a vanishing remainder negative.
+        """
+        rounding = (np.finfo(np.float64).eps * self.y_length) ** 2
+        return float(max(rounding, np.finfo(np.float64).tiny))
+
 
 def kept_columns(R: Matrix) -> tuple[int, ...]:
     """Return the columns of X that are not combinations of earlier ones, from its factor (p, p)."""

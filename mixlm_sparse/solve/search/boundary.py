@@ -61,16 +61,15 @@ def settle_boundary(objective: Objective, phi: Vector, value: float) -> Boundary
     phi, value : the point where the search ended.
     """
     system = objective.system
-    blocks = [t.factor(phi[s]) for t, s in zip(system.templates, system.theta_slices, strict=True)]
+    chart = system.chart
+    blocks = chart.factors(phi)
     closures = [template.closed_under for template in system.templates]
     null = [_null_directions(T, c) for T, c in zip(blocks, closures, strict=True)]
     if all(found is None for found in null):
         return BoundaryReport(phi, value, False)
 
     at_zero = [T if found is None else found[0] for T, found in zip(blocks, null, strict=True)]
-    snapped = np.concatenate(
-        [t.theta_of(T) for t, T in zip(system.templates, at_zero, strict=True)]
-    )
+    snapped = chart.parameters_of(at_zero)
     snapped_value = objective.value(snapped)
     if snapped_value > value + ROUNDING * abs(value):
         # small, yet not zero: an ordinary optimum
@@ -84,7 +83,7 @@ def settle_boundary(objective: Objective, phi: Vector, value: float) -> Boundary
             zero_columns = np.flatnonzero(~np.abs(T).any(axis=0))
             probe[:, zero_columns[: directions.shape[1]]] = PROBE * directions
         probes.append(probe)
-    _, G = objective.at_factors(system.merge(probes))
+    _, G = objective.at_factors(chart.merge(probes))
     if not G:
         return BoundaryReport(snapped, snapped_value, False)
     escape: list[Matrix] = []
@@ -112,11 +111,8 @@ def settle_boundary(objective: Objective, phi: Vector, value: float) -> Boundary
         return _second_valley(objective, at_zero, null, snapped, snapped_value)
     # Walk off until the criterion is below the false boundary's.
     for shrink in (1.0, 0.3, 0.1, 0.03, 0.01):
-        candidate = np.concatenate(
-            [
-                t.theta_of(T + shrink * (step - T))
-                for t, T, step in zip(system.templates, at_zero, escape, strict=True)
-            ]
+        candidate = chart.parameters_of(
+            [T + shrink * (step - T) for T, step in zip(at_zero, escape, strict=True)]
         )
         candidate_value = objective.value(candidate)
         if candidate_value < snapped_value - ROUNDING * abs(value):
@@ -143,9 +139,7 @@ def _second_valley(
                 blocks[t][:, zero_columns] = size * found[1]
             else:
                 blocks[t] = blocks[t] + size * (found[1] @ found[1].T)
-            candidate = np.concatenate(
-                [template.theta_of(T) for template, T in zip(system.templates, blocks, strict=True)]
-            )
+            candidate = system.chart.parameters_of(blocks)
             candidate_value = objective.value(candidate)
             if candidate_value < value - ROUNDING * abs(value):
                 return BoundaryReport(candidate, candidate_value, True)

@@ -1,9 +1,4 @@
-"""The criterion as the optimizers see it: a function of working parameters.
-
-phi parameterizes Lambda for the working columns z~ = z Rz^{-1}, which have length one on average,
-as theta does for the user's columns.  For an unstructured term the two are related by
-T = Rz^{-1} T~ up to rotation, so the search does not notice units or origins of predictors.
-"""
+"""The criterion as the optimizers see it: a function of phi (see `chart`)."""
 
 from __future__ import annotations
 
@@ -16,40 +11,12 @@ import numpy as np
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.criterion import evaluate
-from mixlm_sparse.solve.pls import PenalizedSystem
+from mixlm_sparse.solve.system import PenalizedSystem
 
 # Random effects this much larger than the noise mean that there is no noise.
 SATURATED = 1e7
 
 Progress = Callable[[int, float, Vector], object]
-
-
-def theta_of_phi(
-    phi: Vector, system: PenalizedSystem, rotations: Sequence[Matrix] | None = None
-) -> Vector:
-    """Return the theta in bounds that means the same covariance as phi; both (m,).
-
-    With rotations, phi parameterizes Q'T~ instead of T~, per term.
-    """
-    out = np.empty_like(phi)
-    for t, (template, part, Rz) in enumerate(
-        zip(system.templates, system.theta_slices, system.products.Rz, strict=True)
-    ):
-        T = template.factor(phi[part])
-        if rotations is not None:
-            T = rotations[t] @ T
-        out[part] = template.theta_of(np.asarray(np.linalg.solve(Rz, T), dtype=np.float64))
-    return out
-
-
-def phi_of_theta(theta: Vector, system: PenalizedSystem) -> Vector:
-    """Return the phi in bounds that means the same covariance as theta; both (m,)."""
-    out = np.empty_like(theta)
-    for template, part, Rz in zip(
-        system.templates, system.theta_slices, system.products.Rz, strict=True
-    ):
-        out[part] = template.theta_of(Rz @ template.factor(theta[part]))
-    return out
 
 
 class SaturatedError(Exception):
@@ -76,15 +43,11 @@ class Objective:
 
     def merged(self, phi: Vector) -> list[Matrix]:
         """Return the working Lambda per grouping factor, (K, K)."""
-        return self.system.merge(self.factors(phi))
+        return self.system.chart.merge(self.factors(phi))
 
     def factors(self, phi: Vector) -> list[Matrix]:
         """Return the working Lambda per term, (k, k)."""
-        system = self.system
-        out = [
-            template.factor(phi[part])
-            for template, part in zip(system.templates, system.theta_slices, strict=True)
-        ]
+        out = self.system.chart.factors(phi)
         if self.rotations is not None:
             out = [Q @ T for Q, T in zip(self.rotations, out, strict=True)]
         return out
@@ -111,12 +74,7 @@ class Objective:
         """Return phi in the working columns as they were, and forget the rotations."""
         if self.rotations is None:
             return phi
-        out = np.concatenate(
-            [
-                template.theta_of(T)
-                for template, T in zip(self.system.templates, self.factors(phi), strict=True)
-            ]
-        )
+        out = self.system.chart.parameters_of(self.factors(phi))
         self.rotations = None
         return out
 
@@ -136,23 +94,16 @@ class Objective:
         return value, self._pull_back(phi, G)
 
     def _pull_back(self, phi: Vector, G: Sequence[Matrix]) -> Vector:
-        system = self.system
-        blocks: Sequence[Matrix] = system.split(G)
+        chart = self.system.chart
+        blocks: Sequence[Matrix] = chart.split(G)
         if self.rotations is not None:
             blocks = [Q.T @ block for Q, block in zip(self.rotations, blocks, strict=True)]
-        return np.concatenate(
-            [
-                template.pull_back(phi[part], block)
-                for template, part, block in zip(
-                    system.templates, system.theta_slices, blocks, strict=True
-                )
-            ]
-        )
+        return chart.pull_back(phi, blocks)
 
     def at_factors(self, lambdas: list[Matrix]) -> tuple[float, list[Matrix]]:
         """Return the criterion and its derivative at any square factors, per term."""
         value, G = self._solve(None, lambdas, gradient=True)
-        return value, self.system.split(G)
+        return value, self.system.chart.split(G)
 
     def _solve(
         self, phi: Vector | None, lambdas: list[Matrix], *, gradient: bool
@@ -170,6 +121,6 @@ class Objective:
             if value < self.best_value:
                 self.best_value, self.best_phi = value, phi.copy()
             if self.progress is not None:
-                theta = theta_of_phi(phi, self.system, self.rotations)
+                theta = self.system.chart.theta_of_phi(phi, self.rotations)
                 self.progress(self.n_values, value, theta)
         return value, G

@@ -10,7 +10,7 @@ import numpy as np
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.engines.threads import blas_threads
-from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL, PenalizedSystem
+from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL
 from mixlm_sparse.solve.search.bfgs import ROUNDING, minimize_bfgs
 from mixlm_sparse.solve.search.boundary import settle_boundary
 from mixlm_sparse.solve.search.derivative_free import minimize_bobyqa, minimize_cobyqa
@@ -19,10 +19,9 @@ from mixlm_sparse.solve.search.objective import (
     Objective,
     Progress,
     SaturatedError,
-    phi_of_theta,
-    theta_of_phi,
 )
 from mixlm_sparse.solve.search.start import expected_hessian, moment_start
+from mixlm_sparse.solve.system import PenalizedSystem
 
 OPTIMIZERS = ("auto", "bfgs", "lbfgsb", "bobyqa", "cobyqa")
 # Evaluations (more with many parameters) after which a search that has not ended turns its axes.
@@ -142,7 +141,7 @@ def optimize(
             found = _search(system, objective, phi, method, control, began)
             if start is None and method == "bfgs" and _may_have_valleys(found, system):
                 # a second look from Lambda = I; the better of the two is kept
-                again = _search(system, objective, _unit_start(system), method, control, began)
+                again = _search(system, objective, system.chart.start, method, control, began)
                 if again.criterion < found.criterion - ROUNDING * abs(found.criterion):
                     return again
                 found = replace(
@@ -211,10 +210,6 @@ def _may_have_valleys(found: Optimum, system: PenalizedSystem) -> bool:
     )
 
 
-def _unit_start(system: PenalizedSystem) -> Vector:
-    return np.concatenate([template.start for template in system.templates])
-
-
 def _gradient_search(
     objective: Objective, phi: Vector, hessian: Matrix, tolerance: float, limit: int
 ) -> tuple[Vector, float, Vector, float]:
@@ -267,7 +262,7 @@ def _start(system: PenalizedSystem, start: Vector | None) -> Vector:
         raise OptionError(
             f"start must be finite and not below the bounds {system.lower.tolist()} of {names}"
         )
-    phi = phi_of_theta(theta, system)
+    phi = system.chart.phi_of_theta(theta)
     if float(np.abs(phi).max()) > SATURATED:
         raise OptionError(
             f"start is so large that nothing would be left to the residuals: the values of {names} "
@@ -288,7 +283,7 @@ def _other_search(
     control: Control,
     limit: int,
 ) -> tuple[Vector, float]:
-    lower = np.concatenate([t.lower for t in system.templates])
+    lower = system.chart.lower
     if method == "lbfgsb":
         from scipy.optimize import minimize
 
@@ -345,8 +340,8 @@ def _perfect_optimum(
     method: str,
     began: float,
 ) -> Optimum:
-    phi = _reflected(phi, system)
-    theta = theta_of_phi(phi, system)
+    phi = system.chart.reflected(phi)
+    theta = system.chart.theta_of_phi(phi)
     return Optimum(
         theta=theta,
         phi=phi,
@@ -374,16 +369,6 @@ def _zero_names(theta: Vector, system: PenalizedSystem) -> tuple[str, ...]:
     )
 
 
-def _reflected(phi: Vector, system: PenalizedSystem) -> Vector:
-    """Return the phi in bounds with the same covariance."""
-    return np.concatenate(
-        [
-            t.theta_of(t.factor(phi[s]))
-            for t, s in zip(system.templates, system.theta_slices, strict=True)
-        ]
-    )
-
-
 def _report(
     system: PenalizedSystem,
     objective: Objective,
@@ -396,8 +381,8 @@ def _report(
     control: Control,
     began: float,
 ) -> Optimum:
-    phi = _reflected(phi, system)
-    theta = theta_of_phi(phi, system)
+    phi = system.chart.reflected(phi)
+    theta = system.chart.theta_of_phi(phi)
     zero = _zero_names(theta, system)
     certified = decrease <= max(control.gradient_tolerance, ROUNDING * abs(value))
     if certified and zero:
@@ -456,12 +441,9 @@ def hessian_eigenvalues(optimum: Optimum, system: PenalizedSystem) -> Vector:
     the values can be compared with each other.
     """
     H = working_hessian(system, optimum.phi, reml=optimum.reml)
-    free = np.concatenate(
-        [
-            t.pull_back(optimum.phi[s], _live(t.factor(optimum.phi[s]))) != 0.0
-            for t, s in zip(system.templates, system.theta_slices, strict=True)
-        ]
-    )
+    chart = system.chart
+    live = [_live(T) for T in chart.factors(optimum.phi)]
+    free = chart.pull_back(optimum.phi, live) != 0.0
     return np.asarray(np.linalg.eigvalsh(H[np.ix_(free, free)]), dtype=np.float64)
 
 

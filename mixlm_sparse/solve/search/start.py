@@ -11,7 +11,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.solve.pls import PenalizedSystem
+from mixlm_sparse.solve.criterion import residual_df
+from mixlm_sparse.solve.system import PenalizedSystem
 
 # Relative standard deviations of the start are kept within these.
 START_RANGE = (0.1, 10.0)
@@ -31,7 +32,7 @@ def moment_start(system: PenalizedSystem) -> Vector:
     products = system.products
     s_sq = products.yy / max(products.n - products.p, 1)
     if not s_sq > 0.0:
-        return system.theta0
+        return system.chart.start
     shares: list[Vector] = []
     for place in products.layout:
         f = products.blocks.factors[place.factor]
@@ -69,18 +70,15 @@ def expected_hessian(
     sum_j tr(D_j dSigma_i D_j dSigma_k) - t_i t_k / nu, t_i = sum_j tr(D_j dSigma_i).
     """
     products = system.products
-    nu = products.n - products.p if reml else products.n
+    chart = system.chart
+    nu = residual_df(system, reml=reml)
     m = phi.size
     if rotations is None:
         rotations = [np.eye(t.k) for t in system.templates]
-    blocks = [
-        Q @ t.factor(phi[s])
-        for Q, t, s in zip(rotations, system.templates, system.theta_slices, strict=True)
-    ]
-    lambdas = system.merge(blocks)
+    lambdas = chart.merge([Q @ T for Q, T in zip(rotations, chart.factors(phi), strict=True)])
     derivatives: list[list[tuple[int, Matrix]]] = [[] for _ in products.blocks.factors]
     for template, part, place, Q in zip(
-        system.templates, system.theta_slices, products.layout, rotations, strict=True
+        system.templates, chart.slices, products.layout, rotations, strict=True
     ):
         for i, dT in enumerate(template.dT(phi[part])):
             dLambda = np.zeros_like(lambdas[place.factor])

@@ -32,7 +32,6 @@ from mixlm_sparse.model.parameters import (
     relative_lengths,
     variance_parameters,
 )
-from mixlm_sparse.solve.joint import user_factors, working_factors
 from mixlm_sparse.solve.search.search import Optimum, optimize
 
 if TYPE_CHECKING:
@@ -179,7 +178,7 @@ def _profile_of(base: _Base, name: str, z_max: float) -> tuple[ParameterProfile,
     """Return the profile of one parameter, and the number of evaluations that it took."""
     system = base.fit.system
     parameters = variance_parameters(system)
-    blocks = user_factors(working_factors(base.phi, system), system)
+    blocks = system.chart.user_factors(system.chart.factors(base.phi))
     values = parameter_values(parameters, blocks, base.sigma)
     at = {par.name: i for i, par in enumerate(parameters)}.get(name)
     if at is not None:

@@ -11,7 +11,6 @@ from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.variance.profile.curve import ParameterProfile
 from mixlm_sparse.inference.variance.profile.held import Held
 from mixlm_sparse.model.parameters import VarianceParameter, parameter_values
-from mixlm_sparse.solve.joint import user_factors
 from mixlm_sparse.solve.search.bfgs import minimize_bfgs
 
 # Points per side up to the largest zeta; splines through them are exact to about 1e-5.
@@ -155,7 +154,7 @@ class Follow:
         """Return all parameters at a point; the held one is c also where it has no influence."""
         state = point.held.state(point.value, point.x)
         found = parameter_values(
-            self._parameters, user_factors(state.blocks, self.held.system), state.sigma
+            self._parameters, self.held.system.chart.user_factors(state.blocks), state.sigma
         )
         if self.target.kind != "beta":
             found[self.target.place] = c

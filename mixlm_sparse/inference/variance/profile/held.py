@@ -25,10 +25,10 @@ from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
 from mixlm_sparse.model.parameters import VarianceParameter
-from mixlm_sparse.solve.criterion import evaluate
-from mixlm_sparse.solve.joint import joint_criterion, phi_gradient, working_factors
-from mixlm_sparse.solve.pls import PenalizedSystem, solve_at, user_beta
+from mixlm_sparse.solve.criterion import evaluate, joint_criterion
+from mixlm_sparse.solve.pls import solve_at, user_beta
 from mixlm_sparse.solve.products.final import Products
+from mixlm_sparse.solve.system import PenalizedSystem
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.build import ModelMatrices
@@ -83,7 +83,7 @@ def _off_saddle(phi: Vector, system: PenalizedSystem) -> Vector:
 
 
 def _coefficients(blocks: list[Matrix], system: PenalizedSystem) -> Vector:
-    working = solve_at(system.merge(blocks), system)
+    working = solve_at(system.chart.merge(blocks), system)
     return user_beta(working.beta, system.products)
 
 
@@ -99,20 +99,20 @@ class HeldSigma:
         return _off_saddle(self._phi, self.system)
 
     def value_and_gradient(self, c: float, x: Vector) -> tuple[float, Vector]:
-        lambdas = self.system.merge(working_factors(x, self.system))
+        lambdas = self.system.chart.merge(self.system.chart.factors(x))
         try:
             value, G, _ = joint_criterion(lambdas, math.log(c), self.system, reml=self._reml)
         except NotPositiveDefiniteError:
             return _undefined(x)
         if not math.isfinite(value):
             return _undefined(x)
-        return value, phi_gradient(x, G, self.system)
+        return value, self.system.chart.pull_back(x, self.system.chart.split(G))
 
     def state(self, c: float, x: Vector) -> State:
-        return State(working_factors(x, self.system), c)
+        return State(self.system.chart.factors(x), c)
 
     def beta(self, c: float, x: Vector) -> Vector:
-        return _coefficients(working_factors(x, self.system), self.system)
+        return _coefficients(self.system.chart.factors(x), self.system)
 
 
 class HeldInFactor:
@@ -147,7 +147,7 @@ class HeldInFactor:
         self._Rz = system.products.Rz[term]
         self._units = 1.0 / np.sqrt((self._Rz**2).sum(axis=0))[self._order]
         self._others = np.ones(phi.size, dtype=bool)
-        self._others[system.theta_slices[term]] = False
+        self._others[system.chart.slices[term]] = False
         self._identity = template.closed_under == "one scale"
         rows, columns = np.tril_indices(k)
         if template.closed_under != "linear":
@@ -164,7 +164,7 @@ class HeldInFactor:
     def start(self) -> Vector:
         system, par = self.system, self._parameter
         phi = _off_saddle(self._phi, system)
-        T = np.linalg.solve(self._Rz, working_factors(phi, system)[par.term])[self._order]
+        T = np.linalg.solve(self._Rz, system.chart.factors(phi)[par.term])[self._order]
         # rotate to lower triangular in the new order, with a positive diagonal
         L = np.asarray(np.linalg.qr(T.T, mode="r")).T if np.triu(T, 1).any() else T
         L = L * np.where(np.diag(L) < 0.0, -1.0, 1.0)
@@ -206,7 +206,7 @@ class HeldInFactor:
         L = self._factor(c, lengths, elements, log_sigma)
         T = np.empty_like(L)
         T[self._order] = L
-        blocks = working_factors(phi, self.system)
+        blocks = self.system.chart.factors(phi)
         blocks[self._parameter.term] = self._Rz @ T
         return blocks, L, phi, log_sigma
 
@@ -216,14 +216,14 @@ class HeldInFactor:
             blocks, L, phi, log_sigma = self._blocks(c, x)
         try:
             value, merged, slope = joint_criterion(
-                system.merge(blocks), log_sigma, system, reml=self._reml
+                system.chart.merge(blocks), log_sigma, system, reml=self._reml
             )
         except (NotPositiveDefiniteError, OverflowError):
             return _undefined(x)
         if not math.isfinite(value):
             return _undefined(x)
-        dL = (self._Rz.T @ system.split(merged)[par.term])[self._order]
-        parts = [phi_gradient(phi, merged, system)[self._others]]
+        dL = (self._Rz.T @ system.chart.split(merged)[par.term])[self._order]
+        parts = [system.chart.pull_back(phi, system.chart.split(merged))[self._others]]
         if par.kind == "cor":
             # lengths are logs: d/d log a = a d/da
             parts.append((dL[:2] * L[:2]).sum(axis=1))
@@ -304,25 +304,25 @@ class HeldCoefficient:
     def value_and_gradient(self, c: float, x: Vector) -> tuple[float, Vector]:
         reduced = self._reduced(c)
         try:
-            lambdas = reduced.merge(working_factors(x, reduced))
+            lambdas = reduced.chart.merge(reduced.chart.factors(x))
             value, G = evaluate(lambdas, reduced, reml=False, gradient=True)
         except NotPositiveDefiniteError:
             return _undefined(x)
         if not math.isfinite(value):
             return _undefined(x)
-        return value, phi_gradient(x, G, reduced)
+        return value, reduced.chart.pull_back(x, reduced.chart.split(G))
 
     def state(self, c: float, x: Vector) -> State:
         reduced = self._reduced(c)
-        blocks = working_factors(x, reduced)
-        pwrss = solve_at(reduced.merge(blocks), reduced).pwrss
+        blocks = reduced.chart.factors(x)
+        pwrss = solve_at(reduced.chart.merge(blocks), reduced).pwrss
         return State(blocks, math.sqrt(pwrss / reduced.n))
 
     def beta(self, c: float, x: Vector) -> Vector:
         reduced = self._reduced(c)
         out = np.empty(self.system.p)
         out[self._column] = c
-        out[self._rest] = _coefficients(working_factors(x, reduced), reduced)
+        out[self._rest] = _coefficients(reduced.chart.factors(x), reduced)
         return out
 
 

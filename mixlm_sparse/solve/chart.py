@@ -1,0 +1,198 @@
+"""theta, the factors T, the working parameters phi and Lambda: the one map between them.
+
+    theta   what the user sees: Cov(b_j) = sigma^2 T T' of a term in the user's columns z
+    phi     what is computed with: Cov = sigma^2 T~ T~' in the working columns z~ = z Rz^{-1}, which
+            have length one on average (orthonormal ones for an unstructured term)
+    Lambda  per grouping factor, the factors T~ of its terms on the diagonal
+
+Both are read by the term's structure, T = factor(theta), T~ = factor(phi), and mean the same
+covariance where
+
+    Rz T = T~ Q,  Q orthogonal, so that  S = T T' = Rz^{-1} T~ T~' Rz^{-T}.
+
+phi does not notice the unit of a predictor, nor (for an unstructured term) its origin: what is
+computed in phi and mapped back is invariant.  The criterion depends on S alone; as a function of
+phi it is even in every column of T~, so that it is smooth across a variance of zero, and S does not
+move to first order with a column that is zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.covariance.random import CovarianceStructure
+from mixlm_sparse.solve.products.basis import TermLayout
+
+
+@dataclass(frozen=True, eq=False)
+class Chart:
+    """The maps of one model.
+
+    Parameters
+    ----------
+    templates : per term, the structure that reads its parameters.
+    Rz : per term, (k, k) upper triangular, z~ = z Rz^{-1}.
+    layout : per term, its place in the matrix of its grouping factor.
+    widths : per grouping factor, the number K of its columns.
+    """
+
+    templates: tuple[CovarianceStructure, ...]
+    Rz: tuple[Matrix, ...]
+    layout: tuple[TermLayout, ...]
+    widths: tuple[int, ...]
+
+    # -- parameters ---------------------------------------------------------------------------
+
+    @cached_property
+    def slices(self) -> tuple[slice, ...]:
+        """Per term, the place of its parameters in theta and in phi."""
+        stops = np.cumsum([t.n_theta for t in self.templates])
+        return tuple(
+            slice(int(stop) - t.n_theta, int(stop))
+            for t, stop in zip(self.templates, stops, strict=True)
+        )
+
+    @property
+    def m(self) -> int:
+        """Number of parameters."""
+        return sum(t.n_theta for t in self.templates)
+
+    @cached_property
+    def start(self) -> Vector:
+        """(m,) the value at which every factor is the identity."""
+        return np.concatenate([t.start for t in self.templates])
+
+    @cached_property
+    def lower(self) -> Vector:
+        """(m,) lower bounds."""
+        return np.concatenate([t.lower for t in self.templates])
+
+    # -- factors per term ---------------------------------------------------------------------
+
+    def factors(self, parameters: Vector) -> list[Matrix]:
+        """Return T of every term at theta, or T~ at phi, (k, k) lower triangular each."""
+        return [
+            t.factor(parameters[part]) for t, part in zip(self.templates, self.slices, strict=True)
+        ]
+
+    def parameters_of(self, factors: Sequence[Matrix]) -> Vector:
+        """Return the parameters in bounds, (m,), with the covariances of any square factors."""
+        return np.concatenate(
+            [t.theta_of(M) for t, M in zip(self.templates, factors, strict=True)]
+        )
+
+    def pull_back(self, parameters: Vector, slopes: Sequence[Matrix]) -> Vector:
+        """Return the derivative by the parameters, (m,), from those by the factors, (k, k) each."""
+        return np.concatenate(
+            [
+                t.pull_back(parameters[part], slope)
+                for t, part, slope in zip(self.templates, self.slices, slopes, strict=True)
+            ]
+        )
+
+    def user_factors(self, working: Sequence[Matrix]) -> list[Matrix]:
+        """Return the factors in the user's columns, Rz^{-1} T~, (k, k) each; not triangular."""
+        return [
+            np.asarray(np.linalg.solve(Rz, T), dtype=np.float64)
+            for Rz, T in zip(self.Rz, working, strict=True)
+        ]
+
+    # -- theta and phi ------------------------------------------------------------------------
+
+    def theta_of_phi(self, phi: Vector, rotations: Sequence[Matrix] | None = None) -> Vector:
+        """Return the theta in bounds that means the same covariance as phi; both (m,).
+
+        With rotations, phi parameterizes Q'T~ instead of T~, per term.
+        """
+        working = self.factors(phi)
+        if rotations is not None:
+            working = [Q @ T for Q, T in zip(rotations, working, strict=True)]
+        return self.parameters_of(self.user_factors(working))
+
+    def phi_of_theta(self, theta: Vector) -> Vector:
+        """Return the phi in bounds that means the same covariance as theta; both (m,)."""
+        return self.parameters_of(
+            [R @ T for R, T in zip(self.Rz, self.factors(theta), strict=True)]
+        )
+
+    def reflected(self, phi: Vector) -> Vector:
+        """Return the phi in bounds with the same covariance."""
+        return self.parameters_of(self.factors(phi))
+
+    # -- Lambda per grouping factor -----------------------------------------------------------
+
+    def merge(self, blocks: Sequence[Matrix]) -> list[Matrix]:
+        """Put per-term (k, k) matrices on the diagonal of their factor's (K, K) matrix."""
+        if len(blocks) == len(self.widths):
+            out: list[Matrix] = [np.empty(0)] * len(self.widths)
+            for place, block in zip(self.layout, blocks, strict=True):
+                out[place.factor] = block
+            return out
+        out = [np.zeros((K, K)) for K in self.widths]
+        for place, block in zip(self.layout, blocks, strict=True):
+            out[place.factor][place.columns, place.columns] = block
+        return out
+
+    def split(self, merged: Sequence[Matrix]) -> list[Matrix]:
+        """Take the per-term diagonal parts out of per-factor (K, K) matrices."""
+        return [merged[p.factor][p.columns, p.columns] for p in self.layout]
+
+    def lambdas(self, phi: Vector) -> list[Matrix]:
+        """Return Lambda at phi, (K, K) per grouping factor."""
+        return self.merge(self.factors(phi))
+
+    def lambdas_of_theta(self, theta: Vector) -> tuple[list[Matrix], list[Matrix]]:
+        """Return lower triangular Lambda at theta, and the rotations that belong to them.
+
+        Rz T = T~ Q with T~ lower triangular and Q orthogonal: T~ is graded, so that C keeps its
+        digits where columns of T are nearly parallel.
+
+        Returns
+        -------
+        lambdas : per grouping factor, (K, K).
+        rotations : per term, Q (k, k).
+        """
+        blocks, rotations = [], []
+        for Rz, T in zip(self.Rz, self.factors(theta), strict=True):
+            M = Rz @ T
+            if np.triu(M, 1).any():
+                Qt, Rt = np.linalg.qr(M.T)
+                blocks.append(np.ascontiguousarray(Rt.T))
+                rotations.append(Qt.T)
+            else:
+                blocks.append(M)
+                rotations.append(np.eye(M.shape[0]))
+        return self.merge(blocks), rotations
+
+    # -- derivatives --------------------------------------------------------------------------
+
+    def factor_slopes(self, term: int, parameters: Vector) -> Array3:
+        """Return the derivatives of a term's factor by its own parameters, (n_theta, k, k).
+
+        `parameters` (m,) are theta or phi of all terms.
+        """
+        template, part = self.templates[term], self.slices[term]
+        return template.dT(parameters[part])
+
+    def covariances(self, phi: Vector) -> list[Matrix]:
+        """Return S per term, (k, k): covariance / sigma^2 of the effects of the user's columns."""
+        return [M @ M.T for M in self.user_factors(self.factors(phi))]
+
+    def covariance_slopes(self, phi: Vector) -> list[Array3]:
+        """Return per term dS / dphi by the term's own parameters, (n_theta, k, k).
+
+        dS = Rz^{-1} (dT~ T~' + T~ dT~') Rz^{-T}, exact.
+        """
+        out = []
+        for t, (Rz, T) in enumerate(zip(self.Rz, self.factors(phi), strict=True)):
+            half = np.matmul(self.factor_slopes(t, phi), T.T)
+            inverse = np.linalg.inv(Rz)
+            out.append(
+                np.matmul(np.matmul(inverse, half + np.swapaxes(half, 1, 2)), inverse.T)
+            )
+        return out

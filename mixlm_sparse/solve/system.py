@@ -1,0 +1,192 @@
+"""What a model is to the solver: products that do not depend on theta, structures, engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mixlm_sparse.common.errors import DataError
+from mixlm_sparse.common.types import Vector
+from mixlm_sparse.covariance.random import CovarianceStructure, covariance_structure
+from mixlm_sparse.engines.choose import make_engine
+from mixlm_sparse.engines.compiled import compiled_pays
+from mixlm_sparse.engines.fused.dense import SmallDense
+from mixlm_sparse.engines.fused.levels import SingleFactor
+from mixlm_sparse.engines.interface import Engine, EngineLock
+from mixlm_sparse.solve.chart import Chart
+from mixlm_sparse.solve.products.accumulate import CrossProducts, cross_products
+from mixlm_sparse.solve.products.final import Products, orthonormal_products
+from mixlm_sparse.solve.rows import BLOCK_ROWS, RowBlock, rows_of
+
+if TYPE_CHECKING:
+    from mixlm_sparse.design.build import ModelMatrices
+
+# Up to this many random effects C is treated as one dense matrix, if kernels are compiled.
+SMALL_DENSE_Q = 72
+
+
+@dataclass(frozen=True)
+class PenalizedSystem:
+    """Theta-free products, covariance templates and the engine with its symbolic work done.
+
+    The engine's numeric factor is the one buffer that changes; everything else is constant.
+    `may_fuse` allows the compiled evaluations of `engines.fused` in the engine's place.
+    """
+
+    matrices: ModelMatrices
+    products: Products
+    templates: tuple[CovarianceStructure, ...]
+    engine: Engine
+    may_fuse: bool = True
+    cross: CrossProducts | None = field(default=None, repr=False)
+    lock: EngineLock = field(default_factory=EngineLock, repr=False, compare=False)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # buffers of compiled evaluations are made anew where they are used
+        return {name: value for name, value in vars(self).items() if name != "fused"}
+
+    @property
+    def n(self) -> int:
+        return self.products.n
+
+    @property
+    def p(self) -> int:
+        return self.products.p
+
+    @cached_property
+    def q(self) -> int:
+        return self.products.blocks.q
+
+    @cached_property
+    def chart(self) -> Chart:
+        """The maps between theta, phi, T and Lambda."""
+        return Chart(
+            self.templates,
+            self.products.Rz,
+            self.products.layout,
+            tuple(f.width for f in self.products.blocks.factors),
+        )
+
+    @property
+    def n_theta(self) -> int:
+        return self.chart.m
+
+    @cached_property
+    def theta_names(self) -> tuple[str, ...]:
+        names: list[str] = []
+        for term, template in zip(self.matrices.terms, self.templates, strict=True):
+            label = self.matrices.factors[term.factor].label
+            names.extend(template.names(label, term.column_names))
+        return tuple(names)
+
+    @property
+    def theta0(self) -> Vector:
+        return self.chart.start.copy()
+
+    @property
+    def lower(self) -> Vector:
+        return self.chart.lower
+
+    @cached_property
+    def x_names(self) -> tuple[str, ...]:
+        """Names of the columns of X that are kept."""
+        return tuple(self.matrices.fixed.names[j] for j in self.products.kept)
+
+    @cached_property
+    def dropped(self) -> tuple[str, ...]:
+        """Names of the columns of X that are combinations of earlier ones."""
+        kept = set(self.products.kept)
+        return tuple(name for j, name in enumerate(self.matrices.fixed.names) if j not in kept)
+
+    @cached_property
+    def log_det_R_x(self) -> float:
+        """log|det R_x|^2 of the map to the user's columns of X."""
+        return 2.0 * float(np.log(np.abs(np.diag(self.products.R_x))).sum())
+
+    def rows(self, size: int = BLOCK_ROWS) -> Iterator[RowBlock]:
+        """Walk over the rows, with the columns of X that are kept."""
+        return rows_of(self.matrices, self.products.kept, size=size)
+
+    @cached_property
+    def fused(self) -> SingleFactor | SmallDense | None:
+        """The compiled evaluation of models with one factor or few effects, where it is in use."""
+        if not self.may_fuse:
+            return None
+        products = self.products
+        factors = products.blocks.factors
+        f = factors[0]
+        if len(factors) > 1 and self.q > SMALL_DENSE_Q:
+            return None
+        if len(factors) == 1:
+            work = f.n_levels * f.width**2 * (f.width + products.p + 1)
+        else:
+            work = self.q**3
+        # a search takes about 10 evaluations, each of which saves about 200 us of calls
+        return self.fuse() if compiled_pays(10.0 * work + 4e4) else None
+
+    def fuse(self) -> SingleFactor | SmallDense:
+        """Return the compiled evaluation of this model, of one factor or few effects."""
+        products = self.products
+        factors = products.blocks.factors
+        floor = products.pwrss_floor
+        if len(factors) == 1:
+            return SingleFactor(factors[0].ztz, factors[0].ztx, products.yy, floor)
+        return SmallDense(products.blocks, products.yy, floor)
+
+    def with_products(self, products: Products, matrices: ModelMatrices) -> PenalizedSystem:
+        """Return the system for another response; design and engine are shared."""
+        return PenalizedSystem(
+            matrices, products, self.templates, self.engine, self.may_fuse, lock=self.lock
+        )
+
+    def describe(self) -> str:
+        """Say in words how an evaluation is done."""
+        text = self.engine.describe()
+        if isinstance(self.fused, SingleFactor):
+            text += "\n  criterion and gradient fused in two compiled sweeps over the levels"
+        elif self.fused is not None:
+            text += f"\n  criterion and gradient in compiled dense sweeps, q = {self.q}"
+        return text
+
+
+def penalized_system(
+    matrices: ModelMatrices,
+    engine: str = "auto",
+    *,
+    cross: CrossProducts | None = None,
+) -> PenalizedSystem:
+    """Form the products, choose the engine and do its symbolic work.
+
+    Parameters
+    ----------
+    matrices : the design.
+    engine : "auto", "blocked" or "cholmod".
+    cross : products formed before; by default they are formed from the rows of `matrices`.
+
+    Raises
+    ------
+    DataError : there are not fewer fixed-effects coefficients than rows.
+    """
+    if cross is None:
+        cross = cross_products(matrices)
+    products = orthonormal_products(cross)
+    if products.p >= products.n:
+        raise DataError(
+            f"the fixed part has {products.p} coefficients for {products.n} rows, which leaves "
+            "nothing to estimate variances from: use fewer terms or more rows"
+        )
+    templates = tuple(
+        covariance_structure(term.structure, len(term.column_names)) for term in matrices.terms
+    )
+    return PenalizedSystem(
+        matrices=matrices,
+        products=products,
+        templates=templates,
+        engine=make_engine(engine, products.blocks),
+        may_fuse=engine == "auto",
+        cross=cross,
+    )
