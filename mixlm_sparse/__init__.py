@@ -37,6 +37,7 @@ from mixlm_sparse.common.errors import (
     ScalingWarning,
     SingularFitWarning,
     SkippedGroupsWarning,
+    WorkerError,
 )
 from mixlm_sparse.design.arrays import RandomEffect
 from mixlm_sparse.design.build import ModelMatrices, model_matrices
@@ -104,6 +105,7 @@ __all__ = [
     "SkippedGroupsWarning",
     "StepResult",
     "VarCorr",
+    "WorkerError",
     "__version__",
     "all_fit",
     "anova",

@@ -273,6 +273,24 @@ class _Shifted:
         return self.report(self.before + done, self.total)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Refits:
+    """Refits to a range of the responses; plain data, so that it can go to other processes."""
+
+    system: PenalizedSystem
+    given: _Responses
+    members: Sequence[int]
+    options: FitOptions
+    compiled: bool
+
+    def __call__(self, tasks: range) -> Iterator[Row]:
+        Y = np.column_stack([self.given.column(self.members[i]) for i in tasks])
+        used = self.system.matrices.rows
+        Y = Y if used is None else Y[used]
+        for refit in refit_block(self.system, Y, self.options, compiled=self.compiled):
+            yield row_of(refit)
+
+
 def _fit_pattern(
     pattern: _Pattern,
     given: _Responses,
@@ -284,14 +302,8 @@ def _fit_pattern(
     assert system is not None
     compiled = warm_up(system, len(pattern.members))
     search_options = quiet(options)
-    members, used = pattern.members, system.matrices.rows
-
-    def work(tasks: range) -> Iterator[Row]:
-        Y = np.column_stack([given.column(members[i]) for i in tasks])
-        Y = Y if used is None else Y[used]
-        for refit in refit_block(system, Y, search_options, compiled=compiled):
-            yield row_of(refit)
-
+    members = pattern.members
+    work = _Refits(system, given, members, search_options, compiled)
     if n_jobs != 1 and len(members) > 1:
         # what is loaded and compiled here need not be in every process
         list(work(range(1)))

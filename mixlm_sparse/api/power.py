@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.linalg import LinAlgError
+from numpy.typing import NDArray
 from scipy import stats
 
 from mixlm_sparse.api.fit import LinearMixedFit
@@ -25,6 +26,7 @@ from mixlm_sparse.model.refits import FAILED, Refit, block_size, quiet, refit_bl
 from mixlm_sparse.model.run import FitOptions, ModelCall
 from mixlm_sparse.model.simulate import (
     Parameters,
+    ResponseModel,
     Seed,
     given_parameters,
     model_of_parameters,
@@ -223,54 +225,7 @@ def power(
     options = replace(quiet(options), start=_start(truth, system))
     root = seed_sequence(seed)
     compiled = warm_up(system, count)
-
-    def p_value(refit: Refit) -> float:
-        assert refit.optimum is not None
-        assert refit.solution is not None
-        if test == "z":
-            beta = refit.solution.beta[at]
-            V = refit.sigma**2 * refit.solution.vcov_unscaled[np.ix_(at, at)]
-            return float(stats.chi2.sf(beta @ np.linalg.solve(V, beta), at.size))
-        fit = LinearMixedFit(
-            system=refit.system,
-            optimum=refit.optimum,
-            solution=refit.solution,
-            options=options,
-            formula=call.formula,
-        )
-        if callable(test):
-            return float(test(fit))
-        joint = satterthwaite(fit).joint(np.eye(system.p)[at], np.zeros(at.size))
-        return float(stats.f.sf(joint.F, joint.num_df, joint.den_df))
-
-    # a test of the user's own may raise anything
-    failures = Exception if callable(test) else (MixedModelError, ArithmeticError, LinAlgError)
-
-    def work(tasks: range) -> Iterator[tuple[float, Vector, Vector, str, str]]:
-        Y = model.draw(root, tasks.start, len(tasks))
-        below: list[Refit] = []
-        if reduced is not None:
-            below = list(refit_block(reduced, Y, options, compiled=compiled))
-        nothing = np.full(at.size, np.nan)
-        for i, refit in enumerate(refit_block(system, Y, options, compiled=compiled)):
-            if refit.optimum is None or refit.solution is None:
-                yield np.nan, nothing, nothing, FAILED, refit.message
-                continue
-            try:
-                if not below:
-                    p = p_value(refit)
-                elif below[i].optimum is None:
-                    yield np.nan, nothing, nothing, FAILED, below[i].message
-                    continue
-                else:
-                    ratio = max(below[i].criterion - refit.criterion, 0.0)
-                    p = float(stats.chi2.sf(ratio, at.size))
-            except failures as error:
-                yield np.nan, nothing, nothing, FAILED, f"{type(error).__name__}: {error}"
-                continue
-            se = refit.sigma * np.sqrt(np.diag(refit.solution.vcov_unscaled)[at])
-            yield p, refit.solution.beta[at], se, refit.optimum.status, refit.message
-
+    work = _Simulations(model, root, system, reduced, at, test, options, call.formula, compiled)
     if n_jobs != 1:
         # what is loaded and compiled here need not be in every process
         list(work(range(1)))
@@ -292,6 +247,79 @@ def power(
         level=level,
         interval=interval,
     )
+
+
+Simulation = tuple[float, Vector, Vector, str, str]
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _Simulations:
+    """Simulated tests of a range; plain data, so that it can go to other processes.
+
+    Parameters
+    ----------
+    model, root : what responses are drawn from.
+    system, reduced : the design, and that without the effect for likelihood ratios.
+    at : positions of the effect among the coefficients.
+    """
+
+    model: ResponseModel
+    root: np.random.SeedSequence
+    system: PenalizedSystem
+    reduced: PenalizedSystem | None
+    at: NDArray[np.int64]
+    test: Any
+    options: FitOptions
+    formula: str
+    compiled: bool
+
+    def __call__(self, tasks: range) -> Iterator[Simulation]:
+        Y = self.model.draw(self.root, tasks.start, len(tasks))
+        below: list[Refit | None] = [None] * len(tasks)
+        if self.reduced is not None:
+            below = list(refit_block(self.reduced, Y, self.options, compiled=self.compiled))
+        above = refit_block(self.system, Y, self.options, compiled=self.compiled)
+        for refit, smaller in zip(above, below, strict=True):
+            yield self._simulation(refit, smaller)
+
+    def _simulation(self, refit: Refit, smaller: Refit | None) -> Simulation:
+        nothing = np.full(self.at.size, np.nan)
+        if refit.optimum is None or refit.solution is None:
+            return np.nan, nothing, nothing, FAILED, refit.message
+        if smaller is not None and smaller.optimum is None:
+            return np.nan, nothing, nothing, FAILED, smaller.message
+        # a test of the user's own may raise anything
+        own = callable(self.test)
+        failures = Exception if own else (MixedModelError, ArithmeticError, LinAlgError)
+        try:
+            p = self._p_value(refit, smaller)
+        except failures as error:
+            return np.nan, nothing, nothing, FAILED, f"{type(error).__name__}: {error}"
+        se = refit.sigma * np.sqrt(np.diag(refit.solution.vcov_unscaled)[self.at])
+        return p, refit.solution.beta[self.at], se, refit.optimum.status, refit.message
+
+    def _p_value(self, refit: Refit, smaller: Refit | None) -> float:
+        assert refit.optimum is not None
+        assert refit.solution is not None
+        at = self.at
+        if smaller is not None:
+            ratio = max(smaller.criterion - refit.criterion, 0.0)
+            return float(stats.chi2.sf(ratio, at.size))
+        if self.test == "z":
+            beta = refit.solution.beta[at]
+            V = refit.sigma**2 * refit.solution.vcov_unscaled[np.ix_(at, at)]
+            return float(stats.chi2.sf(beta @ np.linalg.solve(V, beta), at.size))
+        fit = LinearMixedFit(
+            system=refit.system,
+            optimum=refit.optimum,
+            solution=refit.solution,
+            options=self.options,
+            formula=self.formula,
+        )
+        if callable(self.test):
+            return float(self.test(fit))
+        joint = satterthwaite(fit).joint(np.eye(self.system.p)[at], np.zeros(at.size))
+        return float(stats.f.sf(joint.F, joint.num_df, joint.den_df))
 
 
 def _parameters(parameters: Any, matrices: ModelMatrices) -> Parameters:

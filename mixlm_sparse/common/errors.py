@@ -80,6 +80,10 @@ class SavedFitError(MixedModelError, ValueError):
     """A file is not a saved fit, is broken, or lacks what is asked of it."""
 
 
+class WorkerError(MixedModelError, RuntimeError):
+    """A process that was to do a part of the work did not start, or ended before it was done."""
+
+
 def caller_level() -> int:
     """Return the stack level, seen from the caller, of the first frame outside the package."""
     package = __name__.partition(".")[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -159,39 +160,10 @@ def influence(
         labels, by = groups.labels, groups.name
         if len(sets) < 2:
             raise OptionError(f"group: {by} has {len(sets)} group, which cannot be left out")
-    deletion = Deletion(system)
-    parameters = variance_parameters(system)
-    p, names = system.p, system.x_names
-    # a singular theta is a saddle of another criterion, a bad place to start from
-    start = None if fit.is_singular() else fit.theta
-    control = Control(warn=False)
-
-    def one(rows: np.ndarray) -> tuple[Vector, Matrix, Vector, str]:
-        beta, vcov = np.full(p, np.nan), np.full((p, p), np.nan)
-        try:
-            rest = deletion.without(rows)
-            if refit:
-                optimum = optimize(rest, reml=fit.reml, start=start, control=control)
-                theta, status = optimum.theta, optimum.status
-            else:
-                theta, status = fit.theta, "theta kept"
-            solution = solve_pls(theta, rest)
-        except MixedModelError as error:
-            return beta, vcov, np.full(len(parameters), np.nan), f"failed: {error}"
-        nu = rest.n - rest.p if fit.reml else rest.n
-        sigma = float(np.sqrt(solution.pwrss / nu))
-        at = [names.index(name) for name in rest.x_names]
-        beta[at] = solution.beta
-        vcov[np.ix_(at, at)] = sigma**2 * solution.vcov_unscaled
-        factors = rest.chart.user_factors(rest.chart.factors(rest.chart.phi_of_theta(theta)))
-        return beta, vcov, parameter_values(parameters, factors, sigma), status
-
-    def work(tasks: range) -> list[tuple[Vector, Matrix, Vector, str]]:
-        with blas_threads(system.engine.dense_order, system.q):
-            return [one(sets[i]) for i in tasks]
-
+    work = _Deletions(fit, sets, refit)
     size = 1 if n_jobs == 1 else min(PIECE, -(-len(sets) // 8))
     found, _ = run(work, len(sets), size, n_jobs=n_jobs, progress=progress)
+    parameters, names = variance_parameters(system), system.x_names
     factors = [fit.solution.Lambda(t) for t in range(len(matrices.terms))]
     return Influence(
         by=by,
@@ -206,6 +178,56 @@ def influence(
         deleted_variances=np.array([row[2] for row in found]),
         status=tuple(row[3] for row in found),
     )
+
+
+# coefficients, their covariance, variance parameters, status
+Estimates = tuple[Vector, Matrix, Vector, str]
+
+
+class _Deletions:
+    """Estimates without a range of the sets of rows; plain data, to be sent to other processes.
+
+    Parameters
+    ----------
+    sets : rows of each deletion.
+    refit : estimate theta again.
+    """
+
+    def __init__(self, fit: FittedModel, sets: Sequence[np.ndarray], refit: bool) -> None:
+        self._fit = fit
+        self._sets = sets
+        self._refit = refit
+        self._deletion = Deletion(fit.system)
+        self._parameters = variance_parameters(fit.system)
+        # a singular theta is a saddle of another criterion, a bad place to start from
+        self._start = None if fit.is_singular() else fit.theta
+
+    def __call__(self, tasks: range) -> list[Estimates]:
+        system = self._fit.system
+        with blas_threads(system.engine.dense_order, system.q):
+            return [self._without(self._sets[i]) for i in tasks]
+
+    def _without(self, rows: np.ndarray) -> Estimates:
+        fit, p, names = self._fit, self._fit.system.p, self._fit.system.x_names
+        beta, vcov = np.full(p, np.nan), np.full((p, p), np.nan)
+        try:
+            rest = self._deletion.without(rows)
+            if self._refit:
+                control = Control(warn=False)
+                optimum = optimize(rest, reml=fit.reml, start=self._start, control=control)
+                theta, status = optimum.theta, optimum.status
+            else:
+                theta, status = fit.theta, "theta kept"
+            solution = solve_pls(theta, rest)
+        except MixedModelError as error:
+            return beta, vcov, np.full(len(self._parameters), np.nan), f"failed: {error}"
+        nu = rest.n - rest.p if fit.reml else rest.n
+        sigma = float(np.sqrt(solution.pwrss / nu))
+        at = [names.index(name) for name in rest.x_names]
+        beta[at] = solution.beta
+        vcov[np.ix_(at, at)] = sigma**2 * solution.vcov_unscaled
+        factors = rest.chart.user_factors(rest.chart.factors(rest.chart.phi_of_theta(theta)))
+        return beta, vcov, parameter_values(self._parameters, factors, sigma), status
 
 
 def _row_labels(fit: FittedModel) -> tuple[Any, ...]:
