@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mixlm_sparse.common.checks import NA_ACTIONS, require_one_of
+from mixlm_sparse.common.checks import NA_ACTIONS, plain_name, require_one_of
 from mixlm_sparse.common.errors import (
     DataError,
     FormulaError,
@@ -44,10 +44,11 @@ from mixlm_sparse.design.variables import Variables
 from mixlm_sparse.design.whitelist import check_functions
 from mixlm_sparse.formula.grammar import parse_expression
 from mixlm_sparse.formula.parse import parse_formula
-from mixlm_sparse.formula.syntax import deparse, names_in
-from mixlm_sparse.formula.terms import MixedFormula, RandomPart
+from mixlm_sparse.formula.syntax import deparse, names_in, plain_text
+from mixlm_sparse.formula.terms import MixedFormula, RandomPart, group_labels
 
 __all__ = ["ModelMatrices", "RandomTerm", "model_matrices"]
+
 
 @dataclass(frozen=True, slots=True)
 class RandomTerm:
@@ -266,13 +267,16 @@ def _read_contrasts(contrasts: Mapping[str, Any] | None) -> dict[str, Contrast]:
         raise OptionError(
             'contrasts must be a dictionary from names of factors, such as {"f": "sum"}'
         )
-    return {name: as_contrast(name, choice) for name, choice in contrasts.items()}
+    names = {name: plain_name(name) for name in contrasts if isinstance(name, str)}
+    if len(names) < len(contrasts):
+        raise OptionError("the keys of contrasts must be names of factors, such as {'f': 'sum'}")
+    return {names[name]: as_contrast(names[name], choice) for name, choice in contrasts.items()}
 
 
 def _check_contrasts(choices: dict[str, Contrast], fixed: Part, table: Table) -> None:
     if not choices:
         return
-    used = {deparse(operand.variable) for operands in fixed.terms for operand in operands}
+    used = {plain_text(operand.variable) for operands in fixed.terms for operand in operands}
     for name in choices:
         if name in used:
             continue
@@ -292,14 +296,15 @@ def _random_terms(
     """Return random terms in lme4's order, and their factors in order of first use."""
     groups: dict[str, GroupingFactor] = {}
     parts = []
-    for random in formula.random:
-        if random.label not in groups:
-            group = grouping_factor(random.label, random.components, variables)
+    labels = group_labels(formula.random)
+    for random, label in zip(formula.random, labels, strict=True):
+        if label not in groups:
+            group = grouping_factor(label, random.components, variables)
             _check_group(group, n)
-            groups[random.label] = group
-        parts.append(_learn_random(random, groups[random.label], variables, n))
+            groups[label] = group
+        parts.append(_learn_random(random, groups[label], variables, n))
 
-    sizes = [groups[random.label].n_levels for random in formula.random]
+    sizes = [groups[label].n_levels for label in labels]
     order = list(range(len(sizes)))
     if any(sizes[i] < sizes[i + 1] for i in range(len(sizes) - 1)):
         # R's rev(order(sizes)): ties come out reversed
@@ -310,18 +315,16 @@ def _random_terms(
     taken: set[str] = set()
     positions: dict[str, int] = {}
     for place in order:
-        random = formula.random[place]
-        if random.label not in factors:
-            factors[random.label] = FactorSpec(
-                random.label, random.components, groups[random.label]
-            )
-            positions[random.label] = len(positions)
-        name, count = random.label, 0
+        random, label = formula.random[place], labels[place]
+        if label not in factors:
+            factors[label] = FactorSpec(label, random.components, groups[label])
+            positions[label] = len(positions)
+        name, count = label, 0
         while name in taken:  # R's make.unique
             count += 1
-            name = f"{random.label}.{count}"
+            name = f"{label}.{count}"
         taken.add(name)
-        terms.append(TermSpec(name, positions[random.label], random.structure, parts[place]))
+        terms.append(TermSpec(name, positions[label], random.structure, parts[place]))
     return tuple(terms), tuple(factors.values())
 
 
@@ -347,10 +350,11 @@ def double_bar_message(random: RandomPart, part: Part) -> str | None:
         operand.table is not None for term in part.terms for operand in term
     ):
         return None
-    label = part.term_labels[0]
+    factor = ":".join(deparse(expr) for expr in random.terms[0])
     return (
-        f"'||' does not split the columns of the factor '{label}': {random} has correlated "
-        f"columns, as in lme4; write diag({label} | {random.label}) to make them independent. "
+        f"'||' does not split the columns of the factor '{part.term_labels[0]}': {random} has "
+        f"correlated columns, as in lme4; write diag({factor} | {deparse(random.group)}) to make "
+        "them independent. "
         "See docs/messages/double-bar.md"
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -14,7 +14,7 @@ from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.design.contrasts import Contrast, contrast_table
 from mixlm_sparse.design.variables import Rows, Variable, Variables
-from mixlm_sparse.formula.syntax import Expr, deparse
+from mixlm_sparse.formula.syntax import Expr, deparse, plain_text
 from mixlm_sparse.formula.terms import Term
 
 __all__ = ["ArrayColumns", "ColumnSource", "DesignColumns", "Operand", "Part", "learn_part"]
@@ -114,6 +114,21 @@ def learn_part(
     if not terms:
         return Part(True, (), (INTERCEPT,), (0,), ()) if intercept else Part(False, (), (), (), ())
     loaded = {expr: variables.get(expr, as_levels=as_levels) for term in terms for expr in term}
+    part = _learn_named(intercept, terms, loaded, contrasts, as_levels, plain_text)
+    if len(set(part.names)) == len(part.names) and len(set(part.term_labels)) == len(terms):
+        return part
+    # a column may be called `a:b` beside the interaction a:b
+    return _learn_named(intercept, terms, loaded, contrasts, as_levels, deparse)
+
+
+def _learn_named(
+    intercept: bool,
+    terms: Sequence[Term],
+    loaded: dict[Expr, Variable],
+    contrasts: dict[str, Contrast],
+    as_levels: bool,
+    name_of: Callable[[Expr], str],
+) -> Part:
     learned = []
     names = [INTERCEPT] if intercept else []
     assign = [0] if intercept else []
@@ -121,7 +136,12 @@ def learn_part(
     for position, term in enumerate(terms):
         operands = tuple(
             _learn_operand(
-                expr, loaded[expr], (position, place) in indicators, contrasts, as_levels
+                expr,
+                loaded[expr],
+                name_of(expr),
+                (position, place) in indicators,
+                contrasts,
+                as_levels,
             )
             for place, expr in enumerate(term)
         )
@@ -131,7 +151,7 @@ def learn_part(
             combined = [f"{first}:{second}" for second in operand.names for first in combined]
         names += combined
         assign += [position + 1] * len(combined)
-    labels = tuple(":".join(deparse(expr) for expr in term) for term in terms)
+    labels = tuple(":".join(map(name_of, term)) for term in terms)
     return Part(intercept, tuple(learned), tuple(names), tuple(assign), labels)
 
 
@@ -165,13 +185,13 @@ def _full_indicators(
 def _learn_operand(
     expr: Expr,
     variable: Variable,
+    name: str,
     indicators: bool,
     contrasts: dict[str, Contrast],
     as_levels: bool,
 ) -> Operand:
-    name = variable.name
     if not variable.is_factor:
-        if name in contrasts:
+        if variable.name in contrasts:
             raise DataError(
                 f"contrasts are given for '{name}', which is numeric: write factor({name}) in the "
                 f"formula, and give the contrasts for that"
@@ -188,7 +208,7 @@ def _learn_operand(
         )
     contrast: Contrast | None = None
     if not indicators:
-        contrast = contrasts.get(name) or variable.contrast
+        contrast = contrasts.get(variable.name) or variable.contrast
         if contrast is None:
             contrast = Contrast("poly" if variable.ordered else "treatment")
     table, suffixes = contrast_table(name, labels, contrast)

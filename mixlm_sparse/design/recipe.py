@@ -27,8 +27,8 @@ from mixlm_sparse.design.saved import (
 from mixlm_sparse.design.transforms import State
 from mixlm_sparse.design.variables import Variables
 from mixlm_sparse.formula.parse import parse_formula
-from mixlm_sparse.formula.syntax import Expr, deparse
-from mixlm_sparse.formula.terms import MixedFormula, names_of
+from mixlm_sparse.formula.syntax import Expr, deparse, plain_text
+from mixlm_sparse.formula.terms import MixedFormula, group_labels, names_of
 
 __all__ = ["DesignSpec", "EvaluatedDesign", "FactorSpec", "TermSpec"]
 
@@ -259,7 +259,10 @@ class DesignSpec:
             )
         formula = parse_formula(saved["formula"], require_response=False, require_random=False)
         known = expressions_by_text(formula.expressions)
-        components = {random.label: random.components for random in formula.random}
+        labels = group_labels(formula.random)
+        components = {
+            label: random.components for label, random in zip(labels, formula.random, strict=True)
+        }
         return cls(
             formula=formula,
             fixed=part_from_dict(saved["fixed"], known),
@@ -313,7 +316,7 @@ def response_vector(formula: MixedFormula, variables: Variables) -> Vector:
     if expr is None:
         raise DataError("the formula has no response")
     value = evaluate(expr, variables.scope)
-    name = deparse(expr)
+    name = plain_text(expr)
     if not isinstance(value, np.ndarray) or value.dtype.kind not in "iufb":
         raise DataError(
             f"the response '{name}' must be numeric, but it is a factor or text: convert it"

@@ -21,7 +21,6 @@ from mixlm_sparse.formula.syntax import Expr, Name, deparse, names_in
 __all__ = ["RowArgument", "missing_cells", "restrict", "subset_mask", "used_rows"]
 
 
-
 class RowArgument:
     """One of the arguments `weights`, `offset` and `subset`: a column, an expression or an array.
 

@@ -13,7 +13,7 @@ from mixlm_sparse.common.errors import DataError, FormulaError
 from mixlm_sparse.design.contrasts import Contrast
 from mixlm_sparse.design.evaluate import FactorValue, Scope, as_factor, evaluate, require_finite
 from mixlm_sparse.design.levels import level_labels
-from mixlm_sparse.formula.syntax import Call, Expr, Name, deparse, names_in, walk
+from mixlm_sparse.formula.syntax import Call, Expr, Name, deparse, names_in, plain_text, walk
 
 __all__ = ["BLOCK_ROWS", "Rows", "Variable", "Variables"]
 
@@ -117,10 +117,10 @@ class Variables:
         return value
 
     def _factor(self, expr: Expr) -> Variable:
-        return _coded(deparse(expr), self.factor_value(expr))
+        return _coded(plain_text(expr), self.factor_value(expr))
 
     def _load(self, expr: Expr) -> Variable:
-        name = deparse(expr)
+        name = plain_text(expr)
         if isinstance(expr, Name):
             value = evaluate(expr, self.scope)
             if isinstance(value, np.ndarray) and value.dtype.kind != "b":

@@ -25,6 +25,7 @@ __all__ = [
     "deparse",
     "format_number",
     "names_in",
+    "plain_text",
     "strip_parens",
     "walk",
 ]
@@ -158,8 +159,12 @@ def strip_parens(expr: Expr) -> Expr:
     return expr
 
 
-def deparse(expr: Expr) -> str:
-    """Write `expr` as R's `deparse` does; this is what coefficients are named after.
+def deparse(expr: Expr, *, quote: bool = True) -> str:
+    """Write `expr` as R's `deparse` does, so that it can be read again.
+
+    Parameters
+    ----------
+    quote : whether names that need them have backticks.
 
     Examples
     --------
@@ -169,7 +174,8 @@ def deparse(expr: Expr) -> str:
     """
     match expr:
         case Name(id):
-            return id if _SYNTACTIC_NAME.match(id) and id not in _RESERVED else f"`{id}`"
+            plain = not quote or (_SYNTACTIC_NAME.match(id) and id not in _RESERVED)
+            return id if plain else f"`{id}`"
         case Number(value):
             return format_number(value)
         case Text(value):
@@ -177,16 +183,27 @@ def deparse(expr: Expr) -> str:
         case Truth(value):
             return "NULL" if value is None else "TRUE" if value else "FALSE"
         case Paren(inner):
-            return f"({deparse(inner)})"
+            return f"({deparse(inner, quote=quote)})"
         case Unary(op, operand):
-            return op + deparse(operand)
+            return op + deparse(operand, quote=quote)
         case Binary(op, left, right):
             space = "" if op in TIGHT_OPERATORS else " "
-            return f"{deparse(left)}{space}{op}{space}{deparse(right)}"
+            return f"{deparse(left, quote=quote)}{space}{op}{space}{deparse(right, quote=quote)}"
         case Call(function, args, keywords):
-            written = [deparse(arg) for arg in args]
-            written += [f"{name} = {deparse(value)}" for name, value in keywords]
+            written = [deparse(arg, quote=quote) for arg in args]
+            written += [f"{name} = {deparse(value, quote=quote)}" for name, value in keywords]
             return f"{function}({', '.join(written)})"
+
+
+def plain_text(*variables: Expr) -> str:
+    """Return what a variable, or the interaction of several, is called in results: no backticks.
+
+    Examples
+    --------
+    >>> plain_text(Name("day of study"), Name("f"))
+    'day of study:f'
+    """
+    return ":".join(deparse(variable, quote=False) for variable in variables)
 
 
 def format_number(value: float) -> str:

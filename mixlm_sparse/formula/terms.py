@@ -17,6 +17,7 @@ from mixlm_sparse.formula.syntax import (
     Paren,
     Unary,
     deparse,
+    plain_text,
     strip_parens,
     walk,
 )
@@ -27,6 +28,7 @@ __all__ = [
     "RandomPart",
     "Term",
     "expand_fixed",
+    "group_labels",
     "names_of",
 ]
 
@@ -80,8 +82,8 @@ class RandomPart:
 
     @cached_property
     def label(self) -> str:
-        """The name of the grouping factor: `Subject`, `gen:popu`."""
-        return deparse(self.group)
+        """The name of the grouping factor, without backticks: `Subject`, `gen:popu`."""
+        return plain_text(self.group)
 
     @property
     def columns_text(self) -> str:
@@ -89,7 +91,7 @@ class RandomPart:
         return str(FixedPart(self.intercept, self.terms))
 
     def __str__(self) -> str:
-        written = f"{self.columns_text} | {self.label}"
+        written = f"{self.columns_text} | {deparse(self.group)}"
         return f"({written})" if self.structure == "us" else f"{self.structure}({written})"
 
 
@@ -120,8 +122,8 @@ class MixedFormula:
 
     @cached_property
     def response_name(self) -> str:
-        """The response as R writes it, `log(Reaction)`; empty without a response."""
-        return "" if self.response is None else deparse(self.response)
+        """The response as R writes it, `log(Reaction)`, without backticks; empty without one."""
+        return "" if self.response is None else plain_text(self.response)
 
     @cached_property
     def expressions(self) -> tuple[Expr, ...]:
@@ -138,6 +140,15 @@ class MixedFormula:
     def names(self) -> tuple[str, ...]:
         """The columns that the formula names, each once."""
         return names_of(self.expressions)
+
+
+def group_labels(random: tuple[RandomPart, ...]) -> list[str]:
+    """Return what the grouping factor of each term is called: plain, but different if they are."""
+    labels = [part.label for part in random]
+    distinct = {(part.label, part.components) for part in random}
+    if len(distinct) > len(set(labels)):  # a column is called `a:b` beside the groups a:b
+        labels = [deparse(part.group) for part in random]
+    return labels
 
 
 def names_of(expressions: Iterable[Expr]) -> tuple[str, ...]:

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from mixlm_sparse.common.checks import plain_name
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.formula.parse import parse_formula
-from mixlm_sparse.formula.syntax import deparse
+from mixlm_sparse.formula.syntax import deparse, plain_text
 from mixlm_sparse.formula.terms import FixedPart, MixedFormula, Term
 from mixlm_sparse.inference.models.compare import require_comparable
 from mixlm_sparse.model.fitted import FittedModel
@@ -33,9 +34,9 @@ def refit_with(fit: FittedModel, formula: MixedFormula) -> FittedModel:
     assert fit.call is not None
     if fit.call.contrasts:
         # contrasts of a factor that is left out would be said to have no effect
-        used_names = {deparse(variable) for term in formula.fixed.terms for variable in term}
+        used_names = {plain_text(variable) for term in formula.fixed.terms for variable in term}
         given = fit.call.contrasts.items()
-        changes["contrasts"] = {name: value for name, value in given if name in used_names}
+        changes["contrasts"] = {n: value for n, value in given if plain_name(n) in used_names}
     rows = fit.matrices.rows
     if rows is not None:
         # a smaller model must not come by rows that the larger one had to leave out
@@ -62,7 +63,7 @@ def droppable(terms: Sequence[Term]) -> list[Term]:
 
 def term_label(term: Term) -> str:
     """Return a term as tables print it: its variables with colons between."""
-    return ":".join(deparse(variable) for variable in term)
+    return plain_text(*term)
 
 
 def chosen_terms(formula: MixedFormula, scope: object) -> list[Term]:

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from mixlm_sparse.common.checks import plain_name
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.residual import Independent
 from mixlm_sparse.design.build import ModelMatrices, model_matrices
 from mixlm_sparse.formula.parse import parse_formula
-from mixlm_sparse.formula.syntax import deparse
+from mixlm_sparse.formula.syntax import plain_text
 from mixlm_sparse.inference.resample.walk import refit_options
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.refits import refit_block
@@ -164,14 +165,18 @@ def _linear_null(large: FittedModel, text: str, call: ModelCall) -> LinearNull:
 def _linear_matrices(large: FittedModel, text: str, call: ModelCall) -> ModelMatrices:
     formula = parse_formula(text, require_random=False)
     # contrasts of a factor that is left out would be said to have no effect
-    named = {deparse(variable) for term in formula.fixed.terms for variable in term}
+    named = {plain_text(variable) for term in formula.fixed.terms for variable in term}
     matrices = model_matrices(
         formula,
         call.data,
         weights=call.weights,
         offset=call.offset,
         subset=call.subset,
-        contrasts={name: value for name, value in (call.contrasts or {}).items() if name in named},
+        contrasts={
+            name: value
+            for name, value in (call.contrasts or {}).items()
+            if plain_name(name) in named
+        },
         env=call.env,
     )
     if call.response is not None and matrices.nobs == large.nobs:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import FormulaError, OptionError
 from mixlm_sparse.formula.parse import parse_formula
-from mixlm_sparse.formula.syntax import deparse
+from mixlm_sparse.formula.syntax import plain_text
 from mixlm_sparse.formula.terms import RandomPart
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _choose(part: RandomPart, matrices: ModelMatrices, chosen: Selection) -> Non
             f"grouping factors are {known}"
         )
     wanted = [INTERCEPT] if part.intercept else []
-    wanted += [":".join(deparse(variable) for variable in term) for term in part.terms]
+    wanted += [plain_text(*term) for term in part.terms]
     for label in wanted:
         found = False
         for t in candidates:
