@@ -20,6 +20,7 @@ from mixlm_sparse.common.checks import require_one_of
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.engines.threads import blas_threads
 from mixlm_sparse.formula.update import updated_formula
 from mixlm_sparse.model.notes import (
     SINGULAR_TOL,
@@ -39,6 +40,8 @@ from mixlm_sparse.model.run import (
     with_response,
 )
 from mixlm_sparse.model.varcorr import TermCovariance, VarCorr
+from mixlm_sparse.solve.criterion import profiled_sigma
+from mixlm_sparse.solve.curvature import Curvature, curvature_at
 from mixlm_sparse.solve.search.search import Control, Optimum
 from mixlm_sparse.solve.solution import PlsSolution
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -186,8 +189,14 @@ class FittedModel:
         """
         if self.perfect:
             return 0.0
-        nu = self.nobs - self.system.p if self.reml else self.nobs
-        return float(np.sqrt(self.solution.pwrss / nu))
+        return profiled_sigma(self.solution.pwrss, self.system, reml=self.reml)
+
+    @cached_property
+    def curvature(self) -> Curvature:
+        """Curvature of the criterion in (phi, log sigma) at the optimum, and its inverse."""
+        system = self.system
+        with blas_threads(system.engine.dense_order, system.q):
+            return curvature_at(self.optimum.phi, system, reml=self.reml)
 
     @property
     def scale(self) -> float:

@@ -22,7 +22,8 @@ from mixlm_sparse.common.errors import (
 from mixlm_sparse.common.text import format_number, text_table
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.build import double_bar_message
-from mixlm_sparse.solve.search.search import Optimum, hessian_eigenvalues
+from mixlm_sparse.solve.curvature import hessian_eigenvalues
+from mixlm_sparse.solve.search.search import Optimum
 from mixlm_sparse.solve.system import PenalizedSystem
 
 Notes = tuple[tuple[type[MixedModelWarning], str], ...]
@@ -53,14 +54,12 @@ def relative_spread(system: PenalizedSystem, theta: Vector) -> list[Vector]:
     so that they depend on no unit (and, for an unstructured term, no origin) of a predictor.  With
     prior weights the residual is that of a row with the average weight.
     """
-    weights = system.matrices.weights
-    scale = 1.0 if weights is None else float(np.sqrt(weights.mean()))
     out = []
     for Rz, T in zip(system.products.Rz, system.chart.factors(theta), strict=True):
         if T.shape[0] == 1:
-            out.append(np.abs(scale * Rz[0] * T[0]))
+            out.append(np.abs(Rz[0] * T[0]))
         else:
-            out.append(scale * np.linalg.svd(Rz @ T, compute_uv=False))
+            out.append(np.linalg.svd(Rz @ T, compute_uv=False))
     return out
 
 
@@ -273,7 +272,7 @@ class ConvergenceReport:
         """Eigenvalues, ascending, of the criterion's Hessian in working parameters."""
         if self._perfect:
             return np.empty(0)
-        return hessian_eigenvalues(self.optimum, self.system)
+        return hessian_eigenvalues(self.optimum.phi, self.system, reml=self.optimum.reml)
 
     @property
     def headline(self) -> str:

@@ -16,14 +16,9 @@ from scipy import stats
 import mixlm_sparse as mx
 from mixlm_sparse import solve_pls
 from mixlm_sparse.inference.fixed import coefficients
-from mixlm_sparse.inference.fixed.ddf import (
-    joint_df,
-    product_derivatives,
-    satterthwaite,
-    theta_scales,
-    variance_curvature,
-)
+from mixlm_sparse.inference.fixed.ddf import joint_df, satterthwaite
 from mixlm_sparse.inference.fixed.hypotheses import read_hypotheses
+from mixlm_sparse.solve.curvature import phi_scales
 from tests.support import corpus
 from tests.support import dense_oracle as oracle
 from tests.support.corpus import LARGE, MODELS, load_json, load_model
@@ -71,12 +66,16 @@ def at_theta(design, theta, reml=True):
             design.formula, design.data, reml=reml, weights=design.weights, offset=design.offset,
             control=mx.Control(max_evaluations=3),
         )  # fmt: skip
-    optimum = replace(fit.optimum, theta=np.asarray(theta), status="converged")
+    theta = np.asarray(theta)
+    phi = fit.system.chart.phi_of_theta(theta)
+    optimum = replace(fit.optimum, theta=theta, phi=phi, status="converged")
     return replace(fit, optimum=optimum, solution=solve_pls(theta, fit.system))
 
 
-def dense_deviance(design, theta, sigma, reml):
-    factors = oracle.lower_triangles(theta, design.terms)
+def dense_deviance(design, Rz, phi, sigma, reml):
+    """The deviance and the covariance of beta at working parameters, T = Rz^{-1} T~."""
+    working = oracle.lower_triangles(phi, design.terms)
+    factors = [np.linalg.inv(R) @ T for R, T in zip(Rz, working, strict=True)]
     found = oracle.solve(design.y, design.X, design.terms, factors, **design.options, reml=reml)
     n, p = design.X.shape
     nu = n - p if reml else n
@@ -93,22 +92,22 @@ def test_derivatives_of_vcov_and_deviance(drawn):
     else:
         theta_tested = range(theta.size)
     fit = at_theta(design, theta)
-    sigma = fit.sigma
-    derivatives = product_derivatives(theta, fit.system)
-    curvature = variance_curvature(theta, sigma, fit.system, derivatives, reml=True)
+    curvature = fit.curvature
+    phi, Rz = curvature.phi, fit.system.chart.Rz
+    assert curvature.sigma == pytest.approx(fit.sigma, rel=1e-12)
     moments = satterthwaite(fit)
     jacobian = moments.vcov_jacobian()
-    scales = np.append(theta_scales(theta, fit.system), sigma)
-    point = np.append(theta, sigma)
+    scales = np.append(phi_scales(phi, fit.system), 1.0)
+    point = np.append(phi, np.log(fit.sigma))
     step = 2e-3
 
     def value(move):
         moved = point + move * scales
-        return dense_deviance(design, moved[:-1], moved[-1], True)
+        return dense_deviance(design, Rz, moved[:-1], np.exp(moved[-1]), True)
 
     unit = np.eye(point.size)
     size = np.sqrt(np.outer(np.diag(moments.vcov), np.diag(moments.vcov)))
-    H = curvature.hessian
+    H = curvature.hessian * np.outer(scales, scales)
     middle = value(np.zeros(point.size))[0]
     for i in [*theta_tested, point.size - 1]:
         up, down = value(step * unit[i]), value(-step * unit[i])

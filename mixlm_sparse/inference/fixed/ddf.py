@@ -1,23 +1,14 @@
 """Denominator degrees of freedom after Satterthwaite, and the interface that all methods share.
 
-With the deviance as a function of the variance parameters vp = (theta, sigma), beta profiled out,
-
-    d(theta, sigma) = log|L|^2 [+ log|R_X|^2 for REML] + nu log(2 pi sigma^2) + pwrss / sigma^2
-
-let H be its Hessian at the optimum, A = 2 H^{-1} the asymptotic covariance of vp, V(vp) the
-covariance of beta and g the gradient of l'V l in vp.  The variance of the estimated l'V l is g'A g,
-that of a scaled chi-squared variable on
+With the deviance as a function of the variance parameters vp = (phi, log sigma), beta profiled out,
+let H be its Hessian at the optimum, A = 2 H^{-1} the asymptotic covariance of vp (see
+`solve.curvature`), V(vp) the covariance of beta and g the gradient of l'V l in vp.  The variance of
+the estimated l'V l is g'A g, that of a scaled chi-squared variable on
 
     df = 2 (l'V l)^2 / g'A g
 
-degrees of freedom.  All of it is computed without a row of data: first derivatives of
-[X y]'V^{-1}[X y] in theta are sums over levels of products that the gradient needs anyway, and H
-comes from central differences of the exact gradient of the profiled criterion D,
-
-    d_tt = D'' + nu q q' / pwrss^2,   d_ts = -2 q / sigma^3,   d_ss = 4 nu / sigma^2,
-
-where q is the gradient of pwrss.  The criterion is even in each column of Lambda, so that the
-formulas need no exception for a variance of zero: the differences reach across the bound.
+degrees of freedom.  phi are the working parameters, which know no unit and no origin of a
+predictor, and neither do the degrees of freedom.
 
 References
 ----------
@@ -36,19 +27,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.engines.threads import blas_threads
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.solve.criterion import criterion_and_gradient
-from mixlm_sparse.solve.pls import WorkingSolution, residual_products, solve_at
-from mixlm_sparse.solve.system import PenalizedSystem
+from mixlm_sparse.solve.curvature import EVALUATIONS_PER_PARAMETER
 
-# Relative step of the differences.  They are of fourth order: the error of the formula is below
-# 1e-10, that of rounding about 1e-16 / 1e-3.
-HESSIAN_STEP = 1e-3
-EVALUATIONS_PER_PARAMETER = 4
-# Directions of (theta, sigma), brought to order one, with a curvature below this (times the
-# largest) say nothing about the covariance: a correlation beside a variance of zero, for example.
-EIGENVALUE_TOL = 1e-8
 # Contrasts whose variance is below this share of the largest are combinations of the others.
 CONTRAST_RANK_TOL = float(np.sqrt(np.finfo(np.float64).eps))
 EQUAL_DF_RTOL = 1e-8  # degrees of freedom that differ by less are equal
@@ -163,8 +144,8 @@ class SatterthwaiteMoments:
     beta : (p,) fixed effects.
     half : (p, p) with half half' = (X'V^{-1}X)^{-1}, V relative to sigma^2.
     sigma : residual standard deviation.
-    slopes : (m, p, p) derivatives by theta of X'V^{-1}X, between half' and half.
-    A : (m + 1, m + 1) asymptotic covariance of (theta, sigma).
+    slopes : (m, p, p) derivatives by phi of X'V^{-1}X, between half' and half.
+    A : (m + 1, m + 1) asymptotic covariance of (phi, log sigma).
     note : what the user should know, or "".
     """
 
@@ -186,19 +167,19 @@ class SatterthwaiteMoments:
         return out
 
     def gradients(self, L: Matrix) -> Matrix:
-        """Return the gradient of l'V l in (theta, sigma) for every row l of L, (r, m + 1)."""
+        """Return the gradient of l'V l in (phi, log sigma) for every row l of L, (r, m + 1)."""
         z = L @ self.half
         out = np.empty((L.shape[0], self.slopes.shape[0] + 1))
         # V = (X'V^{-1}X)^{-1}, so its derivative is -V (slope) V
         for i, slope in enumerate(self.slopes):
             out[:, i] = -(self.sigma**2) * ((z @ slope) * z).sum(axis=1)
-        out[:, -1] = 2.0 * self.sigma * (z * z).sum(axis=1)
+        out[:, -1] = 2.0 * self.sigma**2 * (z * z).sum(axis=1)
         return out
 
     def vcov_jacobian(self) -> Array3:
-        """Return the derivatives of the covariance of beta by (theta, sigma), (m + 1, p, p)."""
-        by_theta = -(self.sigma**2) * np.matmul(np.matmul(self.half, self.slopes), self.half.T)
-        return np.concatenate([by_theta, (2.0 / self.sigma * self.vcov)[None]])
+        """Return the derivatives of the covariance of beta by (phi, log sigma), (m + 1, p, p)."""
+        by_phi = -(self.sigma**2) * np.matmul(np.matmul(self.half, self.slopes), self.half.T)
+        return np.concatenate([by_phi, 2.0 * self.vcov[None]])
 
     def df(self, L: Matrix) -> Vector:
         g = self.gradients(L)
@@ -242,202 +223,18 @@ def _mean(values: Vector) -> float:
 
 
 # ---------------------------------------------------------------------------------------------
-# Derivatives
-# ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class ProductDerivatives:
-    """Derivatives of M = [X y]'V^{-1}[X y] by theta, in the working columns of X.
-
-    Parameters
-    ----------
-    solution : the solution at theta.
-    products : (m, p + 1, p + 1).
-    pwrss : (m,) derivative of the penalized residual sum of squares.
-    """
-
-    solution: WorkingSolution
-    products: Array3
-    pwrss: Vector
-
-
-def product_derivatives(theta: Vector, system: PenalizedSystem) -> ProductDerivatives:
-    """Differentiate [X y]'V^{-1}[X y] by theta, exactly.
-
-    With R = Z'V^{-1}[X y] and U = Lambda'R, of which both are at hand,
-    dM / dT[a, b] = -sum_j (R_j[a]' U_j[b] + U_j[b]' R_j[a]) over the levels j of the term.
-    """
-    lambdas, rotations = system.chart.lambdas_of_theta(theta)
-    solution = solve_at(lambdas, system)
-    residuals = residual_products(solution, system)
-    P = system.p + 1
-    out = np.zeros((system.n_theta, P, P))
-    for template, part, place, Rz, Q in zip(
-        system.templates,
-        system.chart.slices,
-        system.products.layout,
-        system.products.Rz,
-        rotations,
-        strict=True,
-    ):
-        k = place.width
-        # the user's columns: z = z~ Rz and Rz T = T~ Q
-        R = np.matmul(Rz.T, residuals[place.factor][:, place.columns])
-        U = np.matmul(Q.T, solution.U[place.factor][:, place.columns])
-        for i in range(k):
-            for j in range(k):
-                unit = np.zeros((k, k))
-                unit[i, j] = 1.0
-                weight = template.pull_back(theta[part], unit)
-                if not weight.any():
-                    continue
-                half = R[:, i].T @ U[:, j]
-                out[part] -= weight[:, None, None] * (half + half.T)
-    a = np.append(-solution.beta, 1.0)
-    return ProductDerivatives(solution, out, np.einsum("a,iab,b->i", a, out, a))
-
-
-def theta_scales(theta: Vector, system: PenalizedSystem) -> Vector:
-    """Return (m,) the size of a change of theta that matters, whatever the units of the data.
-
-    It is the size of theta itself or, where that is nearly zero, the relative standard deviation
-    that the mean of a group's residuals has anyway.
-    """
-    weights = system.matrices.weights
-    precision = 1.0 if weights is None else float(weights.mean())
-    out = np.empty(theta.size)
-    for template, part, place, Rz in zip(
-        system.templates,
-        system.chart.slices,
-        system.products.layout,
-        system.products.Rz,
-        strict=True,
-    ):
-        k = place.width
-        rows_per_level = system.n / system.products.blocks.factors[place.factor].n_levels
-        lengths = np.maximum((Rz * Rz).sum(axis=0), np.finfo(np.float64).tiny)
-        floor = 1.0 / np.sqrt(rows_per_level * precision * lengths)
-        size = np.sqrt((template.factor(theta[part]) ** 2).sum(axis=1))
-        row_scale = np.maximum(size, floor)
-        # theta moves the rows of T that it stands in
-        scales = np.full(part.stop - part.start, np.inf)
-        for a in range(k):
-            for b in range(k):
-                unit = np.zeros((k, k))
-                unit[a, b] = 1.0
-                moved = template.pull_back(theta[part], unit) != 0.0
-                scales[moved] = np.minimum(scales[moved], row_scale[a])
-        out[part] = np.where(np.isfinite(scales), scales, 1.0)
-    return out
-
-
-def profiled_hessian(
-    theta: Vector, system: PenalizedSystem, scales: Vector, *, reml: bool
-) -> Matrix:
-    """Return the Hessian (m, m) of the profiled criterion in theta / scales.
-
-    Central differences of fourth order of the exact gradient.
-    """
-    m = theta.size
-    H = np.empty((m, m))
-    for i in range(m):
-        gradients = []
-        for step in (1.0, -1.0, 2.0, -2.0):
-            moved = theta.copy()
-            moved[i] += step * HESSIAN_STEP * scales[i]
-            gradients.append(criterion_and_gradient(moved, system, reml=reml)[1])
-        near, far = gradients[0] - gradients[1], gradients[2] - gradients[3]
-        H[i] = (8.0 * near - far) / (12.0 * HESSIAN_STEP) * scales
-    return 0.5 * (H + H.T)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class VarianceCurvature:
-    """Curvature of the deviance in (theta, sigma) and what follows from it.
-
-    Parameters
-    ----------
-    hessian : (m + 1, m + 1) in (theta / scales, sigma / scales).
-    scales : (m + 1,) units of theta and sigma.
-    covariance : (m + 1, m + 1) asymptotic covariance of (theta, sigma), 2 H^{-1} on the directions
-        that have curvature.
-    left_out : number of directions without.
-    negative : whether one of them has negative curvature: no minimum.
-    """
-
-    hessian: Matrix
-    scales: Vector
-    covariance: Matrix
-    left_out: int
-    negative: bool
-
-
-def variance_curvature(
-    theta: Vector,
-    sigma: float,
-    system: PenalizedSystem,
-    derivatives: ProductDerivatives,
-    *,
-    reml: bool,
-) -> VarianceCurvature:
-    """Compute the Hessian of the deviance in (theta, sigma) at the optimum, and its inverse."""
-    m = theta.size
-    nu = system.n - system.p if reml else system.n
-    theta_units = theta_scales(theta, system)
-    scales = np.append(theta_units, sigma)
-    q = derivatives.pwrss * theta_units / sigma**2
-    H = np.empty((m + 1, m + 1))
-    # at the optimum pwrss = nu sigma^2
-    H[:m, :m] = profiled_hessian(theta, system, theta_units, reml=reml) + np.outer(q, q) / nu
-    H[:m, m] = H[m, :m] = -2.0 * q
-    H[m, m] = 4.0 * nu
-    # a diagonal of ones, so that no unit decides which direction counts
-    length = np.sqrt(np.abs(np.diag(H)))
-    length[length == 0.0] = 1.0
-    values, vectors = np.linalg.eigh(H / np.outer(length, length))
-    tol = EIGENVALUE_TOL * float(values[-1])
-    keep = values > tol
-    B = vectors[:, keep] * (scales / length)[:, None]
-    return VarianceCurvature(
-        hessian=H,
-        scales=scales,
-        covariance=2.0 * (B / values[keep]) @ B.T,
-        left_out=int(values.size - keep.sum()),
-        negative=bool((values < -tol).any()),
-    )
-
-
-# ---------------------------------------------------------------------------------------------
 # Of a fit
 # ---------------------------------------------------------------------------------------------
 
-_CURVATURE: WeakKeyDictionary[FittedModel, tuple[ProductDerivatives, VarianceCurvature]] = (
-    WeakKeyDictionary()
-)
 _SATTERTHWAITE: WeakKeyDictionary[FittedModel, SatterthwaiteMoments] = WeakKeyDictionary()
-
-
-def curvature_of(fit: FittedModel) -> tuple[ProductDerivatives, VarianceCurvature]:
-    """Return derivatives and curvature at the optimum of `fit`; computed once, then kept."""
-    found = _CURVATURE.get(fit)
-    if found is None:
-        system = fit.system
-        with blas_threads(system.engine.dense_order, system.q):
-            derivatives = product_derivatives(fit.theta, system)
-            curvature = variance_curvature(
-                fit.theta, fit.sigma, system, derivatives, reml=fit.reml
-            )
-        found = (derivatives, curvature)
-        _CURVATURE[fit] = found
-    return found
 
 
 def satterthwaite(fit: FittedModel) -> SatterthwaiteMoments:
     """Return what Satterthwaite's method needs of `fit`; computed once, then kept."""
     found = _SATTERTHWAITE.get(fit)
     if found is None:
-        derivatives, curvature = curvature_of(fit)
+        curvature = fit.curvature
+        derivatives = curvature.derivatives
         p = fit.system.p
         half = fit.solution.RX_inv
         # R_X here is that of the working columns, half that of the user's: half = R_x^{-1} R_X^{-1}

@@ -1,9 +1,9 @@
 """Standard errors and Wald intervals of standard deviations, correlations and sigma.
 
-The Hessian of the (restricted) log-likelihood in (phi, log sigma) comes from central differences of
-the exact gradient; log sd, atanh corr and log sigma get their covariance by the delta method, which
-at an optimum is the same as the Hessian in these parameters.  Limits are computed on that scale and
-transformed back, as Stata's `mixed` does.
+The Hessian of the (restricted) log-likelihood in (phi, log sigma) is that of `solve.curvature`;
+log sd, atanh corr and log sigma get their covariance by the delta method, which at an optimum is
+the same as the Hessian in these parameters.  Limits are computed on that scale and transformed
+back, as Stata's `mixed` does.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from scipy.special import ndtri
 from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.engines.threads import blas_threads
 from mixlm_sparse.model.parameters import (
     UNIT_CORRELATION_ATOL,
     ZERO_SD_RTOL,
@@ -26,54 +25,13 @@ from mixlm_sparse.model.parameters import (
     relative_lengths,
     variance_parameters,
 )
-from mixlm_sparse.solve.criterion import joint_criterion
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
 
 SCALES = ("sd", "variance")
 PAIRS = ("correlation", "covariance")
-# Step of central differences in phi and log sigma, which are of order one.
-STEP = 1e-4
-# Eigenvalues of the Hessian below this share of the largest are directions that the criterion does
-# not see: rotations within a singular factor, or terms that cannot be told apart.
-FLAT_RTOL = 1e-7
 
-
-def joint_hessian(fit: FittedModel) -> Matrix:
-    """Return the Hessian (m + 1, m + 1) of the criterion in (phi, log sigma) at the optimum."""
-    system, phi = fit.system, fit.optimum.phi
-    m = phi.size
-
-    def gradient(x: Vector) -> Vector:
-        lambdas = system.chart.merge(system.chart.factors(x[:m]))
-        _, G, slope = joint_criterion(lambdas, float(x[m]), system, reml=fit.reml)
-        return np.append(system.chart.pull_back(x[:m], system.chart.split(G)), slope)
-
-    x0 = np.append(phi, np.log(fit.sigma))
-    H = np.empty((m + 1, m + 1))
-    with blas_threads(system.engine.dense_order, system.q):
-        for i in range(m + 1):
-            e = np.zeros(m + 1)
-            e[i] = STEP
-            # two step lengths, extrapolated: the error is of order STEP^4
-            near = (gradient(x0 + e) - gradient(x0 - e)) / (2.0 * STEP)
-            far = (gradient(x0 + 2.0 * e) - gradient(x0 - 2.0 * e)) / (4.0 * STEP)
-            H[i] = (4.0 * near - far) / 3.0
-    return 0.5 * (H + H.T)
-
-
-def _inverse(H: Matrix) -> tuple[Matrix, Matrix, bool]:
-    """Return 2 H^{-1} over the directions that are seen, the flat ones as columns, and definite.
-
-    `definite` is False where the criterion falls in some direction: no optimum.
-    """
-    values, vectors = np.linalg.eigh(H)
-    top = float(np.abs(values).max(initial=0.0))
-    seen = values > FLAT_RTOL * top
-    definite = bool((values > -1e-5 * top).all())
-    inverse = (vectors[:, seen] * (2.0 / values[seen])) @ vectors[:, seen].T
-    return inverse, vectors[:, ~seen], definite
 
 
 def _on_search_scale(par: VarianceParameter, value: float) -> float:
@@ -139,7 +97,8 @@ def search_scale_covariance(fit: FittedModel) -> tuple[pd.DataFrame, list[str]]:
         return empty, ["perfect fit: sigma is zero"] * len(names)
     notes = boundary_notes(fit, parameters, values)
     regular = np.array([not note for note in notes])
-    inverse, flat, definite = _inverse(joint_hessian(fit))
+    curvature = fit.curvature
+    inverse, flat, definite = curvature.covariance, curvature.flat, not curvature.negative
     J = _jacobian(fit, parameters, regular)
     V = J @ inverse @ J.T
     for r in range(len(parameters)):

@@ -27,19 +27,18 @@ from scipy.special import expit, ndtri
 
 from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.inference.fixed.ddf import curvature_of
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
+from mixlm_sparse.solve.products.basis import triangular_inverse
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Parts:
-    """Variances of a row and their gradients in (theta, sigma, beta), (m + 1 + p,) each.
+    """Variances of a row and their gradients in (phi, log sigma, beta), (m + 1 + p,) each.
 
     Parameters
     ----------
     groups : by factor; fixed, residual : the other two.
-    covariance : of (theta, sigma, beta).
+    covariance : of (phi, log sigma, beta).
     """
 
     groups: list[tuple[float, Vector]]
@@ -52,18 +51,21 @@ def _parts(fit: FittedModel) -> _Parts:
     system, matrices = fit.system, fit.matrices
     m, p, n = fit.theta.size, system.p, system.n
     sigma = fit.sigma
-    kept = list(system.products.kept)
+    chart, phi = system.chart, fit.optimum.phi
+    to_working = [triangular_inverse(Rz) for Rz in chart.Rz]
     moments = [np.zeros((len(t.column_names),) * 2) for t in matrices.terms]
     cov_X = np.zeros((p, p))
     total = np.zeros(p)
     # around the first row, so that nothing cancels
-    origin = matrices.fixed.block(slice(0, 1))[:, kept]
-    for rows in row_blocks(n, BLOCK_ROWS):
-        X = matrices.fixed.block(rows)[:, kept] - origin
+    origin = next(system.rows(1)).X
+    inverse_weights = 0.0
+    for rows in system.rows():
+        X = rows.X - origin
+        inverse_weights += float((1.0 / rows.weights).sum())
         cov_X += X.T @ X
         total += X.sum(axis=0)
-        for t, term in enumerate(matrices.terms):
-            z = term.columns.block(rows)
+        for t, inverse in enumerate(to_working):
+            z = rows.z(t) @ inverse
             moments[t] += z.T @ z
     cov_X = (cov_X - np.outer(total, total) / n) / (n - 1)
     width = m + 1 + p
@@ -71,30 +73,26 @@ def _parts(fit: FittedModel) -> _Parts:
     groups: list[tuple[float, Vector]] = []
     values = [0.0] * len(matrices.factors)
     gradients = [np.zeros(width) for _ in matrices.factors]
-    factors = system.chart.factors(fit.theta)
     for template, part, term, T, moment in zip(
-        system.templates, system.chart.slices, matrices.terms, factors, moments, strict=True
+        chart.templates, chart.slices, matrices.terms, chart.factors(phi), moments, strict=True
     ):
         mean = moment / n
         s = float((mean * (T @ T.T)).sum())
         values[term.factor] += sigma**2 * s
         # d tr(M T T') / dT = 2 M T
-        gradients[term.factor][part] += sigma**2 * template.pull_back(
-            fit.theta[part], 2.0 * mean @ T
-        )
-        gradients[term.factor][m] += 2.0 * sigma * s
+        gradients[term.factor][part] += sigma**2 * template.pull_back(phi[part], 2.0 * mean @ T)
+        gradients[term.factor][m] += 2.0 * sigma**2 * s
     groups = list(zip(values, gradients, strict=True))
 
     beta = fit.solution.beta
     fixed_gradient = np.zeros(width)
     fixed_gradient[m + 1 :] = 2.0 * cov_X @ beta
-    w = matrices.weights
-    spread = 1.0 if w is None else float((1.0 / w).mean())
+    spread = inverse_weights / n
     residual_gradient = np.zeros(width)
-    residual_gradient[m] = 2.0 * sigma * spread
+    residual_gradient[m] = 2.0 * sigma**2 * spread
     covariance = np.zeros((width, width))
     if not fit.perfect:
-        covariance[: m + 1, : m + 1] = curvature_of(fit)[1].covariance
+        covariance[: m + 1, : m + 1] = fit.curvature.covariance
     covariance[m + 1 :, m + 1 :] = fit.scale * fit.solution.vcov_unscaled
     return _Parts(
         groups,

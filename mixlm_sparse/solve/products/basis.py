@@ -29,7 +29,8 @@ class Basis:
     ----------
     R : (p, p) upper triangular and regular, X~ = X R^{-1}.
     d : (p,) y~ = y - offset - X d; zero for columns without a direction of their own.
-    Rz : per term, (k, k) upper triangular, z~ = z Rz^{-1}.
+    Rz : per term, (k, k) upper triangular, z~ = z Rz^{-1}; sqrt(w) z~ has length one on average,
+        so that a constant factor of the weights changes sigma and nothing else.
     """
 
     R: Matrix
@@ -92,10 +93,8 @@ def find_basis(matrices: ModelMatrices, block_rows: int) -> Basis:
     ]
     p = len(matrices.fixed.names)
     stacked: Matrix | None = None
-    weight_sum = 0.0
     for rows in rows_of(matrices, size=block_rows):
         block = np.hstack([rows.X, rows.target[:, None], *(rows.z(t) for t in extra)])
-        weight_sum += float(rows.weights.sum())
         stacked = stack_qr(stacked, rows.root_weighted(block))
     assert stacked is not None
     R_all = stacked
@@ -109,7 +108,7 @@ def find_basis(matrices: ModelMatrices, block_rows: int) -> Basis:
             first += k
         else:
             columns = R_all[:, [names[name] for name in term.column_names]]
-        Rz.append(_term_basis(columns / np.sqrt(weight_sum), term.template.closed_under))
+        Rz.append(_term_basis(columns / np.sqrt(matrices.nobs), term.template.closed_under))
     return Basis(R=R, d=d, Rz=tuple(Rz))
 
 

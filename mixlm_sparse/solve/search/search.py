@@ -28,8 +28,6 @@ OPTIMIZERS = ("auto", "bfgs", "lbfgsb", "bobyqa", "cobyqa")
 LEG_EVALUATIONS = 12
 # With fewer levels than this per column of a term, a singular optimum may be one of several.
 FEW_LEVELS = 5
-# Step of the central differences of the exact gradient, on parameters of order one.
-HESSIAN_STEP = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -418,35 +416,3 @@ def _report(
         history=tuple(objective.history),
         reml=objective.reml,
     )
-
-
-def working_hessian(system: PenalizedSystem, phi: Vector, *, reml: bool) -> Matrix:
-    """Return the Hessian (m, m) of the criterion in phi, by central differences of the gradient."""
-    objective = Objective(system, reml)
-    m = phi.size
-    H = np.empty((m, m))
-    for i in range(m):
-        e = np.zeros(m)
-        e[i] = HESSIAN_STEP
-        up = objective.value_and_gradient(phi + e)[1]
-        down = objective.value_and_gradient(phi - e)[1]
-        H[i] = (up - down) / (2.0 * HESSIAN_STEP)
-    return 0.5 * (H + H.T)
-
-
-def hessian_eigenvalues(optimum: Optimum, system: PenalizedSystem) -> Vector:
-    """Return the eigenvalues, ascending, of the criterion's Hessian on the free parameters.
-
-    Parameters of columns that are zero are not free; the working parameters are of order one, so
-    the values can be compared with each other.
-    """
-    H = working_hessian(system, optimum.phi, reml=optimum.reml)
-    chart = system.chart
-    live = [_live(T) for T in chart.factors(optimum.phi)]
-    free = chart.pull_back(optimum.phi, live) != 0.0
-    return np.asarray(np.linalg.eigvalsh(H[np.ix_(free, free)]), dtype=np.float64)
-
-
-def _live(T: Matrix) -> Matrix:
-    """Return (k, k) with 1 in the columns of T that are not zero."""
-    return np.broadcast_to(np.abs(T).any(axis=0).astype(np.float64), T.shape)

@@ -1,0 +1,199 @@
+"""Curvature of the criterion in the working parameters (phi, log sigma): the only Hessian.
+
+With D(phi) the profiled criterion, sigma^2 = pwrss / nu and q = d log pwrss / dphi * nu,
+
+    H = [ D'' + q q' / nu    -2 q ]          (m + 1, m + 1) in (phi, log sigma)
+        [      -2 q'          4 nu ]
+
+D'' comes from central differences of the exact gradient, q from exact derivatives of products.  H
+needs sigma to be the best one at phi, not phi to be an optimum.  The asymptotic covariance of
+(phi, log sigma) is 2 H^{-1}; anything else (standard deviations, correlations, variances of
+coefficients) follows by the delta method from `Chart.covariance_slopes` and `ProductDerivatives`,
+and does not depend on units, origins or coding of predictors, because phi does not.
+
+The criterion is even in each column of a factor, so that the formulas need no exception for a
+variance of zero: the differences reach across the bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.solve.criterion import evaluate, residual_df
+from mixlm_sparse.solve.pls import WorkingSolution, residual_products, solve_at
+from mixlm_sparse.solve.system import PenalizedSystem
+
+# Relative step of the differences.  They are of fourth order: the error of the formula is below
+# 1e-10, that of rounding about 1e-16 / 1e-3.
+HESSIAN_STEP = 1e-3
+EVALUATIONS_PER_PARAMETER = 4
+# Curvature that levels of the factor (of the residual: rows) would give a parameter of order one;
+# a direction with less than this share of it is not seen by the criterion.
+FLAT_RTOL = 1e-7
+# Curvature below minus this share is no rounding error: the point is no minimum.
+NEGATIVE_RTOL = 1e-6
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class ProductDerivatives:
+    """Derivatives of M = [X y]'V^{-1}[X y] by phi, in the working columns of X.
+
+    Parameters
+    ----------
+    solution : the solution at phi.
+    products : (m, p + 1, p + 1).
+    pwrss : (m,) derivative of the penalized residual sum of squares.
+    """
+
+    solution: WorkingSolution
+    products: Array3
+    pwrss: Vector
+
+
+def product_derivatives(phi: Vector, system: PenalizedSystem) -> ProductDerivatives:
+    """Differentiate [X y]'V^{-1}[X y] by phi, exactly.
+
+    With R = Z'V^{-1}[X y] and U = Lambda'R, of which both are at hand,
+    dM / dT[a, b] = -sum_j (R_j[a]' U_j[b] + U_j[b]' R_j[a]) over the levels j of the term.
+    """
+    chart = system.chart
+    with system.lock:
+        solution = solve_at(chart.lambdas(phi), system)
+        residuals = residual_products(solution, system)
+    P = system.p + 1
+    out = np.zeros((phi.size, P, P))
+    for t, (part, place) in enumerate(zip(chart.slices, chart.layout, strict=True)):
+        R = residuals[place.factor][:, place.columns]
+        U = solution.U[place.factor][:, place.columns]
+        slopes = chart.factor_slopes(t, phi)
+        for a, b in np.argwhere(slopes.any(axis=0)).tolist():
+            half = R[:, a].T @ U[:, b]
+            out[part] -= slopes[:, a, b, None, None] * (half + half.T)
+    a_y = np.append(-solution.beta, 1.0)
+    return ProductDerivatives(solution, out, np.einsum("a,iab,b->i", a_y, out, a_y))
+
+
+def phi_scales(phi: Vector, system: PenalizedSystem) -> Vector:
+    """Return (m,) the size of a change of phi that matters.
+
+    It is the size of phi itself or, where that is nearly zero, the relative standard deviation
+    that the mean of a group's residuals has anyway.
+    """
+    chart = system.chart
+    out = np.ones(phi.size)
+    for t, (T, part, place) in enumerate(
+        zip(chart.factors(phi), chart.slices, chart.layout, strict=True)
+    ):
+        rows_per_level = system.n / system.products.blocks.factors[place.factor].n_levels
+        rows = np.maximum(np.sqrt((T * T).sum(axis=1)), 1.0 / np.sqrt(rows_per_level))
+        # phi moves the rows of T~ that it stands in
+        moved = chart.factor_slopes(t, phi).any(axis=2)
+        out[part] = np.where(moved, rows, np.inf).min(axis=1)
+    return np.where(np.isfinite(out), out, 1.0)
+
+
+def profiled_hessian(phi: Vector, system: PenalizedSystem, *, reml: bool) -> Matrix:
+    """Return the Hessian (m, m) of the profiled criterion in phi.
+
+    Central differences of fourth order of the exact gradient, 4 m evaluations.
+    """
+    chart = system.chart
+    scales = phi_scales(phi, system)
+    H = np.empty((phi.size, phi.size))
+    for i, scale in enumerate(scales):
+        gradients = []
+        for step in (1.0, -1.0, 2.0, -2.0):
+            moved = phi.copy()
+            moved[i] += step * HESSIAN_STEP * scale
+            _, G = evaluate(chart.lambdas(moved), system, reml=reml, gradient=True)
+            gradients.append(chart.pull_back(moved, chart.split(G)))
+        near, far = gradients[0] - gradients[1], gradients[2] - gradients[3]
+        H[i] = (8.0 * near - far) / (12.0 * HESSIAN_STEP * scale)
+    return 0.5 * (H + H.T)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Curvature:
+    """Curvature of the criterion in (phi, log sigma) at a point, and what follows from it.
+
+    Parameters
+    ----------
+    phi : (m,) working parameters; sigma : the best residual standard deviation there.
+    hessian : (m + 1, m + 1) in (phi, log sigma).
+    covariance : (m + 1, m + 1) asymptotic covariance of (phi, log sigma), 2 H^{-1} on the
+        directions that have curvature.
+    flat : (m + 1, f) directions of (phi, log sigma) without curvature: what the data do not
+        determine, and columns of a factor without influence beside a variance of zero.
+    negative : whether the criterion curves downwards in a direction: no minimum.
+    derivatives : of [X y]'V^{-1}[X y] by phi.
+    """
+
+    phi: Vector
+    sigma: float
+    hessian: Matrix
+    covariance: Matrix
+    flat: Matrix
+    negative: bool
+    derivatives: ProductDerivatives
+
+
+def curvature_at(phi: Vector, system: PenalizedSystem, *, reml: bool) -> Curvature:
+    """Compute the curvature in (phi, log sigma), with the best sigma at phi.
+
+    Parameters
+    ----------
+    phi : (m,) working parameters.
+
+    Raises
+    ------
+    NotPositiveDefiniteError : the criterion is not defined near phi.
+    """
+    m = phi.size
+    nu = residual_df(system, reml=reml)
+    derivatives = product_derivatives(phi, system)
+    pwrss = derivatives.solution.pwrss
+    q = nu / pwrss * derivatives.pwrss
+    H = np.empty((m + 1, m + 1))
+    H[:m, :m] = profiled_hessian(phi, system, reml=reml) + np.outer(q, q) / nu
+    H[:m, m] = H[m, :m] = -2.0 * q
+    H[m, m] = 4.0 * nu
+    # units in which a parameter that the data determine has a curvature of order one
+    units = np.append(phi_scales(phi, system) / np.sqrt(_levels(system)), 1.0 / np.sqrt(4.0 * nu))
+    values, vectors = np.linalg.eigh(H * np.outer(units, units))
+    top = max(float(values[-1]), 1.0)
+    seen = values > FLAT_RTOL * top
+    B = vectors * units[:, None]
+    return Curvature(
+        phi=phi,
+        sigma=float(np.sqrt(pwrss / nu)),
+        hessian=H,
+        covariance=2.0 * (B[:, seen] / values[seen]) @ B[:, seen].T,
+        flat=B[:, ~seen] / np.sqrt((B[:, ~seen] ** 2).sum(axis=0)),
+        negative=bool((values < -NEGATIVE_RTOL * top).any()),
+        derivatives=derivatives,
+    )
+
+
+def _levels(system: PenalizedSystem) -> Vector:
+    """Return (m,) the number of levels that each parameter is estimated from."""
+    chart = system.chart
+    out = np.empty(chart.m)
+    for part, place in zip(chart.slices, chart.layout, strict=True):
+        out[part] = system.products.blocks.factors[place.factor].n_levels
+    return out
+
+
+def hessian_eigenvalues(phi: Vector, system: PenalizedSystem, *, reml: bool) -> Vector:
+    """Return the eigenvalues, ascending, of the criterion's Hessian on the free parameters.
+
+    Parameters of columns that are zero are not free; the working parameters are of order one, so
+    the values can be compared with each other.
+    """
+    chart = system.chart
+    H = profiled_hessian(phi, system, reml=reml)
+    live = [np.broadcast_to(np.abs(T).any(axis=0) * 1.0, T.shape) for T in chart.factors(phi)]
+    free = chart.pull_back(phi, live) != 0.0
+    return np.asarray(np.linalg.eigvalsh(H[np.ix_(free, free)]), dtype=np.float64)
