@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.report.tables.render import latex_cell, latex_table, latex_text, markdown_table
+from mixlm_sparse.common.render import latex_cell, latex_table, latex_text, markdown_table
 from tests.support import corpus
 
 

@@ -10,6 +10,14 @@ from html import escape
 import numpy as np
 
 from mixlm_sparse.common.errors import OptionError, SavedFitError
+from mixlm_sparse.common.render import (
+    RichText,
+    html_table,
+    latex_table,
+    latex_text,
+    markdown_table,
+    markdown_text,
+)
 from mixlm_sparse.common.text import (
     display_width,
     format_criterion,
@@ -21,14 +29,6 @@ from mixlm_sparse.common.text import (
 from mixlm_sparse.inference.fixed.coefficients import linear_tests
 from mixlm_sparse.inference.variance.shares import icc, r2
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.report.tables.render import (
-    RichText,
-    html_table,
-    latex_table,
-    latex_text,
-    markdown_table,
-    markdown_text,
-)
 
 __all__ = ["compare_table"]
 

@@ -11,6 +11,14 @@ from typing import Any
 import numpy as np
 
 from mixlm_sparse.common.checks import require_bool
+from mixlm_sparse.common.render import (
+    RichText,
+    html_table,
+    latex_table,
+    latex_text,
+    markdown_table,
+    markdown_text,
+)
 from mixlm_sparse.common.text import (
     abbreviate_all,
     display_width,
@@ -24,14 +32,6 @@ from mixlm_sparse.common.text import (
 from mixlm_sparse.inference.fixed.coefficients import coefficient_tests
 from mixlm_sparse.inference.fixed.tests import TestColumns
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.report.tables.render import (
-    RichText,
-    html_table,
-    latex_table,
-    latex_text,
-    markdown_table,
-    markdown_text,
-)
 
 WIDTH = 100  # columns of text
 CORRELATION_MAX_P = 12  # more fixed effects than this: their correlations stay in cov_params()

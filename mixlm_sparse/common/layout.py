@@ -1,0 +1,195 @@
+"""Tables of ready-made cells with heading, formulas and notes: text, HTML, Markdown, LaTeX."""
+
+from __future__ import annotations
+
+import textwrap
+from dataclasses import dataclass, replace
+from html import escape
+
+from mixlm_sparse.common.render import (
+    html_table,
+    latex_table,
+    latex_text,
+    markdown_table,
+    markdown_text,
+)
+from mixlm_sparse.common.text import display_width, shorten_all, text_table
+
+WIDTH = 80  # columns of a terminal
+LEAST_TEXT = 12  # columns to which long text is cut, at least, so that a table fits
+MOST_TEXT = 44  # columns that a text takes at most
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a table, ready to print."""
+
+    head: str
+    cells: tuple[str, ...]
+    text: bool = False  # flush left, and may be cut
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """All that a table shows, whatever the form."""
+
+    heading: str
+    formulas: tuple[tuple[str, str], ...]
+    columns: list[Column]
+    named: int  # columns that name the rows
+    notes: tuple[str, ...]
+
+
+def _width(column: Column) -> int:
+    return max(map(display_width, (column.head, *column.cells)))
+
+
+def _narrowed(table: Finished) -> Finished:
+    """Take out of a table that is too wide what can stand in a line of its own, then cut names."""
+    columns, notes, named = list(table.columns), list(table.notes), table.named
+    lines = list(table.formulas)
+    labels = columns[max(named - 1, 0)].cells
+    for place in range(len(columns) - 1, -1, -1):
+        column = columns[place]
+        if _excess(columns) <= 0 or not column.text or len(columns) < 3:
+            continue
+        if place < named - 1 and len(set(column.cells)) == 1:  # the same in all rows
+            lines.insert(0, (column.head, column.cells[0]))
+            named -= 1
+        elif place >= named and _width(column) > LEAST_TEXT:
+            rows = zip(labels, column.cells, strict=True)
+            notes += [f"{column.head} of {label}: {text}" for label, text in rows if text]
+        else:
+            continue
+        del columns[place]
+    return replace(
+        table, formulas=tuple(lines), columns=_cut(columns), named=named, notes=tuple(notes)
+    )
+
+
+def _excess(columns: list[Column]) -> int:
+    return sum(_width(c) + 1 for c in columns) - 1 - WIDTH
+
+
+def _cut(columns: list[Column]) -> list[Column]:
+    """Cut the widest texts, if the table then fits; otherwise to `MOST_TEXT`."""
+    least = sum(min(_width(c), LEAST_TEXT) if c.text else _width(c) for c in columns)
+    room = WIDTH - (len(columns) - 1)
+    limit = MOST_TEXT
+    if least <= room:
+        while sum(min(_width(c), limit) if c.text else _width(c) for c in columns) > room:
+            limit -= 1
+    out = []
+    for column in columns:
+        if column.text and _width(column) > limit:
+            head, *cells = shorten_all((column.head, *column.cells), limit)
+            column = Column(head, tuple(cells), text=True)
+        out.append(column)
+    return out
+
+
+def _panels(columns: list[Column], named: int) -> list[list[Column]]:
+    """Part columns that do not fit side by side; each panel has the names of the rows."""
+    fixed, rest = columns[:named], columns[named:]
+    room = WIDTH - sum(_width(c) + 1 for c in fixed)
+    out: list[list[Column]] = [[]]
+    used = 0
+    for column in rest:
+        width = _width(column) + 1
+        if out[-1] and used + width - 1 > room:
+            out.append([])
+            used = 0
+        out[-1].append(column)
+        used += width
+    return [[*fixed, *panel] for panel in out]
+
+
+def _body(columns: list[Column]) -> list[str]:
+    sides = []
+    for column in columns:
+        texts = (column.head, *column.cells)
+        if column.text:  # text_table pads its columns on the left
+            width = max(map(display_width, texts))
+            texts = tuple(cell + " " * (width - display_width(cell)) for cell in texts)
+        sides.append(texts)
+    gap = "  " if sum(_width(c) + 2 for c in columns) - 2 <= WIDTH else " "
+    return text_table(sides, left=0, gap=gap)
+
+
+def wrap(label: str, text: str, width: int = WIDTH) -> list[str]:
+    """Return the lines of a text after a label, the following ones indented below it."""
+    return textwrap.wrap(
+        text, width, initial_indent=label, subsequent_indent=" " * len(label),
+        break_on_hyphens=False,
+    ) or [label.rstrip()]  # fmt: skip
+
+
+def as_text(table: Finished) -> str:
+    """Return a table as text of at most `WIDTH` columns."""
+    shown = bool(table.columns and table.columns[0].cells)
+    table = _narrowed(table) if shown else table
+    lines = textwrap.wrap(table.heading, WIDTH)
+    longest = max((display_width(label) for label, _ in table.formulas), default=0)
+    for label, formula in table.formulas:
+        lines += wrap(f"{label}:{' ' * (longest - display_width(label) + 1)}", formula)
+    if not shown:
+        lines.append("(no rows)")
+    else:
+        for panel in _panels(table.columns, table.named):
+            lines += _body(panel)
+    for note in table.notes:
+        lines += [note] if note.startswith("[") else wrap("Note: ", note)
+    return "\n".join(lines)
+
+
+# ---------------------------------------------------------------------------------------------
+# Other forms
+# ---------------------------------------------------------------------------------------------
+
+
+def _plain(table: Finished) -> tuple[list[tuple[str, ...]], int]:
+    """Return head and cells of each column, and how many of the first are flush left."""
+    left = next((i for i, c in enumerate(table.columns) if not c.text), len(table.columns))
+    return [(c.head, *c.cells) for c in table.columns], left
+
+
+def as_html(table: Finished) -> str:
+    """Return a table in HTML; everything is escaped."""
+    columns, left = _plain(table)
+    out = [f"<p><b>{escape(table.heading)}</b></p>"] if table.heading else []
+    if table.formulas:
+        lines = [f"{escape(k)}: <code>{escape(v)}</code>" for k, v in table.formulas]
+        out.append(f"<p>{'<br>'.join(lines)}</p>")
+    if columns:
+        out.append(html_table(columns, left=left))
+    if table.notes:
+        out.append(f"<p><small>{'<br>'.join(map(escape, table.notes))}</small></p>")
+    return f'<div class="mixlm-table">{"".join(out)}</div>'
+
+
+def as_markdown(table: Finished) -> str:
+    """Return a table in Markdown."""
+    columns, left = _plain(table)
+    out = [f"**{markdown_text(table.heading)}**", ""] if table.heading else []
+    if table.formulas:
+        out += [f"- {markdown_text(k)}: `{v}`" for k, v in table.formulas] + [""]
+    if columns:
+        out += markdown_table(columns, left=left)
+    for note in table.notes:
+        out += ["", markdown_text(note)]
+    return "\n".join(out)
+
+
+def as_latex(table: Finished) -> str:
+    """Return a table in LaTeX; it needs the package booktabs."""
+    columns, left = _plain(table)
+    out = ["% needs \\usepackage{booktabs}"]
+    if table.heading:
+        out += [rf"\noindent\textbf{{{latex_text(table.heading)}}}", ""]
+    for label, formula in table.formulas:
+        out += [rf"\noindent {latex_text(label)}: \texttt{{{latex_text(formula)}}}", ""]
+    if columns:
+        out += [r"\noindent", *latex_table(columns, left=left)]
+    for note in table.notes:
+        out += ["", rf"\noindent{{\footnotesize {latex_text(note)}}}"]
+    return "\n".join(out)

@@ -1,0 +1,215 @@
+"""Data frames that print as finished tables: heading, all columns in 80 characters, notes.
+
+A result stays a data frame to work with; what is cut out of it or computed from it is a plain one.
+What belongs to a table beside its cells is in `attrs`, which pandas keeps and pickles:
+
+heading : what the table is.
+formulas : the models, by the label of their row.
+note, notes : lines below; `notes` by the label of a row, or a list.
+blank : columns that print as blanks where all of them are missing: the first of several models has
+    no test.
+hidden : columns that repeat what the label of the row says, and do not print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import wraps
+from typing import Any, ParamSpec, TypeGuard
+
+import numpy as np
+import pandas as pd
+
+from mixlm_sparse.common.layout import Column, Finished, as_html, as_latex, as_markdown, as_text
+from mixlm_sparse.common.numbers import format_estimates, format_numbers, is_estimate
+from mixlm_sparse.common.text import as_written
+
+P = ParamSpec("P")
+
+ENDS = 10  # rows shown at each end of a table that is longer than pandas shows
+NOTES = ("note", "reason")  # columns of text that print below the table
+
+
+def _is_number(values: pd.Series[Any]) -> bool:
+    return bool(pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values))
+
+
+def _is_tuple(name: object) -> TypeGuard[tuple[object, ...]]:
+    return isinstance(name, tuple)
+
+
+def _is_nothing(value: object) -> bool:
+    return value is None or (isinstance(value, str) and not value)
+
+
+def _written(values: Iterable[Any]) -> tuple[str, ...]:
+    return tuple(
+        "" if v is None or v is pd.NA or v != v else " ".join(as_written(v).splitlines())
+        for v in values
+    )
+
+
+def _columns(frame: pd.DataFrame, *, index: bool) -> tuple[list[Column], int]:
+    """Return the columns as text, those of the index first, and how many name the rows."""
+    out = []
+    if index:
+        for level in range(frame.index.nlevels):
+            name = frame.index.names[level]
+            labels = _written(frame.index.get_level_values(level))
+            out.append(Column("" if name is None else str(name), labels, text=True))
+    named = len(out)
+    blank = [name for name in frame.attrs.get("blank", ()) if name in frame.columns]
+    nothing = frame[blank].isna().all(axis=1).tolist()
+    series = [frame.iloc[:, place] for place in range(frame.shape[1])]
+    together = {
+        str(name): values.to_numpy(dtype=np.float64, na_value=np.nan).tolist()
+        for name, values in zip(frame.columns, series, strict=True)
+        if is_estimate(name) and _is_number(values)
+    }
+    estimates = format_estimates(together) if together else {}
+    for name, values in zip(frame.columns, series, strict=True):
+        head = " ".join(map(str, name)) if _is_tuple(name) else str(name)
+        if not _is_number(values):
+            out.append(Column(head, _written(values), text=True))
+            continue
+        numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
+        cells = estimates.get(head) or format_numbers(head, numbers.tolist())
+        if name in blank:
+            cells = ["" if gone else c for gone, c in zip(nothing, cells, strict=True)]
+        out.append(Column(head, tuple(cells)))
+    if not index:
+        named = 0
+        while named < len(out) - 1 and out[named].text:
+            named += 1
+    return out, named
+
+
+class ResultTable(pd.DataFrame):
+    """A data frame that prints as a finished table.
+
+    All methods of pandas work; what they return is a plain data frame, and so is `to_frame()`.
+    `print` and a notebook show heading, formulas, every column and notes; `to_markdown()`,
+    `to_latex()` and `to_html()` give the same, and with arguments what pandas gives.
+    """
+
+    @property
+    def _constructor(self) -> type[pd.DataFrame]:
+        return pd.DataFrame
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a plain data frame with the same cells."""
+        return pd.DataFrame(self, copy=True)
+
+    def __repr__(self) -> str:
+        return as_text(_finished(self))
+
+    def _repr_html_(self) -> str:
+        return as_html(_finished(self))
+
+    def to_markdown(self, *args: Any, **options: Any) -> Any:
+        """Return the table in Markdown."""
+        if args or options:
+            return super().to_markdown(*args, **options)
+        return as_markdown(_finished(self, short=False))
+
+    def to_latex(self, *args: Any, **options: Any) -> Any:
+        """Return the table in LaTeX; it needs the package booktabs."""
+        if args or options:
+            return super().to_latex(*args, **options)
+        return as_latex(_finished(self, short=False))
+
+    def to_html(self, *args: Any, **options: Any) -> Any:
+        """Return the table in HTML, as a notebook shows it."""
+        if args or options:
+            return super().to_html(*args, **options)
+        return as_html(_finished(self, short=False))
+
+
+def as_result(frame: pd.DataFrame, **about: Any) -> ResultTable:
+    """Return a data frame as a table that prints well.
+
+    Parameters
+    ----------
+    **about : heading, formulas, note, notes, blank; see the module.
+    """
+    out = ResultTable(frame)
+    out.attrs.update(frame.attrs)
+    out.attrs.update(about)
+    return out
+
+
+def result_table(
+    heading: str = "", **about: Any
+) -> Callable[[Callable[P, pd.DataFrame]], Callable[P, ResultTable]]:
+    """Decorate a function so that the data frame it returns prints as a table.
+
+    Parameters
+    ----------
+    heading : where the function gives none in `attrs`.
+    """
+
+    def decorate(function: Callable[P, pd.DataFrame]) -> Callable[P, ResultTable]:
+        @wraps(function)
+        def inside(*args: P.args, **kwargs: P.kwargs) -> ResultTable:
+            frame = function(*args, **kwargs)
+            given: dict[str, Any] = {"heading": heading, **about}
+            given.update({str(key): value for key, value in frame.attrs.items()})
+            return as_result(frame, **{key: value for key, value in given.items() if value})
+
+        return inside
+
+    return decorate
+
+
+def _shows_index(frame: pd.DataFrame) -> bool:
+    """Return whether the index names the rows, or only counts them."""
+    counts = isinstance(frame.index, pd.RangeIndex) and frame.index.name is None
+    if not counts or not frame.shape[1]:
+        return True
+    return len(frame) > 1 and _is_number(frame.iloc[:, 0])
+
+
+def _finished(frame: pd.DataFrame, *, short: bool = True) -> Finished:
+    """Return what a table shows; `short` leaves out the middle of long ones."""
+    about = frame.attrs
+    index = _shows_index(frame)
+    notes = [text for text in [str(about.get("note", ""))] if text]
+    more = about.get("notes", ())
+    if isinstance(more, Mapping):
+        notes += [f"{label}: {text}" for label, text in more.items()]
+    else:
+        notes += [str(text) for text in more]
+    for name in NOTES:
+        if name in frame.columns and not _is_number(frame[name]):
+            labels = frame.index if index else frame.iloc[:, 0]
+            notes += [
+                f"{label}: {text}"
+                for label, text in zip(labels, frame[name], strict=True)
+                if isinstance(text, str) and text
+            ]
+            frame = frame.drop(columns=name)
+    frame = frame.drop(columns=[name for name in about.get("hidden", ()) if name in frame])
+    empty = [i for i in range(frame.shape[1]) if frame.iloc[:, i].map(_is_nothing).all()]
+    if len(frame) and len(empty) < frame.shape[1]:
+        frame = frame.iloc[:, [i for i in range(frame.shape[1]) if i not in empty]]
+    most = pd.get_option("display.max_rows") or len(frame)
+    cut = short and len(frame) > most
+    if cut:
+        size = f"[{len(frame)} rows, {frame.shape[1]} columns]"
+        ends = np.r_[0:ENDS, len(frame) - ENDS : len(frame)]
+        frame = frame.take(ends)
+        notes.insert(0, size)
+    columns, named = _columns(frame, index=index)
+    if cut:
+        columns = [
+            replace(c, cells=(*c.cells[:ENDS], "…" if i == 0 else "", *c.cells[ENDS:]))
+            for i, c in enumerate(columns)
+        ]
+    return Finished(
+        heading=str(about.get("heading", "")),
+        formulas=tuple((str(k), str(v)) for k, v in dict(about.get("formulas", {})).items()),
+        columns=columns,
+        named=named,
+        notes=tuple(dict.fromkeys(notes)),
+    )
