@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
@@ -94,7 +95,7 @@ def test_measures():
     np.testing.assert_allclose(found.dfbeta(), change)
     V = fit.cov_params().to_numpy()
     np.testing.assert_allclose(
-        found.cooks_distance(), np.einsum("ia,ab,ib->i", change, np.linalg.inv(V), change) / 2
+        found.deletion_distance(), np.einsum("ia,ab,ib->i", change, np.linalg.inv(V), change) / 2
     )
     se = np.sqrt(found.deleted_vcov[:, 1, 1])
     np.testing.assert_allclose(found.dfbetas()["Days"], change[:, 1] / se)
@@ -115,7 +116,7 @@ def test_influence_of_lme4():
     dfbetas = found.dfbetas()
     np.testing.assert_allclose(dfbetas.loc["308"], [0.05872488, -0.44892744], rtol=2e-5)
     np.testing.assert_allclose(dfbetas.loc["332"], [-0.10504284, 0.03232763], rtol=2e-5)
-    cooks = found.cooks_distance() * (18 - 2) / 18
+    cooks = found.deletion_distance() * (18 - 2) / 18
     expected = [0.082148405, 0.132020798, 0.098240744, 0.074146502, 0.050121507, 0.005613424]
     np.testing.assert_allclose(cooks.iloc[:6], expected, rtol=2e-5)
 
@@ -125,7 +126,7 @@ def test_the_planted_outlier_is_found():
     data.loc[99, "Reaction"] += 400  # the last day: leverage
     fit = mx.lmer("Reaction ~ Days + (1 | Subject)", data)
     found = fit.influence()
-    assert found.cooks_distance().idxmax() == 99
+    assert found.deletion_distance().idxmax() == 99
     assert found.variance_change()["sigma"].idxmin() == 99
 
 
@@ -232,3 +233,35 @@ def test_all_fit():
     for bad in ("bfgs", ["newton"]):
         with pytest.raises(mx.OptionError, match="optimizers"):
             fit.all_fit(bad)
+
+
+def test_groups_that_leave_a_coefficient_unknown_are_silent():
+    data = mx.datasets.load("sleepstudy")
+    data["f"] = np.where(data["Days"] > 7, "late", "early")
+    fit = mx.lmer("Reaction ~ f + (1 | Subject)", data)
+    for refit in (True, False):
+        found = fit.influence("f", refit=refit)
+        # without one of the levels there is nothing to compare: NaN, and no warning of NumPy
+        assert found.to_frame()[["cooks", "mdffits", "covratio"]].isna().all().all()
+        assert found.dfbeta().loc["late"].notna().sum() == 1
+
+
+def test_a_fit_without_rows_is_an_error_not_a_table_of_nothing(tmp_path):
+    fit = mx.lmer("Reaction ~ Days + (1 | Subject)", mx.datasets.load("sleepstudy"))
+    fit.save(tmp_path / "fit.mixlm", include_data=False)
+    bare = mx.load(tmp_path / "fit.mixlm")
+    for group in (None, "Subject"):
+        with pytest.raises(mx.SavedFitError, match="without its data"):
+            bare.influence(group)
+
+
+def test_labels_keep_their_type():
+    data = mx.datasets.load("sleepstudy")
+    data["who"] = data["Subject"].astype(str).astype(int)
+    data["day"] = pd.Timestamp("2024-01-01") + pd.to_timedelta(data["Days"], unit="D")
+    fit = mx.lmer("Reaction ~ Days + (1 | who)", data)
+    by_group = fit.influence("who").deletion_distance()
+    assert by_group.index.tolist() == sorted(data["who"].unique())
+    assert data["who"].map(by_group).notna().all()
+    by_day = fit.influence(data["day"], refit=False).deletion_distance()
+    assert set(by_day.index) == set(data["day"])

@@ -614,7 +614,7 @@ def test_deletion_takes_an_influence_or_a_fit():
     found = sleep().influence("Subject")
     figure = mx.plots.deletion(found, show=5)
     assert [ax.get_title() for ax in figure.axes] == ["Cook's distance", "(Intercept)", "Days"]
-    top = found.cooks_distance().sort_values().index[-5:]
+    top = found.deletion_distance().sort_values().index[-5:]
     assert names_on(figure.axes[0].yaxis) == [str(name) for name in top]
 
 

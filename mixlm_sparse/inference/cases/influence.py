@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.errors import MixedModelError, OptionError
+from mixlm_sparse.common.errors import MixedModelError, OptionError, SavedFitError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.threads import blas_threads
@@ -67,11 +67,13 @@ class Influence:
         se = np.sqrt(np.diagonal(self.deleted_vcov, axis1=1, axis2=2))
         return self.dfbeta().div(pd.DataFrame(se, self._index(), list(self.names)))
 
-    def cooks_distance(self) -> pd.Series[float]:
+    def deletion_distance(self) -> pd.Series[float]:
         """Return (beta - beta_(i))' V^{-1} (beta - beta_(i)) / p with V from all rows, (r,).
 
-        lme4 multiplies by (r - p) / r, with r the number of deletions; here the distance does not
-        depend on how many there were.
+        This is Cook's distance by leaving out; `fit.cooks_distance()` comes from residuals and
+        leverages of single rows, with random effects and variances as they are.  lme4 multiplies
+        by (r - p) / r, with r the number of deletions; here the distance does not depend on how
+        many there were.
         """
         change = self.beta - self.deleted_beta
         solved = np.linalg.solve(self.vcov, change.T).T if change.size else change
@@ -80,12 +82,16 @@ class Influence:
     def mdffits(self) -> pd.Series[float]:
         """Return Cook's distance with V from the rows that are left, (r,)."""
         change = self.beta - self.deleted_beta
-        solved = np.linalg.solve(self.deleted_vcov, change[:, :, None])[:, :, 0]
+        solved = np.full_like(change, np.nan)
+        known = np.isfinite(self.deleted_vcov).all(axis=(1, 2))
+        if known.any():
+            V = self.deleted_vcov[known]
+            solved[known] = np.linalg.solve(V, change[known, :, None])[:, :, 0]
         return pd.Series((change * solved).sum(axis=1) / max(self.beta.size, 1), self._index())
 
     def covratio(self) -> pd.Series[float]:
         """Return |V_(i)| / |V|: above 1 the rows add precision, (r,)."""
-        sign, without = np.linalg.slogdet(self.deleted_vcov)
+        sign, without = _log_determinants(self.deleted_vcov)
         value = np.exp(without - np.linalg.slogdet(self.vcov)[1])
         return pd.Series(np.where(sign > 0.0, value, np.nan), self._index())
 
@@ -108,7 +114,11 @@ class Influence:
     def to_frame(self) -> pd.DataFrame:
         """Return Cook's distance, MDFFITS, COVRATIO, DFBETAS and status side by side."""
         head = pd.DataFrame(
-            {"cooks": self.cooks_distance(), "mdffits": self.mdffits(), "covratio": self.covratio()}
+            {
+                "cooks": self.deletion_distance(),
+                "mdffits": self.mdffits(),
+                "covratio": self.covratio(),
+            }
         )
         out = pd.concat([head, self.dfbetas().add_prefix("dfbetas_")], axis=1)
         out["status"] = list(self.status)
@@ -117,6 +127,15 @@ class Influence:
     def __repr__(self) -> str:
         top = self.to_frame().sort_values("cooks", ascending=False).head(10)
         return f"Influence by {self.by}, {len(self.labels)} deletions; largest:\n{top.to_string()}"
+
+
+def _log_determinants(matrices: Array3) -> tuple[Vector, Vector]:
+    """Return signs and logs of determinants (r,), NaN for matrices with NaN."""
+    known = np.isfinite(matrices).all(axis=(1, 2))
+    sign, value = np.full(known.size, np.nan), np.full(known.size, np.nan)
+    if known.any():
+        sign[known], value[known] = np.linalg.slogdet(matrices[known])
+    return sign, value
 
 
 def influence(
@@ -142,7 +161,7 @@ def influence(
 
     Returns
     -------
-    Influence : `.dfbetas()`, `.cooks_distance()`, `.mdffits()`, `.covratio()`,
+    Influence : `.dfbetas()`, `.deletion_distance()`, `.mdffits()`, `.covratio()`,
         `.variance_change()`, `.estimates()`, `.to_frame()`.
     """
     if fit.perfect:
@@ -219,6 +238,8 @@ class _Deletions:
             else:
                 theta, status = fit.theta, "theta kept"
             solution = solve_pls(theta, rest)
+        except SavedFitError:  # not one deletion fails, but there are no rows
+            raise
         except MixedModelError as error:
             return beta, vcov, np.full(len(self._parameters), np.nan), f"failed: {error}"
         nu = rest.n - rest.p if fit.reml else rest.n

@@ -20,12 +20,12 @@ class RowGroups:
     Parameters
     ----------
     name : of the grouping.
-    codes : (n,) group of each row; labels : names of the groups.
+    codes : (n,) group of each row; labels : the groups, in the type that the data have.
     """
 
     name: str
     codes: IntVector
-    labels: tuple[str, ...]
+    labels: tuple[Any, ...]
 
 
 def row_groups(fit: FittedModel, given: Any, argument: str) -> RowGroups:
@@ -45,7 +45,7 @@ def row_groups(fit: FittedModel, given: Any, argument: str) -> RowGroups:
     labels = [f.label for f in matrices.factors]
     if isinstance(given, str) and given in labels:
         factor = matrices.factors[labels.index(given)]
-        return RowGroups(given, factor.codes, tuple(factor.levels))
+        return RowGroups(given, factor.codes, tuple(factor.index.tolist()))
     if isinstance(given, str):
         name, values = given, _column(fit, given, argument, labels)
     else:
@@ -62,7 +62,7 @@ def row_groups(fit: FittedModel, given: Any, argument: str) -> RowGroups:
     codes, levels = pd.factorize(values)
     if (codes < 0).any():
         raise DataError(f"{name} has missing values in the rows used: leave those rows out")
-    return RowGroups(name, codes.astype(np.int32), tuple(str(level) for level in levels))
+    return RowGroups(name, codes.astype(np.int32), tuple(levels.tolist()))
 
 
 def _column(

@@ -105,7 +105,7 @@ def deletion(
         method: Any = source
         label = source.matrices.factors[0].label if group is None else group
         source = method.influence(label)
-    distance = source.cooks_distance()
+    distance = source.deletion_distance()
     dfbetas = source.dfbetas()
     names = [str(name) for name in dfbetas.columns]
     if effects is None:
