@@ -16,7 +16,7 @@ class _ReadableError(Exception):
     """An exception whose text every terminal can show, however long the user's words are."""
 
     def __str__(self) -> str:
-        return shorten(printable(super().__str__()), MAX_MESSAGE)
+        return shorten(printable(Exception.__str__(self)), MAX_MESSAGE)
 
 
 class MixedModelError(_ReadableError):
@@ -38,7 +38,6 @@ class OptionError(MixedModelError, ValueError):
 class UnknownKeyError(OptionError, KeyError):
     """A mapping, such as a profile, was asked for a name that it does not have."""
 
-    __str__ = _ReadableError.__str__  # that of KeyError puts quotes around the message
 
 
 class EngineError(MixedModelError, RuntimeError):
