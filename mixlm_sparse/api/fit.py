@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from mixlm_sparse.api.attribute import Attribute
+from mixlm_sparse.engines.threads import calm_methods
 from mixlm_sparse.inference.cases import influence as cases
 from mixlm_sparse.inference.fixed import coefficients
 from mixlm_sparse.inference.fixed import emmeans as means
@@ -45,6 +46,7 @@ INTERNAL = frozenset(
 )  # fmt: skip
 
 
+@calm_methods
 @dataclass(frozen=True, eq=False, repr=False)
 class LinearMixedFit(FittedModel):
     """A fitted linear mixed model.

@@ -18,6 +18,7 @@ from mixlm_sparse.common.errors import FormulaError, OptionError, SkippedGroupsW
 from mixlm_sparse.common.text import format_column, format_number, text_table
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices, model_matrices
+from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.formula.grammar import read_expression
 from mixlm_sparse.formula.syntax import Binary, Call, Expr, deparse, strip_parens, walk
 from mixlm_sparse.formula.terms import MixedFormula, RandomPart, expand_fixed
@@ -27,6 +28,7 @@ from mixlm_sparse.solve.groupwise import GroupFits, fit_groups
 SHOWN_GROUPS = 30  # a longer table is printed with its middle left out
 
 
+@calm
 def lm_list(
     formula: str,
     data: Any,

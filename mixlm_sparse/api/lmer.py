@@ -16,6 +16,7 @@ from mixlm_sparse.api.fit import LinearMixedFit
 from mixlm_sparse.common.errors import FormulaError
 from mixlm_sparse.common.progress import SearchProgress
 from mixlm_sparse.design.arrays import RandomEffect, array_matrices, described
+from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.formula.terms import MixedFormula
 from mixlm_sparse.model.notes import notes_on
 from mixlm_sparse.model.run import FitOptions, ModelCall, assemble, solve_system
@@ -25,6 +26,7 @@ from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 
+@calm
 def lmer(
     formula: str | MixedFormula,
     data: Any,
@@ -142,6 +144,7 @@ def _text_of(formula: str | MixedFormula) -> str:
     return formula
 
 
+@calm
 def make_fit(
     system: PenalizedSystem,
     optimum: Optimum,
@@ -208,6 +211,7 @@ def deviance_function(
     return DevianceFunction(assemble(call), reml=reml)
 
 
+@calm
 def fit_matrices(
     y: Any,
     X: Any,

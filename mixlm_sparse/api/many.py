@@ -17,6 +17,7 @@ from mixlm_sparse.common.progress import counter
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.readers import open_table
+from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.model.designs import columns_of, quoted, right_side, with_given_response
 from mixlm_sparse.model.refits import (
@@ -163,6 +164,7 @@ class ManyFits:
         return f"<ManyFits: {len(self)} responses by {kind}; {counts}>"
 
 
+@calm
 def lmer_many(
     formula: str,
     data: Any,

@@ -19,6 +19,7 @@ from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.columns import ArrayColumns
+from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.inference.fixed.ddf import satterthwaite
 from mixlm_sparse.model.designs import with_given_response
 from mixlm_sparse.model.fitted import FittedModel
@@ -130,6 +131,7 @@ def binomial_interval(k: int, n: int, level: float, kind: str) -> tuple[float, f
     return float(found.low), float(found.high)
 
 
+@calm
 def power(
     formula: str,
     data: Any,

@@ -279,6 +279,7 @@ class CholmodEngine(PatternEngine):
         self._cholmod = solver
         self._fill = predicted_fill(pattern.matrix, factor.permutation())
         self.dense_order = self._fill.widest
+        self.work = 3.0 * self._fill.flops
 
     def describe(self) -> str:
         """Say in words how the system is factored."""

@@ -1,4 +1,4 @@
-"""Symmetric dense blocks by LAPACK, in place: factor, solve, invert.
+"""Dense blocks by SciPy's BLAS and LAPACK, in place: multiply, factor, solve, invert.
 
 Matrices are C ordered and their lower triangle counts; LAPACK sees the transpose, whose upper
 triangle that is, so that nothing is copied.
@@ -11,6 +11,7 @@ import scipy.linalg
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix
+from mixlm_sparse.engines.threads import large_block
 
 NOT_POSITIVE_DEFINITE = (
     "Lambda'Z'WZ Lambda + I is not positive definite in floating point: theta is too large or "
@@ -30,6 +31,21 @@ def symmetric_from_lower(S: Matrix) -> None:
             S[i : i + step, i + step :] = S[i + step :, i : i + step].T
 
 
+def subtract_gram(S: Matrix, W: Matrix) -> None:
+    """Subtract W'W from the lower triangle of S (m, m), in place; W (rows, m)."""
+    with large_block(S.shape[0]):
+        out = scipy.linalg.blas.dsyrk(-1.0, W.T, beta=1.0, c=S.T, lower=0, overwrite_c=1)
+    if not np.shares_memory(out, S):
+        S[:] = out.T
+
+
+def product(A: Matrix, B: Matrix) -> Matrix:
+    """Return A B for C ordered A (r, m) and B (m, s), C ordered."""
+    with large_block(min(A.shape[0], *B.shape)):
+        out: Matrix = scipy.linalg.blas.dgemm(1.0, B.T, A.T).T
+    return out
+
+
 def potrf_lower(S: Matrix) -> float:
     """Factor a symmetric matrix (m, m) in place; return log|S|.
 
@@ -42,7 +58,8 @@ def potrf_lower(S: Matrix) -> float:
     """
     if S.shape[0] == 0:
         return 0.0
-    factor, info = scipy.linalg.lapack.dpotrf(S.T, lower=0, clean=0, overwrite_a=1)
+    with large_block(S.shape[0]):
+        factor, info = scipy.linalg.lapack.dpotrf(S.T, lower=0, clean=0, overwrite_a=1)
     diagonal = np.diagonal(factor)
     if info != 0 or not np.isfinite(diagonal).all():
         raise NotPositiveDefiniteError(NOT_POSITIVE_DEFINITE)
@@ -66,7 +83,8 @@ def symmetric_times(P: Matrix, rhs: Matrix) -> Matrix:
     """Return P rhs for a symmetric P (m, m) of which the lower triangle is set; rhs (m, r)."""
     if P.shape[0] == 0:
         return rhs.copy()
-    out: Matrix = scipy.linalg.blas.dsymm(1.0, P.T, rhs, lower=0)
+    with large_block(min(rhs.shape)):
+        out: Matrix = scipy.linalg.blas.dsymm(1.0, P.T, rhs, lower=0)
     return out
 
 
@@ -77,7 +95,8 @@ def potri_lower(chol: Matrix, *, both: bool, overwrite: bool = False) -> Matrix:
     """
     if chol.shape[0] == 0:
         return chol.copy()
-    inverse, info = scipy.linalg.lapack.dpotri(chol.T, lower=0, overwrite_c=int(overwrite))
+    with large_block(chol.shape[0]):
+        inverse, info = scipy.linalg.lapack.dpotri(chol.T, lower=0, overwrite_c=int(overwrite))
     if info != 0:
         raise NotPositiveDefiniteError(NOT_POSITIVE_DEFINITE)
     out: Matrix = inverse.T

@@ -86,6 +86,10 @@ class SelectedInverse:
     pairs: dict[tuple[int, int], Array3]
 
 
+# A multiply-add of BLAS on a large block costs about this share of one in a loop over levels.
+BLAS_SHARE = 0.1
+
+
 class EngineLock:
     """A lock that threads take while they factor and ask; copies of a system get their own.
 
@@ -115,6 +119,7 @@ class Engine(Protocol):
     name: str
     logdet: float
     dense_order: int  # order of the largest dense block that is factored
+    work: float  # multiply-adds of an evaluation with its gradient, a tenth of those left to BLAS
 
     def factorize(self, lambdas: Sequence[Matrix]) -> None:
         """Factor C; `lambdas[g]` is (K_g, K_g).

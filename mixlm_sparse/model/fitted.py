@@ -20,7 +20,7 @@ from mixlm_sparse.common.checks import require_one_of
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices
-from mixlm_sparse.engines.threads import blas_threads
+from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.formula.update import updated_formula
 from mixlm_sparse.model.notes import (
     SINGULAR_TOL,
@@ -195,7 +195,7 @@ class FittedModel:
     def curvature(self) -> Curvature:
         """Curvature of the criterion in (phi, log sigma) at the optimum, and its inverse."""
         system = self.system
-        with blas_threads(system.engine.dense_order, system.q):
+        with one_blas_thread():
             return curvature_at(self.optimum.phi, system, reml=self.reml)
 
     @property

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier, Event, Thread
 
 import numpy as np
 import pandas as pd
 import pytest
+from threadpoolctl import threadpool_info, threadpool_limits
 
 import mixlm_sparse as mx
+from mixlm_sparse.engines import threads
+from mixlm_sparse.engines.threads import large_block, one_blas_thread
 
 
 @pytest.fixture(scope="module")
@@ -67,3 +72,90 @@ def test_swapped_arguments_are_named(data: pd.DataFrame) -> None:
         mx.lmer("y ~ x + (1 | g)", data, start=[1e12])
     with pytest.raises(mx.OptionError, match="numeric"):
         mx.lmer("y ~ x + (1 | g)", data, start="a")
+
+
+# -- threads of BLAS ------------------------------------------------------------------------------
+
+
+def blas_threads() -> list[int]:
+    return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+
+def test_calls_that_overlap_leave_blas_as_it_was(data: pd.DataFrame) -> None:
+    with threadpool_limits(3, user_api="blas"):
+        found = blas_threads()
+        assert set(found) == {3}
+        together = Barrier(4)
+
+        def work(seed: int) -> float:
+            together.wait()
+            return mx.lmer("y ~ x + (x | g)", data.sample(frac=0.9, random_state=seed)).criterion
+
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(work, range(4)))
+        assert blas_threads() == found
+
+
+def test_one_thread_until_the_last_call_ends() -> None:
+    with threadpool_limits(2, user_api="blas"):
+        inside, leave = Event(), Event()
+
+        def other() -> None:
+            with one_blas_thread():
+                inside.set()
+                leave.wait()
+
+        thread = Thread(target=other)
+        with one_blas_thread():
+            thread.start()
+            inside.wait()
+            assert set(blas_threads()) == {1}
+        assert set(blas_threads()) == {1}
+        leave.set()
+        thread.join()
+        assert set(blas_threads()) == {2}
+
+
+def test_a_call_that_fails_leaves_blas_as_it_was(data: pd.DataFrame) -> None:
+    with threadpool_limits(2, user_api="blas"):
+        with pytest.raises(mx.DataError):
+            mx.lmer("y ~ absent + (1 | g)", data)
+        assert set(blas_threads()) == {2}
+
+
+def test_methods_and_properties_hold_blas_at_one_thread(data: pd.DataFrame) -> None:
+    seen = []
+    fit = mx.lmer("y ~ x + (1 | g)", data)
+    with threadpool_limits(2, user_api="blas"):
+        fit.bootstrap(2, statistic=lambda f: seen.append(blas_threads()) or f.sigma, seed=1)
+    assert len(seen) >= 2
+    assert {n for counts in seen for n in counts} == {1}
+
+
+def test_large_blocks_take_idle_cores_of_one_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "idle_cores", lambda: 2)
+    with threadpool_limits(3, user_api="blas"), one_blas_thread():
+        with large_block(threads.MANY_THREADS_FROM - 1):
+            assert set(blas_threads()) == {1}
+        with large_block(threads.MANY_THREADS_FROM):
+            raised = blas_threads()
+            assert raised.count(2) == 1
+            assert set(raised) <= {1, 2}
+        assert set(blas_threads()) == {1}
+    # what the user set is never exceeded
+    with threadpool_limits(1, user_api="blas"), one_blas_thread(), large_block(10**6):
+        assert set(blas_threads()) == {1}
+
+
+def test_a_forked_process_can_fit(data: pd.DataFrame) -> None:
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork here")
+    fit = mx.lmer("y ~ x + (x | g)", data)
+    with one_blas_thread():
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(0 if fit.refit(data["y"] + 1.0).sigma > 0.0 else 1)
+            except BaseException:
+                os._exit(2)
+        assert os.waitpid(child, 0)[1] == 0

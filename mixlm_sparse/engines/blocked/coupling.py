@@ -21,10 +21,10 @@ import numpy as np
 import scipy.sparse as sp
 
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
-from mixlm_sparse.engines import kernels
+from mixlm_sparse.engines import dense, kernels
 from mixlm_sparse.engines.blocked.dense_rest import DenseRest
 from mixlm_sparse.engines.blocked.rest import Adjacency, Rest, RestFactor
-from mixlm_sparse.engines.interface import PairBlock
+from mixlm_sparse.engines.interface import BLAS_SHARE, PairBlock
 
 
 def bmm(a: Array3, b: Array3) -> Array3:
@@ -42,6 +42,8 @@ def transposed(a: Array3) -> Array3:
 
 class Coupling(Protocol):
     """What the two forms have in common."""
+
+    work: float  # multiply-adds of an evaluation with its gradient
 
     def scale(self, lam: Matrix, rest: Sequence[Matrix]) -> None: ...
     def absorb(self, child: Coupling, parent: IntVector, Wp: Array3, slot: int) -> None: ...
@@ -79,6 +81,7 @@ class DenseCoupling:
         self.W = np.empty_like(self._A)
         self._E: Array3 = np.empty(0)
         self.inverse: Array3 = np.empty(0)  # (L, K, m) blocks of C^{-1}
+        self.work = self.W.size * (2.0 * width + 2.0 * m * BLAS_SHARE)
 
     def scale(self, lam: Matrix, rest: Sequence[Matrix]) -> None:
         L, K, _ = self._A.shape
@@ -104,8 +107,7 @@ class DenseCoupling:
 
     def downdate(self, rest: Rest, slot: int) -> None:
         assert isinstance(rest, DenseRest)  # a dense coupling makes everything fill
-        flat = self.W.reshape(-1, rest.order)
-        rest.S -= flat.T @ flat
+        dense.subtract_gram(rest.S, self.W.reshape(-1, rest.order))
 
     def forward(self, y: Array3) -> Matrix:
         m = self.W.shape[2]
@@ -128,7 +130,7 @@ class DenseCoupling:
         assert rest.P is not None
         L, K, m = self.W.shape
         E = bmm(transposed(Linv), self.W)
-        X = (E.reshape(-1, m) @ rest.P).reshape(L, K, m)
+        X = dense.product(E.reshape(-1, m), rest.P).reshape(L, K, m)
         for other, parent, E_parent, _ in parents:
             assert isinstance(other, DenseCoupling)
             X += np.matmul(E_parent, other.inverse[parent])
@@ -200,6 +202,8 @@ class SparseCoupling:
         self.W = np.empty_like(self._A)
         self._E: Matrix = np.empty(0)
         self.inverse: Matrix = np.empty(0)  # (entries, K) blocks of C^{-1}
+        meetings = float((np.diff(self._ptr).astype(np.float64) ** 2).sum())
+        self.work = 2.0 * width * (self.W.size + meetings)
         self._maps: dict[int, np.ndarray] = {}
 
     # keys make a (level, column) entry findable from a nested factor's coupling

@@ -9,7 +9,7 @@ import numpy as np
 from mixlm_sparse.common.types import Array3, Matrix
 from mixlm_sparse.engines import dense, kernels
 from mixlm_sparse.engines.blocked.rest import Adjacency, RestFactor
-from mixlm_sparse.engines.interface import BlockSystem, PairBlock
+from mixlm_sparse.engines.interface import BLAS_SHARE, BlockSystem, PairBlock
 
 
 class DenseRest:
@@ -36,6 +36,7 @@ class DenseRest:
         self.S = np.zeros((self.order, self.order))
         self._A = self._products() if len(factors) > 1 else None
         self.P: Matrix | None = None
+        self.work = BLAS_SHARE * float(self.order) ** 3
 
     def _products(self) -> Matrix:
         """Return Z'WZ of the rest as one symmetric matrix (m, m)."""
@@ -123,7 +124,7 @@ class DenseRest:
     def multiply(self, B: Matrix) -> Matrix:
         """Return Z'WZ B of the rest, (m, r)."""
         assert self._A is not None
-        return self._A @ B
+        return dense.product(self._A, B)
 
     def trace_products(self, lambdas: Sequence[Matrix]) -> list[Matrix]:
         """Return sum_j [A_rr Lambda_r S^{-1}]_jj per factor, (K, K)."""

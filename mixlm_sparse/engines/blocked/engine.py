@@ -100,6 +100,12 @@ class BlockedEngine:
             self._dense_rest = frozenset(r.index for r in self._rest)
         self.dense_order = self._m if isinstance(self._schur, DenseRest) else 0
         self.logdet = float("nan")
+        self.work = sum(
+            factors[i].ztz.size * (4.0 * factors[i].width + 2.0 * factors[i].ztx.shape[2])
+            for i in range(len(factors))
+        ) + sum(coupling.work for coupling in self._couplings)
+        if self._schur is not None:
+            self.work += self._schur.work
 
     # -- symbolic -----------------------------------------------------------------------------
 

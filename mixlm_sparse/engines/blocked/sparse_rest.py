@@ -67,8 +67,10 @@ class SparseRest:
         cholesky: SparseCholesky,
         locate: Callable[[IntVector, IntVector], np.ndarray],
         *,
+        flops: float,
         compiled: bool,
     ) -> None:
+        self.work = 3.0 * flops
         self._system = system
         self._factors = factors
         self._pairs = pairs
@@ -218,6 +220,7 @@ def sparse_rest(
         cliques,
         SparseCholesky(pattern, order),
         locate,
+        flops=fill.flops,
         compiled=compiled,
     )
 

@@ -35,6 +35,7 @@ from mixlm_sparse.engines.multifrontal.fronts import (
     trapezoid,
 )
 from mixlm_sparse.engines.multifrontal.selected_inverse import selected_inverse
+from mixlm_sparse.engines.threads import large_block
 
 _NOT_PD = (
     "the matrix is not positive definite in floating point: theta is too large or not finite; "
@@ -134,7 +135,8 @@ class SparseCholesky:
             # a root: all in place
             block = np.zeros((m, m), order="F") if front is None else front
             load_columns(tree, L, s, block, add=True)
-            chol, info = lapack.dpotrf(block, lower=1, clean=0, overwrite_a=1)
+            with large_block(m):
+                chol, info = lapack.dpotrf(block, lower=1, clean=0, overwrite_a=1)
             if info != 0:
                 raise NotPositiveDefiniteError(_NOT_PD)
             store_columns(tree, L, s, chol)
@@ -149,10 +151,12 @@ class SparseCholesky:
         panel[w:] = below
         store_columns(tree, L, s, panel)
         if front is None:
-            passed = blas.dsyrk(-1.0, below, lower=1)
+            with large_block(min(w, m - w)):
+                passed = blas.dsyrk(-1.0, below, lower=1)
         else:
             rest = front[w:, w:].copy(order="F")
-            passed = blas.dsyrk(-1.0, below, beta=1.0, c=rest, lower=1, overwrite_c=1)
+            with large_block(min(w, m - w)):
+                passed = blas.dsyrk(-1.0, below, beta=1.0, c=rest, lower=1, overwrite_c=1)
         parent = front_view(tree, self._arena, int(tree.parent[s]))
         assert parent is not None  # s is its child
         add_to_front(passed, tree.relative[lo + w : hi], parent, compiled=self.compiled)

@@ -33,6 +33,7 @@ class PatternEngine:
 
     name: str
     dense_order: int
+    work: float
 
     def __reduce__(self) -> tuple[type[PatternEngine], tuple[BlockSystem]]:
         return type(self), (self._pattern.system,)  # a copy does its symbolic work anew
@@ -87,6 +88,7 @@ class SparseEngine(PatternEngine):
         super().__init__(pattern, cholesky)
         self._cholesky = cholesky
         self.dense_order = int(cholesky.tree.shapes()[1].max(initial=0))
+        self.work = 3.0 * cholesky.tree.work
 
     def describe(self) -> str:
         """Say in words how the system is factored."""

@@ -152,6 +152,11 @@ class FrontalTree:
         """Return the columns w and the rows m of each supernode."""
         return np.diff(self.starts).astype(np.int64), np.diff(self.row_ptr)
 
+    @property
+    def work(self) -> float:
+        """Return the multiply-adds of a factorization."""
+        return float(_front_work(*self.shapes()).sum())
+
     def locate(self, row: IntVector, col: IntVector, *, strict: bool = True) -> Positions:
         """Return where the entries (row, col), row >= col, lie among the values of L.
 

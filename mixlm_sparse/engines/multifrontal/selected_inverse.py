@@ -39,6 +39,7 @@ from mixlm_sparse.engines.multifrontal.fronts import (
     take_from_front,
     trapezoid,
 )
+from mixlm_sparse.engines.threads import large_block
 
 
 def selected_inverse(
@@ -102,7 +103,8 @@ def _big_front(
     if m == w:
         block = np.empty((m, m), order="F") if front is None else front
         load_columns(tree, values, s, block, add=False)
-        inverse, info = lapack.dpotri(block, lower=1, overwrite_c=1)
+        with large_block(m):
+            inverse, info = lapack.dpotri(block, lower=1, overwrite_c=1)
         _check(info)
         if front is not None and not np.shares_memory(inverse, front):
             front[:] = inverse
@@ -114,11 +116,12 @@ def _big_front(
     parent = front_view(tree, arena, int(tree.parent[s]))
     assert parent is not None  # s is its child
     below = take_from_front(parent, tree.relative[lo + w : hi], compiled=compiled)
-    Y = blas.dtrsm(1.0, chol, panel[w:], side=1, lower=1)
-    X = blas.dsymm(-1.0, below, Y, side=0, lower=1)
-    inverse, info = lapack.dpotri(chol, lower=1)
+    with large_block(w):
+        Y = blas.dtrsm(1.0, chol, panel[w:], side=1, lower=1)
+        X = blas.dsymm(-1.0, below, Y, side=0, lower=1)
+        inverse, info = lapack.dpotri(chol, lower=1)
+        panel[:w] = inverse - blas.dgemm(1.0, Y, X, trans_a=1)
     _check(info)
-    panel[:w] = inverse - Y.T @ X
     panel[w:] = X
     store_columns(tree, out, s, panel)
     if front is not None:

@@ -12,7 +12,7 @@ import pandas as pd
 from mixlm_sparse.common.errors import MixedModelError, OptionError, SavedFitError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.engines.threads import blas_threads
+from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.inference.cases.row_groups import row_groups
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.parameters import parameter_values, variance_parameters
@@ -222,8 +222,7 @@ class _Deletions:
         self._start = None if fit.is_singular() else fit.theta
 
     def __call__(self, tasks: range) -> list[Estimates]:
-        system = self._fit.system
-        with blas_threads(system.engine.dense_order, system.q):
+        with one_blas_thread():
             return [self._without(self._sets[i]) for i in tasks]
 
     def _without(self, rows: np.ndarray) -> Estimates:

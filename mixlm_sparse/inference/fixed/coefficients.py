@@ -19,7 +19,7 @@ from mixlm_sparse.inference.fixed.ddf import (
     NormalMoments,
     independent_combinations,
     satterthwaite,
-    satterthwaite_seconds,
+    satterthwaite_work,
 )
 from mixlm_sparse.inference.fixed.hypotheses import read_hypotheses
 from mixlm_sparse.inference.fixed.kenward_roger import kenward_roger
@@ -28,8 +28,9 @@ from mixlm_sparse.model.fitted import FittedModel
 
 DDF = ("satterthwaite", "kenward-roger", "normal", "none")
 F_COLUMNS = ["Sum Sq", "Mean Sq", "NumDF", "DenDF", "F value", "Pr(>F)"]
-# A default must not keep the user waiting: a summary does without degrees of freedom beyond this.
-DEFAULT_SECONDS = 10.0
+# A default must not keep the user waiting: beyond this many multiply-adds, some ten seconds, a
+# summary does without degrees of freedom.  Counted, not timed: a busy machine changes no summary.
+DEFAULT_WORK = 2e10
 
 
 def require_ddf(ddf: str | None) -> str:
@@ -120,16 +121,16 @@ def coefficient_tests(fit: FittedModel, ddf: str | None = "auto") -> TestColumns
     Parameters
     ----------
     ddf : as in `moments`; "auto" is Satterthwaite unless that would take more than
-        `DEFAULT_SECONDS`, in which case the note says so.
+        `DEFAULT_WORK`, in which case the note says so.
     """
     p = fit.system.p
     if ddf == "auto":
-        seconds = satterthwaite_seconds(fit)
-        if seconds > DEFAULT_SECONDS:
+        work = satterthwaite_work(fit)
+        if work > DEFAULT_WORK:
             note = (
-                f"degrees of freedom and p-values were left out: Satterthwaite's would take about "
-                f"{seconds:.0f} s here; ask for them with summary(ddf='satterthwaite'), or for z "
-                "tests with summary(ddf='normal')"
+                "degrees of freedom and p-values were left out: Satterthwaite's would take about "
+                f"{work:.0e} operations here; ask for them with summary(ddf='satterthwaite'), or "
+                "for z tests with summary(ddf='normal')"
             )
             return TestColumns(None, None, None, None, note=note)
         ddf = "satterthwaite"

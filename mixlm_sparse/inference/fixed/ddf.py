@@ -253,10 +253,8 @@ def satterthwaite(fit: FittedModel) -> SatterthwaiteMoments:
     return found
 
 
-def satterthwaite_seconds(fit: FittedModel) -> float:
-    """Estimate how long `satterthwaite(fit)` takes, from the time of the fit's own evaluations."""
+def satterthwaite_work(fit: FittedModel) -> float:
+    """Count the multiply-adds that `satterthwaite(fit)` takes; 0 if it was called before."""
     if fit in _SATTERTHWAITE:
         return 0.0
-    optimum = fit.optimum
-    each = optimum.seconds / max(optimum.n_evaluations, 1)
-    return each * (EVALUATIONS_PER_PARAMETER * fit.theta.size + 2)
+    return fit.system.engine.work * (EVALUATIONS_PER_PARAMETER * fit.theta.size + 2)

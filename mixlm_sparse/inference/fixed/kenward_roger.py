@@ -41,7 +41,7 @@ from mixlm_sparse.common.errors import EngineError, OptionError, RefitWarning
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.random import CovarianceStructure
 from mixlm_sparse.engines.interface import BlockSystem
-from mixlm_sparse.engines.threads import blas_threads
+from mixlm_sparse.engines.threads import large_block, one_blas_thread
 from mixlm_sparse.inference.fixed.ddf import JointTest, independent_combinations
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.notes import warn_of
@@ -387,25 +387,15 @@ def _projected_products(
     diagonal = np.arange(order)
     C[:, diagonal, diagonal] += 1.0
     if count == 1:
-        chol = scipy.linalg.cholesky(C[0], lower=True, overwrite_a=True, check_finite=False)
-        half = scipy.linalg.solve_triangular(
-            chol, LA[0], lower=True, overwrite_b=True, check_finite=False
-        )
+        with large_block(order):
+            chol = scipy.linalg.cholesky(C[0], lower=True, overwrite_a=True, check_finite=False)
+            half = scipy.linalg.solve_triangular(
+                chol, LA[0], lower=True, overwrite_b=True, check_finite=False
+            )
         A[0] -= half.T @ half
         return A
     A -= np.matmul(np.swapaxes(LA, 1, 2), np.linalg.solve(C, LA))
     return A
-
-
-def _largest_component(system: PenalizedSystem) -> int:
-    """Return the order of the largest dense matrix of a component."""
-    factors = system.products.blocks.factors
-    if len(factors) == 1:
-        return factors[0].width
-    return max(
-        sum(levels.size * f.width for levels, f in zip(component, factors, strict=True))
-        for component in components(system.products.blocks)
-    )
 
 
 # ---------------------------------------------------------------------------------------------
@@ -438,7 +428,7 @@ def kenward_roger(fit: FittedModel) -> KenwardRogerMoments:
         note = "Kenward-Roger is defined for REML: the model was fitted again by REML for it"
         warn_of(((RefitWarning, note),))
         used = fit.refit_reml()
-    with blas_threads(_largest_component(fit.system), fit.system.q):
+    with one_blas_thread():
         found = _compute(used, note)
     _MOMENTS[fit] = found
     return found

@@ -19,6 +19,7 @@ from mixlm_sparse.common.checks import require_count
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.types import Vector
+from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.inference.resample.null_model import LinearNull, MixedNull, null_model
 from mixlm_sparse.inference.resample.walk import refit_options
 from mixlm_sparse.model.fitted import FittedModel
@@ -110,6 +111,7 @@ class PBModcomp:
         )
 
 
+@calm
 def pb_modcomp(
     larger: FittedModel,
     smaller: FittedModel | str,

@@ -9,7 +9,7 @@ import numpy as np
 
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.engines.threads import blas_threads
+from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL
 from mixlm_sparse.solve.search.bfgs import ROUNDING, minimize_bfgs
 from mixlm_sparse.solve.search.boundary import settle_boundary
@@ -134,7 +134,7 @@ def optimize(
         zero = np.zeros(system.n_theta)
         return _perfect_optimum(system, objective, zero, perfect, method, began)
 
-    with blas_threads(system.engine.dense_order, system.q):
+    with one_blas_thread():
         try:
             found = _search(system, objective, phi, method, control, began)
             if start is None and method == "bfgs" and _may_have_valleys(found, system):

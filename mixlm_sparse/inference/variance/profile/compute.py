@@ -14,7 +14,7 @@ from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.types import Vector
-from mixlm_sparse.engines.threads import blas_threads
+from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.inference.variance.components import variance_components
 from mixlm_sparse.inference.variance.profile.curve import ParameterProfile, Profile
 from mixlm_sparse.inference.variance.profile.follow import Follow, Point, Target
@@ -169,8 +169,7 @@ class _Work:
     z_max: float
 
     def __call__(self, tasks: range) -> list[tuple[ParameterProfile, int]]:
-        system = self.base.fit.system
-        with blas_threads(system.engine.dense_order, system.q):
+        with one_blas_thread():
             return [_profile_of(self.base, self.names[i], self.z_max) for i in tasks]
 
 
