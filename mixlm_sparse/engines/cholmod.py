@@ -6,6 +6,7 @@ that stores only its upper one would be taken for a diagonal one without a word.
 
 from __future__ import annotations
 
+import copy
 import importlib
 import warnings
 from typing import Any, Protocol
@@ -48,6 +49,8 @@ class CholmodFactor(Protocol):
 
     api: str
 
+    def twin(self) -> CholmodFactor: ...
+
     def factorize(self, C: sp.csc_array) -> None: ...
 
     def logdet(self) -> float: ...
@@ -67,6 +70,11 @@ class FunctionsAdapter:
     def __init__(self, module: Any, pattern: sp.csc_array, mode: str) -> None:
         self._module = module
         self._factor = module.analyze(pattern, mode=mode)
+
+    def twin(self) -> FunctionsAdapter:
+        twin = copy.copy(self)
+        twin._factor = self._factor.copy()
+        return twin
 
     def factorize(self, C: sp.csc_array) -> None:
         try:
@@ -96,6 +104,11 @@ class ClassAdapter:
         self._module = module
         self._symbolic = module.CholeskyFactor(pattern, lower=True, supernodal_mode=mode)
         self._factor: Any = None
+
+    def twin(self) -> ClassAdapter:
+        twin = copy.copy(self)
+        twin._factor = None
+        return twin
 
     def factorize(self, C: sp.csc_array) -> None:
         # factorize() leaves a supernodal factor in simplicial form, and would work simplicially,
@@ -174,6 +187,16 @@ class CholmodSolver:
         # per entry of CHOLMOD's L, its place among the values of the tree, -1 for a padded zero
         self._from_factor: Positions | IntVector | None = None
         self.logdet = float("nan")
+
+    def twin(self) -> CholmodSolver:
+        """Return a factorization over the same pattern with numbers of its own."""
+        twin = copy.copy(self)
+        old = self._matrix
+        twin._matrix = sp.csc_array((old.data.copy(), old.indices, old.indptr), old.shape)
+        twin._factor = self._factor.twin()
+        twin._arena = None
+        twin.logdet = float("nan")
+        return twin
 
     def factorize(self, values: Vector) -> None:
         """Factor the matrix with these values: (nnz,) in the order of the pattern."""

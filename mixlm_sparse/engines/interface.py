@@ -18,6 +18,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
+
+from mixlm_sparse.common.errors import EngineError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
 
 
@@ -70,6 +73,29 @@ class BlockSystem:
     @property
     def q(self) -> int:
         return sum(f.n_levels * f.width for f in self.factors)
+
+
+def require_same_pattern(old: BlockSystem, new: BlockSystem) -> None:
+    """Raise an EngineError unless two systems have the same levels, widths and pairs."""
+
+    def same(a: IntVector, b: IntVector) -> bool:
+        return a is b or bool(np.array_equal(a, b))
+
+    sizes = [[f.ztz.shape for f in system.factors] for system in (old, new)]
+    if (
+        sizes[0] != sizes[1]
+        or old.pairs.keys() != new.pairs.keys()
+        or not all(
+            same(pair.rows, new.pairs[key].rows)
+            and same(pair.cols, new.pairs[key].cols)
+            and pair.values.shape == new.pairs[key].values.shape
+            for key, pair in old.pairs.items()
+        )
+    ):
+        raise EngineError(
+            "the products have another pattern than the engine was made for: levels, widths and "
+            "the pairs of levels that meet must be the same (zeros are allowed); make a new engine"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +170,17 @@ class Engine(Protocol):
 
     def trace_products(self, lambdas: Sequence[Matrix]) -> list[Matrix]:
         """Return sum_j [Z'WZ Lambda C^{-1}]_jj of every factor, (K, K), at the last `lambdas`."""
+        ...
+
+    def reload(self, system: BlockSystem) -> Engine:
+        """Return an engine for other numbers on the same pattern; the symbolic work is shared.
+
+        Both engines can be used, each with its own factor.
+
+        Raises
+        ------
+        EngineError : the levels, widths or pairs of `system` are not those of this engine.
+        """
         ...
 
     def describe(self) -> str:

@@ -14,6 +14,7 @@ entry e holds the K-vector V[:, cols[e]].  Both forms go through the same life i
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -45,6 +46,7 @@ class Coupling(Protocol):
 
     work: float  # multiply-adds of an evaluation with its gradient
 
+    def reload(self, pairs: Sequence[PairBlock]) -> Coupling: ...
     def scale(self, lam: Matrix, rest: Sequence[Matrix]) -> None: ...
     def absorb(self, child: Coupling, parent: IntVector, Wp: Array3, slot: int) -> None: ...
     def whiten(self, Linv: Array3) -> None: ...
@@ -71,17 +73,24 @@ class DenseCoupling:
     ) -> None:
         m = sum(r.n_levels * r.width for r in rest)
         self._rest = rest
-        self._pairs = pairs
-        self._A = np.zeros((n_levels, width, m))
-        for r, pair in zip(rest, pairs, strict=True):
-            cols = r.first + pair.cols[:, None] * r.width + np.arange(r.width)
-            self._A[pair.rows[:, None, None], np.arange(width)[None, :, None], cols[:, None, :]] = (
-                pair.values
-            )
-        self.W = np.empty_like(self._A)
+        self._load(np.zeros((n_levels, width, m)), pairs)
         self._E: Array3 = np.empty(0)
         self.inverse: Array3 = np.empty(0)  # (L, K, m) blocks of C^{-1}
         self.work = self.W.size * (2.0 * width + 2.0 * m * BLAS_SHARE)
+
+    def _load(self, A: Array3, pairs: Sequence[PairBlock]) -> None:
+        for r, pair in zip(self._rest, pairs, strict=True):
+            cols = r.first + pair.cols[:, None] * r.width + np.arange(r.width)
+            within = np.arange(A.shape[1])[None, :, None]
+            A[pair.rows[:, None, None], within, cols[:, None, :]] = pair.values
+        self._pairs = pairs
+        self._A = A
+        self.W = np.empty_like(A)
+
+    def reload(self, pairs: Sequence[PairBlock]) -> DenseCoupling:
+        twin = copy.copy(self)
+        twin._load(np.zeros_like(self._A), pairs)
+        return twin
 
     def scale(self, lam: Matrix, rest: Sequence[Matrix]) -> None:
         L, K, _ = self._A.shape
@@ -205,6 +214,14 @@ class SparseCoupling:
         meetings = float((np.diff(self._ptr).astype(np.float64) ** 2).sum())
         self.work = 2.0 * width * (self.W.size + meetings)
         self._maps: dict[int, np.ndarray] = {}
+
+    def reload(self, pairs: Sequence[PairBlock]) -> SparseCoupling:
+        twin = copy.copy(self)
+        twin._A = np.empty_like(self._A)
+        for position, pair in zip(self._position, pairs, strict=True):
+            twin._A[position] = transposed(pair.values)
+        twin.W = np.empty_like(self.W)
+        return twin
 
     # keys make a (level, column) entry findable from a nested factor's coupling
     def _keys(self) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -37,6 +38,14 @@ class DenseRest:
         self._A = self._products() if len(factors) > 1 else None
         self.P: Matrix | None = None
         self.work = BLAS_SHARE * float(self.order) ** 3
+
+    def reload(self, system: BlockSystem, pairs: dict[tuple[int, int], PairBlock]) -> DenseRest:
+        twin = copy.copy(self)
+        twin._system, twin._pairs = system, pairs
+        twin.S = np.zeros_like(self.S)
+        twin._A = twin._products() if len(twin._factors) > 1 else None
+        twin.P = None
+        return twin
 
     def _products(self) -> Matrix:
         """Return Z'WZ of the rest as one symmetric matrix (m, m)."""

@@ -21,6 +21,7 @@ E_iN = C_ii^{-1} C_iN over the neighbours N of a level, [C^{-1}]_iN = -E_iN [C^{
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -38,21 +39,32 @@ from mixlm_sparse.engines.blocked.dense_rest import DenseRest
 from mixlm_sparse.engines.blocked.rest import Rest, RestFactor
 from mixlm_sparse.engines.blocked.sparse_rest import sparse_rest
 from mixlm_sparse.engines.compiled import compiled_pays
-from mixlm_sparse.engines.interface import BlockSystem, PairBlock, SelectedInverse
+from mixlm_sparse.engines.interface import (
+    BlockSystem,
+    PairBlock,
+    SelectedInverse,
+    require_same_pattern,
+)
 
 # A coupling is kept dense if this share of its cells is occupied, or if it is small anyway.
 DENSE_COUPLING_SHARE = 0.3
 DENSE_COUPLING_CELLS = 20_000
 
 
-def oriented_pair(system: BlockSystem, g: int, h: int) -> PairBlock | None:
-    """Return the pairs of factors g and h with g in the rows, sorted by (row, col)."""
+def oriented_pair(
+    system: BlockSystem, g: int, h: int, order: np.ndarray | None = None
+) -> PairBlock | None:
+    """Return the pairs of factors g and h with g in the rows, sorted by (row, col).
+
+    `order` sorts the pairs by column, where it is known.
+    """
     if (g, h) in system.pairs:
         return system.pairs[g, h]
     if (h, g) not in system.pairs:
         return None
     pair = system.pairs[h, g]
-    order = np.lexsort((pair.rows, pair.cols))
+    if order is None:
+        order = np.lexsort((pair.rows, pair.cols))
     return PairBlock(
         rows=pair.cols[order],
         cols=pair.rows[order],
@@ -73,6 +85,7 @@ class BlockedEngine:
         factors = system.factors
         order = sorted(range(len(factors)), key=lambda g: -factors[g].n_levels * factors[g].width)
         self._pair_cache: dict[tuple[int, int], PairBlock] = {}
+        self._by_column: dict[tuple[int, int], np.ndarray] = {}  # pattern only: twins share it
         self._chain = self._find_chain(order)
         rest = [g for g in order if g not in self._chain]
         self._rest: list[RestFactor] = []
@@ -86,12 +99,11 @@ class BlockedEngine:
         self._compiled = compiled_pays(20.0 * work) if compiled is None else compiled
 
         # parent[i][h]: the level of chain factor h in which each level of chain factor i lies
-        self._parents: list[dict[int, IntVector]] = []
-        self._parent_values: list[dict[int, Array3]] = []
-        for s, i in enumerate(self._chain):
-            later = range(s + 1, len(self._chain))
-            self._parents.append({t: self._pair(i, self._chain[t]).cols for t in later})
-            self._parent_values.append({t: self._pair(i, self._chain[t]).values for t in later})
+        self._parents: list[dict[int, IntVector]] = [
+            {t: self._pair(i, self._chain[t]).cols for t in range(s + 1, len(self._chain))}
+            for s, i in enumerate(self._chain)
+        ]
+        self._load_parents()
         self._couplings = self._make_couplings() if self._rest else []
         self._schur = self._make_schur() if self._rest else None
         # factors whose products with each other are kept as one dense matrix
@@ -109,12 +121,49 @@ class BlockedEngine:
 
     # -- symbolic -----------------------------------------------------------------------------
 
+    def _load_parents(self) -> None:
+        self._parent_values: list[dict[int, Array3]] = [
+            {t: self._pair(i, self._chain[t]).values for t in parents}
+            for i, parents in zip(self._chain, self._parents, strict=True)
+        ]
+
+    def reload(self, system: BlockSystem) -> BlockedEngine:
+        """Return an engine for other numbers on the same pattern; the symbolic work is shared.
+
+        Raises
+        ------
+        EngineError : the levels, widths or pairs of `system` are not those of this engine.
+        """
+        require_same_pattern(self._system, system)
+        twin = copy.copy(self)
+        twin._system = system
+        twin._pair_cache = {}
+        twin._load_parents()
+        twin._couplings = [
+            coupling.reload([twin._pair(i, r.index) for r in self._rest])
+            for i, coupling in zip(self._chain, self._couplings, strict=False)
+        ]
+        if self._schur is not None:
+            twin._schur = self._schur.reload(system, twin._rest_pairs())
+        twin.logdet = float("nan")
+        return twin
+
     def _pair(self, g: int, h: int) -> PairBlock:
         if (g, h) not in self._pair_cache:
-            found = oriented_pair(self._system, g, h)
+            if (h, g) in self._system.pairs and (h, g) not in self._by_column:
+                pair = self._system.pairs[h, g]
+                self._by_column[h, g] = np.lexsort((pair.rows, pair.cols))
+            found = oriented_pair(self._system, g, h, self._by_column.get((h, g)))
             assert found is not None  # two factors of one data set always share a row
             self._pair_cache[g, h] = found
         return self._pair_cache[g, h]
+
+    def _rest_pairs(self) -> dict[tuple[int, int], PairBlock]:
+        return {
+            (a, b): self._pair(r.index, self._rest[b].index)
+            for a, r in enumerate(self._rest)
+            for b in range(a + 1, len(self._rest))
+        }
 
     def _find_chain(self, order: Sequence[int]) -> list[int]:
         chain = [order[0]]
@@ -163,11 +212,7 @@ class BlockedEngine:
         return couplings
 
     def _make_schur(self) -> Rest:
-        pairs = {
-            (a, b): self._pair(r.index, self._rest[b].index)
-            for a, r in enumerate(self._rest)
-            for b in range(a + 1, len(self._rest))
-        }
+        pairs = self._rest_pairs()
         adjacency = [c.adjacency for c in self._couplings if isinstance(c, SparseCoupling)]
         if adjacency:
             sparse = sparse_rest(
@@ -341,8 +386,7 @@ class BlockedEngine:
         if g < h:
             pairs[g, h] = values
             return
-        stored = self._system.pairs[h, g]
-        order = np.lexsort((stored.rows, stored.cols))
+        order = self._by_column[h, g]
         back = np.empty_like(order)
         back[order] = np.arange(order.size)
         pairs[h, g] = np.ascontiguousarray(transposed(values)[back])

@@ -16,6 +16,7 @@ from typing import Protocol
 import numpy as np
 
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
+from mixlm_sparse.engines.interface import BlockSystem, PairBlock
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,9 @@ class Rest(Protocol):
 
     work: float  # multiply-adds of an evaluation with its gradient
 
+    def reload(
+        self, system: BlockSystem, pairs: dict[tuple[int, int], PairBlock]
+    ) -> Rest: ...
     def set(self, lambdas: Sequence[Matrix]) -> None: ...
     def downdate(self, slot: int, W: Matrix) -> None: ...
     def factorize(self) -> float: ...

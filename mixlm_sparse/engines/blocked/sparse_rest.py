@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -105,6 +106,14 @@ class SparseRest:
         self._unit_place = locate(diagonal, diagonal)
         self._values = np.zeros(self._unit_place[-1] + 1)
         self._inverse: Vector | None = None
+
+    def reload(self, system: BlockSystem, pairs: dict[tuple[int, int], PairBlock]) -> SparseRest:
+        twin = copy.copy(self)
+        twin._system, twin._pairs = system, pairs
+        twin._cholesky = self._cholesky.twin()
+        twin._values = np.zeros_like(self._values)
+        twin._inverse = None
+        return twin
 
     def set(self, lambdas: Sequence[Matrix]) -> None:
         values = self._values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -9,7 +10,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
-from mixlm_sparse.engines.interface import BlockSystem, SelectedInverse
+from mixlm_sparse.engines.interface import BlockSystem, SelectedInverse, require_same_pattern
 from mixlm_sparse.engines.multifrontal.elimination import lower_pattern, predicted_fill
 from mixlm_sparse.engines.multifrontal.ordering import clique_order
 
@@ -71,6 +72,15 @@ class BlockPattern:
             indices, indptr = indices.astype(np.int32), indptr.astype(np.int32)
         self.matrix = sp.csc_array((np.zeros(row.size), indices, indptr), shape=(self.q, self.q))
         self._diagonal = self.matrix.indptr[:-1]
+
+    def reload(self, system: BlockSystem) -> BlockPattern:
+        """Return the pattern with the numbers of another system; they must fit."""
+        require_same_pattern(self.system, system)
+        twin = copy.copy(self)
+        twin.system = system
+        old = self.matrix
+        twin.matrix = sp.csc_array((np.ones_like(old.data), old.indices, old.indptr), old.shape)
+        return twin
 
     def elimination_order(self) -> IntVector:
         """Return a fill-reducing order of the q columns, found on the graph of the levels."""

@@ -11,6 +11,8 @@ Liu (1992), The multifrontal method for sparse matrix solution, doi:10.1137/1034
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import scipy.sparse as sp
 from scipy.linalg import blas, lapack
@@ -82,6 +84,14 @@ class SparseCholesky:
         self._values = np.empty(self.tree.nnz)
         self._arena = np.empty(self.tree.arena_size)
         self.logdet = float("nan")
+
+    def twin(self) -> SparseCholesky:
+        """Return a factorization over the same pattern with numbers of its own."""
+        twin = copy.copy(self)
+        twin._values = np.empty_like(self._values)
+        twin._arena = np.empty_like(self._arena)
+        twin.logdet = float("nan")
+        return twin
 
     def factorize(self, values: Vector) -> None:
         """Factor the matrix with these values.

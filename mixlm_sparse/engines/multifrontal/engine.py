@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines import contract
@@ -23,9 +24,14 @@ class PatternSolver(Protocol):
 
     def factorize(self, values: Vector) -> None: ...
 
+    def twin(self) -> PatternSolver: ...
+
     def solve(self, B: Matrix) -> Matrix: ...
 
     def selected_inverse_on_pattern(self) -> Vector: ...
+
+
+E = TypeVar("E", bound="PatternEngine")
 
 
 class PatternEngine:
@@ -53,6 +59,19 @@ class PatternEngine:
         self.logdet = float("nan")
         self._solver.factorize(self._pattern.values(lambdas))
         self.logdet = self._solver.logdet
+
+    def reload(self: E, system: BlockSystem) -> E:
+        """Return an engine for other numbers on the same pattern; the symbolic work is shared.
+
+        Raises
+        ------
+        EngineError : the levels, widths or pairs of `system` are not those of this engine.
+        """
+        twin = copy.copy(self)
+        twin._pattern = self._pattern.reload(system)
+        twin._solver = self._solver.twin()
+        twin.logdet = float("nan")
+        return twin
 
     def solve(self, rhs: Sequence[Array3]) -> list[Array3]:
         """Return C^{-1} rhs; rhs[g] is (L_g, K_g, m)."""
