@@ -22,7 +22,6 @@ from mixlm_sparse.common.types import IntVector, Matrix
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.columns import ColumnSource
 from mixlm_sparse.design.grouping import GroupingFactor
-from mixlm_sparse.engines.choose import make_engine
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
 from mixlm_sparse.solve.products.basis import triangular_inverse
 from mixlm_sparse.solve.products.final import Products
@@ -127,7 +126,7 @@ class Deletion:
             system,
             matrices=rest,
             products=products,
-            engine=make_engine(self._engine_name, products.blocks),
+            engine=system.engine.reload(products.blocks),
             cross=None,
         )
 
