@@ -21,7 +21,6 @@ VARIANCE_KINDS = ("sd", "cor", "sigma")
 # A standard deviation below this share of the residual's, or a correlation this close to one,
 # is on the boundary: neither has a quadratic neighbourhood there.
 ZERO_SD_RTOL = 1e-4
-UNIT_CORRELATION_ATOL = 1e-6
 
 
 @dataclass(frozen=True, slots=True)

@@ -188,9 +188,9 @@ def test_bad_arguments():
     for level in (0, 1, 1.5, -0.1, "95%"):
         with pytest.raises(mx.OptionError, match="between 0 and 1"):
             fit.variance_components(level=level)
-    with pytest.raises(mx.OptionError, match="'sd' or 'variance'"):
+    with pytest.raises(mx.OptionError, match="'sd', 'variance'"):
         fit.variance_components(scale="log")
-    with pytest.raises(mx.OptionError, match="'correlation' or 'covariance'"):
+    with pytest.raises(mx.OptionError, match="'correlation', 'covariance'"):
         fit.variance_components(pairs="both")
 
 

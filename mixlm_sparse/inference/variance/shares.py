@@ -9,7 +9,8 @@ average of 1 / weight.  With s = sigma^2 sum_g s_g,
     marginal R²   f / (f + s + e)              conditional R²    (f + s) / (f + s + e)
 
 Random slopes enter with the variance that they add at the rows' own predictors.  Intervals come
-from the asymptotic covariances of (theta, sigma) and beta, by the delta method on the logit scale.
+from the asymptotic covariances of (phi, log sigma) and beta, by the delta method on the logit
+scale.
 
 References
 ----------
@@ -27,8 +28,12 @@ from scipy.special import expit, ndtri
 
 from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.inference.variance.components import FLAT, moves
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.solve.products.basis import triangular_inverse
+
+# a variance and its gradient
+Quantity = tuple[float, Vector]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -39,12 +44,14 @@ class _Parts:
     ----------
     groups : by factor; fixed, residual : the other two.
     covariance : of (phi, log sigma, beta).
+    flat : (m + 1, f) directions of (phi, log sigma) that the data do not determine.
     """
 
-    groups: list[tuple[float, Vector]]
-    fixed: tuple[float, Vector]
-    residual: tuple[float, Vector]
+    groups: list[Quantity]
+    fixed: Quantity
+    residual: Quantity
     covariance: Matrix
+    flat: Matrix
 
 
 def _parts(fit: FittedModel) -> _Parts:
@@ -70,7 +77,7 @@ def _parts(fit: FittedModel) -> _Parts:
     cov_X = (cov_X - np.outer(total, total) / n) / (n - 1)
     width = m + 1 + p
 
-    groups: list[tuple[float, Vector]] = []
+    groups: list[Quantity] = []
     values = [0.0] * len(matrices.factors)
     gradients = [np.zeros(width) for _ in matrices.factors]
     for template, part, term, T, moment in zip(
@@ -90,8 +97,9 @@ def _parts(fit: FittedModel) -> _Parts:
     spread = inverse_weights / n
     residual_gradient = np.zeros(width)
     residual_gradient[m] = 2.0 * sigma**2 * spread
-    covariance = np.zeros((width, width))
+    covariance, flat = np.zeros((width, width)), np.zeros((m + 1, 0))
     if not fit.perfect:
+        flat = fit.curvature.flat
         covariance[: m + 1, : m + 1] = fit.curvature.covariance
     covariance[m + 1 :, m + 1 :] = fit.scale * fit.solution.vcov_unscaled
     return _Parts(
@@ -99,37 +107,44 @@ def _parts(fit: FittedModel) -> _Parts:
         (float(beta @ cov_X @ beta), fixed_gradient),
         (sigma**2 * spread, residual_gradient),
         covariance,
+        flat,
     )
 
 
-def _sum(parts: list[tuple[float, Vector]]) -> tuple[float, Vector]:
+def _sum(parts: list[Quantity]) -> Quantity:
     total = float(sum(value for value, _ in parts))
     gradient: Vector = np.sum([g for _, g in parts], axis=0)
     return total, gradient
 
 
-def _share(
-    part: tuple[float, Vector], whole: tuple[float, Vector], covariance: Matrix, level: float
-) -> tuple[float, float, float, float]:
-    """Return part / whole with standard error and limits."""
+Share = tuple[float, float, float, float, str]
+
+
+def _share(part: Quantity, whole: Quantity, parts: _Parts, level: float) -> Share:
+    """Return part / whole with standard error, limits, and why one of them is missing."""
     value, total = part[0], whole[0]
+    nothing = float("nan")
     if not total > 0.0:
-        return float("nan"), float("nan"), float("nan"), float("nan")
+        return nothing, nothing, nothing, nothing, "undefined: there is no variance"
     share = float(value / total)
     gradient = part[1] / total - share * whole[1] / total
-    error = float(np.sqrt(max(float(gradient @ covariance @ gradient), 0.0)))
+    # in units of the share itself, or of all where it is nothing
+    if moves(gradient[: parts.flat.shape[0]] / max(share, 1e-3), parts.flat):
+        return nothing, nothing, nothing, nothing, FLAT
+    error = float(np.sqrt(max(float(gradient @ parts.covariance @ gradient), 0.0)))
     if not 0.0 < share < 1.0:
-        # on its boundary a share has no symmetric interval on any scale
-        return share, float("nan"), float("nan"), float("nan")
+        return share, nothing, nothing, nothing, "on the boundary: no symmetric interval"
     logit = float(np.log(share) - np.log1p(-share))
     half = float(ndtri(0.5 + 0.5 * level)) * error / (share * (1.0 - share))
-    return share, error, float(expit(logit - half)), float(expit(logit + half))
+    return share, error, float(expit(logit - half)), float(expit(logit + half)), ""
 
 
-def _table(rows: dict[str, tuple[float, float, float, float]]) -> pd.DataFrame:
-    return pd.DataFrame.from_dict(
-        rows, orient="index", columns=["estimate", "std_error", "lower", "upper"]
-    )
+def _table(rows: dict[str, Share]) -> pd.DataFrame:
+    columns = ["estimate", "std_error", "lower", "upper", "note"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    notes = table.pop("note")
+    table.attrs["notes"] = {str(name): text for name, text in notes.items() if text}
+    return table
 
 
 def icc(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
@@ -145,7 +160,8 @@ def icc(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
     random effects in the variance that fixed effects leave, "unadjusted" their share in the
     whole variance, and one row for each grouping factor is its share in what fixed effects
     leave.  Random slopes count with the variance that they add to the rows on average; with
-    prior weights the residual variance is that of an average row.
+    prior weights the residual variance is that of an average row.  A share that depends on what
+    the data do not determine is NaN; attrs["notes"] tells by name why.
     """
     level = require_level("level", level)
     parts = _parts(fit)
@@ -153,11 +169,11 @@ def icc(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
     around = _sum([random, parts.residual])
     whole = _sum([parts.fixed, around])
     rows = {
-        "adjusted": _share(random, around, parts.covariance, level),
-        "unadjusted": _share(random, whole, parts.covariance, level),
+        "adjusted": _share(random, around, parts, level),
+        "unadjusted": _share(random, whole, parts, level),
     }
     for factor, part in zip(fit.matrices.factors, parts.groups, strict=True):
-        rows[factor.label] = _share(part, around, parts.covariance, level)
+        rows[factor.label] = _share(part, around, parts, level)
     return _table(rows)
 
 
@@ -180,7 +196,7 @@ def r2(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
     whole = _sum([explained, parts.residual])
     return _table(
         {
-            "marginal": _share(parts.fixed, whole, parts.covariance, level),
-            "conditional": _share(explained, whole, parts.covariance, level),
+            "marginal": _share(parts.fixed, whole, parts, level),
+            "conditional": _share(explained, whole, parts, level),
         }
     )
