@@ -18,11 +18,11 @@ from mixlm_sparse.common.progress import SearchProgress
 from mixlm_sparse.design.arrays import RandomEffect, array_matrices, described
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.formula.terms import MixedFormula
-from mixlm_sparse.model.notes import notes_on
-from mixlm_sparse.model.run import FitOptions, ModelCall, assemble, solve_system
+from mixlm_sparse.model.call import FitOptions, ModelCall
+from mixlm_sparse.model.fitted import fit_of
+from mixlm_sparse.model.run import assemble, solve_system
 from mixlm_sparse.solve.criterion import DevianceFunction
 from mixlm_sparse.solve.search.search import Control, Optimum
-from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 
@@ -107,30 +107,12 @@ def lmer(
         env=env,
         options=options,
     )
-    system = assemble(call)
+    system, call = assemble(call)
     optimum, solution = solve_system(system, call.options)
-    fit = _new_fit(system, optimum, call.options, call.formula, call=call, solution=solution)
-    return fit.emit_notes()
-
-
-def _new_fit(
-    system: PenalizedSystem,
-    optimum: Optimum,
-    options: FitOptions,
-    formula: str,
-    *,
-    call: ModelCall | None,
-    solution: PlsSolution,
-) -> LinearMixedFit:
-    return LinearMixedFit(
-        system=system,
-        optimum=optimum,
-        solution=solution,
-        options=options,
-        formula=formula,
-        call=call,
-        notes=notes_on(system, optimum),
+    fit = fit_of(
+        LinearMixedFit, system, optimum, call.options, call.formula, call, solution=solution
     )
+    return fit.emit_notes()
 
 
 def _text_of(formula: str | MixedFormula) -> str:
@@ -164,8 +146,7 @@ def make_fit(
     if options is None:
         options = FitOptions(reml=optimum.reml, optimizer=optimum.optimizer)
     text = described(system.matrices) if formula is None else _text_of(formula)
-    solution = solve_pls(optimum.theta, system)
-    fit = _new_fit(system, optimum, options, text, call=None, solution=solution)
+    fit = fit_of(LinearMixedFit, system, optimum, options, text)
     return fit.emit_notes()
 
 
@@ -208,7 +189,7 @@ def deviance_function(
         env=env,
         options=FitOptions(reml=reml, engine=engine),
     )
-    return DevianceFunction(assemble(call), reml=reml)
+    return DevianceFunction(assemble(call)[0], reml=reml)
 
 
 @calm
@@ -264,5 +245,6 @@ def fit_matrices(
     matrices = array_matrices(y, X, terms, x_names, y_name, weights, offset)
     system = penalized_system(matrices, engine)
     optimum, solution = solve_system(system, options)
-    fit = _new_fit(system, optimum, options, described(matrices), call=None, solution=solution)
+    text = described(matrices)
+    fit = fit_of(LinearMixedFit, system, optimum, options, text, solution=solution)
     return fit.emit_notes()

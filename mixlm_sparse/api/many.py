@@ -10,16 +10,19 @@ import numpy as np
 import pandas as pd
 
 from mixlm_sparse.api.fit import LinearMixedFit
-from mixlm_sparse.api.lmer import make_fit
 from mixlm_sparse.common.errors import DataError, MixedModelError, OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.progress import counter
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices
-from mixlm_sparse.design.readers import open_table
+from mixlm_sparse.design.readers import hold
+from mixlm_sparse.design.table import HeldData
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.formula.parse import parse_formula
+from mixlm_sparse.model.call import FitOptions, ModelCall
+from mixlm_sparse.model.data import held_call
 from mixlm_sparse.model.designs import columns_of, quoted, right_side, with_given_response
+from mixlm_sparse.model.fitted import fit_of
 from mixlm_sparse.model.refits import (
     FAILED,
     Row,
@@ -30,7 +33,6 @@ from mixlm_sparse.model.refits import (
     row_of,
     warm_up,
 )
-from mixlm_sparse.model.run import FitOptions, ModelCall
 from mixlm_sparse.solve.search.search import Control, optimize
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
@@ -146,8 +148,9 @@ class ManyFits:
             optimizer=self._options.optimizer,
             control=self._options.control,
         )
-        made = make_fit(system, optimum, formula=call.formula, options=self._options)
-        return replace(made, call=replace(call, options=self._options))
+        call = replace(call, options=self._options)
+        fit = fit_of(LinearMixedFit, system, optimum, self._options, call.formula, call)
+        return fit.emit_notes()
 
     def _position(self, i: int | str) -> int:
         if isinstance(i, str):
@@ -237,11 +240,12 @@ def lmer_many(
         options=options,
     ).checked()
     columns = columns_of(call)
-    if given.n != columns[1]:
+    if given.n != columns.table.n:
         raise DataError(
-            f"the responses have {given.n} rows, the data have {columns[1]}: give one row for each"
+            f"the responses have {given.n} rows, the data have {columns.table.n}: give one row for "
+            "each"
         )
-    call = replace(call, data=columns[0])
+    call = held_call(replace(call, data=columns))
     # an error here is one of the right side, which all responses share
     shared, _ = with_given_response(call, None, "y", columns)
     patterns = _patterns(call, columns, given, shared)
@@ -373,11 +377,15 @@ def _widened(row: Row, place: list[int], p: int) -> Row:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Responses:
-    """Responses by position: an (n, r) matrix or separate columns; NaN where missing."""
+    """Responses by position: an (n, r) matrix or separate columns; NaN where missing.
+
+    `held` keeps the columns what they were, whatever becomes of their frame.
+    """
 
     names: tuple[str, ...]
     values: Matrix | tuple[Vector, ...]
     trouble: dict[int, str]
+    held: HeldData | None = None
 
     @property
     def n(self) -> int:
@@ -410,7 +418,7 @@ def _read_responses(formula: str, data: Any, responses: Any) -> _Responses:
     if isinstance(responses, pd.DataFrame):
         names = tuple(str(c) for c in responses.columns)
     try:
-        values = np.asarray(responses, dtype=np.float64)
+        values = np.array(responses, dtype=np.float64)
     except (TypeError, ValueError):
         raise DataError(
             "the responses are not numeric: give names of columns, or an (n, r) matrix of numbers"
@@ -434,7 +442,8 @@ def _named_responses(data: Any, names: list[str]) -> _Responses:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise OptionError(f"responses names '{twice}' twice: give every name once")
-    table = open_table(data, names)
+    held = hold(data, names)
+    table = held.table
     columns = []
     trouble = {}
     for i, name in enumerate(names):
@@ -451,12 +460,12 @@ def _named_responses(data: Any, names: list[str]) -> _Responses:
         if column.missing is not None:
             values = np.where(column.missing, np.nan, values)
         columns.append(values)
-    return _Responses(tuple(names), tuple(columns), trouble)
+    return _Responses(tuple(names), tuple(columns), trouble, held)
 
 
 def _patterns(
     call: ModelCall,
-    columns: tuple[dict[str, Any], int],
+    columns: HeldData,
     given: _Responses,
     shared: ModelMatrices,
 ) -> list[_Pattern]:
@@ -485,7 +494,7 @@ def _patterns(
 
 def _pattern(
     call: ModelCall,
-    columns: tuple[dict[str, Any], int],
+    columns: HeldData,
     given: _Responses,
     shared: ModelMatrices | None,
     members: list[int],

@@ -21,10 +21,10 @@ from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.inference.fixed.ddf import satterthwaite
+from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.designs import with_given_response
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.refits import FAILED, Refit, block_size, quiet, refit_block, warm_up
-from mixlm_sparse.model.run import FitOptions, ModelCall
 from mixlm_sparse.model.simulate import (
     Parameters,
     ResponseModel,

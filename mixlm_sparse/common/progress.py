@@ -14,7 +14,6 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Protocol, TextIO
 
-from mixlm_sparse.common.checks import shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
 
@@ -171,13 +170,13 @@ def _checked(progress: object, signature: str) -> object:
     """
     if progress is False:
         return None
-    if (isinstance(progress, str | None) and progress in (None, "auto")) or progress is True:
+    if progress is None or progress is True or progress == "auto":
         return "bar" if interactive() else None
-    if callable(progress) and not isinstance(progress, type):
+    if callable(progress):
         return progress
     raise OptionError(
-        f"progress is {shown(progress)}: use True, False, 'auto', or a function of {signature} "
-        "that returns False to end the work"
+        f"progress is {progress!r}: use True, False, 'auto', or a function of {signature} that "
+        "returns False to end the work"
     )
 
 

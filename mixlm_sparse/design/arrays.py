@@ -108,7 +108,7 @@ def _from_tuple(given: tuple[Any, ...]) -> RandomEffect:
 
 def _numbers(what: str, values: Any, n: int | None = None) -> Vector:
     try:
-        out = np.ascontiguousarray(values, dtype=np.float64)
+        out = np.array(values, dtype=np.float64, order="C")
     except (TypeError, ValueError):
         raise DataError(f"{what} is not numeric") from None
     if out.ndim != 1 or (n is not None and out.shape[0] != n):
@@ -130,7 +130,7 @@ def _columns(
     if given is None and isinstance(values, pd.DataFrame):
         given = [str(c) for c in values.columns]
     try:
-        array = np.ascontiguousarray(values, dtype=np.float64)
+        array = np.array(values, dtype=np.float64, order="C")
     except (TypeError, ValueError):
         raise DataError(f"{what} is not numeric") from None
     if array.ndim == 1:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from mixlm_sparse.design.columns import ColumnSource, DesignColumns, Part, learn
 from mixlm_sparse.design.contrasts import Contrast, as_contrast
 from mixlm_sparse.design.evaluate import Scope, learn_states
 from mixlm_sparse.design.grouping import GroupingFactor, grouping_factor
-from mixlm_sparse.design.readers import open_table, unknown_column
+from mixlm_sparse.design.readers import hold, unknown_column
 from mixlm_sparse.design.recipe import (
     DesignSpec,
     FactorSpec,
@@ -39,7 +39,7 @@ from mixlm_sparse.design.rows import (
     subset_mask,
     used_rows,
 )
-from mixlm_sparse.design.table import Table
+from mixlm_sparse.design.table import HeldData, Table
 from mixlm_sparse.design.variables import Variables
 from mixlm_sparse.design.whitelist import check_functions
 from mixlm_sparse.formula.grammar import parse_expression
@@ -47,7 +47,7 @@ from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import deparse, names_in, plain_text
 from mixlm_sparse.formula.terms import MixedFormula, RandomPart, group_labels
 
-__all__ = ["ModelMatrices", "RandomTerm", "model_matrices"]
+__all__ = ["ModelMatrices", "RandomTerm", "columns_asked", "model_matrices"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ class ModelMatrices:
 
     Attributes
     ----------
-    y : (nobs,) response, from which no offset is subtracted; a view of the input where possible.
+    y : (nobs,) response, from which no offset is subtracted.
     fixed : columns of X, all of them (no rank check yet), named as R does.
     factors : distinct grouping factors in order of first use by `terms`.
     terms : random terms in lme4's order.
@@ -92,6 +92,7 @@ class ModelMatrices:
     response_name : the response as R writes it.
     spec : recipe that evaluates the same columns on new rows.
     index : row labels of the frame, if it has some.
+    data : the columns that were read, on all rows of the frame; None for a design from arrays.
     """
 
     y: Vector
@@ -107,6 +108,7 @@ class ModelMatrices:
     response_name: str = "y"
     spec: DesignSpec | None = None
     index: Any = None
+    data: HeldData | None = None
 
     @property
     def residual(self) -> Independent:
@@ -129,6 +131,7 @@ def model_matrices(
     na_action: str = "omit",
     contrasts: Mapping[str, Any] | None = None,
     env: Mapping[str, Callable[..., Any]] | None = None,
+    warn: bool = True,
 ) -> ModelMatrices:
     """Read the columns that a formula names, and arrange them as lme4 does.
 
@@ -145,6 +148,7 @@ def model_matrices(
         unless told otherwise, others treatment contrasts.
     env : functions that the formula may use besides the built-in ones, by name. They take and
         return arrays, and must treat each row alone for predictions to be right.
+    warn : whether to warn of a formula that means something other than it seems to.
 
     Raises
     ------
@@ -170,7 +174,7 @@ def model_matrices(
         for role, value in (("weights", weights), ("offset", offset), ("subset", subset))
     )
 
-    table, needed = _open(formula, data, weights_argument, offset_argument, subset_argument)
+    held, table, needed = _open(formula, data, weights_argument, offset_argument, subset_argument)
     chosen = None if subset_argument is None else subset_mask(subset_argument, table, env)
     rows = used_rows(table, needed, chosen, na_action)
     n = table.n if rows is None else rows.size
@@ -184,8 +188,8 @@ def model_matrices(
     y = response_vector(formula, variables)
     choices = _read_contrasts(contrasts)
     fixed = learn_part(formula.fixed.intercept, formula.fixed.terms, variables, choices)
-    _check_contrasts(choices, fixed, table)
-    term_specs, factor_specs = _random_terms(formula, variables, n)
+    _check_contrasts(choices, fixed, table, warn)
+    term_specs, factor_specs = _random_terms(formula, variables, n, warn)
     spec = DesignSpec(
         formula,
         fixed,
@@ -219,7 +223,19 @@ def model_matrices(
         response_name=formula.response_name,
         spec=spec,
         index=table.index,
+        data=held,
     )
+
+
+def columns_asked(
+    formula: MixedFormula, arguments: Iterable[RowArgument | None]
+) -> tuple[list[str], list[str]]:
+    """Return the columns that a model needs, and those that it reads if they are there."""
+    optional = [
+        name for argument in arguments if argument is not None for name in argument.possible_names
+    ]
+    optional += [name for name in formula.names if name == "pi"]  # a column may be called pi
+    return [name for name in formula.names if name != "pi"], optional
 
 
 def _open(
@@ -228,19 +244,13 @@ def _open(
     weights: RowArgument | None,
     offset: RowArgument | None,
     subset: RowArgument | None,
-) -> tuple[Table, dict[str, Any]]:
-    """Return the table, and the columns in which a missing cell drops the row."""
-    optional = [
-        name
-        for argument in (weights, offset, subset)
-        if argument is not None
-        for name in argument.possible_names
-    ]
-    names = formula.names
-    if "pi" in names:  # a column may be called pi
-        optional.append("pi")
-        names = tuple(name for name in names if name != "pi")
-    table = open_table(data, names, optional)
+) -> tuple[HeldData, Table, dict[str, Any]]:
+    """Return what is held, the columns of this model, and those that must have no missing cell."""
+    names, optional = columns_asked(formula, (weights, offset, subset))
+    held = hold(data, names, optional)
+    own = {name: held.table.columns[name] for name in (*names, *optional)
+           if name in held.table.columns}  # fmt: skip
+    table = replace(held.table, columns=own, names=frozenset(own))
     needed = {name: column for name, column in table.columns.items() if name in formula.names}
     for argument in (weights, offset, subset):
         if argument is None or argument.text is None or argument.text in table.names:
@@ -257,7 +267,7 @@ def _open(
             needed |= {name: table.columns[name] for name in used if name in table.columns}
         else:
             needed["offset"] = offset.column(table, table.index)
-    return table, needed
+    return held, table, needed
 
 
 def _read_contrasts(contrasts: Mapping[str, Any] | None) -> dict[str, Contrast]:
@@ -273,7 +283,9 @@ def _read_contrasts(contrasts: Mapping[str, Any] | None) -> dict[str, Contrast]:
     return {names[name]: as_contrast(names[name], choice) for name, choice in contrasts.items()}
 
 
-def _check_contrasts(choices: dict[str, Contrast], fixed: Part, table: Table) -> None:
+def _check_contrasts(
+    choices: dict[str, Contrast], fixed: Part, table: Table, warn: bool
+) -> None:
     if not choices:
         return
     used = {plain_text(operand.variable) for operands in fixed.terms for operand in operands}
@@ -282,6 +294,8 @@ def _check_contrasts(choices: dict[str, Contrast], fixed: Part, table: Table) ->
             continue
         if name not in table.header:
             raise DataError(f"contrasts: {unknown_column(name, table.header)}")
+        if not warn:
+            continue
         warnings.warn(
             f"contrasts are given for '{name}', which is no factor of the fixed part: "
             f"they have no effect",
@@ -291,7 +305,7 @@ def _check_contrasts(choices: dict[str, Contrast], fixed: Part, table: Table) ->
 
 
 def _random_terms(
-    formula: MixedFormula, variables: Variables, n: int
+    formula: MixedFormula, variables: Variables, n: int, warn: bool
 ) -> tuple[tuple[TermSpec, ...], tuple[FactorSpec, ...]]:
     """Return random terms in lme4's order, and their factors in order of first use."""
     groups: dict[str, GroupingFactor] = {}
@@ -302,7 +316,7 @@ def _random_terms(
             group = grouping_factor(label, random.components, variables)
             _check_group(group, n)
             groups[label] = group
-        parts.append(_learn_random(random, groups[label], variables, n))
+        parts.append(_learn_random(random, groups[label], variables, n, warn))
 
     sizes = [groups[label].n_levels for label in labels]
     order = list(range(len(sizes)))
@@ -328,11 +342,13 @@ def _random_terms(
     return tuple(terms), tuple(factors.values())
 
 
-def _learn_random(random: RandomPart, group: GroupingFactor, variables: Variables, n: int) -> Part:
+def _learn_random(
+    random: RandomPart, group: GroupingFactor, variables: Variables, n: int, warn: bool
+) -> Part:
     as_levels = covariance_structure(random.structure, 1).over_levels
     part = learn_part(random.intercept, random.terms, variables, {}, as_levels=as_levels)
     message = double_bar_message(random, part)
-    if message is not None:
+    if warn and message is not None:
         warnings.warn(message, FormulaWarning, stacklevel=caller_level())
     width = len(part.names)
     if n <= width * group.n_levels:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import narwhals as nw
@@ -18,6 +19,7 @@ from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.design.table import (
     Column,
+    HeldData,
     Table,
     as_column,
     factor_column,
@@ -25,7 +27,7 @@ from mixlm_sparse.design.table import (
     sorted_factor,
 )
 
-__all__ = ["open_table", "unknown_column"]
+__all__ = ["hold", "open_table", "unknown_column"]
 
 
 def open_table(data: Any, names: Iterable[str], optional: Iterable[str] = ()) -> Table:
@@ -37,11 +39,81 @@ def open_table(data: Any, names: Iterable[str], optional: Iterable[str] = ()) ->
     """
     names = tuple(names)
     extra = tuple(name for name in dict.fromkeys(optional) if name not in names)
+    if isinstance(data, HeldData):
+        return _open_held(data, names, extra)
     if isinstance(data, pd.DataFrame):
         return _open_pandas(data, names, extra)
     if isinstance(data, Mapping):
         return _open_mapping(data, names, extra)
     return _open_narwhals(data, names, extra)
+
+
+def hold(data: Any, names: Iterable[str], optional: Iterable[str] = ()) -> HeldData:
+    """Read columns as `open_table` does, for a model that is to keep them.
+
+    Arrays are copied, unless pandas' copy-on-write guards them.
+    """
+    if isinstance(data, HeldData):
+        found = open_table(data, names, optional)
+        columns = {**data.table.columns, **found.columns}
+        table = Table(found.n, columns, frozenset(columns), found.header, found.index)
+        return HeldData(table, data.source, data.frozen)
+    if isinstance(data, pd.DataFrame) and _copies_on_write():
+        shallow = data.copy(deep=False)
+        return HeldData(open_table(shallow, names, optional), shallow, frozen=True)
+    table = open_table(data, names, optional)
+    columns = {name: column.copy() for name, column in table.columns.items()}
+    source = dict(data) if type(data) is dict else data
+    return HeldData(replace(table, columns=columns), source)
+
+
+def _copies_on_write() -> bool:
+    if int(pd.__version__.partition(".")[0]) >= 3:
+        return True
+    return pd.get_option("mode.copy_on_write") is True
+
+
+def _open_held(data: HeldData, names: tuple[str, ...], optional: tuple[str, ...]) -> Table:
+    held = data.table
+    asked = [name for name in names + optional if name in held.columns]
+    columns = {name: held.columns[name] for name in asked}
+    absent = [name for name in names if name not in columns]
+    if data.source is None:
+        if absent:
+            hint = " among those that the fit has kept (pass data= for others)"
+            raise unknown_column(absent[0], held.columns, hint)
+    else:
+        further = open_table(
+            data.source, absent, [name for name in optional if name not in columns]
+        )
+        if further.columns and not data.frozen:
+            _require_unchanged(data, next(iter(further.columns)))
+        columns |= {
+            name: column if data.frozen else column.copy()
+            for name, column in further.columns.items()
+        }
+    columns = {name: columns[name] for name in names + optional if name in columns}
+    return Table(held.n, columns, frozenset(columns), held.header, held.index)
+
+
+def _require_unchanged(data: HeldData, wanted: str) -> None:
+    """Raise a DataError if the columns held are not those of the source any more."""
+    try:
+        now = open_table(data.source, data.table.columns)
+    except DataError:
+        now = None
+    if now is None or now.n != data.table.n or not all(
+        _equal(now.columns[name].values, column.values)
+        for name, column in data.table.columns.items()
+    ):
+        raise DataError(
+            f"the data have changed since the model was fitted, so that their column '{wanted}' "
+            "cannot be put beside those that the fit keeps: pass data="
+        )
+
+
+def _equal(a: Any, b: Any) -> bool:
+    return np.array_equal(a, b, equal_nan=a.dtype.kind == b.dtype.kind == "f")
 
 
 def _open_pandas(data: pd.DataFrame, names: tuple[str, ...], optional: tuple[str, ...]) -> Table:

@@ -32,6 +32,7 @@ class RowArgument:
         self.text = value if isinstance(value, str) else None
         self.array = None if isinstance(value, str) else value
         self._expr: Expr | None = None
+        self._column: Column | None = None
         if self.text is not None and not self.text.strip():
             raise OptionError(f"{role} is an empty string: give a column name, or None")
 
@@ -59,20 +60,26 @@ class RowArgument:
     def column(self, table: Table, index: Any) -> Column:
         """Return an array argument as a column, aligned with the rows of the data."""
         value: Any = self.array
+        if self._column is not None:
+            return self._column
         if isinstance(value, pd.Series) and index is not None and not value.index.equals(index):
             raise DataError(
                 f"{self.role} is a Series whose index differs from that of the data: "
                 f"align it, or pass {self.role}.to_numpy() if the rows are in the same order"
             )
-        if np.ndim(value) == 0:
+        if isinstance(value, Column):  # read before, and held since
+            column = value
+        elif np.ndim(value) == 0:
             raise OptionError(
                 f"{self.role} must be a column name or an array with one value for each row"
             )
-        column = as_column(self.role, value)
+        else:
+            column = as_column(self.role, value).copy()
         if column.values.shape[0] != table.n:
             raise DataError(
                 f"{self.role} has {column.values.shape[0]} values, but the data have {table.n} rows"
             )
+        self._column = column
         return column
 
 

@@ -14,7 +14,9 @@ from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.design.levels import level_labels
 
-__all__ = ["Column", "Table", "as_column", "factor_column", "masked_column", "sorted_factor"]
+__all__ = [
+    "Column", "HeldData", "Table", "as_column", "factor_column", "masked_column", "sorted_factor",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,12 @@ class Column:
         missing = None if self.missing is None else self.missing[rows]
         return Column(self.name, self.kind, self.values[rows], self.levels, self.ordered, missing)
 
+    def copy(self) -> Column:
+        """Return the column with arrays of its own."""
+        missing = None if self.missing is None else self.missing.copy()
+        values = self.values.copy()
+        return Column(self.name, self.kind, values, self.levels, self.ordered, missing)
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -52,6 +60,41 @@ class Table:
     names: frozenset[str]
     header: Any
     index: Any = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class HeldData:
+    """Columns that a model has read: nothing that happens to their frame changes them.
+
+    Made by `readers.hold`, and read like any frame.
+
+    Attributes
+    ----------
+    table : the columns, on all rows.
+    source : where further columns are, or None.  A pandas frame is held by a shallow copy, which
+        pandas copies when the frame is written to.
+    frozen : whether `source` cannot change either.
+
+    A pickled copy holds the columns alone.
+    """
+
+    table: Table
+    source: Any = None
+    frozen: bool = False
+
+    def __deepcopy__(self, memo: object) -> HeldData:
+        return self
+
+    def __reduce__(self) -> tuple[type[HeldData], tuple[Table]]:
+        return HeldData, (self.table,)
+
+    def with_column(self, name: str, values: NDArray[np.float64]) -> HeldData:
+        """Return these columns and one more, (n,) numbers with NaN where they are missing."""
+        columns = {**self.table.columns, name: as_column(name, values).copy()}
+        table = Table(
+            self.table.n, columns, frozenset(columns), (*self.table.header, name), self.table.index
+        )
+        return HeldData(table, self.source, self.frozen)
 
 
 def as_column(name: str, values: Any) -> Column:

@@ -5,21 +5,20 @@ The formula then needs no left side, and a column of that name, should there be 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from mixlm_sparse.common.errors import FormulaError
 from mixlm_sparse.common.types import Vector
-from mixlm_sparse.design.build import ModelMatrices
-from mixlm_sparse.design.readers import open_table
+from mixlm_sparse.design.build import ModelMatrices, columns_asked
+from mixlm_sparse.design.readers import hold
 from mixlm_sparse.design.rows import RowArgument
-from mixlm_sparse.design.table import Column
+from mixlm_sparse.design.table import HeldData
 from mixlm_sparse.formula.parse import parse_formula
-from mixlm_sparse.model.run import ModelCall, matrices_of
+from mixlm_sparse.model.call import ModelCall
+from mixlm_sparse.model.data import ROLES, held_call
+from mixlm_sparse.model.run import matrices_of
 
 __all__ = ["columns_of", "right_side", "with_given_response"]
 
@@ -37,48 +36,23 @@ def quoted(name: str) -> str:
     return f"`{name}`"
 
 
-def columns_of(call: ModelCall) -> tuple[dict[str, Any], int]:
-    """Return the columns that a call reads, without the response, as arrays; and how many rows.
-
-    Categories keep their order, so that the design is the one that the frame itself gives.
-    """
+def columns_of(call: ModelCall) -> HeldData:
+    """Return the columns that a call reads, without the response."""
     formula = parse_formula(f"~ {right_side(call.formula)}", require_response=False)
-    optional: list[str] = []
-    for role, value in (
-        ("weights", call.weights), ("offset", call.offset), ("subset", call.subset),
-    ):  # fmt: skip
-        if isinstance(value, str):
-            optional += RowArgument(role, value).possible_names
-    names = [name for name in formula.names if name != "pi"]
-    optional += [name for name in formula.names if name == "pi"]
-    table = open_table(call.data, names, optional)
-    for role, value in (
-        ("weights", call.weights), ("offset", call.offset), ("subset", call.subset),
-    ):  # fmt: skip
-        if value is not None and not isinstance(value, str):
-            # the columns below have no row labels to compare with any more
-            RowArgument(role, value).column(table, table.index)
-    return {name: _array(column) for name, column in table.columns.items()}, table.n
-
-
-def _array(column: Column) -> Any:
-    missing = column.missing
-    if column.kind == "factor":
-        levels = pd.Index(column.levels)
-        codes = column.values.astype(np.int64)
-        return pd.Categorical.from_codes(codes, levels, ordered=column.ordered)
-    if missing is None or column.kind == "datetime":
-        return column.values
-    if column.kind == "bool":
-        return pd.arrays.BooleanArray(column.values.astype(bool), missing)
-    return np.where(missing, np.nan, column.values)
+    arguments = [RowArgument(role, getattr(call, role)) for role in ROLES
+                 if getattr(call, role) is not None]  # fmt: skip
+    data = hold(call.data, *columns_asked(formula, arguments))
+    for argument in arguments:
+        if argument.text is None:
+            argument.column(data.table, data.table.index)  # raises if it does not fit
+    return data
 
 
 def with_given_response(
     call: ModelCall,
     y: Vector | None = None,
     name: str = "y",
-    columns: tuple[dict[str, Any], int] | None = None,
+    columns: HeldData | None = None,
 ) -> tuple[ModelMatrices, ModelCall]:
     """Evaluate the right side of a call's formula beside a response that is given.
 
@@ -93,11 +67,13 @@ def with_given_response(
     -------
     matrices, call : the call names the response and holds its column, and can be fitted again.
     """
-    found, n = columns_of(call) if columns is None else columns
-    while name in found:
+    found = columns_of(call) if columns is None else columns
+    while name in found.table.columns:
         name = f"{name}_"
-    data: Mapping[str, Any] = {**found, name: np.zeros(n) if y is None else y}
-    complete = replace(
-        call, formula=f"{quoted(name)} ~ {right_side(call.formula)}", data=data, response=None
+    data = found.with_column(name, np.zeros(found.table.n) if y is None else y)
+    complete = held_call(
+        replace(
+            call, formula=f"{quoted(name)} ~ {right_side(call.formula)}", data=data, response=None
+        )
     )
     return matrices_of(complete), complete

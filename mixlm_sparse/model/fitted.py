@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,7 @@ from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.formula.update import updated_formula
+from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.notes import (
     SINGULAR_TOL,
     ConvergenceReport,
@@ -31,23 +32,19 @@ from mixlm_sparse.model.notes import (
     singular_reasons,
     warn_of,
 )
-from mixlm_sparse.model.run import (
-    FitOptions,
-    ModelCall,
-    assemble,
-    response_for,
-    solve_system,
-    with_response,
-)
+from mixlm_sparse.model.responses import response_for
+from mixlm_sparse.model.run import assemble, solve_system, with_response
 from mixlm_sparse.model.varcorr import TermCovariance, VarCorr
 from mixlm_sparse.solve.criterion import profiled_sigma
 from mixlm_sparse.solve.curvature import Curvature, curvature_at
 from mixlm_sparse.solve.search.search import Control, Optimum
-from mixlm_sparse.solve.solution import PlsSolution
+from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+F = TypeVar("F", bound="FittedModel")
 
 RESIDUAL_TYPES = ("response", "pearson", "deviance", "working")
 
@@ -502,16 +499,9 @@ class FittedModel:
         """Return the fit of `system`, of the same class as this one."""
         optimum, solution = solve_system(system, options)
         options = replace(options, start=None)
-        return replace(
-            self,
-            system=system,
-            optimum=optimum,
-            solution=solution,
-            options=options,
-            formula=self.formula if call is None else call.formula,
-            call=None if call is None else replace(call, options=options),
-            notes=notes_on(system, optimum),
-        )
+        call = None if call is None else replace(call, options=options)
+        formula = self.formula if call is None else call.formula
+        return fit_of(type(self), system, optimum, options, formula, call, solution=solution)
 
     def update(self, formula: str | None = None, data: Any = None, **changes: Any) -> Self:
         """Fit again with some arguments changed; warns as `lmer` does.
@@ -558,7 +548,8 @@ class FittedModel:
             call = replace(call, formula=new, response=call.response if same_response else None)
         if data is not None:
             call = replace(call, data=data, response=None)
-        return self._solved(assemble(call), options, call).emit_notes()
+        system, call = assemble(call)
+        return self._solved(system, options, call).emit_notes()
 
     def __repr__(self) -> str:
         groups = ", ".join(f"{label} {count}" for label, count in self.ngroups.items())
@@ -567,6 +558,36 @@ class FittedModel:
             f"criterion {self.criterion:.6g}, {self.nobs} rows, groups {groups}, "
             f"{self.convergence.status}>"
         )
+
+
+def fit_of(
+    cls: type[F],
+    system: PenalizedSystem,
+    optimum: Optimum,
+    options: FitOptions,
+    formula: str,
+    call: ModelCall | None = None,
+    *,
+    solution: PlsSolution | None = None,
+    notes: Notes | None = None,
+) -> F:
+    """Make a fit of its parts.
+
+    Parameters
+    ----------
+    cls : the class of the fit.
+    solution : at the optimum; by default solved for.
+    notes : what is to be said of it; by default found out.
+    """
+    return cls(
+        system=system,
+        optimum=optimum,
+        solution=solve_pls(optimum.theta, system) if solution is None else solution,
+        options=options,
+        formula=formula,
+        call=call,
+        notes=notes_on(system, optimum) if notes is None else notes,
+    )
 
 
 def _left_side(formula: str) -> str:

@@ -19,7 +19,7 @@ from mixlm_sparse.common.errors import MixedModelError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines import compiled
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
-from mixlm_sparse.model.run import FitOptions
+from mixlm_sparse.model.call import FitOptions
 from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
 from mixlm_sparse.solve.search.search import Control, Optimum, optimize
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls

@@ -1,103 +1,32 @@
-"""From a call to the parts of a fit, and from one response to the next.
+"""From a call to the parts of a fit.
 
     ModelCall ──assemble──▶ PenalizedSystem ──solve_system──▶ Optimum, PlsSolution
-
-What the user asked for is kept as data (`ModelCall`), so that `update` is the same call with a few
-fields changed.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import scipy.linalg
 
-from mixlm_sparse.common.checks import NA_ACTIONS, require_bool, require_one_of
-from mixlm_sparse.common.errors import DataError, OptionError
-from mixlm_sparse.common.progress import FitProgress, SearchProgress, SearchStopped, fit_progress
+from mixlm_sparse.common.progress import FitProgress, SearchStopped, fit_progress
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.design.build import ModelMatrices, model_matrices
-from mixlm_sparse.engines.choose import ENGINES
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
 from mixlm_sparse.engines.kernels import sum_by_group
 from mixlm_sparse.formula.parse import parse_formula
+from mixlm_sparse.model.call import FitOptions, ModelCall
+from mixlm_sparse.model.data import held_call
+from mixlm_sparse.model.responses import response_for
 from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
-from mixlm_sparse.solve.search.search import OPTIMIZERS, Control, Optimum, optimize
+from mixlm_sparse.solve.search.search import Optimum, optimize
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 
-@dataclass(frozen=True, slots=True)
-class FitOptions:
-    """How a model is fitted, apart from what it is.
-
-    Parameters
-    ----------
-    reml : restricted likelihood instead of the likelihood.
-    start : (m,) theta to start from, or None for a moment estimate.
-    optimizer, engine : names; "auto" chooses.
-    control : tolerances, limits and whether to warn.
-    progress : as in `lmer`; False, the default here, shows nothing.
-    """
-
-    reml: bool = True
-    start: Vector | None = None
-    optimizer: str = "auto"
-    engine: str = "auto"
-    control: Control = field(default_factory=Control)
-    progress: SearchProgress = False
-
-    def checked(self) -> FitOptions:
-        """Return self.
-
-        Raises
-        ------
-        OptionError : a name is not known or a value has the wrong type.
-        """
-        require_one_of("optimizer", self.optimizer, OPTIMIZERS)
-        require_one_of("engine", self.engine, ENGINES)
-        require_bool("reml", self.reml)
-        if not isinstance(self.control, Control):
-            raise OptionError(
-                f"control is a {type(self.control).__name__}: use mx.Control(...), for example "
-                "mx.Control(max_evaluations=1000)"
-            )
-        fit_progress(self.progress)
-        return self
-
-
-@dataclass(frozen=True, slots=True)
-class ModelCall:
-    """The arguments of `lmer` that say what the model is, and the options of the fit.
-
-    Parameters
-    ----------
-    response : (n,) a response that replaces the formula's, as `refit` uses it.
-    """
-
-    formula: str
-    data: Any
-    weights: Any = None
-    offset: Any = None
-    subset: Any = None
-    na_action: str = "omit"
-    contrasts: Any = None
-    env: Any = None
-    response: Vector | None = None
-    options: FitOptions = field(default_factory=FitOptions)
-
-    def checked(self) -> ModelCall:
-        """Return self; an unknown name of an option is an OptionError."""
-        require_one_of("na_action", self.na_action, NA_ACTIONS)
-        self.options.checked()
-        return self
-
-
-def matrices_of(call: ModelCall) -> ModelMatrices:
-    """Evaluate the call's formula in its data."""
+def matrices_of(call: ModelCall, *, warn: bool = True) -> ModelMatrices:
+    """Evaluate the call's formula in its data; `warn` of what the formula means."""
     matrices = model_matrices(
         parse_formula(call.formula),
         call.data,
@@ -107,15 +36,17 @@ def matrices_of(call: ModelCall) -> ModelMatrices:
         na_action=call.na_action,
         contrasts=call.contrasts,
         env=call.env,
+        warn=warn,
     )
     if call.response is None:
         return matrices
     return replace(matrices, y=response_for(matrices, call.response))
 
 
-def assemble(call: ModelCall) -> PenalizedSystem:
-    """Do everything that precedes the search."""
-    return penalized_system(matrices_of(call.checked()), call.options.engine)
+def assemble(call: ModelCall) -> tuple[PenalizedSystem, ModelCall]:
+    """Do everything that precedes the search; the call returned holds its own data."""
+    held = held_call(call.checked())
+    return penalized_system(matrices_of(held), held.options.engine), held
 
 
 def solve_system(system: PenalizedSystem, options: FitOptions) -> tuple[Optimum, PlsSolution]:
@@ -179,61 +110,6 @@ def _interrupted(system: PenalizedSystem, options: FitOptions, watch: FitProgres
 # ---------------------------------------------------------------------------------------------
 # Another response
 # ---------------------------------------------------------------------------------------------
-
-
-def response_for(matrices: ModelMatrices, y: Any) -> Vector:
-    """Check a new response and bring it to the rows used.
-
-    Parameters
-    ----------
-    y : (n,) for the rows used, or one value for each row of the data, of which the rows used are
-        taken.
-
-    Returns
-    -------
-    (n,) array.
-
-    Raises
-    ------
-    DataError : wrong length, or values that are missing or infinite.
-    """
-    try:
-        values = np.asarray(y, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise DataError("the new response is not numeric: give one number for each row") from None
-    if values.ndim == 2 and values.shape[1] == 1:
-        values = values[:, 0]
-    n, n_input = matrices.nobs, matrices.n_input
-    _require_same_index(y, matrices)
-    if values.shape == (n_input,) and n_input != n and matrices.rows is not None:
-        values = values[matrices.rows]
-    if values.shape != (n,):
-        expected = f"{n} rows" if n == n_input else f"{n} rows used of {n_input} rows in the data"
-        raise DataError(
-            f"the new response has shape {values.shape}, the model has {expected}: give one value "
-            "for each"
-        )
-    bad = int(values.size - np.isfinite(values).sum())
-    if bad:
-        raise DataError(
-            f"the new response has {bad} missing or infinite values in the rows used: fill them, "
-            "or use update(data=...) to leave those rows out"
-        )
-    return np.ascontiguousarray(values)
-
-
-def _require_same_index(y: Any, matrices: ModelMatrices) -> None:
-    """Refuse a Series whose labels are not those of the data: its order would be taken silently."""
-    if matrices.index is None or not isinstance(y, pd.Series):
-        return
-    labels = matrices.index
-    if len(y) != len(labels) and matrices.rows is not None:
-        labels = labels[matrices.rows]
-    if len(y) == len(labels) and not y.index.equals(labels):
-        raise DataError(
-            "the new response is a Series whose index differs from that of the data: align it, or "
-            "pass its to_numpy() if the rows are in the same order"
-        )
 
 
 def with_response(system: PenalizedSystem, y: Vector) -> PenalizedSystem:

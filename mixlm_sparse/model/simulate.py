@@ -24,6 +24,7 @@ from mixlm_sparse.covariance.random import covariance_structure
 from mixlm_sparse.covariance.residual import Independent, Residual
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.columns import ColumnSource
+from mixlm_sparse.model.call import ModelCall
 from mixlm_sparse.model.designs import with_given_response
 from mixlm_sparse.model.predict.effects import (
     Selection,
@@ -40,7 +41,6 @@ from mixlm_sparse.model.predict.rows import (
     prior_weights,
     refuse_unknown_levels,
 )
-from mixlm_sparse.model.run import ModelCall
 from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
 
 if TYPE_CHECKING:

@@ -136,8 +136,7 @@ def test_any_frame_will_do(fit, data, kind):
         frame = pytest.importorskip("pyarrow").Table.from_pandas(data)
     else:
         duckdb = pytest.importorskip("duckdb")
-        connection = duckdb.connect()  # older versions close it when nobody holds it
-        frame = connection.from_df(data)
+        frame = duckdb.connect().from_df(data)
     assert np.asarray(fit.predict(frame)) == approx(fit.fittedvalues)
 
 

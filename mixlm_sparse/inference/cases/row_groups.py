@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.common.checks import plain_name
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector
+from mixlm_sparse.model.data import data_column
 from mixlm_sparse.model.fitted import FittedModel
 
 
@@ -43,11 +45,11 @@ def row_groups(fit: FittedModel, given: Any, argument: str) -> RowGroups:
     """
     matrices = fit.matrices
     labels = [f.label for f in matrices.factors]
-    if isinstance(given, str) and given in labels:
-        factor = matrices.factors[labels.index(given)]
-        return RowGroups(given, factor.codes, tuple(factor.index.tolist()))
+    if isinstance(given, str) and plain_name(given) in labels:
+        factor = matrices.factors[labels.index(plain_name(given))]
+        return RowGroups(factor.label, factor.codes, tuple(factor.index.tolist()))
     if isinstance(given, str):
-        name, values = given, _column(fit, given, argument, labels)
+        name, values = plain_name(given), _column(fit, given, argument, labels)
     else:
         name, values = str(getattr(given, "name", None) or argument), np.asarray(given)
     if values.ndim != 1:
@@ -65,17 +67,21 @@ def row_groups(fit: FittedModel, given: Any, argument: str) -> RowGroups:
     return RowGroups(name, codes.astype(np.int32), tuple(levels.tolist()))
 
 
-def _column(
-    fit: FittedModel, name: str, argument: str, labels: list[str]
-) -> np.ndarray[Any, np.dtype[Any]]:
-    data = None if fit.call is None else fit.call.data
+def _column(fit: FittedModel, name: str, argument: str, labels: list[str]) -> Any:
+    """Return the values of a column of the data on the rows used."""
     try:
-        return np.asarray(data[name])  # type: ignore[index]
-    except (KeyError, TypeError, ValueError, IndexError):
+        column = data_column(fit, name)
+    except (DataError, OptionError):
         raise OptionError(
             f"{argument} is {name!r}, which is neither a grouping factor ({', '.join(labels)}) "
             "nor a column of the data: give one of these or an array"
         ) from None
+    if column.kind == "factor":
+        codes = np.asarray(column.values, dtype=np.int64)
+        return pd.Index(column.levels).take(codes, allow_fill=True, fill_value=np.nan)
+    if column.missing is None:
+        return column.values
+    return pd.Series(column.values).mask(column.missing).array
 
 
 def is_nested(inner: IntVector, outer: IntVector) -> bool:

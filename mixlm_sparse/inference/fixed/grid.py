@@ -14,12 +14,11 @@ from mixlm_sparse.common.checks import unknown_name
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.levels import level_labels
-from mixlm_sparse.design.readers import open_table
-from mixlm_sparse.design.rows import restrict
 from mixlm_sparse.design.table import Column
 from mixlm_sparse.formula.syntax import Name
 from mixlm_sparse.formula.terms import names_of
 from mixlm_sparse.inference.fixed.terms import coordinates_of_all_columns
+from mixlm_sparse.model.data import data_columns
 from mixlm_sparse.model.fitted import FittedModel
 
 MAX_CELLS = 200_000
@@ -81,8 +80,7 @@ def predictors_of(fit: FittedModel) -> dict[str, Predictor]:
     offsets = [name for name in names_of(spec.formula.fixed.offsets) if name not in names]
     if spec.offset_name is not None:
         offsets.append(spec.offset_name)
-    table = open_table(fit.call.data, names, offsets)
-    columns = restrict(table.columns, fit.matrices.rows)
+    columns = data_columns(fit, names, offsets)
     coded = {
         name
         for operand in operands

@@ -24,7 +24,7 @@ from mixlm_sparse.solve.products.basis import stack_qr
 from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
 
 if TYPE_CHECKING:
-    from mixlm_sparse.model.run import ModelCall
+    from mixlm_sparse.model.call import ModelCall
 
 __all__ = ["LinearNull", "MixedNull", "null_model"]
 

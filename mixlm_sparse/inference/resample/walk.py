@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.resample.statistic import Replicate, StatisticReader
+from mixlm_sparse.model.call import FitOptions
 from mixlm_sparse.model.refits import quiet, refit_block
-from mixlm_sparse.model.run import FitOptions
 from mixlm_sparse.solve.system import PenalizedSystem
 
 if TYPE_CHECKING:

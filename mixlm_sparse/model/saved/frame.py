@@ -11,11 +11,8 @@ import pandas as pd
 from mixlm_sparse.common.errors import SavedFitError
 from mixlm_sparse.design.contrasts import Contrast, as_contrast
 from mixlm_sparse.design.levels import level_labels
-from mixlm_sparse.design.readers import open_table
 from mixlm_sparse.design.rows import RowArgument
 from mixlm_sparse.design.table import Column, Table
-from mixlm_sparse.formula.parse import parse_formula
-from mixlm_sparse.model.run import ModelCall
 from mixlm_sparse.model.saved.archive import KINDS, Archive, Arrays
 
 __all__ = [
@@ -25,27 +22,7 @@ __all__ = [
     "contrasts_to",
     "frame_from",
     "frame_to",
-    "table_of",
 ]
-
-ROLES = ("weights", "offset", "subset")
-
-
-def table_of(call: ModelCall) -> Table:
-    """Return the columns of the data that the call reads."""
-    formula = parse_formula(call.formula, require_random=False)
-    optional = [name for name in formula.names if name == "pi"]  # a column may be called so
-    for role in ROLES:
-        value = getattr(call, role)
-        if isinstance(value, str):
-            optional += RowArgument(role, value).possible_names
-    names = formula.names
-    if call.response is not None:
-        # the column of the response is not needed any more, and need not exist
-        optional += list(names)
-        names = ()
-    return open_table(call.data, [name for name in names if name != "pi"], optional)
-
 
 # ---------------------------------------------------------------------------------------------
 # Columns

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -21,7 +20,6 @@ from mixlm_sparse.common.errors import (
     DataError,
     EngineError,
     FormulaError,
-    FormulaWarning,
     MissingPackageError,
     SavedFitError,
 )
@@ -31,8 +29,10 @@ from mixlm_sparse.design.columns import ArrayColumns, ColumnSource
 from mixlm_sparse.design.grouping import GroupingFactor
 from mixlm_sparse.design.recipe import DesignSpec
 from mixlm_sparse.engines.choose import ENGINES, make_engine
-from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.model.run import FitOptions, ModelCall, matrices_of
+from mixlm_sparse.model.call import FitOptions, ModelCall
+from mixlm_sparse.model.data import ROLES, columns_of_call, held_call
+from mixlm_sparse.model.fitted import FittedModel, fit_of
+from mixlm_sparse.model.run import matrices_of
 from mixlm_sparse.model.saved.archive import Archive, Arrays, write_archive
 from mixlm_sparse.model.saved.check import (
     require_consistent,
@@ -41,14 +41,12 @@ from mixlm_sparse.model.saved.check import (
     require_weights,
 )
 from mixlm_sparse.model.saved.frame import (
-    ROLES,
     argument_from,
     argument_to,
     contrasts_from,
     contrasts_to,
     frame_from,
     frame_to,
-    table_of,
 )
 from mixlm_sparse.model.saved.parts import (
     notes_from,
@@ -68,8 +66,6 @@ from mixlm_sparse.model.saved.rowless import (
 )
 from mixlm_sparse.model.saved.schema import require_form
 from mixlm_sparse.solve.products.final import Products
-from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
-from mixlm_sparse.solve.solution import solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem
 
 __all__ = ["FORMAT_VERSION", "load_fit", "save"]
@@ -78,10 +74,6 @@ FORMAT = "mixlm_sparse.api.lmer"
 FORMAT_VERSION = 1
 # The response given to `load` may differ from that of the fit by the rounding of a text file.
 SAME_RESPONSE_RTOL = 1e-9
-
-CHANGED = (
-    "the data have changed since the model was fitted: fit again, or save with include_data=False"
-)
 
 F = TypeVar("F", bound=FittedModel)
 
@@ -211,15 +203,8 @@ def _fit_from(
         raise archive.broken(f"{optimum.theta.size} values of theta for {system.n_theta}")
     if (optimum.theta < system.lower).any():
         raise archive.broken("theta is below its bounds")
-    fit = cls(
-        system=system,
-        optimum=optimum,
-        solution=solve_pls(optimum.theta, system),
-        options=options,
-        formula=document["formula"],
-        call=call,
-        notes=notes_from(document["notes"]),
-    )
+    notes = notes_from(document["notes"])
+    fit = fit_of(cls, system, optimum, options, document["formula"], call, notes=notes)
     if "residual_quantiles" in archive:
         # a cached property: what is stored need not be computed, where the rows may be absent
         vars(fit)["residual_quantiles"] = archive.numbers("residual_quantiles", 5)
@@ -307,21 +292,20 @@ def _matrices_from(
         )
     if kind == "frame" or (call is not None and data is not None):
         assert call is not None
-        matrices = _evaluated(call, given=data is not None)
+        matrices, call = _evaluated(call, given=data is not None)
         _require_same(about, matrices, products, archive, given=data is not None)
         return matrices, call
     return _stored_matrices(about, archive, env, with_rows=kind == "matrices"), call
 
 
-def _evaluated(call: ModelCall, *, given: bool) -> ModelMatrices:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FormulaWarning)  # the fit has warned when it was made
-        try:
-            return matrices_of(call)
-        except (DataError, FormulaError) as error:
-            if given:
-                raise SavedFitError(f"the data do not go with the saved fit: {error}") from error
-            raise SavedFitError(f"the saved data do not go with the fit: {error}") from error
+def _evaluated(call: ModelCall, *, given: bool) -> tuple[ModelMatrices, ModelCall]:
+    try:
+        held = held_call(call)
+        return matrices_of(held, warn=False), held  # the fit has warned when it was made
+    except (DataError, FormulaError) as error:
+        if given:
+            raise SavedFitError(f"the data do not go with the saved fit: {error}") from error
+        raise SavedFitError(f"the saved data do not go with the fit: {error}") from error
 
 
 def _require_same(
@@ -460,45 +444,14 @@ def _call_to(
     simple = all(value is None or isinstance(value, str) for value in given.values())
     if not include_data and (simple or isinstance(call.data, AbsentFrame)):
         return about | {role: v if isinstance(v, str) else None for role, v in given.items()}
-    table = table_of(call)
-    if table.n != fit.matrices.n_input:
-        raise SavedFitError(f"{CHANGED} ({table.n} rows now, {fit.matrices.n_input} then)")
+    table = columns_of_call(call)
     about |= {role: argument_to(role, value, table, arrays) for role, value in given.items()}
     if include_data:
-        _require_unchanged(fit.matrices, call)
         document["data"] = "frame"
         about["frame"] = frame_to(table, arrays)
         if call.response is not None:
             arrays["response"] = call.response
     return about
-
-
-def _require_unchanged(matrices: ModelMatrices, call: ModelCall) -> None:
-    """Raise a SavedFitError if the call's data do not give the design of the fit any more."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FormulaWarning)
-        try:
-            now = matrices_of(call)
-        except (DataError, FormulaError) as error:
-            raise SavedFitError(f"{CHANGED} ({error})") from error
-    same = (
-        now.nobs == matrices.nobs
-        and now.fixed.names == matrices.fixed.names
-        and np.array_equal(now.y, matrices.y)
-        and all(
-            np.array_equal(a.codes, b.codes)
-            for a, b in zip(now.factors, matrices.factors, strict=True)
-        )
-    )
-    if not same or not all(
-        np.array_equal(now.fixed.block(rows), matrices.fixed.block(rows))
-        and all(
-            np.array_equal(a.columns.block(rows), b.columns.block(rows))
-            for a, b in zip(now.terms, matrices.terms, strict=True)
-        )
-        for rows in row_blocks(matrices.nobs, BLOCK_ROWS)
-    ):
-        raise SavedFitError(CHANGED)
 
 
 def _call_from(

@@ -13,8 +13,8 @@ import numpy as np
 from mixlm_sparse.common import errors
 from mixlm_sparse.common.errors import MixedModelWarning
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
+from mixlm_sparse.model.call import FitOptions
 from mixlm_sparse.model.notes import Notes
-from mixlm_sparse.model.run import FitOptions
 from mixlm_sparse.model.saved.archive import Archive, Arrays
 from mixlm_sparse.solve.products.basis import TermLayout
 from mixlm_sparse.solve.products.final import Products

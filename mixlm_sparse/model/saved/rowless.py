@@ -49,7 +49,7 @@ class MatricesWithoutRows(ModelMatrices):
     """A design whose response and columns are not there."""
 
     def __getattribute__(self, name: str) -> Any:
-        if name == "y":
+        if name in ("y", "data"):
             _absent()
         return super().__getattribute__(name)
 

@@ -15,8 +15,8 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.levels import level_labels
-from mixlm_sparse.design.readers import open_table
 from mixlm_sparse.design.table import Column, as_column
+from mixlm_sparse.model.data import data_column
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.solve.groupwise import GroupFits, fit_groups
 
@@ -50,12 +50,6 @@ def z_value(level: float) -> float:
 # ---------------------------------------------------------------------------------------------
 
 
-def source_of(source: GroupedData) -> Any:
-    """Return the data frame of a fit or a list of fits, or None."""
-    call = getattr(source, "call", None)
-    return getattr(source, "data", None) if call is None else call.data
-
-
 def column(source: GroupedData, values: Any, role: str) -> Column:
     """Return a column on the rows used.
 
@@ -67,13 +61,7 @@ def column(source: GroupedData, values: Any, role: str) -> Column:
     """
     matrices = source.matrices
     if isinstance(values, str):
-        data = source_of(source)
-        if data is None:
-            raise OptionError(
-                f"{role} is {values!r}, but the fit was made from matrices and knows no data "
-                "frame: pass an array with one value for each row"
-            )
-        found = open_table(data, (values,)).columns[values]
+        found = data_column(source, values)
     else:
         name = getattr(values, "name", None)
         found = as_column(role if name is None else str(name), values)

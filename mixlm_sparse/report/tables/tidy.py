@@ -12,11 +12,10 @@ from scipy.special import ndtri
 from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
-from mixlm_sparse.design.readers import open_table
-from mixlm_sparse.design.rows import restrict
 from mixlm_sparse.design.table import Column
 from mixlm_sparse.inference.fixed.coefficients import linear_tests, require_ddf
 from mixlm_sparse.inference.variance.components import variance_components
+from mixlm_sparse.model.data import all_rows, data_columns
 from mixlm_sparse.model.fitted import FittedModel
 
 EFFECTS = ("fixed", "ran_pars", "ran_vals")
@@ -221,7 +220,7 @@ def augment(fit: FittedModel) -> pd.DataFrame:
     rows = fit.matrices.rows
     size = len(own[".fitted"])
     if index is None:
-        index = np.arange(n) if rows is None or size != n else rows
+        index = np.arange(size) if rows is None or size != n else np.asarray(rows, int)
     elif rows is not None and size == n:
         index = index[rows]
     return pd.DataFrame({**columns, **own}, index=index)
@@ -239,12 +238,13 @@ def _data_columns(fit: FittedModel) -> dict[str, Any]:
     response = fit.matrices.response_name or "y"
     if spec is None or fit.call is None:
         return {response: fit.aligned(fit.matrices.y)}
-    names = spec.formula.names
-    table = open_table(fit.call.data, tuple(n for n in names if n != "pi"))
+    names = [name for name in spec.formula.names if name != "pi"]
+    # the response of a refit is not in the data, and its column need not be
+    needed, optional = (names, ()) if fit.call.response is None else ((), names)
     if fit.matrices.na_action == "exclude":
-        columns = dict(table.columns)
+        columns = all_rows(fit, needed, optional).columns
     else:
-        columns = restrict(table.columns, fit.matrices.rows)
+        columns = data_columns(fit, needed, optional)
     out = {name: _plain(column) for name, column in columns.items()}
     if fit.call.response is not None or response not in out:
         out = {response: fit.aligned(fit.matrices.y), **out}

@@ -1,0 +1,81 @@
+"""What the user asked for, as data: `update` is the same call with a few fields changed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from mixlm_sparse.common.checks import NA_ACTIONS, require_bool, require_one_of
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.progress import SearchProgress, fit_progress
+from mixlm_sparse.common.types import Vector
+from mixlm_sparse.engines.choose import ENGINES
+from mixlm_sparse.solve.search.search import OPTIMIZERS, Control
+
+__all__ = ["FitOptions", "ModelCall"]
+
+
+@dataclass(frozen=True, slots=True)
+class FitOptions:
+    """How a model is fitted, apart from what it is.
+
+    Parameters
+    ----------
+    reml : restricted likelihood instead of the likelihood.
+    start : (m,) theta to start from, or None for a moment estimate.
+    optimizer, engine : names; "auto" chooses.
+    control : tolerances, limits and whether to warn.
+    progress : as in `lmer`; False, the default here, shows nothing.
+    """
+
+    reml: bool = True
+    start: Vector | None = None
+    optimizer: str = "auto"
+    engine: str = "auto"
+    control: Control = field(default_factory=Control)
+    progress: SearchProgress = False
+
+    def checked(self) -> FitOptions:
+        """Return self.
+
+        Raises
+        ------
+        OptionError : a name is not known or a value has the wrong type.
+        """
+        require_one_of("optimizer", self.optimizer, OPTIMIZERS)
+        require_one_of("engine", self.engine, ENGINES)
+        require_bool("reml", self.reml)
+        if not isinstance(self.control, Control):
+            raise OptionError(
+                f"control is a {type(self.control).__name__}: use mx.Control(...), for example "
+                "mx.Control(max_evaluations=1000)"
+            )
+        fit_progress(self.progress)
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCall:
+    """The arguments of `lmer` that say what the model is, and the options of the fit.
+
+    Parameters
+    ----------
+    response : (n,) a response that replaces the formula's, as `refit` uses it.
+    """
+
+    formula: str
+    data: Any
+    weights: Any = None
+    offset: Any = None
+    subset: Any = None
+    na_action: str = "omit"
+    contrasts: Any = None
+    env: Any = None
+    response: Vector | None = None
+    options: FitOptions = field(default_factory=FitOptions)
+
+    def checked(self) -> ModelCall:
+        """Return self; an unknown name of an option is an OptionError."""
+        require_one_of("na_action", self.na_action, NA_ACTIONS)
+        self.options.checked()
+        return self

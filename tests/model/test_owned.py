@@ -1,0 +1,241 @@
+"""A fit owns what it needs: nothing that happens to the user's data afterwards changes a result."""
+
+from __future__ import annotations
+
+import copy
+import tracemalloc
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+
+import mixlm_sparse as mx
+
+QUIET = mx.Control(warn=False)
+N = 120
+FORMULA = "y ~ x * f + log(z) + (x | g) + (1 | h)"
+
+
+def frame() -> pd.DataFrame:
+    rng = np.random.default_rng(11)
+    data = pd.DataFrame(
+        {
+            "x": rng.normal(size=N),
+            "z": rng.uniform(1, 2, N),
+            "f": pd.Categorical(rng.choice(["a", "b", "c"], N)),
+            "g": rng.integers(0, 12, N),
+            "h": rng.choice(["u", "v", "w", "q"], N),
+            "w": rng.uniform(0.5, 2, N),
+            "o": rng.normal(size=N),
+            "k": rng.integers(0, 5, N),
+            "more": rng.normal(size=N),
+        },
+        index=pd.Index(np.arange(N) * 3 + 1, name="row"),
+    )
+    data["y"] = data.x + rng.normal(size=12)[data.g] + rng.normal(size=N)
+    data.loc[[4, 31], "x"] = np.nan
+    return data
+
+
+def as_arrays(data: pd.DataFrame) -> dict[str, Any]:
+    out = {name: data[name].to_numpy(copy=True) for name in data.columns if name != "f"}
+    return out | {"f": data["f"].astype(object).to_numpy(copy=True)}
+
+
+KINDS: dict[str, Callable[[pd.DataFrame], Any]] = {
+    "pandas": lambda data: data,
+    "dict of arrays": as_arrays,
+    "dict of Series": lambda data: {name: data[name] for name in data.columns},
+    "polars": lambda data: pl.from_pandas(data),
+    "pyarrow of arrays": lambda data: pa.table(as_arrays(data)),
+}
+
+
+def answers(fit: mx.LinearMixedFit, tmp_path: Any) -> dict[str, Any]:
+    """What a user can ask of a fit, as far as it rests on the rows."""
+    path = tmp_path / "fit.mixlm"
+    fit.save(path)
+    loaded = mx.load(path)
+    return {
+        "fitted": np.asarray(fit.fittedvalues),
+        "resid": np.asarray(fit.residuals("pearson", scaled=True)),
+        "hat": np.asarray(fit.hatvalues()),
+        "X": fit.model_matrix(),
+        "y": fit.getME("y"),
+        "Z": fit.getME("Z").toarray(),
+        "augment": fit.augment(),
+        "means": fit.emmeans("f").to_frame(),
+        "slopes": fit.emtrends("x", by="f").to_frame(),
+        "tidy": fit.tidy(["fixed", "ran_pars", "ran_vals"]),
+        "predict": np.asarray(fit.predict(interval="prediction")),
+        "simulate": fit.simulate(2, seed=1),
+        "summary": str(fit.summary()),
+        "influence": fit.influence("g", refit=False).dfbetas(),
+        "update": fit.update(". ~ . - z").criterion,
+        "further column": fit.update(". ~ . + more").criterion,
+        "refit": fit.refit(np.arange(fit.nobs) % 7.0).criterion,
+        "ml": fit.refit_ml().criterion,
+        "loaded": loaded.augment(),
+        "loaded criterion": loaded.criterion,
+        "copy": copy.deepcopy(fit).augment(),
+    }
+
+
+def spoil(data: Any) -> None:
+    """Do to the data what users do."""
+    if isinstance(data, pd.DataFrame):
+        data["x"] += 100.0
+        data.loc[data.index[7], ["y", "z"]] = 1e6
+        data.iloc[3, data.columns.get_loc("f")] = "c"
+        data.loc[data.index[9], "g"] = 3
+        data["more"] = data["more"].to_numpy()[::-1]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pandas means to give up inplace
+            data.sort_values("y", inplace=True)
+            data.drop(columns="o", inplace=True)
+            data.drop(index=data.index[0], inplace=True)
+        data.index.name = "other"
+    elif isinstance(data, dict):
+        for name, values in data.items():
+            if isinstance(values, np.ndarray):
+                values[:] = values[::-1].copy()
+            elif name in ("x", "y", "g"):
+                values.iloc[5] = 3
+        data["h"] = None
+    elif isinstance(data, pl.DataFrame):
+        data[3, "y"] = 1e6
+        data[5, "g"] = 1
+        data.drop_in_place("h")
+
+
+def compare(before: dict[str, Any], after: dict[str, Any], skip: tuple[str, ...] = ()) -> None:
+    for name, expected in before.items():
+        found = after[name]
+        if name in skip:
+            continue
+        if isinstance(expected, pd.DataFrame):
+            pd.testing.assert_frame_equal(found, expected, rtol=1e-10, obj=name)
+        elif isinstance(expected, str):
+            assert found == expected
+        else:
+            # code that is compiled meanwhile rounds in another order
+            np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("na_action", ["omit", "exclude"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_nothing_changes_when_the_data_do(kind: str, na_action: str, tmp_path: Any) -> None:
+    data = KINDS[kind](frame())
+    fit = mx.lmer(
+        FORMULA, data, weights="w", offset="o", na_action=na_action, subset="k != 2", control=QUIET
+    )
+    before = answers(fit, tmp_path)
+    spoil(data)
+    if kind in ("pandas", "pyarrow of arrays"):
+        compare(before, answers(fit, tmp_path))
+        return
+    # a column that the fit had no reason to keep cannot be had from what became of the data
+    with pytest.raises(mx.DataError, match="data have changed since the model was fitted"):
+        fit.update(". ~ . + more")
+    fit.save(tmp_path / "later.mixlm")
+    pd.testing.assert_frame_equal(mx.load(tmp_path / "later.mixlm").augment(), before["augment"])
+    pd.testing.assert_frame_equal(fit.augment(), before["augment"])
+    pd.testing.assert_frame_equal(fit.emmeans("f").to_frame(), before["means"])
+    assert fit.update(". ~ . - z").criterion == before["update"]
+
+
+def test_arrays_given_as_arguments_are_held(tmp_path: Any) -> None:
+    data = frame()
+    w, o = data["w"].to_numpy(copy=True), data["o"].to_numpy(copy=True)
+    chosen = (data["k"] != 2).to_numpy(copy=True)
+    codes = {"f": np.array([[1.0, 0.0], [0.0, 1.0], [-1.0, -1.0]])}
+    fit = mx.lmer(
+        FORMULA, data, weights=w, offset=o, subset=chosen, contrasts=codes, control=QUIET
+    )
+    before = answers(fit, tmp_path)
+    w[:], o[:], chosen[:] = 1.0, 50.0, True
+    codes["f"][:] = 7.0
+    del codes["f"]
+    compare(before, answers(fit, tmp_path))
+
+
+def test_matrices_are_held() -> None:
+    data = frame().dropna()
+    n = len(data)
+    y, o, w = (data[name].to_numpy(copy=True) for name in ("y", "o", "w"))
+    X = np.column_stack([np.ones(n), data["x"]])
+    groups = data["g"].to_numpy(copy=True)
+    Z = X.copy()
+    fit = mx.fit_matrices(y, X, [(groups, Z, "g")], weights=w, offset=o, control=QUIET)
+
+    def ask() -> dict[str, Any]:
+        return {
+            "augment": fit.augment(),
+            "hat": np.asarray(fit.hatvalues()),
+            "X": fit.model_matrix(),
+            "refit": fit.refit_ml().criterion,
+            "effects": fit.ranef()["g"],
+            "influence": fit.influence("g", refit=False).dfbetas(),
+            "predict": np.asarray(fit.predict(interval="prediction")),
+        }
+
+    before = ask()
+    for array in (y, o, w, X, Z):
+        array += 5.0
+    groups[:] = 0
+    compare(before, ask())
+
+
+def test_a_new_response_is_held() -> None:
+    fit = mx.lmer("y ~ x + (1 | g)", frame(), control=QUIET)
+    y = np.arange(fit.nobs) % 11.0
+    other = fit.refit(y)
+    before = np.asarray(other.resid)
+    y[:] = 0.0
+    np.testing.assert_array_equal(other.resid, before)
+    np.testing.assert_allclose(other.refit_ml().fittedvalues + other.refit_ml().resid,
+                               np.arange(fit.nobs) % 11.0)  # fmt: skip
+
+
+def test_a_response_that_is_no_numbers_is_refused() -> None:
+    fit = mx.lmer("y ~ x + (1 | g)", frame(), control=QUIET)
+    y = np.arange(float(fit.nobs))
+    with pytest.raises(mx.DataError, match="1 missing or infinite"):
+        fit.refit(np.ma.array(y, mask=np.arange(fit.nobs) == 3))
+    for bad in (y + 1j, pd.to_datetime("2020-01-01") + pd.to_timedelta(y, unit="D"), y.astype(str)):
+        with pytest.raises(mx.DataError, match="not numeric"):
+            fit.refit(bad)
+
+
+def test_many_responses_are_held() -> None:
+    data = frame()
+    Y = np.column_stack([data["y"], data["y"] ** 2])
+    many = mx.lmer_many("~ x + (1 | g)", data, Y, progress=False)
+    named = mx.lmer_many("~ x + (1 | g)", data, ["y"], progress=False)
+    before = many.fit(1).fittedvalues, named.fit(0).fittedvalues
+    Y[:] = 1.0
+    spoil(data)
+    np.testing.assert_array_equal(many.fit(1).fittedvalues, before[0])
+    np.testing.assert_array_equal(named.fit(0).fittedvalues, before[1])
+
+
+@pytest.mark.skipif(pd.__version__ < "3", reason="columns are copied")
+def test_a_fit_of_a_frame_copies_no_column() -> None:
+    n = 400_000
+    rng = np.random.default_rng(0)
+    data = pd.DataFrame({"y": rng.normal(size=n), "x": rng.normal(size=n)})
+    data["g"] = np.repeat(np.arange(100), n // 100).astype(np.int32)
+    for j in range(20):
+        data[f"unused{j}"] = 1.0
+    mx.lmer("y ~ x + (1 | g)", data.iloc[::100], control=QUIET)  # loads what loads once
+    tracemalloc.start()
+    fit = mx.lmer("y ~ x + (1 | g)", data, control=QUIET)
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert fit.nobs == n
+    assert kept < 8 * n  # the codes of the groups, and not one column of numbers
