@@ -13,7 +13,7 @@ from mixlm_sparse.common.render import (
     markdown_table,
     markdown_text,
 )
-from mixlm_sparse.common.text import display_width, shorten_all, text_table
+from mixlm_sparse.common.text import display_width, pad, shorten_all, text_table
 
 WIDTH = 80  # columns of a terminal
 LEAST_TEXT = 12  # columns to which long text is cut, at least, so that a table fits
@@ -122,6 +122,16 @@ def wrap(label: str, text: str, width: int = WIDTH) -> list[str]:
         text, width, initial_indent=label, subsequent_indent=" " * len(label),
         break_on_hyphens=False,
     ) or [label.rstrip()]  # fmt: skip
+
+
+def described(rows: list[tuple[str, str]]) -> list[str]:
+    """Return the lines of a list of names and texts, which are wrapped beside the names."""
+    width = max(display_width(head) for head, _ in rows) + 2
+    lines = []
+    for head, text in rows:
+        label = pad(head, width) + text[: len(text) - len(text.lstrip())]
+        lines += wrap(label, text.strip())
+    return lines
 
 
 def as_text(table: Finished) -> str:

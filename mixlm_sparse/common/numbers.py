@@ -24,8 +24,9 @@ DIGITS = 4  # significant digits of the smallest standard error of a table
 # Columns by what their numbers are; `x.trend`, a slope, is an estimate too.
 ESTIMATES = {"estimate", "std_error", "lower", "upper", "conf_low", "conf_high", "emmean", "fit"}
 P_VALUES = {"p_value", "Pr(>F)", "Pr(>Chisq)", "Pr(>Chibar2)"}
-STATISTICS = {"statistic", "F value", "LRT", "Chisq", "chi2", "t value", "z value"}
-COUNTS = {"df", "Df", "NumDF", "DenDF", "npar"}
+STATISTICS = {"statistic", "F value", "LRT", "Chisq", "chi2", "t value", "z value",
+              "stat"}  # fmt: skip
+COUNTS = {"df", "ddf", "Df", "NumDF", "DenDF", "npar"}
 CRITERIA = {"AIC", "BIC", "logLik", "deviance", "aic", "bic", "llf", "criterion"}
 
 

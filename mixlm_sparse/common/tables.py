@@ -8,6 +8,7 @@ formulas : the models, by the label of their row.
 note, notes : lines below; `notes` by the label of a row, or a list.
 blank : columns that print as blanks where all of them are missing: the first of several models has
     no test.
+absent : columns in which every missing number prints as a blank.
 hidden : columns that repeat what the label of the row says, and do not print.
 """
 
@@ -61,6 +62,7 @@ def _columns(frame: pd.DataFrame, *, index: bool) -> tuple[list[Column], int]:
     named = len(out)
     blank = [name for name in frame.attrs.get("blank", ()) if name in frame.columns]
     nothing = frame[blank].isna().all(axis=1).tolist()
+    absent = set(frame.attrs.get("absent", ()))
     series = [frame.iloc[:, place] for place in range(frame.shape[1])]
     together = {
         str(name): values.to_numpy(dtype=np.float64, na_value=np.nan).tolist()
@@ -77,6 +79,8 @@ def _columns(frame: pd.DataFrame, *, index: bool) -> tuple[list[Column], int]:
         cells = estimates.get(head) or format_numbers(head, numbers.tolist())
         if name in blank:
             cells = ["" if gone else c for gone, c in zip(nothing, cells, strict=True)]
+        if name in absent:
+            cells = ["" if np.isnan(v) else c for v, c in zip(numbers, cells, strict=True)]
         out.append(Column(head, tuple(cells)))
     if not index:
         named = 0
@@ -101,8 +105,12 @@ class ResultTable(pd.DataFrame):
         """Return a plain data frame with the same cells."""
         return pd.DataFrame(self, copy=True)
 
-    def __repr__(self) -> str:
+    def text(self) -> str:
+        """Return what `print` shows."""
         return as_text(_finished(self))
+
+    def __repr__(self) -> str:
+        return self.text()
 
     def _repr_html_(self) -> str:
         return as_html(_finished(self))

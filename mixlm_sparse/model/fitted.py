@@ -18,6 +18,7 @@ from scipy.special import ndtri
 
 from mixlm_sparse.common.checks import require_one_of
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.tables import as_result
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.engines.threads import one_blas_thread
@@ -312,14 +313,15 @@ class FittedModel:
         by side; with `cond_var` a pair, the second a dict of (levels, k, k) arrays that follow the
         rows and columns of the frames.
         """
-        effects = {}
+        effects: dict[str, pd.DataFrame] = {}
         for g, factor in enumerate(self.matrices.factors):
             terms = self._terms_of(g)
-            effects[factor.label] = pd.DataFrame(
+            frame = pd.DataFrame(
                 np.hstack([self.solution.b(t) for t in terms]),
                 index=pd.Index(list(factor.levels), name=factor.label),
                 columns=[name for t in terms for name in self.matrices.terms[t].column_names],
             )
+            effects[factor.label] = as_result(frame)
         if not cond_var:
             return effects
         return effects, {

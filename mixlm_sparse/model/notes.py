@@ -19,7 +19,8 @@ from mixlm_sparse.common.errors import (
     SingularFitWarning,
     caller_level,
 )
-from mixlm_sparse.common.text import format_number, text_table
+from mixlm_sparse.common.layout import described
+from mixlm_sparse.common.text import format_number
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.build import double_bar_message
 from mixlm_sparse.solve.curvature import hessian_eigenvalues
@@ -306,9 +307,7 @@ class ConvergenceReport:
         ]
         for i, line in enumerate(self.system.engine.describe().splitlines()):
             rows.append(("engine" if i == 0 else "", line))
-        return "\n".join(
-            text_table([[head for head, _ in rows], [cell for _, cell in rows]], left=2, gap="  ")
-        )
+        return "\n".join(described(rows))
 
 
 def double_bar_messages(system: PenalizedSystem) -> list[str]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mixlm_sparse.common.errors import MixedModelError, OptionError, SavedFitError
 from mixlm_sparse.common.parallel import Progress, run
+from mixlm_sparse.common.tables import ResultTable, as_result
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.inference.cases.row_groups import row_groups
@@ -125,8 +126,16 @@ class Influence:
         return out
 
     def __repr__(self) -> str:
+        return self._table().text()
+
+    def _repr_html_(self) -> str:
+        return str(self._table().to_html())
+
+    def _table(self) -> ResultTable:
         top = self.to_frame().sort_values("cooks", ascending=False).head(10)
-        return f"Influence by {self.by}, {len(self.labels)} deletions; largest:\n{top.to_string()}"
+        return as_result(
+            top, heading=f"Influence by {self.by}, {len(self.labels)} deletions; the largest"
+        )
 
 
 def _log_determinants(matrices: Array3) -> tuple[Vector, Vector]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.inference.fixed.coefficients import F_COLUMNS, f_row, moments, require_ddf
 from mixlm_sparse.inference.fixed.terms import anova_type, term_hypotheses
 from mixlm_sparse.model.fitted import FittedModel
@@ -19,6 +20,7 @@ _TITLES = {
 }
 
 
+@result_table()
 def anova_table(fit: FittedModel, *, type: Any = 3, ddf: str | None = "satterthwaite") -> (
     pd.DataFrame
 ):  # fmt: skip

@@ -13,6 +13,7 @@ from scipy.stats import f as f_distribution
 
 from mixlm_sparse.common.checks import require_level, require_one_of
 from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.fixed.ddf import (
     CoefficientMoments,
@@ -177,6 +178,7 @@ def f_row(
     return mean_sq * q, mean_sq, float(q), df, F, p
 
 
+@result_table("Linear hypotheses about the fixed effects")
 def contest(
     fit: FittedModel,
     L: Any,
@@ -220,6 +222,7 @@ def contest(
     return table
 
 
+@result_table("Wald test")
 def wald_test(fit: FittedModel, L: Any = None, *, rhs: Any = 0.0) -> pd.DataFrame:
     """Test hypotheses together by Wald's chi-squared; see `InferenceMethods.wald_test`."""
     names = fit.system.x_names

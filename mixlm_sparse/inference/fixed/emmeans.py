@@ -12,6 +12,8 @@ from scipy.stats import studentized_range
 
 from mixlm_sparse.common.checks import require_level, require_one_of, unknown_name
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.tables import ResultTable, as_result, result_table
+from mixlm_sparse.common.text import as_written
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.fixed.coefficients import (
     linear_tests,
@@ -33,6 +35,13 @@ WEIGHTS = ("equal", "proportional")
 # Slopes are central differences over this share of the covariate's range: exact for lines and
 # parabolas, and to about 1e-8 for smooth curves.
 SLOPE_STEP = 1e-4
+METHODS = {
+    "satterthwaite": "Satterthwaite",
+    "kenward-roger": "Kenward-Roger",
+    "normal": "normal",
+    "none": "normal limits",
+}
+NO_MORE_THAN_ROUNDING = 1e-14  # a mean of a centred covariate
 TUKEY_MAX_DF = 1e5  # beyond it the studentized range is that of infinite df
 
 
@@ -76,6 +85,7 @@ class MarginalMeans:
         table["upper"] = upper + self.offset
         return table
 
+    @result_table("Tests of marginal means")
     def test(self, null: float = 0.0) -> pd.DataFrame:
         """Test each estimate against `null`: estimate, std_error, df, statistic, p_value."""
         tests = linear_tests(self.fit, self.L, null - self.offset, ddf=self.ddf)
@@ -87,6 +97,7 @@ class MarginalMeans:
         table["p_value"] = tests.p_value
         return table
 
+    @result_table("Pairwise comparisons")
     def pairs(
         self, adjust: str = "tukey", *, reverse: bool = False, conf_int: bool = False
     ) -> pd.DataFrame:
@@ -145,6 +156,7 @@ class MarginalMeans:
         out.attrs["note"] = f"p-values adjusted by {adjust}" if adjust != "none" else ""
         return out
 
+    @result_table("Contrasts of marginal means")
     def contrast(self, weights: Any, *, rhs: float = 0.0) -> pd.DataFrame:
         """Test combinations of the cells.
 
@@ -193,27 +205,25 @@ class MarginalMeans:
         return out
 
     def __repr__(self) -> str:
-        lines = [self.to_frame().to_string(index=False, float_format=lambda v: f"{v:.4g}")]
-        method = {
-            "satterthwaite": "Satterthwaite",
-            "kenward-roger": "Kenward-Roger",
-            "normal": "normal",
-            "none": "normal limits",
-        }[self.ddf]
-        lines.append(f"degrees of freedom: {method}; level {self.level:g}")
-        if self.averaged_over:
-            lines.append(f"averaged over the levels of {', '.join(self.averaged_over)}")
-        if self.at:
-            held = ", ".join(f"{name} = {_text(v[0])}" for name, v in self.at.items())
-            lines.append(f"at {held}")
-        return "\n".join(lines)
+        return self._table().text()
 
     def _repr_html_(self) -> str:
-        return str(self.to_frame().to_html(index=False))
+        return str(self._table().to_html())
+
+    def _table(self) -> ResultTable:
+        what = "Marginal means" if self.what == "emmean" else f"Marginal slopes of {self.what[:-6]}"
+        notes = [f"degrees of freedom: {METHODS[self.ddf]}; level {self.level:g}"]
+        if self.averaged_over:
+            notes.append(f"averaged over the levels of {', '.join(self.averaged_over)}")
+        if self.at:
+            notes.append("at " + ", ".join(f"{k} = {_text(v[0])}" for k, v in self.at.items()))
+        return as_result(self.to_frame(), heading=what, notes=notes)
 
 
 def _text(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float) and abs(value) < NO_MORE_THAN_ROUNDING:
+        return "0"
+    return as_written(value)
 
 
 def emmeans(

@@ -34,6 +34,7 @@ from scipy.stats import t as student
 
 from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.tables import ResultTable, as_result, result_table
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
 from mixlm_sparse.inference.cases.row_groups import is_nested, row_groups
 from mixlm_sparse.model.fitted import FittedModel
@@ -99,6 +100,7 @@ class RobustCovariance:
             out[r] = trace * trace / squares if squares > 0.0 else np.nan
         return out
 
+    @result_table("Cluster-robust standard errors")
     def table(self, level: float = 0.95) -> pd.DataFrame:
         """Return estimates, robust standard errors, df, tests and intervals."""
         level = require_level("level", level)
@@ -121,10 +123,17 @@ class RobustCovariance:
         )
 
     def __repr__(self) -> str:
-        return (
+        return self._table().text()
+
+    def _repr_html_(self) -> str:
+        return str(self._table().to_html())
+
+    def _table(self) -> ResultTable:
+        heading = (
             f"{self.type} standard errors, {self.n_clusters} clusters ({self.cluster}), "
-            f"Satterthwaite df\n{self.table().to_string()}"
+            "Satterthwaite df"
         )
+        return as_result(self.table(), heading=heading)
 
 
 def robust(fit: FittedModel, cluster: Any = None, type: str = "CR2") -> RobustCovariance:

@@ -11,6 +11,7 @@ from scipy.stats import chi2
 
 from mixlm_sparse.common.checks import require_bool, shown
 from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.inference.fixed.anova import anova_table
 from mixlm_sparse.model.fitted import FittedModel
 
@@ -19,6 +20,7 @@ Fit = TypeVar("Fit", bound=FittedModel)
 COLUMNS = ["npar", "AIC", "BIC", "logLik", "deviance", "Chisq", "Df", "Pr(>Chisq)"]
 
 
+@result_table("Comparison of models by likelihood ratios", blank=["Chisq", "Df", "Pr(>Chisq)"])
 def compare_models(
     *fits: FittedModel, refit: bool = True, names: Sequence[str] | None = None
 ) -> pd.DataFrame:

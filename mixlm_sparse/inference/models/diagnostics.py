@@ -11,6 +11,7 @@ import pandas as pd
 
 from mixlm_sparse.common.errors import MixedModelError, OptionError
 from mixlm_sparse.common.parallel import Progress, run
+from mixlm_sparse.common.tables import ResultTable, as_result, result_table
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.notes import SINGULAR_TOL, relative_spread, singular_reasons
@@ -20,6 +21,7 @@ from mixlm_sparse.solve.search.search import OPTIMIZERS
 SEARCHES = tuple(name for name in OPTIMIZERS if name != "auto")
 
 
+@result_table("Singularity of each random term")
 def singularity(fit: FittedModel, tol: float = SINGULAR_TOL) -> pd.DataFrame:
     """Judge each random term for singularity, free of scale and as lme4 does.
 
@@ -151,7 +153,13 @@ class AllFits(Mapping[str, FittedModel]):
         return (estimates.max() - estimates.min()).astype(np.float64)
 
     def __repr__(self) -> str:
-        return self.to_frame().iloc[:, :7].to_string()
+        return self._table().text()
+
+    def _repr_html_(self) -> str:
+        return str(self._table().to_html())
+
+    def _table(self) -> ResultTable:
+        return as_result(self.to_frame().iloc[:, :7], heading="One model by several optimizers")
 
 
 def all_fit(fit: FittedModel, optimizers: object = None, *, progress: Progress = None) -> AllFits:

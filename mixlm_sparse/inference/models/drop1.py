@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.formula.terms import MixedFormula, Term
 from mixlm_sparse.inference.fixed.coefficients import F_COLUMNS, f_row, moments, require_ddf
 from mixlm_sparse.inference.models.compare import likelihood_ratio
@@ -20,6 +21,7 @@ from mixlm_sparse.inference.models.smaller import (
 from mixlm_sparse.model.fitted import FittedModel
 
 
+@result_table(blank=["LRT", "Df", "Pr(>Chisq)", "F value", "Pr(>F)"])
 def drop1(
     fit: FittedModel,
     scope: object = None,

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.inference.models.mixture import mixture_label, mixture_p, naive_p
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -24,6 +25,7 @@ def linear_criterion(system: PenalizedSystem, *, reml: bool) -> float:
     return d + system.log_det_R_x if reml else d
 
 
+@result_table(blank=["LRT", "Df", "Pr(>Chisq)", "Pr(>Chibar2)"])
 def lr_vs_lm(fit: FittedModel) -> pd.DataFrame:
     """Test all random effects together: LR test against the linear model, as Stata prints.
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.covariance.random import covariance_structure
 from mixlm_sparse.formula.terms import MixedFormula, RandomPart
 from mixlm_sparse.inference.models.compare import likelihood_ratio
@@ -73,6 +74,7 @@ def compared_without(
     return random_row(smaller.n_par, smaller.llf, statistic, df, effects), smaller
 
 
+@result_table(blank=["LRT", "Df", "Pr(>Chisq)", "Pr(>Chibar2)"])
 def ranova(fit: FittedModel, reduce_terms: bool = True) -> pd.DataFrame:
     """Test each random term by comparison with the model without it.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 
 import numpy as np
 import pandas as pd
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.tables import ResultTable, as_result
 from mixlm_sparse.inference.fixed.coefficients import F_COLUMNS
 from mixlm_sparse.inference.models.drop1 import drop1
 from mixlm_sparse.inference.models.linear import (
@@ -47,10 +49,20 @@ class StepResult:
         return self.fit.formula
 
     def __repr__(self) -> str:
-        parts = ["Backward elimination of random effects:", self.random.to_string()]
-        parts += ["", "Backward elimination of fixed effects:"]
-        parts += [self.fixed.to_string() if len(self.fixed) else "(no terms)"]
-        return "\n".join([*parts, "", f"Model found: {self.formula}"])
+        parts = [table.text() for table in self._tables()]
+        return "\n\n".join([*parts, f"Model found: {self.formula}"])
+
+    def _repr_html_(self) -> str:
+        parts = [table.to_html() for table in self._tables()]
+        return "".join([*parts, f"<p>Model found: <code>{escape(self.formula)}</code></p>"])
+
+    def _tables(self) -> tuple[ResultTable, ResultTable]:
+        blank = ["LRT", "Df", "Pr(>Chisq)", "Pr(>Chibar2)"]
+        heading = "Backward elimination of {} effects"
+        return (
+            as_result(self.random, heading=heading.format("random"), blank=blank),
+            as_result(self.fixed, heading=heading.format("fixed")),
+        )
 
 
 def step(

@@ -18,6 +18,7 @@ from scipy import stats
 from mixlm_sparse.common.checks import require_count
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.parallel import Progress, run
+from mixlm_sparse.common.tables import ResultTable, as_result
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.inference.resample.null_model import LinearNull, MixedNull, null_model
@@ -102,13 +103,21 @@ class PBModcomp:
             rows, orient="index", columns=["stat", "df", "ddf", "p_value"]
         )
 
-    def __repr__(self) -> str:
+    def _table(self) -> ResultTable:
         done = len(self.status)
         failed = f", {self.n_failed} failed" if self.n_failed else ""
-        return (
-            f"Parametric bootstrap test, {done} simulations{failed}\n"
-            f"larger : {self.larger}\nsmaller: {self.smaller}\n{self.to_frame().to_string()}"
+        return as_result(
+            self.to_frame(),
+            heading=f"Parametric bootstrap test, {done} simulations{failed}",
+            formulas={"larger": str(self.larger), "smaller": str(self.smaller)},
+            absent=["df", "ddf"],
         )
+
+    def __repr__(self) -> str:
+        return self._table().text()
+
+    def _repr_html_(self) -> str:
+        return str(self._table().to_html())
 
 
 @calm

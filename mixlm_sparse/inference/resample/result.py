@@ -11,6 +11,8 @@ import pandas as pd
 
 from mixlm_sparse.common.checks import require_level, require_one_of
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.tables import ResultTable, as_result, result_table
+from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.inference.resample.intervals import TYPES, interval
 from mixlm_sparse.model.parameters import chosen_names
@@ -90,6 +92,7 @@ class Bootstrap:
             index=self.original.index,
         )
 
+    @result_table()
     def confint(
         self, level: float = 0.95, type: str = "percentile", parm: Any = None
     ) -> pd.DataFrame:
@@ -134,19 +137,28 @@ class Bootstrap:
                     None if left_out is None else left_out[:, at],
                 )
             )
-        return pd.DataFrame(limits, index=names, columns=["lower", "upper"], dtype=np.float64)
+        out = pd.DataFrame(limits, index=names, columns=["lower", "upper"], dtype=np.float64)
+        out.attrs["heading"] = f"{percent(level)} bootstrap intervals, {type}"
+        return out
 
     def _jackknife(self) -> Matrix:
         if "jackknife" not in self._kept:
             self._kept["jackknife"] = self.jackknife_values()
         return self._kept["jackknife"]
 
-    def __repr__(self) -> str:
+    def _table(self) -> ResultTable:
         counts = ", ".join(
             f"{self.status.count(s)} {s}" for s in dict.fromkeys(self.status) if s != "converged"
         )
         early = "" if self.complete else f" of {self.nsim}, ended early"
-        return (
-            f"<Bootstrap, {self.method}: {self.n_done} replicates{early}"
-            f"{'; ' + counts if counts else ''}>\n{self.to_frame().to_string()}"
+        heading = (
+            f"Bootstrap, {self.method}: {self.n_done} replicates{early}"
+            f"{'; ' + counts if counts else ''}"
         )
+        return as_result(self.to_frame(), heading=heading, note="95% percentile intervals")
+
+    def __repr__(self) -> str:
+        return self._table().text()
+
+    def _repr_html_(self) -> str:
+        return str(self._table().to_html())

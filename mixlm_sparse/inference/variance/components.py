@@ -15,6 +15,7 @@ import pandas as pd
 from scipy.special import ndtri
 
 from mixlm_sparse.common.checks import require_level, require_one_of
+from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.variance.delta import VarianceScale, variance_scale
 
@@ -31,6 +32,7 @@ NO_OPTIMUM = "the Hessian is not positive definite: the fit is not at an optimum
 FLAT = "the data do not determine it: the criterion is flat in this direction"
 
 
+@result_table("Variance components with Wald intervals", hidden=["grp", "var1", "var2"])
 def variance_components(
     fit: FittedModel, level: float = 0.95, scale: str = "sd", pairs: str | None = None
 ) -> pd.DataFrame:

@@ -8,6 +8,8 @@ import pandas as pd
 
 from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.tables import result_table
+from mixlm_sparse.common.text import percent
 from mixlm_sparse.inference.resample.bootstrap import bootstrap
 from mixlm_sparse.inference.variance.components import variance_components
 from mixlm_sparse.inference.variance.profile.compute import profile
@@ -18,6 +20,7 @@ METHODS = ("profile", "wald", "boot")
 BOOTSTRAP_OPTIONS = ("nsim", "seed", "boot_type")
 
 
+@result_table()
 def confint(
     fit: FittedModel,
     method: str = "profile",
@@ -75,19 +78,21 @@ def confint(
         if parm is not None:  # an unknown name is said to be one of this function's argument
             parm = chosen_names(parm, parameter_kinds(fit))
         curves = profile(fit, parm, level_max=level, **options)
-        return _table(curves.confint(level))
+        return _table(curves.confint(level), f"{percent(level)} profile-likelihood intervals")
     names = chosen_names(parm, parameter_kinds(fit))
     if method == "wald":
         variances = variance_components(fit, level)[["lower", "upper", "note"]]
         coefficients = fit.conf_int(level).assign(note="")
-        return _table(pd.concat([variances, coefficients]).loc[names])
+        heading = f"{percent(level)} Wald intervals, of coefficients by the normal distribution"
+        return _table(pd.concat([variances, coefficients]).loc[names], heading)
     boot_type = options.pop("boot_type", "percentile")
     draws = bootstrap(fit, **{"nsim": 500, **options})
     return draws.confint(level, type=boot_type, parm=names)
 
 
-def _table(limits: pd.DataFrame) -> pd.DataFrame:
+def _table(limits: pd.DataFrame, heading: str) -> pd.DataFrame:
     """Return the columns lower and upper; what stands out goes to attrs["notes"]."""
     out = limits[["lower", "upper"]].astype("float64")
+    out.attrs["heading"] = heading
     out.attrs["notes"] = {str(name): text for name, text in limits["note"].items() if text}
     return out

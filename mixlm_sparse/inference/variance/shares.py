@@ -27,6 +27,7 @@ import pandas as pd
 from scipy.special import expit, ndtri
 
 from mixlm_sparse.common.checks import require_level
+from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.variance.components import FLAT, moves
 from mixlm_sparse.model.fitted import FittedModel
@@ -147,6 +148,7 @@ def _table(rows: dict[str, Share]) -> pd.DataFrame:
     return table
 
 
+@result_table("Intraclass correlations")
 def icc(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
     """Return intraclass correlations.
 
@@ -177,6 +179,7 @@ def icc(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
     return _table(rows)
 
 
+@result_table("Nakagawa's R²: shares of the variance")
 def r2(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
     """Return Nakagawa's R².
 

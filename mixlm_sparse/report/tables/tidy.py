@@ -11,6 +11,8 @@ from scipy.special import ndtri
 
 from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.tables import result_table
+from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.design.table import Column
 from mixlm_sparse.inference.fixed.coefficients import linear_tests, require_ddf
@@ -19,10 +21,21 @@ from mixlm_sparse.model.data import all_rows, data_columns
 from mixlm_sparse.model.fitted import FittedModel
 
 EFFECTS = ("fixed", "ran_pars", "ran_vals")
+HEADINGS = {
+    "fixed": "Fixed effects",
+    "ran_pars": "Standard deviations and correlations of random effects",
+    "ran_vals": "Predicted random effects",
+}
+METHODS = {
+    "satterthwaite": "Satterthwaite's degrees of freedom",
+    "kenward-roger": "Kenward-Roger's degrees of freedom",
+    "normal": "the normal distribution",
+}
 COLUMNS = ["effect", "group", "level", "term", "estimate", "std_error", "statistic", "df",
            "p_value", "conf_low", "conf_high"]  # fmt: skip
 
 
+@result_table(blank=["statistic", "df", "p_value"])
 def tidy(
     fit: FittedModel,
     effects: str | Sequence[str] = "fixed",
@@ -70,7 +83,34 @@ def tidy(
     columns = [name for name in COLUMNS if name != "level" or "ran_vals" in wanted]
     if not conf_int:
         columns = columns[:-2]
-    return table[columns]
+    out = table[columns]
+    out.attrs["heading"] = "Estimates" if len(wanted) > 1 else HEADINGS[wanted[0]]
+    out.attrs["notes"] = _kinds(fit, wanted, require_ddf(ddf), level if conf_int else None)
+    return out
+
+
+def _kinds(
+    fit: FittedModel, effects: Sequence[str], ddf: str, level: float | None
+) -> list[str]:
+    """Say which tests and intervals the table has."""
+    notes = []
+    if "fixed" in effects and not fit.perfect:
+        if ddf != "none":
+            notes.append(f"tests of fixed effects by {METHODS[ddf]}")
+        if level is not None:
+            method = METHODS["normal" if ddf == "none" else ddf]
+            notes.append(f"{percent(level)} intervals of fixed effects by {method}")
+    if level is not None and "ran_pars" in effects:
+        notes.append(
+            f"{percent(level)} Wald intervals of random parameters, on the scale of log sd and "
+            "atanh correlation"
+        )
+    if level is not None and "ran_vals" in effects:
+        notes.append(
+            f"{percent(level)} intervals of random effects by the normal distribution, given the "
+            "variances"
+        )
+    return notes
 
 
 def _frame(rows: dict[str, Any], count: int) -> pd.DataFrame:
@@ -176,6 +216,7 @@ def _values(fit: FittedModel, level: float) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
+@result_table("Fit")
 def glance(fit: FittedModel) -> pd.DataFrame:
     """Return the figures of the fit as one row: nobs, sigma, llf, aic, bic, criterion, ..."""
     row: dict[str, Any] = {
@@ -195,6 +236,7 @@ def glance(fit: FittedModel) -> pd.DataFrame:
     return pd.DataFrame([row])
 
 
+@result_table("Rows and what the fit says of them")
 def augment(fit: FittedModel) -> pd.DataFrame:
     """Return the rows used: the columns of the formula and what the fit says of each row.
 
@@ -260,6 +302,7 @@ def _plain(column: Column) -> Any:
     return column.values
 
 
+@result_table("Rows per level")
 def group_sizes(fit: FittedModel) -> pd.DataFrame:
     """Return, for each grouping factor, its levels and the rows per level.
 

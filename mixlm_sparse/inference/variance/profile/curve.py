@@ -14,6 +14,8 @@ from scipy.special import ndtri
 
 from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.tables import result_table
+from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.model.parameters import chosen_names
 
@@ -186,6 +188,7 @@ class Profile(Mapping[str, ParameterProfile]):
             for curve in self.curves
         }
 
+    @result_table()
     def confint(self, level: float = 0.95, parm: object = None) -> pd.DataFrame:
         """Return the limits where |zeta| is the normal quantile of the level.
 
@@ -206,7 +209,9 @@ class Profile(Mapping[str, ParameterProfile]):
             )
         names = chosen_names(parm, {curve.name: curve.kind for curve in self.curves})
         limits = [self[name].limits(level) for name in names]
-        return pd.DataFrame(limits, index=names, columns=["lower", "upper", "note"])
+        out = pd.DataFrame(limits, index=names, columns=["lower", "upper", "note"])
+        out.attrs["heading"] = f"{percent(level)} profile-likelihood intervals"
+        return out
 
     def __repr__(self) -> str:
         what = "REML criterion" if self.reml else "ML deviance"

@@ -1,0 +1,98 @@
+"""Every result prints in 80 columns, with heading and notes, and as HTML."""
+
+from __future__ import annotations
+
+import pickle
+from functools import cache
+
+import pandas as pd
+import pytest
+
+import mixlm_sparse as mx
+
+
+@cache
+def sleep():
+    return mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+
+
+@cache
+def null():
+    return mx.lmer("Reaction ~ 1 + (Days | Subject)", mx.datasets.load("sleepstudy"))
+
+
+@cache
+def schools():
+    data = mx.datasets.load("HSB")
+    return mx.lmer("mathach ~ meanses + sector * cses + (cses | school)", data)
+
+
+RESULTS = {
+    "anova": (lambda: schools().anova(), "Type III analysis of variance"),
+    "anova of models": (lambda: mx.anova(null(), sleep()), "fitted again by ML"),
+    "ranova": (lambda: sleep().ranova(), "mixture of Days in (Days | Subject): 1/2 chi2(1)"),
+    "lr_vs_lm": (lambda: sleep().lr_vs_lm(), "LR test against the linear model"),
+    "drop1": (lambda: schools().drop1(), "all models fitted by ML"),
+    "step": (lambda: sleep().step(), "Model found: Reaction ~ Days + (Days | Subject)"),
+    "contest": (lambda: sleep().contest("Days = 10"), "Linear hypotheses"),
+    "contest of one": (lambda: sleep().contest("Days = 10", joint=False), "estimate"),
+    "wald_test": (lambda: schools().wald_test(), "all coefficients but the intercept"),
+    "tidy": (lambda: schools().tidy(conf_int=True), "95% intervals of fixed effects by Satt"),
+    "tidy of all": (
+        lambda: schools().tidy(["fixed", "ran_pars"], conf_int=True),
+        "95% Wald intervals of random parameters",
+    ),
+    "tidy of effects": (
+        lambda: sleep().tidy("ran_vals", conf_int=True), "given the variances"
+    ),
+    "glance": (lambda: schools().glance(), "n_school"),
+    "augment": (lambda: sleep().augment(), "[180 rows"),
+    "group_sizes": (lambda: sleep().group_sizes(), "Rows per level"),
+    "icc": (lambda: sleep().icc(), "Intraclass"),
+    "r2": (lambda: sleep().r2(), "conditional"),
+    "confint": (lambda: sleep().confint(), "95% profile-likelihood intervals"),
+    "confint by Wald": (lambda: sleep().confint("wald", 0.9), "90% Wald intervals"),
+    "confint by bootstrap": (
+        lambda: sleep().confint("boot", nsim=20, seed=1), "95% bootstrap intervals, percentile"
+    ),
+    "variance_components": (lambda: sleep().variance_components(), "cor_Days.(Intercept)|Subject"),
+    "emmeans": (lambda: schools().emmeans("sector"), "at meanses = 0.000143354, cses = 0"),
+    "pairs": (lambda: schools().emmeans("sector").pairs(conf_int=True), "adjusted by tukey"),
+    "emtrends": (lambda: schools().emtrends("cses", by="sector"), "Marginal slopes of cses"),
+    "robust": (lambda: sleep().robust(), "CR2 standard errors, 18 clusters"),
+    "influence": (lambda: sleep().influence("Subject"), "Influence by Subject, 18 deletions"),
+    "profile": (lambda: sleep().profile("beta_").confint(), "Days"),
+    "bootstrap": (lambda: sleep().bootstrap(20, seed=1), "Bootstrap, parametric: 20 replicates"),
+    "pb_modcomp": (
+        lambda: mx.pb_modcomp(sleep(), null(), nsim=20, seed=1), "smaller: Reaction ~ 1"
+    ),
+    "ranef": (lambda: sleep().ranef()["Subject"], "308"),
+    "varcorr": (lambda: sleep().varcorr, "Std.Dev."),
+    "singularity": (lambda: sleep().singularity(), "lme4_theta"),
+    "all_fit": (lambda: sleep().all_fit(["bfgs", "bobyqa"]), "by several optimizers"),
+    "convergence": (lambda: sleep().convergence, "status"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_a_result_prints_itself(name):
+    make, part = RESULTS[name]
+    result = make()
+    lines = repr(result).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert part in " ".join(line.strip().removeprefix("Note: ") for line in lines)
+    assert "np.float64" not in repr(result)
+    if isinstance(result, pd.DataFrame):
+        columns = " ".join(lines) + " ".join(result.attrs.get("hidden", ()))
+        notes = ("note", "reason")
+        said = [c for c in result.columns if c not in notes and result[c].notna().any()]
+        assert all(str(column) in columns for column in said)
+        assert repr(pickle.loads(pickle.dumps(result))) == repr(result)
+        assert type(result.to_frame()) is pd.DataFrame
+        assert "\\begin{tabular}" in result.to_latex()
+        assert "| ---" in result.to_markdown().replace("--:", "---")
+    if name not in ("varcorr", "convergence"):
+        html = result._repr_html_()
+        assert html.count("<table") == html.count("</table>") > 0
+        if not isinstance(result, pd.DataFrame) or result.attrs.get("heading"):
+            assert "<p>" in html
