@@ -1,5 +1,6 @@
 # make demo   fit two models from nothing: makes .venv, installs the package (no compiler needed), prints the fits
 # make test   install what the tests need (also CHOLMOD, where that is possible) and run every test
+# make test-oldest  run the tests with the lower bounds of the dependencies (Python 3.11 or 3.12, for which they have wheels)
 # make check  ruff, mypy and the doctests
 # make docs   run every block of the documentation, draw its pictures and build the site
 PYTHON ?= python3
@@ -11,13 +12,18 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test check lint types doctest docs clean
+.PHONY: demo test test-oldest check lint types doctest docs clean
 
 demo: $(VENV)/.installed
 	$(PY) -m mixlm_sparse.interop.demo
 
 test: $(VENV)/.installed-test $(VENV)/.installed-cholmod
 	$(PY) -m pytest $(PYTEST_ARGS)
+
+# pictures and warnings are those of the current versions; what third parties deprecate since is not the point here
+test-oldest: $(VENV)-oldest/.installed
+	$(VENV)-oldest/bin/python -m pytest -o addopts="-ra -q" -W ignore::DeprecationWarning \
+	  -W ignore::PendingDeprecationWarning $(PYTEST_ARGS)
 
 check: lint types doctest
 
@@ -51,6 +57,13 @@ $(VENV)/.installed-test: pyproject.toml | $(PY)
 	$(PY) -m pip install --quiet --editable '.[test]'
 	@touch $(VENV)/.installed $@
 
+$(VENV)-oldest/.installed: pyproject.toml tools/lower_bounds.py
+	@$(PYTHON) -m venv $(VENV)-oldest
+	$(PYTHON) tools/lower_bounds.py test | grep -v -E '^(ruff|mypy)=' > $(VENV)-oldest/bounds.txt
+	$(VENV)-oldest/bin/python -m pip install --quiet -r $(VENV)-oldest/bounds.txt
+	$(VENV)-oldest/bin/python -m pip install --quiet --no-deps --editable .
+	@touch $@
+
 $(VENV)/.installed-docs: pyproject.toml | $(PY)
 	$(PY) -m pip install --quiet --editable '.[docs]'
 	@touch $(VENV)/.installed $@
@@ -60,4 +73,4 @@ $(VENV)/.installed-cholmod: tools/install_cholmod.sh | $(VENV)/.installed-test
 	@if $(PY) -c "import sksparse.cholmod" 2>/dev/null; then touch $@; fi
 
 clean:
-	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-oldest build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

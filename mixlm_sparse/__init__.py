@@ -129,3 +129,20 @@ __all__ = [
     "solve_pls",
     "use_compiled",
 ]
+
+_ELSEWHERE = {  # what users of other packages type
+    "fit": "lmer", "lme": "lmer", "lmm": "lmer", "mixedlm": "lmer", "MixedLM": "lmer",
+    "mixed": "lmer", "lmList": "lm_list", "allFit": "all_fit", "read": "load",
+}  # fmt: skip
+
+
+def __getattr__(name: str) -> object:
+    if name in _ELSEWHERE:
+        raise AttributeError(f"{__name__} has no {name!r}: use {__name__}.{_ELSEWHERE[name]}")
+    if name in ("glmer", "glmm", "nlmer"):
+        raise AttributeError(f"{__name__} fits linear mixed models only, there is no {name!r}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

@@ -11,15 +11,20 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.common.text import shorten
+from mixlm_sparse.common.text import printable, shorten
+from mixlm_sparse.common.types import Vector
 
 NA_ACTIONS = ("omit", "exclude", "raise")  # what happens to rows with missing cells
 
+T = TypeVar("T")
+
+MAX_REPLICATES = 10**7  # responses that are drawn, or models that are fitted again
+MAX_LENGTH = 10**9  # entries of a sequence that is turned into an array
 MAX_LISTED = 8  # names listed in a message
 MAX_NAME = 60  # characters of one name in a message
 MAX_SHOWN = 80  # characters of a value in a message
@@ -69,11 +74,6 @@ def shown(value: object) -> str:
     except Exception:  # a foreign __repr__ or __len__ may raise anything
         text = noun
     return shorten(printable(text), MAX_SHOWN)
-
-
-def printable(text: str) -> str:
-    """Return `text` with lone surrogates, which no stream can print, as escapes."""
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def unknown_name(name: object, names: Sequence[str], what: str = "coefficient") -> OptionError:
@@ -229,10 +229,82 @@ def require_level(argument: str, level: object) -> float:
 
 def require_count(argument: str, value: object, least: int = 1, most: int | None = None) -> int:
     """Return a whole number of at least `least` (and at most `most`)."""
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if whole and value >= least and (most is None or value <= most):  # type: ignore[operator]
+    if _is_whole(value) and value >= least and (most is None or value <= most):  # type: ignore[operator]
         return int(value)  # type: ignore[call-overload, no-any-return]
     upper = "" if most is None else f" and at most {most}"
     raise OptionError(
         f"{argument} is {shown(value)}: use a whole number of at least {least}{upper}"
     )
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def require_jobs(value: object) -> int:
+    """Return a number of processes, or -1 for all processors."""
+    if _is_whole(value) and (value == -1 or value >= 1):  # type: ignore[operator]
+        return int(value)  # type: ignore[call-overload, no-any-return]
+    raise OptionError(f"n_jobs is {shown(value)}: use a number of processes, or -1 for all")
+
+
+# ---------------------------------------------------------------------------------------------
+# Arrays and objects
+# ---------------------------------------------------------------------------------------------
+
+
+def require_vector(
+    argument: str, value: Any, length: int | None = None, *, of: str = "", finite: bool = True
+) -> Vector:
+    """Return real numbers, one or several, as an array of one dimension.
+
+    Parameters
+    ----------
+    length : how many there must be.
+    of : what they belong to, for the message: "the coefficients".
+    finite : infinite numbers are errors, as NaN always is.
+    """
+    wanted = "numbers" if length is None else f"{length} number{'s' if length != 1 else ''}"
+    remedy = f"give {wanted}{' for ' + of if of else ''}"
+    if isinstance(value, range) or _length(value) > MAX_LENGTH:
+        raise OptionError(f"{argument} is {shown(value)}: {remedy}")
+    try:
+        raw = np.asarray(value)
+        if raw.dtype.kind not in "iufO":
+            raise TypeError
+        numbers = np.atleast_1d(raw.astype(np.float64))
+    except (TypeError, ValueError, OverflowError, MemoryError):
+        raise OptionError(f"{argument} is {shown(value)}: {remedy}") from None
+    if numbers.ndim != 1 or (length is not None and numbers.size != length):
+        raise OptionError(f"{argument} has shape {numbers.shape}: {remedy}")
+    bad = ~np.isfinite(numbers) if finite else np.isnan(numbers)
+    if bad.any():
+        first = int(np.flatnonzero(bad)[0])
+        raise OptionError(f"{argument} has {numbers[first]} in place {first}: {remedy}")
+    return numbers
+
+
+def _length(value: Any) -> int:
+    try:
+        return len(value)
+    except Exception:  # a foreign __len__ may raise anything
+        return 0
+
+
+def require_instance(argument: str, value: object, kind: type[T], remedy: str) -> T:
+    """Return an object of a class; otherwise an OptionError with the remedy."""
+    if isinstance(value, kind):
+        return value
+    raise OptionError(f"{argument} is {shown(value)}: {remedy}")
+
+
+def require_mapping(argument: str, value: object, example: str) -> dict[str, Any]:
+    """Return a mapping from names as a dict; None is an empty one."""
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping):
+        raise OptionError(f"{argument} is {shown(value)}: use a dictionary such as {example}")
+    for key in value:
+        if not isinstance(key, str):
+            raise OptionError(f"{argument} has the key {shown(key)}: its keys are names, as text")
+    return {str(key): found for key, found in value.items()}

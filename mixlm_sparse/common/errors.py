@@ -7,8 +7,19 @@ from __future__ import annotations
 
 import sys
 
+from mixlm_sparse.common.text import printable, shorten
 
-class MixedModelError(Exception):
+MAX_MESSAGE = 1500  # columns of a message; what is longer is cut in the middle
+
+
+class _ReadableError(Exception):
+    """An exception whose text every terminal can show, however long the user's words are."""
+
+    def __str__(self) -> str:
+        return shorten(printable(Exception.__str__(self)), MAX_MESSAGE)
+
+
+class MixedModelError(_ReadableError):
     """Root of all errors that this package raises on purpose."""
 
 
@@ -24,6 +35,11 @@ class OptionError(MixedModelError, ValueError):
     """An argument has a value that the function does not know."""
 
 
+class UnknownKeyError(OptionError, KeyError):
+    """A mapping, such as a profile, was asked for a name that it does not have."""
+
+
+
 class EngineError(MixedModelError, RuntimeError):
     """A numerical engine is not installed or cannot serve the model."""
 
@@ -32,7 +48,7 @@ class NotPositiveDefiniteError(MixedModelError, ArithmeticError):
     """A matrix that must be positive definite is not, at the given theta."""
 
 
-class MixedModelWarning(UserWarning):
+class MixedModelWarning(_ReadableError, UserWarning):  # noqa: N818
     """Root of all warnings of this package."""
 
 

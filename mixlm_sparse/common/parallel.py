@@ -17,9 +17,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
 from typing import TypeVar
 
-import numpy as np
-
-from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.checks import require_jobs
 from mixlm_sparse.common.progress import CountProgress, counter
 from mixlm_sparse.common.workers import elsewhere
 
@@ -79,11 +77,8 @@ def run(
 
 
 def _jobs(n_jobs: int) -> int:
-    if isinstance(n_jobs, bool) or not isinstance(n_jobs, int | np.integer) or (
-        n_jobs < 1 and n_jobs != -1
-    ):  # fmt: skip
-        raise OptionError(f"n_jobs is {n_jobs!r}: use a number of processes, or -1 for all")
-    return processors() if n_jobs == -1 else int(n_jobs)
+    count = require_jobs(n_jobs)
+    return processors() if count == -1 else count
 
 
 def processors() -> int:

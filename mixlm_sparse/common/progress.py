@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Protocol, TextIO
 
+from mixlm_sparse.common.checks import shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
 
@@ -170,13 +171,13 @@ def _checked(progress: object, signature: str) -> object:
     """
     if progress is False:
         return None
-    if progress is None or progress is True or progress == "auto":
+    if (isinstance(progress, str | None) and progress in (None, "auto")) or progress is True:
         return "bar" if interactive() else None
-    if callable(progress):
+    if callable(progress) and not isinstance(progress, type):
         return progress
     raise OptionError(
-        f"progress is {progress!r}: use True, False, 'auto', or a function of {signature} that "
-        "returns False to end the work"
+        f"progress is {shown(progress)}: use True, False, 'auto', or a function of {signature} "
+        "that returns False to end the work"
     )
 
 

@@ -299,3 +299,8 @@ def abbreviate(name: str, width: int) -> str:
 def percent(level: float) -> str:
     """Return a level as text: 95%."""
     return f"{100 * level:.4g}%"
+
+
+def printable(text: str) -> str:
+    """Return `text` with lone surrogates, which no stream can print, as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

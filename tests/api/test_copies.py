@@ -22,7 +22,7 @@ QUIET = mx.Control(warn=False)
 def have_cholmod() -> bool:
     try:
         load_cholmod()
-    except mx.MissingPackageError:
+    except mx.EngineError:
         return False
     return True
 

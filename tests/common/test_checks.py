@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from mixlm_sparse.common import checks
-from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.errors import OptionError, UnknownKeyError
 
 
 class Hostile:
@@ -85,3 +85,37 @@ def test_long_lists_and_long_names_are_cut():
     assert len(checks.listed(["x" * 10_000])) == checks.MAX_NAME
     assert len(checks.shown("x" * 10_000)) == checks.MAX_SHOWN
     assert checks.shown(list(range(1000))) == "a list of 1000 entries"
+
+
+def test_numbers_in_a_row():
+    assert checks.require_vector("theta", 1).tolist() == [1.0]
+    assert checks.require_vector("theta", pd.Series([1, 2]), 2).tolist() == [1.0, 2.0]
+    assert checks.require_vector("bound", [np.inf], finite=False).tolist() == [np.inf]
+    with pytest.raises(OptionError, match=r"theta has shape \(3,\): give 2 numbers for a, b"):
+        checks.require_vector("theta", [1, 2, 3], 2, of="a, b")
+    with pytest.raises(OptionError, match=r"theta has nan in place 1"):
+        checks.require_vector("theta", [1, np.nan])
+    for value in ([[1], [1, 2]], "1", None, 1j, range(10**12), Hostile(), [10**400], np.eye(2)):
+        with pytest.raises(OptionError, match="theta"):
+            checks.require_vector("theta", value)
+
+
+def test_objects_mappings_and_processes():
+    assert checks.require_instance("fit", 3, int, "use a number") == 3
+    with pytest.raises(OptionError, match=r"fit is 'a': use a number"):
+        checks.require_instance("fit", "a", int, "use a number")
+    assert checks.require_mapping("at", None, "{'x': 1}") == {}
+    with pytest.raises(OptionError, match=r"at is \[1\]: use a dictionary such as {'x': 1}"):
+        checks.require_mapping("at", [1], "{'x': 1}")
+    with pytest.raises(OptionError, match="at has the key 1"):
+        checks.require_mapping("at", {1: 2}, "{'x': 1}")
+    assert checks.require_jobs(np.int64(-1)) == -1
+    with pytest.raises(OptionError, match="n_jobs is 0"):
+        checks.require_jobs(0)
+
+
+def test_every_message_can_be_shown():
+    error = OptionError("there is no column '\ud800' in " + "z" * 100_000)
+    assert len(str(error)) == 1500
+    str(error).encode("utf-8")
+    assert str(UnknownKeyError("there is no 'x'")) == "there is no 'x'"

@@ -136,7 +136,8 @@ def test_any_frame_will_do(fit, data, kind):
         frame = pytest.importorskip("pyarrow").Table.from_pandas(data)
     else:
         duckdb = pytest.importorskip("duckdb")
-        frame = duckdb.connect().from_df(data)
+        connection = duckdb.connect()  # older versions close it when nobody holds it
+        frame = connection.from_df(data)
     assert np.asarray(fit.predict(frame)) == approx(fit.fittedvalues)
 
 
