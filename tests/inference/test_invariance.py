@@ -11,10 +11,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.optimize import minimize
 
 import mixlm_sparse as mx
 
 QUIET = mx.Control(warn=False)
+TIGHT = {"xatol": 1e-8, "fatol": 1e-10, "maxiter": 4000, "maxfev": 4000}
 NUMBERS = ["estimate", "std_error", "lower", "upper"]
 
 
@@ -193,3 +195,111 @@ def test_components_and_shares_of_the_same_model(base, others, way):
     )
     np.testing.assert_allclose(fit.icc().loc[base.icc().index], base.icc(), rtol=2e-6)
     np.testing.assert_allclose(fit.r2(), base.r2(), rtol=2e-6)
+
+
+# ---------------------------------------------------------------------------------------------
+# Profiles, intervals, smaller models, influence
+# ---------------------------------------------------------------------------------------------
+
+INVARIANT = ["sd_(Intercept)|h", "sigma", "fb", "fc"]
+
+
+@pytest.fixture(scope="module")
+def curves(base) -> pd.DataFrame:
+    return base.profile().confint()[["lower", "upper"]]
+
+
+@pytest.mark.parametrize(("shift", "scale"), [MOVES[i] for i in (0, 1, 4, 5)])
+def test_profiles(base, curves, shift, scale):
+    fit = moved(shift, scale)
+    profile = fit.profile()
+    found = profile.confint()
+    np.testing.assert_allclose(
+        found.loc[INVARIANT, ["lower", "upper"]], curves.loc[INVARIANT], rtol=1e-6
+    )
+    for name in ("sd_x|g", "x"):
+        np.testing.assert_allclose(
+            found.loc[name, ["lower", "upper"]].astype(float) * scale, curves.loc[name], rtol=1e-6
+        )
+    if shift == 0.0:
+        np.testing.assert_allclose(
+            found.loc["cor_x.(Intercept)|g", ["lower", "upper"]].astype(float),
+            curves.loc["cor_x.(Intercept)|g"], rtol=1e-5,
+        )  # fmt: skip
+    assert (found["note"] == "").all()
+    # the work does not depend on it either
+    assert profile.n_evaluations < 1.5 * base.profile().n_evaluations
+
+
+def test_the_profile_of_an_intercept_elsewhere():
+    """Held at a value, it leaves the criterion of dense algebra, wherever x is zero."""
+    frame, formula = two_effects()
+    shift = 30.0
+    fit = mx.lmer(formula, frame.assign(x=frame["x"] + shift), control=QUIET)
+    curve = fit.profile("sd_(Intercept)|g", reml=True)["sd_(Intercept)|g"]
+    start = fit.variance_components()["estimate"].to_numpy()
+    p = np.array([np.log(start[0]), np.arctanh(start[1]), np.log(start[2]), np.log(start[3])])
+    there = frame.assign(x=frame["x"] + shift)
+    least = reml(p, there)
+    for at in (3, -3):
+        value = float(curve.values[at])
+
+        def rest(q, value=value):
+            return reml(np.array([np.log(value), *q]), there)
+
+        found = minimize(rest, p[1:], method="Nelder-Mead", options=TIGHT)
+        zeta = np.sign(value - curve.estimate) * np.sqrt(found.fun - least)
+        assert curve.zeta[at] == pytest.approx(zeta, rel=2e-4)
+
+
+@pytest.mark.parametrize("way", ["rows", "terms", "levels", "groups"])
+def test_profiles_of_the_same_model(curves, others, way):
+    found = others[way].profile("theta_").confint()
+    same = [name for name in curves.index if name in found.index]
+    np.testing.assert_allclose(
+        found.loc[same, ["lower", "upper"]].astype(float), curves.loc[same], rtol=2e-5
+    )
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(1e3, 1.0), (1e6, 1.0), (0.0, 1e4), (0.0, 1e-4)])
+def test_smaller_models_and_influence(base, shift, scale):
+    fit = moved(shift, scale)
+    columns = ["LRT", "Pr(>Chisq)", "Pr(>Chibar2)"]
+    np.testing.assert_allclose(fit.ranova()[columns], base.ranova()[columns], rtol=1e-5, atol=1e-7)
+    table = ["LRT", "Pr(>Chisq)"]
+    np.testing.assert_allclose(fit.drop1()[table], base.drop1()[table], rtol=1e-5)
+    np.testing.assert_allclose(
+        fit.drop1(test="F").to_numpy(), base.drop1(test="F").to_numpy(), rtol=1e-5
+    )
+    assert fit.lr_vs_lm()["LRT"].iloc[0] == pytest.approx(base.lr_vs_lm()["LRT"].iloc[0], rel=1e-7)
+    ours, theirs = fit.influence("g"), base.influence("g")
+    for name in ("deletion_distance", "mdffits", "covratio"):
+        np.testing.assert_allclose(
+            getattr(ours, name)(), getattr(theirs, name)(), rtol=1e-4, atol=1e-7
+        )
+    same = ["sd_(Intercept)|h", "sigma"]
+    np.testing.assert_allclose(
+        ours.variance_change()[same], theirs.variance_change()[same], rtol=1e-4, atol=1e-6
+    )
+    np.testing.assert_allclose(
+        ours.variance_change()["sd_x|g"] * scale, theirs.variance_change()["sd_x|g"],
+        rtol=1e-4, atol=1e-6,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(("shift", "scale"), [(1e3, 1.0), (1e6, 1.0), (0.0, 1e4)])
+def test_backward_elimination(shift, scale):
+    rng = np.random.default_rng(8)
+    frame = data().assign(noise=rng.normal(size=126))
+    formula = "y ~ x * f + noise + (x | g) + (1 | h)"
+    expected = mx.lmer(formula, frame, control=QUIET).step()
+    found = mx.lmer(
+        formula, frame.assign(x=frame["x"] * scale + shift), control=QUIET
+    ).step()
+    assert found.formula == expected.formula
+    assert list(found.fixed.index) == list(expected.fixed.index)
+    np.testing.assert_allclose(found.fixed["Pr(>F)"], expected.fixed["Pr(>F)"], rtol=1e-5)
+    np.testing.assert_allclose(
+        found.random["LRT"].astype(float), expected.random["LRT"].astype(float), rtol=1e-5,
+        atol=1e-7,
+    )  # fmt: skip

@@ -10,7 +10,8 @@ from scipy.optimize import minimize, minimize_scalar
 from scipy.special import ndtri
 
 import mixlm_sparse as mx
-from mixlm_sparse.inference.variance.profile.held import HeldCoefficient, HeldInFactor, HeldSigma
+from mixlm_sparse.inference.variance.profile.held import HeldCoefficient, HeldSigma
+from mixlm_sparse.inference.variance.profile.held_factor import HeldInFactor
 from mixlm_sparse.model.parameters import variance_parameters
 from mixlm_sparse.solve.criterion import joint_criterion
 from tests.agreement.test_published import PUBLISHED, meets

@@ -18,12 +18,8 @@ from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.inference.variance.components import variance_components
 from mixlm_sparse.inference.variance.profile.curve import ParameterProfile, Profile
 from mixlm_sparse.inference.variance.profile.follow import Follow, Point, Target
-from mixlm_sparse.inference.variance.profile.held import (
-    Held,
-    HeldCoefficient,
-    HeldInFactor,
-    HeldSigma,
-)
+from mixlm_sparse.inference.variance.profile.held import Held, HeldCoefficient, HeldSigma
+from mixlm_sparse.inference.variance.profile.held_factor import HeldInFactor
 from mixlm_sparse.model.parameters import (
     VarianceParameter,
     chosen_names,

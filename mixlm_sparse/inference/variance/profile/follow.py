@@ -192,7 +192,7 @@ class Follow:
                 return self.ceiling.zeta >= z_max
             moved = z - z0
             if not math.isfinite(z) or moved > TOO_FAR * spacing:
-                if abs(c - c0) > 1e-6 * max(abs(c0), self.target.spread):
+                if abs(c - c0) > max(1e-6 * self.target.spread, 1e-15 * abs(c0)):
                     step = 0.5 * abs(c - c0)
                     if math.isfinite(z) and moved > 0.0:
                         step = abs(c - c0) * max(0.1, min(0.6, spacing / moved))

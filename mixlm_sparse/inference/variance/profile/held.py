@@ -1,14 +1,7 @@
 """The criterion with one parameter held at a value, as an unconstrained function of the rest.
 
-A standard deviation or correlation is held in the factor itself.  With its effects ordered first,
-the relative covariance of the term is P T T'P' and
-
-    sd_i     = sigma |T[0, 0]|
-    corr_ij  = T[1, 0] / |T[1]|         (effect j first, effect i second)
-
-so that holding it removes one element of T (or leaves only the length of a row free) and every
-value of the rest is a covariance matrix.  Engines take any square factor, so P needs no undoing.
-A coefficient is held by taking its column out of X and b times it out of y, on the products: with
+Standard deviations and correlations are held in the factor of their term (see `held_factor`).  A
+coefficient is held by taking its column out of X and b times it out of y, on the products: with
 Q orthonormal and the column's own direction last in Q, y - b x has the residual y_f + delta q, and
 nothing of length n is touched.
 """
@@ -24,7 +17,6 @@ import numpy as np
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
-from mixlm_sparse.model.parameters import VarianceParameter
 from mixlm_sparse.solve.criterion import evaluate, joint_criterion
 from mixlm_sparse.solve.pls import solve_at, user_beta
 from mixlm_sparse.solve.products.final import Products
@@ -70,11 +62,12 @@ class Held(Protocol):
         ...
 
 
-def _undefined(x: Vector) -> tuple[float, Vector]:
+def undefined(x: Vector) -> tuple[float, Vector]:
+    """Return value and gradient where the criterion is not defined."""
     return math.inf, np.full(x.size, np.nan)
 
 
-def _off_saddle(phi: Vector, system: PenalizedSystem) -> Vector:
+def off_saddle(phi: Vector, system: PenalizedSystem) -> Vector:
     """Return phi with vanishing diagonal elements moved away from zero."""
     out = phi.copy()
     near_zero = (system.lower == 0.0) & (np.abs(phi) < SADDLE)
@@ -82,7 +75,8 @@ def _off_saddle(phi: Vector, system: PenalizedSystem) -> Vector:
     return out
 
 
-def _coefficients(blocks: list[Matrix], system: PenalizedSystem) -> Vector:
+def coefficients(blocks: list[Matrix], system: PenalizedSystem) -> Vector:
+    """Return the coefficients (p,) at working factors per term."""
     working = solve_at(system.chart.merge(blocks), system)
     return user_beta(working.beta, system.products)
 
@@ -96,150 +90,23 @@ class HeldSigma:
         self._reml = reml
 
     def start(self) -> Vector:
-        return _off_saddle(self._phi, self.system)
+        return off_saddle(self._phi, self.system)
 
     def value_and_gradient(self, c: float, x: Vector) -> tuple[float, Vector]:
         lambdas = self.system.chart.merge(self.system.chart.factors(x))
         try:
             value, G, _ = joint_criterion(lambdas, math.log(c), self.system, reml=self._reml)
         except NotPositiveDefiniteError:
-            return _undefined(x)
+            return undefined(x)
         if not math.isfinite(value):
-            return _undefined(x)
+            return undefined(x)
         return value, self.system.chart.pull_back(x, self.system.chart.split(G))
 
     def state(self, c: float, x: Vector) -> State:
         return State(self.system.chart.factors(x), c)
 
     def beta(self, c: float, x: Vector) -> Vector:
-        return _coefficients(self.system.chart.factors(x), self.system)
-
-
-class HeldInFactor:
-    """A standard deviation or correlation held in its term's factor.
-
-    x holds phi of the other terms, then the free elements of the term's factor, then log sigma.
-    Elements are counted in units in which they are of order one; lengths of the rows that make a
-    correlation are logs, so that they cannot change sign.
-    """
-
-    def __init__(
-        self,
-        system: PenalizedSystem,
-        phi: Vector,
-        sigma: float,
-        parameter: VarianceParameter,
-        *,
-        reml: bool,
-    ) -> None:
-        self.system = system
-        self._phi = phi
-        self._sigma = sigma
-        self._reml = reml
-        self._parameter = parameter
-        term = parameter.term
-        template = system.templates[term]
-        k = template.k
-        first = [parameter.column]
-        if parameter.kind == "cor":
-            first.append(parameter.row)
-        self._order = np.array(first + [i for i in range(k) if i not in first])
-        self._Rz = system.products.Rz[term]
-        self._units = 1.0 / np.sqrt((self._Rz**2).sum(axis=0))[self._order]
-        self._others = np.ones(phi.size, dtype=bool)
-        self._others[system.chart.slices[term]] = False
-        self._identity = template.closed_under == "one scale"
-        rows, columns = np.tril_indices(k)
-        if template.closed_under != "linear":
-            rows = columns = np.arange(k)
-        held = 1 if parameter.kind == "sd" else 2
-        free = (rows > 0) | (columns > 0)
-        if parameter.kind == "cor":
-            free = rows >= held
-        if self._identity:
-            free = np.zeros(rows.size, dtype=bool)
-        self._rows, self._columns = rows[free], columns[free]
-        self._row_units = self._units[self._rows]
-
-    def start(self) -> Vector:
-        system, par = self.system, self._parameter
-        phi = _off_saddle(self._phi, system)
-        T = np.linalg.solve(self._Rz, system.chart.factors(phi)[par.term])[self._order]
-        # rotate to lower triangular in the new order, with a positive diagonal
-        L = np.asarray(np.linalg.qr(T.T, mode="r")).T if np.triu(T, 1).any() else T
-        L = L * np.where(np.diag(L) < 0.0, -1.0, 1.0)
-        parts = [phi[self._others]]
-        if par.kind == "cor":
-            lengths = np.sqrt((L[:2] ** 2).sum(axis=1))
-            parts.append(np.log(lengths / self._units[:2]))
-        parts.append(L[self._rows, self._columns] / self._row_units)
-        parts.append(np.array([math.log(self._sigma)]))
-        return np.concatenate(parts)
-
-    def _split(self, x: Vector) -> tuple[Vector, Vector, Vector, float]:
-        """Return phi of all terms (the held one's unset), log lengths, elements, log sigma."""
-        phi = np.zeros(self._others.size)
-        n_others = int(self._others.sum())
-        phi[self._others] = x[:n_others]
-        n_lengths = 2 if self._parameter.kind == "cor" else 0
-        lengths = x[n_others : n_others + n_lengths]
-        return phi, lengths, x[n_others + n_lengths : -1], float(x[-1])
-
-    def _factor(self, c: float, lengths: Vector, elements: Vector, log_sigma: float) -> Matrix:
-        """Return the relative factor (k, k) with rows in the new order."""
-        k = self._order.size
-        L = np.zeros((k, k))
-        L[self._rows, self._columns] = elements * self._row_units
-        if self._parameter.kind == "sd":
-            if self._identity:
-                return np.eye(k) * (c * math.exp(-log_sigma))
-            L[0, 0] = c * math.exp(-log_sigma)
-        else:
-            a, s = np.exp(lengths) * self._units[:2]
-            L[0, 0] = a
-            L[1, 0] = s * c
-            L[1, 1] = s * math.sqrt(max(1.0 - c * c, 0.0))
-        return L
-
-    def _blocks(self, c: float, x: Vector) -> tuple[list[Matrix], Matrix, Vector, float]:
-        phi, lengths, elements, log_sigma = self._split(x)
-        L = self._factor(c, lengths, elements, log_sigma)
-        T = np.empty_like(L)
-        T[self._order] = L
-        blocks = self.system.chart.factors(phi)
-        blocks[self._parameter.term] = self._Rz @ T
-        return blocks, L, phi, log_sigma
-
-    def value_and_gradient(self, c: float, x: Vector) -> tuple[float, Vector]:
-        system, par = self.system, self._parameter
-        with np.errstate(over="ignore"):
-            blocks, L, phi, log_sigma = self._blocks(c, x)
-        try:
-            value, merged, slope = joint_criterion(
-                system.chart.merge(blocks), log_sigma, system, reml=self._reml
-            )
-        except (NotPositiveDefiniteError, OverflowError):
-            return _undefined(x)
-        if not math.isfinite(value):
-            return _undefined(x)
-        dL = (self._Rz.T @ system.chart.split(merged)[par.term])[self._order]
-        parts = [system.chart.pull_back(phi, system.chart.split(merged))[self._others]]
-        if par.kind == "cor":
-            # lengths are logs: d/d log a = a d/da
-            parts.append((dL[:2] * L[:2]).sum(axis=1))
-        parts.append(dL[self._rows, self._columns] * self._row_units)
-        if par.kind == "sd":
-            held = np.trace(dL) if self._identity else dL[0, 0]
-            slope -= float(held) * L[0, 0]
-        parts.append(np.array([slope]))
-        return value, np.concatenate(parts)
-
-    def state(self, c: float, x: Vector) -> State:
-        blocks, _, _, log_sigma = self._blocks(c, x)
-        return State(blocks, math.exp(log_sigma))
-
-    def beta(self, c: float, x: Vector) -> Vector:
-        return _coefficients(self._blocks(c, x)[0], self.system)
+        return coefficients(self.system.chart.factors(x), self.system)
 
 
 class HeldCoefficient:
@@ -299,7 +166,7 @@ class HeldCoefficient:
         return out
 
     def start(self) -> Vector:
-        return _off_saddle(self._phi, self.system)
+        return off_saddle(self._phi, self.system)
 
     def value_and_gradient(self, c: float, x: Vector) -> tuple[float, Vector]:
         reduced = self._reduced(c)
@@ -307,9 +174,9 @@ class HeldCoefficient:
             lambdas = reduced.chart.merge(reduced.chart.factors(x))
             value, G = evaluate(lambdas, reduced, reml=False, gradient=True)
         except NotPositiveDefiniteError:
-            return _undefined(x)
+            return undefined(x)
         if not math.isfinite(value):
-            return _undefined(x)
+            return undefined(x)
         return value, reduced.chart.pull_back(x, reduced.chart.split(G))
 
     def state(self, c: float, x: Vector) -> State:
@@ -322,7 +189,7 @@ class HeldCoefficient:
         reduced = self._reduced(c)
         out = np.empty(self.system.p)
         out[self._column] = c
-        out[self._rest] = _coefficients(reduced.chart.factors(x), reduced)
+        out[self._rest] = coefficients(reduced.chart.factors(x), reduced)
         return out
 
 
