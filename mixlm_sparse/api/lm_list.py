@@ -19,9 +19,10 @@ from mixlm_sparse.common.text import format_column, format_number, text_table
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices, model_matrices
 from mixlm_sparse.engines.threads import calm
+from mixlm_sparse.formula.expand import expand_fixed
 from mixlm_sparse.formula.grammar import read_expression
 from mixlm_sparse.formula.syntax import Binary, Call, Expr, deparse, strip_parens, walk
-from mixlm_sparse.formula.terms import MixedFormula, RandomPart, expand_fixed
+from mixlm_sparse.formula.terms import MixedFormula, RandomPart
 from mixlm_sparse.report.plots.methods import LmListPlots
 from mixlm_sparse.solve.groupwise import GroupFits, fit_groups
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -14,6 +15,7 @@ from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.design.contrasts import Contrast, contrast_table
 from mixlm_sparse.design.variables import Rows, Variable, Variables
+from mixlm_sparse.formula.limits import require_within
 from mixlm_sparse.formula.syntax import Expr, deparse, plain_text
 from mixlm_sparse.formula.terms import Term
 
@@ -134,6 +136,7 @@ def _learn_named(
     assign = [0] if intercept else []
     indicators = _full_indicators(intercept, terms, loaded)
     for position, term in enumerate(terms):
+        _require_few_columns(len(names), term, loaded)
         operands = tuple(
             _learn_operand(
                 expr,
@@ -153,6 +156,15 @@ def _learn_named(
         assign += [position + 1] * len(combined)
     labels = tuple(":".join(map(name_of, term)) for term in terms)
     return Part(intercept, tuple(learned), tuple(names), tuple(assign), labels)
+
+
+def _require_few_columns(before: int, term: Term, loaded: dict[Expr, Variable]) -> None:
+    """Refuse an interaction whose columns are too many to be named, let alone filled in."""
+    sizes = [
+        len(loaded[expr].labels) if loaded[expr].is_factor else max(loaded[expr].width, 1)
+        for expr in term
+    ]
+    require_within(before + math.prod(sizes), "columns", f"with {plain_text(*term)} a part has")
 
 
 def _full_indicators(

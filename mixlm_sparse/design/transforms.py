@@ -7,6 +7,7 @@ new rows give the columns that the same rows had in the fit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,7 @@ from scipy.interpolate import BSpline
 
 from mixlm_sparse.common.errors import DataError, FormulaError
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.formula.limits import require_within
 
 __all__ = [
     "TRANSFORMS",
@@ -157,10 +159,11 @@ def _number(name: str, value: Any, text: str) -> float:
 
 def _whole(name: str, value: Any, text: str, minimum: int) -> int:
     number = _number(name, value, text)
-    if number != int(number) or number < minimum:
+    if not math.isfinite(number) or number != int(number) or number < minimum:
         raise FormulaError(
             f"the argument '{name}' of {text} must be a whole number, at least {minimum}"
         )
+    require_within(int(number), "basis_columns", f"'{name}' asks {text} for")
     return int(number)
 
 
@@ -172,6 +175,7 @@ def _flag(name: str, value: Any, text: str) -> bool:
 
 def _sequence(name: str, value: Any, text: str) -> tuple[float, ...]:
     values = value if isinstance(value, tuple) else (value,)
+    require_within(len(values), "basis_columns", f"'{name}' asks {text} for")
     return tuple(_number(name, item, text) for item in values)
 
 

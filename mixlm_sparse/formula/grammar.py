@@ -6,6 +6,7 @@ import re
 from typing import NamedTuple, NoReturn
 
 from mixlm_sparse.common.errors import FormulaError
+from mixlm_sparse.formula.limits import require_within
 from mixlm_sparse.formula.syntax import (
     BINDING,
     NOT_BINDING,
@@ -23,9 +24,10 @@ from mixlm_sparse.formula.syntax import (
 
 __all__ = ["parse_expression", "point_at", "read_expression"]
 
-MAX_LENGTH = 100_000  # characters; a longer formula is an accident or an attack
 MAX_DEPTH = 80  # nested parentheses, calls and signs; keeps clear of Python's recursion limit
-MAX_OPERATORS = 200  # in one chain such as a*b*c, other than sums, for the same reason
+# Height of a tree other than of a sum of terms, such as a*b*c, for the same reason: whatever walks
+# down an expression must not depend on how long it is.
+MAX_HEIGHT = 250
 
 _TOKEN = re.compile(
     r"""
@@ -81,9 +83,11 @@ def read_expression(text: str, *, what: str) -> Expr:
         raise FormulaError(f"the {what} must be a string, not {type(text).__name__}")
     if not text.strip():
         raise FormulaError(f"the {what} is empty: write for example 'y ~ x + (1 | g)'")
-    if len(text) > MAX_LENGTH:
-        raise FormulaError(f"the {what} has {len(text)} characters; at most {MAX_LENGTH} are read")
-    return _Reader(text, what).read()
+    require_within(len(text), "characters", f"the {what} has")
+    try:
+        return _Reader(text, what).read()
+    except RecursionError:  # where the caller has used up most of the stack
+        raise FormulaError(f"the {what} is nested too deeply: simplify it") from None
 
 
 class _Reader:
@@ -96,6 +100,7 @@ class _Reader:
         self.at = 0
         self.depth = 0
         self.open: list[Token] = []
+        self.heights: dict[int, tuple[int, Expr | None]] = {}
 
     def fail(self, message: str, position: int) -> NoReturn:
         raise FormulaError(
@@ -143,21 +148,31 @@ class _Reader:
 
     def expression(self, minimum: int) -> Expr:
         left = self.operand()
-        chained = 0
         while self.token.kind == "op":
             token = self.token
             op = "^" if token.text == "**" else token.text
             binding = BINDING.get(op)
             if binding is None or binding < minimum:
                 break
-            chained += op not in "+-"
-            if chained > MAX_OPERATORS:
-                self.fail("too many operators in one chain: split the formula", token.start)
+            if op == "~" and self.height(left) > MAX_HEIGHT:
+                self.fail("the response is too long an expression: compute it in the data frame",
+                          token.start)  # fmt: skip
             self.at += 1
             # only the power binds to the right: a^b^c is a^(b^c)
             right = self.expression(binding if op == "^" else binding + 1)
+            height = 1 + max(self.height(left), self.height(right))
             left = Binary(op, left, right)
+            self.grow(left, height, token, free=op in ("+", "-", "~", "|", "||"))
         return left
+
+    def height(self, expr: Expr) -> int:
+        return self.heights.get(id(expr), (0, None))[0]
+
+    def grow(self, expr: Expr, height: int, token: Token, *, free: bool = False) -> None:
+        """Note the height of a tree; sums of terms and what may hold them can be of any length."""
+        if height > MAX_HEIGHT and not free:
+            self.fail("too long an expression inside of one term: split it", token.start)
+        self.heights[id(expr)] = (height, expr)  # kept alive, so that its id stays its own
 
     def operand(self) -> Expr:
         self.depth += 1
@@ -189,14 +204,20 @@ class _Reader:
                 self.open.append(token)
                 inner = self.expression(0)
                 self.close()
-                return Paren(inner)
+                return self.wrapped(Paren(inner), inner, token, free=True)
             if token.text in "+-":
-                return Unary(token.text, self.expression(SIGN_BINDING))
+                inner = self.expression(SIGN_BINDING)
+                return self.wrapped(Unary(token.text, inner), inner, token, free=True)
             if token.text == "!":
-                return Unary("!", self.expression(NOT_BINDING))
+                inner = self.expression(NOT_BINDING)
+                return self.wrapped(Unary("!", inner), inner, token)
             if token.text == "~" and self.at == 1:
                 return Unary("~", self.expression(BINDING["~"] + 1))
         return self.missing(token)
+
+    def wrapped(self, outer: Expr, inner: Expr, token: Token, *, free: bool = False) -> Expr:
+        self.grow(outer, self.height(inner) + 1, token, free=free)
+        return outer
 
     def missing(self, token: Token) -> NoReturn:
         if token.kind == "end":
@@ -246,7 +267,11 @@ class _Reader:
         self.close()
         if function.text == "Q" and len(args) == 1 and isinstance(args[0], Text) and not keywords:
             return Name(args[0].value)  # patsy's way to quote an odd column name
-        return Call(function.text, tuple(args), tuple(keywords.items()))
+        call = Call(function.text, tuple(args), tuple(keywords.items()))
+        inner = [*args, *keywords.values()]
+        # offset(), and a structure around a random term, hold what a sum may hold
+        self.grow(call, 1 + max(map(self.height, inner), default=0), function)
+        return call
 
 
 def _unquote(text: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from mixlm_sparse.common.errors import FormulaError
+from mixlm_sparse.formula.expand import expand_fixed
 from mixlm_sparse.formula.grammar import parse_expression, read_expression
 from mixlm_sparse.formula.syntax import Binary, Expr, Number, Unary, deparse, strip_parens, walk
 from mixlm_sparse.formula.terms import (
@@ -17,7 +18,6 @@ from mixlm_sparse.formula.terms import (
     MixedFormula,
     RandomPart,
     Term,
-    expand_fixed,
 )
 
 __all__ = [

@@ -186,9 +186,14 @@ def deparse(expr: Expr, *, quote: bool = True) -> str:
             return f"({deparse(inner, quote=quote)})"
         case Unary(op, operand):
             return op + deparse(operand, quote=quote)
-        case Binary(op, left, right):
-            space = "" if op in TIGHT_OPERATORS else " "
-            return f"{deparse(left, quote=quote)}{space}{op}{space}{deparse(right, quote=quote)}"
+        case Binary():
+            # the left spine of a long sum is unrolled: recursion must not depend on its length
+            pieces: list[str] = []
+            while isinstance(expr, Binary):
+                space = "" if expr.op in TIGHT_OPERATORS else " "
+                pieces.append(f"{space}{expr.op}{space}{deparse(expr.right, quote=quote)}")
+                expr = expr.left
+            return deparse(expr, quote=quote) + "".join(reversed(pieces))
         case Call(function, args, keywords):
             written = [deparse(arg, quote=quote) for arg in args]
             written += [f"{name} = {deparse(value, quote=quote)}" for name, value in keywords]

@@ -12,6 +12,7 @@ from dataclasses import replace
 
 from mixlm_sparse.common.errors import FormulaError
 from mixlm_sparse.formula.grammar import read_expression
+from mixlm_sparse.formula.limits import require_within
 from mixlm_sparse.formula.syntax import (
     Binary,
     Call,
@@ -50,7 +51,9 @@ def updated_formula(old: str, change: str) -> str:
         if old_left is None and _has_dot(new_left):
             raise FormulaError(f"the formula '{old}' has no response that '.' could stand for")
         left = new_left if old_left is None else _substitute(new_left, old_left)
-    pieces = _without_cancelled(_combine(_pieces(old_right), _pieces(new_right)))
+    pieces = _combine(_pieces(old_right), _pieces(new_right))
+    require_within(len(pieces), "terms", "the changed formula adds up")
+    pieces = _without_cancelled(pieces)
     right = _write(pieces)
     return f"~ {right}" if left is None else f"{deparse(left)} ~ {right}"
 
@@ -81,6 +84,7 @@ def _pieces(expr: Expr) -> list[_Piece]:
 def _combine(old: list[_Piece], new: list[_Piece]) -> list[_Piece]:
     out: list[_Piece] = []
     for op, piece in new:
+        require_within(len(out), "terms", "the changed formula adds up")
         if _is_dot(piece):
             if op == "-":
                 raise FormulaError("'- .' would remove the whole formula: write the terms to keep")
@@ -120,16 +124,14 @@ def _without_cancelled(pieces: list[_Piece]) -> list[_Piece]:
         for node in walk(piece)
     ):
         return pieces
-    out: list[_Piece] = []
+    out: dict[tuple[str, str], _Piece] = {}  # by sign and key, in order
     for op, piece in pieces:
-        same = [i for i, p in enumerate(out) if p[0] == "+" and _key(p[1]) == _key(piece)]
-        if op == "-" and same and not isinstance(strip_parens(piece), Number):
-            out = [p for i, p in enumerate(out) if i not in same]
-        elif op == "+" and same:
-            continue
-        else:
-            out.append((op, piece))
-    return out
+        key = _key(piece)
+        if op == "-" and ("+", key) in out and not isinstance(strip_parens(piece), Number):
+            del out["+", key]
+        elif (op, key) not in out:
+            out[op, key] = (op, piece)
+    return list(out.values())
 
 
 def _substitute(expr: Expr, value: Expr) -> Expr:
