@@ -14,6 +14,7 @@ hidden : columns that repeat what the label of the row says, and do not print.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import wraps
@@ -100,6 +101,11 @@ class ResultTable(pd.DataFrame):
     @property
     def _constructor(self) -> type[pd.DataFrame]:
         return pd.DataFrame
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ResultTable:
+        out = ResultTable(pd.DataFrame(self, copy=True))
+        out.attrs.update(copy.deepcopy(self.attrs, memo))
+        return out
 
     def to_frame(self) -> pd.DataFrame:
         """Return a plain data frame with the same cells."""

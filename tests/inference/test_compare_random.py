@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.stats import chi2
 
@@ -241,3 +242,23 @@ def test_guards():
         with pytest.raises(mx.OptionError, match="made from matrices"):
             method()
     assert bare.lr_vs_lm()["LRT"].iloc[0] == pytest.approx(fit.lr_vs_lm()["LRT"].iloc[0])
+
+
+def test_step_keeps_what_it_is_told_to():
+    rng = np.random.default_rng(6)
+    g = np.repeat(np.arange(12), 8)
+    data = pd.DataFrame({"g": g, "x": rng.normal(size=96), "a": rng.normal(size=96)})
+    data["y"] = 1.0 + data["x"] + rng.normal(size=12)[g] + rng.normal(size=96)
+    fit = mx.lmer("y ~ x + a + (a | g)", data, control=mx.Control(warn=False))
+    free = fit.step()
+    assert free.formula == "y ~ x + (1 | g)"
+    assert fit.step(keep="a").formula == "y ~ x + a + (1 | g)"
+    assert fit.step(keep="(a | g)").formula == "y ~ x + (a | g)"
+    held = fit.step(keep=["a in (a | g)", "a"])
+    assert held.formula == "y ~ x + a + (a | g)"
+    assert (held.random["Eliminated"] == 0).all()
+    assert (held.fixed["Eliminated"] == 0).all()
+    with pytest.raises(mx.OptionError, match="there is no term 'b'"):
+        fit.step(keep="b")
+    with pytest.raises(mx.OptionError, match="keep"):
+        fit.step(keep=5)

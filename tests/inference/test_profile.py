@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.optimize import minimize, minimize_scalar
 from scipy.special import ndtri
@@ -267,3 +268,29 @@ def test_bad_arguments():
         fit.profile(n_jobs=0)
     with pytest.raises(mx.OptionError, match="level_max"):
         fit.profile("sigma", level_max=0.9).confint(0.95)
+
+
+def test_a_model_that_only_maximum_likelihood_fits_exactly():
+    """Three rows, two coefficients: REML leaves a residual, ML none, and so no profile of it."""
+    data = pd.DataFrame({"y": [1.0, 2.0, 4.0], "x": [0.3, -1.0, 0.5], "g": [0, 0, 1]})
+    fit = mx.lmer("y ~ x + (1 | g)", data, control=mx.Control(warn=False))
+    assert not fit.perfect
+    with pytest.raises(mx.OptionError, match="by maximum likelihood the model fits its 3 rows"):
+        fit.profile()
+    assert list(fit.confint("wald").index) == ["sd_(Intercept)|g", "sigma", "(Intercept)", "x"]
+
+
+@pytest.mark.parametrize("groups", [[0, 0, 1, 1], [0, 0, 1, 1, 1], [0, 0, 1, 1, 2]])
+@pytest.mark.parametrize("formula", ["y ~ 1 + (1 | g)", "y ~ x + (1 | g)", "y ~ 1 + (0 + x | g)"])
+def test_few_rows(groups, formula):
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        n = len(groups)
+        data = pd.DataFrame({"y": rng.normal(size=n), "x": rng.normal(size=n), "g": groups})
+        fit = mx.lmer(formula, data, control=mx.Control(warn=False))
+        try:
+            limits = fit.profile(level_max=0.9).confint(0.9)
+        except mx.OptionError as error:
+            assert "exactly" in str(error)
+            continue
+        assert (limits["lower"] <= limits["upper"]).all()

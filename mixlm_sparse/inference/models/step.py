@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.common.checks import require_names
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.tables import ResultTable, as_result
 from mixlm_sparse.inference.fixed.coefficients import F_COLUMNS
@@ -23,6 +25,7 @@ from mixlm_sparse.inference.models.smaller import (
     chosen_terms,
     formula_of,
     refit_with,
+    term_label,
     without_term,
 )
 from mixlm_sparse.model.fitted import FittedModel
@@ -73,8 +76,12 @@ def step(
     reduce_fixed: bool = True,
     ddf: str = "satterthwaite",
     p: str = "naive",
+    keep: Any = None,
 ) -> StepResult:
     """Eliminate random effects, then fixed ones, the least significant first.
+
+    A fixed term that adds nothing to the others (0 degrees of freedom, because its columns are
+    combinations of theirs) goes before any is tested: the model without it is the same.
 
     Parameters
     ----------
@@ -82,11 +89,17 @@ def step(
     reduce_random, reduce_fixed : whether to eliminate any.
     ddf : method of the F tests of fixed terms.
     p : for random effects "naive" (as lmerTest) or "boundary" (the mixture).
+    keep : labels of terms that stay whatever their p, as the tables print them: "Days",
+        "(Days | Subject)" (all of it), "Days in (Days | Subject)".
 
     Returns
     -------
     StepResult : tables `random` and `fixed`, the model found as `fit`.  The last random term
         stays, for without it the model is a linear one.
+
+    Raises
+    ------
+    OptionError : an option or a label in `keep` is not known; a fit without residual variance.
     """
     for name, alpha in (("alpha_random", alpha_random), ("alpha_fixed", alpha_fixed)):
         if not 0.0 <= alpha <= 1.0:
@@ -94,33 +107,53 @@ def step(
     if p not in P_VALUES:
         raise OptionError(f"p is {p!r}: use 'naive' (as lmerTest) or 'boundary'")
     require_imperfect(fit)
-    random, current = _step_random(fit, alpha_random, reduce_random, P_VALUES[p])
-    fixed, current = _step_fixed(current, alpha_fixed, reduce_fixed, ddf)
+    kept = _kept(fit, keep)
+    random, current = _step_random(fit, alpha_random, reduce_random, P_VALUES[p], kept)
+    fixed, current = _step_fixed(current, alpha_fixed, reduce_fixed, ddf, kept)
     return StepResult(random=random, fixed=fixed, fit=current)
 
 
+def _kept(fit: FittedModel, keep: Any) -> frozenset[str]:
+    """Return the labels that stay; those of a whole random term stand for each of its effects."""
+    if keep is None:
+        return frozenset()
+    formula = formula_of(fit, "step")
+    fixed = [term_label(term) for term in formula.fixed.terms]
+    effects = [reduction.label for reduction in reductions(formula, True)]
+    whole = [str(part) for part in formula.random]
+    known = list(dict.fromkeys([*fixed, *whole, *effects]))
+    names = require_names("keep", keep, known, "term", empty=True)
+    of_terms = [label for label in effects for name in names if label.endswith(f" in {name}")]
+    return frozenset([*names, *of_terms])
+
+
 def _step_random(
-    fit: FittedModel, alpha: float, reduce: bool, column: str
+    fit: FittedModel, alpha: float, reduce: bool, column: str, kept: frozenset[str]
 ) -> tuple[pd.DataFrame, FittedModel]:
     rows: list[tuple[object, ...]] = [(0, fit.n_par, fit.llf, fit.aic, *[np.nan] * 4, "")]
     labels = ["<none>"]
     eliminated = 0
+    at = RANDOM_COLUMNS.index(column)
     while True:
         formula = formula_of(fit, "step")
         found = [
             (reduction.label, *compared_without(fit, formula, reduction))
             for reduction in reductions(formula, True)
         ]
-        at = RANDOM_COLUMNS.index(column)
-        worst = max(found, key=lambda item: float(item[1][at]))
-        smaller = worst[2]
-        if not (reduce and float(worst[1][at]) > alpha and smaller is not None):
+        # NaN is no reason to eliminate anything, nor is a linear model another one
+        candidates = [
+            item for item in found
+            if item[0] not in kept and item[2] is not None and float(item[1][at]) > alpha
+        ]  # fmt: skip
+        if not (reduce and candidates):
             rows += [(0, *row) for _, row, _ in found]
             labels += [label for label, _, _ in found]
             break
+        label, row, smaller = max(candidates, key=lambda item: float(item[1][at]))
+        assert smaller is not None
         eliminated += 1
-        rows.append((eliminated, *worst[1]))
-        labels.append(worst[0])
+        rows.append((eliminated, *row))
+        labels.append(label)
         fit = smaller
     table = pd.DataFrame(rows, columns=["Eliminated", *RANDOM_COLUMNS], index=labels)
     describe_random(table, "Backward elimination of random effects", fit)
@@ -129,7 +162,7 @@ def _step_random(
 
 
 def _step_fixed(
-    fit: FittedModel, alpha: float, reduce: bool, ddf: str
+    fit: FittedModel, alpha: float, reduce: bool, ddf: str, kept: frozenset[str]
 ) -> tuple[pd.DataFrame, FittedModel]:
     tables: list[pd.DataFrame] = []
     eliminated = 0
@@ -137,12 +170,11 @@ def _step_fixed(
         table = drop1(fit, test="F", ddf=ddf)
         if not len(table):
             break
-        p_values = table["Pr(>F)"].to_numpy()
-        worst = int(np.nanargmax(p_values)) if not np.isnan(p_values).all() else 0
-        if not (reduce and p_values[worst] > alpha):
-            kept = table.sort_values("Pr(>F)", ascending=False)
-            kept.insert(0, "Eliminated", 0)
-            tables.append(kept)
+        worst = _least_needed(table, alpha, kept) if reduce else None
+        if worst is None:
+            stays = table.sort_values("Pr(>F)", ascending=False)
+            stays.insert(0, "Eliminated", 0)
+            tables.append(stays)
             break
         eliminated += 1
         row = table.iloc[[worst]].copy()
@@ -154,3 +186,14 @@ def _step_fixed(
     if not tables:
         return pd.DataFrame(columns=["Eliminated", *F_COLUMNS]), fit
     return pd.concat(tables), fit
+
+
+def _least_needed(table: pd.DataFrame, alpha: float, kept: frozenset[str]) -> int | None:
+    """Return the row of the term that goes next: the last without df, else of the largest p."""
+    candidates = [i for i, label in enumerate(table.index) if str(label) not in kept]
+    redundant = [i for i in candidates if table["NumDF"].iloc[i] == 0]
+    if redundant:
+        return redundant[-1]
+    p_values = table["Pr(>F)"].to_numpy()
+    above = [i for i in candidates if p_values[i] > alpha]
+    return max(above, key=lambda i: float(p_values[i]), default=None)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixlm_sparse.common.errors import MixedModelError
+from mixlm_sparse.common.errors import MixedModelError, OptionError
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.inference.resample.draws import GroupDraw, RowDraw, group_draw
 from mixlm_sparse.inference.resample.statistic import Replicate, StatisticReader
@@ -62,18 +62,39 @@ def redrawn(
     return reader.replicate(search(system, options))
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False)
 class Jackknife:
-    """The statistic with each group left out in turn; called when an interval asks for it."""
+    """The statistic with each group left out in turn; called when an interval asks for it.
+
+    A statistic that does not pickle (a lambda) does not come back from a file or another process,
+    and the reader is None there.
+    """
 
     fit: FittedModel
-    reader: StatisticReader
+    reader: StatisticReader | None
     options: FitOptions
     by: str | None
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(self.__dict__)
+        if self.reader is not None and not self.reader.pickles:
+            state["reader"] = None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+
+    def __deepcopy__(self, _: object) -> Jackknife:
+        return self  # nothing in it changes
 
     def __call__(self) -> Matrix:
         """Return (groups, k); NaN where a fit failed."""
         fit, reader, by = self.fit, self.reader, self.by
+        if reader is None:
+            raise OptionError(
+                'type="bca" needs the statistic, which did not pickle: define it in a module, or '
+                "ask for the interval before pickling"
+            )
         groups = group_draw(fit, by) if by is not None else GroupDraw(fit, _jackknife_factor(fit))
         draw = RowDraw(fit.matrices)
         out = np.full((groups.n_groups, len(reader.names)), np.nan)

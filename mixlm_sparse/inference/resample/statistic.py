@@ -42,6 +42,15 @@ class StatisticReader:
         self.names = [f"t{i + 1}" for i in range(self.original.size)] if names is None else names
         self.kinds = ("statistic",) * len(self.names)
 
+    @property
+    def pickles(self) -> bool:
+        """Whether another process could find the statistic: it has a name in a module."""
+        if self._statistic is None:
+            return True
+        names = getattr(self._statistic, "__qualname__", type(self._statistic).__qualname__)
+        module = getattr(self._statistic, "__module__", None)
+        return module != "__main__" and "<" not in names
+
     def _values(self, refit: Refit) -> Vector:
         assert refit.solution is not None
         assert refit.optimum is not None

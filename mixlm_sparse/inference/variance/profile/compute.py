@@ -148,6 +148,11 @@ class _Base:
 
 def _ml_or_reml(fit: FittedModel, reml: bool) -> _Base:
     base = fit if reml else fit.refit_ml()
+    if base.perfect:
+        raise OptionError(
+            f"by maximum likelihood the model fits its {fit.nobs} rows exactly: sigma is zero and "
+            "the deviance has no profile; use method='wald', or profile(reml=True)"
+        )
     # ends of profiles are differences of criteria: start from the last digit
     optimum: Optimum = base.optimum
     if optimum.optimizer not in ("bfgs", "lbfgsb"):
