@@ -64,12 +64,15 @@ def by_school():
 @cache
 def thousands():
     """A fit with 3,000 groups with long names."""
+    return mx.lmer("y ~ x + (1 | place)", long_names())
+
+
+def long_names():
     rng = np.random.default_rng(5)
     group = np.repeat(np.arange(3000), 4)
     x = rng.normal(size=group.size)
     y = rng.normal(size=3000)[group] + 0.5 * x + rng.normal(size=group.size)
-    frame = pd.DataFrame({"y": y, "x": x, "place": [f"place number {g:04d}" for g in group]})
-    return mx.lmer("y ~ x + (1 | place)", frame)
+    return pd.DataFrame({"y": y, "x": x, "place": [f"place number {g:04d}" for g in group]})
 
 
 @cache
@@ -531,7 +534,7 @@ def test_fixed_effects_of_several_models():
 
 
 def test_many_residuals_are_counted_in_hexagons():
-    frame = pd.concat([thousands().call.data] * 2, ignore_index=True)
+    frame = pd.concat([long_names()] * 2, ignore_index=True)
     fit = mx.lmer("y ~ x + (1 | place)", frame)
     figure = fit.plot.residuals()
     assert len(figure.axes) == 2  # with a scale of colours
