@@ -314,9 +314,9 @@ def _random_terms(
     for random, label in zip(formula.random, labels, strict=True):
         if label not in groups:
             group = grouping_factor(label, random.components, variables)
-            _check_group(group, n)
+            _check_group(group)
             groups[label] = group
-        parts.append(_learn_random(random, groups[label], variables, n, warn))
+        parts.append(_learn_random(random, variables, warn))
 
     sizes = [groups[label].n_levels for label in labels]
     order = list(range(len(sizes)))
@@ -342,21 +342,12 @@ def _random_terms(
     return tuple(terms), tuple(factors.values())
 
 
-def _learn_random(
-    random: RandomPart, group: GroupingFactor, variables: Variables, n: int, warn: bool
-) -> Part:
+def _learn_random(random: RandomPart, variables: Variables, warn: bool) -> Part:
     as_levels = covariance_structure(random.structure, 1).over_levels
     part = learn_part(random.intercept, random.terms, variables, {}, as_levels=as_levels)
     message = double_bar_message(random, part)
     if warn and message is not None:
         warnings.warn(message, FormulaWarning, stacklevel=caller_level())
-    width = len(part.names)
-    if n <= width * group.n_levels:
-        raise DataError(
-            f"the random term {random} has {width} x {group.n_levels} = {width * group.n_levels} "
-            f"random effects for {n} rows, so that they cannot be told from the residuals: "
-            f"use fewer columns or a coarser grouping factor"
-        )
     return part
 
 
@@ -375,17 +366,11 @@ def double_bar_message(random: RandomPart, part: Part) -> str | None:
     )
 
 
-def _check_group(group: GroupingFactor, n: int) -> None:
+def _check_group(group: GroupingFactor) -> None:
     if group.n_levels < 2:
         raise DataError(
             f"grouping factor '{group.label}' has {group.n_levels} level; a random effect needs at "
             f"least 2: remove the term or use {group.label} as a fixed effect"
-        )
-    if group.n_levels >= n:
-        raise DataError(
-            f"grouping factor '{group.label}' has {group.n_levels} levels for {n} rows; it must "
-            f"have fewer levels than rows: remove the term, its variance cannot be told from that "
-            f"of the residuals"
         )
 
 

@@ -38,6 +38,7 @@ from mixlm_sparse.model.run import assemble, solve_system, with_response
 from mixlm_sparse.model.varcorr import TermCovariance, VarCorr
 from mixlm_sparse.solve.criterion import profiled_sigma
 from mixlm_sparse.solve.curvature import Curvature, curvature_at
+from mixlm_sparse.solve.identification import Identification, identification
 from mixlm_sparse.solve.search.search import Control, Optimum
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -195,6 +196,11 @@ class FittedModel:
         system = self.system
         with one_blas_thread():
             return curvature_at(self.optimum.phi, system, reml=self.reml)
+
+    @cached_property
+    def identification(self) -> Identification:
+        """What the data determine: which variances, covariances and tests have an answer."""
+        return identification(self.system, reml=self.reml, phi=self.optimum.phi)
 
     @property
     def scale(self) -> float:
@@ -454,8 +460,11 @@ class FittedModel:
     @cached_property
     def convergence(self) -> ConvergenceReport:
         """Where the search ended: status, exact gradient, curvature, evaluations, advice."""
-        reasons = () if self.perfect else singular_reasons(self.system, self.theta)
-        return ConvergenceReport(self.optimum, self.system, reasons)
+        judged = self.identification
+        reasons = (
+            () if self.perfect else singular_reasons(self.system, self.theta, judged=judged)
+        )
+        return ConvergenceReport(self.optimum, self.system, reasons, judged)
 
     # -- further fits -------------------------------------------------------------------------
 

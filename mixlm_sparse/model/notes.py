@@ -24,6 +24,7 @@ from mixlm_sparse.common.text import format_number
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.build import double_bar_message
 from mixlm_sparse.solve.curvature import hessian_eigenvalues
+from mixlm_sparse.solve.identification import Identification, identification
 from mixlm_sparse.solve.search.search import Optimum
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -37,8 +38,6 @@ SCALE_RATIO = 1e5
 # Random effects this many times the residual leave nothing of it but rounding errors.
 SATURATED_SPREAD = 1e6
 VARIANCE_ZERO = "estimated as zero"
-# Columns of a term whose pooled products are this close to singular have no covariance to find.
-UNDETERMINED_RTOL = 1e-12
 # With fewer levels a variance is known to within a factor of four or worse; the usual advice.
 FEW_LEVELS = 5
 
@@ -70,16 +69,22 @@ def is_singular(system: PenalizedSystem, theta: Vector, tol: float = SINGULAR_TO
 
 
 def singular_reasons(
-    system: PenalizedSystem, theta: Vector, tol: float = SINGULAR_TOL
+    system: PenalizedSystem,
+    theta: Vector,
+    tol: float = SINGULAR_TOL,
+    judged: Identification | None = None,
 ) -> tuple[str, ...]:
-    """Say, term by term, what is estimated as zero or as a perfect correlation."""
+    """Say, term by term, what is estimated as zero or as a perfect correlation.
+
+    Of terms that the data do not determine, according to `judged`, nothing is said.
+    """
     reasons = []
     spreads = relative_spread(system, theta)
     factors = system.chart.factors(theta)
-    for term, spread, T, Rz in zip(
-        system.matrices.terms, spreads, factors, system.products.Rz, strict=True
+    for t, (term, spread, T, Rz) in enumerate(
+        zip(system.matrices.terms, spreads, factors, system.products.Rz, strict=True)
     ):
-        if not spread[-1] < tol:
+        if not spread[-1] < tol or (judged is not None and not judged.entries[t].all()):
             continue
         group = system.matrices.factors[term.factor].label
         reasons.append(_reason(group, term.column_names, T, Rz, int((spread >= tol).sum()), tol))
@@ -198,6 +203,7 @@ class ConvergenceReport:
     optimum : the search's own record.
     system : theta-free products, to compute curvature from.
     singular : (reasons) empty for a regular fit.
+    identification : what the data determine; None if that has not been asked.
 
     Attributes
     ----------
@@ -209,6 +215,12 @@ class ConvergenceReport:
     optimum: Optimum
     system: PenalizedSystem = field(repr=False)
     singular: tuple[str, ...] = ()
+    identification: Identification | None = None
+
+    @property
+    def undetermined(self) -> str:
+        """What the data do not determine, in a sentence; empty if everything is determined."""
+        return "" if self.identification is None else self.identification.sentence
 
     @property
     def status(self) -> str:
@@ -227,11 +239,15 @@ class ConvergenceReport:
     @property
     def message(self) -> str:
         if self.singular and self.optimum.converged and self.status == "singular":
-            return f"optimum on the boundary: {'; '.join(self.singular)}"
-        return self.optimum.message
+            found = f"optimum on the boundary: {'; '.join(self.singular)}"
+        else:
+            found = self.optimum.message
+        return f"{found}; {self.undetermined}" if self.undetermined else found
 
     @property
     def advice(self) -> str:
+        if self.identification is not None and not self.identification.complete:
+            return self.identification.advice
         if self.status == "singular" and not self.optimum.advice:
             return "drop the term or the correlation if the model need not have it"
         return self.optimum.advice
@@ -280,9 +296,11 @@ class ConvergenceReport:
         """One line for the summary."""
         search = f"{self.optimizer}, {self.n_evaluations} evaluations"
         if self.status in ("converged", "singular"):
+            gain = format_number(self.predicted_decrease, 2)
+            limits = "; not all parameters are determined by the data" * bool(self.undetermined)
             return (
-                f"{self.status}; {search}; a Newton step by the exact gradient would gain "
-                f"{format_number(self.predicted_decrease, 2)}"
+                f"{self.status}; {search}; a Newton step by the exact gradient would gain {gain}"
+                f"{limits}"
             )
         return f"{self.status} ({self.message}); {search}"
 
@@ -325,32 +343,9 @@ def double_bar_messages(system: PenalizedSystem) -> list[str]:
     return list(dict.fromkeys(message for message in found if message is not None))
 
 
-def undetermined_messages(system: PenalizedSystem) -> list[str]:
-    """Return messages about terms whose covariance the data cannot determine."""
-    found = []
-    seen: dict[tuple[int, tuple[str, ...]], str] = {}
-    for term, place in zip(system.matrices.terms, system.products.layout, strict=True):
-        label = system.matrices.factors[term.factor].label
-        columns = ", ".join(term.column_names)
-        total = system.products.blocks.factors[place.factor].ztz.sum(axis=0)
-        values = np.linalg.eigvalsh(total[place.columns, place.columns])
-        if values[0] <= UNDETERMINED_RTOL * max(float(values[-1]), 1e-300):
-            what = (
-                f"the column {columns} is zero everywhere"
-                if place.width == 1
-                else f"the columns {columns} are zero or combinations of each other"
-            )
-            found.append(
-                f"the effects by {label} are not determined by the data: {what}; their estimates "
-                f"depend on where the search began: drop a column{see('convergence')}"
-            )
-        if (term.factor, term.column_names) in seen:
-            found.append(
-                f"the effects ({columns}) by {label} stand in two terms: only the sum of their "
-                f"variances is determined; drop one{see('convergence')}"
-            )
-        seen[term.factor, term.column_names] = label
-    return found
+def identification_message(judged: Identification) -> str:
+    """Return the message about what the data do not determine, with what to do about it."""
+    return f"{judged.sentence}; {judged.advice}{see('identification')}"
 
 
 def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
@@ -362,7 +357,9 @@ def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
     scaling = scaling_message(system)
     if scaling is not None:
         notes.append((ScalingWarning, scaling))
-    notes += [(ConvergenceWarning, text) for text in undetermined_messages(system)]
+    judged = identification(system, reml=optimum.reml, phi=optimum.phi)
+    if not judged.complete:
+        notes.append((ConvergenceWarning, identification_message(judged)))
     few = few_levels_message(system)
     if few is not None:
         notes.append((FewLevelsWarning, few))
@@ -372,7 +369,7 @@ def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
         notes.append((ConvergenceWarning, f"{optimum.status}: {optimum.message}{advice}{page}"))
     elif saturated := saturation_message(system, optimum.theta):
         notes.append((ConvergenceWarning, saturated))
-    elif reasons := singular_reasons(system, optimum.theta):
+    elif reasons := singular_reasons(system, optimum.theta, judged=judged):
         notes.append((SingularFitWarning, singular_message(reasons)))
     return tuple(notes)
 

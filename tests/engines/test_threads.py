@@ -56,15 +56,6 @@ def test_a_series_in_another_order_is_refused(data: pd.DataFrame) -> None:
     assert fit.refit(data["y"]).criterion == pytest.approx(fit.criterion)
 
 
-def test_undetermined_terms_are_said(data: pd.DataFrame) -> None:
-    with pytest.warns(mx.ConvergenceWarning, match="z is zero everywhere|combinations"):
-        mx.lmer("y ~ x + (z | g)", data.assign(z=0.0))
-    with pytest.warns(mx.ConvergenceWarning, match="combinations of each other"):
-        mx.lmer("y ~ x + (x + z | g)", data.assign(z=2 * data["x"]))
-    with pytest.warns(mx.ConvergenceWarning, match="stand in two terms"):
-        mx.lmer("y ~ x + (1 | g) + (1 | g)", data)
-
-
 def test_swapped_arguments_are_named(data: pd.DataFrame) -> None:
     with pytest.raises(mx.FormulaError, match="DataFrame"):
         mx.lmer(data, "y ~ x + (1 | g)")

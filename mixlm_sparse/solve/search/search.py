@@ -10,6 +10,7 @@ import numpy as np
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.engines.threads import one_blas_thread
+from mixlm_sparse.solve.identification import require_residuals_apart
 from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL
 from mixlm_sparse.solve.search.bfgs import ROUNDING, minimize_bfgs
 from mixlm_sparse.solve.search.boundary import settle_boundary
@@ -119,6 +120,7 @@ def optimize(
     Raises
     ------
     OptionError : unknown optimizer, or a start of the wrong length or outside the bounds.
+    DataError : random effects that cannot be told from the residuals.
     """
     began = time.perf_counter()
     control = control or Control()
@@ -126,6 +128,7 @@ def optimize(
         raise OptionError(
             f"optimizer '{optimizer}' is not known: use one of {', '.join(OPTIMIZERS)}"
         )
+    require_residuals_apart(system)
     phi = _start(system, start)
     method = "bfgs" if optimizer == "auto" else optimizer
     objective = Objective(system, reml, progress)

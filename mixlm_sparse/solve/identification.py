@@ -1,0 +1,346 @@
+"""What the data determine: which variances, covariances and tests have an answer at all.
+
+The law of the data is y ~ N(X beta, V), V = sigma^2 W^{-1} + sum_i tau_i G_i, where tau are the
+variances and covariances of the random effects and G_i = Z_t E_i Z_t' with E_i symmetric.  REML
+uses the law of the contrasts K'y alone, K'X = 0.  V is linear in (tau, sigma^2), so that a
+direction c of these parameters leaves the law as it is, everywhere, where and only where
+
+    sum_i c_i K'G_i K = 0    (ML: sum_i c_i G_i = 0),    G_0 = W^{-1}.
+
+These are the null vectors of the Gram matrix of the K'G_i K, which with K orthonormal (and rows
+multiplied by sqrt(W)) is
+
+    J_ik = tr(P G_i P G_k),    P = I - Q Q',  Q an orthonormal basis of X (ML: P = I),
+
+twice the expected information at V = I.  Any other V would have the same null vectors, since
+P_V = K (K'VK)^{-1} K', so that neither theta nor a response is needed, and an estimate of zero is
+no obstacle: what is judged is the covariance, not its factor.  `information` forms J exactly, in
+one pass over the blocks of Z'WZ: no factor, no random numbers, nothing of size n or q^2.
+
+A direction that the data see, but hardly: J has eigenvalues of the size of the curvature of the
+criterion along the direction.  Where one is small, the average information at Lambda = I and where
+the fit is, in which large and small groups count alike, decides; below 1e-6 of what the effects
+would have alone a (co)variance is decided by rounding and chance, and is undetermined too.
+
+Of the fixed effects, the covariance (X'V^{-1}X)^{-1} may depend on an undetermined direction while
+the estimates do not.  With H = V^{-1}X(X'V^{-1}X)^{-1}, d Cov(beta) / dc = H'G_c H, where
+G_c = sum_i c_i G_i; with K'G_c K = 0 this is, at V = I, D_c = Q'G_c Q in the columns Q, and the
+estimates move with the part Q'G_c P of G_c.
+
+References
+----------
+Searle, Casella and McCulloch (1992), Variance Components, sections 6.6 and 11.3, for the
+information; Rothenberg (1971), doi:10.2307/1913267, for identification by its rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from mixlm_sparse.common.errors import DataError
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.solve.information import (
+    Generator,
+    average_information,
+    generators,
+    gram,
+    lengths,
+)
+from mixlm_sparse.solve.system import PenalizedSystem
+
+# Eigenvalues of J, brought to the lengths of the G_i, below this are rounding: no law moves.
+NULL_RTOL = 1e-12
+# Below this a direction is looked at again where large and small groups count alike ...
+SUSPECT_RTOL = 1e-7
+# ... and is flat below this.
+FLAT_RTOL = 1e-6
+# Parts of a direction below this share of its largest are rounding.
+PART_RTOL = 1e-6
+MAX_NAMED = 4  # variances and covariances of one term that are named one by one
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Direction:
+    """A change of the variance parameters that the data do not see.
+
+    Parameters
+    ----------
+    covariances : per term, (k, k) the change of the covariance of the user's effects.
+    sigma_sq : the change of the residual variance.
+    lost_in_fixed : whether fixed effects hide it, rather than the random columns themselves.
+    cov_beta : (p, p) the change of the covariance of the coefficients of the columns Q.
+    moves_beta : whether estimates of the coefficients change with it.
+    """
+
+    covariances: tuple[Matrix, ...]
+    sigma_sq: float
+    lost_in_fixed: bool
+    cov_beta: Matrix
+    moves_beta: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Identification:
+    """What the data determine of a model.
+
+    Parameters
+    ----------
+    directions : independent changes of the variance parameters that the data do not see.
+    terms : names of the random terms, as a formula has them; columns : their effects.
+    lengths : per term, (k,) sizes of the columns, by which changes are compared.
+    R_x : (p, p) upper triangular, X = Q R_x.
+    """
+
+    directions: tuple[Direction, ...]
+    terms: tuple[str, ...]
+    columns: tuple[tuple[str, ...], ...]
+    lengths: tuple[Vector, ...]
+    R_x: Matrix
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is determined."""
+        return not self.directions
+
+    @cached_property
+    def entries(self) -> tuple[NDArray[np.bool_], ...]:
+        """Per term, (k, k): whether each variance and covariance is determined."""
+        out = [np.ones(2 * (len(names),), dtype=bool) for names in self.columns]
+        for direction in self.directions:
+            sizes = [
+                np.abs(change) * np.outer(length, length)
+                for change, length in zip(direction.covariances, self.lengths, strict=True)
+            ]
+            top = max(float(size.max()) for size in sizes)
+            for known, size in zip(out, sizes, strict=True):
+                known &= size <= PART_RTOL * max(top, abs(direction.sigma_sq))
+        return tuple(out)
+
+    @property
+    def residual(self) -> bool:
+        """Whether the residual variance is determined."""
+        return all(direction.sigma_sq == 0.0 for direction in self.directions)
+
+    def parameter(self, term: int, row: int, column: int) -> bool:
+        """Say whether a standard deviation or correlation is determined.
+
+        Parameters
+        ----------
+        term : index of the random term, -1 for the residual standard deviation.
+        row, column : which effects of the term; equal for a standard deviation.
+        """
+        if term < 0:
+            return self.residual
+        known = self.entries[term]
+        return bool(known[row, column] and known[row, row] and known[column, column])
+
+    def hypothesis(self, L: Matrix) -> bool:
+        """Say whether the covariance of L beta, and so its test, is determined; L (r, p)."""
+        if not self.directions or not L.size:
+            return True
+        half = scipy.linalg.solve_triangular(self.R_x, L.T, trans="T").T
+        size = np.sqrt((half * half).sum(axis=1))
+        for direction in self.directions:
+            change = direction.cov_beta
+            limit = PART_RTOL * np.abs(change).max(initial=0.0) * np.outer(size, size)
+            if (np.abs(half @ change @ half.T) > limit).any():
+                return False
+        return True
+
+    def coefficients(self, L: Matrix) -> NDArray[np.bool_]:
+        """Say for every row l of L (r, p) whether the standard error of l'beta is determined."""
+        return np.array([self.hypothesis(row[None]) for row in L], dtype=bool)
+
+    @cached_property
+    def involved(self) -> tuple[str, ...]:
+        """The random terms whose parameters are not determined, as a formula has them."""
+        return tuple(
+            term for term, known in zip(self.terms, self.entries, strict=True) if not known.all()
+        )
+
+    @cached_property
+    def sentence(self) -> str:
+        """What is not determined, and why; empty if everything is."""
+        if self.complete:
+            return ""
+        parts = [
+            _named(term, names, known)
+            for term, names, known in zip(self.terms, self.columns, self.entries, strict=True)
+            if not known.all()
+        ]
+        if not self.residual:
+            parts.append("the residual variance")
+        return f"the data do not determine {_joined(parts)}: {self._reason()}"
+
+    def _reason(self) -> str:
+        if any(direction.lost_in_fixed for direction in self.directions):
+            reason = "the fixed part has the same effects"
+        elif len(self.involved) > 1 or not self.residual:
+            reason = "they stand for the same effects, and only combinations of them show"
+        else:
+            reason = "its effects show only in combination"
+        return reason
+
+    @property
+    def advice(self) -> str:
+        """What to do about it; empty if everything is determined."""
+        if self.complete:
+            return ""
+        if len(self.involved) > 1:
+            remedy = f"drop one of {_joined(self.involved)}"
+        elif all(known.all() or known.size == 1 for known in self.entries):
+            remedy = f"drop {self.involved[0]}"
+        else:
+            remedy = f"use fewer effects in {self.involved[0]}"
+        return f"other values fit as well, so what depends on them is given as NaN: {remedy}"
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return parts[0] if len(parts) == 1 else ", ".join(parts[:-1]) + " and " + parts[-1]
+
+
+def _named(term: str, names: tuple[str, ...], known: NDArray[np.bool_]) -> str:
+    """Name the undetermined entries of one term's covariance."""
+    k = len(names)
+    if k == 1:
+        return f"the variance of {term}"
+    pairs = [(i, j) for j in range(k) for i in range(j, k) if not known[i, j]]
+    if len(pairs) > MAX_NAMED or len(pairs) == k * (k + 1) // 2:
+        return f"the variances and covariances of {term}"
+    parts = [
+        f"the variance of {names[i]}" if i == j else f"the covariance of {names[j]} and {names[i]}"
+        for i, j in pairs
+    ]
+    return f"{_joined(parts)} in {term}"
+
+
+# ---------------------------------------------------------------------------------------------
+# Judging
+# ---------------------------------------------------------------------------------------------
+
+
+def identification(
+    system: PenalizedSystem, *, reml: bool, phi: Vector | None = None
+) -> Identification:
+    """Judge what the data determine.
+
+    Parameters
+    ----------
+    system : the model; its response is not looked at.
+    reml : whether the law of contrasts counts, or that of the data.
+    phi : (m,) where the fit is, which counts for directions that are hardly seen.
+    """
+    found = generators(system)
+    size = lengths(system, found)
+    scale = np.where(size > 0.0, size, 1.0)
+    J = gram(system, found, project=reml) / np.outer(scale, scale)
+    values, vectors = np.linalg.eigh(J)
+    null = vectors[:, values <= NULL_RTOL]
+    tolerance = PART_RTOL
+    if ((values > NULL_RTOL) & (values <= SUSPECT_RTOL)).any():
+        places = [system.chart.start] if phi is None else [system.chart.start, phi]
+        flat = min(
+            (_flat_at(system, found, at, reml=reml) for at in places), key=lambda c: c.shape[1]
+        )
+        if flat.shape[1] > null.shape[1]:
+            null, tolerance = flat, float(np.sqrt(FLAT_RTOL))
+    return Identification(
+        directions=tuple(_direction(system, found, c / scale, scale, tolerance) for c in null.T),
+        terms=tuple(_term_text(system, t) for t in range(len(system.templates))),
+        columns=tuple(term.column_names for term in system.matrices.terms),
+        lengths=tuple(np.sqrt((Rz * Rz).sum(axis=0)) for Rz in system.chart.Rz),
+        R_x=system.products.R_x,
+    )
+
+
+def _flat_at(
+    system: PenalizedSystem, found: list[Generator], phi: Vector, *, reml: bool
+) -> Matrix:
+    """Return directions (g + 1, r) that the average information at phi hardly sees."""
+    lambdas = system.chart.lambdas(phi)
+    values, vectors = np.linalg.eigh(average_information(system, found, lambdas, project=reml))
+    flat = vectors[:, values <= FLAT_RTOL]
+    return np.vstack([flat, np.zeros(flat.shape[1])])
+
+
+def require_residuals_apart(system: PenalizedSystem) -> None:
+    """Refuse random effects that cannot be told from the residuals, such as one for each row.
+
+    Raises
+    ------
+    DataError : a combination of the random effects' covariances is that of the residuals.
+    """
+    products = system.products
+    n, q = products.n, products.blocks.q
+    if n > products.p + q:
+        return  # rows are left that no effect reaches
+    judged = identification(system, reml=False)
+    if judged.residual:
+        return
+    variance = "variance" if len(judged.involved) == 1 else "variances"
+    raise DataError(
+        f"the {variance} of {_joined(judged.involved)} cannot be told from that of the residuals: "
+        f"{q} random effects for {n} rows; remove the term, or use a coarser grouping factor or "
+        "fewer columns"
+    )
+
+
+def _direction(
+    system: PenalizedSystem, found: list[Generator], c: Vector, scale: Vector, tolerance: float
+) -> Direction:
+    """Describe the direction c (g + 1,) of the variance parameters; less than tolerance is none."""
+    chart = system.chart
+    c = c / np.abs(c * scale).max()
+    c = np.where(np.abs(c * scale) > tolerance, c, 0.0)
+    covariances = [np.zeros((t.k, t.k)) for t in chart.templates]
+    merged = [np.zeros((K, K)) for K in chart.widths]
+    for value, generator in zip(c[:-1], found, strict=True):
+        covariances[generator.term] += value * generator.E
+        merged[generator.factor] += value * generator.merged
+    inverses = [np.linalg.inv(Rz) for Rz in chart.Rz]
+    sigma_sq = float(c[-1])
+    # G_c Q = Z (E R) + sigma_sq Q
+    R = [f.ztx[:, :, :-1] for f in system.products.blocks.factors]
+    ER = [np.matmul(E, r) for E, r in zip(merged, R, strict=True)]
+    p = system.p
+    D = sigma_sq * np.eye(p)
+    size = abs(sigma_sq)
+    for r, er in zip(R, ER, strict=True):
+        D += r.reshape(-1, p).T @ er.reshape(-1, p)
+        size += float(np.sqrt((r * r).sum() * (er * er).sum()))
+    D = np.where(np.abs(D) > tolerance * size, D, 0.0)
+    AER = system.engine.multiply(ER)
+    beyond = sum(
+        (er.reshape(-1, p).T @ a.reshape(-1, p) for er, a in zip(ER, AER, strict=True)),
+        np.zeros((p, p)),
+    )
+    # (Q'G_c)(G_c Q) less its part in Q
+    beyond = beyond + 2.0 * sigma_sq * D - sigma_sq**2 * np.eye(p) - D @ D
+    return Direction(
+        covariances=tuple(
+            inverse @ change @ inverse.T
+            for inverse, change in zip(inverses, covariances, strict=True)
+        ),
+        sigma_sq=sigma_sq,
+        lost_in_fixed=bool(D.any()),
+        cov_beta=D,
+        moves_beta=bool(np.trace(beyond) > tolerance * size**2),
+    )
+
+
+def _term_text(system: PenalizedSystem, t: int) -> str:
+    """Write a random term as a formula has it."""
+    term = system.matrices.terms[t]
+    names = ["1" if name == "(Intercept)" else name for name in term.column_names]
+    if "1" not in names:
+        names.insert(0, "0")
+    if len(names) > MAX_NAMED:
+        names[MAX_NAMED - 1 :] = ["..."]
+    text = f"({' + '.join(names)} | {system.matrices.factors[term.factor].label})"
+    return text if term.structure == "us" else f"{term.structure}{text}"

@@ -1,0 +1,217 @@
+"""Inner products of the directions in which variance parameters move the law of the data.
+
+With G_i = Z_t E_i Z_t' for the i-th (co)variance, G_0 = I for the residual one (rows multiplied by
+sqrt(W)), Q an orthonormal basis of X and P = I - QQ' (or I),
+
+    J_ik = tr(P G_i P G_k) = sum_jl tr(E_i M_jl E_k M_jl'),  M_jl = A_jl - R_j R_l'
+
+over levels j of one factor and l of another, A = Z'WZ (sparse), R = Z'WQ.  Exact, in one pass over
+the blocks of A: what lies off its pattern is <H_ab, H_cd> less what lies on it, with
+H_ab = sum_j R_j[a] R_j[b]' (p, p).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.covariance.structure import CovarianceStructure
+from mixlm_sparse.solve.system import PenalizedSystem
+
+# Numbers that one pass over blocks holds at a time.
+PASS_NUMBERS = 2**22
+# Random vectors that the average information is summed over, always the same ones.
+PROBES = 3
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Generator:
+    """One direction of the covariance of a term's effects, in the working columns.
+
+    Parameters
+    ----------
+    term, factor : where it belongs.
+    E : (k, k) change of the covariance of the term's effects.
+    merged : (K, K) the same among all columns of the grouping factor.
+    """
+
+    term: int
+    factor: int
+    E: Matrix
+    merged: Matrix
+
+
+def generators(system: PenalizedSystem) -> list[Generator]:
+    """List the directions of every term: a basis of its covariances."""
+    chart = system.chart
+    out = []
+    for t, (template, place) in enumerate(zip(chart.templates, chart.layout, strict=True)):
+        for E in _basis(template):
+            merged = np.zeros((chart.widths[place.factor],) * 2)
+            merged[place.columns, place.columns] = E
+            out.append(Generator(t, place.factor, E, merged))
+    return out
+
+
+def _basis(template: CovarianceStructure) -> tuple[Matrix, ...]:
+    basis = template.covariance_basis
+    if basis is not None:
+        return basis
+    # no linear space: the tangent space where the search starts
+    T = template.factor(template.start)
+    slopes = template.dT(template.start)
+    return tuple(slope @ T.T + T @ slope.T for slope in slopes)
+
+
+def gram(system: PenalizedSystem, found: list[Generator], *, project: bool) -> Matrix:
+    """Return J (g + 1, g + 1), the residual last.
+
+    Parameters
+    ----------
+    project : take the fixed effects out (REML), or not.
+    """
+    blocks = system.products.blocks
+    n_factors = len(blocks.factors)
+    R = [f.ztx[:, :, :-1] for f in blocks.factors] if project and system.p else None
+    moments = {}
+    traces = []
+    for g, f in enumerate(blocks.factors):
+        levels = np.arange(f.n_levels)
+        moments[g, g] = _on_pattern(f.ztz, levels, levels, R, g, g)
+        traces.append(f.ztz.sum(axis=0))
+        if R is not None:
+            traces[g] = traces[g] - np.einsum("jap,jbp->ab", R[g], R[g], optimize=True)
+    for (g, h), pair in blocks.pairs.items():
+        moments[g, h] = _on_pattern(pair.values, pair.rows, pair.cols, R, g, h)
+    if R is not None:
+        for g in range(n_factors):
+            for h in range(g, n_factors):
+                moments[g, h] = moments.get((g, h), 0.0) + _everywhere(R[g], R[h])
+    size = len(found)
+    J = np.zeros((size + 1, size + 1))
+    for i, a in enumerate(found):
+        for k, b in enumerate(found[: i + 1]):
+            g, h = a.factor, b.factor
+            F = moments[g, h] if g <= h else np.transpose(moments[h, g], (2, 3, 0, 1))
+            J[i, k] = J[k, i] = float(np.einsum("ab,cd,abcd->", a.merged, b.merged, F))
+        J[i, size] = J[size, i] = float((a.merged * traces[a.factor]).sum())
+    J[size, size] = system.n - (system.p if project else 0)
+    return J
+
+
+def lengths(system: PenalizedSystem, found: list[Generator]) -> Vector:
+    """Return the lengths |G_i| (g + 1,) without projection; zero for a column of zeros."""
+    J = np.diag(gram(system, found, project=False))
+    return np.sqrt(np.maximum(J, 0.0))
+
+
+def average_information(
+    system: PenalizedSystem, found: list[Generator], lambdas: list[Matrix], *, project: bool
+) -> Matrix:
+    """Return the average information (g, g) of the (co)variances at Lambda, to unit lengths.
+
+    J at V = I counts a level by its rows; here V = I + Z Lambda Lambda'Z' and levels count alike.
+    With B = Z'V^{-1}Z = A - A Lambda C^{-1} Lambda'A, U = Z'V^{-1}Q = R - A Lambda C^{-1} Lambda'R,
+    N = Z'PZ = B - U (Q'V^{-1}Q)^{-1} U',
+
+        s = N b,    J_ik = (E_i s)' N (E_k s)
+
+    summed over random vectors b (q,), which is y'P G_i P G_k P y for y = Zb: it has the null
+    vectors of the information.  Divided by the same without projection.
+    """
+    blocks = system.products.blocks
+    p = system.p
+    rng = np.random.default_rng(0)
+    b = [rng.standard_normal((f.n_levels, f.width, PROBES)) for f in blocks.factors]
+    R = [f.ztx[:, :, :-1] for f in blocks.factors]
+    with system.lock:
+        engine = system.engine
+        engine.factorize(lambdas)
+
+        def without(x: list[Array3]) -> tuple[list[Array3], list[Array3]]:
+            """Return x - A Lambda C^{-1} Lambda'x, and C^{-1} Lambda'x."""
+            turned = [np.matmul(lam.T, v) for lam, v in zip(lambdas, x, strict=True)]
+            solved = engine.solve(turned)
+            back = engine.multiply(
+                [np.matmul(lam, v) for lam, v in zip(lambdas, solved, strict=True)]
+            )
+            return [v - w for v, w in zip(x, back, strict=True)], solved
+
+        U: list[Array3] = []
+        M = np.eye(p)
+        if project and p:
+            U, solved = without(R)
+            for r, lam, v in zip(R, lambdas, solved, strict=True):
+                M -= np.matmul(lam.T, r).reshape(-1, p).T @ v.reshape(-1, p)
+
+        def seen(w: list[Array3], taken: bool) -> list[Array3]:
+            """Return N w, without the part of Q unless it is to be taken out."""
+            out = without(engine.multiply(w))[0]
+            if not (taken and U):
+                return out
+            inner = sum(
+                (u.reshape(-1, p).T @ x.reshape(-1, x.shape[2]) for u, x in zip(U, w, strict=True)),
+                np.zeros((p, w[0].shape[2])),
+            )
+            step = np.linalg.solve(M, inner)
+            return [x - u @ step for x, u in zip(out, U, strict=True)]
+
+        def information(taken: bool) -> Matrix:
+            s = seen(b, taken)
+            J = np.zeros((len(found), len(found)))
+            for probe in range(PROBES):
+                w = [np.zeros((f.n_levels, f.width, len(found))) for f in blocks.factors]
+                for i, at in enumerate(found):
+                    w[at.factor][:, :, i] = s[at.factor][:, :, probe] @ at.merged
+                J += sum(
+                    x.reshape(-1, len(found)).T @ y.reshape(-1, len(found))
+                    for x, y in zip(w, seen(w, taken), strict=True)
+                )
+            return 0.5 * (J + J.T)
+
+        J = information(True)
+        length = np.sqrt(np.diag(information(False) if U else J))
+    length[length == 0.0] = 1.0
+    out: Matrix = J / np.outer(length, length)
+    return out
+
+
+def _moments(blocks: Array3) -> Matrix:
+    """Return sum_j B_j[a, c] B_j[b, d] as (a, b, c, d)."""
+    m, K, H = blocks.shape
+    flat = blocks.reshape(m, K * H)
+    out: Matrix = (flat.T @ flat).reshape(K, H, K, H).transpose(0, 2, 1, 3)
+    return out
+
+
+def _on_pattern(
+    A: Array3, rows: np.ndarray, cols: np.ndarray, R: list[Array3] | None, g: int, h: int
+) -> Matrix:
+    """Return the part of the second moments of M that lies on the pattern, less what
+    `_everywhere` adds there; (K, K, H, H).
+    """
+    if R is None:
+        return _moments(A)
+    m, K, H = A.shape
+    out = np.zeros((K, K, H, H))
+    step = max(1, PASS_NUMBERS // (K * H + (K + H) * R[g].shape[2]))
+    for start in range(0, m, step):
+        part = slice(start, start + step)
+        B = np.matmul(R[g][rows[part]], np.swapaxes(R[h][cols[part]], 1, 2))
+        out += _moments(A[part] - B) - _moments(B)
+    return out
+
+
+def _everywhere(R: Array3, S: Array3) -> Matrix:
+    """Return sum_jl (R_j S_l')[a, c] (R_j S_l')[b, d] over all levels, (K, K, H, H)."""
+    p = R.shape[2]
+    step = max(1, PASS_NUMBERS // (max(R.shape[1], S.shape[1]) ** 2 * p))
+    out = np.zeros((R.shape[1], R.shape[1], S.shape[1], S.shape[1]))
+    for start in range(0, p, step):
+        part = slice(start, start + step)
+        left = np.einsum("jau,jbv->aubv", R[:, :, part], R, optimize=True)
+        right = left if S is R else np.einsum("jcu,jdv->cudv", S[:, :, part], S, optimize=True)
+        out += np.einsum("aubv,cudv->abcd", left, right, optimize=True)
+    return out
