@@ -71,6 +71,7 @@ class LinearMixedFit(FittedModel):
     """
 
     # coefficients and terms of the fixed part
+    conf_int = coefficients.conf_int
     contest = coefficients.contest
     wald_test = coefficients.wald_test
     robust = sandwich.robust
@@ -136,21 +137,6 @@ class LinearMixedFit(FittedModel):
         """Return Kenward and Roger's adjusted covariance (p, p) of the fixed effects."""
         names = list(self.system.x_names)
         return pd.DataFrame(moments(self, "kenward-roger").vcov, index=names, columns=names)
-
-    def conf_int(self, level: float = 0.95, *, ddf: str | None = "normal") -> pd.DataFrame:
-        """Return Wald intervals of the fixed effects.
-
-        Parameters
-        ----------
-        level : coverage between 0 and 1.
-        ddf : "normal" (as lme4's and Stata's Wald intervals), "satterthwaite" or "kenward-roger".
-
-        Returns
-        -------
-        DataFrame with columns lower, upper.
-        """
-        lower, upper = linear_tests(self, np.eye(self.system.p), ddf=ddf).interval(level)
-        return pd.DataFrame({"lower": lower, "upper": upper}, index=list(self.system.x_names))
 
     def describe_engine(self) -> str:
         """Say in words how the system is factored and evaluated."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
 
 from mixlm_sparse.common.checks import require_one_of
 from mixlm_sparse.common.errors import OptionError
@@ -250,25 +249,6 @@ class FittedModel:
         """Return the covariance matrix (p, p) of the fixed effects."""
         names = list(self.system.x_names)
         return pd.DataFrame(self.scale * self.solution.vcov_unscaled, index=names, columns=names)
-
-    def conf_int(self, level: float = 0.95) -> pd.DataFrame:
-        """Return Wald intervals of the fixed effects, from the normal distribution.
-
-        Parameters
-        ----------
-        level : coverage between 0 and 1.
-
-        Returns
-        -------
-        DataFrame with columns lower, upper.
-        """
-        if not 0.0 < level < 1.0:
-            raise OptionError(f"level is {level!r}: use a number between 0 and 1, such as 0.95")
-        half = float(ndtri(0.5 + 0.5 * level)) * self.standard_errors
-        beta = self.solution.beta
-        return pd.DataFrame(
-            {"lower": beta - half, "upper": beta + half}, index=list(self.system.x_names)
-        )
 
     def model_matrix(self) -> Matrix:
         """Return X (n, p): the columns of the fixed part that were kept."""

@@ -224,7 +224,7 @@ def test_wald_intervals(model_id):
     record, fit = load_model(model_id), corpus.fit(model_id)
     reference = record["confint_wald"]
     se = np.array(list(record["se"].values()))
-    interval = fit.conf_int(reference["level"])
+    interval = fit.conf_int(level=reference["level"], ddf="normal")
     assert list(interval.index) == reference["names"]
     # statsmodels and R put the lower limit first; the names of the columns are not compared
     np.testing.assert_allclose(

@@ -69,7 +69,7 @@ def quantity(fit, name: str) -> float:
     if match := re.fullmatch(r"(fixef|se|t|z|Wald lower|Wald upper) (.+)", name):
         what, column = match.groups()
         if what.startswith("Wald"):
-            return float(fit.conf_int(0.95).loc[column].iloc[int(what == "Wald upper")])
+            return float(fit.conf_int(ddf="normal").loc[column].iloc[int(what == "Wald upper")])
         series = {"fixef": fit.fixef, "se": fit.bse, "t": fit.tvalues, "z": fit.tvalues}[what]
         return float(series[column])
     raise AssertionError(f"no rule for the figure {name!r}")

@@ -597,8 +597,8 @@ def test_options(sleep, options, message):
 
 def test_level_of_an_interval(fit):
     with pytest.raises(mx.OptionError, match="between 0 and 1"):
-        fit.conf_int(95)
-    narrow, wide = fit.conf_int(0.5), fit.conf_int(0.99)
+        fit.conf_int(level=95)
+    narrow, wide = fit.conf_int(level=0.5), fit.conf_int(alpha=0.01)
     assert (narrow["lower"] > wide["lower"]).all()
 
 

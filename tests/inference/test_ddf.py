@@ -290,11 +290,29 @@ def test_level_outside(level):
 def test_conf_int():
     fit = corpus.fit("sleep_rs_reml")
     record = load_model("sleep_rs_reml")["confint_wald"]
-    np.testing.assert_allclose(fit.conf_int()["lower"], record["lower"], rtol=1e-5)
-    wide = fit.conf_int(0.95, ddf="satterthwaite")
+    np.testing.assert_allclose(fit.conf_int(ddf="normal")["lower"], record["lower"], rtol=1e-5)
+    wide = fit.conf_int(ddf="satterthwaite")
     np.testing.assert_allclose(
         wide["upper"] - fit.fixef, stats.t.ppf(0.975, fit.df_coefficients()) * fit.bse, rtol=1e-10
     )
+
+
+def test_intervals_agree_with_the_tests_of_the_summary():
+    data = mx.datasets.load("sleepstudy")
+    some = data[data["Subject"].astype(str).isin(["308", "309", "310", "335", "370"])]
+    fit = mx.lmer("Reaction ~ Days + (Days | Subject)", some)
+    p = float(fit.pvalues["Days"])
+    estimate = float(fit.fixef["Days"])
+    near = fit.conf_int(alpha=p).loc["Days"]
+    assert min(abs(near["lower"]), abs(near["upper"])) < 1e-8 * abs(estimate)
+    pd.testing.assert_frame_equal(fit.conf_int(level=0.9), fit.conf_int(alpha=0.1))
+    tidy = fit.tidy(conf_int=True)
+    np.testing.assert_allclose(tidy["conf_low"], fit.conf_int()["lower"])
+    assert "95% Wald intervals by Satterthwaite" in repr(fit.conf_int())
+    with pytest.raises(mx.OptionError, match="give one of them"):
+        fit.conf_int(level=0.9, alpha=0.1)
+    with pytest.raises(TypeError, match="positional"):
+        fit.conf_int(0.05)  # statsmodels' alpha is no level
 
 
 # ------------------------------------------------------------------------------------------- Wald

@@ -33,7 +33,7 @@ def test_fixed_by_all_methods():
         )
     normal = fit.tidy(ddf="normal", conf_int=True)
     assert np.isinf(normal["df"]).all()
-    np.testing.assert_allclose(normal["conf_low"], fit.conf_int()["lower"])
+    np.testing.assert_allclose(normal["conf_low"], fit.conf_int(ddf="normal")["lower"])
     none = fit.tidy(ddf=None)
     assert none["p_value"].isna().all()
     assert none["statistic"].notna().all()

@@ -14,6 +14,7 @@ from scipy.stats import f as f_distribution
 from mixlm_sparse.common.checks import require_level, require_one_of
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.tables import result_table
+from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.fixed.ddf import (
     CoefficientMoments,
@@ -24,7 +25,7 @@ from mixlm_sparse.inference.fixed.ddf import (
 )
 from mixlm_sparse.inference.fixed.hypotheses import read_hypotheses
 from mixlm_sparse.inference.fixed.kenward_roger import kenward_roger
-from mixlm_sparse.inference.fixed.tests import TestColumns
+from mixlm_sparse.inference.fixed.tests import METHODS, TestColumns
 from mixlm_sparse.model.fitted import FittedModel
 
 DDF = ("satterthwaite", "kenward-roger", "normal", "none")
@@ -147,6 +148,59 @@ def coefficient_tests(fit: FittedModel, ddf: str | None = "auto") -> TestColumns
     return TestColumns(
         tests.std_error, tests.statistic, tests.df, tests.p_value, heading, tests.note
     )
+
+
+@result_table()
+def conf_int(
+    fit: FittedModel,
+    *,
+    level: float = 0.95,
+    alpha: float | None = None,
+    ddf: str | None = "auto",
+) -> pd.DataFrame:
+    """Return Wald intervals of the fixed effects.
+
+    They agree with the tests of the summary: zero is outside of an interval of 95% if p < 0.05.
+
+    Parameters
+    ----------
+    level : coverage between 0 and 1.
+    alpha : 1 - level, for those who think of it that way; give one of the two.
+    ddf : "satterthwaite", "kenward-roger", or "normal" as lme4's and Stata's Wald intervals.
+        "auto" is what the summary shows: Satterthwaite, or normal where that takes long.
+
+    Returns
+    -------
+    DataFrame with columns lower, upper; `attrs["heading"]` says of which kind.
+
+    Raises
+    ------
+    OptionError : level or alpha outside of (0, 1), both of them, or an unknown method.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> fit.conf_int()
+    95% Wald intervals by Satterthwaite's degrees of freedom
+                   lower    upper
+    (Intercept)  237.007  265.804
+    Days           7.206   13.729
+    """
+    if alpha is not None:
+        if level != 0.95:
+            raise OptionError(f"level is {level} and alpha is {alpha}: give one of them")
+        level = 1.0 - require_level("alpha", alpha)
+    level = require_level("level", level)
+    if ddf == "auto":
+        ddf = "satterthwaite" if satterthwaite_work(fit) <= DEFAULT_WORK else "normal"
+    tests = linear_tests(fit, np.eye(fit.system.p), ddf=ddf)
+    lower, upper = tests.interval(level)
+    table = pd.DataFrame({"lower": lower, "upper": upper}, index=list(fit.system.x_names))
+    method = METHODS["normal" if require_ddf(ddf) == "none" else require_ddf(ddf)]
+    table.attrs["heading"] = f"{percent(level)} Wald intervals by {method}"
+    table.attrs["note"] = tests.note
+    return table
 
 
 def require_residual(fit: FittedModel) -> None:

@@ -6,6 +6,12 @@ from dataclasses import dataclass
 
 from mixlm_sparse.common.types import Vector
 
+METHODS = {
+    "satterthwaite": "Satterthwaite's degrees of freedom",
+    "kenward-roger": "Kenward-Roger's degrees of freedom",
+    "normal": "the normal distribution",
+}
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class TestColumns:

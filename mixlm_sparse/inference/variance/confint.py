@@ -10,6 +10,7 @@ from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.text import percent
+from mixlm_sparse.inference.fixed.coefficients import conf_int
 from mixlm_sparse.inference.resample.bootstrap import bootstrap
 from mixlm_sparse.inference.variance.components import variance_components
 from mixlm_sparse.inference.variance.profile.compute import profile
@@ -82,7 +83,7 @@ def confint(
     names = chosen_names(parm, parameter_kinds(fit))
     if method == "wald":
         variances = variance_components(fit, level)[["lower", "upper", "note"]]
-        coefficients = fit.conf_int(level).assign(note="")
+        coefficients = conf_int(fit, level=level, ddf="normal").assign(note="")
         heading = f"{percent(level)} Wald intervals, of coefficients by the normal distribution"
         return _table(pd.concat([variances, coefficients]).loc[names], heading)
     boot_type = options.pop("boot_type", "percentile")

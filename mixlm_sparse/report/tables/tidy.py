@@ -16,6 +16,7 @@ from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.design.table import Column
 from mixlm_sparse.inference.fixed.coefficients import linear_tests, require_ddf
+from mixlm_sparse.inference.fixed.tests import METHODS
 from mixlm_sparse.inference.variance.components import variance_components
 from mixlm_sparse.model.data import all_rows, data_columns
 from mixlm_sparse.model.fitted import FittedModel
@@ -25,11 +26,6 @@ HEADINGS = {
     "fixed": "Fixed effects",
     "ran_pars": "Standard deviations and correlations of random effects",
     "ran_vals": "Predicted random effects",
-}
-METHODS = {
-    "satterthwaite": "Satterthwaite's degrees of freedom",
-    "kenward-roger": "Kenward-Roger's degrees of freedom",
-    "normal": "the normal distribution",
 }
 COLUMNS = ["effect", "group", "level", "term", "estimate", "std_error", "statistic", "df",
            "p_value", "conf_low", "conf_high"]  # fmt: skip
