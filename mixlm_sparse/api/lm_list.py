@@ -13,7 +13,8 @@ import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from mixlm_sparse.api.attribute import Attribute
-from mixlm_sparse.common.checks import listed
+from mixlm_sparse.api.keywords import answers_unknown_keywords
+from mixlm_sparse.common.checks import listed, require_bool, require_level
 from mixlm_sparse.common.errors import FormulaError, OptionError, SkippedGroupsWarning
 from mixlm_sparse.common.text import format_column, format_number, text_table
 from mixlm_sparse.common.types import Matrix, Vector
@@ -29,6 +30,7 @@ from mixlm_sparse.solve.groupwise import GroupFits, fit_groups
 SHOWN_GROUPS = 30  # a longer table is printed with its middle left out
 
 
+@answers_unknown_keywords
 @calm
 def lm_list(
     formula: str,
@@ -100,7 +102,7 @@ def lm_list(
             "use fewer columns or larger groups"
         )
     out = LmList(formula=formula, matrices=matrices, fits=fits, data=data)
-    if warn and len(out.skipped):
+    if require_bool("warn", warn) and len(out.skipped):
         warnings.warn(out.skipped_note, SkippedGroupsWarning, stacklevel=2)
     return out
 
@@ -225,7 +227,7 @@ class LmList:
         ----------
         pool : take the pooled residual standard deviation, else that of the group.
         """
-        return self._frame(self._standard_errors(pool))
+        return self._frame(self._standard_errors(require_bool("pool", pool)))
 
     def _standard_errors(self, pool: bool) -> Matrix:
         root = np.sqrt(np.diagonal(self.fits.unscaled, axis1=1, axis2=2))
@@ -271,8 +273,8 @@ class LmList:
         DataFrame with columns group, term, estimate, std_error, statistic, df, p_value, and with
         `conf_int` conf_low and conf_high.  Groups that could not be fitted have NaN.
         """
-        if not 0.0 < level < 1.0:
-            raise OptionError(f"level is {level!r}: use a number between 0 and 1, such as 0.95")
+        level = require_level("level", level)
+        pool, conf_int = require_bool("pool", pool), require_bool("conf_int", conf_int)
         estimates = self.fits.coefficients[:, :, 0]
         se = self._standard_errors(pool)
         df = np.where(self._df(pool) > 0, self._df(pool), np.nan)[:, None]

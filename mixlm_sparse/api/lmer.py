@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mixlm_sparse.api.fit import LinearMixedFit
-from mixlm_sparse.common.errors import FormulaError
+from mixlm_sparse.api.keywords import answers_unknown_keywords
+from mixlm_sparse.common.checks import require_instance
+from mixlm_sparse.common.errors import FormulaError, OptionError
 from mixlm_sparse.common.progress import SearchProgress
 from mixlm_sparse.design.arrays import RandomEffect, array_matrices, described
 from mixlm_sparse.engines.threads import calm
@@ -26,6 +28,7 @@ from mixlm_sparse.solve.search.search import Control, Optimum
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 
+@answers_unknown_keywords
 @calm
 def lmer(
     formula: str | MixedFormula,
@@ -143,13 +146,24 @@ def make_fit(
     formula : how the model is to be called; by default it is written from the names of its columns.
     options : settings for further fits from this one.
     """
-    if options is None:
+    require_instance("system", system, PenalizedSystem, "use mx.penalized_system(matrices)")
+    require_instance("optimum", optimum, Optimum, "use mx.optimize(system)")
+    if optimum.theta.shape != (system.n_theta,):
+        raise OptionError(
+            f"optimum has {optimum.theta.size} parameters, system {system.n_theta}: use the "
+            "optimum of this system, mx.optimize(system)"
+        )
+    if options is not None:
+        remedy = "leave it out, or use the options of another fit"
+        require_instance("options", options, FitOptions, remedy).checked()
+    else:
         options = FitOptions(reml=optimum.reml, optimizer=optimum.optimizer)
     text = described(system.matrices) if formula is None else _text_of(formula)
     fit = fit_of(LinearMixedFit, system, optimum, options, text)
     return fit.emit_notes()
 
 
+@answers_unknown_keywords
 def deviance_function(
     formula: str | MixedFormula,
     data: Any,
@@ -192,6 +206,7 @@ def deviance_function(
     return DevianceFunction(assemble(call)[0], reml=reml)
 
 
+@answers_unknown_keywords
 @calm
 def fit_matrices(
     y: Any,

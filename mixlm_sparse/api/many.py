@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from mixlm_sparse.api.fit import LinearMixedFit
+from mixlm_sparse.api.keywords import answers_unknown_keywords
+from mixlm_sparse.common.checks import require_jobs, shown, unknown_name
 from mixlm_sparse.common.errors import DataError, MixedModelError, OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.progress import counter
@@ -155,10 +157,14 @@ class ManyFits:
     def _position(self, i: int | str) -> int:
         if isinstance(i, str):
             if i not in self.names:
-                raise OptionError(f"there is no response '{i}': the first is '{self.names[0]}'")
+                raise unknown_name(i, self.names, "response")
             return self.names.index(i)
-        if not -len(self) <= i < len(self):
-            raise OptionError(f"there is no response {i}: there are {len(self)}, counted from 0")
+        whole = isinstance(i, int | np.integer) and not isinstance(i, bool)
+        if not whole or not -len(self) <= i < len(self):
+            raise OptionError(
+                f"there is no response {shown(i)}: give a name, or a position of the {len(self)}, "
+                "counted from 0"
+            )
         return int(i) % len(self)
 
     def __repr__(self) -> str:
@@ -167,6 +173,7 @@ class ManyFits:
         return f"<ManyFits: {len(self)} responses by {kind}; {counts}>"
 
 
+@answers_unknown_keywords
 @calm
 def lmer_many(
     formula: str,
@@ -310,7 +317,7 @@ def _fit_pattern(
     search_options = quiet(options)
     members = pattern.members
     work = _Refits(system, given, members, search_options, compiled)
-    if n_jobs != 1 and len(members) > 1:
+    if require_jobs(n_jobs) != 1 and len(members) > 1:
         # what is loaded and compiled here need not be in every process
         list(work(range(1)))
     return run(work, len(members), block_size(system), n_jobs=n_jobs, progress=progress)
@@ -419,7 +426,7 @@ def _read_responses(formula: str, data: Any, responses: Any) -> _Responses:
         names = tuple(str(c) for c in responses.columns)
     try:
         values = np.array(responses, dtype=np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, MemoryError):
         raise DataError(
             "the responses are not numeric: give names of columns, or an (n, r) matrix of numbers"
         ) from None

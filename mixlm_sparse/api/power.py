@@ -13,7 +13,17 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mixlm_sparse.api.fit import LinearMixedFit
-from mixlm_sparse.common.checks import listed, require_count, require_level, require_one_of
+from mixlm_sparse.api.keywords import answers_unknown_keywords
+from mixlm_sparse.common.checks import (
+    MAX_REPLICATES,
+    listed,
+    require_bool,
+    require_count,
+    require_jobs,
+    require_level,
+    require_names,
+    require_one_of,
+)
 from mixlm_sparse.common.errors import MixedModelError, OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.types import Matrix, Vector
@@ -131,6 +141,7 @@ def binomial_interval(k: int, n: int, level: float, kind: str) -> tuple[float, f
     return float(found.low), float(found.high)
 
 
+@answers_unknown_keywords
 @calm
 def power(
     formula: str,
@@ -197,7 +208,7 @@ def power(
     >>> 0.75 < found.power < 0.95
     True
     """
-    count = require_count("nsim", nsim)
+    count = require_count("nsim", nsim, most=MAX_REPLICATES)
     alpha = require_level("alpha", alpha)
     level = require_level("level", level)
     require_one_of("interval", interval, INTERVALS)
@@ -205,7 +216,7 @@ def power(
         require_one_of("test", test, TESTS)
     by_ml = test == "lr"
     options = FitOptions(
-        reml=reml and not by_ml, engine=engine, control=Control(warn=False)
+        reml=require_bool("reml", reml) and not by_ml, engine=engine, control=Control(warn=False)
     ).checked()
     call = ModelCall(
         formula=formula,
@@ -221,14 +232,14 @@ def power(
     truth = _parameters(parameters, matrices)
     model = model_of_parameters(matrices, truth)
     system = penalized_system(matrices, engine)
-    effects = (effect,) if isinstance(effect, str) else tuple(effect)
+    effects = tuple(require_names("effect", effect, what="coefficient"))
     at = _positions(effects, system)
     reduced = _without(at, system, engine) if by_ml else None
     options = replace(quiet(options), start=_start(truth, system))
     root = seed_sequence(seed)
     compiled = warm_up(system, count)
     work = _Simulations(model, root, system, reduced, at, test, options, call.formula, compiled)
-    if n_jobs != 1:
+    if require_jobs(n_jobs) != 1:
         # what is loaded and compiled here need not be in every process
         list(work(range(1)))
     size = block_size(system)

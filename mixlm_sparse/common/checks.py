@@ -9,6 +9,7 @@ missing values are refused like any other wrong value.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar
@@ -117,8 +118,9 @@ def require_names(
     what: str = "name",
     *,
     empty: bool = False,
+    once: bool = True,
 ) -> list[str]:
-    """Return one name or several as a list of plain names, each once and in the order given.
+    """Return one name or several as a list of plain names, in the order given.
 
     Parameters
     ----------
@@ -126,13 +128,16 @@ def require_names(
     known : the names there are; None where any name will do.
     what : what is named, in the singular, for the message.
     empty : an empty list is an answer; otherwise it is an error.
+    once : a name that is given twice is returned once.
 
     Raises
     ------
     OptionError : not names, none at all, or not among `known`.
     """
     names = [value] if isinstance(value, str) else list(_texts(argument, value, what))
-    chosen = list(dict.fromkeys(name if _in(name, known) else plain_name(name) for name in names))
+    chosen = [name if _in(name, known) else plain_name(name) for name in names]
+    if once:
+        chosen = list(dict.fromkeys(chosen))
     if not chosen and not empty:
         raise OptionError(f"{argument} is empty: give at least one {what}")
     if known is not None:
@@ -197,6 +202,8 @@ def require_number(
     bounds += [f"above {above:g}"] if math.isfinite(above) else []
     bounds += [f"of at most {most:g}"] if math.isfinite(most) else []
     bounds += [f"below {below:g}"] if math.isfinite(below) else []
+    if bounds == ["above 0"]:
+        bounds = ["that is positive"]
     range_ = " and ".join(bounds) if bounds else ("that is finite" if finite else "that is not NaN")
     remedy = f", such as {example}" if example else ""
     raise OptionError(f"{argument} is {shown(value)}: use a number {range_}{remedy}")
@@ -308,3 +315,15 @@ def require_mapping(argument: str, value: object, example: str) -> dict[str, Any
         if not isinstance(key, str):
             raise OptionError(f"{argument} has the key {shown(key)}: its keys are names, as text")
     return {str(key): found for key, found in value.items()}
+
+
+def require_path(argument: str, value: Any) -> str:
+    """Return the name of a file as text."""
+    try:
+        path = os.fsdecode(value) if isinstance(value, str | bytes | os.PathLike) else ""
+        os.fsencode(path)
+    except (TypeError, UnicodeError):
+        path = ""
+    if not path or "\0" in path:
+        raise OptionError(f"{argument} is {shown(value)}: give the name of a file")
+    return path

@@ -35,6 +35,10 @@ class OptionError(MixedModelError, ValueError):
     """An argument has a value that the function does not know."""
 
 
+class UnknownArgumentError(OptionError, TypeError):
+    """A function was called with a keyword that it does not have."""
+
+
 class UnknownKeyError(OptionError, KeyError):
     """A mapping, such as a profile, was asked for a name that it does not have."""
 
@@ -98,6 +102,10 @@ class SavedFitError(MixedModelError, ValueError):
 
 class WorkerError(MixedModelError, RuntimeError):
     """A process that was to do a part of the work did not start, or ended before it was done."""
+
+
+class MissingFileError(SavedFitError, FileNotFoundError):
+    """There is no file, or no folder, of the name given."""
 
 
 def caller_level() -> int:

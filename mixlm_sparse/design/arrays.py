@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.common.checks import listed, require_names, shown
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.covariance.random import covariance_structure
@@ -50,6 +51,10 @@ def array_matrices(
     response = _numbers("y", y)
     n = response.shape[0]
     fixed, names = _columns("X", X, x_names, n, "x")
+    if not isinstance(y_name, str):
+        raise OptionError(f"y_name is {shown(y_name)}: use a name, as text")
+    if not isinstance(terms, list | tuple):
+        raise OptionError(f"terms is {shown(terms)}: give a list of random terms")
     if not terms:
         raise DataError("there is no random term: give at least one, such as (groups,)")
     factors: dict[str, GroupingFactor] = {}
@@ -109,7 +114,7 @@ def _from_tuple(given: tuple[Any, ...]) -> RandomEffect:
 def _numbers(what: str, values: Any, n: int | None = None) -> Vector:
     try:
         out = np.array(values, dtype=np.float64, order="C")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, MemoryError):
         raise DataError(f"{what} is not numeric") from None
     if out.ndim != 1 or (n is not None and out.shape[0] != n):
         expected = "one-dimensional" if n is None else f"({n},)"
@@ -131,7 +136,7 @@ def _columns(
         given = [str(c) for c in values.columns]
     try:
         array = np.array(values, dtype=np.float64, order="C")
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, MemoryError):
         raise DataError(f"{what} is not numeric") from None
     if array.ndim == 1:
         array = array[:, None]
@@ -145,9 +150,11 @@ def _columns(
             for j in range(k)
         )
     else:
-        names = tuple(str(name) for name in given)
+        names = tuple(require_names(f"the names of {what}", given))
     if len(names) != k or len(set(names)) != k:
-        raise DataError(f"{what} has {k} columns and the names {names}: give {k} different names")
+        raise DataError(
+            f"{what} has {k} columns and the names {listed(names)}: give {k} different names"
+        )
     return array, names
 
 

@@ -9,7 +9,13 @@ from typing import Any
 
 import numpy as np
 
-from mixlm_sparse.common.checks import NA_ACTIONS, plain_name, require_one_of
+from mixlm_sparse.common.checks import (
+    NA_ACTIONS,
+    plain_name,
+    require_mapping,
+    require_one_of,
+    shown,
+)
 from mixlm_sparse.common.errors import (
     DataError,
     FormulaError,
@@ -167,7 +173,7 @@ def model_matrices(
     elif not isinstance(formula, MixedFormula):
         raise FormulaError(f"the formula must be a string, not {type(formula).__name__}")
     require_one_of("na_action", na_action, NA_ACTIONS)
-    env = {} if env is None else dict(env)
+    env = functions_of(env)
     check_functions(formula.expressions, env)
     weights_argument, offset_argument, subset_argument = (
         None if value is None else RowArgument(role, value)
@@ -270,8 +276,17 @@ def _open(
     return held, table, needed
 
 
+def functions_of(env: Any) -> dict[str, Callable[..., Any]]:
+    """Return the functions that the user adds to formulas, checked."""
+    functions = require_mapping("env", env, '{"double": lambda x: 2 * x}')
+    for name, function in functions.items():
+        if not callable(function):
+            raise OptionError(f"env[{name!r}] is {shown(function)}: give a function of arrays")
+    return functions
+
+
 def _read_contrasts(contrasts: Mapping[str, Any] | None) -> dict[str, Contrast]:
-    if not contrasts:
+    if contrasts is None:
         return {}
     if not isinstance(contrasts, Mapping):
         raise OptionError(

@@ -67,9 +67,13 @@ class RowArgument:
                 f"{self.role} is a Series whose index differs from that of the data: "
                 f"align it, or pass {self.role}.to_numpy() if the rows are in the same order"
             )
+        try:
+            scalar = isinstance(value, range) or np.ndim(value) == 0
+        except (TypeError, ValueError):  # rows of different lengths
+            scalar = True
         if isinstance(value, Column):  # read before, and held since
             column = value
-        elif np.ndim(value) == 0:
+        elif scalar:
             raise OptionError(
                 f"{self.role} must be a column name or an array with one value for each row"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.checks import require_one_of
 from mixlm_sparse.engines.blocked.engine import BlockedEngine
 from mixlm_sparse.engines.cholmod import CholmodEngine
 from mixlm_sparse.engines.interface import BlockSystem, Engine
@@ -19,8 +19,7 @@ def make_engine(name: str, system: BlockSystem) -> Engine:
     OptionError : no engine has that name.
     EngineError : the engine needs a package that is not installed.
     """
-    if name not in ENGINES:
-        raise OptionError(f"engine '{name}' is not known: use one of {', '.join(ENGINES)}")
+    require_one_of("engine", name, ENGINES)
     if name == "cholmod":
         return CholmodEngine(system)
     if name == "sparse":

@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mixlm_sparse.common.checks import shown
 from mixlm_sparse.common.errors import FormulaError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.design.build import ModelMatrices, columns_asked
@@ -25,6 +26,10 @@ __all__ = ["columns_of", "right_side", "with_given_response"]
 
 def right_side(formula: str) -> str:
     """Return the formula's text after `~`; the left side may be missing."""
+    if not isinstance(formula, str):
+        raise FormulaError(
+            f"the formula is {shown(formula)}: give its text, such as 'y ~ x + (1 | g)'"
+        )
     parsed = parse_formula(formula, require_response=False)
     return parsed.text.split("~", 1)[1].strip()
 

@@ -164,9 +164,16 @@ def chosen_names(
 
 
 def _entries(requested: object, argument: str) -> list[object]:
+    if isinstance(requested, Mapping) or isinstance(requested, range):
+        raise OptionError(f"{argument} is {shown(requested)}: give a name or a list of names")
     try:
-        return list(requested)  # type: ignore[call-overload, no-any-return]
+        entries: list[object] = list(requested)  # type: ignore[call-overload]
     except TypeError:
         raise OptionError(
             f"{argument} is {shown(requested)}: give a name or a list of names"
         ) from None
+    if not entries:
+        raise OptionError(
+            f"{argument} is empty: give at least one name, or leave it out for all parameters"
+        )
+    return entries

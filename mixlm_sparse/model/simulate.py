@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mixlm_sparse.common.checks import listed, require_count
+from mixlm_sparse.common.checks import (
+    MAX_REPLICATES,
+    listed,
+    require_count,
+    require_number,
+    require_vector,
+    shown,
+)
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
 from mixlm_sparse.covariance.random import covariance_structure
@@ -93,8 +100,14 @@ class ResponseModel:
 
     def draw(self, seed: np.random.SeedSequence, first: int, count: int) -> Matrix:
         """Return the responses number first, ..., first + count - 1 of a seed, (n, count)."""
-        u = [np.empty((piece.n_levels, piece.factor.shape[0], count)) for piece in self.terms]
-        e = np.empty((self.n, count))
+        try:
+            u = [np.empty((piece.n_levels, piece.factor.shape[0], count)) for piece in self.terms]
+            e = np.empty((self.n, count))
+        except MemoryError:
+            raise OptionError(
+                f"{count} responses of {self.n} rows take {8e-9 * self.n * count:.3g} GB at least, "
+                "more than there is: ask for fewer, several times with seeds of their own"
+            ) from None
         for i in range(count):
             rng = stream(seed, first + i)
             for piece, out in zip(self.terms, u, strict=True):
@@ -135,10 +148,12 @@ def seed_sequence(seed: Seed) -> np.random.SeedSequence:
     if seed is None:
         return np.random.SeedSequence()
     try:
+        if not isinstance(seed, int | np.integer | list | tuple | np.ndarray):
+            raise TypeError
         return np.random.SeedSequence(seed)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, MemoryError):
         raise OptionError(
-            f"seed is {seed!r}: use a whole number, a numpy Generator or SeedSequence, or None"
+            f"seed is {shown(seed)}: use a whole number, a numpy Generator or SeedSequence, or None"
         ) from None
 
 
@@ -249,7 +264,7 @@ def simulate_fit(
     >>> fit.simulate(3, seed=1).shape
     (30, 3)
     """
-    count = require_count("nsim", nsim)
+    count = require_count("nsim", nsim, most=MAX_REPLICATES)
     model, rows = model_of_fit(
         fit,
         re_form,
@@ -301,12 +316,7 @@ def given_parameters(
     OptionError : wrong length or names, a negative standard deviation, a matrix that is no
         covariance.
     """
-    try:
-        scale = float(sigma)
-    except (TypeError, ValueError):
-        scale = float("nan")
-    if not (np.isfinite(scale) and scale > 0.0):
-        raise OptionError(f"sigma is {sigma!r}: use a positive number")
+    scale = require_number("sigma", sigma, above=0.0)
     coefficients = _beta(beta, matrices.fixed.names)
     given = [name for name, v in (("theta", theta), ("sd", sd), ("cov", cov)) if v is not None]
     if not given or ("theta" in given and len(given) > 1):
@@ -332,31 +342,20 @@ def _beta(beta: Any, names: tuple[str, ...]) -> Vector:
             )
             raise OptionError(f"beta {what}: the coefficients are {listed(names, quoted=True)}")
         beta = [beta[name] for name in names]
-    values = np.atleast_1d(np.asarray(beta, dtype=np.float64))
-    if values.shape != (len(names),) or not np.isfinite(values).all():
-        raise OptionError(
-            f"beta has shape {values.shape}: give {len(names)} finite numbers for "
-            f"{listed(names, quoted=True)}"
-        )
-    return values
+    return require_vector("beta", beta, len(names), of=listed(names, quoted=True))
 
 
 def _theta(theta: Any, matrices: ModelMatrices) -> Vector:
-    values = np.atleast_1d(np.asarray(theta, dtype=np.float64))
     names: list[str] = []
     lower: list[float] = []
     for term in matrices.terms:
         template = covariance_structure(term.structure, len(term.column_names))
         names += template.names(matrices.factors[term.factor].label, term.column_names)
         lower += template.lower.tolist()
-    if values.shape != (len(names),):
+    values = require_vector("theta", theta, len(names), of=listed(names, quoted=True))
+    if (values < lower).any():
         raise OptionError(
-            f"theta has shape {values.shape}, the model has {len(names)} parameters: "
-            f"{listed(names, quoted=True)}"
-        )
-    if not np.isfinite(values).all() or (values < lower).any():
-        raise OptionError(
-            f"theta must be finite and not below the bounds {lower} of {listed(names, quoted=True)}"
+            f"theta must not be below the bounds {lower} of {listed(names, quoted=True)}"
         )
     return values
 
@@ -496,7 +495,7 @@ def simulate(
     parameters = given_parameters(
         matrices, beta=beta, theta=theta, sigma=sigma, sd=sd, cov=cov
     )
-    count = require_count("nsim", nsim)
+    count = require_count("nsim", nsim, most=MAX_REPLICATES)
     y = model_of_parameters(matrices, parameters).draw(seed_sequence(seed), 0, count)
     if matrices.rows is None:
         return y

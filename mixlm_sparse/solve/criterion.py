@@ -33,7 +33,7 @@ import math
 import numpy as np
 import scipy.linalg
 
-from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.checks import listed, require_vector
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.pls import (
     CANCELLATION_LIMIT,
@@ -224,13 +224,7 @@ class DevianceFunction:
         self.theta_names = system.theta_names
 
     def _checked(self, theta: object) -> Vector:
-        value = np.asarray(theta, dtype=np.float64)
-        if value.shape != self.theta0.shape:
-            raise OptionError(
-                f"theta has shape {value.shape}, the model has {self.theta0.size} parameters: "
-                f"{', '.join(self.theta_names)}"
-            )
-        return value
+        return require_vector("theta", theta, self.theta0.size, of=listed(self.theta_names))
 
     def __call__(self, theta: object) -> float:
         return profiled_criterion(self._checked(theta), self.system, reml=self.reml)

@@ -7,6 +7,8 @@ from functools import cached_property
 import numpy as np
 import scipy.linalg
 
+from mixlm_sparse.common.checks import listed, require_vector, shown
+from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.interface import SelectedInverse
 from mixlm_sparse.solve.pls import solve_at, user_beta
@@ -215,4 +217,7 @@ def solve_pls(theta: Vector, system: PenalizedSystem) -> PlsSolution:
     theta : (m,) dimensionless.
     system : theta-free products; its engine holds the factor of the last theta used.
     """
-    return PlsSolution(np.array(theta, dtype=np.float64), system)
+    if not isinstance(system, PenalizedSystem):
+        raise OptionError(f"system is {shown(system)}: use mx.penalized_system(matrices)")
+    of = listed(system.theta_names)
+    return PlsSolution(require_vector("theta", theta, system.n_theta, of=of).copy(), system)

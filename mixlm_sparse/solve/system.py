@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from mixlm_sparse.common.checks import require_instance, require_one_of
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.covariance.random import CovarianceStructure, covariance_structure
-from mixlm_sparse.engines.choose import make_engine
+from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.engines.choose import ENGINES, make_engine
 from mixlm_sparse.engines.compiled import compiled_pays
 from mixlm_sparse.engines.fused.dense import SmallDense
 from mixlm_sparse.engines.fused.levels import SingleFactor
@@ -21,9 +23,6 @@ from mixlm_sparse.solve.chart import Chart
 from mixlm_sparse.solve.products.accumulate import CrossProducts, cross_products
 from mixlm_sparse.solve.products.final import Products, orthonormal_products
 from mixlm_sparse.solve.rows import BLOCK_ROWS, RowBlock, rows_of
-
-if TYPE_CHECKING:
-    from mixlm_sparse.design.build import ModelMatrices
 
 # Up to this many random effects C is treated as one dense matrix, if kernels are compiled.
 SMALL_DENSE_Q = 72
@@ -171,8 +170,11 @@ def penalized_system(
     ------
     DataError : there are not fewer fixed-effects coefficients than rows.
     """
+    require_instance("matrices", matrices, ModelMatrices, "use mx.model_matrices(formula, data)")
+    require_one_of("engine", engine, ENGINES)
     if cross is None:
         cross = cross_products(matrices)
+    require_instance("cross", cross, CrossProducts, "leave it out, or use products of this design")
     products = orthonormal_products(cross)
     if products.p >= products.n:
         raise DataError(

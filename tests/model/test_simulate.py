@@ -164,10 +164,10 @@ def test_a_singular_covariance_can_be_given():
 
 
 @pytest.mark.parametrize(("changes", "words"), [
-    ({"beta": [1.0]}, r"2 finite numbers.*'\(Intercept\)', 'x'"),
+    ({"beta": [1.0]}, r"2 numbers.*'\(Intercept\)', 'x'"),
     ({"beta": {"x": 1.0}}, r"lacks '\(Intercept\)'"),
     ({"beta": {"(Intercept)": 0, "x": 1, "z": 2}}, "'z', no coefficient"),
-    ({"theta": [1.0, 2.0]}, "1 parameters.*'g.*Intercept"),
+    ({"theta": [1.0, 2.0]}, "1 number for 'g.*Intercept"),
     ({"theta": [-1.0]}, "bounds"),
     ({"theta": None}, "theta=.*sd=.*cov="),
     ({"theta": None, "sd": {"school": 1.0}}, "'school', but the random terms are 'g'"),
@@ -235,7 +235,7 @@ def test_power_takes_a_fit_and_a_test_of_ones_own():
 
 @pytest.mark.parametrize(("changes", "words"), [
     ({"effect": "z"}, "'z'.*coefficients are"),
-    ({"effect": []}, "one name"),
+    ({"effect": []}, "at least one coefficient"),
     ({"parameters": {"beta": [0, 1]}}, "lacks beta or sigma"),
     ({"parameters": {**TRUTH, "tau": 1}}, "'tau'"),
     ({"parameters": 3}, "mapping"),

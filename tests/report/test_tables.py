@@ -261,15 +261,20 @@ def test_perfect_fit_has_no_shares(sleep):
     ("arguments", "message"),
     [
         ({"fits": []}, "no fit to compare"),
-        ({"fits": [3]}, r"fits\[0\] is a int, not a fitted model"),
+        ({"fits": [3]}, r"compare_table takes fits of lmer or a list of them, but was given 3"),
         ({"names": ["a"]}, "give a list of 2"),
         ({"names": "ab"}, "give a list of 2"),
         ({"format": "pdf"}, "format is 'pdf': use one of 'text', 'markdown', 'latex', 'html'"),
     ],
 )
 def test_arguments(fits, arguments, message):
+    arguments = dict(arguments)
     with pytest.raises(mx.OptionError, match=message):
-        mx.compare_table(**{"fits": fits, **arguments})
+        mx.compare_table(arguments.pop("fits", fits), **arguments)
+
+
+def test_fits_need_no_list(fits):
+    assert mx.compare_table(*fits) == mx.compare_table(fits)
 
 
 # -------------------------------------------------------------------------------------- maketables

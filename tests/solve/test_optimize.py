@@ -175,7 +175,7 @@ def test_an_evaluation_limit_is_reported() -> None:
 
 def test_starts_are_checked() -> None:
     system = system_of("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
-    with pytest.raises(OptionError, match="3 parameters"):
+    with pytest.raises(OptionError, match="3 numbers for the parameters"):
         optimize(system, start=np.ones(2))
     with pytest.raises(OptionError, match="below the bounds"):
         optimize(system, start=np.array([1.0, 0.0, -1.0]))

@@ -10,7 +10,13 @@ import numpy as np
 import pandas as pd
 from scipy.stats import studentized_range
 
-from mixlm_sparse.common.checks import require_level, require_one_of, unknown_name
+from mixlm_sparse.common.checks import (
+    require_bool,
+    require_level,
+    require_number,
+    require_one_of,
+    unknown_name,
+)
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.tables import ResultTable, as_result, result_table
 from mixlm_sparse.common.text import as_written
@@ -88,6 +94,7 @@ class MarginalMeans:
     @result_table("Tests of marginal means")
     def test(self, null: float = 0.0) -> pd.DataFrame:
         """Test each estimate against `null`: estimate, std_error, df, statistic, p_value."""
+        null = require_number("null", null)
         tests = linear_tests(self.fit, self.L, null - self.offset, ddf=self.ddf)
         table = self.cells.copy()
         table[self.what] = tests.estimate + self.offset
@@ -116,6 +123,7 @@ class MarginalMeans:
         and, if asked for, lower and upper.
         """
         require_one_of("adjust", adjust, ADJUSTMENTS)
+        reverse, conf_int = require_bool("reverse", reverse), require_bool("conf_int", conf_int)
         labels = self._labels()
         tables = []
         for key, rows in self._families():
@@ -165,9 +173,10 @@ class MarginalMeans:
         weights : (r,) or (k, r) numbers, one for each row of the table.
         rhs : value under the hypothesis.
         """
+        rhs = require_number("rhs", rhs)
         try:
             M = np.atleast_2d(np.asarray(weights, dtype=np.float64))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError, MemoryError):
             raise OptionError("the weights are not numeric: give a number for each cell") from None
         r = self.L.shape[0]
         if M.ndim != 2 or M.shape[1] != r:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.common.checks import require_instance, require_names
 from mixlm_sparse.common.errors import MixedModelError, OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.tables import ResultTable, as_result, result_table
@@ -175,12 +176,10 @@ def all_fit(fit: FittedModel, optimizers: object = None, *, progress: Progress =
     AllFits : `.to_frame()` with criterion, its excess over the best, evaluations, seconds,
         status and estimates; `.spread()` the largest differences; a mapping to the fits.
     """
-    names = SEARCHES if optimizers is None else tuple(optimizers)  # type: ignore[arg-type]
-    unknown = [name for name in names if name not in SEARCHES]
-    if unknown or isinstance(optimizers, str):
-        raise OptionError(
-            f"optimizers is {optimizers!r}: give a list out of {', '.join(map(repr, SEARCHES))}"
-        )
+    require_instance("fit", fit, FittedModel, "give a fit of lmer")
+    names = list(SEARCHES)
+    if optimizers is not None:
+        names = require_names("optimizers", optimizers, SEARCHES, "optimizer")
     quiet = replace(fit.options.control, warn=False)
     found: dict[str, FittedModel] = {}
     failures: dict[str, str] = {}

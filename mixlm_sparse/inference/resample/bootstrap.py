@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import require_count, require_one_of
+from mixlm_sparse.common.checks import MAX_REPLICATES, require_count, require_one_of
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.inference.resample.draws import RowDraw, group_draw
@@ -93,7 +93,7 @@ def bootstrap(
     >>> boot.samples.shape, list(boot.samples.columns)
     ((50, 3), ['sd_(Intercept)|Batch', 'sigma', '(Intercept)'])
     """
-    count = require_count("nsim", nsim)
+    count = require_count("nsim", nsim, most=MAX_REPLICATES)
     _require_consistent(fit, statistic, method, use_u, by)
     reader = StatisticReader(fit, statistic)
     root = seed_sequence(seed)

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mixlm_sparse.common.checks import require_count
+from mixlm_sparse.common.checks import MAX_REPLICATES, require_count
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.tables import ResultTable, as_result
@@ -171,7 +171,7 @@ def pb_modcomp(
     >>> round(test.statistic, 2), test.df, test.p_value
     (23.54, 1, 0.01)
     """
-    count = require_count("nsim", nsim)
+    count = require_count("nsim", nsim, most=MAX_REPLICATES)
     if not isinstance(larger, FittedModel):
         raise OptionError("the larger model must be a fit of lmer: fit it first")
     large = larger.refit_ml()

@@ -23,7 +23,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from mixlm_sparse.common.errors import SavedFitError
+from mixlm_sparse.common.errors import MissingFileError, SavedFitError
 
 __all__ = ["Archive", "Arrays", "atomic_file", "write_archive"]
 
@@ -62,6 +62,10 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """
     mode = _mode_of(path)
     target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
+        raise MissingFileError(
+            f"there is no folder {str(target.parent)!r} to save in: make it, or give another path"
+        )
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
@@ -272,7 +276,9 @@ def _regular_file(path: str) -> BinaryIO:
     flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     try:
         descriptor = os.open(path, flags)
-    except (FileNotFoundError, PermissionError):
+    except FileNotFoundError:
+        raise MissingFileError(f"there is no file {path!r}: check its name and folder") from None
+    except PermissionError:
         raise
     except (OSError, ValueError) as error:  # a socket; a null character in the name
         raise SavedFitError(f"{path!r} cannot be opened as a saved fit: {error}") from error

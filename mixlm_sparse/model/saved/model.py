@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from mixlm_sparse.common.checks import require_one_of
+from mixlm_sparse.common.checks import require_bool, require_one_of, require_path
 from mixlm_sparse.common.errors import (
     DataError,
     EngineError,
@@ -108,6 +108,8 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
     >>> mx.load(path).criterion == fit.criterion
     True
     """
+    path = require_path("path", path)
+    require_bool("include_data", include_data)
     arrays: Arrays = {}
     document: dict[str, Any] = {
         "format": FORMAT,
@@ -143,7 +145,7 @@ def load_fit(
     engine: str | None = None,
 ) -> F:
     """Load a fit as an object of class `cls`; see `mx.load`."""
-    archive = Archive(path)
+    archive = Archive(require_path("path", path))
     document = archive.document
     if document.get("format") != FORMAT:
         raise SavedFitError(

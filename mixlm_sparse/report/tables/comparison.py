@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
 import numpy as np
 
+from mixlm_sparse.common.checks import require_bool, require_names, require_one_of, shown
 from mixlm_sparse.common.errors import OptionError, SavedFitError
 from mixlm_sparse.common.render import (
     RichText,
@@ -27,6 +28,7 @@ from mixlm_sparse.common.text import (
     text_table,
 )
 from mixlm_sparse.inference.fixed.coefficients import linear_tests
+from mixlm_sparse.inference.models.compare import require_fits
 from mixlm_sparse.inference.variance.shares import icc, r2
 from mixlm_sparse.model.fitted import FittedModel
 
@@ -53,7 +55,7 @@ class _Table:
 
 
 def compare_table(
-    fits: Sequence[FittedModel],
+    *fits: FittedModel | Sequence[FittedModel],
     names: Sequence[str] | None = None,
     stars: bool = False,
     format: str = "text",
@@ -66,7 +68,7 @@ def compare_table(
 
     Parameters
     ----------
-    fits : the models, any number.
+    *fits : the models, any number, or lists of them.
     names : heads of their columns; by default "(1)", "(2)", ...
     stars : mark coefficients with * p < 0.05, ** p < 0.01, *** p < 0.001, by Satterthwaite's tests.
     format : "text" (at most 100 columns; more models go below), "markdown", "latex" (needs the
@@ -95,20 +97,19 @@ def compare_table(
                                       (0.804)    (1.546)
     ...
     """
-    if format not in FORMATS:
-        raise OptionError(f"format is {format!r}: use one of {', '.join(map(repr, FORMATS))}")
-    models = list(fits) if isinstance(fits, Iterable) else [fits]
+    require_one_of("format", format, FORMATS)
+    models = require_fits("compare_table", *fits)
     if not models:
-        raise OptionError("there is no fit to compare: give a list of them")
-    for position, fit in enumerate(models):
-        if not isinstance(fit, FittedModel):
+        raise OptionError("there is no fit to compare: give fits, or a list of them")
+    heads = [f"({i + 1})" for i in range(len(models))]
+    if names is not None:
+        given = None if isinstance(names, str) else require_names("names", names, once=False)
+        if given is None or len(given) != len(models):
             raise OptionError(
-                f"fits[{position}] is a {type(fit).__name__}, not a fitted model: give the results "
-                "of lmer in a list"
+                f"names is {shown(names)}: give a list of {len(models)}, one for each fit"
             )
-    if isinstance(names, str) or (names is not None and len(names) != len(models)):
-        raise OptionError(f"names is {names!r}: give a list of {len(models)}, one for each fit")
-    heads = [f"({i + 1})" for i in range(len(models))] if names is None else list(map(str, names))
+        heads = given
+    stars = require_bool("stars", stars)
     table = _collect(models, heads, stars)
     html = _as_html(table)
     if format == "text":

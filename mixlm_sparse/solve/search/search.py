@@ -7,6 +7,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from mixlm_sparse.common.checks import (
+    listed,
+    require_bool,
+    require_count,
+    require_instance,
+    require_number,
+    require_one_of,
+    require_vector,
+    shown,
+)
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.engines.threads import one_blas_thread
@@ -56,6 +66,17 @@ class Control:
     gradient_tolerance: float = 1e-6
     check_boundary: bool = True
     warn: bool = True
+
+    def __post_init__(self) -> None:
+        if self.max_evaluations is not None:
+            # NLopt takes Python's numbers only
+            count = require_count("max_evaluations", self.max_evaluations)
+            object.__setattr__(self, "max_evaluations", count)
+        for name in ("tolerance", "xtol", "ftol", "gradient_tolerance"):
+            number = require_number(name, getattr(self, name), least=0.0, example="1e-8")
+            object.__setattr__(self, name, number)
+        for name in ("check_boundary", "warn"):
+            object.__setattr__(self, name, require_bool(name, getattr(self, name)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +144,14 @@ def optimize(
     DataError : random effects that cannot be told from the residuals.
     """
     began = time.perf_counter()
-    control = control or Control()
-    if optimizer not in OPTIMIZERS:
+    require_instance("system", system, PenalizedSystem, "use mx.penalized_system(matrices)")
+    require_bool("reml", reml)
+    require_one_of("optimizer", optimizer, OPTIMIZERS)
+    control = Control() if control is None else control
+    require_instance("control", control, Control, "use mx.Control(...)")
+    if progress is not None and (isinstance(progress, type) or not callable(progress)):
         raise OptionError(
-            f"optimizer '{optimizer}' is not known: use one of {', '.join(OPTIMIZERS)}"
+            f"progress is {shown(progress)}: use a function of (evaluation, criterion, theta)"
         )
     require_residuals_apart(system)
     phi = _start(system, start)
@@ -248,20 +273,11 @@ def _gradient_search(
 def _start(system: PenalizedSystem, start: Vector | None) -> Vector:
     if start is None:
         return moment_start(system)
-    names = ", ".join(system.theta_names)
-    try:
-        theta = np.asarray(start, dtype=np.float64)
-    except (TypeError, ValueError):
+    names = listed(system.theta_names)
+    theta = require_vector("start", start, system.n_theta, of=f"the parameters {names}")
+    if (theta < system.lower).any():
         raise OptionError(
-            f"start is not numeric: give one number for each of the parameters {names}"
-        ) from None
-    if theta.shape != (system.n_theta,):
-        raise OptionError(
-            f"start has {theta.size} values, the model has {system.n_theta} parameters: {names}"
-        )
-    if not np.isfinite(theta).all() or (theta < system.lower).any():
-        raise OptionError(
-            f"start must be finite and not below the bounds {system.lower.tolist()} of {names}"
+            f"start must not be below the bounds {system.lower.tolist()} of {names}"
         )
     phi = system.chart.phi_of_theta(theta)
     if float(np.abs(phi).max()) > SATURATED:

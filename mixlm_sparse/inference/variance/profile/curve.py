@@ -12,8 +12,8 @@ from scipy.interpolate import CubicSpline, PchipInterpolator, PPoly
 from scipy.optimize import brentq
 from scipy.special import ndtri
 
-from mixlm_sparse.common.checks import require_level
-from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.checks import listed, require_level, shown
+from mixlm_sparse.common.errors import OptionError, UnknownKeyError
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import Matrix, Vector
@@ -152,9 +152,10 @@ class Profile(Mapping[str, ParameterProfile]):
 
     def __getitem__(self, name: str) -> ParameterProfile:
         for curve in self.curves:
-            if curve.name == name:
+            if isinstance(name, str) and curve.name == name:
                 return curve
-        raise KeyError(name)
+        known = listed((curve.name for curve in self.curves), 12, quoted=True)
+        raise UnknownKeyError(f"there is no profile of {shown(name)}: use one of {known}")
 
     def __iter__(self) -> Iterator[str]:
         return iter(curve.name for curve in self.curves)
