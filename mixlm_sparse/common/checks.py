@@ -283,7 +283,8 @@ def require_vector(
     except (TypeError, ValueError, OverflowError, MemoryError):
         raise OptionError(f"{argument} is {shown(value)}: {remedy}") from None
     if numbers.ndim != 1 or (length is not None and numbers.size != length):
-        raise OptionError(f"{argument} has shape {numbers.shape}: {remedy}")
+        size = f"{numbers.size} values" if numbers.ndim == 1 else f"shape {numbers.shape}"
+        raise OptionError(f"{argument} has {size}: {remedy}")
     bad = ~np.isfinite(numbers) if finite else np.isnan(numbers)
     if bad.any():
         first = int(np.flatnonzero(bad)[0])

@@ -91,7 +91,7 @@ def test_numbers_in_a_row():
     assert checks.require_vector("theta", 1).tolist() == [1.0]
     assert checks.require_vector("theta", pd.Series([1, 2]), 2).tolist() == [1.0, 2.0]
     assert checks.require_vector("bound", [np.inf], finite=False).tolist() == [np.inf]
-    with pytest.raises(OptionError, match=r"theta has shape \(3,\): give 2 numbers for a, b"):
+    with pytest.raises(OptionError, match=r"theta has 3 values: give 2 numbers for a, b"):
         checks.require_vector("theta", [1, 2, 3], 2, of="a, b")
     with pytest.raises(OptionError, match=r"theta has nan in place 1"):
         checks.require_vector("theta", [1, np.nan])
