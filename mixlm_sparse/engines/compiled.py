@@ -9,6 +9,7 @@ Either is said once.  This is the only module that imports numba.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import sys
 import types
@@ -21,6 +22,9 @@ from mixlm_sparse.common.errors import CompilationWarning, caller_level
 
 # Loading numba costs about 0.3 s, the price of roughly this many multiply-adds in NumPy form.
 LOADING_REPAID_BY = 3e7
+
+# Making the machine code of the whole search costs some 15 s, once for a machine.
+SEARCH_REPAID_BY = 1.5e9
 
 _switch: bool | None = None
 _spent = 0.0
@@ -78,17 +82,30 @@ def compiled_pays(work: float) -> bool:
     return ("numba" in sys.modules or _spent > LOADING_REPAID_BY) and have_numba()
 
 
+def search_pays(kernel: LazyKernel, work: float) -> bool:
+    """Say whether a kernel that takes long to compile is to be used for `work` multiply-adds.
+
+    It is where its machine code is kept from before, or where work like this has added up.
+    """
+    if _switch is not None:
+        return _switch
+    return compiled_pays(work) and (kernel.kept() or _spent > SEARCH_REPAID_BY)
+
+
 class LazyKernel:
     """A function that is compiled at its first call; `python` is the function itself."""
 
     def __init__(self, python: Callable[..., Any], *, inline: bool = False) -> None:
         self.python = python
         self._inline = inline
+        self._kept: bool | None = None
         self._compiled: Callable[..., Any] | None = None
 
     def __call__(self, *args: Any) -> Any:
         try:
-            return (self._compiled or self.dispatcher())(*args)
+            out = (self._compiled or self.dispatcher())(*args)
+            self._kept = True
+            return out
         except MemoryError:
             raise
         except Exception as error:
@@ -102,12 +119,36 @@ class LazyKernel:
             self._compiled = self._made(keep)
         return self._compiled
 
+    def kept(self) -> bool:
+        """Say whether machine code of this kernel lies on disk, made by this version of it."""
+        if self._kept is None:
+            try:
+                cache = self.dispatcher()._cache._cache_file  # type: ignore[attr-defined]
+                self._kept = bool(cache._load_index())
+            except Exception:  # not kept in files, or kept in another way than this numba does
+                self._kept = False
+        return self._kept
+
+    def fingerprint(self) -> str:
+        """Name the code of this kernel, of those that it calls, and the constants they read."""
+        code = self.python.__code__
+        parts = [code.co_code.hex(), repr([c for c in code.co_consts if not hasattr(c, "co_code")])]
+        for name in code.co_names:
+            value = self.python.__globals__.get(name)
+            if isinstance(value, LazyKernel):
+                parts.append(value.fingerprint())
+            elif isinstance(value, int | float | tuple):
+                parts.append(repr(value))
+        return hashlib.sha1("|".join(parts).encode(), usedforsecurity=False).hexdigest()[:12]
+
     def _made(self, keep: bool) -> Callable[..., Any]:
         numba = _numba()
         if numba is None:
             return self.python
         function = self._with_compiled_callees(keep)
-        options = {"nogil": True, "error_model": "numpy", "forceinline": self._inline}
+        options = {"nogil": True, "error_model": "numpy"}
+        if self._inline:
+            options["inline"] = "always"
         if keep:
             try:
                 made: Callable[..., Any] = numba.njit(cache=True, **options)(function)
@@ -134,7 +175,9 @@ class LazyKernel:
             python.__defaults__,
             python.__closure__,
         )
-        made.__module__, made.__qualname__ = python.__module__, python.__qualname__
+        # numba looks at the file of this function only to see whether kept code is still right
+        made.__module__ = python.__module__
+        made.__qualname__ = f"{python.__qualname__}_{self.fingerprint()}"
         return made
 
     def _for_this_process(self, error: Exception, args: tuple[Any, ...]) -> Any:
@@ -158,5 +201,5 @@ def njit(function: Callable[..., Any]) -> LazyKernel:
 
 
 def inlined(function: Callable[..., Any]) -> LazyKernel:
-    """Mark a kernel that other kernels call so often that a call would cost more than its work."""
+    """Mark a kernel that becomes part of its caller: code of each call is made once, not again."""
     return LazyKernel(function, inline=True)

@@ -128,18 +128,19 @@ class SmallDense:
         self._count = np.array([f.n_levels for f in factors])
         self._width = np.array([f.width for f in factors])
         self._first = np.concatenate([[0], np.cumsum(self._count * self._width)[:-1]])
+        self.order = blocks.q
         q, P = blocks.q, factors[0].ztx.shape[2]
-        self._X = np.concatenate([f.ztx.reshape(-1, P) for f in factors])
-        self._A = np.zeros((q, q))
+        self.X = np.concatenate([f.ztx.reshape(-1, P) for f in factors])
+        self.A = np.zeros((q, q))
         for g, f in enumerate(factors):
             at = self._columns(g, np.arange(f.n_levels))
-            self._A[at[:, :, None], at[:, None, :]] = f.ztz
+            self.A[at[:, :, None], at[:, None, :]] = f.ztz
         for (g, h), pair in blocks.pairs.items():
             rows, cols = self._columns(g, pair.rows), self._columns(h, pair.cols)
-            self._A[rows[:, :, None], cols[:, None, :]] = pair.values
-            self._A[cols[:, :, None], rows[:, None, :]] = np.swapaxes(pair.values, 1, 2)
-        self._yy = yy
-        self._floor = floor
+            self.A[rows[:, :, None], cols[:, None, :]] = pair.values
+            self.A[cols[:, :, None], rows[:, None, :]] = np.swapaxes(pair.values, 1, 2)
+        self.yy = yy
+        self.floor = floor
         self._M = np.empty((q, q))
         self._Cinv = np.empty((q, q))
         self._U = np.empty((q, P))
@@ -165,15 +166,15 @@ class SmallDense:
         out = self._out
         layout = (self._first, self._count, self._width)
         sweep_dense(
-            self._A, *layout, self._lams, self._X, self._yy, self._M, self._Cinv, self._U,
+            self.A, *layout, self._lams, self.X, self.yy, self._M, self._Cinv, self._U,
             self._S, out,
         )  # fmt: skip
         if out[3] == 0.0:
-            profile(self._S, self._floor, float(nu), reml, self._Omega, out)
+            profile(self._S, self.floor, float(nu), reml, self._Omega, out)
         if out[3] != 0.0:
             return None
         G: list[Matrix] = []
         if gradient:
-            gradient_dense(*layout, self._X, self._M, self._Cinv, self._U, self._Omega, self._G)
+            gradient_dense(*layout, self.X, self._M, self._Cinv, self._U, self._Omega, self._G)
             G = [self._G[g, :K, :K].copy() for g, K in enumerate(self._width)]
         return FusedValue(float(out[0]), float(out[1]), float(out[2]), float(out[4]), G)

@@ -139,8 +139,8 @@ class SingleFactor:
     def __init__(self, ztz: Array3, ztx: Array3, yy: float, floor: float) -> None:
         self._ztz = np.ascontiguousarray(ztz)
         self._ztx = np.ascontiguousarray(ztx)
-        self._yy = yy
-        self._floor = floor
+        self.yy = yy
+        self.floor = floor
         self._U = np.empty_like(self._ztx)
         self._Cinv = np.empty_like(self._ztz)
         P = self._ztx.shape[2]
@@ -154,9 +154,9 @@ class SingleFactor:
         """Return the parts of the criterion, or None where C or S has no factor."""
         lam = np.ascontiguousarray(lambdas[0])
         out = self._out
-        sweep_levels(self._ztz, self._ztx, self._yy, lam, self._U, self._Cinv, self._S, out)
+        sweep_levels(self._ztz, self._ztx, self.yy, lam, self._U, self._Cinv, self._S, out)
         if out[3] == 0.0:
-            profile(self._S, self._floor, float(nu), reml, self._Omega, out)
+            profile(self._S, self.floor, float(nu), reml, self._Omega, out)
         if out[3] != 0.0:
             return None
         G: list[Matrix] = []

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mixlm_sparse.common.types import Matrix
-from mixlm_sparse.engines.compiled import inlined, njit
+from mixlm_sparse.engines.compiled import njit
 
 
 class FusedValue(NamedTuple):
@@ -20,7 +20,7 @@ class FusedValue(NamedTuple):
     gradient: list[Matrix]  # per factor, (K, K)
 
 
-@inlined
+@njit
 def cholesky(C, n):  # type: ignore[no-untyped-def]
     # The lower triangle of C (n, n) becomes its factor L; returns sum log diag L, NaN if there is
     # none.
@@ -40,7 +40,7 @@ def cholesky(C, n):  # type: ignore[no-untyped-def]
     return logdet
 
 
-@inlined
+@njit
 def inverse_of_factor(L, n, T):  # type: ignore[no-untyped-def]
     # T (n, n), upper triangle: L^{-1} transposed, so that inner loops run along rows
     for a in range(n):
@@ -52,7 +52,7 @@ def inverse_of_factor(L, n, T):  # type: ignore[no-untyped-def]
             T[a, b] = s / L[b, b]
 
 
-@inlined
+@njit
 def inverse(T, n, out):  # type: ignore[no-untyped-def]
     # (L L')^{-1} = L^{-T} L^{-1} from the T of `inverse_of_factor`
     for a in range(n):

@@ -25,6 +25,7 @@ from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL
 from mixlm_sparse.solve.search.bfgs import ROUNDING, minimize_bfgs
 from mixlm_sparse.solve.search.boundary import settle_boundary
 from mixlm_sparse.solve.search.derivative_free import minimize_bobyqa, minimize_cobyqa
+from mixlm_sparse.solve.search.fused import minimize_fused
 from mixlm_sparse.solve.search.objective import (
     SATURATED,
     Objective,
@@ -186,13 +187,27 @@ def optimize(
 def _search(
     system: PenalizedSystem,
     objective: Objective,
-    phi: Vector,
+    phi: Vector | None,
     method: str,
     control: Control,
     began: float,
 ) -> Optimum:
     reml = objective.reml
-    limit = control.max_evaluations or _default_limit(method, phi.size)
+    limit = control.max_evaluations or _default_limit(method, system.n_theta)
+    if method == "bfgs":
+        fused = minimize_fused(
+            objective,
+            phi,
+            tolerance=control.tolerance,
+            limit=max(limit - objective.n_values, 1),
+            check_boundary=control.check_boundary,
+        )
+        if fused is not None:
+            return _report(
+                system, objective, fused.phi, fused.value, fused.gradient, fused.decrease,
+                fused.limit_reached, method, control, began,
+            )  # fmt: skip
+    phi = moment_start(system) if phi is None else phi
     value, gradient, decrease, reached_limit = np.inf, np.zeros_like(phi), np.inf, False
     hessian = expected_hessian(phi, system, reml=reml)
     for _ in range(5):  # each pass but the last left a false boundary behind
@@ -270,9 +285,10 @@ def _gradient_search(
     return phi, value, gradient, found.decrement
 
 
-def _start(system: PenalizedSystem, start: Vector | None) -> Vector:
+def _start(system: PenalizedSystem, start: Vector | None) -> Vector | None:
+    """Return phi (m,) of the user's start; None for a moment estimate."""
     if start is None:
-        return moment_start(system)
+        return None
     names = listed(system.theta_names)
     theta = require_vector("start", start, system.n_theta, of=f"the parameters {names}")
     if (theta < system.lower).any():

@@ -1,0 +1,320 @@
+"""The whole search of a fused system as one compiled call: no Python between two evaluations.
+
+`FusedSearch` holds what responses share; `minimize` searches for one response, `minimize_many` for
+a block of them.  Buffers belong to the call and the interpreter's lock is released, so that threads
+may search at the same time, with the same digits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.engines.compiled import inlined, njit
+from mixlm_sparse.engines.fused.boundary import principal_axes, settle, unturn
+from mixlm_sparse.engines.fused.dense import SmallDense
+from mixlm_sparse.engines.fused.descent import (
+    COUNT,
+    FIRST_COLUMN,
+    FIRST_LEVEL,
+    FLOOR,
+    GIVEN_UP,
+    GRADIENTS,
+    HISTORY,
+    LIMIT,
+    MOST,
+    TOLERANCE,
+    TURNED,
+    VALUES,
+    WIDTH,
+    YY,
+    Model,
+    bfgs,
+    value_at,
+)
+from mixlm_sparse.engines.fused.levels import SingleFactor
+from mixlm_sparse.engines.fused.small import invert_symmetric
+from mixlm_sparse.engines.fused.start import expected_hessian, moment_start
+
+LEG_EVALUATIONS = 12
+MAX_PASSES = 5
+
+CLOSURES = {"linear": 0, "scales": 1, "one scale": 2}
+
+
+@inlined
+def descend(phi, hessian, limit, gradient, model):  # type: ignore[no-untyped-def]
+    # Quasi-Newton, turning to the principal axes when a leg takes long. Returns value, decrement.
+    m = phi.shape[0]
+    state = model.state
+    end = state[VALUES] + limit
+    leg = LEG_EVALUATIONS
+    if 6 + m // 2 > leg:
+        leg = 6 + m // 2
+    while True:
+        left = end - state[VALUES]
+        state[MOST] = leg if leg < left else left
+        value, decrement, status = bfgs(phi, hessian, gradient, model)
+        if state[GIVEN_UP] != 0 or status != LIMIT or left <= leg:
+            break
+        principal_axes(phi, model)
+        if not expected_hessian(phi, hessian, model):
+            state[GIVEN_UP] = 1
+            break
+        leg *= 2
+    if state[TURNED] != 0:
+        unturn(phi, model)
+        if state[GIVEN_UP] == 0:
+            value = value_at(phi, gradient, model)
+    return value, decrement
+
+
+@njit
+def search(phi, limit, check_boundary, gradient, numbers, model):  # type: ignore[no-untyped-def]
+    # From phi (m,), which becomes the end, with its gradient (m,); numbers (4,): value, predicted
+    # decrease, 1 if the limit was reached, pwrss.
+    m = phi.shape[0]
+    state = model.state
+    hessian, H = np.empty((m, m)), np.empty((m, m))
+    moved, escaped = False, True
+    numbers[2] = 0.0
+    n_passes = 0
+    while escaped and n_passes < MAX_PASSES:  # each pass but the last left a false boundary
+        n_passes += 1
+        if not expected_hessian(phi, hessian, model):
+            state[GIVEN_UP] = 1
+            return
+        left = limit - state[VALUES]
+        numbers[0], numbers[1] = descend(phi, hessian, left if left > 1 else 1, gradient, model)
+        if state[VALUES] >= limit:
+            numbers[2] = 1.0
+        moved, escaped = False, False
+        if check_boundary and state[GIVEN_UP] == 0:
+            numbers[0], moved, escaped = settle(phi, numbers[0], model)
+        if state[GIVEN_UP] != 0:
+            return
+        escaped = escaped and numbers[2] == 0.0
+    # pwrss of this phi; after a move also the gradient
+    value = value_at(phi, gradient, model)
+    state[VALUES] -= 0 if moved else 1
+    state[GRADIENTS] -= 0 if moved else 1
+    if not moved and state[HISTORY] > 0:
+        state[HISTORY] -= 1
+    numbers[3] = model.scalars[TOLERANCE + 1]
+    if not moved or state[GIVEN_UP] != 0:
+        return
+    numbers[0] = value
+    if not (expected_hessian(phi, hessian, model) and invert_symmetric(hessian, m, H)):
+        state[GIVEN_UP] = 1
+        return
+    numbers[1] = 0.0
+    for i in range(m):
+        for j in range(m):
+            numbers[1] += 0.5 * gradient[i] * H[i, j] * gradient[j]
+
+
+@njit
+def search_many(moments, zy, yy, floor, df, limit, check_boundary, phi, gradient, numbers, counts, model):  # type: ignore[no-untyped-def]  # fmt: skip  # noqa: E501
+    # One search for each response: zy (r, N, K), yy, floor (r,); starts, unless by moments, and
+    # results per row of phi, gradient (r, m), numbers (r, 4) and counts (r, 8).
+    ztx, X, layout, state = model.ztx, model.X, model.layout, model.state
+    y = ztx.shape[2] - 1
+    for r in range(zy.shape[0]):
+        for j in range(zy.shape[1]):
+            for a in range(zy.shape[2]):
+                ztx[j, a, y] = zy[r, j, a]
+        if X.shape[0] > 0:
+            for g in range(layout.shape[1] - 1):
+                K = layout[WIDTH, g]
+                for i in range(layout[COUNT, g]):
+                    for a in range(K):
+                        at = layout[FIRST_COLUMN, g] + i * K + a
+                        X[at, y] = zy[r, layout[FIRST_LEVEL, g] + i, a]
+        model.scalars[YY] = yy[r]
+        model.scalars[FLOOR] = floor[r]
+        for i in range(state.shape[0]):
+            state[i] = 0
+        if moments:
+            moment_start(df, phi[r], model)
+        search(phi[r], limit, check_boundary, gradient[r], numbers[r], model)
+        for i in range(state.shape[0]):
+            counts[r, i] = state[i]
+
+
+class Found(NamedTuple):
+    """Where a compiled search ended.
+
+    Parameters
+    ----------
+    phi, gradient : (m,).
+    value, decrease : criterion, and what a Newton step from here would win.
+    limit_reached : whether the number of evaluations ended the search.
+    n_values, n_gradients : evaluations, and those with a gradient.
+    history : criterion at each evaluation.
+    """
+
+    phi: Vector
+    gradient: Vector
+    value: float
+    decrease: float
+    limit_reached: bool
+    n_values: int
+    n_gradients: int
+    history: Vector
+
+
+@dataclass(frozen=True)
+class Term:
+    """One term: its factor, its first column there, closure, and the parameter at each place of T.
+
+    Parameters
+    ----------
+    position : (k, k) number of the parameter among all, -1 for a zero.
+    """
+
+    factor: int
+    column: int
+    closure: str
+    position: NDArray[np.intp]
+
+
+class FusedSearch:
+    """The compiled search of a model with one grouping factor or few random effects.
+
+    Parameters
+    ----------
+    fused : the fused evaluation, whose products are searched.
+    ztz, ztx : per grouping factor, (L, K, K) and (L, K, P).
+    terms : the random terms.
+    nu : n or n - p; df : n - p.
+    constant : what the criterion has beside log|C|, log|R_X|^2 of the working columns and pwrss.
+    least_pivot : pivots of [X y]'V^{-1}[X y] below this lose too many digits.
+    """
+
+    def __init__(
+        self,
+        fused: SingleFactor | SmallDense,
+        ztz: Sequence[Array3],
+        ztx: Sequence[Array3],
+        terms: Sequence[Term],
+        *,
+        nu: int,
+        df: int,
+        constant: float,
+        least_pivot: float,
+        reml: bool,
+    ) -> None:
+        self._df = float(max(df, 1))
+        self._scalars = np.array(
+            [fused.yy, fused.floor, nu, constant, least_pivot, float(reml), 0.0, np.nan]
+        )
+        n_factors, P = len(ztz), ztx[0].shape[2]
+        levels = np.array([a.shape[0] for a in ztz])
+        widths = np.array([a.shape[1] for a in ztz])
+        K = int(widths.max())
+        layout = np.zeros((4, n_factors + 1), dtype=np.int64)
+        layout[FIRST_LEVEL, 1:] = np.cumsum(levels)
+        layout[WIDTH, :-1] = widths
+        layout[FIRST_COLUMN, 1:] = np.cumsum(levels * widths)
+        layout[COUNT, :-1] = levels
+        self._layout = layout
+        if n_factors == 1:
+            self._ztz, self._ztx = np.ascontiguousarray(ztz[0]), np.ascontiguousarray(ztx[0])
+        else:
+            self._ztz = np.zeros((levels.sum(), K, K))
+            self._ztx = np.zeros((levels.sum(), K, P))
+            for g, (a, x) in enumerate(zip(ztz, ztx, strict=True)):
+                at = slice(layout[FIRST_LEVEL, g], layout[FIRST_LEVEL, g + 1])
+                self._ztz[at, : a.shape[1], : a.shape[1]] = a
+                self._ztx[at, : a.shape[1]] = x
+        self._A, self._X = np.zeros((0, 0)), np.zeros((0, 0))
+        if isinstance(fused, SmallDense):
+            self._A, self._X = fused.A, fused.X
+        kmax = max(4, *(t.position.shape[0] for t in terms))  # four numbers stand in a first row
+        self._terms = np.full((len(terms), 1 + kmax, kmax), -1, dtype=np.int64)
+        for t, term in enumerate(terms):
+            k = term.position.shape[0]
+            self._terms[t, 0, :4] = term.factor, term.column, k, CLOSURES[term.closure]
+            self._terms[t, 1 : 1 + k, :k] = term.position
+        self.m = 1 + max(int(t.position.max()) for t in terms)
+
+    def _model(self, tolerance: float, room: int, *, own: bool) -> Model:
+        """Return buffers of one call; with the responses' products as its own, if asked for."""
+        scalars = self._scalars.copy()
+        scalars[TOLERANCE] = tolerance
+        K, (n_terms, _, kmax) = self._ztz.shape[1], self._terms.shape
+        return Model(
+            ztz=self._ztz,
+            ztx=self._ztx.copy() if own else self._ztx,
+            A=self._A,
+            X=self._X.copy() if own else self._X,
+            layout=self._layout,
+            terms=self._terms,
+            scalars=scalars,
+            factors=np.zeros((2, self._layout.shape[1] - 1, K, K)),
+            turn=np.zeros((n_terms, kmax, kmax)),
+            state=np.zeros(8, dtype=np.int64),
+            history=np.empty(room),
+        )
+
+    def minimize(
+        self, start: Vector | None, *, tolerance: float, limit: int, check_boundary: bool
+    ) -> Found | None:
+        """Search from phi (m,), or from a moment estimate.
+
+        Returns
+        -------
+        where the search ended, or None where it was given up: the engines can do better there.
+        """
+        phi = np.zeros(self.m) if start is None else np.array(start, dtype=np.float64)
+        gradient, numbers = np.full(self.m, np.nan), np.full(4, np.nan)
+        model = self._model(tolerance, limit + 50 * (1 + len(self._terms)), own=False)
+        if start is None:
+            moment_start(self._df, phi, model)
+        search(phi, limit, check_boundary, gradient, numbers, model)
+        state = model.state
+        if state[GIVEN_UP]:
+            return None
+        return Found(
+            phi, gradient, float(numbers[0]), float(numbers[1]), bool(numbers[2]),
+            int(state[VALUES]), int(state[GRADIENTS]), model.history[: state[HISTORY]],
+        )  # fmt: skip
+
+    def minimize_many(
+        self,
+        starts: Matrix | None,
+        zy: Array3,
+        yy: Vector,
+        floor: Vector,
+        *,
+        tolerance: float,
+        limit: int,
+    ) -> tuple[Matrix, Matrix, Matrix, NDArray[np.int64]]:
+        """Search for each of r responses.
+
+        Parameters
+        ----------
+        starts : (r, m) phi, or None for moment estimates.
+        zy : (r, N, K) Z'W y_f over the levels of all factors, padded with zeros.
+        yy, floor : (r,).
+
+        Returns
+        -------
+        phi, gradient : (r, m).
+        numbers : (r, 4) criterion, predicted decrease, 1 where the limit was reached, pwrss.
+        counts : (r, 3) values, gradients, 1 where the search was given up.
+        """
+        r = yy.size
+        phi = np.zeros((r, self.m)) if starts is None else np.array(starts, dtype=np.float64)
+        gradient, numbers = np.full((r, self.m), np.nan), np.full((r, 4), np.nan)
+        counts = np.zeros((r, 8), dtype=np.int64)
+        search_many(
+            starts is None, np.ascontiguousarray(zy), yy, floor, self._df, limit, True, phi,
+            gradient, numbers, counts, self._model(tolerance, 0, own=True),
+        )  # fmt: skip
+        return phi, gradient, numbers, counts[:, :3]

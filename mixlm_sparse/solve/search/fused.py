@@ -1,0 +1,87 @@
+"""The compiled search in the place of the Python one, where a system is fused and small."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mixlm_sparse.common.types import Vector
+from mixlm_sparse.engines.compiled import search_pays
+from mixlm_sparse.engines.fused import search as fused_kernels
+from mixlm_sparse.engines.fused.levels import SingleFactor
+from mixlm_sparse.engines.fused.search import Found, FusedSearch, Term
+from mixlm_sparse.solve.criterion import residual_df
+from mixlm_sparse.solve.pls import CANCELLATION_LIMIT
+from mixlm_sparse.solve.search.objective import Objective
+from mixlm_sparse.solve.system import PenalizedSystem
+
+# Multiply-adds of an evaluation (about 20 ms) beyond which a search is run step by step: calls
+# between evaluations cost nothing then, and Ctrl-C and progress are heard.
+MAX_WORK = 2e7
+# Multiply-adds that take as long as the calls which a compiled search saves, about 1 ms.
+CALLS_SAVED = 1e5
+
+
+def fused_search(system: PenalizedSystem, *, reml: bool, count: int = 1) -> FusedSearch | None:
+    """Return the compiled search of a system, or None where there is none, or it does not pay.
+
+    Parameters
+    ----------
+    count : searches that are to be made.
+    """
+    fused = system.fused
+    if fused is None or not search_pays(fused_kernels.search, count * CALLS_SAVED):
+        return None
+    products = system.products
+    factors = products.blocks.factors
+    if isinstance(fused, SingleFactor):
+        f = factors[0]
+        if f.ztz.size * (f.width + 2.0 * f.ztx.shape[2]) > MAX_WORK:
+            return None
+    terms = []
+    for template, part, place in zip(
+        system.templates, system.chart.slices, products.layout, strict=True
+    ):
+        positions = template.positions
+        if positions is None:  # T is more than its parameters: the Python search knows how
+            return None
+        at = np.where(positions >= 0, positions + part.start, -1)
+        terms.append(Term(place.factor, place.first, template.closed_under, at))
+    constant = -products.log_weight_sum + (system.log_det_R_x if reml else 0.0)
+    return FusedSearch(
+        fused,
+        [f.ztz for f in factors],
+        [f.ztx for f in factors],
+        terms,
+        nu=residual_df(system, reml=reml),
+        df=system.n - system.p,
+        constant=constant,
+        least_pivot=CANCELLATION_LIMIT,
+        reml=reml,
+    )
+
+
+def minimize_fused(
+    objective: Objective,
+    start: Vector | None,
+    *,
+    tolerance: float,
+    limit: int,
+    check_boundary: bool,
+) -> Found | None:
+    """Search from phi (m,), or a moment estimate; None where the compiled search gives up.
+
+    The objective's counts and history go on as if it had been asked.
+    """
+    if objective.progress is not None:
+        return None
+    search = fused_search(objective.system, reml=objective.reml)
+    if search is None:
+        return None
+    found = search.minimize(
+        start, tolerance=tolerance, limit=limit, check_boundary=check_boundary
+    )
+    if found is not None:
+        objective.n_values += found.n_values
+        objective.n_gradients += found.n_gradients
+        objective.history.extend(found.history.tolist())
+    return found

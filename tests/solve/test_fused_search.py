@@ -1,0 +1,174 @@
+"""The compiled search against the Python one: the same steps, and the same digits in threads."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import mixlm_sparse as mx
+from mixlm_sparse.engines.compiled import LazyKernel, use_compiled
+from mixlm_sparse.engines.fused import search as kernels
+from mixlm_sparse.solve.search import search
+from mixlm_sparse.solve.search.fused import fused_search
+from mixlm_sparse.solve.search.search import Control, Optimum, optimize
+from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
+from tests.support.strategies import Design, designs
+
+
+@pytest.fixture(autouse=True)
+def _compiled() -> Iterator[None]:
+    use_compiled(True)
+    yield
+    use_compiled(None)
+
+
+def in_python(system: PenalizedSystem, **options: object) -> Optimum:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(search, "minimize_fused", lambda *_args, **_options: None)
+        return optimize(system, **options)  # type: ignore[arg-type]
+
+
+def assert_same(a: Optimum, b: Optimum) -> None:
+    assert a.criterion == pytest.approx(b.criterion, rel=1e-12, abs=1e-9)
+    assert a.status == b.status
+    assert abs(a.n_evaluations - b.n_evaluations) <= 2 + b.n_evaluations // 4
+    if a.status == "converged":
+        np.testing.assert_allclose(a.theta, b.theta, rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=120)
+@given(design=designs(), reml=st.booleans())
+def test_random_designs(design: Design, reml: bool) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        matrices = mx.model_matrices(
+            design.formula, design.data, weights=design.weights, offset=design.offset
+        )
+    system = penalized_system(matrices, "auto")
+    if system.fused is None:
+        return
+    # few levels, many terms: flat directions, where rounding decides how long a search goes on
+    a, b = optimize(system, reml=reml), in_python(system, reml=reml)
+    assert a.converged == b.converged
+    assert a.criterion == pytest.approx(b.criterion, rel=1e-9, abs=1e-7)
+
+
+FORMULAS = [
+    "y ~ x + (1 | g)",
+    "y ~ x + (x | g)",
+    "y ~ x + (x || g)",
+    "y ~ z + (x + z | g)",
+    "y ~ x + (1 | g) + (1 | h)",
+    "y ~ x + (x | g) + (z | h)",
+    "y ~ 1 + (0 + f | g)",
+    "y ~ x + diag(1 + x + z | g)",
+    "y ~ x + id(0 + f | g)",
+    "y ~ 0 + x + (1 | g) + (0 + z | g)",
+]
+
+
+def drawn(seed: int) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    n, L, H = int(rng.integers(40, 160)), int(rng.integers(4, 15)), int(rng.integers(3, 7))
+    g, h, x, z = rng.integers(L, size=n), rng.integers(H, size=n), *rng.normal(size=(2, n))
+    y = rng.choice([0.0, 0.5, 2.0]) * rng.normal(size=L)[g] + rng.normal(size=n)
+    y += rng.choice([0.0, 1.0]) * rng.normal(size=L)[g] * x
+    y += rng.choice([0.0, 1.0]) * rng.normal(size=H)[h]
+    f = rng.choice(list("ab"), n)
+    return pd.DataFrame({"y": y, "x": 100.0 * x, "z": z, "g": g, "h": h, "f": f})
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_structures_singular_and_not(formula: str) -> None:
+    singular = 0
+    for seed in range(12):
+        system = penalized_system(mx.model_matrices(formula, drawn(seed)), "auto")
+        for reml in (True, False):
+            a = optimize(system, reml=reml)
+            assert_same(a, in_python(system, reml=reml))
+            singular += a.status == "singular"
+    assert singular or "(1 | g)" in formula
+
+
+def test_starts_limits_and_no_check_of_the_boundary() -> None:
+    system = penalized_system(mx.model_matrices("y ~ x + (x | g)", drawn(3)), "auto")
+    for options in (
+        {"start": np.array([2.0, 0.1, 0.3])},
+        {"control": Control(max_evaluations=3)},
+        {"control": Control(max_evaluations=1)},
+        {"control": Control(check_boundary=False)},
+    ):
+        a, b = optimize(system, **options), in_python(system, **options)  # type: ignore[arg-type]
+        assert (a.status, a.n_evaluations) == (b.status, b.n_evaluations)
+        assert a.criterion == pytest.approx(b.criterion, rel=1e-12)
+        np.testing.assert_allclose(a.history, b.history, rtol=1e-9)  # on the way
+
+
+def test_what_it_gives_up_the_engines_answer() -> None:
+    # y follows the groups exactly: the search runs to infinity
+    data = drawn(1)
+    data["y"] = np.sin(np.arange(20.0))[data["g"]]
+    system = penalized_system(mx.model_matrices("y ~ 1 + (1 | g)", data), "auto")
+    assert optimize(system).status == in_python(system).status == "perfect fit"
+
+
+@pytest.mark.parametrize("formula", ["y ~ x + (x | g)", "y ~ x + (1 | g) + (1 | h)"])
+def test_many_responses_are_the_single_searches_also_in_threads(formula: str) -> None:
+    data = drawn(5)
+    system = penalized_system(mx.model_matrices(formula, data), "auto")
+    many = fused_search(system, reml=True, count=9)
+    assert many is not None
+    rng = np.random.default_rng(0)
+    systems = [
+        penalized_system(
+            mx.model_matrices(formula, data.assign(y=data["y"] + rng.normal(size=len(data))))
+        )
+        for _ in range(9)
+    ]
+    width = max(f.width for f in system.products.blocks.factors)
+    zy = np.stack(
+        [
+            np.concatenate(
+                [
+                    np.pad(f.ztx[:, :, -1], ((0, 0), (0, width - f.width)))
+                    for f in own.products.blocks.factors
+                ]
+            )
+            for own in systems
+        ]
+    )
+    yy = np.array([own.products.yy for own in systems])
+    floor = np.array([own.products.pwrss_floor for own in systems])
+
+    def run(rows: slice) -> tuple[np.ndarray, ...]:
+        return many.minimize_many(
+            None, zy[rows], yy[rows], floor[rows], tolerance=1e-12, limit=250
+        )
+
+    together = run(slice(None))
+    with ThreadPoolExecutor(3) as pool:
+        parts = list(pool.map(run, [slice(i, i + 3) for i in (0, 3, 6)]))
+    for k in range(4):
+        np.testing.assert_array_equal(together[k], np.concatenate([part[k] for part in parts]))
+    for i, own in enumerate(systems):
+        alone = optimize(own)
+        assert together[2][i, 0] == alone.criterion
+        assert together[3][i, 0] == alone.n_evaluations
+
+
+def test_a_change_of_a_called_kernel_changes_the_name_of_the_kept_code() -> None:
+    before = kernels.search.fingerprint()
+    assert before == kernels.search.fingerprint()
+    usual = kernels.expected_hessian
+    try:
+        kernels.expected_hessian = LazyKernel(lambda phi, hessian, model: True)
+        assert kernels.search.fingerprint() != before
+    finally:
+        kernels.expected_hessian = usual
