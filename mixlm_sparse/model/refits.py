@@ -21,6 +21,7 @@ from mixlm_sparse.engines import compiled
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
 from mixlm_sparse.model.call import FitOptions
 from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
+from mixlm_sparse.solve.search.many import optimize_block
 from mixlm_sparse.solve.search.search import Control, Optimum, optimize
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -182,16 +183,19 @@ class Refit:
         return -np.inf if self.optimum.status == "perfect fit" else self.optimum.criterion
 
 
-def search(system: PenalizedSystem, options: FitOptions) -> Refit:
-    """Fit one system; what goes wrong is kept as a message."""
+def search(
+    system: PenalizedSystem, options: FitOptions, optimum: Optimum | None = None
+) -> Refit:
+    """Fit one system, whose optimum may be known; what goes wrong is kept as a message."""
     try:
-        optimum = optimize(
-            system,
-            reml=options.reml,
-            start=options.start,
-            optimizer=options.optimizer,
-            control=options.control,
-        )
+        if optimum is None:
+            optimum = optimize(
+                system,
+                reml=options.reml,
+                start=options.start,
+                optimizer=options.optimizer,
+                control=options.control,
+            )
         solution = solve_pls(optimum.theta, system)
     except (MixedModelError, ArithmeticError, np.linalg.LinAlgError) as error:
         return Refit(system, None, None, f"{type(error).__name__}: {error}")
@@ -217,13 +221,24 @@ def refit_block(
     block = response_block(system, safe)
     if not compiled:
         system = replace(system, may_fuse=False)
+    found: list[Optimum | None] = [None] * Y.shape[1]
+    if compiled and options.optimizer in ("auto", "bfgs") and options.control.check_boundary:
+        found = optimize_block(
+            system,
+            block.zy,
+            block.yy,
+            block.y_length,
+            reml=options.reml,
+            start=options.start,
+            control=options.control,
+        )
     for i in range(Y.shape[1]):
         own = system_for(system, block, i)
         if not finite[i]:
             bad = int((~np.isfinite(Y[:, i])).sum())
             yield Refit(own, None, None, f"DataError: {bad} missing or infinite values")
             continue
-        yield search(own, options)
+        yield search(own, options, found[i])
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 import mixlm_sparse as mx
 from mixlm_sparse.engines.compiled import LazyKernel, use_compiled
 from mixlm_sparse.engines.fused import search as kernels
+from mixlm_sparse.model.call import FitOptions
+from mixlm_sparse.model.refits import quiet, refit_block
 from mixlm_sparse.solve.search import search
 from mixlm_sparse.solve.search.fused import fused_search
 from mixlm_sparse.solve.search.search import Control, Optimum, optimize
@@ -172,3 +174,24 @@ def test_a_change_of_a_called_kernel_changes_the_name_of_the_kept_code() -> None
         assert kernels.search.fingerprint() != before
     finally:
         kernels.expected_hessian = usual
+
+
+def test_many_fits_are_the_single_fits() -> None:
+    data = drawn(7)
+    rng = np.random.default_rng(2)
+    Y = data["y"].to_numpy()[:, None] + rng.normal(size=(len(data), 12))
+    Y[:, 3] = rng.normal(size=len(data))  # most likely singular
+    Y[:, 5] = 1.0  # perfect
+    Y[0, 7] = np.inf
+    system = penalized_system(mx.model_matrices("y ~ x + (x | g)", data), "auto")
+    options = quiet(FitOptions())
+    together = list(refit_block(system, Y, options, compiled=True))
+    assert together[7].optimum is None
+    for i in (0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11):
+        single = penalized_system(mx.model_matrices("y ~ x + (x | g)", data.assign(y=Y[:, i])))
+        alone, found = optimize(single), together[i].optimum
+        assert found is not None
+        assert found.status == alone.status
+        assert found.criterion == pytest.approx(alone.criterion, rel=1e-11)
+        np.testing.assert_allclose(found.theta, alone.theta, atol=1e-6)
+    assert together[5].optimum.status == "perfect fit"  # type: ignore[union-attr]

@@ -166,7 +166,7 @@ def optimize(
     with one_blas_thread():
         try:
             found = _search(system, objective, phi, method, control, began)
-            if start is None and method == "bfgs" and _may_have_valleys(found, system):
+            if start is None and method == "bfgs" and may_have_valleys(found, system):
                 # a second look from Lambda = I; the better of the two is kept
                 again = _search(system, objective, system.chart.start, method, control, began)
                 if again.criterion < found.criterion - ROUNDING * abs(found.criterion):
@@ -193,7 +193,7 @@ def _search(
     began: float,
 ) -> Optimum:
     reml = objective.reml
-    limit = control.max_evaluations or _default_limit(method, system.n_theta)
+    limit = control.max_evaluations or default_limit(method, system.n_theta)
     if method == "bfgs":
         fused = minimize_fused(
             objective,
@@ -203,7 +203,7 @@ def _search(
             check_boundary=control.check_boundary,
         )
         if fused is not None:
-            return _report(
+            return optimum_of(
                 system, objective, fused.phi, fused.value, fused.gradient, fused.decrease,
                 fused.limit_reached, method, control, began,
             )  # fmt: skip
@@ -235,12 +235,12 @@ def _search(
         value, gradient = objective.value_and_gradient(phi)
         curvature = expected_hessian(phi, system, reml=reml)
         decrease = 0.5 * float(gradient @ np.linalg.solve(curvature, gradient))
-    return _report(
+    return optimum_of(
         system, objective, phi, value, gradient, decrease, reached_limit, method, control, began
     )
 
 
-def _may_have_valleys(found: Optimum, system: PenalizedSystem) -> bool:
+def may_have_valleys(found: Optimum, system: PenalizedSystem) -> bool:
     """Say whether another start is worth while: singular, several terms, few levels for one."""
     if found.status != "singular" or len(system.templates) < 2:
         return False
@@ -304,7 +304,8 @@ def _start(system: PenalizedSystem, start: Vector | None) -> Vector | None:
     return phi
 
 
-def _default_limit(method: str, m: int) -> int:
+def default_limit(method: str, m: int) -> int:
+    """Return how many evaluations a search over m parameters may take."""
     return 100 + 50 * m if method in ("bfgs", "lbfgsb") else 2000 + 500 * m * m
 
 
@@ -373,6 +374,7 @@ def _perfect_optimum(
     method: str,
     began: float,
 ) -> Optimum:
+    """Say what was found and what is known about it."""
     phi = system.chart.reflected(phi)
     theta = system.chart.theta_of_phi(phi)
     return Optimum(
@@ -402,7 +404,7 @@ def _zero_names(theta: Vector, system: PenalizedSystem) -> tuple[str, ...]:
     )
 
 
-def _report(
+def optimum_of(
     system: PenalizedSystem,
     objective: Objective,
     phi: Vector,
@@ -414,6 +416,7 @@ def _report(
     control: Control,
     began: float,
 ) -> Optimum:
+    """Say what was found and what is known about it."""
     phi = system.chart.reflected(phi)
     theta = system.chart.theta_of_phi(phi)
     zero = _zero_names(theta, system)
