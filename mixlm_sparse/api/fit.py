@@ -9,16 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import pandas as pd
-
 from mixlm_sparse.api.attribute import Attribute
 from mixlm_sparse.engines.threads import calm_methods
 from mixlm_sparse.inference.cases import influence as cases
 from mixlm_sparse.inference.fixed import coefficients
 from mixlm_sparse.inference.fixed import emmeans as means
 from mixlm_sparse.inference.fixed import robust as sandwich
-from mixlm_sparse.inference.fixed.coefficients import linear_tests, moments
 from mixlm_sparse.inference.models import compare, diagnostics, linear
 from mixlm_sparse.inference.models import drop1 as fixed_terms
 from mixlm_sparse.inference.models import ranova as random_terms
@@ -71,7 +67,10 @@ class LinearMixedFit(FittedModel):
     """
 
     # coefficients and terms of the fixed part
+    pvalues = Attribute(coefficients.pvalues)
+    df_coefficients = coefficients.df_coefficients
     conf_int = coefficients.conf_int
+    vcov_adjusted = coefficients.vcov_adjusted
     contest = coefficients.contest
     wald_test = coefficients.wald_test
     robust = sandwich.robust
@@ -115,28 +114,6 @@ class LinearMixedFit(FittedModel):
     endog_names = Attribute(maketables.endog_names)
     for_maketables = maketables.for_maketables
     __maketables_stat__ = maketables.stat
-
-    @property
-    def pvalues(self) -> pd.Series[float]:
-        """Two-sided p-values of the fixed effects with Satterthwaite's degrees of freedom.
-
-        Computed when asked for first; other methods: `tidy(ddf=...)`.
-        """
-        return self._named(linear_tests(self, np.eye(self.system.p)).p_value)
-
-    def df_coefficients(self, ddf: str | None = "satterthwaite") -> pd.Series[float]:
-        """Return the degrees of freedom of each fixed effect.
-
-        Parameters
-        ----------
-        ddf : see the class.
-        """
-        return self._named(linear_tests(self, np.eye(self.system.p), ddf=ddf).df)
-
-    def vcov_adjusted(self) -> pd.DataFrame:
-        """Return Kenward and Roger's adjusted covariance (p, p) of the fixed effects."""
-        names = list(self.system.x_names)
-        return pd.DataFrame(moments(self, "kenward-roger").vcov, index=names, columns=names)
 
     def describe_engine(self) -> str:
         """Say in words how the system is factored and evaluated."""

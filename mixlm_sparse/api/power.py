@@ -30,7 +30,7 @@ from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.engines.threads import calm
-from mixlm_sparse.inference.fixed.ddf import satterthwaite
+from mixlm_sparse.inference.fixed.satterthwaite import satterthwaite
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.designs import with_given_response
 from mixlm_sparse.model.fitted import FittedModel

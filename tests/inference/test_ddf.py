@@ -16,8 +16,8 @@ from scipy import stats
 import mixlm_sparse as mx
 from mixlm_sparse import solve_pls
 from mixlm_sparse.inference.fixed import coefficients
-from mixlm_sparse.inference.fixed.ddf import joint_df, satterthwaite
 from mixlm_sparse.inference.fixed.hypotheses import read_hypotheses
+from mixlm_sparse.inference.fixed.satterthwaite import joint_df, satterthwaite
 from mixlm_sparse.solve.curvature import phi_scales
 from tests.support import corpus
 from tests.support import dense_oracle as oracle
@@ -96,7 +96,8 @@ def test_derivatives_of_vcov_and_deviance(drawn):
     phi, Rz = curvature.phi, fit.system.chart.Rz
     assert curvature.sigma == pytest.approx(fit.sigma, rel=1e-12)
     moments = satterthwaite(fit)
-    jacobian = moments.vcov_jacobian()
+    scaled = moments.sigma * moments.half
+    jacobian = [*(-scaled @ slope @ scaled.T for slope in moments.slopes), 2.0 * moments.vcov]
     scales = np.append(phi_scales(phi, fit.system), 1.0)
     point = np.append(phi, np.log(fit.sigma))
     step = 2e-3

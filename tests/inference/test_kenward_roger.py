@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 
 import mixlm_sparse as mx
-from mixlm_sparse.inference.fixed import kenward_roger as module
-from mixlm_sparse.inference.fixed.kenward_roger import components, kenward_roger
+from mixlm_sparse.inference.fixed import components as module
+from mixlm_sparse.inference.fixed.components import components
+from mixlm_sparse.inference.fixed.kenward_roger import kenward_roger
 from tests.inference.test_ddf import at_theta
 from tests.support import corpus
 from tests.support import dense_oracle as oracle

@@ -2,152 +2,97 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import stdtr, stdtrit
-from scipy.stats import chi2
-from scipy.stats import f as f_distribution
 
-from mixlm_sparse.common.checks import require_level, require_one_of
-from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.checks import listed, require_level
+from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.text import percent
-from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.inference.fixed.ddf import (
-    CoefficientMoments,
+from mixlm_sparse.inference.fixed.estimable import kept_part, warn_not_estimable
+from mixlm_sparse.inference.fixed.hypotheses import Hypotheses, read_hypotheses
+from mixlm_sparse.inference.fixed.methods import linear_tests, moments, require_ddf
+from mixlm_sparse.inference.fixed.moments import (
+    NOTHING_TO_TEST,
+    JointTest,
     NormalMoments,
-    independent_combinations,
-    satterthwaite,
-    satterthwaite_work,
 )
-from mixlm_sparse.inference.fixed.hypotheses import read_hypotheses
-from mixlm_sparse.inference.fixed.kenward_roger import kenward_roger
-from mixlm_sparse.inference.fixed.tests import METHODS, TestColumns
+from mixlm_sparse.inference.fixed.satterthwaite import satterthwaite_work
+from mixlm_sparse.inference.fixed.tests import (
+    CHI2_COLUMNS,
+    METHODS,
+    SingleTests,
+    chi2_p,
+    f_table,
+    require_residual,
+)
 from mixlm_sparse.model.fitted import FittedModel
 
-DDF = ("satterthwaite", "kenward-roger", "normal", "none")
-F_COLUMNS = ["Sum Sq", "Mean Sq", "NumDF", "DenDF", "F value", "Pr(>F)"]
 # A default must not keep the user waiting: beyond this many multiply-adds, some ten seconds, a
 # summary does without degrees of freedom.  Counted, not timed: a busy machine changes no summary.
 DEFAULT_WORK = 2e10
 
 
-def require_ddf(ddf: str | None) -> str:
-    """Return the canonical name of a method; unique beginnings and "KR" are taken for the name.
-
-    Raises
-    ------
-    OptionError : the method is not known, or the beginning is that of several.
-    """
-    if ddf is None:
-        return "none"
-    if isinstance(ddf, str):
-        folded = ddf.lower().replace("_", "-").replace(" ", "-")
-        folded = "kenward-roger" if folded == "kr" else folded
-        meant = [name for name in DDF if folded and name.startswith(folded)]
-        if len(meant) == 1:
-            return meant[0]
-    return str(require_one_of("ddf", ddf, DDF))
+# ---------------------------------------------------------------------------------------------
+# Each coefficient
+# ---------------------------------------------------------------------------------------------
 
 
-def moments(fit: FittedModel, ddf: str | None = "satterthwaite") -> CoefficientMoments:
-    """Return estimates, covariance and degrees of freedom of `fit` by one of the methods.
-
-    Parameters
-    ----------
-    ddf : "satterthwaite", "kenward-roger", "normal" or "none" (the last two are the same here).
-    """
-    name = require_ddf(ddf)
-    if name in ("normal", "none") or fit.perfect or fit.system.p == 0:
-        vcov = fit.scale * fit.solution.vcov_unscaled
-        return NormalMoments(fit.solution.beta, vcov, fit.sigma, label=name)
-    return kenward_roger(fit) if name == "kenward-roger" else satterthwaite(fit)
-
-
-def two_sided_p(statistic: Vector, df: Vector) -> Vector:
-    """Return P(|T| > |statistic|), from Student's t or, for infinite df, the normal."""
-    with np.errstate(invalid="ignore"):
-        return np.asarray(2.0 * stdtr(df, -np.abs(statistic)), dtype=np.float64)
-
-
-def t_quantile(level: float, df: Vector) -> Vector:
-    """Return the half width of a two-sided interval in standard errors."""
-    return np.asarray(stdtrit(df, 0.5 + 0.5 * level), dtype=np.float64)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class LinearTests:
-    """Single tests of combinations of coefficients, all arrays (r,).
-
-    Without a test (ddf "none", or a perfect fit) df and p_value are NaN.
-    """
-
-    estimate: Vector
-    std_error: Vector
-    df: Vector
-    statistic: Vector
-    p_value: Vector
-    label: str
-    note: str
-
-    def interval(self, level: float) -> tuple[Vector, Vector]:
-        """Return lower and upper limits; by the normal distribution where there is no df."""
-        df = np.where(np.isnan(self.df), np.inf, self.df)
-        half = t_quantile(require_level("level", level), df) * self.std_error
-        return self.estimate - half, self.estimate + half
-
-
-def linear_tests(
-    fit: FittedModel, L: Matrix, rhs: Vector | float = 0.0, *, ddf: str | None = "satterthwaite"
-) -> LinearTests:
-    """Test each row of L beta = rhs on its own; L (r, p)."""
-    method = moments(fit, ddf)
-    estimate = L @ method.beta
-    error = np.sqrt(method.variance(L))
-    none = require_ddf(ddf) == "none" or fit.perfect
-    with np.errstate(divide="ignore", invalid="ignore"):
-        statistic = (estimate - rhs) / error
-    if fit.perfect:
-        statistic = np.full(estimate.size, np.nan)
-    df = np.full(estimate.size, np.nan) if none else method.df(L)
-    p = two_sided_p(statistic, df)
-    return LinearTests(estimate, error, df, statistic, p, method.label, method.note)
-
-
-def coefficient_tests(fit: FittedModel, ddf: str | None = "auto") -> TestColumns:
+def coefficient_tests(fit: FittedModel, ddf: str | None = "auto") -> SingleTests:
     """Test every coefficient against zero, for the summary.
 
     Parameters
     ----------
-    ddf : as in `moments`; "auto" is Satterthwaite unless that would take more than
+    ddf : as in `contest`; "auto" is Satterthwaite unless that would take more than
         `DEFAULT_WORK`, in which case the note says so.
     """
-    p = fit.system.p
+    note = ""
     if ddf == "auto":
+        ddf = "satterthwaite"
         work = satterthwaite_work(fit)
         if work > DEFAULT_WORK:
+            ddf = "none"
             note = (
                 "degrees of freedom and p-values were left out: Satterthwaite's would take about "
                 f"{work:.0e} operations here; ask for them with summary(ddf='satterthwaite'), or "
                 "for z tests with summary(ddf='normal')"
             )
-            return TestColumns(None, None, None, None, note=note)
-        ddf = "satterthwaite"
     name = require_ddf(ddf)
-    if name == "none" or p == 0 or fit.perfect:
-        return TestColumns(None, None, None, None)
-    tests = linear_tests(fit, np.eye(p), ddf=name)
-    heading = {
-        "satterthwaite": "t tests with Satterthwaite's degrees of freedom",
-        "kenward-roger": "t tests with Kenward-Roger's covariance and degrees of freedom",
-        "normal": "z tests, from the normal distribution",
-    }[name]
-    return TestColumns(
-        tests.std_error, tests.statistic, tests.df, tests.p_value, heading, tests.note
-    )
+    if name == "none" or fit.system.p == 0 or fit.perfect:
+        nothing = np.full(fit.system.p, np.nan)
+        return SingleTests(
+            fit.solution.beta, fit.standard_errors, nothing, fit.t_ratios, nothing, note=note
+        )
+    return linear_tests(fit, np.eye(fit.system.p), ddf=name)
+
+
+def pvalues(fit: FittedModel) -> pd.Series[float]:
+    """Two-sided p-values (p,) of the fixed effects with Satterthwaite's degrees of freedom.
+
+    Computed when asked for first; other methods: `tidy(ddf=...)`.
+    """
+    return _by_name(fit, linear_tests(fit, np.eye(fit.system.p)).p_value)
+
+
+def df_coefficients(fit: FittedModel, ddf: str | None = "satterthwaite") -> pd.Series[float]:
+    """Return the degrees of freedom of each fixed effect, (p,).
+
+    Parameters
+    ----------
+    ddf : "satterthwaite", "kenward-roger", "normal" (infinite) or "none" (NaN).
+    """
+    return _by_name(fit, linear_tests(fit, np.eye(fit.system.p), ddf=ddf).df)
+
+
+def vcov_adjusted(fit: FittedModel) -> pd.DataFrame:
+    """Return Kenward and Roger's adjusted covariance (p, p) of the fixed effects.
+
+    A fit by ML is fitted again by REML, with a RefitWarning.
+    """
+    names = list(fit.system.x_names)
+    return pd.DataFrame(moments(fit, "kenward-roger").vcov, index=names, columns=names)
 
 
 @result_table()
@@ -203,33 +148,13 @@ def conf_int(
     return table
 
 
-def require_residual(fit: FittedModel) -> None:
-    """Raise a DataError if the fixed effects reproduce the response, which leaves no error."""
-    if fit.perfect:
-        raise DataError(
-            "the fixed effects reproduce the response exactly, so that there is no error variance "
-            "to test them against: check whether the response was computed from the predictors"
-        )
+def _by_name(fit: FittedModel, values: Any) -> pd.Series[float]:
+    return pd.Series(values, index=list(fit.system.x_names), dtype=np.float64)
 
 
-def f_row(
-    fit: FittedModel, method: CoefficientMoments, L: Matrix, rhs: Vector, *, test: bool
-) -> tuple[float, float, float, float, float, float]:
-    """Return Sum Sq, Mean Sq, NumDF, DenDF, F and p of L beta = rhs; without `test` no df and p.
-
-    Sums of squares are those that give Wald's F when divided by their df and by sigma^2.
-    """
-    require_residual(fit)
-    found = method.joint(L, rhs)
-    F, q, df = found.F, found.num_df, found.den_df
-    mean_sq = F / found.scale * fit.scale
-    if not test:
-        df = float("nan")
-    if np.isfinite(df):
-        p = float(f_distribution.sf(F, q, df))
-    else:
-        p = float(chi2.sf(F * q, q)) if np.isinf(df) else float("nan")
-    return mean_sq * q, mean_sq, float(q), df, F, p
+# ---------------------------------------------------------------------------------------------
+# Combinations
+# ---------------------------------------------------------------------------------------------
 
 
 @result_table("Linear hypotheses about the fixed effects")
@@ -242,44 +167,80 @@ def contest(
     ddf: str | None = "satterthwaite",
     level: float = 0.95,
 ) -> pd.DataFrame:
-    """Test linear hypotheses about the coefficients; see `InferenceMethods.contest`."""
+    """Test linear hypotheses about the fixed effects, L beta = rhs.
+
+    Parameters
+    ----------
+    L : a (q, p) or (p,) matrix, a DataFrame with columns named by coefficients, a dictionary
+        from names to weights, text such as "Days = 0" or "A - B", or a list of these.  Names may
+        be put in backticks.  Columns of X that were left out as combinations of others may be
+        named as well.
+    rhs : value of each hypothesis, a number or (q,).
+    joint : one F test of all rows; otherwise a t test of each.
+    ddf : "satterthwaite" (as lmerTest), "kenward-roger" (as pbkrtest; a fit by ML is fitted again
+        by REML, with a warning), "normal" (z and chi-squared tests), "none" or None (no tests).
+    level : coverage of the intervals of single tests.
+
+    Returns
+    -------
+    DataFrame with columns Sum Sq, Mean Sq, NumDF, DenDF, F value, Pr(>F) or, for single tests,
+    estimate, std_error, df, statistic, p_value, lower, upper (of the estimate L beta).  What the
+    data do not determine (it depends on which columns were left out) is NaN, with 0 NumDF and a
+    RankDeficiencyWarning.  Without rows in L the table has none.
+
+    Raises
+    ------
+    OptionError : a width that does not match, unknown names, text that is not linear, hypotheses
+        that contradict each other or say nothing.
+
+    Notes
+    -----
+    Satterthwaite's DenDF of several rows together belong to the hypothesis, not to the rows that
+    express it; lmerTest's depend on the rows, and differ a little on unbalanced data.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> fit.contest("Days = 10", joint=False)[["estimate", "df", "p_value"]].round(3)
+               estimate    df  p_value
+    Days = 10    10.467  17.0    0.766
+    """
     level = require_level("level", level)
-    given = read_hypotheses(L, fit.system.x_names, rhs)
     name = require_ddf(ddf)
-    if joint:
-        method = moments(fit, name)
-        row = f_row(fit, method, given.L, given.rhs, test=name != "none")
-        if not row[2]:
-            raise OptionError(
-                "the contrast is zero in every coefficient, so that there is nothing to test: "
-                "give at least one weight that is not zero"
-            )
-        table = pd.DataFrame([row], columns=F_COLUMNS, index=["; ".join(given.labels)])
-        table = table.astype({"NumDF": np.int64})
-        table.attrs["note"] = method.note
-        return table
-    tests = linear_tests(fit, given.L, given.rhs, ddf=name)
-    lower, upper = tests.interval(level)
-    table = pd.DataFrame(
-        {
-            "estimate": tests.estimate,
-            "std_error": tests.std_error,
-            "df": tests.df,
-            "statistic": tests.statistic,
-            "p_value": tests.p_value,
-            "lower": lower,
-            "upper": upper,
-        },
-        index=list(given.labels),
-    )
-    table.attrs["note"] = tests.note
-    return table
+    given, why = _hypotheses(fit, L, rhs)
+    if not joint:
+        tests = linear_tests(fit, given.L, given.rhs, ddf=name)
+        return _with_note(tests.to_frame(given.labels, level=level), tests.note, why)
+    require_residual(fit)
+    if not given.labels:
+        return f_table(fit, [], [])
+    method = moments(fit, name)
+    found = NOTHING_TO_TEST if why else method.joint(given.L, given.rhs)
+    _require_hypothesis(found, why)
+    table = f_table(fit, [found], ["; ".join(given.labels)], test=name != "none")
+    return _with_note(table, method.note, why)
 
 
 @result_table("Wald test")
 def wald_test(fit: FittedModel, L: Any = None, *, rhs: Any = 0.0) -> pd.DataFrame:
-    """Test hypotheses together by Wald's chi-squared; see `InferenceMethods.wald_test`."""
+    """Test hypotheses together by Wald's chi-squared.
+
+    Parameters
+    ----------
+    L, rhs : as in `contest`; by default all coefficients but the intercept are zero, Stata's
+        "Wald chi2".
+
+    Returns
+    -------
+    DataFrame with columns chi2, df, p_value; NaN with 0 df where the hypothesis is not estimable.
+
+    Raises
+    ------
+    OptionError : as in `contest`.
+    """
     names = fit.system.x_names
+    why = ""
     if L is None:
         slopes = [i for i, name in enumerate(names) if name != "(Intercept)"]
         if not slopes:
@@ -287,16 +248,49 @@ def wald_test(fit: FittedModel, L: Any = None, *, rhs: Any = 0.0) -> pd.DataFram
                 "the model has no coefficient but the intercept: say which hypothesis to test, "
                 "such as wald_test('(Intercept) = 0')"
             )
-        matrix = np.eye(len(names))[slopes]
-        right = np.zeros(len(slopes))
+        matrix, right = np.eye(len(names))[slopes], np.zeros(len(slopes))
         label = "all coefficients but the intercept" if len(slopes) < len(names) else "all"
     else:
-        given = read_hypotheses(L, names, rhs)
+        given, why = _hypotheses(fit, L, rhs)
+        if not given.labels:
+            return pd.DataFrame(columns=list(CHI2_COLUMNS), dtype=np.float64)
         matrix, right, label = given.L, given.rhs, "; ".join(given.labels)
     require_residual(fit)
-    vcov = fit.scale * fit.solution.vcov_unscaled
-    _, difference, variance = independent_combinations(matrix, right, fit.solution.beta, vcov)
-    statistic = float((difference**2 / variance).sum())
-    df = difference.size
-    p = float(chi2.sf(statistic, df)) if df else float("nan")
-    return pd.DataFrame({"chi2": [statistic], "df": [df], "p_value": [p]}, index=[label])
+    model = NormalMoments(fit.solution.beta, fit.solution.RX_inv, fit.sigma)
+    found = NOTHING_TO_TEST if why else model.joint(matrix, right)
+    _require_hypothesis(found, why)
+    chi2, df = found.F * found.num_df if found.num_df else np.nan, found.num_df
+    row = dict(zip(CHI2_COLUMNS, ([chi2], [df], [chi2_p(chi2, df)]), strict=True))
+    return _with_note(pd.DataFrame(row, index=[label]), "", why)
+
+
+def _hypotheses(fit: FittedModel, L: Any, rhs: Any) -> tuple[Hypotheses, str]:
+    """Read hypotheses, in the kept columns; rows of NaN, with the reason, where not estimable."""
+    kept = list(fit.system.products.kept)
+    given = read_hypotheses(L, fit.matrices.fixed.names, rhs, kept=kept)
+    rows = kept_part(fit, given.L)
+    missed = np.isnan(rows).any(axis=1)
+    why = ""
+    if missed.any():
+        why = warn_not_estimable(
+            fit,
+            [f"'{given.labels[i]}'" for i in np.flatnonzero(missed)],
+            f"columns of X are combinations of each other ({listed(fit.system.dropped, 3)} "
+            f"{'was' if len(fit.system.dropped) == 1 else 'were'} left out), and the value depends "
+            "on which of them are left out: test a combination that the data determine, or remove "
+            "terms from the formula",
+        )
+    return Hypotheses(rows, given.rhs, given.labels), why
+
+
+def _require_hypothesis(found: JointTest, why: str) -> None:
+    if not found.num_df and not why:
+        raise OptionError(
+            "the contrast is zero in every coefficient, so that there is nothing to test: "
+            "give at least one weight that is not zero"
+        )
+
+
+def _with_note(table: pd.DataFrame, *notes: str) -> pd.DataFrame:
+    table.attrs["note"] = "; ".join(note for note in notes if note)
+    return table

@@ -21,11 +21,6 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.tables import ResultTable, as_result, result_table
 from mixlm_sparse.common.text import as_written
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.inference.fixed.coefficients import (
-    linear_tests,
-    require_ddf,
-    t_quantile,
-)
 from mixlm_sparse.inference.fixed.grid import (
     ReferenceGrid,
     as_names,
@@ -34,6 +29,8 @@ from mixlm_sparse.inference.fixed.grid import (
     reference_grid,
     rows_of_design,
 )
+from mixlm_sparse.inference.fixed.methods import linear_tests, require_ddf
+from mixlm_sparse.inference.fixed.tests import t_quantile
 from mixlm_sparse.model.fitted import FittedModel
 
 ADJUSTMENTS = ("tukey", "holm", "bonferroni", "none")

@@ -17,7 +17,7 @@ from mixlm_sparse.design.levels import level_labels
 from mixlm_sparse.design.table import Column
 from mixlm_sparse.formula.syntax import Name
 from mixlm_sparse.formula.terms import names_of
-from mixlm_sparse.inference.fixed.terms import coordinates_of_all_columns
+from mixlm_sparse.inference.fixed.estimable import kept_part
 from mixlm_sparse.model.data import data_columns
 from mixlm_sparse.model.fitted import FittedModel
 
@@ -240,15 +240,6 @@ def rows_of_design(
     offset_values = None if by_name else np.zeros(count)
     design = spec.evaluate(frame, terms=(), offset_values=offset_values)
     X = design.X
-    kept = list(fit.system.products.kept)
-    L = X[:, kept].copy()
-    dropped = [j for j in range(X.shape[1]) if j not in set(kept)]
-    if dropped:
-        C = coordinates_of_all_columns(fit)
-        D = np.linalg.solve(C[:, kept], C[:, dropped])
-        expected = L @ D
-        size = np.abs(X).max(axis=1)
-        missed = np.abs(X[:, dropped] - expected).max(axis=1) > ESTIMABLE_RTOL * np.maximum(size, 1)
-        L[missed] = np.nan
+    L = kept_part(fit, X)
     offset = np.zeros(count) if design.offset is None else design.offset
     return L, offset

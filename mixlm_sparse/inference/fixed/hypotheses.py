@@ -2,7 +2,7 @@
 
 Text is a linear equation in the names of the coefficients, such as "Days = 0", "A - B" or
 "2*Days - (fB + fC)/2 = 1".  A name is taken whole, parentheses and colons included, wherever it
-matches; backticks around it remove any doubt.
+matches; backticks around it, or around the column in it, remove any doubt.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import listed, unknown_name
+from mixlm_sparse.common.checks import listed, plain_name, unknown_name
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.text import format_number
 from mixlm_sparse.common.types import Matrix, Vector
@@ -24,6 +24,7 @@ _NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _WORD = re.compile(r"[^\W\d][\w.]*")
 MAX_LISTED = 12  # names listed in an error
 MAX_LABEL = 60  # characters of a label made of coefficients
+MAX_DEPTH = 80  # parentheses and signs within each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,9 @@ class Hypotheses:
     labels: tuple[str, ...]
 
 
-def read_hypotheses(given: Any, names: Sequence[str], rhs: Any = 0.0) -> Hypotheses:
+def read_hypotheses(
+    given: Any, names: Sequence[str], rhs: Any = 0.0, *, kept: Sequence[int] | None = None
+) -> Hypotheses:
     """Read hypotheses in any of their forms.
 
     Parameters
@@ -49,12 +52,15 @@ def read_hypotheses(given: Any, names: Sequence[str], rhs: Any = 0.0) -> Hypothe
         from names to weights; text; or a list of dictionaries and texts.
     names : (p,) of the coefficients.
     rhs : value of each hypothesis, a number or (q,); text may say its own.
+    kept : positions of the coefficients that the fit has; an array may have one column for each of
+        them, or for each of all.
 
     Raises
     ------
     OptionError : a width that does not match, an unknown name, text that cannot be read.
     """
     names = tuple(names)
+    kept = list(range(len(names)) if kept is None else kept)
     if isinstance(given, str | Mapping):
         given = [given]
     is_list = isinstance(given, Sequence) and any(isinstance(g, str | Mapping) for g in given)
@@ -67,7 +73,7 @@ def read_hypotheses(given: Any, names: Sequence[str], rhs: Any = 0.0) -> Hypothe
         own = np.array([row[2] for row in rows])
         labels = tuple(row[1] for row in rows)
     else:
-        L, labels = _of_array(given, names)
+        L, labels = _of_array(given, names, kept)
         own = np.zeros(L.shape[0])
     values = _right_side(rhs, L.shape[0])
     if values.any() and own.any():
@@ -87,17 +93,19 @@ def _right_side(rhs: Any, q: int) -> Vector:
     return np.array(np.broadcast_to(values, (q,)))
 
 
-def _of_array(given: Any, names: tuple[str, ...]) -> tuple[Matrix, tuple[str, ...]]:
-    p = len(names)
+def _of_array(
+    given: Any, names: tuple[str, ...], kept: list[int]
+) -> tuple[Matrix, tuple[str, ...]]:
     labels: tuple[str, ...] | None = None
     if isinstance(given, pd.Series) and all(isinstance(label, str) for label in given.index):
         given = given.to_frame().T
     if isinstance(given, pd.DataFrame):
         if not isinstance(given.index, pd.RangeIndex):
             labels = tuple(str(label) for label in given.index)
-        for column in given.columns:
-            _require_name(str(column), names)
-        given = given.reindex(columns=list(names), fill_value=0.0)
+        places = [_position(str(column), names) for column in given.columns]
+        wide = np.zeros((len(given), len(names)), dtype=object)
+        wide[:, places] = given.to_numpy(dtype=object)
+        given, kept = wide, list(range(len(names)))
     try:
         L = np.atleast_2d(np.asarray(given, dtype=np.float64))
     except (TypeError, ValueError):
@@ -105,13 +113,19 @@ def _of_array(given: Any, names: tuple[str, ...]) -> tuple[Matrix, tuple[str, ..
             "the contrast cannot be read: give a matrix with one column for each coefficient, a "
             "dictionary such as {'A': 1, 'B': -1}, or text such as 'A - B = 0'"
         ) from None
-    if L.ndim != 2 or L.shape[1] != p:
+    shown = [names[j] for j in kept]
+    if not shown:  # a model without coefficients has no hypotheses
+        return np.zeros((0, len(names))), ()
+    if L.ndim != 2 or L.shape[1] not in (len(kept), len(names)):
         raise OptionError(
-            f"the contrast has {L.shape[-1]} columns, the model has {p} coefficients "
-            f"({listed(names, MAX_LISTED)}): give one number for each of them"
+            f"the contrast has {L.shape[-1]} columns, the model has {len(kept)} coefficients "
+            f"({listed(shown, MAX_LISTED)}): give one number for each of them"
         )
     if not np.isfinite(L).all():
         raise OptionError("the contrast has missing or infinite numbers: give finite ones")
+    if L.shape[1] != len(names):
+        narrow, L = L, np.zeros((L.shape[0], len(names)))
+        L[:, kept] = narrow
     return L, labels or tuple(_label(row, names) for row in L)
 
 
@@ -123,9 +137,9 @@ def _of_mapping(given: Any, names: tuple[str, ...]) -> tuple[Vector, str]:
         )
     row = np.zeros(len(names))
     for name, weight in given.items():
-        _require_name(str(name), names)
+        place = _position(str(name), names)
         try:
-            row[names.index(str(name))] = float(weight)
+            row[place] = float(weight)
         except (TypeError, ValueError):
             raise OptionError(f"the weight of {name!r} is {weight!r}: give a number") from None
     if not np.isfinite(row).all():
@@ -148,9 +162,14 @@ def _label(row: Vector, names: tuple[str, ...]) -> str:
     return text if len(text) <= MAX_LABEL else text[: MAX_LABEL - 1] + "…"
 
 
-def _require_name(name: str, names: tuple[str, ...]) -> None:
-    if name not in names:
+def _position(name: str, names: tuple[str, ...]) -> int:
+    """Return the place of a name, written with or without backticks."""
+    if name in names:
+        return names.index(name)
+    plain = [plain_name(known) for known in names]
+    if plain_name(name) not in plain:
         raise unknown_name(name, names)
+    return plain.index(plain_name(name))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -183,13 +202,16 @@ class _Reader:
     def __init__(self, text: str, names: tuple[str, ...]) -> None:
         self.text = text
         self.names = names
-        self.by_length = sorted(names, key=len, reverse=True)
+        plain = [(plain_name(name), place) for place, name in enumerate(names)]
+        self.by_length = sorted(plain, key=lambda pair: -len(pair[0]))
         self.at = 0
+        self.depth = 0
 
     def error(self, fact: str) -> OptionError:
         return OptionError(
             f"the hypothesis {self.text!r} cannot be read: {fact}; write a linear equation such as "
-            f"'{self.names[-1]} = 0' in the coefficients {listed(self.names, MAX_LISTED)}"
+            f"'{self.names[-1] if self.names else 'x'} = 0' in the coefficients "
+            f"{listed(self.names, MAX_LISTED)}"
         )
 
     def skip(self) -> None:
@@ -235,13 +257,21 @@ class _Reader:
                 return value
 
     def factor(self) -> _Value:
+        self.depth += 1
+        if self.depth > MAX_DEPTH:
+            raise self.error(f"it nests more than {MAX_DEPTH} parentheses or signs")
+        value = self._factor()
+        self.depth -= 1
+        return value
+
+    def _factor(self) -> _Value:
         self.skip()
         if self.take("-"):
             return -self.factor()
-        name = self.name()
+        place = self.name()
         value = np.zeros(len(self.names) + 1)
-        if name is not None:
-            value[self.names.index(name)] = 1.0
+        if place is not None:
+            value[place] = 1.0
             return value
         if match := _NUMBER.match(self.text, self.at):
             self.at = match.end()
@@ -249,9 +279,9 @@ class _Reader:
             # R's way to write a multiple: "2 Days"
             after = self.at
             self.skip()
-            if (name := self.name()) is not None:
+            if (place := self.name()) is not None:
                 out = np.zeros(len(self.names) + 1)
-                out[self.names.index(name)] = value[-1]
+                out[place] = value[-1]
                 return out
             self.at = after
             return value
@@ -260,29 +290,40 @@ class _Reader:
             if not self.take(")"):
                 raise self.error("a parenthesis is not closed")
             return value
+        if self.text.startswith("`", self.at):
+            stop = self.text.find("`", self.at + 1)
+            if stop < 0:
+                raise self.error("a backtick is not closed")
+            raise unknown_name(self.text[self.at + 1 : stop], self.names)
         if match := _WORD.match(self.text, self.at):
             raise unknown_name(match[0], self.names)
         rest = self.text[self.at :]
         raise self.error(f"unexpected {rest!r}" if rest else "it ends too early")
 
-    def name(self) -> str | None:
-        if self.text.startswith("`", self.at):
-            stop = self.text.find("`", self.at + 1)
-            if stop < 0:
-                raise self.error("a backtick is not closed")
-            quoted = self.text[self.at + 1 : stop]
-            _require_name(quoted, self.names)
-            self.at = stop + 1
-            return quoted
-        for name in self.by_length:
-            stop = self.at + len(name)
-            if not self.text.startswith(name, self.at):
+    def name(self) -> int | None:
+        """Return the place of the name that begins here, the longest that matches."""
+        for name, place in self.by_length:
+            stop = self._end_of(name)
+            if stop is None:
                 continue
             following = self.text[stop : stop + 1]
             # "Days" must not match the beginning of "Days2" or "Days:x"
-            if name[-1:].isalnum() and (following.isalnum() or following in ("_", ".", ":")):
-                if following:
-                    continue
+            open_ended = name[-1:].isalnum() and self.text[stop - 1] != "`"
+            if open_ended and following and (following.isalnum() or following in ("_", ".", ":")):
+                continue
             self.at = stop
-            return name
+            return place
         return None
+
+    def _end_of(self, name: str) -> int | None:
+        """Return where `name` ends if it begins here, whatever backticks are within."""
+        at, ticks = self.at, 0
+        for letter in name:
+            while self.text.startswith("`", at):
+                at, ticks = at + 1, ticks + 1
+            if not self.text.startswith(letter, at):
+                return None
+            at += 1
+        if ticks % 2 == 0:
+            return at
+        return at + 1 if self.text.startswith("`", at) else None

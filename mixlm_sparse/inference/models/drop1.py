@@ -7,8 +7,8 @@ import pandas as pd
 
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.tables import result_table
-from mixlm_sparse.formula.terms import MixedFormula, Term
-from mixlm_sparse.inference.fixed.coefficients import F_COLUMNS, f_row, moments, require_ddf
+from mixlm_sparse.inference.fixed.anova import removal_table
+from mixlm_sparse.inference.fixed.methods import require_ddf
 from mixlm_sparse.inference.models.compare import likelihood_ratio
 from mixlm_sparse.inference.models.linear import require_imperfect
 from mixlm_sparse.inference.models.smaller import (
@@ -43,16 +43,9 @@ def drop1(
     labels = [term_label(term) for term in terms]
     if test == "F":
         name = require_ddf(ddf)
-        method = moments(fit, name)
-        p = fit.system.p
-        rows = []
-        for term in terms:
-            L = np.eye(p)[_columns_of(fit, formula, term)]
-            rows.append(f_row(fit, method, L, np.zeros(L.shape[0]), test=name != "none"))
-        table = pd.DataFrame(rows, columns=F_COLUMNS, index=pd.Index(labels, dtype=object))
-        table = table.astype({"NumDF": np.int64})
+        table, note = removal_table(fit, labels, name)
         table.attrs["heading"] = f"Single term deletions, F tests by {name}"
-        table.attrs["note"] = method.note
+        table.attrs["note"] = note
         return table
     require_imperfect(fit)
     full = fit.refit_ml()
@@ -69,12 +62,3 @@ def drop1(
     table.attrs["heading"] = "Single term deletions, likelihood-ratio tests"
     table.attrs["note"] = "all models fitted by ML" if fit.reml else ""
     return table
-
-
-def _columns_of(fit: FittedModel, formula: MixedFormula, term: Term) -> np.ndarray:
-    """Return the positions of a term's columns among the coefficients."""
-    spec = fit.matrices.spec
-    assert spec is not None
-    number = formula.fixed.terms.index(term) + 1
-    assign = np.array(spec.fixed.assign, dtype=np.int64)[list(fit.system.products.kept)]
-    return np.flatnonzero(assign == number)

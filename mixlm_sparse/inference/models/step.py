@@ -12,7 +12,7 @@ import pandas as pd
 from mixlm_sparse.common.checks import require_names
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.tables import ResultTable, as_result
-from mixlm_sparse.inference.fixed.coefficients import F_COLUMNS
+from mixlm_sparse.inference.fixed.tests import F_COLUMNS
 from mixlm_sparse.inference.models.drop1 import drop1
 from mixlm_sparse.inference.models.linear import (
     P_VALUES,

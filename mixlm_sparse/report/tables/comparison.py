@@ -27,7 +27,7 @@ from mixlm_sparse.common.text import (
     shorten_all,
     text_table,
 )
-from mixlm_sparse.inference.fixed.coefficients import linear_tests
+from mixlm_sparse.inference.fixed.methods import linear_tests
 from mixlm_sparse.inference.models.compare import require_fits
 from mixlm_sparse.inference.variance.shares import icc, r2
 from mixlm_sparse.model.fitted import FittedModel

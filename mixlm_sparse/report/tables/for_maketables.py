@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from mixlm_sparse.inference.fixed.coefficients import require_ddf
+from mixlm_sparse.inference.fixed.methods import require_ddf
 from mixlm_sparse.inference.variance.shares import icc, r2
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.tables.tidy import tidy

@@ -30,7 +30,7 @@ from mixlm_sparse.common.text import (
     text_table,
 )
 from mixlm_sparse.inference.fixed.coefficients import coefficient_tests
-from mixlm_sparse.inference.fixed.tests import TestColumns
+from mixlm_sparse.inference.fixed.tests import SingleTests
 from mixlm_sparse.model.fitted import FittedModel
 
 WIDTH = 100  # columns of text
@@ -123,23 +123,19 @@ def summary(
     return Summary(_as_text(parts), _as_html(parts), parts)
 
 
-def coefficient_columns(fit: FittedModel, tests: TestColumns | None = None) -> tuple[Column, ...]:
+def coefficient_columns(fit: FittedModel, tests: SingleTests | None = None) -> tuple[Column, ...]:
     """Return the table of fixed effects as printed: names, estimates, errors, t values.
 
     With `tests` also degrees of freedom and p-values.
     """
     estimate = fit.solution.beta.tolist()
-    shown = tests is not None and tests.p_value is not None
+    shown = tests is not None and tests.shown
     error = fit.standard_errors.tolist()
     ratio = fit.t_ratios.tolist()
     head = "t value"
     extra: list[Column] = []
     if shown:
         assert tests is not None
-        assert tests.std_error is not None
-        assert tests.statistic is not None
-        assert tests.df is not None
-        assert tests.p_value is not None
         error, ratio = tests.std_error.tolist(), tests.statistic.tolist()
         df = tests.df.tolist()
         normal = all(np.isinf(value) for value in df)
@@ -174,7 +170,7 @@ def _ratio(value: float) -> str:
     return format_fixed([value], 3)[0] if np.isfinite(value) else format_number(value)
 
 
-def _collect(fit: FittedModel, correlation: bool | None, tests: TestColumns | None) -> _Parts:
+def _collect(fit: FittedModel, correlation: bool | None, tests: SingleTests | None) -> _Parts:
     reml = fit.reml
     name = "REML criterion" if reml else "deviance (-2 log-likelihood)"
     criterion = format_criterion(fit.criterion)

@@ -15,7 +15,7 @@ from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.design.table import Column
-from mixlm_sparse.inference.fixed.coefficients import linear_tests, require_ddf
+from mixlm_sparse.inference.fixed.methods import linear_tests, require_ddf
 from mixlm_sparse.inference.fixed.tests import METHODS
 from mixlm_sparse.inference.variance.components import variance_components
 from mixlm_sparse.model.data import all_rows, data_columns
@@ -124,21 +124,9 @@ def _frame(rows: dict[str, Any], count: int) -> pd.DataFrame:
 def _fixed(fit: FittedModel, ddf: str | None, level: float) -> pd.DataFrame:
     names = fit.system.x_names
     tests = linear_tests(fit, np.eye(len(names)), ddf=ddf)
-    lower, upper = tests.interval(level)
-    return _frame(
-        {
-            "effect": "fixed",
-            "term": names,
-            "estimate": tests.estimate,
-            "std_error": tests.std_error,
-            "statistic": tests.statistic,
-            "df": tests.df,
-            "p_value": tests.p_value,
-            "conf_low": lower,
-            "conf_high": upper,
-        },
-        len(names),
-    )
+    columns = tests.columns(level=level)
+    limits = {"conf_low": columns.pop("lower"), "conf_high": columns.pop("upper")}
+    return _frame({"effect": "fixed", "term": names, **columns, **limits}, len(names))
 
 
 def _parameters(fit: FittedModel, level: float, *, errors: bool) -> pd.DataFrame:

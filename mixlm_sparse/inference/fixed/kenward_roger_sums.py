@@ -1,0 +1,151 @@
+"""The sums over the levels that Kenward and Roger's method needs.
+
+The variance of y is sigma^2 V with V = sum_i gamma_i G_i + W^{-1}, where G_i = sum_j Z_j E_i Z_j'
+over the levels j of a grouping factor, and the E_i are symmetric matrices (k, k) whose combinations
+are the covariances of a term.  Everything that V^{-1} enters is a product with R = Z'V^{-1}X,
+(q, p), and B = Z'V^{-1}Z, (q, q):
+
+    X'V^{-1}G_iV^{-1}X = sum_j R_j'E_i R_j,   X'V^{-1}G_iV^{-1}G_jV^{-1}X = (E_i R)'B(E_j R)
+
+and tr(V^{-1}G_iV^{-1}G_j) is a sum of products of blocks of B.
+
+All of it is in the working columns of the terms.  The covariances of an unstructured term are all
+symmetric matrices in whatever columns, so that its E_i are taken in the orthonormal ones: where a
+predictor has its origin does not enter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.covariance.random import CovarianceStructure
+from mixlm_sparse.inference.fixed.components import PairLookup, batches, projected_products
+from mixlm_sparse.solve.system import PenalizedSystem
+
+
+def covariance_basis(template: CovarianceStructure) -> tuple[Matrix, ...]:
+    """Return symmetric matrices (k, k) whose combinations are the covariances of a structure.
+
+    Raises
+    ------
+    OptionError : the covariance is not linear in its parameters.
+    """
+    if template.covariance_basis is not None:
+        return template.covariance_basis
+    raise OptionError(
+        f"Kenward-Roger needs covariances that are linear in their parameters, which those of "
+        f"{template.name}(x | g) are not: use ddf='satterthwaite'"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Parameter:
+    """One variance or covariance: its factor and E (K, K) in the factor's working columns."""
+
+    factor: int
+    E: Matrix
+
+
+def _parameters(system: PenalizedSystem) -> list[_Parameter]:
+    out = []
+    for template, place, Rz in zip(
+        system.templates, system.products.layout, system.products.Rz, strict=True
+    ):
+        K = system.products.blocks.factors[place.factor].width
+        for basis in covariance_basis(template):
+            E = np.zeros((K, K))
+            # symmetric matrices stay symmetric matrices in other columns
+            free = template.closed_under == "linear"
+            E[place.columns, place.columns] = basis if free else Rz @ basis @ Rz.T
+            out.append(_Parameter(place.factor, E))
+    return out
+
+
+@dataclass
+class Sums:
+    """Sums over components.
+
+    traces : (r, r) tr(V^{-1}G_iV^{-1}G_j); first : (r,) tr(V^{-1}G_i); P : (r, p, p); Q : (r, r, p,
+    p).
+    """
+
+    traces: Matrix
+    first: Vector
+    P: Array3
+    Q: np.ndarray
+
+
+def accumulate(system: PenalizedSystem, lambdas: list[Matrix], R: list[Array3]) -> Sums:
+    blocks = system.products.blocks
+    parameters = _parameters(system)
+    r, p = len(parameters), system.p
+    widths = [f.width for f in blocks.factors]
+    pieces = Sums(
+        np.zeros((r, r)), np.zeros(r), np.zeros((r, p, p)), np.zeros((r, r, p, p))
+    )
+    lookup = PairLookup(blocks)
+    for levels in batches(blocks):
+        count = levels[0].shape[0]
+        sizes = [lev.shape[1] * K for lev, K in zip(levels, widths, strict=True)]
+        stops = np.cumsum(sizes)
+        places = [
+            slice(int(stop) - size, int(stop)) for stop, size in zip(stops, sizes, strict=True)
+        ]
+        B = projected_products(lookup, levels, widths, places, lambdas)
+        # E_i R: (components, levels x K, p) per parameter
+        ER = [
+            np.matmul(parameter.E, R[parameter.factor][levels[parameter.factor]]).reshape(
+                count, sizes[parameter.factor], p
+            )
+            for parameter in parameters
+        ]
+        moments = {}
+        for g in range(len(widths)):
+            for h in range(g, len(widths)):
+                moments[g, h] = _second_moments(B[:, places[g], places[h]], widths[g], widths[h])
+        for i, a in enumerate(parameters):
+            own = _blocks_on_diagonal(B[:, places[a.factor], places[a.factor]], widths[a.factor])
+            pieces.first[i] += float((own * a.E).sum())
+            flat_R = R[a.factor][levels[a.factor]].reshape(-1, p)
+            pieces.P[i] -= flat_R.T @ ER[i].reshape(-1, p)
+            for j in range(i + 1):
+                b = parameters[j]
+                g, h = a.factor, b.factor
+                N = moments[g, h] if g <= h else moments[h, g].transpose(2, 3, 0, 1)
+                pieces.traces[i, j] += float(np.einsum("ab,cd,abcd->", a.E, b.E, N))
+                BER = np.matmul(B[:, places[g], places[h]], ER[j])
+                pieces.Q[i, j] += ER[i].reshape(-1, p).T @ BER.reshape(-1, p)
+    for i in range(r):
+        for j in range(i):
+            pieces.traces[j, i] = pieces.traces[i, j]
+            pieces.Q[j, i] = pieces.Q[i, j].T
+    return pieces
+
+
+def _second_moments(B: Array3, K: int, M: int) -> np.ndarray:
+    """Return sum over pairs of levels of B_lm[a, c] B_lm[b, d] as (a, b, c, d)."""
+    count, rows, cols = B.shape
+    flat = B.reshape(count, rows // K, K, cols // M, M)
+    out = np.empty((K, K, M, M))
+    for a in range(K):
+        for c in range(M):
+            left = flat[:, :, a, :, c]
+            for b in range(K):
+                for d in range(M):
+                    if (b, d) < (a, c):
+                        out[a, b, c, d] = out[b, a, d, c]
+                    else:
+                        out[a, b, c, d] = np.einsum("nij,nij->", left, flat[:, :, b, :, d])
+    return out
+
+
+def _blocks_on_diagonal(B: Array3, K: int) -> Array3:
+    count, size, _ = B.shape
+    levels = size // K
+    flat = B.reshape(count, levels, K, levels, K)
+    out: Array3 = np.einsum("nlalb->nlab", flat).reshape(-1, K, K)
+    return out

@@ -1,0 +1,78 @@
+"""Which methods of degrees of freedom there are, and single tests by any of them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mixlm_sparse.common.checks import require_one_of
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.inference.fixed.kenward_roger import kenward_roger
+from mixlm_sparse.inference.fixed.moments import CoefficientMoments, NormalMoments
+from mixlm_sparse.inference.fixed.satterthwaite import satterthwaite
+from mixlm_sparse.inference.fixed.tests import SingleTests, single_tests
+from mixlm_sparse.model.fitted import FittedModel
+
+DDF = ("satterthwaite", "kenward-roger", "normal", "none")
+HEADINGS = {
+    "satterthwaite": "t tests with Satterthwaite's degrees of freedom",
+    "kenward-roger": "t tests with Kenward-Roger's covariance and degrees of freedom",
+    "normal": "z tests, from the normal distribution",
+    "none": "",
+}
+IN_TITLES = {
+    "satterthwaite": "with Satterthwaite's method",
+    "kenward-roger": "with Kenward-Roger's method",
+    "normal": "by the normal distribution",
+    "none": "without tests",
+}
+
+
+def require_ddf(ddf: str | None) -> str:
+    """Return the canonical name of a method; unique beginnings and "KR" are taken for the name.
+
+    Raises
+    ------
+    OptionError : the method is not known, or the beginning is that of several.
+    """
+    if ddf is None:
+        return "none"
+    if isinstance(ddf, str):
+        folded = ddf.strip().lower().replace("_", "-").replace(" ", "-")
+        folded = "kenward-roger" if folded == "kr" else folded
+        meant = [name for name in DDF if folded and name.startswith(folded)]
+        if len(meant) == 1:
+            return meant[0]
+    return str(require_one_of("ddf", ddf, DDF))
+
+
+def moments(fit: FittedModel, ddf: str | None = "satterthwaite") -> CoefficientMoments:
+    """Return estimates, covariance and degrees of freedom of `fit` by one of the methods.
+
+    Parameters
+    ----------
+    ddf : "satterthwaite", "kenward-roger", "normal" or "none" (the last two are the same here).
+    """
+    name = require_ddf(ddf)
+    if name in ("normal", "none") or fit.perfect or fit.system.p == 0:
+        return NormalMoments(fit.solution.beta, fit.solution.RX_inv, fit.sigma, label=name)
+    return kenward_roger(fit) if name == "kenward-roger" else satterthwaite(fit)
+
+
+def linear_tests(
+    fit: FittedModel, L: Matrix, rhs: Vector | float = 0.0, *, ddf: str | None = "satterthwaite"
+) -> SingleTests:
+    """Test each row of L beta = rhs on its own; L (r, p), rows with NaN are not estimable."""
+    name = require_ddf(ddf)
+    method = moments(fit, name)
+    known = np.isfinite(L).all(axis=1)
+    estimate, error, df = (np.full(L.shape[0], np.nan) for _ in range(3))
+    used = L[known]
+    estimate[known] = used @ method.beta
+    error[known] = method.std_error(used)
+    if name != "none" and not fit.perfect:
+        df[known] = method.df(used)
+    found = single_tests(
+        estimate, error, df, np.nan if fit.perfect else rhs,
+        heading=HEADINGS[name], note=method.note,
+    )  # fmt: skip
+    return found

@@ -1,0 +1,186 @@
+"""What tests of the fixed effects need, whatever the method of their degrees of freedom.
+
+With Cov(beta) = sigma^2 half half', a hypothesis L beta = rhs is a set of directions: the rows of
+Z = L half span it, and estimates along orthonormal directions are uncorrelated with variance
+sigma^2.  Statistics and degrees of freedom are functions of these directions, so that neither the
+units of the data nor the way in which a hypothesis is written has a say; sizes in the units of the
+response come in last.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.inference.fixed.spans import column_lengths
+
+# Directions of a joint hypothesis that are shorter than this, its rows being of length one, are
+# combinations of the others.
+DIRECTION_RTOL = 1e-7
+# By this share of their size, or of the estimates' in standard errors, values may contradict each
+# other: what is left of rounding when a hypothesis is repeated in other words.
+CONTRADICTION_RTOL = 1e-6
+
+
+@dataclass(frozen=True, slots=True)
+class JointTest:
+    """An F test.
+
+    Parameters
+    ----------
+    F : the statistic; num_df, den_df : its degrees of freedom.
+    scale : factor that F contains so that it has an F distribution; F / scale is Wald's.
+    """
+
+    F: float
+    num_df: int
+    den_df: float
+    scale: float = 1.0
+
+
+NOTHING_TO_TEST = JointTest(float("nan"), 0, float("nan"))
+
+
+class CoefficientMoments(Protocol):
+    """Estimates, their covariance and degrees of freedom by one method.
+
+    Attributes
+    ----------
+    label : how tables call the method.
+    beta : (p,) estimates, vcov : (p, p) their covariance, sigma : residual standard deviation.
+    half : (p, p) with sigma^2 half half' the model-based covariance of beta.
+    note : what the user should know, or "".
+    """
+
+    @property
+    def label(self) -> str: ...
+
+    @property
+    def beta(self) -> Vector: ...
+
+    @property
+    def half(self) -> Matrix: ...
+
+    @property
+    def vcov(self) -> Matrix: ...
+
+    @property
+    def sigma(self) -> float: ...
+
+    @property
+    def note(self) -> str: ...
+
+    def std_error(self, L: Matrix) -> Vector:
+        """Return the standard error of each of the combinations L beta, (r,)."""
+        ...
+
+    def df(self, L: Matrix) -> Vector:
+        """Return the degrees of freedom of each of the combinations L beta, (r,)."""
+        ...
+
+    def joint(self, L: Matrix, rhs: Vector) -> JointTest:
+        """Test L beta = rhs; L (r, p) may lack rank."""
+        ...
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Directions:
+    """A joint hypothesis as orthonormal directions.
+
+    Parameters
+    ----------
+    basis : (q, p) orthonormal rows; the combinations of beta are basis half^{-1} beta.
+    difference : (q,) estimates of these combinations minus their values under the hypothesis, in
+        residual standard deviations.
+    """
+
+    basis: Matrix
+    difference: Vector
+
+    @property
+    def q(self) -> int:
+        return int(self.difference.size)
+
+
+def directions(moments: CoefficientMoments, L: Matrix, rhs: Vector) -> Directions:
+    """Return the directions of L beta = rhs, repetitions left out.
+
+    Raises
+    ------
+    OptionError : no coefficients agree with all values.
+    """
+    Z = L @ moments.half
+    lengths = column_lengths(Z.T)
+    said = lengths > 0.0
+    empty = ~said
+    difference = (L @ moments.beta - rhs) / moments.sigma
+    if (difference[empty] != 0.0).any():
+        raise OptionError(
+            "a contrast that is zero in every coefficient is said to have a value other than zero: "
+            "leave it out"
+        )
+    if not said.any():
+        return Directions(np.zeros((0, Z.shape[1])), np.zeros(0))
+    unit = Z[said] / lengths[said, None]
+    difference = difference[said] / lengths[said]
+    U, sizes, Vt = np.linalg.svd(unit)
+    keep = sizes > DIRECTION_RTOL * float(sizes[0])
+    rank = int(keep.sum())
+    values = rhs[said] / lengths[said] / moments.sigma
+    # rows that repeat others must repeat their values as well
+    left = U[:, rank:].T @ difference
+    size = max(float(np.abs(difference).max()), float(np.abs(values).max()), 1e-300)
+    if left.size and values.any() and float(np.abs(left).max()) > CONTRADICTION_RTOL * size:
+        raise OptionError(
+            "the hypotheses contradict each other: no coefficients agree with all of them; leave "
+            "one out, or correct its value"
+        )
+    return Directions(Vt[:rank], (U[:, :rank].T @ difference) / sizes[:rank])
+
+
+@dataclass(frozen=True, eq=False)
+class NormalMoments:
+    """Infinite degrees of freedom: z and chi-squared tests."""
+
+    beta: Vector
+    half: Matrix
+    sigma: float
+    label: str = "normal"
+    note: str = ""
+
+    @property
+    def vcov(self) -> Matrix:
+        return model_covariance(self.half, self.sigma)
+
+    def std_error(self, L: Matrix) -> Vector:
+        return model_errors(L, self.half, self.sigma)
+
+    def df(self, L: Matrix) -> Vector:
+        return np.full(L.shape[0], np.inf)
+
+    def joint(self, L: Matrix, rhs: Vector) -> JointTest:
+        found = directions(self, L, rhs)
+        if found.q == 0:
+            return NOTHING_TO_TEST
+        return JointTest(mean_square(found.difference), found.q, np.inf)
+
+
+def model_covariance(half: Matrix, sigma: float) -> Matrix:
+    """Return sigma^2 half half'."""
+    scaled = sigma * half
+    out: Matrix = scaled @ scaled.T
+    return out
+
+
+def model_errors(L: Matrix, half: Matrix, sigma: float) -> Vector:
+    """Return sigma |half'l| for every row l of L (r, p); no square leaves the range of numbers."""
+    return sigma * column_lengths((L @ half).T)
+
+
+def mean_square(values: Vector) -> float:
+    """Return the mean of the squares."""
+    return float(np.mean(values * values))

@@ -1,0 +1,174 @@
+"""Degrees of freedom after Satterthwaite.
+
+With the deviance as a function of the variance parameters vp = (phi, log sigma), beta profiled out,
+let H be its Hessian at the optimum, A = 2 H^{-1} the asymptotic covariance of vp (see
+`solve.curvature`), V(vp) the covariance of beta and g the gradient of l'V l in vp.  The variance of
+the estimated l'V l is g'A g, that of a scaled chi-squared variable on
+
+    df = 2 (l'V l)^2 / g'A g
+
+degrees of freedom.  phi are the working parameters, which know no unit and no origin of a
+predictor, and neither do the degrees of freedom.  Where the data do not determine a direction of vp
+that l'V l depends on, there are no degrees of freedom: NaN.
+
+Several rows L are turned into uncorrelated single tests with degrees of freedom nu_i, and the
+expectation of F is matched: E = sum nu_i / (nu_i - 2), df = 2 E / (E - q).  Uncorrelated ones are
+not unique; taken here are those that are uncorrelated under least squares as well, the eigenvectors
+of one covariance relative to the other.  They belong to the hypothesis, not to the contrasts that
+express it.  lmerTest takes the eigenvectors of L V L', which depend on the rows of L, so that one
+hypothesis has several df there; where all its single tests have equal df both are the same, and on
+unbalanced data they differ little.
+
+References
+----------
+Giesbrecht and Burns (1985), doi:10.2307/2530872; Fai and Cornelius (1996),
+doi:10.1080/00949659608811740; Kuznetsova, Brockhoff and Christensen (2017),
+doi:10.18637/jss.v082.i13.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+import numpy as np
+import scipy.linalg
+
+from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.inference.fixed.moments import (
+    NOTHING_TO_TEST,
+    JointTest,
+    directions,
+    mean_square,
+    model_covariance,
+    model_errors,
+)
+from mixlm_sparse.inference.fixed.spans import with_unit_length
+from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.solve.curvature import EVALUATIONS_PER_PARAMETER
+
+# Relative change of a variance along a direction of (phi, log sigma) of length one: below this the
+# variance does not depend on the direction.
+FLAT_ATOL = 1e-5
+EQUAL_DF_RTOL = 1e-8  # degrees of freedom that differ by less are equal
+
+
+@dataclass(frozen=True, eq=False)
+class SatterthwaiteMoments:
+    """Degrees of freedom after Satterthwaite.
+
+    Parameters
+    ----------
+    beta : (p,) fixed effects.
+    half : (p, p) with half half' = (X'V^{-1}X)^{-1}, V relative to sigma^2.
+    sigma : residual standard deviation.
+    slopes : (m, p, p) derivatives of X'V^{-1}X by phi, between half' and half.
+    A : (m + 1, m + 1) asymptotic covariance of (phi, log sigma).
+    flat : (m + 1, f) directions of (phi, log sigma) that the data do not determine.
+    least_squares : (p, p), |z least_squares| is the standard error by least squares of the
+        combination z half^{-1} beta, |z| its standard error by the model; both relative to sigma.
+    note : what the user should know, or "".
+    """
+
+    beta: Vector
+    half: Matrix
+    sigma: float
+    slopes: Array3
+    A: Matrix
+    flat: Matrix
+    least_squares: Matrix
+    note: str = ""
+    label: str = "Satterthwaite"
+
+    @property
+    def vcov(self) -> Matrix:
+        return model_covariance(self.half, self.sigma)
+
+    def std_error(self, L: Matrix) -> Vector:
+        return model_errors(L, self.half, self.sigma)
+
+    def df(self, L: Matrix) -> Vector:
+        return self._df_along(with_unit_length((L @ self.half).T).T)
+
+    def _df_along(self, Z: Matrix) -> Vector:
+        """Return the degrees of freedom of unit directions (r, p); NaN for zero."""
+        g = np.empty((Z.shape[0], self.slopes.shape[0] + 1))
+        # V = (X'V^{-1}X)^{-1}, so its derivative is -V (slope) V
+        for i, slope in enumerate(self.slopes):
+            g[:, i] = -((Z @ slope) * Z).sum(axis=1)
+        g[:, -1] = 2.0
+        uncertainty = ((g @ self.A) * g).sum(axis=1)
+        with np.errstate(divide="ignore"):
+            df = 2.0 / uncertainty
+        unknown = (np.abs(g @ self.flat) > FLAT_ATOL).any(axis=1)
+        out: Vector = np.where(unknown | ~Z.any(axis=1), np.nan, df)
+        return out
+
+    def joint(self, L: Matrix, rhs: Vector) -> JointTest:
+        found = directions(self, L, rhs)
+        if found.q == 0:
+            return NOTHING_TO_TEST
+        relative = found.basis @ self.least_squares
+        # uncorrelated under the model as rows of an orthonormal basis, and under least squares
+        turned = np.linalg.svd(relative)[0].T @ found.basis
+        return JointTest(
+            mean_square(found.difference), found.q, joint_df(self._df_along(turned))
+        )
+
+
+def joint_df(nu: Vector) -> float:
+    """Return the denominator df of an F test from those (q,) of its uncorrelated single tests.
+
+    The expectation of F is matched: E = sum nu / (nu - 2), df = 2 E / (E - q).  Where a single test
+    has two or fewer, its square has no expectation, and neither may F: df = 2.
+    """
+    if nu.size == 0 or np.isnan(nu).any():
+        return float("nan")
+    smallest, largest = float(nu.min()), float(nu.max())
+    if nu.size == 1 or smallest == largest or smallest >= (1.0 - EQUAL_DF_RTOL) * largest:
+        return float(nu.mean())
+    if not (nu > 2.0).all():
+        return 2.0
+    # E - q without cancellation
+    excess = float((2.0 / (nu - 2.0)).sum())
+    return 2.0 * (nu.size + excess) / excess if excess > 0.0 else float("inf")
+
+
+_KEPT: WeakKeyDictionary[FittedModel, SatterthwaiteMoments] = WeakKeyDictionary()
+
+
+def satterthwaite(fit: FittedModel) -> SatterthwaiteMoments:
+    """Return what Satterthwaite's method needs of `fit`; computed once, then kept."""
+    found = _KEPT.get(fit)
+    if found is None:
+        curvature = fit.curvature
+        p = fit.system.p
+        R_X = curvature.derivatives.solution.R_X
+        # R_X here is that of the working columns, half that of the user's: half = R_x^{-1} R_X^{-1}
+        inner = scipy.linalg.solve_triangular(R_X, np.eye(p)) if p else np.zeros((0, 0))
+        products = curvature.derivatives.products[:, :p, :p]
+        note = ""
+        if curvature.negative:
+            note = (
+                "the deviance curves downwards in a direction of the variance parameters: the fit "
+                "is no minimum, and degrees of freedom are not to be trusted"
+            )
+        found = SatterthwaiteMoments(
+            beta=fit.solution.beta,
+            half=fit.solution.RX_inv,
+            sigma=fit.sigma,
+            slopes=np.matmul(np.matmul(inner.T, products), inner),
+            A=curvature.covariance,
+            flat=curvature.flat,
+            least_squares=R_X,
+            note=note,
+        )
+        _KEPT[fit] = found
+    return found
+
+
+def satterthwaite_work(fit: FittedModel) -> float:
+    """Count the multiply-adds that `satterthwaite(fit)` takes; 0 if it was called before."""
+    if fit in _KEPT:
+        return 0.0
+    return fit.system.engine.work * (EVALUATIONS_PER_PARAMETER * fit.theta.size + 2)
