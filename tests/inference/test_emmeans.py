@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 import mixlm_sparse as mx
-from mixlm_sparse.inference.fixed.emmeans import adjusted_p, critical_value
+from mixlm_sparse.inference.fixed.multiplicity import adjusted_p, critical_value
 from tests.inference.test_anova import LMERTEST
 from tests.support import corpus
 from tests.support.corpus import load_data
@@ -166,16 +166,92 @@ def test_proportional_weights():
 def test_cells_without_rows_are_not_estimable():
     frame = unbalanced()
     frame = frame[~((frame["f"] == "b") & (frame["h"] == "w"))]
-    with pytest.warns(mx.RankDeficiencyWarning):
+    with pytest.warns(mx.RankDeficiencyWarning, match="dropped 1 column"):
         fit = mx.lmer("y ~ f * h + (1 | g)", frame)
-    table = fit.emmeans(["f", "h"]).to_frame().set_index(["f", "h"])
+    with pytest.warns(mx.RankDeficiencyWarning, match="not estimable, so NaN: f = b, h = w; the"):
+        cells = fit.emmeans(["f", "h"])
+    table = cells.to_frame().set_index(["f", "h"])
     assert np.isnan(table.loc[("b", "w"), "emmean"])
     assert np.isfinite(table["emmean"].drop(("b", "w"))).all()
-    assert np.isnan(fit.emmeans("f").to_frame()["emmean"]).tolist() == [False, True]
-    pairs = fit.emmeans("h", by="f").pairs()
+    with pytest.warns(mx.RankDeficiencyWarning, match=r"NaN: f = b; the data do not .* h = w:"):
+        means = fit.emmeans("f")
+    assert np.isnan(means.to_frame()["emmean"]).tolist() == [False, True]
+    quiet = mx.lmer("y ~ f * h + (1 | g)", frame, control=mx.Control(warn=False))
+    pairs = quiet.emmeans("h", by="f").pairs()
     assert pairs["p_value"].isna().sum() == 2
     for ddf in ("kenward-roger", "normal"):
-        assert np.isfinite(fit.emmeans("f", ddf=ddf).to_frame()["emmean"][0])
+        assert np.isfinite(quiet.emmeans("f", ddf=ddf).to_frame()["emmean"][0])
+    only = quiet.emmeans("f", weights="proportional", at={"h": ["u", "v"]}).to_frame()
+    assert np.isfinite(only["emmean"]).all()
+    # a combination may be known where its parts are not
+    named = quiet.emmeans(["f", "h"]).contrast([1, 0, -1, 0, 0, 0]).iloc[0]
+    assert np.isfinite(named["p_value"])
+
+
+def nested(reps=8):
+    rng = np.random.default_rng(5)
+    strain = np.tile(list("abcdefg"), reps)
+    frame = pd.DataFrame({"strain": strain, "trial": np.repeat(range(reps), 7)})
+    frame["genotype"] = frame["strain"].map(dict(zip("abcdefg", "1122233", strict=True)))
+    frame["sex"] = rng.choice(["f", "m"], len(frame))
+    frame["y"] = rng.normal(size=len(frame)) + 2.0 * (strain == "d")
+    return frame
+
+
+@pytest.mark.parametrize("fixed", ["genotype / strain", "strain + genotype", "strain:genotype"])
+def test_factors_within_others(fixed):
+    """Each mean is over the levels that exist; in balanced data these are the means of the rows."""
+    frame = nested()
+    fit = mx.lmer(f"y ~ {fixed} + (1 | trial)", frame, control=mx.Control(warn=False))
+    means = fit.emmeans("genotype")
+    np.testing.assert_allclose(
+        means.to_frame()["emmean"], frame.groupby("genotype")["y"].mean(), rtol=1e-8
+    )
+    assert "levels of strain within those of genotype" in repr(means)
+    strains = fit.emmeans("strain").to_frame()
+    np.testing.assert_allclose(strains["emmean"], frame.groupby("strain")["y"].mean(), rtol=1e-8)
+    plain = mx.lmer("y ~ strain + (1 | trial)", frame).emmeans("strain").to_frame()
+    np.testing.assert_allclose(strains["std_error"], plain["std_error"], rtol=1e-6)
+    within = fit.emmeans("strain", by="genotype")
+    assert list(within.pairs()["contrast"]) == ["a - b", "c - d", "c - e", "d - e", "f - g"]
+    assert within.pairs()["p_value"].notna().all()
+    assert fit.emmeans("strain", at={"genotype": "2"}).cells["strain"].tolist() == ["c", "d", "e"]
+    shares = fit.emmeans("genotype", weights="proportional").to_frame()
+    np.testing.assert_allclose(shares["emmean"], means.to_frame()["emmean"], rtol=1e-8)
+
+
+def test_nesting_beside_a_crossed_factor():
+    frame, quiet = nested(20), mx.Control(warn=False)
+    fit = mx.lmer("y ~ genotype / strain + sex + (1 | trial)", frame, control=quiet)
+    plain = mx.lmer("y ~ strain + sex + (1 | trial)", frame, control=quiet)
+    cells = plain.emmeans("strain").to_frame().set_index("strain")["emmean"]
+    table = fit.emmeans("genotype").to_frame().set_index("genotype")["emmean"]
+    np.testing.assert_allclose(table, [cells[list(s)].mean() for s in ("ab", "cde", "fg")])
+
+
+def test_means_do_not_depend_on_coding_order_names_and_rows():
+    frame = unbalanced().assign(x=lambda d: d["g"] % 7 + 0.5 * (d["f"] == "a"))
+    base = mx.lmer("y ~ f * h + x + (x | g)", frame, control=mx.Control(warn=False))
+    table = base.emmeans(["f", "h"]).to_frame()
+    pairs = base.emmeans("h").pairs()
+    variants = [
+        mx.lmer("y ~ x + h * f + (1 + x | g)", frame, control=mx.Control(warn=False)),
+        mx.lmer("y ~ f * h + x + (x | g)", frame.sample(frac=1.0, random_state=1),
+                control=mx.Control(warn=False)),
+        mx.lmer("y ~ f * h + x + (x | g)", frame, contrasts={"f": "sum", "h": "helmert"},
+                control=mx.Control(warn=False)),
+        mx.lmer("y ~ 0 + f:h + x + (x | g)", frame, control=mx.Control(warn=False)),
+    ]  # fmt: skip
+    for move, scale in ((0.0, 1e4), (1e3, 1.0), (1e6, 1.0), (0.0, 1e-4)):
+        moved = frame.assign(x=move + scale * frame["x"])
+        variants.append(mx.lmer("y ~ f * h + x + (x | g)", moved, control=mx.Control(warn=False)))
+    for other in variants:
+        found = other.emmeans(["f", "h"]).to_frame()
+        np.testing.assert_allclose(found.iloc[:, 2:], table.iloc[:, 2:], rtol=2e-4)
+        numbers = ["estimate", "std_error", "df", "statistic", "p_value"]
+        np.testing.assert_allclose(
+            other.emmeans("h").pairs()[numbers], pairs[numbers], rtol=2e-4, atol=1e-6
+        )
 
 
 def test_offset_is_part_of_a_mean():
@@ -183,6 +259,85 @@ def test_offset_is_part_of_a_mean():
     plain = mx.lmer("y ~ f + (1 | g)", frame).emmeans("f").to_frame()["emmean"]
     moved = mx.lmer("y ~ f + offset(o) + (1 | g)", frame).emmeans("f").to_frame()["emmean"]
     np.testing.assert_allclose(moved, plain, rtol=1e-8)
+
+
+def test_offsets_given_in_any_way(tmp_path):
+    rng = np.random.default_rng(2)
+    frame = unbalanced().assign(x=rng.normal(5, 2, 120), o=rng.uniform(1, 9, 120))
+    frame["y"] += 3.0 * frame["x"] + 100.0
+    quiet = mx.Control(warn=False)
+    given_ = 3.0 * frame["x"] + 100.0
+    fits = [
+        mx.lmer("y ~ f + x + offset(3 * x + 100) + (1 | g)", frame, control=quiet),
+        mx.lmer("y ~ f + x + (1 | g)", frame, offset="3 * x + 100", control=quiet),
+        mx.lmer("y ~ f + x + (1 | g)", frame, offset=given_.to_numpy(), control=quiet),
+        mx.lmer("y ~ f + x + (1 | g)", frame.assign(shift=given_), offset="shift", control=quiet),
+        mx.lmer(
+            "y ~ f + x + offset(100 + 0 * x) + (1 | g)", frame, offset=3.0 * frame["x"],
+            control=quiet,
+        ),
+    ]  # fmt: skip
+    plain = mx.lmer("y ~ f + x + (1 | g)", frame, control=quiet)
+    expected = plain.emmeans("f").to_frame()
+    for fit in fits:
+        np.testing.assert_allclose(
+            fit.emmeans("f").to_frame().iloc[:, 1:], expected.iloc[:, 1:], rtol=1e-5
+        )
+        np.testing.assert_allclose(
+            fit.emmeans("f").pairs()["estimate"], plain.emmeans("f").pairs()["estimate"]
+        )
+    for fit in fits[:2]:  # the slope of the offset is known only where it is an expression
+        slope = fit.emtrends("x").to_frame()["x.trend"][0]
+        assert slope == pytest.approx(plain.fixef["x"])
+    logged = mx.lmer("y ~ f + (1 | g)", frame, offset="log(o)", control=quiet)
+    same = mx.lmer("y ~ f + offset(log(o)) + (1 | g)", frame, control=quiet)
+    np.testing.assert_allclose(
+        logged.emmeans("f").to_frame()["emmean"], same.emmeans("f").to_frame()["emmean"]
+    )
+    fits[2].save(tmp_path / "fit.mixlm", include_data=True)
+    again = mx.load(tmp_path / "fit.mixlm")
+    np.testing.assert_allclose(
+        again.emmeans("f").to_frame()["emmean"], expected["emmean"], rtol=1e-5
+    )
+
+
+def test_a_covariate_inside_a_comparison_stays_one():
+    rng = np.random.default_rng(4)
+    frame = unbalanced().assign(x=rng.normal(0.3, 1.0, 120), z=rng.normal(size=120))
+    fit = mx.lmer("y ~ I(x > 0) + f + (1 | g)", frame)
+    table = fit.emmeans("f")
+    at_mean = fit.fixef["(Intercept)"] + fit.fixef["I(x > 0)TRUE"] * (frame["x"].mean() > 0)
+    assert table.to_frame()["emmean"][0] == pytest.approx(at_mean)
+    assert table.averaged_over == ()
+    below = fit.emmeans("f", at={"x": -1.0}).to_frame()["emmean"][0]
+    assert below == pytest.approx(fit.fixef["(Intercept)"])
+    both = mx.lmer("y ~ factor(x > 0 & z < 1) + f + (1 | g)", frame)
+    assert len(both.emmeans(["x", "z"]).to_frame()) == 1
+    # numbers read as levels are a factor still
+    level = mx.lmer("y ~ factor(g) + x + (1 | h)", frame, control=mx.Control(warn=False))
+    assert len(level.emmeans("g").to_frame()) == 20
+
+
+def test_names_in_backticks_and_messages_are_short():
+    frame = unbalanced().rename(columns={"f": "my f"})
+    frame["code"] = [f"level {i % 60}" for i in range(120)]
+    fit = mx.lmer("y ~ `my f` + code + (1 | g)", frame)
+    plain = fit.emmeans("my f").to_frame()
+    pd.testing.assert_frame_equal(fit.emmeans("`my f`").to_frame(), plain)
+    pd.testing.assert_frame_equal(
+        fit.emmeans("my f", at={"`my f`": "a"}).to_frame(), plain.iloc[:1]
+    )
+    with pytest.raises(mx.OptionError, match=r"and 52 more$") as caught:
+        fit.emmeans("my f", at={"code": "zz"})
+    assert len(str(caught.value)) < 250
+    slope = mx.lmer("Reaction ~ Days + (Days | Subject)", load_data("sleepstudy"))
+    for bad in (np.nan, [0, np.inf], "x", None):
+        with pytest.raises(mx.OptionError, match=r"covariate 'Days': give finite numbers"):
+            slope.emmeans("Days", at={"Days": bad})
+    with pytest.raises(mx.OptionError, match=r"at is 5: use a dictionary"):
+        slope.emmeans("Days", at=5)
+    with pytest.raises(mx.OptionError, match="specs is 5"):
+        slope.emmeans(5)
 
 
 def test_truth_values_and_other_frames():

@@ -1,0 +1,195 @@
+"""The columns of the data that the fixed part uses, with their values on a reference grid."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mixlm_sparse.common.checks import listed, plain_name, shown, unknown_name
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.design.levels import level_labels
+from mixlm_sparse.design.rows import RowArgument
+from mixlm_sparse.design.table import Column
+from mixlm_sparse.formula.syntax import Binary, Expr, Name, Paren, Unary
+from mixlm_sparse.formula.syntax import Call as CallOf
+from mixlm_sparse.formula.terms import names_of
+from mixlm_sparse.model.data import data_columns
+from mixlm_sparse.model.fitted import FittedModel
+
+# What is true or false of numbers does not make levels of them.
+LOGICAL = frozenset({"<", ">", "<=", ">=", "==", "!=", "&", "&&", "|", "||", "!", "%in%"})
+PREDICTOR = "predictor of the fixed part"
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Predictor:
+    """A column of the data that the fixed part uses.
+
+    Parameters
+    ----------
+    values : levels of a factor in their order, or the values of a covariate on the grid.
+    categorical : whether it is a factor (or truth values, or numbers read as a factor).
+    column : the rows used.
+    """
+
+    name: str
+    values: tuple[Any, ...]
+    categorical: bool
+    column: Column
+
+    def codes(self) -> np.ndarray:
+        """Return for each row used the position of its value in `values`, -1 for others."""
+        column = self.column
+        if column.kind == "factor":
+            labels = level_labels(list(self.values))
+            place = {label: i for i, label in enumerate(labels)}
+            lookup = np.array([place.get(label, -1) for label in level_labels(column.levels)])
+            found: np.ndarray = lookup[column.values]
+            return found
+        out = np.full(column.values.shape[0], -1)
+        for i, value in enumerate(self.values):
+            out[column.values == value] = i
+        return out
+
+    def at(self, values: Any) -> Predictor:
+        """Return the predictor with other values on the grid.
+
+        Raises
+        ------
+        OptionError : no value, a level that there is not, or what is no finite number.
+        """
+        several = isinstance(values, list | tuple | range | np.ndarray | pd.Series | pd.Index)
+        given = list(values) if several else [values]
+        if not given:
+            raise OptionError(f"at gives no value for {self.name!r}: give at least one")
+        if self.categorical:
+            labels = level_labels(list(self.values))
+            known = {str(label): v for label, v in zip(labels, self.values, strict=True)}
+            wanted = [str(level_labels([value])[0]) for value in given]
+            for label in wanted:
+                if label not in known:
+                    raise OptionError(
+                        f"{self.name!r} has no level {label!r}: use one of {listed(known)}"
+                    )
+            return replace(self, values=tuple(dict.fromkeys(known[label] for label in wanted)))
+        try:
+            numbers = tuple(float(value) for value in given)
+        except (TypeError, ValueError):
+            numbers = (float("nan"),)
+        if not np.isfinite(numbers).all():
+            raise OptionError(
+                f"at gives {shown(values)} for the covariate {self.name!r}: give finite numbers"
+            )
+        return replace(self, values=tuple(dict.fromkeys(numbers)))
+
+
+def predictors_of(fit: FittedModel) -> dict[str, Predictor]:
+    """Return the columns of the data that the fixed part and its offsets use, by plain name.
+
+    Raises
+    ------
+    OptionError : the fit was made from matrices.
+    SavedFitError : the fit was saved without its data.
+    """
+    spec = fit.matrices.spec
+    if spec is None or fit.call is None:
+        raise OptionError(
+            "this fit was made from matrices, so that it is not known which columns are factors: "
+            "fit it by lmer with a formula and data, or use contest with a matrix"
+        )
+    operands = [operand for term in spec.fixed.terms for operand in term]
+    names = names_of([operand.variable for operand in operands])
+    offsets = [*names_of(spec.formula.fixed.offsets)]
+    argument = spec.offset_name
+    if argument is not None:
+        offsets += RowArgument("offset", argument).possible_names
+    columns = data_columns(fit, names, [name for name in offsets if name not in names])
+    if argument in columns:  # a column of that name comes before an expression
+        offsets = [*names_of(spec.formula.fixed.offsets), argument]
+    coded = {n for o in operands if o.table is not None for n in _levels_of(o.variable)}
+    numeric = {n for o in operands if o.table is None for n in names_of([o.variable])}
+    levels = {
+        o.variable.id: o.levels
+        for o in operands
+        if o.table is not None and isinstance(o.variable, Name)
+    }
+    out = {}
+    for name in dict.fromkeys([*names, *offsets]):
+        column = columns.get(name)
+        if column is None:
+            continue  # a constant, or one of two readings of the offset
+        categorical = column.kind in ("factor", "bool") or (name in coded and name not in numeric)
+        values = _values(column, categorical, levels.get(name))
+        out[name] = Predictor(name, values, categorical, column)
+    return out
+
+
+def _levels_of(expr: Expr) -> Iterator[str]:
+    """Yield the columns whose own values are levels of a coded variable."""
+    if isinstance(expr, Name):
+        yield expr.id
+    elif isinstance(expr, Paren | Unary) or (isinstance(expr, Binary) and expr.op not in LOGICAL):
+        if not (isinstance(expr, Unary) and expr.op in LOGICAL):
+            yield from names_of([expr])
+    elif isinstance(expr, CallOf) and expr.args:
+        yield from _levels_of(expr.args[0])
+
+
+def _values(column: Column, categorical: bool, levels: tuple[str, ...] | None) -> tuple[Any, ...]:
+    if not categorical:
+        return (float(column.values.astype(np.float64).mean()),)
+    if column.kind != "factor":
+        return tuple(np.unique(column.values).tolist())
+    used = np.unique(column.values)
+    values = [column.levels[code] for code in used.tolist()]
+    if levels is not None:
+        by_label = dict(zip(level_labels(values), values, strict=True))
+        return tuple(by_label[label] for label in levels if label in by_label)
+    return tuple(values)
+
+
+def with_values(predictors: Mapping[str, Predictor], at: Any) -> dict[str, Predictor]:
+    """Return the predictors with the values that `at` gives by name.
+
+    Raises
+    ------
+    OptionError : no mapping, an unknown name, values that do not suit.
+    """
+    chosen = dict(predictors)
+    if at is not None and not isinstance(at, Mapping):
+        raise OptionError(f"at is {shown(at)}: use a dictionary such as {{'x': [0, 1]}}")
+    for given, values in (at or {}).items():
+        name = plain_name(given) if isinstance(given, str) else given
+        if name not in chosen:
+            raise unknown_name(given, list(predictors), PREDICTOR)
+        chosen[name] = predictors[name].at(values)
+    return chosen
+
+
+def nested_pairs(predictors: Sequence[Predictor]) -> dict[tuple[str, str], dict[Any, Any]]:
+    """Return which factors lie within which others in the data.
+
+    Returns
+    -------
+    By (inner, outer) the level of the outer one for each level of the inner one.
+    """
+    codes = {p.name: p.codes() for p in predictors}
+    out = {}
+    for inner in predictors:
+        for outer in predictors:
+            if inner is outer or len(outer.values) < 2:
+                continue
+            first = np.full(len(inner.values), -1)
+            seen = codes[inner.name] >= 0
+            own, other = codes[inner.name][seen], codes[outer.name][seen]
+            first[own] = other
+            if (first[own] == other).all():
+                out[inner.name, outer.name] = {
+                    value: outer.values[place] if place >= 0 else None
+                    for value, place in zip(inner.values, first.tolist(), strict=True)
+                }
+    return out
