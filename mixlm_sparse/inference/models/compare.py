@@ -89,11 +89,17 @@ def compare_models(
 def likelihood_ratio(smaller: FittedModel, larger: FittedModel) -> tuple[float, int, float]:
     """Return chi-squared, its degrees of freedom and p of the larger against the smaller model.
 
-    The criteria of the fits are taken as they are; p is NaN for models of equal size.
+    The criteria of the fits are taken as they are; p is NaN for models of equal size.  Parameters
+    that the data do not determine have no degrees of freedom.
     """
     statistic = max(0.0, 2.0 * (larger.llf - smaller.llf))
-    df = larger.n_par - smaller.n_par
+    df = determined_parameters(larger) - determined_parameters(smaller)
     return statistic, df, float(chi2.sf(statistic, df)) if df > 0 else float("nan")
+
+
+def determined_parameters(fit: FittedModel) -> int:
+    """Return the number of parameters less that of directions that the data do not see."""
+    return fit.n_par - len(fit.identification.directions)
 
 
 def require_comparable(fits: Sequence[FittedModel], labels: Sequence[str] | None = None) -> None:

@@ -7,6 +7,7 @@ import pandas as pd
 
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.tables import result_table
+from mixlm_sparse.inference.models.compare import determined_parameters
 from mixlm_sparse.inference.models.mixture import mixture_label, mixture_p, naive_p
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -36,7 +37,7 @@ def lr_vs_lm(fit: FittedModel) -> pd.DataFrame:
     require_imperfect(fit)
     system = fit.system
     linear = linear_criterion(system, reml=fit.reml)
-    df = system.n_theta
+    df = determined_parameters(fit) - system.p - 1
     statistic = max(0.0, linear - fit.criterion)
     effects = sum(len(term.column_names) for term in fit.matrices.terms)
     effects = min(effects, df)  # id() has one variance for all its effects
@@ -76,6 +77,8 @@ def describe_random(table: pd.DataFrame, heading: str, fit: FittedModel) -> None
         f"by {'REML' if fit.reml else 'ML'}; Pr(>Chisq) ignores that variances cannot be "
         "negative, Pr(>Chibar2) takes it into account by the mixture"
     )
+    if not fit.identification.complete:
+        table.attrs["note"] += f"; {fit.identification.sentence}"
 
 
 def require_imperfect(fit: FittedModel) -> None:

@@ -10,7 +10,7 @@ import pandas as pd
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.covariance.random import covariance_structure
 from mixlm_sparse.formula.terms import MixedFormula, RandomPart
-from mixlm_sparse.inference.models.compare import likelihood_ratio
+from mixlm_sparse.inference.models.compare import determined_parameters, likelihood_ratio
 from mixlm_sparse.inference.models.linear import (
     RANDOM_COLUMNS,
     describe_random,
@@ -64,10 +64,8 @@ def compared_without(
     if not reduction.random:
         linear = linear_criterion(fit.system, reml=fit.reml)
         statistic = max(0.0, linear - fit.criterion)
-        row = random_row(
-            fit.system.p + 1, -0.5 * linear, statistic, fit.system.n_theta, n_effects(fit)
-        )
-        return row, None
+        df = determined_parameters(fit) - fit.system.p - 1
+        return random_row(fit.system.p + 1, -0.5 * linear, statistic, df, n_effects(fit)), None
     smaller = refit_with(fit, replace(formula, random=reduction.random))
     statistic, df, _ = likelihood_ratio(smaller, fit)
     effects = n_effects(fit) - n_effects(smaller)
@@ -88,7 +86,8 @@ def ranova(fit: FittedModel, reduce_terms: bool = True) -> pd.DataFrame:
     DataFrame with columns npar, logLik, AIC, LRT, Df, Pr(>Chisq), Pr(>Chibar2), mixture.  The
     criterion stays that of the fit (REML).  Pr(>Chisq) is the naive p; Pr(>Chibar2) takes into
     account that a variance cannot be negative, by the mixture that is named; "upper bound"
-    marks mixtures that bound p from above, for more than one effect is left out.
+    marks mixtures that bound p from above, for more than one effect is left out.  A term of which
+    the data determine nothing beside the others has 0 Df and no p; the note says why.
     """
     require_imperfect(fit)
     formula = formula_of(fit, "ranova")

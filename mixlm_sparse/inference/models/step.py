@@ -80,8 +80,9 @@ def step(
 ) -> StepResult:
     """Eliminate random effects, then fixed ones, the least significant first.
 
-    A fixed term that adds nothing to the others (0 degrees of freedom, because its columns are
-    combinations of theirs) goes before any is tested: the model without it is the same.
+    A term that adds nothing to the others (0 degrees of freedom: columns that are combinations of
+    theirs, variances that the data cannot tell from theirs) goes before any is tested, for the
+    model without it is the same.
 
     Parameters
     ----------
@@ -140,16 +141,18 @@ def _step_random(
             (reduction.label, *compared_without(fit, formula, reduction))
             for reduction in reductions(formula, True)
         ]
-        # NaN is no reason to eliminate anything, nor is a linear model another one
-        candidates = [
-            item for item in found
-            if item[0] not in kept and item[2] is not None and float(item[1][at]) > alpha
-        ]  # fmt: skip
-        if not (reduce and candidates):
+        # a linear model is none of these
+        mixed = [item for item in found if item[0] not in kept and item[2] is not None]
+        candidates = [item for item in mixed if float(item[1][at]) > alpha]
+        redundant = [item for item in mixed if item[1][RANDOM_COLUMNS.index("Df")] == 0.0]
+        if not (reduce and (candidates or redundant)):
             rows += [(0, *row) for _, row, _ in found]
             labels += [label for label, _, _ in found]
             break
-        label, row, smaller = max(candidates, key=lambda item: float(item[1][at]))
+        if redundant:
+            label, row, smaller = redundant[-1]
+        else:
+            label, row, smaller = max(candidates, key=lambda item: float(item[1][at]))
         assert smaller is not None
         eliminated += 1
         rows.append((eliminated, *row))

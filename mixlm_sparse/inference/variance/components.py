@@ -18,6 +18,7 @@ from mixlm_sparse.common.checks import require_level, require_one_of
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.variance.delta import VarianceScale, variance_scale
+from mixlm_sparse.model.parameters import variance_parameters
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
@@ -29,7 +30,7 @@ PAIRS = ("correlation", "covariance")
 MOVES_RTOL = 1e-3
 NO_SIGMA = "perfect fit: sigma is zero"
 NO_OPTIMUM = "the Hessian is not positive definite: the fit is not at an optimum"
-FLAT = "the data do not determine it: the criterion is flat in this direction"
+FLAT = "the criterion is flat in this direction: no standard error"
 
 
 @result_table("Variance components with Wald intervals", hidden=["grp", "var1", "var2"])
@@ -52,7 +53,8 @@ def variance_components(
     -------
     DataFrame with columns grp, var1, var2, estimate, std_error, lower, upper, note.  A
     parameter on the boundary (a standard deviation of zero, a correlation of one) has no
-    standard error: NaN, and `note` says so; `confint()` gives it limits.
+    standard error: NaN, and `note` says so; `confint()` gives it limits.  What the data do not
+    determine is NaN altogether, with the terms involved in `note`.
 
     Raises
     ------
@@ -73,7 +75,8 @@ def variance_components(
         pairs = "correlation" if scale == "sd" else "covariance"
     require_one_of("pairs", pairs, PAIRS)
     at = variance_scale(fit)
-    notes = parameter_notes(fit, at)
+    notes = parameter_notes(fit, at, pairs)
+    unknown = fit.identification.sentence
     V = np.full((len(notes),) * 2, np.nan) if fit.perfect else fit.curvature.covariance
     z = float(ndtri(0.5 + 0.5 * level))
     rows = []
@@ -91,7 +94,7 @@ def variance_components(
         estimate, *uncertainty = figures
         if notes[r]:
             uncertainty = [float("nan")] * 3
-        if notes[r] == FLAT:
+        if unknown and notes[r] == unknown:
             estimate = float("nan")
         second = par.columns[1] if par.kind == "cor" else None
         rows.append((name, par.group, par.columns[0] or None, second, estimate, *uncertainty))
@@ -100,20 +103,42 @@ def variance_components(
     return table.assign(note=list(notes))
 
 
-def parameter_notes(fit: FittedModel, at: VarianceScale) -> list[str]:
+def parameter_notes(
+    fit: FittedModel, at: VarianceScale, pairs: str = "correlation"
+) -> list[str]:
     """Return, per variance parameter, why it has no standard error; "" where it has one."""
     if fit.perfect:
         return [NO_SIGMA] * len(at.parameters)
-    curvature = fit.curvature
+    curvature, judged = fit.curvature, fit.identification
     notes = list(at.boundary)
-    for r, note in enumerate(notes):
-        if note:
+    for r, par in enumerate(at.parameters):
+        known = judged.parameter(par.term, par.row, par.column)
+        if par.kind == "cor" and pairs == "covariance":
+            known = bool(judged.entries[par.term][par.row, par.column])
+        if not known:
+            notes[r] = judged.sentence
+        elif notes[r]:
             continue
-        if curvature.negative:
+        elif curvature.negative:
             notes[r] = NO_OPTIMUM
         elif moves(at.jacobian[r], curvature.flat):
             notes[r] = FLAT
     return notes
+
+
+def undetermined(fit: FittedModel) -> dict[str, str]:
+    """Return the reason by name of each parameter that the data do not determine."""
+    judged = fit.identification
+    if judged.complete:
+        return {}
+    names = [
+        par.name
+        for par in variance_parameters(fit.system)
+        if not judged.parameter(par.term, par.row, par.column)
+    ]
+    known = judged.coefficients(np.eye(fit.system.p))
+    names += [name for name, ok in zip(fit.system.x_names, known.tolist(), strict=True) if not ok]
+    return dict.fromkeys(names, judged.sentence)
 
 
 def moves(gradient: Vector, flat: Matrix) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mixlm_sparse.common.checks import require_level
@@ -12,7 +13,7 @@ from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.text import percent
 from mixlm_sparse.inference.fixed.coefficients import conf_int
 from mixlm_sparse.inference.resample.bootstrap import bootstrap
-from mixlm_sparse.inference.variance.components import variance_components
+from mixlm_sparse.inference.variance.components import undetermined, variance_components
 from mixlm_sparse.inference.variance.profile.compute import profile
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.parameters import chosen_names, parameter_kinds
@@ -45,7 +46,8 @@ def confint(
     DataFrame with columns lower, upper and a row for each parameter: `sd_(Intercept)|Subject`,
     `cor_Days.(Intercept)|Subject`, `sigma`, then the coefficients.  A coefficient keeps its name:
     beside a predictor called sigma the residual standard deviation is `sd_Residual`.
-    attrs["notes"] tells, by name, of limits that are bounds.
+    attrs["notes"] tells, by name, of limits that are bounds, and of parameters that the data do
+    not determine, which are NaN.
 
     Raises
     ------
@@ -81,14 +83,25 @@ def confint(
         curves = profile(fit, parm, level_max=level, **options)
         return _table(curves.confint(level), f"{percent(level)} profile-likelihood intervals")
     names = chosen_names(parm, parameter_kinds(fit))
+    reasons = undetermined(fit)
     if method == "wald":
         variances = variance_components(fit, level)[["lower", "upper", "note"]]
         coefficients = conf_int(fit, level=level, ddf="normal").assign(note="")
         heading = f"{percent(level)} Wald intervals, of coefficients by the normal distribution"
-        return _table(pd.concat([variances, coefficients]).loc[names], heading)
-    boot_type = options.pop("boot_type", "percentile")
-    draws = bootstrap(fit, **{"nsim": 500, **options})
-    return draws.confint(level, type=boot_type, parm=names)
+        limits = pd.concat([variances, coefficients]).loc[names]
+    else:
+        boot_type = options.pop("boot_type", "percentile")
+        draws = bootstrap(fit, **{"nsim": 500, **options})
+        limits = draws.confint(level, type=boot_type, parm=names)
+        heading = str(limits.attrs.get("heading", ""))
+        limits = pd.DataFrame(limits).assign(note="")
+    hidden = np.array([name in reasons for name in names])
+    limits = limits.assign(
+        lower=limits["lower"].mask(hidden),
+        upper=limits["upper"].mask(hidden),
+        note=[reasons.get(name, limits["note"].iloc[i]) for i, name in enumerate(names)],
+    )
+    return _table(limits, heading)
 
 
 def _table(limits: pd.DataFrame, heading: str) -> pd.DataFrame:

@@ -33,8 +33,10 @@ from mixlm_sparse.inference.variance.components import FLAT, moves
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.solve.products.basis import triangular_inverse
 
-# a variance and its gradient
-Quantity = tuple[float, Vector]
+# Changes below this share of the direction are rounding.
+CHANGE_TOL = 1e-6
+# a variance, its gradient in (phi, log sigma, beta), and its change along what is not determined
+Quantity = tuple[float, Vector, Vector]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -45,7 +47,8 @@ class _Parts:
     ----------
     groups : by factor; fixed, residual : the other two.
     covariance : of (phi, log sigma, beta).
-    flat : (m + 1, f) directions of (phi, log sigma) that the data do not determine.
+    flat : (m + 1, f) directions of (phi, log sigma) along which the criterion is flat.
+    sentence : what the data do not determine.
     """
 
     groups: list[Quantity]
@@ -53,6 +56,7 @@ class _Parts:
     residual: Quantity
     covariance: Matrix
     flat: Matrix
+    sentence: str
 
 
 def _parts(fit: FittedModel) -> _Parts:
@@ -78,7 +82,6 @@ def _parts(fit: FittedModel) -> _Parts:
     cov_X = (cov_X - np.outer(total, total) / n) / (n - 1)
     width = m + 1 + p
 
-    groups: list[Quantity] = []
     values = [0.0] * len(matrices.factors)
     gradients = [np.zeros(width) for _ in matrices.factors]
     for template, part, term, T, moment in zip(
@@ -90,8 +93,6 @@ def _parts(fit: FittedModel) -> _Parts:
         # d tr(M T T') / dT = 2 M T
         gradients[term.factor][part] += sigma**2 * template.pull_back(phi[part], 2.0 * mean @ T)
         gradients[term.factor][m] += 2.0 * sigma**2 * s
-    groups = list(zip(values, gradients, strict=True))
-
     beta = fit.solution.beta
     fixed_gradient = np.zeros(width)
     fixed_gradient[m + 1 :] = 2.0 * cov_X @ beta
@@ -103,19 +104,45 @@ def _parts(fit: FittedModel) -> _Parts:
         flat = fit.curvature.flat
         covariance[: m + 1, : m + 1] = fit.curvature.covariance
     covariance[m + 1 :, m + 1 :] = fit.scale * fit.solution.vcov_unscaled
+    changes = _undetermined(fit, [moment / n for moment in moments], spread)
     return _Parts(
-        groups,
-        (float(beta @ cov_X @ beta), fixed_gradient),
-        (sigma**2 * spread, residual_gradient),
+        list(zip(values, gradients, changes[:-2], strict=True)),
+        (float(beta @ cov_X @ beta), fixed_gradient, changes[-2]),
+        (sigma**2 * spread, residual_gradient, changes[-1]),
         covariance,
         flat,
+        fit.identification.sentence,
     )
 
 
+def _undetermined(fit: FittedModel, moments: list[Matrix], spread: float) -> Matrix:
+    """Return the changes (groups + 2, d) of variances along what the data do not determine.
+
+    Parameters
+    ----------
+    moments : per term, (k, k) average of z~ z~'; spread : average of 1 / weight.
+    """
+    terms, Rz = fit.matrices.terms, fit.system.chart.Rz
+    directions = fit.identification.directions
+    out = np.zeros((len(fit.matrices.factors) + 2, len(directions)))
+    for d, direction in enumerate(directions):
+        working = [R @ S @ R.T for R, S in zip(Rz, direction.covariances, strict=True)]
+        for term, S, moment in zip(terms, working, moments, strict=True):
+            out[term.factor, d] += float((S * moment).sum())
+        # the estimates of the coefficients enter the variance of the fixed part
+        out[-2, d] = float(direction.moves_beta)
+        out[-1, d] = direction.sigma_sq * spread
+        largest = max([abs(direction.sigma_sq), *(float(np.abs(S).max()) for S in working)])
+        out[:-2, d] /= largest
+        out[-1, d] /= largest
+    return out
+
+
 def _sum(parts: list[Quantity]) -> Quantity:
-    total = float(sum(value for value, _ in parts))
-    gradient: Vector = np.sum([g for _, g in parts], axis=0)
-    return total, gradient
+    total = float(sum(value for value, _, _ in parts))
+    gradient: Vector = np.sum([g for _, g, _ in parts], axis=0)
+    change: Vector = np.sum([c for _, _, c in parts], axis=0)
+    return total, gradient, change
 
 
 Share = tuple[float, float, float, float, str]
@@ -129,9 +156,10 @@ def _share(part: Quantity, whole: Quantity, parts: _Parts, level: float) -> Shar
         return nothing, nothing, nothing, nothing, "undefined: there is no variance"
     share = float(value / total)
     gradient = part[1] / total - share * whole[1] / total
-    # in units of the share itself, or of all where it is nothing
-    if moves(gradient[: parts.flat.shape[0]] / max(share, 1e-3), parts.flat):
-        return nothing, nothing, nothing, nothing, FLAT
+    if (np.abs(part[2] - share * whole[2]) > CHANGE_TOL).any():
+        return nothing, nothing, nothing, nothing, parts.sentence
+    if moves(gradient[: parts.flat.shape[0]], parts.flat):
+        return share, nothing, nothing, nothing, FLAT
     error = float(np.sqrt(max(float(gradient @ parts.covariance @ gradient), 0.0)))
     if not 0.0 < share < 1.0:
         return share, nothing, nothing, nothing, "on the boundary: no symmetric interval"

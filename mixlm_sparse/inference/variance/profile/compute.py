@@ -15,7 +15,7 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.threads import one_blas_thread
-from mixlm_sparse.inference.variance.components import variance_components
+from mixlm_sparse.inference.variance.components import undetermined, variance_components
 from mixlm_sparse.inference.variance.profile.curve import ParameterProfile, Profile
 from mixlm_sparse.inference.variance.profile.follow import Follow, Point, Target
 from mixlm_sparse.inference.variance.profile.held import Held, HeldCoefficient, HeldSigma
@@ -63,7 +63,7 @@ def profile(
     -------
     Profile : `.confint(level)`, `.to_frame()`, `.zeta`, and a `ParameterProfile` by name.  A
         curve that does not rise enough before a bound (0, or -1 and 1) ends there: the limit is
-        the bound and `note` says so.
+        the bound and `note` says so.  What the data do not determine has no curve and no limits.
 
     Raises
     ------
@@ -81,7 +81,9 @@ def profile(
     began = time.perf_counter()
     level_max = require_level("level_max", level_max)
     names = _profiled(fit, which, reml)
-    work = _Work(_ml_or_reml(fit, reml), tuple(names), float(ndtri(0.5 + 0.5 * level_max)))
+    base = _ml_or_reml(fit, reml)
+    unknown = {**undetermined(base.fit), **undetermined(fit)}
+    work = _Work(base, tuple(names), float(ndtri(0.5 + 0.5 * level_max)), unknown)
     results, _ = run(work, len(names), 1, n_jobs=n_jobs, progress=progress)
     return Profile(
         curves=tuple(curve for curve, _ in results),
@@ -168,10 +170,19 @@ class _Work:
     base: _Base
     names: tuple[str, ...]
     z_max: float
+    unknown: dict[str, str]
 
     def __call__(self, tasks: range) -> list[tuple[ParameterProfile, int]]:
         with one_blas_thread():
-            return [_profile_of(self.base, self.names[i], self.z_max) for i in tasks]
+            return [self._profile(self.names[i]) for i in tasks]
+
+    def _profile(self, name: str) -> tuple[ParameterProfile, int]:
+        if name not in self.unknown:
+            return _profile_of(self.base, name, self.z_max)
+        kind = parameter_kinds(self.base.fit)[name]
+        width = len(parameter_kinds(self.base.fit))
+        nothing = (math.nan, math.nan)
+        return _undefined(kind, name, nothing, width, self.unknown[name]), 0
 
 
 def _profile_of(base: _Base, name: str, z_max: float) -> tuple[ParameterProfile, int]:
@@ -192,7 +203,9 @@ def _profile_of(base: _Base, name: str, z_max: float) -> tuple[ParameterProfile,
         )
         held = HeldCoefficient(system, base.phi, column)
     if math.isnan(target.estimate):
-        return _undefined(target, len(parameters) + system.p), 0
+        note = "undefined: a standard deviation is estimated as zero"
+        width = len(parameters) + system.p
+        return _undefined(target.kind, name, target.bounds, width, note), 0
     follow = Follow(target, held, parameters, base.criterion, z_max, reml=base.reml)
     if target.kind == "cor" and at is not None:
         follow.ceiling, count = _ceiling(base, parameters[at], values, z_max)
@@ -241,15 +254,18 @@ def _ceiling(
     return min(points, key=lambda point: point.zeta), count
 
 
-def _undefined(target: Target, width: int) -> ParameterProfile:
+def _undefined(
+    kind: str, name: str, bounds: tuple[float, float], width: int, note: str
+) -> ParameterProfile:
+    """Return a curve without points; its limits are the bounds."""
     return ParameterProfile(
-        kind=target.kind,
-        name=target.name,
+        kind=kind,
+        name=name,
         estimate=math.nan,
         values=np.empty(0),
         zeta=np.empty(0),
         others=np.empty((0, width)),
-        bounds=target.bounds,
+        bounds=bounds,
         reached=(False, False),
-        note="undefined: a standard deviation is estimated as zero",
+        note=note,
     )

@@ -101,6 +101,8 @@ class ParameterProfile:
 
     def limits(self, level: float) -> tuple[float, float, str]:
         """Return lower and upper limit, and a note where one of them is a bound."""
+        if not self.values.size:
+            return self.bounds[0], self.bounds[1], self.note
         z = float(ndtri(0.5 + 0.5 * level))
         lower, upper = (float(v) for v in self.backward(np.array([-z, z])))
         notes = [self.note] if self.note else []
