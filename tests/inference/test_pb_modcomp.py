@@ -53,7 +53,7 @@ def test_the_table(larger, smaller):
     )
     if mean > 1:
         assert stats.f.mean(1, frame.loc["F", "ddf"]) == pytest.approx(mean)
-    assert "larger : Reaction ~ Days" in repr(test)
+    assert "larger:  Reaction ~ Days" in repr(test)
 
 
 def test_a_variance_on_its_boundary_has_a_reference_with_zeros():

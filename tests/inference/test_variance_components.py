@@ -155,7 +155,7 @@ def test_units_of_a_predictor_do_not_matter():
     [
         ("dyestuff2_reml", "sd_(Intercept)|Batch", "zero"),
         ("early_ml", "cor_tos.(Intercept)|id", "boundary"),
-        ("machines_diag_reml", "sd_(Intercept)|Worker", "flat"),
+        ("machines_diag_reml", "sd_(Intercept)|Worker", "do not determine"),
     ],
 )
 def test_boundary_is_noted(model, row, word):

@@ -65,7 +65,7 @@ def compare_models(
     refitted = [label for label, fit in zip(labels, fits, strict=True) if refit and fit.reml]
     used = [fit.refit_ml() if refit else fit for fit in fits]
     for label, fit in zip(labels, used, strict=True):
-        if fit.perfect:
+        if not np.isfinite(fit.criterion):
             raise DataError(
                 f"model {label} fits the response perfectly (sigma is zero), so that it has no "
                 "likelihood to compare: leave it out"

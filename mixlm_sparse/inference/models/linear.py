@@ -87,3 +87,8 @@ def require_imperfect(fit: FittedModel) -> None:
         raise OptionError(
             "the fixed effects fit the response exactly, so that no likelihoods can be compared"
         )
+    if not np.isfinite(fit.criterion):
+        raise OptionError(
+            "fixed and random effects together fit the response exactly: sigma is zero, and "
+            "likelihoods without bound cannot be compared"
+        )

@@ -21,15 +21,13 @@ from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.refits import refit_block
 from mixlm_sparse.model.simulate import ResponseModel, model_of_fit
 from mixlm_sparse.solve.products.basis import stack_qr
-from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
+from mixlm_sparse.solve.products.final import kept_columns
+from mixlm_sparse.solve.rows import BLOCK_ROWS, InMemory, row_blocks
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.call import ModelCall
 
 __all__ = ["LinearNull", "MixedNull", "null_model"]
-
-# Columns of X below this share of their length, after the others, are combinations of them.
-RANK_RTOL = 1e-7
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +62,8 @@ class LinearNull:
 
     formula: str
     Q: Matrix  # (n, p) orthonormal columns of sqrt(W) X
-    root_w: Vector | None
-    offset: Vector | None
+    root_w: Vector
+    offset: Vector
     log_weight_sum: float
     criterion: float
     model: ResponseModel
@@ -76,16 +74,15 @@ class LinearNull:
 
     def criteria(self, Y: Matrix, *, compiled: bool) -> Iterator[tuple[float, str]]:
         """Return the criterion of each response (n, r); there is always one."""
-        target = Y if self.offset is None else Y - self.offset[:, None]
-        rss = residual_squares(target, self.Q, self.root_w)[1]
+        rss = residual_squares(Y - self.offset[:, None], self.Q, self.root_w)[1]
         n = Y.shape[0]
         for value in rss.tolist():
             yield n * (1.0 + np.log(2.0 * np.pi * value / n)) - self.log_weight_sum, ""
 
 
-def residual_squares(target: Matrix, Q: Matrix, root_w: Vector | None) -> tuple[Matrix, Vector]:
+def residual_squares(target: Matrix, Q: Matrix, root_w: Vector) -> tuple[Matrix, Vector]:
     """Return weighted fitted values (n, r) and residual sums of squares (r,)."""
-    scaled = target if root_w is None else target * root_w[:, None]
+    scaled = target * root_w[:, None]
     fitted = Q @ (Q.T @ scaled)
     rest = scaled - fitted
     more = Q @ (Q.T @ rest)
@@ -108,7 +105,7 @@ def null_model(large: FittedModel, smaller: FittedModel | str) -> MixedNull | Li
     if isinstance(smaller, FittedModel):
         require_same_data(large.matrices, smaller.matrices)
         fit = smaller.refit_ml()
-        if fit.perfect:
+        if not np.isfinite(fit.criterion):
             raise OptionError("the smaller model fits perfectly, sigma is zero: nothing to draw")
         return MixedNull(fit, model_of_fit(fit)[0])
     if not isinstance(smaller, str):
@@ -130,35 +127,31 @@ def null_model(large: FittedModel, smaller: FittedModel | str) -> MixedNull | Li
 def _linear_null(large: FittedModel, text: str, call: ModelCall) -> LinearNull:
     matrices = _linear_matrices(large, text, call)
     keep = _rows_of_large(matrices, large)
-    y = matrices.y[keep]
+    rows = InMemory.of(matrices).whole()
+    y = rows.y[keep]
     if y.shape != large.matrices.y.shape or not np.array_equal(y, large.matrices.y):
         raise DataError(
             "the two models belong to different rows or responses: fit both to the rows that are "
             "complete in all their columns"
         )
-    w = matrices.weights[keep] if matrices.weights is not None else None
-    o = matrices.offset[keep] if matrices.offset is not None else None
-    root_w = None if w is None else np.sqrt(w)
-    X = matrices.X[keep]
-    if root_w is not None:
-        X = X * root_w[:, None]
-    Q = _orthonormal(X)
-    target = (y if o is None else y - o)[:, None]
-    fitted, rss = residual_squares(target, Q, root_w)
+    root_w, offset = rows.sqrt_w[keep], rows.offset[keep]
+    Q = _orthonormal(rows.root_weighted(rows.X)[keep])
+    fitted, rss = residual_squares((y - offset)[:, None], Q, root_w)
     n = y.size
     if not rss[0] > 0.0:
         raise OptionError("the smaller model fits perfectly, sigma is zero: nothing to draw")
     sigma = float(np.sqrt(rss[0] / n))
-    mean = fitted[:, 0] if root_w is None else fitted[:, 0] / root_w
-    log_w = 0.0 if w is None else float(np.log(w).sum())
+    log_w = 2.0 * float(np.log(root_w).sum())
     return LinearNull(
         formula=text,
         Q=Q,
         root_w=root_w,
-        offset=o,
+        offset=offset,
         log_weight_sum=log_w,
         criterion=float(n * (1.0 + np.log(2.0 * np.pi * rss[0] / n)) - log_w),
-        model=ResponseModel(mean if o is None else mean + o, (), sigma, Independent(w)),
+        model=ResponseModel(
+            fitted[:, 0] / root_w + offset, (), sigma, Independent(root_w * root_w)
+        ),
     )
 
 
@@ -195,20 +188,11 @@ def _rows_of_large(matrices: ModelMatrices, large: FittedModel) -> NDArray[np.bo
 
 def _orthonormal(X: Matrix) -> Matrix:
     """Return an orthonormal basis of the columns of X (n, p), combinations left out."""
-    kept: list[int] = []
     R: Matrix | None = None
     for rows in row_blocks(X.shape[0], BLOCK_ROWS):
         R = stack_qr(R, X[rows])
     assert R is not None
-    Q = np.zeros((R.shape[0], 0))
-    for j in range(X.shape[1]):
-        left = R[:, j] - Q @ (Q.T @ R[:, j])
-        left -= Q @ (Q.T @ left)
-        length = float(np.sqrt(left @ left))
-        if length > RANK_RTOL * float(np.sqrt(R[:, j] @ R[:, j])):
-            Q = np.column_stack([Q, left / length])
-            kept.append(j)
-    return np.asarray(np.linalg.qr(X[:, kept])[0])
+    return np.asarray(np.linalg.qr(X[:, list(kept_columns(R))])[0])
 
 
 def require_same_data(a: ModelMatrices, b: ModelMatrices) -> None:

@@ -29,6 +29,7 @@ PAIRS = ("correlation", "covariance")
 # determined.
 MOVES_RTOL = 1e-3
 NO_SIGMA = "perfect fit: sigma is zero"
+NO_RESIDUAL = "nothing is left to the residuals: sigma is zero beside the random effects"
 NO_OPTIMUM = "the Hessian is not positive definite: the fit is not at an optimum"
 FLAT = "the criterion is flat in this direction: no standard error"
 
@@ -117,6 +118,8 @@ def parameter_notes(
             known = bool(judged.entries[par.term][par.row, par.column])
         if not known:
             notes[r] = judged.sentence
+        elif par.kind == "sigma" and not np.isfinite(fit.criterion):
+            notes[r] = NO_RESIDUAL
         elif notes[r]:
             continue
         elif curvature.negative:

@@ -88,13 +88,13 @@ def confint(
         variances = variance_components(fit, level)[["lower", "upper", "note"]]
         coefficients = conf_int(fit, level=level, ddf="normal").assign(note="")
         heading = f"{percent(level)} Wald intervals, of coefficients by the normal distribution"
-        limits = pd.concat([variances, coefficients]).loc[names]
+        limits = pd.DataFrame(pd.concat([variances, coefficients]).loc[names])
     else:
         boot_type = options.pop("boot_type", "percentile")
         draws = bootstrap(fit, **{"nsim": 500, **options})
-        limits = draws.confint(level, type=boot_type, parm=names)
-        heading = str(limits.attrs.get("heading", ""))
-        limits = pd.DataFrame(limits).assign(note="")
+        found = draws.confint(level, type=boot_type, parm=names)
+        heading = str(found.attrs.get("heading", ""))
+        limits = pd.DataFrame(found).assign(note="")
     hidden = np.array([name in reasons for name in names])
     limits = limits.assign(
         lower=limits["lower"].mask(hidden),

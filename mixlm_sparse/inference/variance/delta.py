@@ -62,6 +62,7 @@ class VarianceScale:
 def variance_scale(fit: FittedModel) -> VarianceScale:
     """Evaluate all variance parameters of a fit with their derivatives by (phi, log sigma)."""
     chart, phi, sigma = fit.system.chart, fit.optimum.phi, fit.sigma
+    log_sigma = float(np.log(sigma)) if sigma > 0.0 else np.nan
     parameters = variance_parameters(fit.system)
     estimates = parameter_values(
         parameters, [fit.solution.Lambda(t) for t in range(len(chart.Rz))], sigma
@@ -76,7 +77,7 @@ def variance_scale(fit: FittedModel) -> VarianceScale:
     slopes = [np.matmul(R, chart.factor_slopes(t, phi)) for t, R in enumerate(inverses)]
     for at, par in enumerate(parameters):
         if par.kind == "sigma":
-            transformed[at], jacobian[at, m] = np.log(sigma) if sigma > 0.0 else np.nan, 1.0
+            transformed[at], jacobian[at, m] = log_sigma, 1.0
             continue
         A, dA, part = roots[par.term], slopes[par.term], chart.slices[par.term]
         if par.kind == "cor":
@@ -88,7 +89,7 @@ def variance_scale(fit: FittedModel) -> VarianceScale:
             continue
         if par.kind == "sd":
             u = A[par.row]
-            transformed[at] = np.log(sigma) + 0.5 * np.log(u @ u)
+            transformed[at] = log_sigma + 0.5 * np.log(u @ u)
             jacobian[at, part] = dA[:, par.row] @ u / (u @ u)
             jacobian[at, m] = 1.0
         else:

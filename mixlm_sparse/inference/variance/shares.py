@@ -97,8 +97,10 @@ def _parts(fit: FittedModel) -> _Parts:
     fixed_gradient = np.zeros(width)
     fixed_gradient[m + 1 :] = 2.0 * cov_X @ beta
     spread = inverse_weights / n
+    # where sigma is zero in the limit, the value that it is held at is no variance
+    residual = sigma**2 * spread if np.isfinite(fit.criterion) else 0.0
     residual_gradient = np.zeros(width)
-    residual_gradient[m] = 2.0 * sigma**2 * spread
+    residual_gradient[m] = 2.0 * residual
     covariance, flat = np.zeros((width, width)), np.zeros((m + 1, 0))
     if not fit.perfect:
         flat = fit.curvature.flat
@@ -108,7 +110,7 @@ def _parts(fit: FittedModel) -> _Parts:
     return _Parts(
         list(zip(values, gradients, changes[:-2], strict=True)),
         (float(beta @ cov_X @ beta), fixed_gradient, changes[-2]),
-        (sigma**2 * spread, residual_gradient, changes[-1]),
+        (residual, residual_gradient, changes[-1]),
         covariance,
         flat,
         fit.identification.sentence,

@@ -150,10 +150,12 @@ class _Base:
 
 def _ml_or_reml(fit: FittedModel, reml: bool) -> _Base:
     base = fit if reml else fit.refit_ml()
-    if base.perfect:
+    if not np.isfinite(base.criterion):
+        only_ml = np.isfinite(fit.criterion)
+        how, remedy = ("by maximum likelihood ", ", or profile(reml=True)") if only_ml else ("", "")
         raise OptionError(
-            f"by maximum likelihood the model fits its {fit.nobs} rows exactly: sigma is zero and "
-            "the deviance has no profile; use method='wald', or profile(reml=True)"
+            f"{how}the model fits its {fit.nobs} rows exactly: sigma is zero and the deviance has "
+            f"no profile; use method='wald'{remedy}"
         )
     # ends of profiles are differences of criteria: start from the last digit
     optimum: Optimum = base.optimum
