@@ -21,7 +21,7 @@ from mixlm_sparse.design.arrays import RandomEffect, array_matrices, described
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.formula.terms import MixedFormula
 from mixlm_sparse.model.call import FitOptions, ModelCall
-from mixlm_sparse.model.fitted import fit_of
+from mixlm_sparse.model.fitted import announced, fit_of
 from mixlm_sparse.model.run import assemble, solve_system
 from mixlm_sparse.solve.criterion import DevianceFunction
 from mixlm_sparse.solve.search.search import Control, Optimum
@@ -115,7 +115,7 @@ def lmer(
     fit = fit_of(
         LinearMixedFit, system, optimum, call.options, call.formula, call, solution=solution
     )
-    return fit.emit_notes()
+    return announced(fit)
 
 
 def _text_of(formula: str | MixedFormula) -> str:
@@ -160,7 +160,7 @@ def make_fit(
         options = FitOptions(reml=optimum.reml, optimizer=optimum.optimizer)
     text = described(system.matrices) if formula is None else _text_of(formula)
     fit = fit_of(LinearMixedFit, system, optimum, options, text)
-    return fit.emit_notes()
+    return announced(fit)
 
 
 @answers_unknown_keywords
@@ -262,4 +262,4 @@ def fit_matrices(
     optimum, solution = solve_system(system, options)
     text = described(matrices)
     fit = fit_of(LinearMixedFit, system, optimum, options, text, solution=solution)
-    return fit.emit_notes()
+    return announced(fit)

@@ -24,7 +24,7 @@ from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import held_call
 from mixlm_sparse.model.designs import columns_of, quoted, right_side, with_given_response
-from mixlm_sparse.model.fitted import fit_of
+from mixlm_sparse.model.fitted import announced, fit_of
 from mixlm_sparse.model.refits import (
     FAILED,
     Row,
@@ -152,7 +152,7 @@ class ManyFits:
         )
         call = replace(call, options=self._options)
         fit = fit_of(LinearMixedFit, system, optimum, self._options, call.formula, call)
-        return fit.emit_notes()
+        return announced(fit)
 
     def _position(self, i: int | str) -> int:
         if isinstance(i, str):

@@ -99,6 +99,7 @@ def array_matrices(
         nobs=n,
         n_input=n,
         response_name=y_name,
+        index=y.index if isinstance(y, pd.Series) else None,
     )
 
 

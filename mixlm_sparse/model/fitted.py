@@ -8,7 +8,7 @@ everything else is computed when it is asked for first, and kept.  What takes mo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
@@ -17,12 +17,17 @@ import pandas as pd
 
 from mixlm_sparse.common.checks import require_one_of
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.common.tables import as_result
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.engines.threads import one_blas_thread
-from mixlm_sparse.formula.update import updated_formula
 from mixlm_sparse.model.call import FitOptions, ModelCall
+from mixlm_sparse.model.effects import (
+    coefficients_by_level,
+    conditional_covariances,
+    effects_by_level,
+    variance_components,
+)
+from mixlm_sparse.model.identified import dropped_combinations
 from mixlm_sparse.model.notes import (
     SINGULAR_TOL,
     ConvergenceReport,
@@ -32,13 +37,20 @@ from mixlm_sparse.model.notes import (
     singular_reasons,
     warn_of,
 )
+from mixlm_sparse.model.refit import (
+    SEARCH_NAMES,
+    changed_call,
+    options_for_another,
+    split_changes,
+)
 from mixlm_sparse.model.responses import response_for
+from mixlm_sparse.model.rows import row_series
 from mixlm_sparse.model.run import assemble, solve_system, with_response
-from mixlm_sparse.model.varcorr import TermCovariance, VarCorr
+from mixlm_sparse.model.varcorr import VarCorr
 from mixlm_sparse.solve.criterion import profiled_sigma
 from mixlm_sparse.solve.curvature import Curvature, curvature_at
 from mixlm_sparse.solve.identification import Identification, identification
-from mixlm_sparse.solve.search.search import Control, Optimum
+from mixlm_sparse.solve.search.search import Optimum
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -91,12 +103,6 @@ class FittedModel:
     def messages(self) -> tuple[str, ...]:
         """What the user should know about this fit, in words."""
         return tuple(text for _, text in self.notes)
-
-    def emit_notes(self) -> Self:
-        """Warn of what the user should know, unless control.warn is off; return the fit."""
-        if self.options.control.warn:
-            warn_of(self.notes)
-        return self
 
     @property
     def nobs(self) -> int:
@@ -250,6 +256,11 @@ class FittedModel:
         names = list(self.system.x_names)
         return pd.DataFrame(self.scale * self.solution.vcov_unscaled, index=names, columns=names)
 
+    @cached_property
+    def dropped_combinations(self) -> Matrix:
+        """D (p, dropped): the dropped columns of X are X D."""
+        return dropped_combinations(self.system)
+
     def model_matrix(self) -> Matrix:
         """Return X (n, p): the columns of the fixed part that were kept."""
         X = self.matrices.X
@@ -261,20 +272,7 @@ class FittedModel:
     @cached_property
     def varcorr(self) -> VarCorr:
         """Variances, standard deviations and correlations of the random effects."""
-        terms = []
-        for t, term in enumerate(self.matrices.terms):
-            T = self.sigma * self.solution.Lambda(t)
-            k = len(term.column_names)
-            terms.append(
-                TermCovariance(
-                    name=term.name,
-                    group=self.matrices.factors[term.factor].label,
-                    columns=term.column_names,
-                    covariance=T @ T.T,
-                    correlated=k > 1 and self.system.templates[t].correlated,
-                )
-            )
-        return VarCorr(tuple(terms), self.sigma, self.matrices.weights is not None)
+        return variance_components(self.solution, self.sigma)
 
     @overload
     def ranef(self, cond_var: Literal[False] = False) -> dict[str, pd.DataFrame]: ...
@@ -296,34 +294,13 @@ class FittedModel:
         Returns
         -------
         dict from grouping factor to a DataFrame of levels x effects, the terms of one factor side
-        by side; with `cond_var` a pair, the second a dict of (levels, k, k) arrays that follow the
-        rows and columns of the frames.
+        by side, indexed by the levels in the type that the data have; with `cond_var` a pair, the
+        second a dict of (levels, k, k) arrays that follow the rows and columns of the frames.
         """
-        effects: dict[str, pd.DataFrame] = {}
-        for g, factor in enumerate(self.matrices.factors):
-            terms = self._terms_of(g)
-            frame = pd.DataFrame(
-                np.hstack([self.solution.b(t) for t in terms]),
-                index=pd.Index(list(factor.levels), name=factor.label),
-                columns=[name for t in terms for name in self.matrices.terms[t].column_names],
-            )
-            effects[factor.label] = as_result(frame)
-        if not cond_var:
-            return effects
-        return effects, {
-            factor.label: self._conditional_covariance(g)
-            for g, factor in enumerate(self.matrices.factors)
-        }
-
-    def _terms_of(self, factor: int) -> list[int]:
-        return [t for t, term in enumerate(self.matrices.terms) if term.factor == factor]
-
-    def _conditional_covariance(self, factor: int) -> Array3:
-        """Return sigma^2 Lambda C^{-1} Lambda' of all effects of a level, (L, K, K)."""
-        block = self.solution.selected_inverse.diag[factor]
-        Lambda = self.solution.merged_factors[factor]
-        out: Array3 = self.scale * np.matmul(np.matmul(Lambda, block), Lambda.T)
-        return out
+        effects = effects_by_level(self.solution)
+        return (
+            (effects, conditional_covariances(self.solution, self.scale)) if cond_var else effects
+        )
 
     def coef(self) -> dict[str, pd.DataFrame]:
         """Return the coefficients of each level: fixed effects plus random effects.
@@ -331,33 +308,9 @@ class FittedModel:
         A random effect without a fixed effect of its name is added to zero; such columns come
         first.
         """
-        fixed = dict(zip(self.system.x_names, self.solution.beta.tolist(), strict=True))
-        effects = self.ranef()
-        extra = [name for frame in effects.values() for name in frame.columns if name not in fixed]
-        base = {**dict.fromkeys(extra, 0.0), **fixed}
-        out = {}
-        for label, frame in effects.items():
-            values = np.tile(np.array(list(base.values())), (len(frame), 1))
-            place = {name: j for j, name in enumerate(base)}
-            for j, name in enumerate(frame.columns):
-                values[:, place[name]] += frame.iloc[:, j].to_numpy()
-            out[label] = pd.DataFrame(values, index=frame.index, columns=list(base))
-        return out
+        return coefficients_by_level(self.solution)
 
     # -- rows ---------------------------------------------------------------------------------
-
-    def aligned(self, values: Vector) -> Vector:
-        """Return per-row values (n, ...) as the user sees them.
-
-        With na_action="exclude" rows that were not used are filled in with NaN, so that the result
-        has one entry for each row of the data; otherwise it is aligned with the rows used.
-        """
-        rows = self.matrices.rows
-        if self.matrices.na_action != "exclude" or rows is None:
-            return values
-        out = np.full((self.matrices.n_input, *values.shape[1:]), np.nan)
-        out[rows] = values
-        return out
 
     @cached_property
     def fitted_used(self) -> Vector:
@@ -387,16 +340,16 @@ class FittedModel:
         return np.asarray(np.quantile(self.scaled_residuals_used, [0.0, 0.25, 0.5, 0.75, 1.0]))
 
     @property
-    def fittedvalues(self) -> Vector:
-        """Fitted values X beta + Z b + offset."""
-        return self.aligned(self.fitted_used)
+    def fittedvalues(self) -> pd.Series[float]:
+        """Fitted values X beta + Z b + offset, indexed by the rows used (see `na_action`)."""
+        return row_series(self.matrices, self.fitted_used)
 
     @property
-    def resid(self) -> Vector:
-        """Response residuals y - mu."""
-        return self.aligned(self.resid_used)
+    def resid(self) -> pd.Series[float]:
+        """Response residuals y - mu, indexed by the rows used (see `na_action`)."""
+        return row_series(self.matrices, self.resid_used)
 
-    def residuals(self, type: str = "response", *, scaled: bool = False) -> Vector:
+    def residuals(self, type: str = "response", *, scaled: bool = False) -> pd.Series[float]:
         """Return residuals.
 
         Parameters
@@ -404,25 +357,29 @@ class FittedModel:
         type : "response" and "working" are y - mu; "pearson" and "deviance" are
             sqrt(w) (y - mu).
         scaled : divide by sigma.
+
+        Returns
+        -------
+        Series (n,) with the index of the rows used; of all rows with na_action="exclude".
         """
         require_one_of("type", type, RESIDUAL_TYPES)
         values = self.resid_used if type in ("response", "working") else self.pearson_used
-        return self.aligned(values / self.sigma if scaled else values)
+        return row_series(self.matrices, values / self.sigma if scaled else values)
 
     @cached_property
     def _leverage(self) -> Vector:
         return self.solution.leverage()
 
-    def hatvalues(self) -> Vector:
+    def hatvalues(self) -> pd.Series[float]:
         """Return the joint leverage of fixed and random effects, the diagonal of dmu/dy."""
-        return self.aligned(self._leverage)
+        return row_series(self.matrices, self._leverage)
 
-    def cooks_distance(self) -> Vector:
+    def cooks_distance(self) -> pd.Series[float]:
         """Return Cook's distance, (r / (1 - h))^2 h / (sigma^2 p) with r = sqrt(w) (y - mu)."""
         h = self._leverage
         with np.errstate(divide="ignore", invalid="ignore"):
             distance = (self.pearson_used / (1.0 - h)) ** 2 * h / (self.scale * self.system.p)
-        return self.aligned(distance)
+        return row_series(self.matrices, distance)
 
     # -- diagnosis ----------------------------------------------------------------------------
 
@@ -463,7 +420,7 @@ class FittedModel:
         """
         response = response_for(self.matrices, y)
         call = None if self.call is None else replace(self.call, response=response)
-        options = self._options(start=self._warm_start())
+        options = options_for_another(self.options, start=self._warm_start())
         return self._solved(with_response(self.system, response), options, call)
 
     def refit_ml(self) -> Self:
@@ -475,16 +432,12 @@ class FittedModel:
         return self if self.reml else self._refit_reml(True)
 
     def _refit_reml(self, reml: bool) -> Self:
-        options = self._options(reml=reml, start=self._warm_start())
+        options = options_for_another(self.options, reml=reml, start=self._warm_start())
         return self._solved(self.system, options, self.call)
 
     def _warm_start(self) -> Vector | None:
         # A singular theta is a saddle of another criterion, a bad place to start from.
         return None if self.is_singular() else self.theta
-
-    def _options(self, **changes: Any) -> FitOptions:
-        """Return the options of this fit for another; what was said for one search is left out."""
-        return replace(self.options, **{"start": None, "progress": False, **changes})
 
     def _solved(self, system: PenalizedSystem, options: FitOptions, call: ModelCall | None) -> Self:
         """Return the fit of `system`, of the same class as this one."""
@@ -509,38 +462,18 @@ class FittedModel:
         ------
         OptionError : an argument that `lmer` does not have.
         """
-        option_names = {f.name for f in fields(FitOptions)}
-        model_names = {f.name for f in fields(ModelCall)}
-        model_names -= {"options", "response", "formula", "data"}
-        unknown = sorted(set(changes) - option_names - model_names)
-        if unknown:
-            raise OptionError(
-                f"update knows no argument {', '.join(map(repr, unknown))}: use formula, data, "
-                + ", ".join(sorted(option_names | model_names))
-            )
-        of_search = {name: value for name, value in changes.items() if name in option_names}
-        of_model = {name: value for name, value in changes.items() if name in model_names}
-        if "control" in of_search and of_search["control"] is None:
-            of_search["control"] = Control()
-        of_search.setdefault("progress", None)
-        options = self._options(**of_search).checked()
+        options, of_model = split_changes(self.options, changes)
         same_engine = options.engine == self.options.engine
         if formula is None and data is None and not of_model and same_engine:
-            return self._solved(self.system, options, self.call).emit_notes()
+            return announced(self._solved(self.system, options, self.call))
         if self.call is None:
             raise OptionError(
                 "this fit was made from matrices, without a formula and data: make it again with "
-                f"fit_matrices; update can change {', '.join(sorted(option_names - {'engine'}))}"
+                f"fit_matrices; update can change {', '.join(SEARCH_NAMES)}"
             )
-        call = replace(self.call, options=options, **of_model)
-        if formula is not None:
-            new = updated_formula(self.call.formula, formula)
-            same_response = _left_side(new) == _left_side(self.call.formula)
-            call = replace(call, formula=new, response=call.response if same_response else None)
-        if data is not None:
-            call = replace(call, data=data, response=None)
+        call = changed_call(self.call, options, formula, data, of_model)
         system, call = assemble(call)
-        return self._solved(system, options, call).emit_notes()
+        return announced(self._solved(system, options, call))
 
     def __repr__(self) -> str:
         groups = ", ".join(f"{label} {count}" for label, count in self.ngroups.items())
@@ -581,9 +514,11 @@ def fit_of(
     )
 
 
-def _left_side(formula: str) -> str:
-    """Return the response as the formula's reader writes it."""
-    return updated_formula(formula, ". ~ .").partition("~")[0].strip()
+def announced(fit: F) -> F:
+    """Warn of what the user should know, unless control.warn is off; return the fit."""
+    if fit.options.control.warn:
+        warn_of(fit.notes)
+    return fit
 
 
 def _argument_name(value: Any) -> str:

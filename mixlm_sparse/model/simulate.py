@@ -20,6 +20,7 @@ import numpy as np
 from mixlm_sparse.common.checks import (
     MAX_REPLICATES,
     listed,
+    require_bool,
     require_count,
     require_number,
     require_vector,
@@ -40,6 +41,7 @@ from mixlm_sparse.model.predict.effects import (
     select_effects,
     whole_terms,
 )
+from mixlm_sparse.model.predict.estimable import estimable_rows, warn_of_cells
 from mixlm_sparse.model.predict.predict import linear_predictor
 from mixlm_sparse.model.predict.rows import (
     DesignRows,
@@ -175,6 +177,11 @@ def fixed_effects_of(re_form: str | None, use_u: bool, fit: FittedModel) -> Sele
             f"re_form is {re_form!r}: use None (new random effects), \"fitted\" (those of the fit)"
             ' or a formula such as "~ (1 | g)" of the terms to hold at their fitted values'
         )
+    if require_bool("use_u", use_u) and re_form not in (None, "fitted"):
+        raise OptionError(
+            f"use_u=True holds all random effects and re_form {re_form!r} some of them: give one "
+            "of the two"
+        )
     if use_u or re_form == "fitted":
         return all_effects(fit.matrices)
     if re_form is None:
@@ -213,6 +220,10 @@ def model_of_fit(
     if not allow_new_levels:
         refuse_unknown_levels(held_rows, fit)
     mean = linear_predictor(fit, held_rows, held)
+    estimable = estimable_rows(fit, rows)
+    if estimable is not None:
+        warn_of_cells(fit, newdata, rows, estimable)
+        mean[~estimable] = np.nan
     pieces = []
     for t in terms:
         g = m.terms[t].factor
@@ -381,7 +392,9 @@ def _theta_of(
             )
         if term.name in sd:
             deviations = np.atleast_1d(np.asarray(sd[term.name], dtype=np.float64))
-            if deviations.shape != (k,) or not (deviations >= 0.0).all():
+            if deviations.shape != (k,) or not (
+                np.isfinite(deviations) & (deviations >= 0.0)
+            ).all():
                 raise OptionError(
                     f"sd['{term.name}'] is {sd[term.name]!r}: give {k} standard deviations, for "
                     f"{listed(term.column_names, quoted=True)}"
@@ -389,7 +402,11 @@ def _theta_of(
             covariance = np.diag(deviations**2)
         else:
             covariance = np.atleast_2d(np.asarray(cov[term.name], dtype=np.float64))
-            symmetric = covariance.shape == (k, k) and np.allclose(covariance, covariance.T)
+            symmetric = (
+                covariance.shape == (k, k)
+                and bool(np.isfinite(covariance).all())
+                and np.allclose(covariance, covariance.T)
+            )
             if not symmetric or np.linalg.eigvalsh(covariance)[0] < -1e-10 * np.trace(covariance):
                 raise OptionError(
                     f"cov['{term.name}'] is no covariance matrix ({k}, {k}) of "

@@ -76,7 +76,7 @@ def test_names_of_columns_or_of_a_frames_columns(sleep, Y):
     assert named.criterion[2] == pytest.approx(1743.6282719585604)
     fit = named.fit("gene 2")
     assert fit.criterion == pytest.approx(named.criterion[1], abs=1e-8)
-    assert fit.predict(sleep.iloc[:3]) == pytest.approx(fit.fittedvalues[:3])
+    assert np.asarray(fit.predict(sleep.iloc[:3])) == pytest.approx(fit.fittedvalues[:3])
     assert fit.refit_ml().reml is False
     assert "gene 2" in fit.formula
 

@@ -78,7 +78,7 @@ def test_statistics_of_ones_own(fit, sleep):
     assert series.samples["Days"].to_numpy() == pytest.approx(all_of_them.samples["Days"])
     new = sleep.iloc[:2].assign(Days=[20.0, 30.0])
     predicted = fit.bootstrap(10, seed=1, statistic=lambda f: f.predict(new, "population"))
-    assert list(predicted.samples.columns) == ["t1", "t2"]
+    assert list(predicted.samples.columns) == ["0", "1"]
     X = np.array([[1.0, 20.0], [1.0, 30.0]])
     assert predicted.samples.to_numpy() == pytest.approx(series.samples.to_numpy() @ X.T)
     for method in ("cases", "groups"):
@@ -208,8 +208,9 @@ def test_semiparametric_responses_are_made_of_what_the_fit_has(fit):
     from mixlm_sparse.model.simulate import seed_sequence
 
     held = Semiparametric(fit, seed_sequence(1), use_u=True)(0, 4)
-    e = (held - fit.fittedvalues[:, None]).ravel()
-    r = fit.resid - fit.resid.mean()
+    e = (held - fit.fittedvalues.to_numpy()[:, None]).ravel()
+    r = fit.resid.to_numpy()
+    r = r - r.mean()
     pool = r * fit.sigma / np.sqrt(np.mean(r**2))
     assert np.abs(e[:, None] - pool[None, :]).min(axis=1).max() < 1e-9
     assert fit.bootstrap(5, method="semiparametric", use_u=True, seed=1).n_failed == 0

@@ -20,7 +20,7 @@ QUIET = mx.Control(warn=False)
 
 def without(fit, rows):
     """The fit to the data frame without some rows, from scratch."""
-    data = fit.call.data
+    data = fit.call.data.source
     return fit.update(data=data.drop(index=data.index[rows]), control=QUIET)
 
 

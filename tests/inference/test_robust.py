@@ -108,7 +108,7 @@ def test_default_cluster_is_the_outermost_factor():
 def test_clusters_by_column_and_array():
     fit = corpus.fit("pastes_nested_reml")
     by_factor = fit.robust("batch")
-    data = fit.call.data
+    data = fit.call.data.source
     by_array = fit.robust(data["batch"].astype(str).to_numpy())
     by_series = fit.robust(data["batch"])
     np.testing.assert_allclose(by_array.vcov, by_factor.vcov, rtol=1e-12)

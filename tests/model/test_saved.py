@@ -189,7 +189,8 @@ def test_kinds_of_columns(path, ordered):
     loaded = again(fit, path)
     assert_same(loaded, fit)
     np.testing.assert_allclose(loaded.fittedvalues, fit.fittedvalues)
-    assert list(loaded.ranef()["code"].index) == [str(i) for i in range(1, 13)]
+    assert list(loaded.ranef()["code"].index) == list(range(1, 13))
+    assert loaded.ranef()["day"].index.dtype == fit.ranef()["day"].index.dtype == frame["day"].dtype
 
 
 def test_contrasts_and_functions_of_the_user(sleep, path):

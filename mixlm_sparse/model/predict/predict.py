@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from mixlm_sparse.common.checks import require_one_of
-from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.checks import require_bool, require_level, require_one_of
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.predict.effects import Selection, select_effects, whole_terms
+from mixlm_sparse.model.predict.estimable import estimable_rows, warn_of_cells
 from mixlm_sparse.model.predict.rows import (
     DesignRows,
     design_rows,
@@ -42,7 +42,7 @@ def predict(
     offset: Any = None,
     na_action: str | None = None,
     weights: Any = None,
-) -> Vector | pd.DataFrame:
+) -> pd.Series[float] | pd.DataFrame:
     """Predict the response, on the rows of the fit or on new ones.
 
     Parameters
@@ -67,7 +67,8 @@ def predict(
 
     Returns
     -------
-    (n,) array; with `se` or `interval` a DataFrame with columns fit, se, lower, upper.  `se` is
+    Series (n,) with the index of the rows used (of all rows with na_action="exclude"), or that of
+    `newdata`; with `se` or `interval` a DataFrame with columns fit, se, lower, upper.  `se` is
     that of the mean, also beside a prediction interval; without `interval` the limits are those
     of the mean.
 
@@ -76,6 +77,11 @@ def predict(
     DataError : a column does not exist, or a level is not known to the fit.
     FormulaError : `re_form` names what the fit does not have.
     OptionError : an unknown interval, level or na_action.
+
+    Warns
+    -----
+    RankDeficiencyWarning : rows whose mean the data do not determine, as cells that do not occur in
+        a model with their interaction; they are NaN, and the warning names them.
 
     Notes
     -----
@@ -88,7 +94,9 @@ def predict(
     >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
     >>> new = {"Days": [0.0, 10.0], "Subject": ["308", "309"]}
     >>> fit.predict(new).round(2)
-    array([253.66, 229.48])
+    0    253.66
+    1    229.48
+    dtype: float64
     >>> fit.predict(new, interval="confidence").round(1)
          fit    se  lower  upper
     0  253.7  12.3  229.6  277.7
@@ -96,8 +104,11 @@ def predict(
     """
     if interval is not None:
         require_one_of("interval", interval, INTERVALS)
-    if not 0.0 < level < 1.0:
-        raise OptionError(f"level is {level!r}: use a number between 0 and 1, such as 0.95")
+    level = require_level("level", level)
+    for name, flag in (
+        ("se", se), ("allow_new_levels", allow_new_levels), ("random_only", random_only),
+    ):  # fmt: skip
+        require_bool(name, flag)
     selection = select_effects(re_form, fit.matrices)
     rows = design_rows(
         fit,
@@ -110,9 +121,15 @@ def predict(
     if not allow_new_levels:
         refuse_unknown_levels(rows, fit)
     mean = linear_predictor(fit, rows, selection)
+    estimable = estimable_rows(fit, rows)
+    if estimable is not None:
+        warn_of_cells(fit, newdata, rows, estimable)
+        mean[~estimable] = np.nan
     if not se and interval is None:
-        return rows.align(mean)
+        return pd.Series(rows.align(mean), index=rows.labels())
     variance = fit.scale * mean_variance(fit.solution, rows, selection)
+    if estimable is not None:
+        variance[~estimable] = np.nan
     spread = variance
     if interval == "prediction":
         w = prior_weights(fit, newdata, rows, weights)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import listed, require_one_of
+from mixlm_sparse.common.checks import listed, require_one_of, shown
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector, Vector
 from mixlm_sparse.design.columns import ColumnSource
@@ -157,9 +157,9 @@ def _offset_of_fit(fit: FittedModel, offset: Any) -> Vector:
             "offset names a column, but no newdata are given: pass the data as newdata, or the "
             "offset as an array"
         )
+    if np.ndim(offset) == 0:
+        return np.full(m.nobs, _number(offset))
     values = np.asarray(offset, dtype=np.float64)
-    if values.ndim == 0:
-        values = np.full(m.nobs, float(values))
     if values.shape == (m.n_input,) and m.rows is not None:
         values = values[m.rows]
     if values.shape != (m.nobs,):
@@ -171,11 +171,14 @@ def _offset_of_fit(fit: FittedModel, offset: Any) -> Vector:
 
 def _number(offset: Any) -> float:
     try:
-        return float(offset)
+        value = float(offset)
     except (TypeError, ValueError):
+        value = float("nan")
+    if not np.isfinite(value):
         raise OptionError(
-            f"offset is {offset!r}: use a number, the name of a column or an array"
-        ) from None
+            f"offset is {shown(offset)}: use a finite number, the name of a column or an array"
+        )
+    return value
 
 
 def _spec_of(fit: FittedModel) -> DesignSpec:

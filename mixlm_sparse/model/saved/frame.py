@@ -24,6 +24,10 @@ __all__ = [
     "frame_to",
 ]
 
+DATE = "date"
+TIMES = "Mm"  # kinds of arrays that hold points and spans of time
+
+
 # ---------------------------------------------------------------------------------------------
 # Columns
 # ---------------------------------------------------------------------------------------------
@@ -48,9 +52,17 @@ def frame_from(saved: Mapping[str, Any], archive: Archive) -> pd.DataFrame:
 
 
 def _column_to(column: Column, key: str, arrays: Arrays) -> dict[str, Any]:
+    values = np.asarray(column.values)
+    if column.kind == "datetime" and values.dtype.kind in TIMES:
+        arrays[f"{key}.values"] = values.view(np.int64)
+        return {"name": column.name, "kind": column.kind, "dtype": values.dtype.str[1:]}
+    if column.kind == "datetime" and pd.api.types.infer_dtype(values, skipna=True) == "date":
+        days = values.astype("datetime64[D]")
+        arrays[f"{key}.values"] = days.view(np.int64)
+        return {"name": column.name, "kind": column.kind, "dtype": DATE}
     if column.kind == "datetime":
         column = _as_factor(column)
-    values = np.asarray(column.values)
+        values = np.asarray(column.values)
     if values.dtype.kind not in KINDS:
         raise SavedFitError(
             f"column '{column.name}' has type {values.dtype}, which cannot be stored: convert it "
@@ -78,6 +90,13 @@ def _as_factor(column: Column) -> Column:
 
 def _column_from(about: Mapping[str, Any], key: str, archive: Archive, n: int) -> Any:
     values = archive.array(f"{key}.values", n)
+    if about["kind"] == "datetime":
+        is_date = about["dtype"] == DATE  # datetime.date, which pandas keeps as objects
+        dtype = np.dtype("M8[D]" if is_date else about["dtype"])
+        if dtype.kind not in TIMES or values.dtype != np.int64:
+            raise archive.broken(f"column {about['name']!r:.40} holds no times")
+        times = values.view(dtype)
+        return times.astype(object) if is_date else times
     if about["kind"] == "factor":
         levels = about.get("levels")
         if levels is None:

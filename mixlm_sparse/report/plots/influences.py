@@ -34,7 +34,10 @@ def influence(fit: FittedModel, *, label: int = 5, ax: Axes | None = None) -> Fi
     used = (
         slice(None) if matrices.na_action != "exclude" or matrices.rows is None else matrices.rows
     )
-    h, d = fit.hatvalues()[used], fit.cooks_distance()[used]
+    h, d = (
+        np.asarray(values, dtype=np.float64)[used]
+        for values in (fit.hatvalues(), fit.cooks_distance())
+    )
     known = np.isfinite(d)
     top = float(d[known].max()) if known.any() else 1.0
     order = np.argsort(np.where(known, d, -1.0), kind="stable")

@@ -376,7 +376,8 @@ def _band(
     if isinstance(found, pd.DataFrame):
         middle, low, high = found[["fit", "lower", "upper"]].to_numpy().T
         return middle, low, high
-    return found, None, None
+    middle = np.asarray(found, dtype=np.float64)
+    return middle, None, None
 
 
 def _draw_line(

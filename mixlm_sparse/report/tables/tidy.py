@@ -20,6 +20,7 @@ from mixlm_sparse.inference.fixed.tests import METHODS
 from mixlm_sparse.inference.variance.components import variance_components
 from mixlm_sparse.model.data import all_rows, data_columns
 from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.rows import padded, row_index
 
 EFFECTS = ("fixed", "ran_pars", "ran_vals")
 HEADINGS = {
@@ -228,34 +229,26 @@ def augment(fit: FittedModel) -> pd.DataFrame:
     (sqrt(w) (y - mu) / sigma), and .weights and .offset where there are any.  With
     na_action="exclude" all rows of the data, with NaN in those not used.
     """
-    n = fit.nobs
     columns: dict[str, Any] = _data_columns(fit)
     own: dict[str, Any] = {
-        ".fitted": fit.fittedvalues,
-        ".resid": fit.resid,
-        ".fixed": fit.aligned(fit.solution.fitted(include_random=False)),
-        ".hat": fit.hatvalues(),
-        ".cooksd": fit.cooks_distance(),
+        ".fitted": padded(fit.matrices, fit.fitted_used),
+        ".resid": padded(fit.matrices, fit.resid_used),
+        ".fixed": padded(fit.matrices, fit.solution.fitted(include_random=False)),
+        ".hat": fit.hatvalues().to_numpy(),
+        ".cooksd": fit.cooks_distance().to_numpy(),
         ".std_resid": _scaled_residuals(fit),
     }
     if fit.matrices.weights is not None:
-        own[".weights"] = fit.aligned(fit.matrices.weights)
+        own[".weights"] = padded(fit.matrices, fit.matrices.weights)
     if fit.matrices.offset is not None:
-        own[".offset"] = fit.aligned(fit.matrices.offset)
-    index: Any = fit.matrices.index
-    rows = fit.matrices.rows
-    size = len(own[".fitted"])
-    if index is None:
-        index = np.arange(size) if rows is None or size != n else np.asarray(rows, int)
-    elif rows is not None and size == n:
-        index = index[rows]
-    return pd.DataFrame({**columns, **own}, index=index)
+        own[".offset"] = padded(fit.matrices, fit.matrices.offset)
+    return pd.DataFrame({**columns, **own}, index=row_index(fit.matrices))
 
 
 def _scaled_residuals(fit: FittedModel) -> Vector:
     if fit.perfect:  # sigma is zero
-        return np.full(fit.fittedvalues.shape, np.nan)
-    return fit.residuals("pearson", scaled=True)
+        return padded(fit.matrices, np.full(fit.nobs, np.nan))
+    return padded(fit.matrices, fit.scaled_residuals_used)
 
 
 def _data_columns(fit: FittedModel) -> dict[str, Any]:
@@ -263,7 +256,7 @@ def _data_columns(fit: FittedModel) -> dict[str, Any]:
     spec = fit.matrices.spec
     response = fit.matrices.response_name or "y"
     if spec is None or fit.call is None:
-        return {response: fit.aligned(fit.matrices.y)}
+        return {response: padded(fit.matrices, fit.matrices.y)}
     names = [name for name in spec.formula.names if name != "pi"]
     # the response of a refit is not in the data, and its column need not be
     needed, optional = (names, ()) if fit.call.response is None else ((), names)
@@ -273,7 +266,7 @@ def _data_columns(fit: FittedModel) -> dict[str, Any]:
         columns = data_columns(fit, needed, optional)
     out = {name: _plain(column) for name, column in columns.items()}
     if fit.call.response is not None or response not in out:
-        out = {response: fit.aligned(fit.matrices.y), **out}
+        out = {response: padded(fit.matrices, fit.matrices.y), **out}
     return out
 
 

@@ -1,0 +1,80 @@
+"""Random effects of a solution as tables: per level, and their variances."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from mixlm_sparse.common.tables import as_result
+from mixlm_sparse.common.types import Array3
+from mixlm_sparse.model.varcorr import TermCovariance, VarCorr
+from mixlm_sparse.solve.solution import PlsSolution
+
+__all__ = [
+    "coefficients_by_level", "conditional_covariances", "effects_by_level", "variance_components",
+]  # fmt: skip
+
+
+def variance_components(solution: PlsSolution, sigma: float) -> VarCorr:
+    """Return variances, standard deviations and correlations of the random effects."""
+    system = solution.system
+    terms = []
+    for t, term in enumerate(system.matrices.terms):
+        T = sigma * solution.Lambda(t)
+        terms.append(
+            TermCovariance(
+                name=term.name,
+                group=system.matrices.factors[term.factor].label,
+                columns=term.column_names,
+                covariance=T @ T.T,
+                correlated=len(term.column_names) > 1 and system.templates[t].correlated,
+            )
+        )
+    return VarCorr(tuple(terms), sigma, system.matrices.weights is not None)
+
+
+def effects_by_level(solution: PlsSolution) -> dict[str, pd.DataFrame]:
+    """Return the conditional modes by grouping factor, (levels, effects).
+
+    The index has the levels in the type that the data have.
+    """
+    matrices = solution.system.matrices
+    effects: dict[str, pd.DataFrame] = {}
+    for g, factor in enumerate(matrices.factors):
+        terms = [t for t, term in enumerate(matrices.terms) if term.factor == g]
+        frame = pd.DataFrame(
+            np.hstack([solution.b(t) for t in terms]),
+            index=factor.index,
+            columns=[name for t in terms for name in matrices.terms[t].column_names],
+        )
+        effects[factor.label] = as_result(frame)
+    return effects
+
+
+def conditional_covariances(solution: PlsSolution, scale: float) -> dict[str, Array3]:
+    """Return sigma^2 Lambda C^{-1} Lambda' of all effects of a level, (L, K, K) by factor."""
+    return {
+        factor.label: scale * np.matmul(np.matmul(Lambda, block), Lambda.T)
+        for factor, Lambda, block in zip(
+            solution.system.matrices.factors,
+            solution.merged_factors,
+            solution.selected_inverse.diag,
+            strict=True,
+        )
+    }
+
+
+def coefficients_by_level(solution: PlsSolution) -> dict[str, pd.DataFrame]:
+    """Return fixed effects plus random effects by grouping factor."""
+    fixed = dict(zip(solution.system.x_names, solution.beta.tolist(), strict=True))
+    effects = effects_by_level(solution)
+    extra = [name for frame in effects.values() for name in frame.columns if name not in fixed]
+    base = {**dict.fromkeys(extra, 0.0), **fixed}
+    place = {name: j for j, name in enumerate(base)}
+    out = {}
+    for label, frame in effects.items():
+        values = np.tile(np.array(list(base.values())), (len(frame), 1))
+        for j, name in enumerate(frame.columns):
+            values[:, place[name]] += frame.iloc[:, j].to_numpy()
+        out[label] = pd.DataFrame(values, index=frame.index, columns=list(base))
+    return out
