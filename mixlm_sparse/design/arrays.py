@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse
 
 from mixlm_sparse.common.checks import listed, require_names, shown
 from mixlm_sparse.common.errors import DataError, OptionError
@@ -16,6 +17,7 @@ from mixlm_sparse.covariance.random import covariance_structure
 from mixlm_sparse.design.build import ModelMatrices, RandomTerm
 from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.design.grouping import GroupingFactor
+from mixlm_sparse.design.table import as_column
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +50,7 @@ def array_matrices(
     offset: Any,
 ) -> ModelMatrices:
     """Check the arrays and put them together; the arguments are those of `fit_matrices`."""
-    response = _numbers("y", y)
+    response = numbers("y", y)
     n = response.shape[0]
     fixed, names = _columns("X", X, x_names, n, "x")
     if not isinstance(y_name, str):
@@ -86,7 +88,7 @@ def array_matrices(
                 columns=ArrayColumns(columns, array),
             )
         )
-    w = None if weights is None else _numbers("weights", weights, n)
+    w = None if weights is None else numbers("weights", weights, n)
     if w is not None and not (w > 0.0).all():
         raise DataError("weights must be positive: drop rows with a weight of zero")
     return ModelMatrices(
@@ -95,7 +97,7 @@ def array_matrices(
         factors=tuple(factors.values()),
         terms=tuple(built),
         weights=w,
-        offset=None if offset is None else _numbers("offset", offset, n),
+        offset=None if offset is None else numbers("offset", offset, n),
         nobs=n,
         n_input=n,
         response_name=y_name,
@@ -112,21 +114,36 @@ def _from_tuple(given: tuple[Any, ...]) -> RandomEffect:
     return RandomEffect(*given)
 
 
-def _numbers(what: str, values: Any, n: int | None = None) -> Vector:
-    try:
-        out = np.array(values, dtype=np.float64, order="C")
-    except (TypeError, ValueError, OverflowError, MemoryError):
-        raise DataError(f"{what} is not numeric") from None
-    if out.ndim != 1 or (n is not None and out.shape[0] != n):
-        expected = "one-dimensional" if n is None else f"({n},)"
-        raise DataError(f"{what} has shape {out.shape}, expected {expected}")
-    _require_finite(what, out)
+def numbers(what: str, values: Any, n: int | None = None) -> Vector:
+    """Return an array of one number for each row as a vector of its own.
+
+    Parameters
+    ----------
+    what : name in messages.
+    n : number of rows expected.
+
+    Raises
+    ------
+    DataError : no numbers, a missing (or masked) or infinite value, or a wrong length.
+    """
+    if np.ndim(values) != 1 and np.shape(values)[1:] != (1,):
+        raise DataError(f"{what} has shape {np.shape(values)}, expected one value for each row")
+    column = as_column(what, values)
+    if column.kind not in ("number", "bool"):
+        kind = "dates or times" if column.kind == "datetime" else "text or categories"
+        raise DataError(f"{what} holds {kind}, not numbers: convert it")
+    if n is not None and column.values.shape != (n,):
+        raise DataError(f"{what} has {len(column.values)} values for {n} rows")
+    out = np.array(column.values, dtype=np.float64)
+    bad = ~np.isfinite(out)
+    if column.missing is not None:
+        bad |= column.missing
+    _refuse(what, int(bad.sum()))
     return out
 
 
-def _require_finite(what: str, values: Vector) -> None:
-    if not np.isfinite(values).all():
-        bad = int(values.size - np.isfinite(values).sum())
+def _refuse(what: str, bad: int) -> None:
+    if bad:
         raise DataError(f"{what} has {bad} missing or infinite values: leave those rows out")
 
 
@@ -135,15 +152,7 @@ def _columns(
 ) -> tuple[Matrix, tuple[str, ...]]:
     if given is None and isinstance(values, pd.DataFrame):
         given = [str(c) for c in values.columns]
-    try:
-        array = np.array(values, dtype=np.float64, order="C")
-    except (TypeError, ValueError, OverflowError, MemoryError):
-        raise DataError(f"{what} is not numeric") from None
-    if array.ndim == 1:
-        array = array[:, None]
-    if array.ndim != 2 or array.shape[0] != n:
-        raise DataError(f"{what} has shape {array.shape}, expected ({n}, number of columns)")
-    _require_finite(what, array)
+    array = _matrix(what, values, n)
     k = array.shape[1]
     if given is None:
         names = tuple(
@@ -157,6 +166,28 @@ def _columns(
             f"{what} has {k} columns and the names {listed(names)}: give {k} different names"
         )
     return array, names
+
+
+def _matrix(what: str, values: Any, n: int | None = None) -> Matrix:
+    """Return an (n, k) array of its own."""
+    if scipy.sparse.issparse(values):
+        values = values.toarray()  # type: ignore[attr-defined]
+    masked = int(np.ma.getmaskarray(values).sum()) if np.ma.isMaskedArray(values) else 0
+    _refuse(what, masked)
+    try:
+        raw = np.asarray(values)
+        if raw.dtype.kind not in "iufbO":
+            raise TypeError
+        array = np.array(raw, dtype=np.float64, order="C")
+    except (TypeError, ValueError, OverflowError, MemoryError):
+        raise DataError(f"{what} is not numeric: convert it") from None
+    if array.ndim == 1:
+        array = array[:, None]
+    if array.ndim != 2 or (n is not None and array.shape[0] != n):
+        rows = "number of rows" if n is None else n
+        raise DataError(f"{what} has shape {array.shape}, expected ({rows}, number of columns)")
+    _refuse(what, int(array.size - np.isfinite(array).sum()))
+    return array
 
 
 def _grouping(label: str, groups: Any, n: int) -> GroupingFactor:

@@ -267,12 +267,14 @@ def _open(
         if absent or not inner:
             name = absent[0] if absent else argument.text
             raise DataError(f"{argument.role}: {unknown_column(name, table.header)}")
-    if offset is not None:
-        if offset.text is not None:
-            used = [offset.text] if offset.text in table.names else offset.possible_names[1:]
-            needed |= {name: table.columns[name] for name in used if name in table.columns}
+    for argument in (weights, offset):  # a missing weight is a missing cell, as in lme4
+        if argument is None:
+            continue
+        if argument.text is None:
+            needed[argument.role] = argument.column(table, table.index)
         else:
-            needed["offset"] = offset.column(table, table.index)
+            used = [argument.text] if argument.text in table.names else argument.possible_names[1:]
+            needed |= {name: table.columns[name] for name in used if name in table.columns}
     return held, table, needed
 
 
@@ -298,9 +300,7 @@ def _read_contrasts(contrasts: Mapping[str, Any] | None) -> dict[str, Contrast]:
     return {names[name]: as_contrast(names[name], choice) for name, choice in contrasts.items()}
 
 
-def _check_contrasts(
-    choices: dict[str, Contrast], fixed: Part, table: Table, warn: bool
-) -> None:
+def _check_contrasts(choices: dict[str, Contrast], fixed: Part, table: Table, warn: bool) -> None:
     if not choices:
         return
     used = {plain_text(operand.variable) for operands in fixed.terms for operand in operands}
@@ -395,16 +395,10 @@ def _weights(
     if argument is None:
         return None
     name = argument.text or "weights"
-    if argument.text is not None:
-        expr = argument.expression(table, scope.env)
-        for column_name in names_in(expr):
-            missing = table.columns[column_name].missing
-            if missing is not None and (missing if rows is None else missing[rows]).any():
-                raise DataError(_bad_weights(name, "missing"))
     weights = row_numbers(argument, table, scope, rows)
     assert weights is not None
     if not np.isfinite(weights).all():
-        raise DataError(_bad_weights(name, "missing or infinite"))
+        raise DataError(_bad_weights(name, "undefined or infinite"))
     if weights.min() <= 0:
         kind = "negative" if weights.min() < 0 else "zero"
         raise DataError(_bad_weights(name, kind))

@@ -285,7 +285,10 @@ def _own_function(expr: Call, scope: Scope, text: str) -> Any:
 
     arguments = [plain(evaluate(argument, scope)) for argument in expr.args]
     named = {name: plain(evaluate(value, scope)) for name, value in expr.keywords}
-    result = np.asarray(scope.env[expr.function](*arguments, **named))
+    try:
+        result = np.asarray(scope.env[expr.function](*arguments, **named))
+    except Exception as error:
+        raise FormulaError(f"{text} failed: {type(error).__name__}: {error}") from error
     if result.ndim not in (1, 2) or result.shape[0] != scope.n or result.dtype.kind not in "iufb":
         raise FormulaError(
             f"{text} must return one number for each of the {scope.n} rows, or a matrix of them; "

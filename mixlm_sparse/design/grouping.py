@@ -47,7 +47,12 @@ class GroupingFactor:
         combinations are text.
         """
         typed = len(self.tables) == 1 and self.keys is None
-        index: pd.Index[Any] = pd.Index(self.tables[0] if typed else self.levels, name=self.label)
+        values = self.tables[0] if typed else self.levels
+        index: pd.Index[Any]
+        try:
+            index = pd.Index(values, name=self.label)
+        except UnicodeEncodeError:  # pandas' text cannot hold lone surrogates
+            index = pd.Index(np.asarray(values, dtype=object), dtype=object, name=self.label)
         return index
 
     @cached_property
@@ -139,6 +144,9 @@ def _positions(known: Any, levels: Any) -> NDArray[np.int64]:
     if np.asarray(known).dtype.kind in "iuf" and np.asarray(levels).dtype.kind in "iuf":
         found = pd.Index(known).get_indexer(pd.Index(levels))
     else:
-        index = pd.Index(np.asarray(level_labels(known), dtype=object))
-        found = index.get_indexer(pd.Index(np.asarray(level_labels(levels), dtype=object)))
+        names, wanted = (
+            pd.Index(np.asarray(level_labels(table), dtype=object), dtype=object)
+            for table in (known, levels)
+        )
+        found = names.get_indexer(wanted)
     return np.asarray(found, dtype=np.int64)

@@ -17,6 +17,7 @@ import pandas as pd
 
 from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import DataError
+from mixlm_sparse.design.levels import level_labels
 from mixlm_sparse.design.table import (
     Column,
     HeldData,
@@ -102,9 +103,13 @@ def _require_unchanged(data: HeldData, wanted: str) -> None:
         now = open_table(data.source, data.table.columns)
     except DataError:
         now = None
-    if now is None or now.n != data.table.n or not all(
-        _equal(now.columns[name].values, column.values)
-        for name, column in data.table.columns.items()
+    if (
+        now is None
+        or now.n != data.table.n
+        or not all(
+            _equal(now.columns[name].values, column.values)
+            for name, column in data.table.columns.items()
+        )
     ):
         raise DataError(
             f"the data have changed since the model was fitted, so that their column '{wanted}' "
@@ -118,9 +123,22 @@ def _equal(a: Any, b: Any) -> bool:
 
 def _open_pandas(data: pd.DataFrame, names: tuple[str, ...], optional: tuple[str, ...]) -> Table:
     header = data.columns
+    if header.nlevels > 1:
+        raise DataError(
+            f"the columns of the data have {header.nlevels} levels of names: make one of them, for "
+            "example by data.columns = ['_'.join(map(str, name)) for name in data.columns]"
+        )
     unique = header.is_unique
     columns = {}
+    numbered: dict[str, Any] | None = None
     for name in names + optional:
+        if name not in header and numbered is None:
+            # a column may be called by a number: `2` in the formula stands for it
+            others = [column for column in header if not isinstance(column, str)]
+            numbered = dict(zip(level_labels(others), others, strict=True))
+        if numbered and name in numbered and name not in header:
+            columns[name] = as_column(name, data[numbered[name]].array)
+            continue
         if name not in header:
             if name in optional:
                 continue
@@ -144,6 +162,7 @@ def _open_mapping(
                 continue
             raise unknown_column(name, data)
         columns[name] = as_column(name, data[name])
+    index = _common_index({name: data[name] for name in columns})
     sizes = {name: len(column.values) for name, column in columns.items()}
     if len(set(sizes.values())) > 1:
         lengths = listed(f"'{name}' has {size}" for name, size in sizes.items())
@@ -152,18 +171,34 @@ def _open_mapping(
         n = next(iter(sizes.values()))
     else:
         n = len(next(iter(data.values()), ()))
-    return Table(n, columns, frozenset(columns), tuple(data))
+    return Table(n, columns, frozenset(columns), tuple(data), index)
+
+
+def _common_index(values: Mapping[str, Any]) -> Any:
+    """Return the index that the Series of a dictionary share, None if there is none."""
+    series = {name: value for name, value in values.items() if isinstance(value, pd.Series)}
+    first = next(iter(series), None)
+    for name, value in series.items():
+        if first is not None and not value.index.equals(series[first].index):
+            raise DataError(
+                f"the columns '{first}' and '{name}' are Series with different indexes: make a "
+                f"DataFrame of the dictionary, which aligns them, or give {name}.to_numpy() if the "
+                "rows are in the same order"
+            )
+    return None if first is None else series[first].index
 
 
 def _open_narwhals(data: Any, names: tuple[str, ...], optional: tuple[str, ...]) -> Table:
     try:
         frame = nw.from_native(data)
+        header = frame.collect_schema().names()
+    except nw.exceptions.DuplicateError:
+        raise DataError("the data have two columns of one name: rename one of them") from None
     except TypeError:
         raise DataError(
             f"data of type {type(data).__name__} are not a data frame: "
             "pass a pandas, polars, pyarrow or duckdb frame, or a dictionary of arrays"
         ) from None
-    header = frame.collect_schema().names()
     for name in names:
         if name not in header:
             raise unknown_column(name, header)
