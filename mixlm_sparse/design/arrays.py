@@ -131,7 +131,7 @@ def numbers(what: str, values: Any, n: int | None = None) -> Vector:
     column = as_column(what, values)
     if column.kind not in ("number", "bool"):
         kind = "dates or times" if column.kind == "datetime" else "text or categories"
-        raise DataError(f"{what} holds {kind}, not numbers: convert it")
+        raise DataError(f"{what} is not numeric, but holds {kind}: convert it")
     if n is not None and column.values.shape != (n,):
         raise DataError(f"{what} has {len(column.values)} values for {n} rows")
     out = np.array(column.values, dtype=np.float64)

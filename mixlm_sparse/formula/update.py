@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mixlm_sparse.common.errors import FormulaError
+from mixlm_sparse.formula.expand import expand_fixed
 from mixlm_sparse.formula.grammar import read_expression
 from mixlm_sparse.formula.limits import require_within
 from mixlm_sparse.formula.syntax import (
@@ -106,12 +107,36 @@ def _without_random(pieces: list[_Piece], piece: Expr) -> list[_Piece]:
     key = _key(piece)
     left = [p for p in pieces if not (_is_random(p[1]) and _key(p[1]) == key)]
     if len(left) == len(pieces):
+        left = _without_part(pieces, piece)
+    if left == pieces:
         there = ", ".join(_written(p[1]) for p in pieces if _is_random(p[1])) or "none"
         raise FormulaError(
             f"the random term {_written(piece)} is not in the formula, so it cannot be removed; "
             f"its random terms, as they must be written: {there}"
         )
     return left
+
+
+def _without_part(pieces: list[_Piece], piece: Expr) -> list[_Piece]:
+    """Take a term out of what `(... || g)` or `(... | a/b)` stands for; all pieces if none has it.
+
+    The rest of such a term is written out.
+    """
+    removed = _parts(piece)
+    for place, (_, other) in enumerate(pieces):
+        if _is_random(other):
+            parts = _parts(other)
+            if removed and all(part in parts for part in removed):
+                rest = [part for part in parts if part not in removed]
+                written = [("+", read_expression(part, what="formula")) for part in rest]
+                return [*pieces[:place], *written, *pieces[place + 1 :]]
+    return pieces
+
+
+def _parts(piece: Expr) -> list[str]:
+    """Return the random terms that one stands for, in canonical form."""
+    bar = strip_parens(piece)
+    return [str(part) for part in expand_fixed(bar if isinstance(bar, Call) else Paren(bar))[1]]
 
 
 def _without_cancelled(pieces: list[_Piece]) -> list[_Piece]:

@@ -131,7 +131,7 @@ def test_masked_cells_are_missing():
 def test_own_functions_that_fail():
     with pytest.raises(FormulaError, match=r"f\(x\) failed: ZeroDivisionError"):
         model_matrices("y ~ f(x) + (1 | g)", FRAME, env={"f": lambda x: 1 / 0})
-    with pytest.raises(OptionError, match="env must be a dictionary"):
+    with pytest.raises(OptionError, match="use a dictionary"):
         model_matrices(FORMULA, FRAME, env=[1])
 
 

@@ -10,6 +10,7 @@ from mixlm_sparse.common.errors import FormulaError
 from mixlm_sparse.formula.grammar import parse_expression
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import deparse, format_number
+from mixlm_sparse.formula.update import updated_formula
 
 
 @pytest.mark.parametrize(
@@ -235,3 +236,25 @@ def test_terms_come_by_degree_then_as_written(terms):
     written = [frozenset(term.split(":")) for term in terms]
     unique = sorted(dict.fromkeys(written), key=len)
     assert [frozenset(map(deparse, term)) for term in formula.fixed.terms] == unique
+
+
+@pytest.mark.parametrize(
+    ("old", "change", "new"),
+    [
+        ("y ~ x + (x || g)", "- (0 + x | g)", "y ~ x + (1 | g)"),
+        ("y ~ x + (x || g)", "- (1 | g)", "y ~ x + (0 + x | g)"),
+        ("y ~ x + (x || g)", "- (x || g) + (x | g)", "y ~ x + (x | g)"),
+        ("y ~ x + (x + z || g) + (1 | h)", "- (x || g)", "y ~ x + (0 + z | g) + (1 | h)"),
+        ("y ~ x + (1 | a/b)", "- (1 | b:a)", "y ~ x + (1 | a)"),
+        ("y ~ x + (1 | a/b)", "- (1 | a)", "y ~ x + (1 | b:a)"),
+        ("y ~ x + (1 + x | g)", "- (x | g) + (1 | g)", "y ~ x + (1 | g)"),
+        ("y ~ x + (x || `a b`)", "- (0 + x | `a b`)", "y ~ x + (1 | `a b`)"),
+    ],
+)
+def test_a_term_is_taken_out_of_what_stands_for_several(old, change, new):
+    assert updated_formula(old, f". ~ . {change}") == new
+
+
+def test_an_effect_is_not_taken_out_of_a_correlated_term():
+    with pytest.raises(FormulaError, match=r"\(1 \| g\) is not in the formula.*: \(x \| g\)"):
+        updated_formula("y ~ x + (x | g)", ". ~ . - (1 | g)")
