@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from mixlm_sparse.api.attribute import Attribute
+from mixlm_sparse.api.pictures import attach_plots
 from mixlm_sparse.engines.threads import calm_methods
 from mixlm_sparse.inference.cases import influence as cases
 from mixlm_sparse.inference.fixed import coefficients
@@ -30,6 +31,7 @@ from mixlm_sparse.model.predict import predict as predictions
 from mixlm_sparse.model.saved import model as saved
 from mixlm_sparse.report.plots.methods import FitPlots
 from mixlm_sparse.report.tables import for_maketables as maketables
+from mixlm_sparse.report.tables import rank as ranks
 from mixlm_sparse.report.tables import summary as summaries
 from mixlm_sparse.report.tables import tidy as tables
 
@@ -108,6 +110,7 @@ class LinearMixedFit(FittedModel):
     glance = tables.glance
     augment = tables.augment
     group_sizes = tables.group_sizes
+    rank = ranks.rank
     plot = Attribute(FitPlots)
     getME = lme4_parts.getME
     save = saved.save
@@ -128,3 +131,5 @@ class LinearMixedFit(FittedModel):
 
 for _name, _read in maketables.PLUG_IN_ATTRIBUTES.items():
     setattr(LinearMixedFit, _name, Attribute(_read))
+
+attach_plots()

@@ -500,7 +500,7 @@ def test_predictions_are_those_of_predict():
 
 def test_predictions_say_where_other_predictors_are_held():
     title = schools().plot.predictions("cses").axes[0].get_title()
-    assert "sector = Public" in title
+    assert "averaged over sector" in title
     assert "meanses =" in title
     ax = schools().plot.predictions("cses", {"meanses": "quartiles"}).axes[0]
     assert len(ax.lines) == 3
@@ -519,6 +519,76 @@ def test_predictions_say_where_other_predictors_are_held():
 def test_predictions_refuse(arguments, message):
     with pytest.raises(OptionError, match=message):
         schools().plot.predictions(**{"x": "cses", **arguments})
+
+
+def test_factors_are_averaged_as_marginal_means_are():
+    figure = schools().plot.predictions("cses", interval=None)
+    line = figure.axes[0].get_lines()[0]
+    at = line.get_xdata()[[0, -1]].tolist()
+    means = schools().emmeans("cses", at={"cses": at}).to_frame()["emmean"]
+    np.testing.assert_allclose(line.get_ydata()[[0, -1]], means, rtol=1e-12)
+    assert "averaged over sector" in figure.axes[0].get_title()
+    band = schools().plot.predictions("cses", {"sector": "Public"}).axes[0]
+    assert "averaged" not in band.get_title()
+
+
+def test_observations_stand_beside_the_levels_of_a_factor():
+    points = schools().plot.predictions("sector", points=True).axes[0].collections[0].get_offsets()
+    assert len(points) == 7185
+    assert set(np.round(points[:, 0]).astype(int)) == {0, 1}
+
+
+def test_trajectories_over_categories():
+    frame = data("sleepstudy").assign(
+        visit=lambda d: pd.Categorical([f"visit {day:.0f}" for day in d["Days"]])
+    )
+    fit = mx.lmer("Reaction ~ visit + (1 | Subject)", frame)
+    ax = fit.plot.trajectories().axes[0]
+    assert names_on(ax.xaxis) == [f"visit {day}" for day in range(10)]
+    assert segments_of(ax) == 18
+    front = ax.get_lines()[1]
+    means = frame.groupby("Days")["Reaction"].mean()
+    np.testing.assert_allclose(front.get_ydata(), means, rtol=1e-9)
+
+
+def test_trajectories_need_a_column_that_changes_within_groups():
+    with pytest.raises(OptionError, match="'meanses' does not change within school"):
+        schools().plot.trajectories("meanses")
+    chosen = mx.lmer("mathach ~ meanses + cses + (1 | school)", data("HSB")).plot.trajectories()
+    assert chosen.axes[0].get_xlabel() == "cses"
+
+
+def test_one_far_group_does_not_squash_the_others():
+    frame = data("sleepstudy").copy()
+    mine = frame["Subject"] == "308"
+    frame.loc[mine, "Reaction"] += 3000.0 * (frame.loc[mine, "Days"] - 4.0)
+    ax = mx.lmer("Reaction ~ Days + (Days | Subject)", frame).plot.shrinkage().axes[0]
+    assert "(1 far beyond the edges)" in ax.get_title()
+    assert np.ptp(ax.get_xlim()) < 200.0
+    assert np.ptp(ax.get_ylim()) < 60.0
+    assert "beyond" not in sleep().plot.shrinkage().axes[0].get_title()
+
+
+def test_diagnostics_draw_into_four_axes():
+    figure, axes = plt.subplots(2, 2)
+    assert sleep().plot.diagnostics(axes=axes) is figure
+    assert all(ax.has_data() for ax in axes.ravel())
+    with pytest.raises(OptionError, match="axes has 2 panels: give four"):
+        sleep().plot.diagnostics(axes=axes[0])
+
+
+def test_results_have_plots_of_their_own():
+    assert len(sleep().profile("beta_").plot().axes) == 2
+    assert len(sleep().profile("beta_").plot.density("Days").axes) == 1
+    assert len(sleep().bootstrap(10, seed=1).plot().axes) == 6
+    assert sleep().influence("Subject").plot().axes
+    means = schools().emmeans("sector", by="cses", at={"cses": [-1, 1]})
+    ax = means.plot().axes[0]
+    assert names_on(ax.yaxis) == ["Public", "Catholic"]
+    middle = np.concatenate([c.get_offsets()[:, 0] for c in ax.collections[1::2]])
+    np.testing.assert_allclose(middle, means.to_frame()["emmean"])
+    with pytest.raises(OptionError, match="no plot 'pie'"):
+        means.plot("pie")
 
 
 def test_fixed_effects_of_several_models():

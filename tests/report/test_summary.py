@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import mixlm_sparse as mx
+from mixlm_sparse.common.layout import WIDTH
 from mixlm_sparse.common.text import display_width
-from mixlm_sparse.report.tables.summary import WIDTH
 from tests.support import corpus
 from tests.support.corpus import LARGE, MODELS
 

@@ -23,16 +23,17 @@ from mixlm_sparse.report.plots.coefficients import (
     coefficient_histograms,
     coefficient_intervals,
     coefficient_scatter,
-    fixed_effects,
 )
 from mixlm_sparse.report.plots.effects import caterpillar, effects_by, ranked_intercepts, shrinkage
+from mixlm_sparse.report.plots.fixed import fixed_effects
 from mixlm_sparse.report.plots.influences import deletion, influence, optimization_path
 from mixlm_sparse.report.plots.lines import (
     least_squares_trellis,
-    predictions,
     trajectories,
     trellis,
 )
+from mixlm_sparse.report.plots.means import marginal_means
+from mixlm_sparse.report.plots.predicted import predictions
 from mixlm_sparse.report.plots.uncertainty import (
     bootstrap,
     profile_density,
@@ -55,6 +56,7 @@ __all__ = [
     "fixed_effects",
     "influence",
     "least_squares_trellis",
+    "marginal_means",
     "optimization_path",
     "predictions",
     "profile_density",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -102,7 +103,7 @@ def _normal_quantiles(ax: Axes, sample: Vector, level: float) -> None:
     for mask, color in ((~outside, BLUE), (outside, ORANGE)):
         ax.scatter(expected[mask], ordered[mask], s=max(marks.marker_size(n), 4.0), color=color,
                    linewidths=0, zorder=3, rasterized=n > 1500)  # fmt: skip
-    ax.set_xlabel("normal quantile")
+    ax.set_xlabel(f"normal quantile (orange: outside of\nthe {percent(level)} pointwise band)")
 
 
 @styled
@@ -164,9 +165,21 @@ def qq_random(
 
 
 @styled
-def diagnostics(fit: FittedModel) -> Figure:
-    """Draw four panels: residuals, scale and location, quantiles of residuals and of one effect."""
-    figure, (a, b, c, d) = canvas.panels(4, columns=2, size=(4.3, 3.4))
+def diagnostics(fit: FittedModel, *, axes: Sequence[Axes] | None = None) -> Figure:
+    """Draw four panels: residuals, scale and location, quantiles of residuals and of one effect.
+
+    Parameters
+    ----------
+    axes : four axes to draw in, as `plt.subplots(2, 2)[1]`.
+    """
+    if axes is None:
+        figure, (a, b, c, d) = canvas.panels(4, columns=2, size=(4.3, 3.4))
+    else:
+        given = list(np.asarray(axes, dtype=object).ravel())
+        if len(given) != 4:
+            raise OptionError(f"axes has {len(given)} panels: give four, as plt.subplots(2, 2)")
+        a, b, c, d = given
+        figure = canvas.panel(a)[0]
     residuals(fit, ax=a)
     scale_location(fit, ax=b)
     qq(fit, ax=c)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -25,6 +24,7 @@ from mixlm_sparse.report.plots.backend import (
     styled,
 )
 from mixlm_sparse.report.plots.data import (
+    Covariate,
     GroupCoefficients,
     SeparateFits,
     choose,
@@ -249,16 +249,10 @@ def coefficient_intervals(
     table, chosen = _prepared(source, group, effect)
     keep = table.fitted
     half = float(stdtrit(max(table.df, 1), 0.5 + 0.5 * level)) * table.se
-    parts: list[tuple[str, Any]] = [("", keep)]
     covariate = None
     if by is not None:
         covariate = group_covariate(source, by, table.codes, table.levels, table.label)
-        if covariate.labels is not None:
-            parts = [
-                (f"{covariate.name}: {label}", np.intersect1d(keep, members))
-                for label, members in zip(covariate.labels, covariate.members(), strict=True)
-            ]
-            parts = [(name, members) for name, members in parts if members.size]
+    parts = _parts(keep, covariate)
     canvas.one_panel_only(ax, len(chosen) * len(parts), "effect", table.names)
     if ax is not None:
         figure, only = canvas.panel(ax)
@@ -295,6 +289,17 @@ def coefficient_intervals(
                 one.set_xlabel(f"least squares, {percent(level)} interval")
     _note(figure, ax, table)
     return figure
+
+
+def _parts(keep: Any, covariate: Covariate | None) -> list[tuple[str, Any]]:
+    """Return title and groups of each row of panels."""
+    if covariate is None or covariate.labels is None:
+        return [("", keep)]
+    parts = [
+        (f"{covariate.name}: {label}", np.intersect1d(keep, members))
+        for label, members in zip(covariate.labels, covariate.members(), strict=True)
+    ]
+    return [(name, members) for name, members in parts if members.size]
 
 
 def _intervals_at(ax: Axes, height: Vector, middle: Vector, half: Vector) -> None:
@@ -336,66 +341,4 @@ def coefficient_by(
         one.set_title(table.names[k])
         one.set_ylabel("least-squares coefficient")
     _note(figure, ax, table)
-    return figure
-
-
-@styled
-def fixed_effects(
-    *fits: FittedModel,
-    names: Sequence[str] | None = None,
-    level: float = 0.95,
-    intercept: bool = False,
-    only: Sequence[str] | None = None,
-    ax: Axes | None = None,
-) -> Figure:
-    """Draw the fixed effects of one or several models with their (Wald) intervals.
-
-    Parameters
-    ----------
-    fits : models side by side.
-    names : one name for each model; by default their formulas.
-    level : coverage of the intervals.
-    intercept : also draw the intercept, which often stands far from the rest.
-    only : coefficients to draw, in this order.
-    ax : where to draw.
-    """
-    if not fits:
-        raise OptionError("fixed_effects needs a model: pass one or several fits")
-    if names is not None and len(names) != len(fits):
-        raise OptionError(
-            f"names has {len(names)} entries for {len(fits)} models: give one for each"
-        )
-    titles = shorten_all(names or [fit.formula for fit in fits], 44)
-    terms = list(dict.fromkeys(name for fit in fits for name in fit.fixef.index))
-    if only is not None:
-        terms = [terms[choose(terms, name, "only")[0]] for name in only]
-    elif not intercept and len(terms) > 1:
-        terms = [name for name in terms if name != "(Intercept)"]
-    z = z_value(level)
-    count = len(fits)
-    figure, one = canvas.panel(
-        ax, 5.6 if count == 1 else 7.2, canvas.tall(len(terms), each=0.16 + 0.14 * count, high=11.0)
-    )
-    heights = {name: float(len(terms) - 1 - i) for i, name in enumerate(terms)}
-    for place, (fit, title) in enumerate(zip(fits, titles, strict=True)):
-        mine = [name for name in fit.fixef.index if name in heights]
-        shift = 0.0 if count == 1 else 0.6 * (0.5 - (place + 0.5) / count)
-        y = np.array([heights[name] + shift for name in mine])
-        middle = fit.fixef[mine].to_numpy()
-        half = z * fit.bse[mine].to_numpy()
-        color = PALETTE[place % len(PALETTE)]
-        marks.segments(
-            one, np.column_stack([middle - half, y]), np.column_stack([middle + half, y]),
-            color=color, width=1.5,
-        )  # fmt: skip
-        one.scatter(middle, y, s=26, color=color, marker=MARKERS[place % len(MARKERS)], zorder=3,
-                    label=title if count > 1 else None)  # fmt: skip
-    one.axvline(0.0, color=BLACK, lw=0.9, zorder=0.9)
-    one.set_ylim(-0.6, len(terms) - 0.4)
-    canvas.label_levels(one, np.array(list(heights.values())), terms)
-    one.set_xlabel(f"fixed effect, {percent(level)} interval")
-    if count > 1:
-        canvas.legend(one, above=True)
-    elif names is not None:
-        one.set_title(titles[0])
     return figure

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.text import percent, shorten
-from mixlm_sparse.common.types import Vector
+from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.plots import canvas, marks
 from mixlm_sparse.report.plots.backend import BLACK, BLUE, GREY, ORANGE, PALE, styled
@@ -28,6 +28,7 @@ from mixlm_sparse.solve.groupwise import fit_groups
 if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Axes, Figure
 
+FAR = 2.0  # spreads beyond the middle eight tenths from which a group is cut off
 MANY_POPULATIONS = 6  # more different population values than this are not marked one by one
 
 
@@ -246,12 +247,36 @@ def shrinkage(
         ax.set_xlabel(names[pair[0]])
         ax.set_ylabel(names[pair[1]])
     missing = int((~full).sum())
-    title = f"shrinkage by {factor.label}"
+    notes = []
     if missing:
-        title += f" ({missing} of {factor.n_levels} without least squares left out)"
-    ax.set_title(title)
+        notes.append(f"{missing} of {factor.n_levels} without least squares left out")
+    beyond = _keep_near(ax, raw, shrunk, both=len(pair) == 2)
+    if beyond:
+        notes.append(f"{beyond} far beyond the edges")
+    title = f"shrinkage by {factor.label}"
+    ax.set_title(title + (f" ({', '.join(notes)})" if notes else ""))
     canvas.legend(ax)
     return figure
+
+
+def _keep_near(ax: Axes, raw: Matrix, shrunk: Matrix, *, both: bool) -> int:
+    """Let a few far groups run out of the panel, so that they do not squash the others.
+
+    Returns how many groups do.
+    """
+    outside = np.zeros(len(raw), dtype=bool)
+    limits: list[Any] = [ax.set_xlim, ax.set_ylim] if both else [ax.set_xlim]
+    for k, limit in enumerate(limits):
+        low, high = np.quantile(raw[:, k], [0.1, 0.9])
+        reach = FAR * float(high - low)
+        far = (raw[:, k] < low - reach) | (raw[:, k] > high + reach)
+        if reach > 0.0 and far.any():
+            kept = (shrunk[:, k] >= low - reach) & (shrunk[:, k] <= high + reach)
+            near = np.concatenate([raw[~far, k], shrunk[kept, k]])
+            edge = 0.04 * float(np.ptp(near))
+            limit(float(near.min()) - edge, float(near.max()) + edge)
+        outside |= far
+    return int(outside.sum())
 
 
 def _pair(names: list[str], effects: str | tuple[str, str] | None) -> list[int]:

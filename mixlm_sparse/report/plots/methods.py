@@ -7,7 +7,17 @@ from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.report.plots import checks, coefficients, effects, influences, lines, uncertainty
+from mixlm_sparse.report.plots import (
+    checks,
+    coefficients,
+    effects,
+    fixed,
+    influences,
+    lines,
+    means,
+    predicted,
+    uncertainty,
+)
 
 if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Figure
@@ -91,10 +101,10 @@ class FitPlots(Plots):
     deletion = _Plot(influences.deletion)
     diagnostics = _Plot(checks.diagnostics)
     effects_by = _Plot(effects.effects_by)
-    fixed_effects = _Plot(coefficients.fixed_effects)
+    fixed_effects = _Plot(fixed.fixed_effects)
     influence = _Plot(influences.influence)
     optimization_path = _Plot(influences.optimization_path)
-    predictions = _Plot(lines.predictions)
+    predictions = _Plot(predicted.predictions)
     profile_density = _Plot(uncertainty.profile_density)
     profile_pairs = _Plot(uncertainty.profile_pairs)
     profile_zeta = _Plot(uncertainty.profile_zeta)
@@ -126,7 +136,7 @@ class LmListPlots(Plots):
 
 
 class ProfilePlots(Plots):
-    """Plots of a profile."""
+    """Plots of a profile: `profile.plot()`, `profile.plot.density("sigma")`."""
 
     default = "zeta"
 
@@ -136,8 +146,24 @@ class ProfilePlots(Plots):
 
 
 class BootstrapPlots(Plots):
-    """Plots of bootstrap replicates."""
+    """Plots of bootstrap replicates: `replicates.plot()`."""
 
     default = "histograms"
 
     histograms = _Plot(uncertainty.bootstrap)
+
+
+class MeansPlots(Plots):
+    """Plots of marginal means and slopes: `fit.emmeans("group").plot()`."""
+
+    default = "intervals"
+
+    intervals = _Plot(means.marginal_means)
+
+
+class InfluencePlots(Plots):
+    """Plots of deletions: `fit.influence("group").plot()`."""
+
+    default = "deletion"
+
+    deletion = _Plot(influences.deletion)

@@ -2,41 +2,27 @@
 
 from __future__ import annotations
 
-import re
-import textwrap
-from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
 
 from mixlm_sparse.common.checks import require_bool
-from mixlm_sparse.common.render import (
-    RichText,
-    html_table,
-    latex_table,
-    latex_text,
-    markdown_table,
-    markdown_text,
-)
+from mixlm_sparse.common.layout import WIDTH, Column
+from mixlm_sparse.common.numbers import format_df, format_p, format_ratio
+from mixlm_sparse.common.render import RichText
 from mixlm_sparse.common.text import (
     abbreviate_all,
-    display_width,
     format_column,
     format_criterion,
     format_fixed,
-    format_number,
     shorten_all,
-    text_table,
 )
 from mixlm_sparse.inference.fixed.coefficients import coefficient_tests
 from mixlm_sparse.inference.fixed.tests import SingleTests
 from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.report.tables.summary_forms import Parts, as_html, as_latex, as_markdown, as_text
 
-WIDTH = 100  # columns of text
 CORRELATION_MAX_P = 12  # more fixed effects than this: their correlations stay in cov_params()
-NO_BREAK = "\N{NO-BREAK SPACE}"
-SMALLEST_P = 2e-16  # smaller p-values print as below this
 CORRELATION_CELL = 6  # characters of a correlation and of the abbreviated name above it
 
 
@@ -47,9 +33,9 @@ class Summary(RichText):
     `to_markdown()` and `to_latex()` give the others.
     """
 
-    _parts: _Parts
+    _parts: Parts
 
-    def __new__(cls, text: str, html: str, parts: _Parts) -> Summary:
+    def __new__(cls, text: str, html: str, parts: Parts) -> Summary:
         self = super().__new__(cls, text, html)
         assert isinstance(self, Summary)
         self._parts = parts
@@ -60,45 +46,15 @@ class Summary(RichText):
 
     def to_markdown(self) -> str:
         """Return the summary in Markdown."""
-        return _as_markdown(self._parts)
+        return as_markdown(self._parts)
 
     def to_latex(self) -> str:
         """Return the summary in LaTeX; it needs the package booktabs."""
-        return _as_latex(self._parts)
+        return as_latex(self._parts)
 
     def to_html(self) -> str:
         """Return the summary in HTML, as a notebook shows it."""
         return self.html
-
-
-@dataclass(frozen=True, slots=True)
-class Column:
-    """One column of a table, ready to print."""
-
-    head: str
-    cells: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Parts:
-    """What both forms of the summary show."""
-
-    title: str
-    formula: str
-    data: str
-    settings: tuple[tuple[str, str], ...]  # weights, offset: only where there are any
-    criterion_name: str
-    information: tuple[tuple[str, str], ...]  # AIC, BIC, ...
-    residuals: tuple[tuple[str, str], ...]  # five quantiles, empty when sigma is zero
-    random: tuple[tuple[str, ...], ...]  # columns, header first
-    counts: str
-    fixed: tuple[Column, ...]
-    fixed_heading: str
-    fixed_note: str
-    correlation: tuple[tuple[str, ...], ...]  # columns, header first
-    correlation_hint: str
-    status: str
-    messages: tuple[str, ...]
 
 
 def summary(
@@ -120,7 +76,7 @@ def summary(
     if correlation is not None:
         correlation = require_bool("correlation", correlation)
     parts = _collect(fit, correlation, coefficient_tests(fit, ddf))
-    return Summary(_as_text(parts), _as_html(parts), parts)
+    return Summary(as_text(parts), as_html(parts), parts)
 
 
 def coefficient_columns(fit: FittedModel, tests: SingleTests | None = None) -> tuple[Column, ...]:
@@ -141,36 +97,21 @@ def coefficient_columns(fit: FittedModel, tests: SingleTests | None = None) -> t
         normal = all(np.isinf(value) for value in df)
         head = "z value" if normal else "t value"
         if not normal:
-            extra.append(Column("df", tuple(_df(value) for value in df)))
-        extra.append(Column(f"Pr(>|{head[0]}|)", tuple(_p(v) for v in tests.p_value.tolist())))
+            extra.append(Column("df", tuple(format_df(value) for value in df)))
+        tails = tuple(format_p(v) for v in tests.p_value.tolist())
+        extra.append(Column(f"Pr(>|{head[0]}|)", tails))
     columns = [
         Column("", tuple(fit.system.x_names)),
         Column("Estimate", tuple(format_column(estimate, alongside=error))),
         Column("Std. Error", tuple(format_column(error, alongside=estimate))),
-        Column(head, tuple(_ratio(value) for value in ratio)),
+        Column(head, tuple(format_ratio(value) for value in ratio)),
     ]
     if len(extra) == 2:  # R's order: df before t
         columns.insert(3, extra.pop(0))
     return (*columns, *extra)
 
 
-def _df(value: float) -> str:
-    return f"{value:.1f}" if np.isfinite(value) else format_number(value)
-
-
-def _p(value: float) -> str:
-    if not np.isfinite(value):
-        return format_number(value)
-    if value < SMALLEST_P:
-        return "<2e-16"
-    return f"{value:.4f}" if value >= 1e-3 else f"{value:.2e}"
-
-
-def _ratio(value: float) -> str:
-    return format_fixed([value], 3)[0] if np.isfinite(value) else format_number(value)
-
-
-def _collect(fit: FittedModel, correlation: bool | None, tests: SingleTests | None) -> _Parts:
+def _collect(fit: FittedModel, correlation: bool | None, tests: SingleTests | None) -> Parts:
     reml = fit.reml
     name = "REML criterion" if reml else "deviance (-2 log-likelihood)"
     criterion = format_criterion(fit.criterion)
@@ -191,7 +132,7 @@ def _collect(fit: FittedModel, correlation: bool | None, tests: SingleTests | No
     hint = ""
     if p > CORRELATION_MAX_P and correlation is None:
         hint = f"Correlations of the {p} fixed effects: summary(correlation=True) or cov_params()"
-    return _Parts(
+    return Parts(
         title=f"Linear mixed model fit by {'REML' if reml else 'maximum likelihood'}",
         formula=fit.formula,
         data=_data_line(fit),
@@ -245,185 +186,3 @@ def _correlation_columns(fit: FittedModel) -> tuple[tuple[str, ...], ...]:
         cells = ["0.000" if cell == "-0.000" else cell for cell in cells]
         columns.append((heads[j], *cells))
     return tuple(columns)
-
-
-# ---------------------------------------------------------------------------------------------
-# Text
-# ---------------------------------------------------------------------------------------------
-
-
-def _as_text(parts: _Parts) -> str:
-    lines = [parts.title]
-    lines += _wrap_formula("Formula: ", parts.formula)
-    lines += _wrap("   Data: ", parts.data)
-    for label, value in parts.settings:
-        lines += _wrap(f"{label:>7}: ", value)
-    lines += ["", parts.criterion_name]
-    lines += text_table([(head, cell) for head, cell in parts.information], left=0, gap="  ")
-    if parts.residuals:
-        lines += ["", "Scaled residuals:"]
-        lines += text_table([(head, cell) for head, cell in parts.residuals], left=0, gap=" ")
-    lines += ["", "Random effects:"]
-    lines += _random_text(parts.random)
-    lines += _wrap("", parts.counts)
-    heading = f" ({parts.fixed_heading})" if parts.fixed_heading else ""
-    lines += ["", f"Fixed effects{heading}:"]
-    lines += _fixed_text(parts.fixed)
-    if parts.fixed_note:
-        lines += _wrap("Note: ", parts.fixed_note)
-    if parts.correlation:
-        lines += ["", "Correlation of fixed effects:"]
-        lines += _in_panels(parts.correlation)
-    if parts.correlation_hint:
-        lines += ["", parts.correlation_hint]
-    lines += ["", *_wrap("Convergence: ", parts.status)]
-    for message in parts.messages:
-        lines += _wrap("Note: ", message)
-    return "\n".join(lines)
-
-
-def _wrap(label: str, text: str) -> list[str]:
-    return textwrap.wrap(
-        text,
-        WIDTH,
-        initial_indent=label,
-        subsequent_indent=" " * len(label),
-        break_on_hyphens=False,
-    ) or [label.rstrip()]
-
-
-def _wrap_formula(label: str, formula: str) -> list[str]:
-    """Break a formula between its terms, if possible not within a random term."""
-    whole = re.sub(r"\([^()]*\|[^()]*\)", lambda m: m[0].replace(" ", NO_BREAK), formula)
-    return [line.replace(NO_BREAK, " ") for line in _wrap(label, whole)]
-
-
-def _random_text(columns: tuple[tuple[str, ...], ...]) -> list[str]:
-    """Return the table; correlations that do not fit the width are left to `varcorr`."""
-    shown = list(columns)
-    while True:
-        lines = text_table(shown, left=2, indent=" ", gap="  ")
-        if max(map(display_width, lines)) <= WIDTH or len(shown) <= 5:
-            break
-        shown.pop()
-    if len(shown) < len(columns):
-        lines.append(" (further correlations: print fit.varcorr)")
-    return lines
-
-
-def _fixed_text(columns: tuple[Column, ...]) -> list[str]:
-    if not columns[0].cells:
-        return ["(none)"]
-    taken = sum(1 + max(len(c.head), *(len(x) for x in c.cells)) for c in columns[1:])
-    names = shorten_all(columns[0].cells, WIDTH - taken)
-    return text_table([("", *names), *((c.head, *c.cells) for c in columns[1:])])
-
-
-def _in_panels(columns: tuple[tuple[str, ...], ...]) -> list[str]:
-    """Print a wide matrix in panels, each with the row names."""
-    room = WIDTH - max(map(display_width, columns[0]))
-    lines: list[str] = []
-    panel: list[tuple[str, ...]] = []
-    used = 0
-    for column in columns[1:]:
-        width = 1 + max(map(display_width, column))
-        if panel and used + width > room:
-            lines += text_table([columns[0], *panel])
-            panel, used = [], 0
-        panel.append(column)
-        used += width
-    return lines + text_table([columns[0], *panel])
-
-
-# ---------------------------------------------------------------------------------------------
-# HTML
-# ---------------------------------------------------------------------------------------------
-
-
-def _as_html(parts: _Parts) -> str:
-    out = [
-        f"<p><b>{escape(parts.title)}</b><br><code>{escape(parts.formula)}</code><br>"
-        f"{escape(parts.data)}"
-    ]
-    out += [f"<br>{escape(label)}: {escape(value)}" for label, value in parts.settings]
-    out.append(f"</p><p>{escape(parts.criterion_name)}</p>")
-    out.append(html_table([(head, cell) for head, cell in parts.information], left=0))
-    if parts.residuals:
-        out.append("<p><b>Scaled residuals</b></p>")
-        out.append(html_table([(head, cell) for head, cell in parts.residuals], left=0))
-    out.append("<p><b>Random effects</b></p>")
-    out.append(html_table(list(parts.random), left=2))
-    out.append(f"<p>{escape(parts.counts)}</p>")
-    heading = f" ({parts.fixed_heading})" if parts.fixed_heading else ""
-    out.append(f"<p><b>Fixed effects</b>{escape(heading)}</p>")
-    out.append(html_table([(c.head, *c.cells) for c in parts.fixed]))
-    if parts.fixed_note:
-        out.append(f"<p><i>Note: {escape(parts.fixed_note)}</i></p>")
-    if parts.correlation:
-        out.append("<p><b>Correlation of fixed effects</b></p>")
-        out.append(html_table(list(parts.correlation)))
-    out.append(f"<p>Convergence: {escape(parts.status)}</p>")
-    out += [f"<p><i>Note: {escape(message)}</i></p>" for message in parts.messages]
-    return f'<div class="mixlm-summary">{"".join(out)}</div>'
-
-
-# ---------------------------------------------------------------------------------------------
-# Markdown and LaTeX
-# ---------------------------------------------------------------------------------------------
-
-
-def _tables(parts: _Parts) -> list[tuple[str, list[tuple[str, ...]], int, str]]:
-    """Return the tables as (heading, columns, columns that are flush left, line below)."""
-    heading = f" ({parts.fixed_heading})" if parts.fixed_heading else ""
-    tables: list[tuple[str, list[tuple[str, ...]], int, str]] = []
-    tables.append(("", [*parts.information], 0, ""))
-    if parts.residuals:
-        tables.append(("Scaled residuals", [*parts.residuals], 0, ""))
-    tables.append(("Random effects", [*parts.random], 2, parts.counts))
-    fixed: list[tuple[str, ...]] = [(c.head, *c.cells) for c in parts.fixed]
-    tables.append((f"Fixed effects{heading}", fixed, 1, parts.fixed_note))
-    if parts.correlation:
-        tables.append(("Correlation of fixed effects", [*parts.correlation], 1, ""))
-    return tables
-
-
-def _as_markdown(parts: _Parts) -> str:
-    out = [f"**{markdown_text(parts.title)}**", "", f"`{parts.formula}`  ", parts.data]
-    for label, value in parts.settings:
-        out[-1] += "  "
-        out.append(f"{label}: {markdown_text(value)}")
-    out += ["", markdown_text(parts.criterion_name), ""]
-    for heading, columns, left, below in _tables(parts):
-        if heading:
-            out += [f"**{markdown_text(heading)}**", ""]
-        out += [*markdown_table(columns, left=left), ""]
-        if below:
-            out += [markdown_text(below), ""]
-    out.append(f"Convergence: {markdown_text(parts.status)}")
-    for message in parts.messages:
-        out += ["", f"Note: {markdown_text(message)}"]
-    return "\n".join(out)
-
-
-def _as_latex(parts: _Parts) -> str:
-    out = [
-        "% needs \\usepackage{booktabs}",
-        rf"\noindent\textbf{{{latex_text(parts.title)}}}\\",
-        rf"\texttt{{{latex_text(parts.formula)}}}\\",
-        latex_text(parts.data),
-    ]
-    for label, value in parts.settings:
-        out[-1] += r"\\"
-        out.append(latex_text(f"{label}: {value}"))
-    out += ["", latex_text(parts.criterion_name)]
-    for heading, columns, left, below in _tables(parts):
-        out += ["", r"\medskip"]
-        if heading:
-            out += [rf"\noindent\textbf{{{latex_text(heading)}}}", ""]
-        out += [r"\noindent", *latex_table(columns, left=left)]
-        if below:
-            out += ["", rf"\noindent {latex_text(below)}"]
-    out += ["", r"\medskip", rf"\noindent Convergence: {latex_text(parts.status)}"]
-    for message in parts.messages:
-        out += ["", rf"\noindent Note: {latex_text(message)}"]
-    return "\n".join(out)
