@@ -52,15 +52,14 @@ def prepare(tool: str, job: Job, frame: pd.DataFrame, options: dict[str, Any]) -
     ------
     UnsupportedError : the package has no such model.
     """
-    return _ADAPTERS[tool](job, frame, options)
+    return _ADAPTERS[tool](job, frame, dict(options))
 
 
 def _mixlm(job: Job, frame: pd.DataFrame, options: dict[str, Any]) -> Fit:
     import mixlm_sparse as mx
 
-    if importlib.util.find_spec("numba") is not None:
-        # what someone does who fits many models: the first call then pays for loading numba
-        mx.use_compiled(True)
+    # None is what a user has: numba is loaded, and kernels are compiled, when that pays
+    mx.use_compiled(options.pop("compiled", None))
 
     def fit() -> Outcome:
         with warnings.catch_warnings():

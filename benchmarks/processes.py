@@ -13,6 +13,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +25,10 @@ from benchmarks.worker import MARK
 REPOSITORY = Path(__file__).parents[1]
 START_SECONDS = 120.0  # loading R or a package with compiled code on a busy machine
 LOAD_SECONDS = 600.0
+THREAD_VARIABLES = (
+    "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS",
+    "RAYON_NUM_THREADS", "POLARS_MAX_THREADS",
+)  # fmt: skip
 QUICK_TURN_SECONDS = 0.05  # a quick fit is repeated that long within its turn
 
 
@@ -47,6 +52,7 @@ TOOLS = {
     tool.name: tool
     for tool in (
         Tool("mixlm", "mixlm_sparse"),
+        Tool("mixlm-compiled", "mixlm_sparse", {"compiled": True}),
         Tool("mixlm-blocked", "mixlm_sparse", {"engine": "blocked"}),
         Tool("mixlm-cholmod", "mixlm_sparse", {"engine": "cholmod"}),
         Tool("mixlm-bobyqa", "mixlm_sparse", {"optimizer": "bobyqa"}),
@@ -112,15 +118,27 @@ class Session:
     Parameters
     ----------
     tool : what runs in it.
-    threads : of BLAS, OpenMP and numba.
+    threads : of BLAS, OpenMP and numba; None leaves the environment as a user has it, without any
+        variable that sets threads.
     peers_python : interpreter that has the other Python packages.
+    python : interpreter with this package installed, which is then what runs, not the repository;
+        by default this interpreter in the repository.
+    environment : more variables.
 
     Raises
     ------
     ProcessFailedError : it does not start, or lacks the package.
     """
 
-    def __init__(self, tool: Tool, *, threads: int, peers_python: str) -> None:
+    def __init__(
+        self,
+        tool: Tool,
+        *,
+        threads: int | None,
+        peers_python: str,
+        python: str | None = None,
+        environment: dict[str, str] | None = None,
+    ) -> None:
         self.tool = tool
         options = json.dumps(
             {**tool.options, **({"threads": threads} if tool.package == "gpboost" else {})}
@@ -131,19 +149,24 @@ class Session:
                 raise ProcessFailedError("Rscript is not installed")
             command = [rscript, str(Path(__file__).parent / "lme4_worker.R"), options]
         else:
-            python = sys.executable if tool.package == "mixlm_sparse" else peers_python
-            command = [python, "-m", "benchmarks.worker", tool.package, options]
-        pinned = dict.fromkeys(
-            (
-                "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS",
-                "RAYON_NUM_THREADS", "POLARS_MAX_THREADS",
-            ),
-            str(threads),
-        )  # fmt: skip
+            own = tool.package == "mixlm_sparse"
+            interpreter = (python or sys.executable) if own else peers_python
+            command = [interpreter, "-m", "benchmarks.worker", tool.package, options]
+        variables = {k: v for k, v in os.environ.items() if k not in THREAD_VARIABLES}
+        if threads is not None:
+            variables |= dict.fromkeys(THREAD_VARIABLES, str(threads))
+        variables |= environment or {}
+        folder = str(REPOSITORY)
+        if python is not None:
+            # a folder with the benchmarks alone, so that the installed package is imported
+            self._folder = tempfile.TemporaryDirectory()
+            folder = self._folder.name
+            os.symlink(REPOSITORY / "benchmarks", Path(folder) / "benchmarks")
+            variables.pop("PYTHONPATH", None)
         self._process = subprocess.Popen(
             command,
-            cwd=REPOSITORY,
-            env={**os.environ, **pinned},
+            cwd=folder,
+            env=variables,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from mixlm_sparse.common.types import Array3, Matrix
+from mixlm_sparse.engines.compiled import njit
 from mixlm_sparse.engines.interface import BlockSystem, SelectedInverse
 from mixlm_sparse.engines.kernels import sum_by_group
 
@@ -14,8 +15,48 @@ from mixlm_sparse.engines.kernels import sum_by_group
 _PATH = ["einsum_path", (0, 1), (0, 1)]
 
 
+@njit
+def _multiply_pairs(rows, cols, values, Bg, Bh, out_g, out_h):  # type: ignore[no-untyped-def]
+    # out_g[row] += V Bh[col], out_h[col] += V' Bg[row] over the pairs: one pass over V
+    n, Kg, Kh = values.shape
+    m = Bg.shape[2]
+    for t in range(n):
+        i, j = rows[t], cols[t]
+        for a in range(Kg):
+            for b in range(Kh):
+                v = values[t, a, b]
+                for c in range(m):
+                    out_g[i, a, c] += v * Bh[j, b, c]
+                    out_h[j, b, c] += v * Bg[i, a, c]
+
+
+@njit
+def _trace_pairs(A, M, lam_g, lam_h, out_g, out_h):  # type: ignore[no-untyped-def]
+    # out_g += A Lambda_h M', out_h += A' Lambda_g M over the pairs
+    n, Kg, Kh = A.shape
+    for t in range(n):
+        for a in range(Kg):
+            for d in range(Kh):
+                s = 0.0
+                for c in range(Kh):
+                    s += A[t, a, c] * lam_h[c, d]
+                for b in range(Kg):
+                    out_g[a, b] += s * M[t, b, d]
+        for a in range(Kh):
+            for d in range(Kg):
+                s = 0.0
+                for c in range(Kg):
+                    s += A[t, c, a] * lam_g[c, d]
+                for b in range(Kh):
+                    out_h[a, b] += s * M[t, d, b]
+
+
 def multiply(
-    system: BlockSystem, B: Sequence[Array3], *, without: Collection[int] = ()
+    system: BlockSystem,
+    B: Sequence[Array3],
+    *,
+    without: Collection[int] = (),
+    compiled: bool = False,
 ) -> list[Array3]:
     """Return Z'WZ B; B[g] is (L_g, K_g, m).
 
@@ -32,6 +73,9 @@ def multiply(
             continue
         values = pair.values
         scalar = values.shape[1] == 1 and values.shape[2] == 1
+        if compiled and not scalar:
+            _multiply_pairs(pair.rows, pair.cols, values, B[g], B[h], out[g], out[h])
+            continue
         to_g, to_h = B[h][pair.cols], B[g][pair.rows]
         if scalar:
             to_g, to_h = values * to_g, values * to_h
@@ -54,6 +98,7 @@ def trace_products(
     inverse: SelectedInverse,
     *,
     without: Collection[int] = (),
+    compiled: bool = False,
 ) -> list[Matrix]:
     """Return sum_j [Z'WZ Lambda C^{-1}]_jj over the levels of every factor, (K, K) each.
 
@@ -75,6 +120,10 @@ def trace_products(
             both = float(np.vdot(A, M))
             out[g] += both * lambdas[h][0, 0]
             out[h] += both * lambdas[g][0, 0]
+            continue
+        if compiled:
+            lam_g, lam_h = np.ascontiguousarray(lambdas[g]), np.ascontiguousarray(lambdas[h])
+            _trace_pairs(A, np.ascontiguousarray(M), lam_g, lam_h, out[g], out[h])
             continue
         # [A Lambda C^{-1}]_gg += A_gh Lambda_h [C^{-1}]_hg, and the same with g and h exchanged
         out[g] += np.einsum("nac,cd,nbd->ab", A, lambdas[h], M, optimize=_PATH)

@@ -339,6 +339,17 @@ def _times_inverse_compiled(ptr, cols, E, P, out):  # type: ignore[no-untyped-de
                 out[e, a] += E[e, a] * p
 
 
+@njit
+def gather_blocks(whole, rows, cols, first, out):  # type: ignore[no-untyped-def]
+    # out[t] (K, Kh) = whole[rows[t], :, first + cols[t] Kh :], whole (L, K, m)
+    n, K, Kh = out.shape
+    for t in range(n):
+        at = first + cols[t] * Kh
+        for a in range(K):
+            for b in range(Kh):
+                out[t, a, b] = whole[rows[t], a, at + b]
+
+
 def csr(ptr: np.ndarray, cols: IntVector, values: np.ndarray, n_columns: int) -> sp.csr_array:
     """Return the matrix with these entries by row."""
     return sp.csr_array((np.ascontiguousarray(values), cols, ptr), shape=(ptr.size - 1, n_columns))

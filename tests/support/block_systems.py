@@ -146,6 +146,19 @@ def check_engine(engine: object, twin: DenseTwin, lambdas: list[np.ndarray]) -> 
         np.vstack([s.reshape(-1, 2) for s in solved]), expected, rtol=1e-8, atol=1e-10 * scale
     )
 
+    products = engine.multiply(rhs)  # type: ignore[attr-defined]
+    np.testing.assert_allclose(
+        np.vstack([p.reshape(-1, 2) for p in products]),
+        twin.A @ np.vstack([r.reshape(-1, 2) for r in rhs]),
+        atol=1e-10 * float(np.abs(twin.A).max()),
+    )
+    whole = twin.A @ twin.Lambda(lambdas) @ inverse
+    traces = engine.trace_products(lambdas)  # type: ignore[attr-defined]
+    for g, L in enumerate(twin.levels):
+        expected = sum(twin.block(whole, g, j, g, j) for j in range(L))
+        size = 1.0 + float(np.abs(whole).max()) * L
+        np.testing.assert_allclose(traces[g], expected, atol=1e-9 * size)
+
     selected = engine.selected_inverse()  # type: ignore[attr-defined]
     for g, L in enumerate(twin.levels):
         for j in range(L):

@@ -69,8 +69,15 @@ class DenseCoupling:
     """V as a dense (L, K, m) array: for small systems and where most level pairs occur."""
 
     def __init__(
-        self, n_levels: int, width: int, rest: Sequence[RestFactor], pairs: Sequence[PairBlock]
+        self,
+        n_levels: int,
+        width: int,
+        rest: Sequence[RestFactor],
+        pairs: Sequence[PairBlock],
+        *,
+        compiled: bool,
     ) -> None:
+        self._compiled = compiled
         m = sum(r.n_levels * r.width for r in rest)
         self._rest = rest
         self._load(np.zeros((n_levels, width, m)), pairs)
@@ -155,6 +162,10 @@ class DenseCoupling:
 
     def inverse_pairs(self, which: int) -> Array3:
         r, pair = self._rest[which], self._pairs[which]
+        if self._compiled:
+            blocks = np.empty(pair.values.shape)
+            kernels.gather_blocks(self.inverse, pair.rows, pair.cols, r.first, blocks)
+            return blocks
         cols = r.first + pair.cols[:, None] * r.width + np.arange(r.width)
         K = self.W.shape[1]
         out: Array3 = self.inverse[

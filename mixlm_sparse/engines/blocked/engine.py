@@ -200,7 +200,7 @@ class BlockedEngine:
             pairs = [self._pair(i, r.index) for r in self._rest]
             L, K = factors[i].n_levels, factors[i].width
             if dense:
-                couplings.append(DenseCoupling(L, K, self._rest, pairs))
+                couplings.append(DenseCoupling(L, K, self._rest, pairs, compiled=self._compiled))
             else:
                 couplings.append(SparseCoupling(L, K, self._rest, pairs))
         for s, coupling in enumerate(couplings):
@@ -313,7 +313,10 @@ class BlockedEngine:
 
     def multiply(self, B: Sequence[Array3]) -> list[Array3]:
         """Return Z'WZ B; B[g] is (L_g, K_g, m)."""
-        out = contract.multiply(self._system, B, without=self._dense_rest)
+        B = [np.ascontiguousarray(b) for b in B]
+        out = contract.multiply(
+            self._system, B, without=self._dense_rest, compiled=self._compiled
+        )
         if self._dense_rest:
             assert isinstance(self._schur, DenseRest)
             m = B[0].shape[2]
@@ -327,7 +330,9 @@ class BlockedEngine:
     def trace_products(self, lambdas: Sequence[Matrix]) -> list[Matrix]:
         """Return sum_j [Z'WZ Lambda C^{-1}]_jj of every factor, (K, K)."""
         inverse = self._selected(rest_pairs=not self._dense_rest)
-        out = contract.trace_products(self._system, lambdas, inverse, without=self._dense_rest)
+        out = contract.trace_products(
+            self._system, lambdas, inverse, without=self._dense_rest, compiled=self._compiled
+        )
         if self._dense_rest:
             assert isinstance(self._schur, DenseRest)
             found = self._schur.trace_products([lambdas[r.index] for r in self._rest])

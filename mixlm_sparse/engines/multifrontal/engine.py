@@ -9,8 +9,11 @@ import copy
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
+import numpy as np
+
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines import contract
+from mixlm_sparse.engines.compiled import compiled_pays
 from mixlm_sparse.engines.interface import BlockSystem, SelectedInverse
 from mixlm_sparse.engines.multifrontal.block_pattern import BlockPattern
 from mixlm_sparse.engines.multifrontal.cholesky import SparseCholesky
@@ -79,11 +82,14 @@ class PatternEngine:
 
     def multiply(self, B: Sequence[Array3]) -> list[Array3]:
         """Return Z'WZ B; B[g] is (L_g, K_g, m)."""
-        return contract.multiply(self._pattern.system, B)
+        B = [np.ascontiguousarray(b) for b in B]
+        return contract.multiply(self._pattern.system, B, compiled=compiled_pays(0.0))
 
     def trace_products(self, lambdas: Sequence[Matrix]) -> list[Matrix]:
         """Return sum_j [Z'WZ Lambda C^{-1}]_jj of every factor, (K, K)."""
-        return contract.trace_products(self._pattern.system, lambdas, self.selected_inverse())
+        return contract.trace_products(
+            self._pattern.system, lambdas, self.selected_inverse(), compiled=compiled_pays(0.0)
+        )
 
     def selected_inverse(self) -> SelectedInverse:
         """Return the blocks of C^{-1} on the pattern of Z'WZ."""
