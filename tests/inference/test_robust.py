@@ -83,12 +83,30 @@ def test_unbiased_if_the_model_is_right():
     fit = corpus.fit("ortho_rs_reml")
     found = fit.robust()
     N, Q = found.meat
-    M = found.model_vcov
-    expected = np.zeros_like(M)
-    for g in range(found.n_clusters):
-        # E e_g e_g' = V_g - X_g M X_g'
-        expected += Q[g] - N[g] @ M @ N[g].T
-    np.testing.assert_allclose(M @ expected @ M, M, rtol=1e-9)
+    # E e_g e_g' = V_g - X_g M X_g', in columns in which M is the identity
+    expected = sum(Q[g] - N[g] @ N[g].T for g in range(found.n_clusters))
+    np.testing.assert_allclose(expected, np.eye(len(found.names)), atol=1e-9)
+
+
+@pytest.mark.parametrize("type", TYPES)
+def test_no_unit_and_no_origin_matters(type):
+    """Units of the response over 1e±200, of the predictor over 1e±4, years for days."""
+    data = mx.datasets.load("sleepstudy")
+    base = mx.lmer("Reaction ~ Days + (Days | Subject)", data).robust(type=type).table()
+    for unit in (1e-100, 1e100):
+        fit = mx.lmer(
+            "y ~ Days + (Days | Subject)", data.assign(y=data["Reaction"] * unit),
+            control=mx.Control(warn=False),
+        )  # fmt: skip
+        table = fit.robust(type=type).table()
+        np.testing.assert_allclose(table["std_error"] / unit, base["std_error"], rtol=1e-5)
+        np.testing.assert_allclose(table[["df", "p_value"]], base[["df", "p_value"]], rtol=1e-4)
+    for move, scale in ((0.0, 1e4), (0.0, 1e-4), (1e3, 1.0), (1e6, 1.0)):
+        moved = data.assign(x=move + scale * data["Days"])
+        fit = mx.lmer("Reaction ~ x + (x | Subject)", moved, control=mx.Control(warn=False))
+        found, expected = fit.robust(type=type).table().loc["x"], base.loc["Days"]
+        assert found["std_error"] * scale == pytest.approx(expected["std_error"], rel=1e-5)
+        assert found["df"] == pytest.approx(expected["df"], rel=1e-5)
 
 
 def test_balanced_means_have_groups_minus_one():
@@ -108,7 +126,7 @@ def test_default_cluster_is_the_outermost_factor():
 def test_clusters_by_column_and_array():
     fit = corpus.fit("pastes_nested_reml")
     by_factor = fit.robust("batch")
-    data = fit.call.data.source
+    data = corpus.load_data("Pastes")
     by_array = fit.robust(data["batch"].astype(str).to_numpy())
     by_series = fit.robust(data["batch"])
     np.testing.assert_allclose(by_array.vcov, by_factor.vcov, rtol=1e-12)

@@ -11,7 +11,13 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.inference.fixed.estimable import warn_not_estimable
-from mixlm_sparse.inference.fixed.methods import IN_TITLES, moments, require_ddf
+from mixlm_sparse.inference.fixed.methods import (
+    IN_TITLES,
+    joint_test,
+    moments,
+    reason_of,
+    require_ddf,
+)
 from mixlm_sparse.inference.fixed.terms import fixed_terms, left_out, type_one, type_two
 from mixlm_sparse.inference.fixed.tests import f_table, require_residual
 from mixlm_sparse.inference.fixed.type_three import type_three
@@ -98,7 +104,7 @@ def hypotheses_table(
     """Test L beta = 0 for each entry; return the F table and a note."""
     require_residual(fit)
     method = moments(fit, ddf)
-    found = [method.joint(L, np.zeros(L.shape[0])) for L in hypotheses.values()]
+    found = [joint_test(fit, method, L) for L in hypotheses.values()]
     empty = [label for label, one in zip(hypotheses, found, strict=True) if not one.num_df]
     why = ""
     if empty:
@@ -109,4 +115,5 @@ def hypotheses_table(
             "apart: remove it from the formula, or test it without the others",
         )
     table = f_table(fit, found, list(hypotheses), test=ddf != "none")
-    return table, "; ".join(text for text in (method.note, why) if text)
+    notes = (method.note, why, reason_of(fit, found))
+    return table, "; ".join(text for text in notes if text)

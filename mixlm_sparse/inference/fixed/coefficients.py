@@ -13,7 +13,13 @@ from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.text import percent
 from mixlm_sparse.inference.fixed.estimable import kept_part, warn_not_estimable
 from mixlm_sparse.inference.fixed.hypotheses import Hypotheses, read_hypotheses
-from mixlm_sparse.inference.fixed.methods import linear_tests, moments, require_ddf
+from mixlm_sparse.inference.fixed.methods import (
+    joint_test,
+    linear_tests,
+    moments,
+    reason_of,
+    require_ddf,
+)
 from mixlm_sparse.inference.fixed.moments import (
     NOTHING_TO_TEST,
     JointTest,
@@ -216,10 +222,10 @@ def contest(
     if not given.labels:
         return f_table(fit, [], [])
     method = moments(fit, name)
-    found = NOTHING_TO_TEST if why else method.joint(given.L, given.rhs)
+    found = NOTHING_TO_TEST if why else joint_test(fit, method, given.L, given.rhs)
     _require_hypothesis(found, why)
     table = f_table(fit, [found], ["; ".join(given.labels)], test=name != "none")
-    return _with_note(table, method.note, why)
+    return _with_note(table, method.note, why, reason_of(fit, [found]))
 
 
 @result_table("Wald test")
@@ -257,11 +263,12 @@ def wald_test(fit: FittedModel, L: Any = None, *, rhs: Any = 0.0) -> pd.DataFram
         matrix, right, label = given.L, given.rhs, "; ".join(given.labels)
     require_residual(fit)
     model = NormalMoments(fit.solution.beta, fit.solution.RX_inv, fit.sigma)
-    found = NOTHING_TO_TEST if why else model.joint(matrix, right)
+    found = NOTHING_TO_TEST if why else joint_test(fit, model, matrix, right)
     _require_hypothesis(found, why)
     chi2, df = found.F * found.num_df if found.num_df else np.nan, found.num_df
     row = dict(zip(CHI2_COLUMNS, ([chi2], [df], [chi2_p(chi2, df)]), strict=True))
-    return _with_note(pd.DataFrame(row, index=[label]), "", why)
+    table = pd.DataFrame(row, index=[label])
+    return _with_note(table, why, reason_of(fit, [found]))
 
 
 def _hypotheses(fit: FittedModel, L: Any, rhs: Any) -> tuple[Hypotheses, str]:

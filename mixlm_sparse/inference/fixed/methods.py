@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from mixlm_sparse.common.checks import require_one_of
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.fixed.kenward_roger import kenward_roger
-from mixlm_sparse.inference.fixed.moments import CoefficientMoments, NormalMoments
+from mixlm_sparse.inference.fixed.moments import CoefficientMoments, JointTest, NormalMoments
 from mixlm_sparse.inference.fixed.satterthwaite import satterthwaite
 from mixlm_sparse.inference.fixed.tests import SingleTests, single_tests
 from mixlm_sparse.model.fitted import FittedModel
@@ -61,18 +63,47 @@ def moments(fit: FittedModel, ddf: str | None = "satterthwaite") -> CoefficientM
 def linear_tests(
     fit: FittedModel, L: Matrix, rhs: Vector | float = 0.0, *, ddf: str | None = "satterthwaite"
 ) -> SingleTests:
-    """Test each row of L beta = rhs on its own; L (r, p), rows with NaN are not estimable."""
+    """Test each row of L beta = rhs on its own; L (r, p), rows with NaN are not estimable.
+
+    Where the data do not determine the variance of a combination, only its estimate is given.
+    """
     name = require_ddf(ddf)
     method = moments(fit, name)
     known = np.isfinite(L).all(axis=1)
+    note = method.note
     estimate, error, df = (np.full(L.shape[0], np.nan) for _ in range(3))
     used = L[known]
     estimate[known] = used @ method.beta
     error[known] = method.std_error(used)
     if name != "none" and not fit.perfect:
         df[known] = method.df(used)
+    if not fit.identification.complete:
+        lost = np.flatnonzero(known)[~fit.identification.coefficients(used)]
+        if lost.size:
+            error[lost] = df[lost] = np.nan
+            note = "; ".join(text for text in (note, fit.identification.sentence) if text)
     found = single_tests(
         estimate, error, df, np.nan if fit.perfect else rhs,
-        heading=HEADINGS[name], note=method.note,
+        heading=HEADINGS[name], note=note,
     )  # fmt: skip
     return found
+
+
+def joint_test(
+    fit: FittedModel, method: CoefficientMoments, L: Matrix, rhs: Vector | None = None
+) -> JointTest:
+    """Test L beta = rhs (zero) together; L (q, p).
+
+    Where the data do not determine the covariance of these combinations, F and its denominator df
+    are NaN.
+    """
+    found = method.joint(L, np.zeros(L.shape[0]) if rhs is None else rhs)
+    if found.num_df and not fit.identification.hypothesis(L):
+        return JointTest(float("nan"), found.num_df, float("nan"))
+    return found
+
+
+def reason_of(fit: FittedModel, found: Sequence[JointTest]) -> str:
+    """Return why some of the tests have no F although there is something to test, or ""."""
+    lost = any(one.num_df and np.isnan(one.F) for one in found)
+    return fit.identification.sentence if lost else ""

@@ -30,13 +30,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.linalg
-from scipy.stats import t as student
 
 from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.tables import ResultTable, as_result, result_table
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
 from mixlm_sparse.inference.cases.row_groups import is_nested, row_groups
+from mixlm_sparse.inference.fixed.spans import column_lengths, with_unit_length
+from mixlm_sparse.inference.fixed.tests import single_tests
 from mixlm_sparse.model.fitted import FittedModel
 
 TYPES = ("CR0", "CR1", "CR2")
@@ -54,8 +55,9 @@ class RobustCovariance:
     cluster : name of the clusters.
     n_clusters : their number.
     names, beta : of the coefficients, (p,).
-    vcov : (p, p).
-    model_vcov : (p, p) what the model says, M.
+    sigma : residual standard deviation, which everything below is relative to.
+    half : (p, p) with sigma^2 half half' what the model says, M; the rest is in the columns X half.
+    scores : (G, p) X_g'W_g A_g e_g.
     meat : per cluster, X_g'A_g X~_g with X~ = W X, and X~_g'A_g V_g A_g X~_g, (G, p, p) each.
     """
 
@@ -64,9 +66,17 @@ class RobustCovariance:
     n_clusters: int
     names: tuple[str, ...]
     beta: Vector
-    vcov: Matrix
-    model_vcov: Matrix
+    sigma: float
+    half: Matrix
+    scores: Matrix
     meat: tuple[Array3, Array3]
+
+    @property
+    def vcov(self) -> Matrix:
+        """Covariance matrix of the coefficients, (p, p)."""
+        errors = self.sigma * (self.scores @ self.half.T)
+        out: Matrix = errors.T @ errors
+        return out
 
     @property
     def cov(self) -> pd.DataFrame:
@@ -76,7 +86,11 @@ class RobustCovariance:
     @property
     def bse(self) -> pd.Series[float]:
         """Robust standard errors."""
-        return pd.Series(np.sqrt(np.diag(self.vcov)), index=list(self.names))
+        return pd.Series(self._errors(), index=list(self.names))
+
+    def _errors(self) -> Vector:
+        # no square, which could leave the range of numbers
+        return self.sigma * column_lengths(self.scores @ self.half.T)
 
     def df(self, L: Any = None) -> Vector:
         """Return Satterthwaite degrees of freedom of each row of L beta; of each coefficient."""
@@ -87,40 +101,24 @@ class RobustCovariance:
                 f"coefficients: {', '.join(self.names)}"
             )
         N, Q = self.meat
-        M = self.model_vcov
-        out = np.empty(rows.shape[0])
-        for r, c in enumerate(rows):
-            m = M @ c
+        out = np.full(rows.shape[0], np.nan)
+        # M is the identity in these columns
+        for r, m in enumerate(with_unit_length((rows @ self.half).T).T):
             t = N @ m  # (G, p): X_g'a_g
             s = np.einsum("a,gab,b->g", m, Q, m)  # a_g'V_g a_g
-            k = np.einsum("ga,ab,gb->g", t, M, t)
-            S = M @ (t.T @ t)
-            squares = float((s * s).sum() - 2.0 * (s * k).sum() + np.trace(S @ S))
+            k = (t * t).sum(axis=1)
+            S = t.T @ t
+            squares = float((s * s).sum() - 2.0 * (s * k).sum() + (S * S).sum())
             trace = float((s - k).sum())
-            out[r] = trace * trace / squares if squares > 0.0 else np.nan
+            if squares > 0.0:
+                out[r] = trace * trace / squares
         return out
 
     @result_table("Cluster-robust standard errors")
     def table(self, level: float = 0.95) -> pd.DataFrame:
         """Return estimates, robust standard errors, df, tests and intervals."""
-        level = require_level("level", level)
-        se = np.sqrt(np.diag(self.vcov))
-        df = self.df()
-        with np.errstate(invalid="ignore", divide="ignore"):
-            ratio = self.beta / se
-        half = student.ppf(0.5 + 0.5 * level, df) * se
-        return pd.DataFrame(
-            {
-                "estimate": self.beta,
-                "std_error": se,
-                "statistic": ratio,
-                "df": df,
-                "p_value": 2.0 * student.sf(np.abs(ratio), df),
-                "lower": self.beta - half,
-                "upper": self.beta + half,
-            },
-            index=list(self.names),
-        )
+        found = single_tests(self.beta, self._errors(), self.df())
+        return found.to_frame(self.names, level=require_level("level", level))
 
     def __repr__(self) -> str:
         return self._table().text()
@@ -178,7 +176,6 @@ def robust(fit: FittedModel, cluster: Any = None, type: str = "CR2") -> RobustCo
         raise DataError(f"{label} has {n_clusters} cluster: robust covariances need at least 2")
     _require_nested(fit, codes, label)
     p = fit.system.p
-    M = fit.scale * fit.solution.vcov_unscaled
     N = np.empty((n_clusters, p, p))
     Q = np.empty((n_clusters, p, p))
     scores = np.empty((n_clusters, p))
@@ -189,17 +186,17 @@ def robust(fit: FittedModel, cluster: Any = None, type: str = "CR2") -> RobustCo
     for g, stop in enumerate(stops):
         rows = np.sort(order[start:stop])
         X, R, ZL, w = rows_of(rows)
-        N[g], Q[g], scores[g] = _cluster(X, R, ZL, w, M, fit.scale, type, n_clusters)
+        N[g], Q[g], scores[g] = _cluster(X, R, ZL, w, type, n_clusters)
         start = int(stop)
-    vcov = M @ (scores.T @ scores) @ M
     return RobustCovariance(
         type=type,
         cluster=label,
         n_clusters=n_clusters,
         names=fit.system.x_names,
         beta=fit.solution.beta,
-        vcov=vcov,
-        model_vcov=M,
+        sigma=fit.sigma,
+        half=fit.solution.RX_inv,
+        scores=scores,
         meat=(N, Q),
     )
 
@@ -209,24 +206,23 @@ def _cluster(
     e: Vector,
     ZL: Matrix,
     w: Vector | None,
-    M: Matrix,
-    scale: float,
     type: str,
     n_clusters: int,
 ) -> tuple[Matrix, Matrix, Vector]:
     """Return X'A W X, X'W A V A W X and X'W A e of one cluster.
 
-    X (n, p); e (n,); ZL = Z Lambda (n, q_g); w (n,) weights or None; scale = sigma^2.
+    X (n, p), columns in which M is the identity; e (n,) residuals in units of sigma;
+    ZL = Z Lambda (n, q_g); w (n,) weights or None.
     """
     if w is None and X.shape[0] > ZL.shape[1] + X.shape[1]:
-        # the span of [Z X]: beyond it V = C = sigma^2 I, and W X has nothing there
+        # the span of [Z X]: beyond it V = C = I, and W X has nothing there
         basis = np.linalg.qr(np.hstack([ZL, X]))[0]
         X, ZL, e = basis.T @ X, basis.T @ ZL, basis.T @ e
-    V = scale * (ZL @ ZL.T)
-    V[np.diag_indices_from(V)] += scale if w is None else scale / w
+    V = ZL @ ZL.T
+    V[np.diag_indices_from(V)] += 1.0 if w is None else 1.0 / w
     WX = scipy.linalg.cho_solve(scipy.linalg.cho_factor(V), X)
     if type == "CR2":
-        A = _adjustment(V, V - X @ M @ X.T)
+        A = _adjustment(V, V - X @ X.T)
         AWX = A @ WX
     else:
         AWX = WX * (np.sqrt(n_clusters / (n_clusters - 1.0)) if type == "CR1" else 1.0)
@@ -244,13 +240,13 @@ def _adjustment(V: Matrix, C: Matrix) -> Matrix:
 
 
 class _ClusterRows:
-    """X, residuals, Z Lambda and weights of any set of rows."""
+    """X half, residuals in units of sigma, Z Lambda and weights of any set of rows."""
 
     def __init__(self, fit: FittedModel) -> None:
         self._fit = fit
         n = fit.nobs
-        self._X = fit.model_matrix()
-        self._e = fit.matrices.y - fit.solution.fitted(include_random=False)
+        self._X = fit.model_matrix() @ fit.solution.RX_inv
+        self._e = (fit.matrices.y - fit.solution.fitted(include_random=False)) / fit.sigma
         self._ZL = [
             term.columns.block(slice(0, n)) @ fit.solution.Lambda(t)
             for t, term in enumerate(fit.matrices.terms)

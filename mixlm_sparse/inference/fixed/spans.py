@@ -18,16 +18,16 @@ from mixlm_sparse.solve.products.basis import RANK_RTOL
 EMPTY_RTOL = 1e-10
 
 
-def with_unit_length(M: Matrix, longest: Vector | float | None = None) -> Matrix:
-    """Return the columns of M (p, r) at length one, those that are zero up to rounding as zeros.
+def with_unit_length(M: Matrix, longest: float = 0.0) -> Matrix:
+    """Return the columns of M (p, r) at length one, those that are zero as zeros.
 
     Parameters
     ----------
-    longest : length that rounding is measured on, one or (r,); by default that of the longest.
+    longest : length that rounding is measured on, where columns were computed as differences of
+        others in the same unit.
     """
     lengths = column_lengths(M)
-    floor = EMPTY_RTOL * (lengths.max(initial=0.0) if longest is None else longest)
-    empty = (lengths <= floor) | (lengths == 0.0)
+    empty = (lengths <= EMPTY_RTOL * longest) | (lengths == 0.0)
     out: Matrix = np.where(empty, 0.0, M / np.where(empty, 1.0, lengths))
     return out
 

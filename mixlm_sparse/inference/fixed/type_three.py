@@ -55,7 +55,8 @@ def type_three(model: FixedTerms) -> tuple[list[Matrix], str]:
     first = model.coordinates @ model.constant[:, None] if model.constant is not None else None
     if first is None and model.intercept:
         first = model.coordinates[:, model.owner == 0]
-    unit = [with_unit_length(columns, column_lengths(columns).max(initial=0.0)) for columns in N]
+    # the columns of a term have one unit
+    unit = [with_unit_length(M, float(column_lengths(M).max(initial=0.0))) for M in N]
     E = []
     for i in count:
         others = [unit[j] for j in count if j != i and j not in containing[i]]
