@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mixlm_sparse.common.checks import listed, shown
+from mixlm_sparse.common.checks import listed, plain_name, shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 
@@ -152,6 +152,8 @@ def chosen_names(
     for name in wanted:
         if isinstance(name, str) and name in kinds:
             chosen.add(name)
+        elif isinstance(name, str) and plain_name(name) in kinds:
+            chosen.add(plain_name(name))
         elif isinstance(name, str) and groups.get(name):
             chosen.update(groups[name])
         else:

@@ -17,6 +17,7 @@ from mixlm_sparse.design.table import Column
 from mixlm_sparse.formula.syntax import Binary, Expr, Name, Paren, Unary
 from mixlm_sparse.formula.syntax import Call as CallOf
 from mixlm_sparse.formula.terms import names_of
+from mixlm_sparse.inference.cases.row_groups import is_nested
 from mixlm_sparse.model.data import data_columns
 from mixlm_sparse.model.fitted import FittedModel
 
@@ -186,8 +187,8 @@ def nested_pairs(predictors: Sequence[Predictor]) -> dict[tuple[str, str], dict[
             first = np.full(len(inner.values), -1)
             seen = codes[inner.name] >= 0
             own, other = codes[inner.name][seen], codes[outer.name][seen]
-            first[own] = other
-            if (first[own] == other).all():
+            if is_nested(own, other):
+                first[own] = other
                 out[inner.name, outer.name] = {
                     value: outer.values[place] if place >= 0 else None
                     for value, place in zip(inner.values, first.tolist(), strict=True)

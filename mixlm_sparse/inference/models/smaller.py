@@ -80,7 +80,8 @@ def chosen_terms(formula: MixedFormula, scope: object) -> list[Term]:
     by_label = {term_label(term): term for term in candidates}
     all_labels = {term_label(term) for term in formula.fixed.terms}
     chosen = []
-    for name in wanted:
+    for given in wanted:
+        name = plain_name(given) if isinstance(given, str) else given
         if name not in by_label:
             why = (
                 "is part of an interaction, and cannot be left out before it"

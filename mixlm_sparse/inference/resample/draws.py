@@ -14,6 +14,7 @@ from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.design.grouping import GroupingFactor
 from mixlm_sparse.design.recipe import DesignSpec, FactorSpec
+from mixlm_sparse.inference.cases.row_groups import is_nested
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
@@ -126,17 +127,12 @@ def top_factor(fit: FittedModel, by: str | None = None) -> int:
         return labels.index(by)
     order = sorted(range(len(factors)), key=lambda g: factors[g].n_levels)
     top = order[0]
-    if not all(_nested(factors[g], factors[top]) for g in order[1:]):
+    if not all(is_nested(factors[g].codes, factors[top].codes) for g in order[1:]):
         raise OptionError(
             f"the grouping factors {known} are crossed: say whose groups are to be drawn, "
             f'by="{labels[top]}" for example'
         )
     return top
-
-
-def _nested(inner: GroupingFactor, outer: GroupingFactor) -> bool:
-    pairs = inner.codes.astype(np.int64) * outer.n_levels + outer.codes
-    return int(np.unique(pairs).size) == inner.n_levels
 
 
 class GroupDraw:
@@ -153,7 +149,9 @@ class GroupDraw:
         factors = fit.matrices.factors
         factor = factors[top]
         self.n_groups = factor.n_levels
-        self.nested = {g for g, f in enumerate(factors) if g == top or _nested(f, factor)}
+        self.nested = {
+            g for g, f in enumerate(factors) if g == top or is_nested(f.codes, factor.codes)
+        }
         order = np.argsort(factor.codes, kind="stable")
         stops = np.cumsum(np.bincount(factor.codes, minlength=factor.n_levels))
         self.rows_of = np.split(order, stops[:-1])
