@@ -182,14 +182,7 @@ def _averaged(
     np.add.at(L, place[counted], grid.X[counted] * share[counted, None])
     np.add.at(offset, place[counted], grid.offset[counted] * share[counted])
     L[total == 0.0] = np.nan
-    codes = np.unravel_index(exist, sizes, order="F") if names else ()
-    cells = pd.DataFrame(
-        {
-            name: [grid.predictors[name].values[i] for i in own.tolist()]
-            for name, own in zip(names, codes, strict=True)
-        },
-        index=range(exist.size),
-    )
+    cells = _cells(grid, names, exist)
     _warn_of_cells(fit, grid, cells, L, place, counted)
     return MarginalMeans(
         fit=fit,
@@ -207,6 +200,19 @@ def _averaged(
             if name not in averaged and len(grid.predictors[name].values) == 1
         },
         within=grid.within,
+    )
+
+
+def _cells(grid: ReferenceGrid, names: list[str], exist: np.ndarray) -> pd.DataFrame:
+    """Return the values of predictors for combinations given by number, the first one fastest."""
+    sizes = [len(grid.predictors[name].values) for name in names]
+    codes = np.unravel_index(exist, sizes, order="F") if names else ()
+    return pd.DataFrame(
+        {
+            name: [grid.predictors[name].values[i] for i in own.tolist()]
+            for name, own in zip(names, codes, strict=True)
+        },
+        index=range(exist.size),
     )
 
 

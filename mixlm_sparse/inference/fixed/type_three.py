@@ -101,60 +101,21 @@ def _indicators(model: FixedTerms) -> list[Matrix] | None:
     return out
 
 
+Expansion = dict[tuple[int, ...], list[tuple[int, float]]]
+
+
 def _term_indicators(term: FixedTerm, model: FixedTerms) -> Matrix | None:
     """Express the indicators of one term's cells (times its covariates) in the columns of X."""
-    places = sorted(term.factors)
-    levels = [term.factors[place].table.shape[0] for place in places]
-    cells = int(np.prod(levels, dtype=np.int64))
-    codes = np.array(np.unravel_index(np.arange(cells), levels, order="F")) if levels else (
-        np.zeros((0, 1), dtype=np.int64)
-    )  # fmt: skip
-    code_of = {term.factors[place].name: codes[i] for i, place in enumerate(places)}
     covariates = list(term.covariates)
-    widths = [term.widths[term.covariates[name]] for name in covariates]
-
-    # values on the cells, and for each the combination of columns of X, per covariate column
-    values: list[Vector] = []
-    expansions: list[dict[tuple[int, ...], list[tuple[int, float]]]] = []
-    combinations = list(product(*(range(w) for w in widths)))
-    if model.intercept and not covariates:
-        values.append(np.ones(cells))
-        expansions.append({(): [(0, 1.0)]})
-    for other in model.terms:
-        if other.covariate_names != term.covariate_names:
-            continue
-        sources = _sources(other, code_of)
-        if sources is None:
-            continue
-        columns = other.columns()
-        axes = sorted(other.factors)
-        for picks in product(*(range(len(sources[axis])) for axis in axes)):
-            value = np.ones(cells)
-            weights = []
-            for axis, pick in zip(axes, picks, strict=True):
-                on_cells, own = sources[axis][pick]
-                value = value * on_cells
-                weights.append(own)
-            expansion = {}
-            for combination in combinations:
-                at: list[Any] = [slice(None)] * len(other.widths)
-                for name, place in zip(covariates, combination, strict=True):
-                    at[other.covariates[name]] = place
-                positions = columns[tuple(at)]
-                weight: Any = np.ones(())
-                for w in weights:
-                    weight = np.multiply.outer(weight, w)
-                flat = zip(positions.ravel().tolist(), weight.ravel().tolist(), strict=True)
-                expansion[combination] = [(j, w) for j, w in flat if w != 0.0]
-            values.append(value)
-            expansions.append(expansion)
+    combinations = list(product(*(range(term.widths[term.covariates[c]]) for c in covariates)))
+    values, expansions = _values_on_cells(term, model, combinations)
     if not values:
         return None
     G = np.column_stack(values)
+    cells = G.shape[0]
     solution = np.linalg.lstsq(G, np.eye(cells), rcond=None)[0]
     if np.abs(G @ solution - np.eye(cells)).max() > SPAN_TOL:
         return None
-
     # write the columns in the order of the term's operands, first fastest
     shape = [
         term.factors[place].table.shape[0] if place in term.factors else term.widths[place]
@@ -172,6 +133,60 @@ def _term_indicators(term: FixedTerm, model: FixedTerms) -> Matrix | None:
             for j, share in expansion[combination]:
                 M[j, targets] += share * row
     return M
+
+
+def _values_on_cells(
+    term: FixedTerm, model: FixedTerms, combinations: list[tuple[int, ...]]
+) -> tuple[list[Vector], list[Expansion]]:
+    """Return what the model offers on the cells of a term's factors.
+
+    Returns
+    -------
+    values : (cells,) each.
+    expansions : for each of them the combination of columns of X, per column of the covariates.
+    """
+    places = sorted(term.factors)
+    levels = [term.factors[place].table.shape[0] for place in places]
+    cells = int(np.prod(levels, dtype=np.int64))
+    codes = np.array(np.unravel_index(np.arange(cells), levels, order="F")) if levels else (
+        np.zeros((0, 1), dtype=np.int64)
+    )  # fmt: skip
+    code_of = {term.factors[place].name: codes[i] for i, place in enumerate(places)}
+    values: list[Vector] = []
+    expansions: list[Expansion] = []
+    if model.intercept and not term.covariates:
+        values.append(np.ones(cells))
+        expansions.append({(): [(0, 1.0)]})
+    for other in model.terms:
+        if other.covariate_names != term.covariate_names:
+            continue
+        sources = _sources(other, code_of)
+        if sources is None:
+            continue
+        axes = sorted(other.factors)
+        for picks in product(*(range(len(sources[axis])) for axis in axes)):
+            value, weight = np.ones(cells), np.ones(())
+            for axis, pick in zip(axes, picks, strict=True):
+                on_cells, own = sources[axis][pick]
+                value = value * on_cells
+                weight = np.multiply.outer(weight, own)
+            values.append(value)
+            expansions.append(
+                {c: _expansion(other, list(term.covariates), c, weight) for c in combinations}
+            )
+    return values, expansions
+
+
+def _expansion(
+    other: FixedTerm, covariates: list[object], combination: tuple[int, ...], weight: Any
+) -> list[tuple[int, float]]:
+    """Return the columns of X and their weights for one column of the covariates."""
+    at: list[Any] = [slice(None)] * len(other.widths)
+    for name, place in zip(covariates, combination, strict=True):
+        at[other.covariates[name]] = place
+    positions = other.columns()[tuple(at)]
+    flat = zip(positions.ravel().tolist(), np.asarray(weight).ravel().tolist(), strict=True)
+    return [(j, w) for j, w in flat if w != 0.0]
 
 
 def _sources(
