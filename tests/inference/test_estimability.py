@@ -214,3 +214,23 @@ def test_deeply_nested_text_is_refused():
         with pytest.raises(mx.OptionError, match="nests more than"):
             fit.contest(text)
     assert fit.contest("((((Days))))").shape == (1, 6)
+
+
+def test_a_covariate_beside_its_own_levels():
+    """Leaving out a line through levels that stay changes nothing, so there is nothing to test."""
+    cake = mx.datasets.load("cake")
+    cake["temp"] = cake["temperature"].astype(str).astype(float)
+    cake["temperature"] = pd.Categorical(cake["temperature"].astype(str), ordered=True)
+    formula = "angle ~ recipe + temp + temperature + (1 | recipe:replicate)"
+    fit = mx.lmer(formula, cake, control=QUIET)
+    for table in (fit.drop1(test="F"), fit.anova(type=2), fit.anova(type=3)):
+        assert table["NumDF"].tolist() == [2, 0, 4]
+        assert np.isnan(table.loc["temp", "F value"])
+    ml = fit.drop1()
+    assert ml.loc["temp", "Df"] == 0
+    # in sequence the line comes first
+    first = mx.lmer("angle ~ recipe + temp + (1 | recipe:replicate)", cake)
+    line = fit.anova(type=1).loc["temp"]
+    assert line["NumDF"] == 1
+    assert line["Sum Sq"] / fit.scale == pytest.approx(line["F value"])
+    assert first.anova(type=1)["NumDF"].tolist() == [2, 1]
