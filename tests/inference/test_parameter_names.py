@@ -74,3 +74,11 @@ def test_groups_of_names_where_a_statistic_has_none(pair):
     assert list(boot.confint(parm="sigma").index) == ["sigma"]
     with pytest.raises(mx.OptionError, match="'theta_'"):
         boot.confint(parm="theta_")
+
+
+def test_names_with_and_without_backticks():
+    fit = mx.lmer("y ~ `my x` + (1 | g)", data(x="my x"))
+    expected = fit.confint("wald", parm="my x")
+    assert list(expected.index) == ["my x"]
+    assert fit.confint("wald", parm="`my x`").equals(expected)
+    assert list(fit.profile("`my x`")) == ["my x"]
