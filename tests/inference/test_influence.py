@@ -230,8 +230,9 @@ def test_all_fit():
     assert "excess" in repr(some)
     stopped = mx.all_fit(fit, progress=lambda done, total: False)
     assert len(stopped) == 1
-    for bad in ("bfgs", ["newton"]):
-        with pytest.raises(mx.OptionError, match="optimizers"):
+    assert list(fit.all_fit("bfgs")) == ["bfgs"]
+    for bad in (["newton"], 5):
+        with pytest.raises(mx.OptionError, match="optimizer"):
             fit.all_fit(bad)
 
 
