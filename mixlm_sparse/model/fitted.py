@@ -1,5 +1,7 @@
 """A fitted model as frozen data, with everything that can be read off it.
 
+Every attribute that a user reads stands here with its docstring; hence the length.
+
 A `FittedModel` holds the design, the theta-free products, the optimum and the solution there;
 everything else is computed when it is asked for first, and kept.  What takes more than reading off
 (tables, predictions, tests, plots) are functions of other modules that take a `FittedModel`;

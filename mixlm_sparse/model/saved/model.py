@@ -7,13 +7,10 @@ computed anew from theta, which takes one factorization.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
-
-import numpy as np
 
 from mixlm_sparse.common.checks import require_bool, require_one_of, require_path
 from mixlm_sparse.common.errors import (
@@ -24,10 +21,7 @@ from mixlm_sparse.common.errors import (
     SavedFitError,
 )
 from mixlm_sparse.covariance.random import covariance_structure
-from mixlm_sparse.design.build import ModelMatrices, RandomTerm
-from mixlm_sparse.design.columns import ArrayColumns, ColumnSource
-from mixlm_sparse.design.grouping import GroupingFactor
-from mixlm_sparse.design.recipe import DesignSpec
+from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.engines.choose import ENGINES, make_engine
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import ROLES, columns_of_call, held_call
@@ -39,6 +33,12 @@ from mixlm_sparse.model.saved.check import (
     require_rows,
     require_solution,
     require_weights,
+)
+from mixlm_sparse.model.saved.design import (
+    matrices_to,
+    require_same,
+    rows_to,
+    stored_matrices,
 )
 from mixlm_sparse.model.saved.frame import (
     argument_from,
@@ -56,12 +56,9 @@ from mixlm_sparse.model.saved.parts import (
     options_to,
     products_from,
     products_to,
-    whole,
 )
 from mixlm_sparse.model.saved.rowless import (
-    AbsentColumns,
     AbsentFrame,
-    FactorWithoutRows,
     MatricesWithoutRows,
 )
 from mixlm_sparse.model.saved.schema import require_form
@@ -72,8 +69,6 @@ __all__ = ["FORMAT_VERSION", "load_fit", "save"]
 
 FORMAT = "mixlm_sparse.api.lmer"
 FORMAT_VERSION = 1
-# The response given to `load` may differ from that of the fit by the rounding of a text file.
-SAME_RESPONSE_RTOL = 1e-9
 
 F = TypeVar("F", bound=FittedModel)
 
@@ -115,7 +110,7 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
         "format": FORMAT,
         "version": FORMAT_VERSION,
         "formula": fit.formula,
-        "matrices": _matrices_to(fit.matrices, arrays),
+        "matrices": matrices_to(fit.matrices, arrays),
         "products": products_to(fit.system.products, arrays),
         "engine": fit.system.engine.name,
         "optimum": optimum_to(fit.optimum, arrays),
@@ -133,7 +128,7 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
     if fit.call is not None:
         document["call"] = _call_to(fit, fit.call, document, arrays, include_data)
     elif include_data:
-        _rows_to(fit.matrices, arrays)
+        rows_to(fit.matrices, arrays)
         document["data"] = "matrices"
     write_archive(path, document, arrays)
 
@@ -236,49 +231,6 @@ def _require_functions(document: Mapping[str, Any], env: Mapping[str, Any]) -> N
 # ---------------------------------------------------------------------------------------------
 
 
-def _matrices_to(matrices: ModelMatrices, arrays: Arrays) -> dict[str, Any]:
-    """Return the design without its rows; weights and offset belong to the model and stay."""
-    if matrices.weights is not None:
-        arrays["weights"] = matrices.weights
-    if matrices.offset is not None:
-        arrays["offset"] = matrices.offset
-    about: dict[str, Any] = {
-        "response": matrices.response_name,
-        "nobs": matrices.nobs,
-        "n_input": matrices.n_input,
-        "na_action": matrices.na_action,
-        "fixed": list(matrices.fixed.names),
-        "terms": [
-            {
-                "name": term.name,
-                "factor": term.factor,
-                "columns": list(term.column_names),
-                "structure": term.structure,
-            }
-            for term in matrices.terms
-        ],
-        "factors": [{"label": f.label, "n_levels": f.n_levels} for f in matrices.factors],
-        "spec": None if matrices.spec is None else matrices.spec.to_dict(),
-    }
-    if matrices.spec is None:
-        for saved, factor in zip(about["factors"], matrices.factors, strict=True):
-            saved["levels"] = list(factor.levels)
-    return about
-
-
-def _rows_to(matrices: ModelMatrices, arrays: Arrays) -> None:
-    """Add response, columns and codes to `arrays`."""
-    arrays["y"] = matrices.y
-    arrays["X"] = matrices.X
-    everything = slice(0, matrices.nobs)
-    for t, term in enumerate(matrices.terms):
-        arrays[f"Z.{t}"] = term.columns.block(everything)
-    for g, factor in enumerate(matrices.factors):
-        arrays[f"codes.{g}"] = factor.codes
-    if matrices.rows is not None:
-        arrays["rows"] = matrices.rows
-
-
 def _matrices_from(
     document: Mapping[str, Any],
     archive: Archive,
@@ -300,9 +252,9 @@ def _matrices_from(
     if kind == "frame" or (call is not None and data is not None):
         assert call is not None
         matrices, call = _evaluated(call, given=data is not None)
-        _require_same(about, matrices, products, archive, given=data is not None)
+        require_same(about, matrices, products, archive, given=data is not None)
         return matrices, call
-    return _stored_matrices(about, archive, env, with_rows=kind == "matrices"), call
+    return stored_matrices(about, archive, env, with_rows=kind == "matrices"), call
 
 
 def _evaluated(call: ModelCall, *, given: bool) -> tuple[ModelMatrices, ModelCall]:
@@ -313,119 +265,6 @@ def _evaluated(call: ModelCall, *, given: bool) -> tuple[ModelMatrices, ModelCal
         if given:
             raise SavedFitError(f"the data do not go with the saved fit: {error}") from error
         raise SavedFitError(f"the saved data do not go with the fit: {error}") from error
-
-
-def _require_same(
-    about: Mapping[str, Any],
-    matrices: ModelMatrices,
-    products: Products,
-    archive: Archive,
-    *,
-    given: bool,
-) -> None:
-    """Raise a SavedFitError unless the design evaluated is that of the fit."""
-    found: list[tuple[str, Any, Any]] = [
-        ("rows", matrices.nobs, about["nobs"]),
-        ("columns of the fixed part", list(matrices.fixed.names), about["fixed"]),
-        (
-            "levels",
-            [{"label": f.label, "n_levels": f.n_levels} for f in matrices.factors],
-            [{"label": f["label"], "n_levels": f["n_levels"]} for f in about["factors"]],
-        ),
-    ]
-    for what, have, want in found:
-        if have != want:
-            if given:
-                raise SavedFitError(
-                    f"the data do not go with the saved fit: {what} {have}, in the fit {want}: "
-                    "give the data that the model was fitted to"
-                )
-            raise archive.broken(f"{what} {have} instead of {want}")
-    target = matrices.y if matrices.offset is None else matrices.y - matrices.offset
-    w = matrices.weights
-    length = float(np.sqrt((target * target * (1.0 if w is None else w)).sum()))
-    if not math.isclose(length, products.y_length, rel_tol=SAME_RESPONSE_RTOL):
-        if given:
-            raise SavedFitError(
-                "the data do not go with the saved fit: they have another response; give the data "
-                "that the model was fitted to"
-            )
-        raise archive.broken("the response is not that of the fit")
-
-
-def _stored_matrices(
-    about: Mapping[str, Any],
-    archive: Archive,
-    env: Mapping[str, Callable[..., Any]],
-    *,
-    with_rows: bool,
-) -> ModelMatrices:
-    n, n_input = (whole(about[name], archive, name) for name in ("nobs", "n_input"))
-    spec = None if about["spec"] is None else DesignSpec.from_dict(about["spec"], env)
-    if spec is not None:
-        _require_recipe(spec, about, archive)
-    factors = []
-    for g, saved in enumerate(about["factors"]):
-        if spec is None:
-            tables: tuple[Any, ...] = (np.asarray(saved["levels"], dtype=object),)
-            keys = None
-        else:
-            tables, keys = spec.factors[g].known.tables, spec.factors[g].known.keys
-        if with_rows:
-            codes = archive.positions(f"codes.{g}", n, saved["n_levels"])
-            factors.append(GroupingFactor(saved["label"], codes, saved["n_levels"], tables, keys))
-        else:
-            none = np.empty(0, dtype=np.int32)
-            factors.append(FactorWithoutRows(saved["label"], none, saved["n_levels"], tables, keys))
-
-    def columns(name: str, names: list[str]) -> ColumnSource:
-        if not with_rows:
-            return AbsentColumns(tuple(names))
-        return ArrayColumns(tuple(names), archive.numbers(name, n, len(names)))
-
-    terms = tuple(
-        RandomTerm(
-            name=saved["name"],
-            factor=saved["factor"],
-            column_names=tuple(saved["columns"]),
-            structure=saved["structure"],
-            columns=columns(f"Z.{t}", saved["columns"]),
-        )
-        for t, saved in enumerate(about["terms"])
-    )
-    cls = ModelMatrices if with_rows else MatricesWithoutRows
-    return cls(
-        y=archive.numbers("y", n) if with_rows else np.empty(0),
-        fixed=columns("X", about["fixed"]),
-        factors=tuple(factors),
-        terms=terms,
-        weights=archive.numbers("weights", n) if "weights" in archive else None,
-        offset=archive.numbers("offset", n) if "offset" in archive else None,
-        nobs=n,
-        n_input=n_input,
-        rows=archive.positions("rows", n, n_input) if "rows" in archive else None,
-        na_action=about["na_action"],
-        response_name=about["response"],
-        spec=spec,
-    )
-
-
-def _require_recipe(spec: DesignSpec, about: Mapping[str, Any], archive: Archive) -> None:
-    """Raise a SavedFitError unless the recipe makes the columns and levels of the fit."""
-    names = [list(spec.fixed.names), *(list(term.part.names) for term in spec.terms)]
-    levels = [(f.known.label, f.known.n_levels) for f in spec.factors]
-    if names != [about["fixed"], *(term["columns"] for term in about["terms"])] or levels != [
-        (f["label"], f["n_levels"]) for f in about["factors"]
-    ]:
-        raise archive.broken("the recipe of the columns is another")
-    for f in spec.factors:
-        sizes = [len(table) for table in f.known.tables]
-        count = sizes[0] if f.known.keys is None else len(f.known.keys)
-        out_of_range = f.known.keys is not None and not (
-            (f.known.keys >= 0) & (f.known.keys < math.prod(sizes))
-        ).all()
-        if count != f.known.n_levels or out_of_range:
-            raise archive.broken(f"the levels of {f.label} are incomplete")
 
 
 # ---------------------------------------------------------------------------------------------

@@ -1,0 +1,188 @@
+"""The design of a fit to an archive and back, with its rows or without."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from mixlm_sparse.common.errors import (
+    SavedFitError,
+)
+from mixlm_sparse.design.build import ModelMatrices, RandomTerm
+from mixlm_sparse.design.columns import ArrayColumns, ColumnSource
+from mixlm_sparse.design.grouping import GroupingFactor
+from mixlm_sparse.design.recipe import DesignSpec
+from mixlm_sparse.model.saved.archive import Archive, Arrays
+from mixlm_sparse.model.saved.parts import (
+    whole,
+)
+from mixlm_sparse.model.saved.rowless import (
+    AbsentColumns,
+    FactorWithoutRows,
+    MatricesWithoutRows,
+)
+from mixlm_sparse.solve.products.final import Products
+
+__all__ = ["matrices_to", "require_same", "rows_to", "stored_matrices"]
+
+# The response given to `load` may differ from that of the fit by the rounding of a text file.
+SAME_RESPONSE_RTOL = 1e-9
+
+
+def matrices_to(matrices: ModelMatrices, arrays: Arrays) -> dict[str, Any]:
+    """Return the design without its rows; weights and offset belong to the model and stay."""
+    if matrices.weights is not None:
+        arrays["weights"] = matrices.weights
+    if matrices.offset is not None:
+        arrays["offset"] = matrices.offset
+    about: dict[str, Any] = {
+        "response": matrices.response_name,
+        "nobs": matrices.nobs,
+        "n_input": matrices.n_input,
+        "na_action": matrices.na_action,
+        "fixed": list(matrices.fixed.names),
+        "terms": [
+            {
+                "name": term.name,
+                "factor": term.factor,
+                "columns": list(term.column_names),
+                "structure": term.structure,
+            }
+            for term in matrices.terms
+        ],
+        "factors": [{"label": f.label, "n_levels": f.n_levels} for f in matrices.factors],
+        "spec": None if matrices.spec is None else matrices.spec.to_dict(),
+    }
+    if matrices.spec is None:
+        for saved, factor in zip(about["factors"], matrices.factors, strict=True):
+            saved["levels"] = list(factor.levels)
+    return about
+
+
+def rows_to(matrices: ModelMatrices, arrays: Arrays) -> None:
+    """Add response, columns and codes to `arrays`."""
+    arrays["y"] = matrices.y
+    arrays["X"] = matrices.X
+    everything = slice(0, matrices.nobs)
+    for t, term in enumerate(matrices.terms):
+        arrays[f"Z.{t}"] = term.columns.block(everything)
+    for g, factor in enumerate(matrices.factors):
+        arrays[f"codes.{g}"] = factor.codes
+    if matrices.rows is not None:
+        arrays["rows"] = matrices.rows
+
+
+def require_same(
+    about: Mapping[str, Any],
+    matrices: ModelMatrices,
+    products: Products,
+    archive: Archive,
+    *,
+    given: bool,
+) -> None:
+    """Raise a SavedFitError unless the design evaluated is that of the fit."""
+    found: list[tuple[str, Any, Any]] = [
+        ("rows", matrices.nobs, about["nobs"]),
+        ("columns of the fixed part", list(matrices.fixed.names), about["fixed"]),
+        (
+            "levels",
+            [{"label": f.label, "n_levels": f.n_levels} for f in matrices.factors],
+            [{"label": f["label"], "n_levels": f["n_levels"]} for f in about["factors"]],
+        ),
+    ]
+    for what, have, want in found:
+        if have != want:
+            if given:
+                raise SavedFitError(
+                    f"the data do not go with the saved fit: {what} {have}, in the fit {want}: "
+                    "give the data that the model was fitted to"
+                )
+            raise archive.broken(f"{what} {have} instead of {want}")
+    target = matrices.y if matrices.offset is None else matrices.y - matrices.offset
+    w = matrices.weights
+    length = float(np.sqrt((target * target * (1.0 if w is None else w)).sum()))
+    if not math.isclose(length, products.y_length, rel_tol=SAME_RESPONSE_RTOL):
+        if given:
+            raise SavedFitError(
+                "the data do not go with the saved fit: they have another response; give the data "
+                "that the model was fitted to"
+            )
+        raise archive.broken("the response is not that of the fit")
+
+
+def stored_matrices(
+    about: Mapping[str, Any],
+    archive: Archive,
+    env: Mapping[str, Callable[..., Any]],
+    *,
+    with_rows: bool,
+) -> ModelMatrices:
+    n, n_input = (whole(about[name], archive, name) for name in ("nobs", "n_input"))
+    spec = None if about["spec"] is None else DesignSpec.from_dict(about["spec"], env)
+    if spec is not None:
+        _require_recipe(spec, about, archive)
+    factors = []
+    for g, saved in enumerate(about["factors"]):
+        if spec is None:
+            tables: tuple[Any, ...] = (np.asarray(saved["levels"], dtype=object),)
+            keys = None
+        else:
+            tables, keys = spec.factors[g].known.tables, spec.factors[g].known.keys
+        if with_rows:
+            codes = archive.positions(f"codes.{g}", n, saved["n_levels"])
+            factors.append(GroupingFactor(saved["label"], codes, saved["n_levels"], tables, keys))
+        else:
+            none = np.empty(0, dtype=np.int32)
+            factors.append(FactorWithoutRows(saved["label"], none, saved["n_levels"], tables, keys))
+
+    def columns(name: str, names: list[str]) -> ColumnSource:
+        if not with_rows:
+            return AbsentColumns(tuple(names))
+        return ArrayColumns(tuple(names), archive.numbers(name, n, len(names)))
+
+    terms = tuple(
+        RandomTerm(
+            name=saved["name"],
+            factor=saved["factor"],
+            column_names=tuple(saved["columns"]),
+            structure=saved["structure"],
+            columns=columns(f"Z.{t}", saved["columns"]),
+        )
+        for t, saved in enumerate(about["terms"])
+    )
+    cls = ModelMatrices if with_rows else MatricesWithoutRows
+    return cls(
+        y=archive.numbers("y", n) if with_rows else np.empty(0),
+        fixed=columns("X", about["fixed"]),
+        factors=tuple(factors),
+        terms=terms,
+        weights=archive.numbers("weights", n) if "weights" in archive else None,
+        offset=archive.numbers("offset", n) if "offset" in archive else None,
+        nobs=n,
+        n_input=n_input,
+        rows=archive.positions("rows", n, n_input) if "rows" in archive else None,
+        na_action=about["na_action"],
+        response_name=about["response"],
+        spec=spec,
+    )
+
+
+def _require_recipe(spec: DesignSpec, about: Mapping[str, Any], archive: Archive) -> None:
+    """Raise a SavedFitError unless the recipe makes the columns and levels of the fit."""
+    names = [list(spec.fixed.names), *(list(term.part.names) for term in spec.terms)]
+    levels = [(f.known.label, f.known.n_levels) for f in spec.factors]
+    if names != [about["fixed"], *(term["columns"] for term in about["terms"])] or levels != [
+        (f["label"], f["n_levels"]) for f in about["factors"]
+    ]:
+        raise archive.broken("the recipe of the columns is another")
+    for f in spec.factors:
+        sizes = [len(table) for table in f.known.tables]
+        count = sizes[0] if f.known.keys is None else len(f.known.keys)
+        out_of_range = f.known.keys is not None and not (
+            (f.known.keys >= 0) & (f.known.keys < math.prod(sizes))
+        ).all()
+        if count != f.known.n_levels or out_of_range:
+            raise archive.broken(f"the levels of {f.label} are incomplete")
