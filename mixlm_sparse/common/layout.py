@@ -171,7 +171,8 @@ def as_html(table: Finished) -> str:
         lines = [f"{escape(k)}: <code>{escape(v)}</code>" for k, v in table.formulas]
         out.append(f"<p>{'<br>'.join(lines)}</p>")
     if columns:
-        out.append(html_table(columns, left=left))
+        texts = [i for i, column in enumerate(table.columns) if column.text]
+        out.append(html_table(columns, left=left, texts=texts))
     if table.notes:
         out.append(f"<p><small>{'<br>'.join(map(escape, table.notes))}</small></p>")
     return f'<div class="mixlm-table">{"".join(out)}</div>'

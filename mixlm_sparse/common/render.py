@@ -27,6 +27,13 @@ _LATEX = {
     "²": r"\textsuperscript{2}",
     "–": "--",
 }
+PAGE_STYLE = (
+    "body{font-family:system-ui,sans-serif;font-size:14px;max-width:60em;margin:2em auto;"
+    "padding:0 1em;color-scheme:light dark}"
+    "table{border-collapse:collapse;font-variant-numeric:tabular-nums}"
+    "th,td{padding:.25em .7em}thead th{border-bottom:1px solid}"
+    "tbody tr:nth-child(even){background:rgba(128,128,128,.1)}"
+)
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>|~$])")
 # A number as tables show it, perhaps in parentheses or below a limit, perhaps with stars.
 _NUMBER = re.compile(
@@ -129,18 +136,31 @@ def latex_table(columns: Columns, *, left: int = 1, rules: Sequence[int] = ()) -
     return [*lines, r"  \bottomrule", r"\end{tabular}"]
 
 
-def html_table(columns: Columns, *, left: int = 1, rules: Sequence[int] = ()) -> str:
+def html_page(title: str, body: str) -> str:
+    """Return a page of HTML for a file, with its encoding and the look of a notebook's tables."""
+    return (
+        '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>{PAGE_STYLE}</style>\n</head>\n"
+        f"<body>\n{body}\n</body>\n</html>"
+    )
+
+
+def html_table(
+    columns: Columns, *, left: int = 1, rules: Sequence[int] = (), texts: Sequence[int] = ()
+) -> str:
     """Return an HTML table; each column is its header followed by its cells; text is escaped.
 
     Parameters
     ----------
+    left : how many of the first columns are flush left; texts : others that are.
     rules : rows of the body above which a line is drawn, counted from 0.
     """
 
     def row(cells: Sequence[str], tag: str, style: str = "") -> str:
         out = []
         for i, cell in enumerate(cells):
-            side = "left" if i < left else "right"
+            side = "left" if i < left or i in texts else "right"
             out.append(f'<{tag} style="text-align:{side}{style}">{escape(cell)}</{tag}>')
         return f"<tr>{''.join(out)}</tr>"
 

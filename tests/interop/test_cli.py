@@ -262,6 +262,9 @@ def test_formats_of_the_summary(folder, capsys, name):
     assert code == 0
     sign = {"markdown": "| (Intercept)", "latex": r"\begin{tabular}", "html": "<table>"}[name]
     assert sign in out
+    if name == "html":
+        assert out.startswith("<!DOCTYPE html>")
+        assert '<meta charset="utf-8">' in out
 
 
 def test_json_and_table_to_standard_output(folder, capsys):

@@ -10,7 +10,7 @@ import os
 import sys
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from mixlm_sparse.common.errors import (
     OptionError,
     SavedFitError,
 )
+from mixlm_sparse.common.render import html_page
 from mixlm_sparse.common.text import format_number, text_table
 from mixlm_sparse.design.build import model_matrices
 from mixlm_sparse.inference.models.compare import anova
@@ -119,11 +120,11 @@ def fit(args: argparse.Namespace) -> int:
         model.save(args.save, include_data=args.include_data)
     if not args.quiet:
         summary = model.summary(ddf=args.ddf)
-        forms = {
+        forms: dict[str, Callable[[], str]] = {
             "text": lambda: str(summary),
             "markdown": summary.to_markdown,
             "latex": summary.to_latex,
-            "html": summary.to_html,
+            "html": lambda: html_page(model.formula, summary.to_html()),
         }
         print(forms[args.format]())
     with _notes_on_stderr():
@@ -250,6 +251,8 @@ def compare(args: argparse.Namespace) -> int:
         names = [f"m{i + 1}" for i in range(len(models))]
     table = compare_table(models, names=names, stars=args.stars, format=args.format)
     out = [str(table)]
+    if args.format == "html":
+        out = [html_page(", ".join(names), str(table))]
     if args.format == "text":
         out = [f"{name}: {model.formula}" for name, model in zip(names, models, strict=True)]
         out += ["", str(table)]

@@ -66,27 +66,7 @@ def predictions(
     z_value(level)
     if interval not in ("confidence", "prediction", None):
         raise OptionError(f"interval is {interval!r}: use 'confidence', 'prediction' or None")
-    fixed = parts_of(fit)[0]
-    spec = fit.matrices.spec
-    assert spec is not None
-    names = names_of([o.variable for term in fixed.terms for o in term])
-    # a prediction interval needs the columns of random slopes as well
-    parts = parts_of(fit) if interval == "prediction" else [fixed]
-    needed = list(names_of([o.variable for part in parts for term in part.terms for o in term]))
-    needed += [name for name in offset_columns(spec) if name not in needed]
-    needed += [
-        name for name in weight_columns(spec) if interval == "prediction" and name not in needed
-    ]
-    if x is None:
-        found = numeric_names(fixed) or list(names)
-        if not found:
-            raise OptionError("the fixed part has an intercept only: there is no line to draw")
-        x = found[0]
-    if x not in needed:
-        raise OptionError(
-            f"x is {x!r}, which the fixed part does not have: use one of "
-            + ", ".join(map(repr, names))
-        )
+    x, needed = _axis(fit, x, interval)
     chosen = _chosen_values(fit, at or {}, x, needed)
     horizontal = column(fit, x, "x")
     factor_x = horizontal.kind not in ("number", "bool")
@@ -118,6 +98,32 @@ def predictions(
     one.set_title(_heading(interval, level, over, typical[rest]), fontsize=8.5)
     canvas.legend(one)
     return figure
+
+
+def _axis(fit: FittedModel, x: str | None, interval: str | None) -> tuple[str, list[str]]:
+    """Return the column on the horizontal axis, and all columns that predictions need."""
+    fixed = parts_of(fit)[0]
+    spec = fit.matrices.spec
+    assert spec is not None
+    names = names_of([o.variable for term in fixed.terms for o in term])
+    # a prediction interval needs the columns of random slopes as well
+    parts = parts_of(fit) if interval == "prediction" else [fixed]
+    needed = list(names_of([o.variable for part in parts for term in part.terms for o in term]))
+    needed += [name for name in offset_columns(spec) if name not in needed]
+    needed += [
+        name for name in weight_columns(spec) if interval == "prediction" and name not in needed
+    ]
+    if x is None:
+        found = numeric_names(fixed) or list(names)
+        if not found:
+            raise OptionError("the fixed part has an intercept only: there is no line to draw")
+        x = found[0]
+    if x not in needed:
+        raise OptionError(
+            f"x is {x!r}, which the fixed part does not have: use one of "
+            + ", ".join(map(repr, names))
+        )
+    return x, needed
 
 
 def _heading(

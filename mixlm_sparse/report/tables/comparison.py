@@ -11,6 +11,7 @@ import numpy as np
 
 from mixlm_sparse.common.checks import require_bool, require_names, require_one_of, shown
 from mixlm_sparse.common.errors import OptionError, SavedFitError
+from mixlm_sparse.common.layout import WIDTH
 from mixlm_sparse.common.render import (
     RichText,
     html_table,
@@ -34,7 +35,6 @@ from mixlm_sparse.model.fitted import FittedModel
 
 __all__ = ["compare_table"]
 
-WIDTH = 100  # columns of text
 NAME_WIDTH = 44  # of the first column
 CELL_WIDTH = 24  # of the heads of the others
 DIGITS = 4  # significant digits of an estimate's standard error, at most
@@ -71,7 +71,7 @@ def compare_table(
     *fits : the models, any number, or lists of them.
     names : heads of their columns; by default "(1)", "(2)", ...
     stars : mark coefficients with * p < 0.05, ** p < 0.01, *** p < 0.001, by Satterthwaite's tests.
-    format : "text" (at most 100 columns; more models go below), "markdown", "latex" (needs the
+    format : "text" (at most 80 columns; more models go below), "markdown", "latex" (needs the
         package booktabs) or "html".
 
     Returns
