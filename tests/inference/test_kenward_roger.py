@@ -111,6 +111,47 @@ def test_random_designs(drawn):
         assert found.df(last[None])[0] == pytest.approx(2.0 / A, rel=1e-3)
 
 
+@settings(max_examples=30)
+@given(drawn=designs_with_theta())
+def test_joint_tests_of_random_designs(drawn):
+    """Two moments of F as Kenward and Roger write them, by n x n matrices."""
+    design, theta = drawn
+    fit = at_theta(design, theta)
+    p = fit.system.p
+    Phi, P, Q, information = dense(design, theta, fit.sigma)
+    size = np.sqrt(np.diag(information))
+    if p < 2 or np.linalg.cond(information / np.outer(size, size)) > 1e7:
+        return
+    W = np.linalg.inv(information)
+    r = range(len(P))
+    middle = sum(W[i, j] * (Q[i, j] - P[i] @ Phi @ P[j]) for i in r for j in r)
+    adjusted = Phi + 2 * Phi @ middle @ Phi
+    L = np.eye(p)[-2:]
+    q = 2
+    Theta = L.T @ np.linalg.inv(L @ Phi @ L.T) @ L
+    T = [Theta @ Phi @ G @ Phi for G in P]
+    A1 = sum(W[i, j] * np.trace(T[i]) * np.trace(T[j]) for i in r for j in r)
+    A2 = sum(W[i, j] * np.trace(T[i] @ T[j]) for i in r for j in r)
+    B = (A1 + 6 * A2) / (2 * q)
+    g = ((q + 1) * A1 - (q + 4) * A2) / ((q + 2) * A2)
+    c = np.array([g, q - g, q + 2 - g]) / (3 * q + 2 * (1 - g))
+    if min(1 - A2 / q, 1 - c[1] * B, 1 - c[2] * B, 1 + c[0] * B) < 1e-3:
+        return  # too few groups for moments to exist
+    mean = 1 / (1 - A2 / q)
+    variance = 2 / q * (1 + c[0] * B) / ((1 - c[1] * B) ** 2 * (1 - c[2] * B))
+    rho = variance / (2 * mean**2)
+    df = 4 + (q + 2) / (q * rho - 1)
+    if not 2.5 < df < 1e6:
+        return
+    factor = df / (mean * (df - 2))
+    beta = fit.solution.beta
+    F = factor / q * beta @ L.T @ np.linalg.solve(L @ adjusted @ L.T, L @ beta)
+    found = kenward_roger(fit).joint(np.array([[2.0, 1.0], [1e3, 3.0]]) @ L, np.zeros(2))
+    assert found.num_df == q
+    assert found.F == pytest.approx(F, rel=1e-4)
+    assert found.den_df == pytest.approx(df, rel=1e-2)
+
+
 def test_components_of_nested_and_crossed_factors():
     rng = np.random.default_rng(3)
     frame = pd.DataFrame({"y": rng.normal(size=120), "a": np.arange(120) % 10})
