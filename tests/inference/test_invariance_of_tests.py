@@ -93,8 +93,8 @@ def test_coding_order_and_names(ddf):
         fitted(frame.sample(frac=1.0, random_state=3)),
         fitted(frame.assign(g=(31 * frame["g"]) % 17, h="h" + frame["h"].astype(str))),
         fitted(frame, "y ~ f * k + x + (1 | h) + (1 + x | g)"),
-        fitted(frame.assign(y=1e-7 * frame["y"])),
-        fitted(frame.assign(y=1e76 * frame["y"])),
+        fitted(frame.assign(y=1e-150 * frame["y"])),
+        fitted(frame.assign(y=1e150 * frame["y"])),
         fitted(frame.assign(w=1e3), weights="w"),
     ]
     for fit in variants:
