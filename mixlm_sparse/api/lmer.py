@@ -24,7 +24,8 @@ from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.fitted import announced, fit_of
 from mixlm_sparse.model.run import assemble, solve_system
 from mixlm_sparse.solve.criterion import DevianceFunction
-from mixlm_sparse.solve.search.search import Control, Optimum
+from mixlm_sparse.solve.search.optimum import Optimum
+from mixlm_sparse.solve.search.search import Control
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 

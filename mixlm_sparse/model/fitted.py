@@ -52,7 +52,7 @@ from mixlm_sparse.model.varcorr import VarCorr
 from mixlm_sparse.solve.criterion import profiled_sigma
 from mixlm_sparse.solve.curvature import Curvature, curvature_at
 from mixlm_sparse.solve.identification import Identification, identification
-from mixlm_sparse.solve.search.search import Optimum
+from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -159,6 +159,11 @@ class FittedModel:
         return self.optimum.status == "perfect fit"
 
     @property
+    def unbounded(self) -> bool:
+        """Whether nothing is left to the residuals: the criterion is -inf, with no minimum."""
+        return self.perfect or self.optimum.sigma is not None
+
+    @property
     def criterion(self) -> float:
         """REML criterion or ML deviance at the optimum; -inf for a perfect fit."""
         return -np.inf if self.perfect else self.optimum.criterion
@@ -195,6 +200,8 @@ class FittedModel:
         """
         if self.perfect:
             return 0.0
+        if self.optimum.sigma is not None:  # held: nothing is left beside the random effects
+            return self.optimum.sigma
         return profiled_sigma(self.solution.pwrss, self.system, reml=self.reml)
 
     @cached_property
@@ -202,7 +209,9 @@ class FittedModel:
         """Curvature of the criterion in (phi, log sigma) at the optimum, and its inverse."""
         system = self.system
         with one_blas_thread():
-            return curvature_at(self.optimum.phi, system, reml=self.reml)
+            return curvature_at(
+                self.optimum.phi, system, reml=self.reml, sigma=self.optimum.sigma
+            )
 
     @cached_property
     def identification(self) -> Identification:

@@ -25,7 +25,8 @@ from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.build import double_bar_message
 from mixlm_sparse.solve.curvature import hessian_eigenvalues
 from mixlm_sparse.solve.identification import Identification, identification
-from mixlm_sparse.solve.search.search import Optimum
+from mixlm_sparse.solve.search.optimum import Optimum
+from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.system import PenalizedSystem
 
 Notes = tuple[tuple[type[MixedModelWarning], str], ...]
@@ -265,6 +266,16 @@ class ConvergenceReport:
         return self.optimum.predicted_decrease
 
     @property
+    def tried(self) -> tuple[str, ...]:
+        """Where searches began and the criterion they ended with; empty if there was one."""
+        return self.optimum.tried
+
+    @property
+    def second_valley(self) -> float | None:
+        """Criterion of the second-best minimum that was found; None if there was none."""
+        return self.optimum.second_valley
+
+    @property
     def n_evaluations(self) -> int:
         return self.optimum.n_evaluations
 
@@ -312,7 +323,8 @@ class ConvergenceReport:
             ("status", self.status),
             ("message", self.message),
             ("advice", self.advice or "none needed"),
-            ("criterion", "-Inf" if self._perfect else format_number(self.optimum.criterion, 10)),
+            ("criterion", "-Inf" if not np.isfinite(self.optimum.criterion)
+                else format_number(self.optimum.criterion, 10)),
             ("largest gradient", format_number(self.max_abs_gradient, 3)),
             ("predicted decrease", format_number(self.predicted_decrease, 3)),
             (
@@ -321,6 +333,7 @@ class ConvergenceReport:
             ),
             ("optimizer", self.optimizer),
             ("evaluations", f"{self.n_evaluations} ({self.n_gradients} with gradient)"),
+            *(("searched from" if i == 0 else "", line) for i, line in enumerate(self.tried)),
             ("seconds", format_number(self.seconds, 3)),
         ]
         for i, line in enumerate(self.system.engine.describe().splitlines()):
@@ -363,9 +376,10 @@ def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
     few = few_levels_message(system)
     if few is not None:
         notes.append((FewLevelsWarning, few))
-    if not optimum.converged or optimum.status == "perfect fit":
+    exact = optimum.status in (Status.PERFECT, Status.NO_RESIDUAL)
+    if not optimum.converged or exact:
         advice = f": {optimum.advice}" if optimum.advice else ""
-        page = see("perfect-fit" if optimum.status == "perfect fit" else "convergence")
+        page = see("perfect-fit" if exact else "convergence")
         notes.append((ConvergenceWarning, f"{optimum.status}: {optimum.message}{advice}{page}"))
     elif saturated := saturation_message(system, optimum.theta):
         notes.append((ConvergenceWarning, saturated))

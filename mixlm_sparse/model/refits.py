@@ -22,7 +22,8 @@ from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
 from mixlm_sparse.model.call import FitOptions
 from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
 from mixlm_sparse.solve.search.many import optimize_block
-from mixlm_sparse.solve.search.search import Control, Optimum, optimize
+from mixlm_sparse.solve.search.optimum import Optimum
+from mixlm_sparse.solve.search.search import Control, optimize
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -173,6 +174,8 @@ class Refit:
             return float("nan")
         if self.optimum.status == "perfect fit":
             return 0.0
+        if self.optimum.sigma is not None:
+            return self.optimum.sigma
         nu = self.system.n - self.system.p if self.optimum.reml else self.system.n
         return float(np.sqrt(self.solution.pwrss / nu))
 

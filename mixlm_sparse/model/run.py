@@ -20,7 +20,9 @@ from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import held_call
 from mixlm_sparse.model.responses import response_for
 from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
-from mixlm_sparse.solve.search.search import Optimum, optimize
+from mixlm_sparse.solve.search.optimum import Optimum
+from mixlm_sparse.solve.search.search import optimize
+from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
@@ -96,9 +98,9 @@ def _interrupted(system: PenalizedSystem, options: FitOptions, watch: FitProgres
     )
     return replace(
         here,
-        status="interrupted",
-        message=f"stopped after {evaluations} evaluations, at the best point so far",
-        advice="go on from here with start=fit.theta",
+        status=Status.INTERRUPTED,
+        message=Status.INTERRUPTED.message.format(evaluations=evaluations),
+        advice=Status.INTERRUPTED.advice,
         optimizer="bfgs" if options.optimizer == "auto" else options.optimizer,
         n_evaluations=evaluations,
         n_gradients=evaluations if options.optimizer in ("auto", "bfgs", "lbfgsb") else 0,

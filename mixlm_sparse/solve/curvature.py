@@ -17,12 +17,13 @@ variance of zero: the differences reach across the bound.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.solve.criterion import evaluate, residual_df
+from mixlm_sparse.solve.criterion import evaluate, joint_criterion, residual_df
 from mixlm_sparse.solve.pls import WorkingSolution, residual_products, solve_at
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -101,15 +102,34 @@ def profiled_hessian(phi: Vector, system: PenalizedSystem, *, reml: bool) -> Mat
     Central differences of fourth order of the exact gradient, 4 m evaluations.
     """
     chart = system.chart
-    scales = phi_scales(phi, system)
+
+    def gradient(at: Vector) -> Vector:
+        _, G = evaluate(chart.lambdas(at), system, reml=reml, gradient=True)
+        return chart.pull_back(at, chart.split(G))
+
+    return _differences(gradient, phi, phi_scales(phi, system))
+
+
+def _hessian_at_sigma(phi: Vector, sigma: float, system: PenalizedSystem, *, reml: bool) -> Matrix:
+    """Return the Hessian (m, m) in phi of the criterion with sigma held."""
+    chart = system.chart
+
+    def gradient(at: Vector) -> Vector:
+        _, G, _ = joint_criterion(chart.lambdas(at), float(np.log(sigma)), system, reml=reml)
+        return chart.pull_back(at, chart.split(G))
+
+    return _differences(gradient, phi, phi_scales(phi, system))
+
+
+def _differences(gradient: Callable[[Vector], Vector], phi: Vector, scales: Vector) -> Matrix:
+    """Return central differences of fourth order (m, m) of a gradient."""
     H = np.empty((phi.size, phi.size))
     for i, scale in enumerate(scales):
         gradients = []
         for step in (1.0, -1.0, 2.0, -2.0):
             moved = phi.copy()
             moved[i] += step * HESSIAN_STEP * scale
-            _, G = evaluate(chart.lambdas(moved), system, reml=reml, gradient=True)
-            gradients.append(chart.pull_back(moved, chart.split(G)))
+            gradients.append(gradient(moved))
         near, far = gradients[0] - gradients[1], gradients[2] - gradients[3]
         H[i] = (8.0 * near - far) / (12.0 * HESSIAN_STEP * scale)
     return 0.5 * (H + H.T)
@@ -140,12 +160,15 @@ class Curvature:
     derivatives: ProductDerivatives
 
 
-def curvature_at(phi: Vector, system: PenalizedSystem, *, reml: bool) -> Curvature:
+def curvature_at(
+    phi: Vector, system: PenalizedSystem, *, reml: bool, sigma: float | None = None
+) -> Curvature:
     """Compute the curvature in (phi, log sigma), with the best sigma at phi.
 
     Parameters
     ----------
     phi : (m,) working parameters.
+    sigma : a value that sigma is held at; its log then has no variance.
 
     Raises
     ------
@@ -155,22 +178,28 @@ def curvature_at(phi: Vector, system: PenalizedSystem, *, reml: bool) -> Curvatu
     nu = residual_df(system, reml=reml)
     derivatives = product_derivatives(phi, system)
     pwrss = derivatives.solution.pwrss
-    q = nu / pwrss * derivatives.pwrss
-    H = np.empty((m + 1, m + 1))
-    H[:m, :m] = profiled_hessian(phi, system, reml=reml) + np.outer(q, q) / nu
-    H[:m, m] = H[m, :m] = -2.0 * q
+    H = np.zeros((m + 1, m + 1))
     H[m, m] = 4.0 * nu
+    if sigma is None:
+        q = nu / pwrss * derivatives.pwrss
+        H[:m, :m] = profiled_hessian(phi, system, reml=reml) + np.outer(q, q) / nu
+        H[:m, m] = H[m, :m] = -2.0 * q
+    else:
+        H[:m, :m] = _hessian_at_sigma(phi, sigma, system, reml=reml)
     # units in which a parameter that the data determine has a curvature of order one
     units = np.append(phi_scales(phi, system) / np.sqrt(_levels(system)), 1.0 / np.sqrt(4.0 * nu))
     values, vectors = np.linalg.eigh(H * np.outer(units, units))
     top = max(float(values[-1]), 1.0)
     seen = values > FLAT_RTOL * top
     B = vectors * units[:, None]
+    covariance = 2.0 * (B[:, seen] / values[seen]) @ B[:, seen].T
+    if sigma is not None:
+        covariance[m, m] = 0.0
     return Curvature(
         phi=phi,
-        sigma=float(np.sqrt(pwrss / nu)),
+        sigma=float(np.sqrt(pwrss / nu)) if sigma is None else sigma,
         hessian=H,
-        covariance=2.0 * (B[:, seen] / values[seen]) @ B[:, seen].T,
+        covariance=covariance,
         flat=B[:, ~seen] / np.sqrt((B[:, ~seen] ** 2).sum(axis=0)),
         negative=bool((values < -NEGATIVE_RTOL * top).any()),
         derivatives=derivatives,

@@ -36,7 +36,7 @@ from mixlm_sparse.solve.system import PenalizedSystem
 # cancellation leaves is then about as exact as the criterion itself.
 CANCELLATION_LIMIT = 1e-7
 # Below this share of the response's length the residual is rounding error: a perfect fit.
-PERFECT_FIT_RTOL = 1e-10
+PERFECT_FIT_RTOL = 1e-13
 
 
 def user_beta(beta: Vector, products: Products) -> Vector:

@@ -573,8 +573,9 @@ def test_fixed_effects_that_fit_exactly(sleep):
 def test_random_effects_that_fit_exactly(sleep):
     b = np.random.default_rng(0).standard_normal(18)[sleep["Subject"].cat.codes]
     exact = sleep.assign(Reaction=3.0 + 2.0 * sleep["Days"] + b)
-    with pytest.warns(mx.ConvergenceWarning, match="sigma is zero up to rounding|perfect fit"):
+    with pytest.warns(mx.ConvergenceWarning, match="no residual: .*sigma is zero beside them"):
         fit = mx.lmer("Reaction ~ Days + (1 | Subject)", exact)
+    assert np.sqrt(fit.varcorr["Subject"].iloc[0, 0]) == pytest.approx(np.std(b[::10], ddof=1))
     np.testing.assert_allclose(fit.fittedvalues, exact["Reaction"], atol=1e-5)
     assert fit.fixef["Days"] == pytest.approx(2.0, abs=1e-6)
 

@@ -67,7 +67,7 @@ EPS = float(np.finfo(np.float64).eps)
 ROUNDING = 64.0 * EPS
 MAX_LINE_SEARCH = 25
 MAX_STEP = 2.0
-SATURATED = 1e7
+SATURATED = 2e5
 
 
 @inlined

@@ -242,7 +242,7 @@ class _Deletions:
             if self._refit:
                 control = Control(warn=False)
                 optimum = optimize(rest, reml=fit.reml, start=self._start, control=control)
-                theta, status = optimum.theta, optimum.status
+                theta, status = optimum.theta, str(optimum.status)
             else:
                 theta, status = fit.theta, "theta kept"
             solution = solve_pls(theta, rest)

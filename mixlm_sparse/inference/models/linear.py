@@ -83,7 +83,7 @@ def describe_random(table: pd.DataFrame, heading: str, fit: FittedModel) -> None
 
 def require_imperfect(fit: FittedModel) -> None:
     """Raise an OptionError for a fit without residual, which has no likelihood."""
-    if fit.perfect:
+    if fit.unbounded:
         raise OptionError(
             "the fixed effects fit the response exactly, so that no likelihoods can be compared"
         )

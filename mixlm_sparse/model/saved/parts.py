@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from itertools import combinations
 from typing import Any
 
@@ -18,7 +18,8 @@ from mixlm_sparse.model.notes import Notes
 from mixlm_sparse.model.saved.archive import Archive, Arrays
 from mixlm_sparse.solve.products.basis import TermLayout
 from mixlm_sparse.solve.products.final import Products
-from mixlm_sparse.solve.search.search import Control, Optimum
+from mixlm_sparse.solve.search.optimum import Optimum
+from mixlm_sparse.solve.search.search import Control
 
 __all__ = [
     "notes_from",
@@ -146,6 +147,8 @@ def optimum_from(saved: Mapping[str, Any], archive: Archive) -> Optimum:
     for item in fields(Optimum):
         name, kind = item.name, str(item.type)
         if name not in saved:
+            if item.default is not MISSING and f"optimum.{name}" not in archive:
+                continue
             values[name] = archive.array(f"optimum.{name}", None)
         elif kind == "float":
             values[name] = float(saved[name])

@@ -11,13 +11,10 @@ from mixlm_sparse.common.types import Array3, Vector
 from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL
 from mixlm_sparse.solve.search.fused import fused_search
 from mixlm_sparse.solve.search.objective import Objective
-from mixlm_sparse.solve.search.search import (
-    Control,
-    Optimum,
-    default_limit,
-    may_have_valleys,
-    optimum_of,
-)
+from mixlm_sparse.solve.search.optimum import Optimum, report
+from mixlm_sparse.solve.search.search import Control, default_limit
+from mixlm_sparse.solve.search.status import Status
+from mixlm_sparse.solve.search.valleys import other_starts
 from mixlm_sparse.solve.system import PenalizedSystem
 
 
@@ -70,11 +67,14 @@ def optimize_block(
             continue
         objective = Objective(system, reml)
         objective.n_values, objective.n_gradients = int(counts[at, 0]), int(counts[at, 1])
-        found = optimum_of(
+        found = report(
             system, objective, phi[at], float(numbers[at, 0]), gradient[at],
-            float(numbers[at, 1]), bool(numbers[at, 2]), "bfgs", control, began,
+            float(numbers[at, 1]), bool(numbers[at, 2]), "bfgs", control.gradient_tolerance, began,
         )  # fmt: skip
-        if start is None and may_have_valleys(found, system):
+        singular = found.status is Status.SINGULAR
+        if start is None and other_starts(system, singular=singular):
+            continue  # a second look is worth while
+        if start is not None and found.status is Status.NOT_CONVERGED:
             continue
         out[i] = found
     return out

@@ -11,10 +11,14 @@ import numpy as np
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.criterion import evaluate
+from mixlm_sparse.solve.pls import solve_at
 from mixlm_sparse.solve.system import PenalizedSystem
 
-# Random effects this much larger than the noise mean that there is no noise.
-SATURATED = 1e7
+# A criterion that is still falling where random effects are this much larger than the noise means
+# that there is no noise.
+SATURATED = 2e5
+# Share of the residual sum of squares of least squares below which nothing is left.
+NOTHING_LEFT = 1e-8
 
 Progress = Callable[[int, float, Vector], object]
 
@@ -80,18 +84,37 @@ class Objective:
 
     def value(self, phi: Vector) -> float:
         """Return the criterion at phi (m,)."""
-        if float(np.abs(phi).max()) > SATURATED:
-            raise SaturatedError
+        if self._too_far(phi):
+            return math.inf
         return self._solve(phi, self.merged(phi), gradient=False)[0]
 
     def value_and_gradient(self, phi: Vector) -> tuple[float, Vector]:
         """Return the criterion and its gradient (m,) at phi (m,)."""
-        if float(np.abs(phi).max()) > SATURATED:
-            raise SaturatedError
+        if self._too_far(phi):
+            return math.inf, np.full(phi.size, np.nan)
         value, G = self._solve(phi, self.merged(phi), gradient=True)
         if not math.isfinite(value):
             return value, np.full(phi.size, np.nan)
         return value, self._pull_back(phi, G)
+
+    def _too_far(self, phi: Vector) -> bool:
+        """Say whether a step leads to where nothing is left to the residuals.
+
+        Raises
+        ------
+        SaturatedError : the criterion is lower there than anywhere before: it has no minimum.
+        """
+        if float(np.abs(phi).max()) <= SATURATED:
+            return False
+        lambdas = self.merged(phi)
+        try:
+            if solve_at(lambdas, self.system).pwrss > NOTHING_LEFT * self.system.products.yy:
+                return False  # large beside columns that nearly cancel, not beside the noise
+        except NotPositiveDefiniteError:
+            return True
+        if self._solve(None, lambdas, gradient=False)[0] < self.best_value:
+            raise SaturatedError
+        return True
 
     def _pull_back(self, phi: Vector, G: Sequence[Matrix]) -> Vector:
         chart = self.system.chart

@@ -32,14 +32,20 @@ from mixlm_sparse.solve.search.objective import (
     Progress,
     SaturatedError,
 )
+from mixlm_sparse.solve.search.optimum import Optimum, limit, perfect_fit, report
 from mixlm_sparse.solve.search.start import expected_hessian, moment_start
+from mixlm_sparse.solve.search.status import Status
+from mixlm_sparse.solve.search.valleys import other_starts
 from mixlm_sparse.solve.system import PenalizedSystem
 
+# A start beyond this is refused; one beyond SATURATED is replaced by the moment estimate.
+LARGEST_START = 1e7
+# Minima of the criterion that differ by less are the same valley.
+SAME_VALLEY = 1e-4
 OPTIMIZERS = ("auto", "bfgs", "lbfgsb", "bobyqa", "cobyqa")
 # Evaluations (more with many parameters) after which a search that has not ended turns its axes.
 LEG_EVALUATIONS = 12
-# With fewer levels than this per column of a term, a singular optimum may be one of several.
-FEW_LEVELS = 5
+
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,44 +84,6 @@ class Control:
             object.__setattr__(self, name, number)
         for name in ("check_boundary", "warn"):
             object.__setattr__(self, name, require_bool(name, getattr(self, name)))
-
-
-@dataclass(frozen=True, slots=True)
-class Optimum:
-    """Where the search ended and what is known about the point.
-
-    Parameters
-    ----------
-    theta : (m,) within bounds; criterion : its value.
-    phi : (m,) the same covariance in working parameters of order one.
-    gradient : (m,) exact gradient with respect to phi, zero in coordinates held at a bound.
-    predicted_decrease : what a Newton step from here would win, by the exact gradient.
-    status : "converged", "singular", "perfect fit", "not converged" or "evaluation limit".
-    message, advice : the status in words, and what to do about it ("" if nothing).
-    at_boundary : names of standard deviations that are zero.
-    history : criterion at each evaluation.
-    """
-
-    theta: Vector
-    phi: Vector
-    criterion: float
-    gradient: Vector
-    predicted_decrease: float
-    status: str
-    message: str
-    advice: str
-    optimizer: str
-    n_evaluations: int
-    n_gradients: int
-    seconds: float
-    at_boundary: tuple[str, ...]
-    history: tuple[float, ...]
-    reml: bool
-
-    @property
-    def converged(self) -> bool:
-        """Whether the exact gradient certifies an optimum."""
-        return self.status in ("converged", "singular", "perfect fit")
 
 
 def optimize(
@@ -160,28 +128,64 @@ def optimize(
     objective = Objective(system, reml, progress)
     perfect = _perfect_fit(system)
     if perfect is not None:
-        zero = np.zeros(system.n_theta)
-        return _perfect_optimum(system, objective, zero, perfect, method, began)
+        return perfect_fit(system, objective, perfect, method, began)
 
     with one_blas_thread():
         try:
             found = _search(system, objective, phi, method, control, began)
-            if start is None and method == "bfgs" and may_have_valleys(found, system):
-                # a second look from Lambda = I; the better of the two is kept
-                again = _search(system, objective, system.chart.start, method, control, began)
-                if again.criterion < found.criterion - ROUNDING * abs(found.criterion):
-                    return again
-                found = replace(
-                    found,
-                    n_evaluations=objective.n_values,
-                    n_gradients=objective.n_gradients,
-                    seconds=time.perf_counter() - began,
-                    history=tuple(objective.history),
+            if start is not None and found.status is Status.NOT_CONVERGED:
+                # a start in a desert: the criterion falls towards the optimum, hardly visibly
+                found = _better(
+                    found, _search(system, objective, None, method, control, began)
                 )
+            elif start is None and method == "bfgs":
+                found = _second_looks(found, system, objective, method, control, began)
             return found
         except SaturatedError:
-            why = "fixed and random effects together fit the response exactly"
-            return _perfect_optimum(system, objective, objective.best_phi, why, method, began)
+            return limit(system, objective, method, began)
+
+
+def _better(found: Optimum, again: Optimum) -> Optimum:
+    """Return the lower of two optima, with the costs of both."""
+    lower = again.criterion < found.criterion - ROUNDING * abs(found.criterion)
+    if not lower and not (again.converged and not found.converged):
+        again = replace(
+            found,
+            n_evaluations=again.n_evaluations,
+            n_gradients=again.n_gradients,
+            seconds=again.seconds,
+            history=again.history,
+        )
+    return again
+
+
+def _second_looks(
+    found: Optimum,
+    system: PenalizedSystem,
+    objective: Objective,
+    method: str,
+    control: Control,
+    began: float,
+) -> Optimum:
+    """Search from elsewhere where the structure says so; the lowest is kept, all are told."""
+    singular = found.status is Status.SINGULAR
+    ends = [("moment estimate", found.criterion)]
+    best = found
+    objective.best_value = min(objective.best_value, found.criterion)
+    for group in other_starts(system, singular=singular):
+        values = [objective.value(start.phi) for start in group]
+        start = group[int(np.argmin(values))]
+        again = _search(system, objective, start.phi, method, control, began)
+        ends.append((start.name, again.criterion))
+        best = _better(best, again)
+    if len(ends) == 1:
+        return found
+    others = [value for _, value in ends if value > best.criterion + SAME_VALLEY]
+    return replace(
+        best,
+        tried=tuple(f"{name}: {value:.6f}" for name, value in ends),
+        second_valley=min(others, default=None),
+    )
 
 
 def _search(
@@ -203,9 +207,9 @@ def _search(
             check_boundary=control.check_boundary,
         )
         if fused is not None:
-            return optimum_of(
+            return report(
                 system, objective, fused.phi, fused.value, fused.gradient, fused.decrease,
-                fused.limit_reached, method, control, began,
+                fused.limit_reached, method, control.gradient_tolerance, began,
             )  # fmt: skip
     phi = moment_start(system) if phi is None else phi
     value, gradient, decrease, reached_limit = np.inf, np.zeros_like(phi), np.inf, False
@@ -223,32 +227,22 @@ def _search(
             gradient = np.full_like(phi, np.nan)
         if not control.check_boundary or not np.isfinite(value):
             break
-        report = settle_boundary(objective, phi, value)
-        moved = report.phi is not phi
-        phi, value = report.phi, report.value
+        settled = settle_boundary(objective, phi, value)
+        moved = settled.phi is not phi
+        phi, value = settled.phi, settled.value
         if moved:
             gradient = np.full_like(phi, np.nan)
-        if not report.escaped or reached_limit:
+        if not settled.escaped or reached_limit:
             break
         hessian = expected_hessian(phi, system, reml=reml)
     if not np.isfinite(gradient).all():
         value, gradient = objective.value_and_gradient(phi)
         curvature = expected_hessian(phi, system, reml=reml)
         decrease = 0.5 * float(gradient @ np.linalg.solve(curvature, gradient))
-    return optimum_of(
-        system, objective, phi, value, gradient, decrease, reached_limit, method, control, began
-    )
-
-
-def may_have_valleys(found: Optimum, system: PenalizedSystem) -> bool:
-    """Say whether another start is worth while: singular, several terms, few levels for one."""
-    if found.status != "singular" or len(system.templates) < 2:
-        return False
-    factors = system.products.blocks.factors
-    return any(
-        template.k > 1 and factors[place.factor].n_levels < FEW_LEVELS * template.k
-        for template, place in zip(system.templates, system.products.layout, strict=True)
-    )
+    return report(
+        system, objective, phi, value, gradient, decrease, reached_limit, method,
+        control.gradient_tolerance, began,
+    )  # fmt: skip
 
 
 def _gradient_search(
@@ -296,12 +290,13 @@ def _start(system: PenalizedSystem, start: Vector | None) -> Vector | None:
             f"start must not be below the bounds {system.lower.tolist()} of {names}"
         )
     phi = system.chart.phi_of_theta(theta)
-    if float(np.abs(phi).max()) > SATURATED:
+    size = float(np.abs(phi).max())
+    if size > LARGEST_START:
         raise OptionError(
             f"start is so large that nothing would be left to the residuals: the values of {names} "
             "are standard deviations relative to the residual one"
         )
-    return phi
+    return phi if size < SATURATED else None
 
 
 def default_limit(method: str, m: int) -> int:
@@ -319,29 +314,7 @@ def _other_search(
 ) -> tuple[Vector, float]:
     lower = system.chart.lower
     if method == "lbfgsb":
-        from scipy.optimize import minimize
-
-        def value_and_gradient(x: Vector) -> tuple[float, Vector]:
-            value, gradient = objective.value_and_gradient(x)
-            if not np.isfinite(value):
-                return 1e300, np.zeros_like(x)
-            return value, gradient
-
-        bounds = [(None if np.isneginf(b) else float(b), None) for b in lower]
-        for _ in range(3):
-            before = objective.best_value
-            minimize(
-                value_and_gradient,
-                phi,
-                jac=True,
-                method="L-BFGS-B",
-                bounds=bounds,
-                options={"maxfun": limit, "ftol": 1e-15, "gtol": 1e-7, "maxcor": 30},
-            )
-            phi = objective.best_phi
-            if before - objective.best_value < 1e-9 or objective.n_values >= limit:
-                break
-        return objective.best_phi, objective.best_value
+        return _lbfgsb(objective, phi, lower, limit)
     search = minimize_bobyqa if method == "bobyqa" else minimize_cobyqa
     return search(
         objective.value,
@@ -351,6 +324,35 @@ def _other_search(
         ftol=control.ftol,
         max_evaluations=limit,
     )
+
+
+def _lbfgsb(
+    objective: Objective, phi: Vector, lower: Vector, limit: int
+) -> tuple[Vector, float]:
+    """Search by SciPy's L-BFGS-B, started again while that wins something."""
+    from scipy.optimize import minimize
+
+    def value_and_gradient(x: Vector) -> tuple[float, Vector]:
+        value, gradient = objective.value_and_gradient(x)
+        if not np.isfinite(value):
+            return 1e300, np.zeros_like(x)
+        return value, gradient
+
+    bounds = [(None if np.isneginf(b) else float(b), None) for b in lower]
+    for _ in range(3):
+        before = objective.best_value
+        minimize(
+            value_and_gradient,
+            phi,
+            jac=True,
+            method="L-BFGS-B",
+            bounds=bounds,
+            options={"maxfun": limit, "ftol": 1e-15, "gtol": 1e-7, "maxcor": 30},
+        )
+        phi = objective.best_phi
+        if before - objective.best_value < 1e-9 or objective.n_values >= limit:
+            break
+    return objective.best_phi, objective.best_value
 
 
 def _perfect_fit(system: PenalizedSystem) -> str | None:
@@ -364,93 +366,3 @@ def _perfect_fit(system: PenalizedSystem) -> str | None:
     if float(np.sqrt(steep @ steep)) <= PERFECT_FIT_RTOL * products.y_length:
         return "the response is constant"
     return "the fixed effects fit the response exactly"
-
-
-def _perfect_optimum(
-    system: PenalizedSystem,
-    objective: Objective,
-    phi: Vector,
-    why: str,
-    method: str,
-    began: float,
-) -> Optimum:
-    """Say what was found and what is known about it."""
-    phi = system.chart.reflected(phi)
-    theta = system.chart.theta_of_phi(phi)
-    return Optimum(
-        theta=theta,
-        phi=phi,
-        criterion=objective.value(phi),
-        gradient=np.zeros_like(phi),
-        predicted_decrease=0.0,
-        status="perfect fit",
-        message=f"{why}: sigma is zero",
-        advice="check the response and the fixed part; tests and intervals mean nothing here",
-        optimizer=method,
-        n_evaluations=objective.n_values,
-        n_gradients=0,
-        seconds=time.perf_counter() - began,
-        at_boundary=_zero_names(theta, system),
-        history=tuple(objective.history),
-        reml=objective.reml,
-    )
-
-
-def _zero_names(theta: Vector, system: PenalizedSystem) -> tuple[str, ...]:
-    return tuple(
-        name
-        for name, value, bound in zip(system.theta_names, theta, system.lower, strict=True)
-        if bound == 0.0 and value == 0.0
-    )
-
-
-def optimum_of(
-    system: PenalizedSystem,
-    objective: Objective,
-    phi: Vector,
-    value: float,
-    gradient: Vector,
-    decrease: float,
-    reached_limit: bool,
-    method: str,
-    control: Control,
-    began: float,
-) -> Optimum:
-    """Say what was found and what is known about it."""
-    phi = system.chart.reflected(phi)
-    theta = system.chart.theta_of_phi(phi)
-    zero = _zero_names(theta, system)
-    certified = decrease <= max(control.gradient_tolerance, ROUNDING * abs(value))
-    if certified and zero:
-        status, message = "singular", f"optimum on the boundary: {', '.join(zero)} is zero"
-        advice = (
-            "the data do not support this many random effects: drop a term or a correlation, "
-            "or keep the fit knowing that its variance estimate is zero"
-        )
-    elif certified:
-        status, message, advice = "converged", "certified by the exact gradient", ""
-    elif reached_limit:
-        status = "evaluation limit"
-        message = f"stopped after {objective.n_values} evaluations"
-        advice = "raise control.max_evaluations, or start from this theta"
-    else:
-        status = "not converged"
-        message = f"a Newton step still predicts a decrease of {decrease:.2g}"
-        advice = "try another optimizer or start, rescale predictors, or simplify the random part"
-    return Optimum(
-        theta=theta,
-        phi=phi,
-        criterion=value,
-        gradient=gradient,
-        predicted_decrease=decrease,
-        status=status,
-        message=message,
-        advice=advice,
-        optimizer=method,
-        n_evaluations=objective.n_values,
-        n_gradients=objective.n_gradients,
-        seconds=time.perf_counter() - began,
-        at_boundary=zero,
-        history=tuple(objective.history),
-        reml=objective.reml,
-    )

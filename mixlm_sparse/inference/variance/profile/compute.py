@@ -28,7 +28,8 @@ from mixlm_sparse.model.parameters import (
     relative_lengths,
     variance_parameters,
 )
-from mixlm_sparse.solve.search.search import Optimum, optimize
+from mixlm_sparse.solve.search.optimum import Optimum
+from mixlm_sparse.solve.search.search import optimize
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
@@ -97,9 +98,9 @@ def profile(
 
 def _profiled(fit: FittedModel, which: object, reml: bool) -> list[str]:
     """Return the names of the parameters to be profiled, or say why one cannot be."""
-    if fit.perfect:
+    if fit.unbounded:
         raise OptionError(
-            "the fixed effects fit the response exactly: sigma is zero and nothing can be profiled"
+            "the model fits the response exactly: sigma is zero and nothing can be profiled"
         )
     if reml and not fit.reml:
         raise OptionError(

@@ -1,0 +1,164 @@
+"""The record of a search: where it ended, and how that is known."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from mixlm_sparse.common.types import Vector
+from mixlm_sparse.solve.search.bfgs import ROUNDING
+from mixlm_sparse.solve.search.limit import without_residual
+from mixlm_sparse.solve.search.objective import Objective
+from mixlm_sparse.solve.search.status import Status
+from mixlm_sparse.solve.system import PenalizedSystem
+
+
+@dataclass(frozen=True, slots=True)
+class Optimum:
+    """Where the search ended and what is known about the point.
+
+    Parameters
+    ----------
+    theta : (m,) within bounds; criterion : its value.
+    phi : (m,) the same covariance in working parameters of order one.
+    gradient : (m,) exact gradient with respect to phi, zero in coordinates held at a bound.
+    predicted_decrease : what a Newton step from here would win, by the exact gradient.
+    status : how the search ended, a `Status`, which is its own text: "converged", "singular",
+        "perfect fit", "no residual", "not converged", "evaluation limit" or "interrupted".
+    message, advice : the status in words, and what to do about it ("" if nothing).
+    at_boundary : names of standard deviations that are zero.
+    history : criterion at each evaluation.
+    tried : where searches began and where they ended, in words.
+    second_valley : criterion of the second-best minimum found; None if there was none.
+    sigma : the value that sigma is held at, where it is zero beside the random effects; else None.
+    """
+
+    theta: Vector
+    phi: Vector
+    criterion: float
+    gradient: Vector
+    predicted_decrease: float
+    status: Status
+    message: str
+    advice: str
+    optimizer: str
+    n_evaluations: int
+    n_gradients: int
+    seconds: float
+    at_boundary: tuple[str, ...]
+    history: tuple[float, ...]
+    reml: bool
+    tried: tuple[str, ...] = ()
+    second_valley: float | None = None
+    sigma: float | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "status", Status(self.status))
+
+    @property
+    def converged(self) -> bool:
+        """Whether the point is known to be an optimum."""
+        return self.status.certified
+
+
+def record(
+    system: PenalizedSystem,
+    objective: Objective,
+    phi: Vector,
+    value: float,
+    gradient: Vector,
+    decrease: float,
+    status: Status | None,
+    method: str,
+    began: float,
+    **words: object,
+) -> Optimum:
+    """Return the record of a point; `status` None is an optimum, inside or on the boundary."""
+    phi = system.chart.reflected(phi)
+    theta = system.chart.theta_of_phi(phi)
+    zero = tuple(
+        name
+        for name, size, bound in zip(system.theta_names, theta, system.lower, strict=True)
+        if bound == 0.0 and size == 0.0
+    )
+    if status is None:
+        status = Status.SINGULAR if zero else Status.CONVERGED
+    return Optimum(
+        theta=theta,
+        phi=phi,
+        criterion=value,
+        gradient=gradient,
+        predicted_decrease=decrease,
+        status=status,
+        message=status.message.format(
+            zero=", ".join(zero), evaluations=objective.n_values, decrease=decrease, **words
+        ),
+        advice=status.advice,
+        optimizer=method,
+        n_evaluations=objective.n_values,
+        n_gradients=objective.n_gradients,
+        seconds=time.perf_counter() - began,
+        at_boundary=zero,
+        history=tuple(objective.history),
+        reml=objective.reml,
+    )
+
+
+def perfect_fit(
+    system: PenalizedSystem, objective: Objective, why: str, method: str, began: float
+) -> Optimum:
+    """Return theta = 0 for a response that the fixed part fits exactly."""
+    phi = np.zeros(system.n_theta)
+    value = objective.value(phi)
+    return record(
+        system, objective, phi, value, np.zeros_like(phi), 0.0, Status.PERFECT, method, began,
+        why=why,
+    )  # fmt: skip
+
+
+def limit(
+    system: PenalizedSystem, objective: Objective, method: str, began: float
+) -> Optimum:
+    """Return the limit of sigma going to zero, in which the criterion has no minimum."""
+    phi, sigma = without_residual(system, reml=objective.reml)
+    found = record(
+        system, objective, phi, -np.inf, np.zeros_like(phi), 0.0, Status.NO_RESIDUAL, method, began
+    )
+    return replace(found, sigma=sigma)
+
+
+def _radial_decrease(phi: Vector, gradient: Vector, system: PenalizedSystem) -> float:
+    """Return what scaling one term would win at least.
+
+    With r = phi'g of a term, the slope in the log of its size, and a curvature of at most 4 L k
+    there, that is r^2 / (8 L k).  Far out, where the criterion grows like the log of phi, the
+    gradient itself is as small as near an optimum.
+    """
+    chart = system.chart
+    return max(
+        float(phi[part] @ gradient[part]) ** 2
+        / (8.0 * place.width * system.products.blocks.factors[place.factor].n_levels)
+        for part, place in zip(chart.slices, chart.layout, strict=True)
+    )
+
+
+def report(
+    system: PenalizedSystem,
+    objective: Objective,
+    phi: Vector,
+    value: float,
+    gradient: Vector,
+    decrease: float,
+    reached_limit: bool,
+    method: str,
+    tolerance: float,
+    began: float,
+) -> Optimum:
+    """Say how good the point is where the search ended."""
+    decrease = max(decrease, _radial_decrease(phi, gradient, system))
+    status: Status | None = None
+    if not decrease <= max(tolerance, ROUNDING * abs(value)):
+        status = Status.LIMIT if reached_limit else Status.NOT_CONVERGED
+    return record(system, objective, phi, value, gradient, decrease, status, method, began)

@@ -1,0 +1,110 @@
+"""Other starts, where the structure says that the criterion may have more than one valley.
+
+* A singular optimum of several terms with few levels: Lambda = I.
+* Nearly as many parameters as rows: Lambda = I.
+* Independent effects of one grouping factor whose columns are nearly parallel, such as
+  `(1 | g) + (0 + x | g)` with x near 1000 and a spread of 1: a real variance of slopes then needs a
+  relative standard deviation of about 1 / spread in working columns of length one, far from where
+  any search begins.  With rho the part of a column that is not parallel to those of the other
+  terms, variances of the order of 1 / rho are tried.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.solve.system import PenalizedSystem
+
+# With fewer levels than this per column of a term, a singular optimum may be one of several.
+FEW_LEVELS = 5
+# With fewer rows than this per parameter the criterion may have several minima.
+FEW_ROWS = 4
+# Columns of independent effects are nearly parallel if less than this of them is their own.
+PARALLEL = 0.2
+# Sizes that are tried, in units of 1 / rho.
+SIZES = (0.3, 1.0, 3.0)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Start:
+    """Another place to search from: its name for the report, and phi (m,)."""
+
+    name: str
+    phi: Vector
+
+
+def other_starts(system: PenalizedSystem, *, singular: bool) -> list[list[Start]]:
+    """Return groups of starts that are worth while; of each group the best one is searched from.
+
+    Parameters
+    ----------
+    singular : whether the optimum found is on the boundary.
+    """
+    chart = system.chart
+    factors = system.products.blocks.factors
+    groups = []
+    few = any(
+        template.k > 1 and factors[place.factor].n_levels < FEW_LEVELS * template.k
+        for template, place in zip(chart.templates, chart.layout, strict=True)
+    )
+    saturated = system.n < FEW_ROWS * (chart.m + system.p)
+    if (singular and few and len(chart.templates) > 1) or saturated:
+        groups.append([Start("Lambda = I", chart.start)])
+    scattered = _scattered(system)
+    if scattered:
+        groups.append(scattered)
+    return groups
+
+
+def _scattered(system: PenalizedSystem) -> list[Start]:
+    """Return starts with large variances of effects whose columns are nearly parallel."""
+    chart = system.chart
+    own = [np.ones(template.k) for template in chart.templates]
+    for g, f in enumerate(system.products.blocks.factors):
+        pooled = f.ztz.sum(axis=0)
+        free = _free_of(system, g)
+        for t, place in enumerate(chart.layout):
+            if place.factor != g:
+                continue
+            for c in range(place.width):
+                at = place.first + c
+                own[t][c] = _own_share(pooled, at, np.flatnonzero(free[at]))
+    smallest = min(float(share.min()) for share in own)
+    if not 0.0 < smallest < PARALLEL:
+        return []
+    out = []
+    for size in SIZES:
+        blocks: list[Matrix] = []
+        for template, share in zip(chart.templates, own, strict=True):
+            value = np.where(share < PARALLEL, size / np.maximum(share, smallest), 1.0)
+            blocks.append(np.diag(value * np.ones(template.k)))
+        name = f"relative standard deviations of {size / smallest:.2g}"
+        out.append(Start(name, chart.parameters_of(blocks)))
+    return out
+
+
+def _free_of(system: PenalizedSystem, g: int) -> np.ndarray:
+    """Return (K, K): which columns of a factor are independent of each other by the structure."""
+    chart = system.chart
+    K = chart.widths[g]
+    out = np.ones((K, K), dtype=bool)
+    for template, place in zip(chart.templates, chart.layout, strict=True):
+        if place.factor == g and template.closed_under == "linear":
+            out[place.columns, place.columns] = False
+        elif place.factor == g and template.closed_under == "one scale":
+            out[place.columns, place.columns] = False
+    np.fill_diagonal(out, False)
+    return out
+
+
+def _own_share(pooled: Matrix, at: int, others: np.ndarray) -> float:
+    """Return what length of a column is left beside the others, as a share; 1 without others."""
+    length = float(pooled[at, at])
+    if not others.size or not length > 0.0:
+        return 1.0
+    part = np.linalg.lstsq(pooled[np.ix_(others, others)], pooled[others, at], rcond=None)[0]
+    left = length - float(part @ pooled[others, at])
+    return float(np.sqrt(max(left, 0.0) / length))
