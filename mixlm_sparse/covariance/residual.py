@@ -7,9 +7,10 @@ with independent rows of equal variance and never sees weights.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Vector
 
@@ -81,7 +82,7 @@ class Independent:
             return np.ones(int(rows.stop) - int(rows.start))
         return self.weights[rows]
 
-    def weigh(self, values: Vector, rows: slice) -> Vector:
+    def weigh(self, values: Vector, rows: slice | NDArray[np.integer[Any]]) -> Vector:
         """Return W values for values (m, ...); the values themselves without weights."""
         return values if self.weights is None else values * _aligned(self.weights[rows], values)
 
@@ -91,7 +92,7 @@ class Independent:
             return values
         return values * _aligned(np.sqrt(self.weights[rows]), values)
 
-    def log_det(self, rows: slice, rho: Vector = NO_RHO) -> float:
+    def log_det(self, rows: slice | NDArray[np.integer[Any]], rho: Vector = NO_RHO) -> float:
         """Return -sum log w of these rows, exactly 0 without weights."""
         return 0.0 if self.weights is None else -float(np.log(self.weights[rows]).sum())
 

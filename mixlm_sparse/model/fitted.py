@@ -47,10 +47,11 @@ from mixlm_sparse.model.refit import (
 )
 from mixlm_sparse.model.responses import response_for
 from mixlm_sparse.model.rows import row_series
-from mixlm_sparse.model.run import assemble, solve_system, with_response
+from mixlm_sparse.model.run import assemble, solve_system
 from mixlm_sparse.model.varcorr import VarCorr
 from mixlm_sparse.solve.criterion import profiled_sigma
 from mixlm_sparse.solve.curvature import Curvature, curvature_at
+from mixlm_sparse.solve.derived.other_response import with_response
 from mixlm_sparse.solve.identification import Identification, identification
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls

@@ -11,16 +11,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.linalg
-import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import MixedModelError
-from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.engines import compiled
-from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
 from mixlm_sparse.model.call import FitOptions
-from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
+from mixlm_sparse.solve.derived.other_response import response_block, system_for
 from mixlm_sparse.solve.search.many import optimize_block
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.search import Control, optimize
@@ -34,8 +31,6 @@ __all__ = [
     "block_size",
     "gather",
     "refit_block",
-    "response_block",
-    "system_for",
     "warm_up",
 ]
 
@@ -45,25 +40,6 @@ MAX_BLOCK = 64
 FAILED = "failed"
 # Compiled code saves about 1 ms of calls in a small search, as long as so many multiply-adds take.
 CALLS_SAVED = 1e5
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseBlock:
-    """Products of r responses with the design.
-
-    Parameters
-    ----------
-    Y : (n, r).
-    beta_ols : (p, r) least-squares coefficients.
-    yy, y_length : (r,) residual sum of squares of least squares, and length of sqrt(W)(y - offset).
-    zy : per factor, (L, K, r) Z~'W y_f.
-    """
-
-    Y: Matrix
-    beta_ols: Matrix
-    yy: Vector
-    y_length: Vector
-    zy: tuple[Array3, ...]
 
 
 def block_size(system: PenalizedSystem) -> int:
@@ -82,81 +58,6 @@ def warm_up(system: PenalizedSystem, count: int) -> bool:
     work = sum(f.n_levels * f.width**2 * (f.width + system.p + 1) for f in blocks.factors)
     total = count * (10.0 * work + CALLS_SAVED)
     return total > compiled.LOADING_REPAID_BY and compiled.compiled_pays(total)
-
-
-def response_block(system: PenalizedSystem, Y: Matrix) -> ResponseBlock:
-    """Form the products of responses Y (n, r) without missing values."""
-    old, matrices = system.products, system.matrices
-    n, r = Y.shape
-    w = matrices.weights
-    kept = list(old.kept)
-    all_kept = len(kept) == len(matrices.fixed.names)
-    target = Y if matrices.offset is None else Y - matrices.offset[:, None]
-
-    def fixed(rows: slice) -> Matrix:
-        X = matrices.fixed.block(rows)
-        return X if all_kept else X[:, kept]
-
-    def weighted(values: Matrix, rows: slice) -> Matrix:
-        return values[rows] if w is None else values[rows] * w[rows, None]
-
-    # least squares twice: the second pass takes out what rounding left in the first
-    residual = np.array(target, dtype=np.float64)
-    beta = np.zeros((len(kept), r))
-    for _ in range(2 if kept else 0):
-        right = np.zeros((len(kept), r))
-        for rows in row_blocks(n, BLOCK_ROWS):
-            right += fixed(rows).T @ weighted(residual, rows)
-        half = scipy.linalg.solve_triangular(old.R_x, right, trans="T")
-        step = scipy.linalg.solve_triangular(old.R_x, half)
-        beta += step
-        for rows in row_blocks(n, BLOCK_ROWS):
-            residual[rows] -= fixed(rows) @ step
-
-    zy = [np.zeros((f.n_levels, f.width, r)) for f in old.blocks.factors]
-    for term, place, Rz in zip(matrices.terms, old.layout, old.Rz, strict=True):
-        factor = matrices.factors[term.factor]
-        sums = np.zeros((place.width, factor.n_levels, r))
-        for rows in row_blocks(n, BLOCK_ROWS):
-            z = term.columns.block(rows)
-            values = weighted(residual, rows)
-            m = z.shape[0]
-            for a in range(place.width):
-                Z = sp.csr_array(
-                    (z[:, a], factor.codes[rows], np.arange(m + 1)), shape=(m, factor.n_levels)
-                )
-                sums[a] += Z.T @ values
-        # z~ = z Rz^{-1}
-        flat = scipy.linalg.solve_triangular(
-            Rz, sums.reshape(place.width, -1), trans="T", check_finite=False
-        )
-        zy[place.factor][:, place.columns] = flat.reshape(sums.shape).transpose(1, 0, 2)
-    W = 1.0 if w is None else w[:, None]
-    return ResponseBlock(
-        Y=Y,
-        beta_ols=beta,
-        yy=(residual * residual * W).sum(axis=0),
-        y_length=np.sqrt((target * target * W).sum(axis=0)),
-        zy=tuple(zy),
-    )
-
-
-def system_for(system: PenalizedSystem, block: ResponseBlock, i: int) -> PenalizedSystem:
-    """Return the system of response i of a block; design and engine are shared."""
-    old = system.products
-    factors = []
-    for f, zy in zip(old.blocks.factors, block.zy, strict=True):
-        ztx = f.ztx.copy()
-        ztx[:, :, -1] = zy[:, :, i]
-        factors.append(FactorBlock(f.label, f.ztz, ztx))
-    products = replace(
-        old,
-        beta_ols=block.beta_ols[:, i],
-        yy=float(block.yy[i]),
-        y_length=float(block.y_length[i]),
-        blocks=BlockSystem(tuple(factors), old.blocks.pairs),
-    )
-    return system.with_products(products, replace(system.matrices, y=block.Y[:, i]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,19 +7,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-import scipy.linalg
-
 from mixlm_sparse.common.progress import FitProgress, SearchStopped, fit_progress
-from mixlm_sparse.common.types import Vector
 from mixlm_sparse.design.build import ModelMatrices, model_matrices
-from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
-from mixlm_sparse.engines.kernels import sum_by_group
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import held_call
 from mixlm_sparse.model.responses import response_for
-from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.search import optimize
 from mixlm_sparse.solve.search.status import Status
@@ -107,68 +100,3 @@ def _interrupted(system: PenalizedSystem, options: FitOptions, watch: FitProgres
         seconds=seconds,
         history=tuple(watch.history),
     )
-
-
-# ---------------------------------------------------------------------------------------------
-# Another response
-# ---------------------------------------------------------------------------------------------
-
-
-def with_response(system: PenalizedSystem, y: Vector) -> PenalizedSystem:
-    """Return the system for another response (n,); the design and the engine are shared.
-
-    Only products with y are formed anew: one pass over the rows, no factorization.
-    """
-    old = system.products
-    matrices = replace(system.matrices, y=y)
-    target = y if matrices.offset is None else y - matrices.offset
-    w = matrices.weights
-    n = matrices.nobs
-    kept = list(old.kept)
-
-    def fixed(rows: slice) -> Vector:
-        X = matrices.fixed.block(rows)
-        return X if len(kept) == X.shape[1] else X[:, kept]
-
-    def weighted(values: Vector, rows: slice) -> Vector:
-        return values[rows] if w is None else values[rows] * w[rows]
-
-    # least squares twice: the second pass takes out what rounding left in the first
-    residual = np.array(target, dtype=np.float64)
-    beta = np.zeros(len(kept))
-    for _ in range(2 if kept else 0):
-        right = np.zeros(len(kept))
-        for rows in row_blocks(n, BLOCK_ROWS):
-            right += fixed(rows).T @ weighted(residual, rows)
-        half = scipy.linalg.solve_triangular(old.R_x, right, trans="T")
-        step = scipy.linalg.solve_triangular(old.R_x, half)
-        beta += step
-        for rows in row_blocks(n, BLOCK_ROWS):
-            residual[rows] -= fixed(rows) @ step
-
-    zy = [np.zeros((f.n_levels, f.width)) for f in old.blocks.factors]
-    for term, place, Rz in zip(matrices.terms, old.layout, old.Rz, strict=True):
-        sums = np.zeros((zy[place.factor].shape[0], place.width))
-        codes = matrices.factors[term.factor].codes
-        for rows in row_blocks(n, BLOCK_ROWS):
-            values = term.columns.block(rows) * weighted(residual, rows)[:, None]
-            sums += sum_by_group(codes[rows], values, sums.shape[0])
-        # z~ = z Rz^{-1}
-        zy[place.factor][:, place.columns] = scipy.linalg.solve_triangular(
-            Rz, sums.T, trans="T", check_finite=False
-        ).T
-    blocks = []
-    for f, column in zip(old.blocks.factors, zy, strict=True):
-        ztx = f.ztx.copy()
-        ztx[:, :, -1] = column
-        blocks.append(FactorBlock(f.label, f.ztz, ztx))
-    weighted_residual = residual if w is None else residual * w
-    weighted_target = target if w is None else target * w
-    products = replace(
-        old,
-        beta_ols=beta,
-        yy=float(residual @ weighted_residual),
-        y_length=float(np.sqrt(target @ weighted_target)),
-        blocks=BlockSystem(tuple(blocks), old.blocks.pairs),
-    )
-    return system.with_products(products, matrices)

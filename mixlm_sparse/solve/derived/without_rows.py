@@ -71,56 +71,27 @@ class Deletion:
         rest = remaining(matrices, rows)
         E_all, Z_all = self._working_rows
         E = E_all[rows]
-        w = None if matrices.weights is None else matrices.weights[rows]
-        WE = E if w is None else E * w[:, None]
+        R = self._remaining_factor(E, rows)
+        if R is None:
+            return penalized_system(rest, self._engine_name)
         p = old.p
-        S = np.zeros((p + 1, p + 1))
-        S[np.arange(p), np.arange(p)] = 1.0
-        S[p, p] = old.yy
-        S -= E.T @ WE
-        scale = np.append(np.ones(p), max(old.yy, np.finfo(np.float64).tiny))
-        try:
-            R: Matrix = np.asarray(np.linalg.cholesky(S).T, dtype=np.float64)
-        except np.linalg.LinAlgError:
-            return penalized_system(rest, self._engine_name)
-        if (np.diag(R) ** 2 < PIVOT_FLOOR * scale).any():
-            return penalized_system(rest, self._engine_name)
-
         R_inverse = triangular_inverse(R[:p, :p]) if p else np.zeros((0, 0))
         turn = np.zeros((p + 1, p + 1))
         turn[:p, :p] = R_inverse
         turn[:p, p] = -R_inverse @ R[:p, p]
         turn[p, p] = 1.0
-        factors = []
-        for factor, f, z_all in zip(matrices.factors, old.blocks.factors, Z_all, strict=True):
-            z = z_all[rows]
-            wz = z if w is None else z * w[:, None]
-            codes = factor.codes[rows]
-            ztz, ztx = f.ztz.copy(), f.ztx.copy()
-            np.subtract.at(ztz, codes, z[:, :, None] * wz[:, None, :])
-            np.subtract.at(ztx, codes, wz[:, :, None] * E[:, None, :])
-            factors.append(FactorBlock(f.label, ztz, np.matmul(ztx, turn)))
-        pairs = {}
-        for (g, h), pair in old.blocks.pairs.items():
-            z, zh = Z_all[g][rows], Z_all[h][rows]
-            wz = z if w is None else z * w[:, None]
-            n_h = old.blocks.factors[h].n_levels
-            key = matrices.factors[g].codes[rows].astype(np.int64) * n_h
-            at = np.searchsorted(self._keys[g, h], key + matrices.factors[h].codes[rows])
-            values = pair.values.copy()
-            np.subtract.at(values, at, wz[:, :, None] * zh[:, None, :])
-            pairs[g, h] = PairBlock(pair.rows, pair.cols, values)
+        blocks = self._remaining_blocks(E, [z[rows] for z in Z_all], rows, turn)
         shift = R_inverse @ R[:p, p]
         if p:
             shift = scipy.linalg.solve_triangular(old.R_x, shift)
         products: Products = replace(
             old,
             n=old.n - rows.size,
-            log_weight_sum=old.log_weight_sum - (0.0 if w is None else float(np.log(w).sum())),
+            log_weight_sum=old.log_weight_sum + matrices.residual.log_det(rows),
             R_x=R[:p, :p] @ old.R_x,
             beta_ols=old.beta_ols + shift,
             yy=float(R[p, p]) ** 2,
-            blocks=BlockSystem(tuple(factors), pairs),
+            blocks=blocks,
         )
         return replace(
             system,
@@ -129,6 +100,41 @@ class Deletion:
             engine=system.engine.reload(products.blocks),
             cross=None,
         )
+
+    def _remaining_factor(self, E: Matrix, rows: np.ndarray) -> Matrix | None:
+        """Return R (p + 1, p + 1) of the rest, or None where too few digits are left."""
+        old = self._system.products
+        S = np.eye(old.p + 1)
+        S[-1, -1] = old.yy
+        S -= E.T @ self._system.matrices.residual.weigh(E, rows)
+        scale = np.append(np.ones(old.p), max(old.yy, np.finfo(np.float64).tiny))
+        try:
+            R: Matrix = np.asarray(np.linalg.cholesky(S).T, dtype=np.float64)
+        except np.linalg.LinAlgError:
+            return None
+        return None if (np.diag(R) ** 2 < PIVOT_FLOOR * scale).any() else R
+
+    def _remaining_blocks(
+        self, E: Matrix, Z: list[Matrix], rows: np.ndarray, turn: Matrix
+    ) -> BlockSystem:
+        """Return the products by level less those of the rows, in the new columns of X."""
+        matrices, old = self._system.matrices, self._system.products.blocks
+        WZ = [matrices.residual.weigh(z, rows) for z in Z]
+        codes = [factor.codes[rows] for factor in matrices.factors]
+        factors = []
+        for f, z, wz, code in zip(old.factors, Z, WZ, codes, strict=True):
+            ztz, ztx = f.ztz.copy(), f.ztx.copy()
+            np.subtract.at(ztz, code, z[:, :, None] * wz[:, None, :])
+            np.subtract.at(ztx, code, wz[:, :, None] * E[:, None, :])
+            factors.append(FactorBlock(f.label, ztz, np.matmul(ztx, turn)))
+        pairs = {}
+        for (g, h), pair in old.pairs.items():
+            key = codes[g].astype(np.int64) * old.factors[h].n_levels + codes[h]
+            values = pair.values.copy()
+            at = np.searchsorted(self._keys[g, h], key)
+            np.subtract.at(values, at, WZ[g][:, :, None] * Z[h][:, None, :])
+            pairs[g, h] = PairBlock(pair.rows, pair.cols, values)
+        return BlockSystem(tuple(factors), pairs)
 
     @property
     def _engine_name(self) -> str:

@@ -97,25 +97,7 @@ def cross_products(
         if term_inverse.shape[0] != place.width:
             raise DataError("the basis belongs to a model with other random-effects columns")
 
-    factors = matrices.factors
-    ztz = [np.zeros((f.n_levels, K, K)) for f, K in zip(factors, widths, strict=True)]
-    ztx = [np.zeros((f.n_levels, K, P)) for f, K in zip(factors, widths, strict=True)]
-    pair_rows: dict[tuple[int, int], tuple[IntVector, IntVector]] = {}
-    pair_of_row: dict[tuple[int, int], IntVector] = {}
-    pair_values: dict[tuple[int, int], Array3] = {}
-    for g in range(len(factors)):
-        for h in range(g + 1, len(factors)):
-            rows_gh, cols_gh, index = kernels.pair_index(
-                factors[g].codes,
-                factors[h].codes,
-                factors[g].n_levels,
-                factors[h].n_levels,
-                compiled=compiled,
-            )
-            pair_rows[g, h] = rows_gh, cols_gh
-            pair_of_row[g, h] = index
-            pair_values[g, h] = np.zeros((rows_gh.size, widths[g], widths[h]))
-
+    sums = _Sums(matrices, widths, P, compiled=compiled)
     gram = np.zeros((P, P))
     stacked: Matrix | None = None
     log_weight_sum = 0.0
@@ -129,17 +111,7 @@ def cross_products(
             gram += block.T @ weighted
         else:
             stacked = stack_qr(stacked, rows.root_weighted(block))
-        Z = _merged_columns(rows, layout, widths, Bz)
-        WZ = [rows.weighted(z) for z in Z]
-        for g in range(len(factors)):
-            D = np.hstack([WZ[g], weighted])
-            kernels.add_group_products(rows.codes(g), Z[g], D, ztz[g], ztx[g], compiled=compiled)
-        for (g, h), values in pair_values.items():
-            kernels.add_pair_products(
-                pair_of_row[g, h][rows.slice], Z[g], WZ[h], values, compiled=compiled
-            )
-    for blocks in ztz:
-        _fill_upper(blocks)
+        sums.add(rows, _merged_columns(rows, layout, widths, Bz), weighted)
     R = _semidefinite_cholesky(gram) if own_basis else stacked
     assert R is not None
     return CrossProducts(
@@ -147,16 +119,62 @@ def cross_products(
         n=n,
         log_weight_sum=log_weight_sum,
         R=R,
-        blocks=BlockSystem(
-            factors=tuple(
-                FactorBlock(f.label, zz, zx) for f, zz, zx in zip(factors, ztz, ztx, strict=True)
-            ),
-            pairs={key: PairBlock(*pair_rows[key], values) for key, values in pair_values.items()},
-        ),
+        blocks=sums.blocks(),
         layout=layout,
         levels=None,
         matrices=matrices,
     )
+
+
+class _Sums:
+    """Z~'WZ~ and Z~'W[X~ y~] by level, and by pair of levels that occur together."""
+
+    def __init__(
+        self, matrices: ModelMatrices, widths: Sequence[int], P: int, *, compiled: bool
+    ) -> None:
+        factors = self._factors = matrices.factors
+        self._compiled = compiled
+        self._ztz = [np.zeros((f.n_levels, K, K)) for f, K in zip(factors, widths, strict=True)]
+        self._ztx = [np.zeros((f.n_levels, K, P)) for f, K in zip(factors, widths, strict=True)]
+        self._pair_levels: dict[tuple[int, int], tuple[IntVector, IntVector]] = {}
+        self._pair_of_row: dict[tuple[int, int], IntVector] = {}
+        self._pair_values: dict[tuple[int, int], Array3] = {}
+        for g, first in enumerate(factors):
+            for h, second in enumerate(factors[g + 1 :], g + 1):
+                rows, cols, index = kernels.pair_index(
+                    first.codes, second.codes, first.n_levels, second.n_levels, compiled=compiled
+                )
+                self._pair_levels[g, h] = rows, cols
+                self._pair_of_row[g, h] = index
+                self._pair_values[g, h] = np.zeros((rows.size, widths[g], widths[h]))
+
+    def add(self, rows: RowBlock, Z: list[Matrix], weighted: Matrix) -> None:
+        """Add a block of rows: z~ of each factor (m, K), and W[X~ y~] (m, P)."""
+        WZ = [rows.weighted(z) for z in Z]
+        for g, (ztz, ztx) in enumerate(zip(self._ztz, self._ztx, strict=True)):
+            D = np.hstack([WZ[g], weighted])
+            kernels.add_group_products(
+                rows.codes(g), Z[g], D, ztz, ztx, compiled=self._compiled
+            )
+        for (g, h), values in self._pair_values.items():
+            kernels.add_pair_products(
+                self._pair_of_row[g, h][rows.slice], Z[g], WZ[h], values, compiled=self._compiled
+            )
+
+    def blocks(self) -> BlockSystem:
+        """Return the sums."""
+        for blocks in self._ztz:
+            _fill_upper(blocks)
+        return BlockSystem(
+            factors=tuple(
+                FactorBlock(f.label, zz, zx)
+                for f, zz, zx in zip(self._factors, self._ztz, self._ztx, strict=True)
+            ),
+            pairs={
+                key: PairBlock(*self._pair_levels[key], values)
+                for key, values in self._pair_values.items()
+            },
+        )
 
 
 def _merged_columns(

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Matrix, Vector
 
@@ -59,6 +61,8 @@ def minimize_bfgs(
     Nocedal and Wright (2006), Numerical Optimization, chapter 6; Hager and Zhang (2005),
     doi:10.1137/030601880, for the line search near rounding.
     """
+    # One function beyond 60 lines: the step and its line search share all of their state, and the
+    # compiled form of it (engines/fused) is read beside it, line by line.
     x = x0.copy()
     value, gradient = function(x)
     evaluations = 1
@@ -77,10 +81,8 @@ def minimize_bfgs(
             return BfgsResult(x, value, gradient, -0.5 * slope, "converged")
         if evaluations >= max_evaluations:
             return BfgsResult(x, value, gradient, -0.5 * slope, "limit")
-        longest = float(np.abs(step / np.maximum(1.0, np.abs(x))).max())
-        if longest > max_step:
-            step *= max_step / longest
-            slope *= max_step / longest
+        shorter = min(1.0, max_step / float(np.abs(step / np.maximum(1.0, np.abs(x))).max()))
+        step, slope = shorter * step, shorter * slope
 
         noise = ROUNDING * abs(value)
         alpha, low, high = 1.0, 0.0, np.inf
@@ -108,8 +110,9 @@ def minimize_bfgs(
             if evaluations >= max_evaluations:
                 break
         if best is None:
-            if fresh or evaluations >= max_evaluations:
-                status = "limit" if evaluations >= max_evaluations else "stalled"
+            full = evaluations >= max_evaluations
+            if fresh or full:
+                status = "limit" if full else "stalled"
                 return BfgsResult(x, value, gradient, -0.5 * slope, status)
             H, fresh = np.linalg.inv(hessian), True
             continue
@@ -118,12 +121,17 @@ def minimize_bfgs(
         y = trial_gradient - gradient
         sy = float(s @ y)
         if accepted and sy > 1e-10 * float(np.sqrt((s @ s) * (y @ y))):
-            rho = 1.0 / sy
-            Hy = H @ y
-            cross = rho * np.outer(Hy, s)
-            H = H + ((1.0 + rho * float(y @ Hy)) * rho) * np.outer(s, s) - cross - cross.T
-            fresh = False
+            H, fresh = _updated(H, s, y, sy), False
         x, value, gradient = x + s, trial, trial_gradient
+
+
+def _updated(H: NDArray[Any], s: Vector, y: Vector, sy: float) -> Matrix:
+    """Return the inverse Hessian after a step s that changed the gradient by y."""
+    rho = 1.0 / sy
+    Hy = H @ y
+    cross = rho * np.outer(Hy, s)
+    out: Matrix = H + ((1.0 + rho * float(y @ Hy)) * rho) * np.outer(s, s) - cross - cross.T
+    return out
 
 
 def _interpolate(a: float, fa: float, da: float, b: float, fb: float, db: float) -> float:
