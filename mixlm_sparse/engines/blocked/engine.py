@@ -36,6 +36,7 @@ from mixlm_sparse.engines.blocked.coupling import (
     transposed,
 )
 from mixlm_sparse.engines.blocked.dense_rest import DenseRest
+from mixlm_sparse.engines.blocked.pairs import oriented_pair
 from mixlm_sparse.engines.blocked.rest import Rest, RestFactor
 from mixlm_sparse.engines.blocked.sparse_rest import sparse_rest
 from mixlm_sparse.engines.compiled import compiled_pays
@@ -49,27 +50,6 @@ from mixlm_sparse.engines.interface import (
 # A coupling is kept dense if this share of its cells is occupied, or if it is small anyway.
 DENSE_COUPLING_SHARE = 0.3
 DENSE_COUPLING_CELLS = 20_000
-
-
-def oriented_pair(
-    system: BlockSystem, g: int, h: int, order: np.ndarray | None = None
-) -> PairBlock | None:
-    """Return the pairs of factors g and h with g in the rows, sorted by (row, col).
-
-    `order` sorts the pairs by column, where it is known.
-    """
-    if (g, h) in system.pairs:
-        return system.pairs[g, h]
-    if (h, g) not in system.pairs:
-        return None
-    pair = system.pairs[h, g]
-    if order is None:
-        order = np.lexsort((pair.rows, pair.cols))
-    return PairBlock(
-        rows=pair.cols[order],
-        cols=pair.rows[order],
-        values=np.ascontiguousarray(transposed(pair.values[order])),
-    )
 
 
 class BlockedEngine:

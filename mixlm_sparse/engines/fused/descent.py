@@ -245,7 +245,8 @@ def line_search(x, value, slope, step, found, model):  # type: ignore[no-untyped
 
 @inlined
 def bfgs(x, hessian, gradient, model):  # type: ignore[no-untyped-def]
-    # From x (m,), which becomes the end. Returns value, Newton decrement, status.
+    # From x (m,), which becomes the end. Returns value, Newton decrement, status. Long, because
+    # every further function costs half a second to compile.
     m = x.shape[0]
     state = model.state
     H0, H = np.empty((m, m)), np.empty((m, m))

@@ -116,7 +116,8 @@ def second_moments(ztz, lo, hi, K, lams, g, E, total):  # type: ignore[no-untype
 
 @njit
 def expected_hessian(phi, H, model):  # type: ignore[no-untyped-def]
-    # H (m, m): a positive definite guess of the criterion's Hessian at phi; False where it fails
+    # H (m, m): a positive definite guess of the criterion's Hessian at phi; False where it fails.
+    # Long, because every further function costs half a second to compile.
     ztz, terms, layout, lams, turn = (
         model.ztz, model.terms, model.layout, model.factors, model.turn,
     )  # fmt: skip
