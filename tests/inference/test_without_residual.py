@@ -1,0 +1,64 @@
+"""A response that is constant within groups: sigma is zero, the variance of the groups is not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mixlm_sparse as mx
+
+QUIET = mx.Control(warn=False)
+
+
+def data(noise: float = 0.0) -> pd.DataFrame:
+    rng = np.random.default_rng(17)
+    means = np.repeat([5.0, 9.0], 10) + rng.normal(scale=2.0, size=20)
+    g = np.repeat(np.arange(20), 4)
+    y = means[g] + noise * rng.normal(size=80)
+    return pd.DataFrame({"y": y, "g": g, "arm": np.where(g < 10, "a", "b")})
+
+
+def groups() -> tuple[float, float]:
+    """The sd of the groups, and the standard error of their difference, from their means."""
+    means = data().groupby("g").agg(y=("y", "first"), arm=("arm", "first"))
+    residual = means["y"] - means.groupby("arm")["y"].transform("mean")
+    sd = float(np.sqrt((residual**2).sum() / 18))
+    return sd, sd * float(np.sqrt(2.0 / 10.0))
+
+
+@pytest.mark.parametrize("noise", [0.0, 1e-12, 1e-8, 1e-4])
+def test_the_variance_of_the_groups_is_that_of_their_means(noise):
+    sd, se = groups()
+    fit = mx.lmer("y ~ arm + (1 | g)", data(noise), control=QUIET)
+    table = fit.variance_components()
+    row = table.loc["sd_(Intercept)|g"]
+    assert row["estimate"] == pytest.approx(sd, rel=1e-3)
+    # 18 degrees of freedom: sd / sqrt(2 * 18)
+    assert row["std_error"] == pytest.approx(sd / 6.0, rel=2e-3)
+    z = 1.959963984540054
+    assert row["upper"] == pytest.approx(sd * np.exp(z / 6.0), rel=3e-3)
+    assert fit.bse["armb"] == pytest.approx(se, rel=1e-3)
+    wald = fit.confint("wald")
+    assert wald.loc["armb", "upper"] - wald.loc["armb", "lower"] == pytest.approx(
+        2.0 * z * se, rel=1e-3
+    )
+    # the share of the groups is all there is, and has no width of zero around it
+    shares = fit.icc()
+    assert shares.loc["adjusted", "estimate"] == pytest.approx(1.0, abs=1e-6)
+    if noise <= 1e-8:
+        assert "nothing is left" in table.loc["sigma", "note"]
+        assert np.isnan(float(table.loc["sigma", "std_error"]))
+        assert shares.loc["adjusted", ["std_error", "lower", "upper"]].isna().all()
+    marginal = fit.r2().loc["marginal"]
+    assert 0.0 < marginal["lower"] < marginal["estimate"] < marginal["upper"] < 1.0
+
+
+def test_likelihoods_without_bound_are_not_compared():
+    fit = mx.lmer("y ~ arm + (1 | g)", data(), control=QUIET)
+    for call in (fit.profile, fit.ranova, fit.lr_vs_lm, fit.drop1, fit.step):
+        with pytest.raises(mx.OptionError, match="exactly"):
+            call()
+    smaller = mx.lmer("y ~ 1 + (1 | g)", data(), control=QUIET)
+    with pytest.raises(mx.DataError, match="sigma is zero"):
+        mx.anova(smaller, fit)
