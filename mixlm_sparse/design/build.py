@@ -26,20 +26,23 @@ from mixlm_sparse.common.errors import (
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.covariance.random import CovarianceStructure, covariance_structure
 from mixlm_sparse.covariance.residual import Independent
+from mixlm_sparse.design.array_recipe import ArrayRecipe, ArrayTerm
 from mixlm_sparse.design.columns import ColumnSource, DesignColumns, Part, learn_part
 from mixlm_sparse.design.contrasts import Contrast, as_contrast
 from mixlm_sparse.design.evaluate import Scope, learn_states
 from mixlm_sparse.design.grouping import GroupingFactor, grouping_factor
 from mixlm_sparse.design.readers import hold, unknown_column
 from mixlm_sparse.design.recipe import (
-    DesignSpec,
     FactorSpec,
+    FormulaRecipe,
+    Recipe,
     TermSpec,
     add_offsets,
     response_vector,
 )
 from mixlm_sparse.design.rows import (
     RowArgument,
+    missing_cells,
     restrict,
     row_numbers,
     subset_mask,
@@ -112,9 +115,21 @@ class ModelMatrices:
     rows: IntVector | None = None
     na_action: str = "omit"
     response_name: str = "y"
-    spec: DesignSpec | None = None
+    spec: FormulaRecipe | None = None
     index: Any = None
     data: HeldData | None = None
+
+    @property
+    def recipe(self) -> Recipe:
+        """What evaluates the same columns on new rows, with or without a formula."""
+        if self.spec is not None:
+            return self.spec
+        return ArrayRecipe(
+            self.fixed.names,
+            tuple(ArrayTerm(term.name, term.factor, term.column_names) for term in self.terms),
+            self.factors,
+            self.offset is not None,
+        )
 
     @property
     def residual(self) -> Independent:
@@ -187,8 +202,12 @@ def model_matrices(
     columns = table.columns
     states: dict[Any, Any] = {}
     scope = Scope(restrict(columns, rows), n, states, env)
+
+    def learning(names: tuple[str, ...]) -> Scope:
+        return _complete_rows(names, table, scope)
+
     for expr in formula.expressions:
-        learn_states(expr, scope, states)
+        learn_states(expr, scope, states, learning)
 
     variables = Variables(scope)
     y = response_vector(formula, variables)
@@ -196,7 +215,7 @@ def model_matrices(
     fixed = learn_part(formula.fixed.intercept, formula.fixed.terms, variables, choices)
     _check_contrasts(choices, fixed, table, warn)
     term_specs, factor_specs = _random_terms(formula, variables, n, warn)
-    spec = DesignSpec(
+    spec = FormulaRecipe(
         formula,
         fixed,
         term_specs,
@@ -231,6 +250,17 @@ def model_matrices(
         index=table.index,
         data=held,
     )
+
+
+def _complete_rows(names: tuple[str, ...], table: Table, used: Scope) -> Scope:
+    """Return the rows, used or not, in which none of the columns is missing."""
+    columns = {name: table.columns[name] for name in names if name in table.columns}
+    missing = missing_cells(columns.values(), table.n)
+    if missing is None and used.n == table.n:
+        return used
+    rows = None if missing is None else np.flatnonzero(~missing).astype(np.int32)
+    n = table.n if rows is None else rows.size
+    return Scope(restrict(columns, rows), n, used.states, used.env)
 
 
 def columns_asked(

@@ -100,10 +100,19 @@ class Scope:
         return Scope(columns, size, self.states, self.env)
 
 
-def learn_states(expr: Expr, scope: Scope, states: dict[Expr, State]) -> None:
-    """Learn every stateful transform inside of `expr` from all rows of `scope`, inner ones first.
+def learn_states(
+    expr: Expr,
+    scope: Scope,
+    states: dict[Expr, State],
+    learning: Callable[[tuple[str, ...]], Scope],
+) -> None:
+    """Learn every stateful transform inside of `expr`, inner ones first.
 
-    `scope.states` must be `states`, which is filled.
+    Parameters
+    ----------
+    scope : the rows that the model uses; `scope.states` must be `states`, which is filled.
+    learning : names of columns to the scope of all rows in which none of them is missing.  A
+        transform learns from these, used or not, as in R.
     """
     if isinstance(expr, Name):
         return
@@ -117,8 +126,12 @@ def learn_states(expr: Expr, scope: Scope, states: dict[Expr, State]) -> None:
         text = deparse(node)
         if not node.args:
             raise FormulaError(f"{text} needs a variable as its first argument")
-        x = _vector(evaluate(node.args[0], scope), scope, text)
-        require_finite(x, node.args[0])
+        rows = learning(names_in(node.args[0]))
+        x = _vector(evaluate(node.args[0], rows), rows, text)
+        finite = np.isfinite(x)
+        if not finite.all():  # which is an error in the rows used only
+            require_finite(_vector(evaluate(node.args[0], scope), scope, text), node.args[0])
+            x = x[finite]
         positional = [_constant(argument, text) for argument in node.args[1:]]
         named = {name: _constant(value, text) for name, value in node.keywords}
         states[node] = learn(node.function, x, positional, named, text)

@@ -16,7 +16,7 @@ from mixlm_sparse.design.levels import factorize, level_labels
 from mixlm_sparse.design.variables import Variables, used_levels
 from mixlm_sparse.formula.syntax import Expr
 
-__all__ = ["GroupingFactor", "encode_groups", "grouping_factor"]
+__all__ = ["GroupingFactor", "encode_groups", "grouping_factor", "match_levels"]
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def encode_groups(
     parts = []
     for expr, table in zip(components, known.tables, strict=True):
         codes, levels = _compressed(variables.factor_value(expr))
-        positions.append(_positions(table, levels)[codes])
+        positions.append(match_levels(table, levels)[codes])
         parts.append((levels, codes))
     result = positions[0]
     if known.keys is not None:
@@ -138,7 +138,7 @@ def encode_groups(
     return result.astype(np.int32), list(dict.fromkeys(unknown_labels))
 
 
-def _positions(known: Any, levels: Any) -> NDArray[np.int64]:
+def match_levels(known: Any, levels: Any) -> NDArray[np.int64]:
     """Return the place of each level among the known ones, -1 where it is not among them."""
     # pandas' hash table: quick for many levels, and made for each call only
     if np.asarray(known).dtype.kind in "iuf" and np.asarray(levels).dtype.kind in "iuf":

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.design.columns import ColumnSource, DesignColumns, Part
 from mixlm_sparse.design.evaluate import Scope, evaluate, require_finite
-from mixlm_sparse.design.grouping import GroupingFactor, encode_groups
+from mixlm_sparse.design.grouping import GroupingFactor, encode_groups, grouping_factor
 from mixlm_sparse.design.readers import open_table
 from mixlm_sparse.design.rows import RowArgument, missing_cells, restrict, row_numbers
 from mixlm_sparse.design.saved import (
@@ -30,7 +30,7 @@ from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import Expr, deparse, plain_text
 from mixlm_sparse.formula.terms import MixedFormula, group_labels, names_of
 
-__all__ = ["DesignSpec", "EvaluatedDesign", "FactorSpec", "TermSpec"]
+__all__ = ["EvaluatedDesign", "FactorSpec", "FormulaRecipe", "Recipe", "TermSpec"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +96,48 @@ class EvaluatedDesign:
         return padded
 
 
+class Recipe(Protocol):
+    """What a fit has learned, applied to new rows: names, levels and states, no rows."""
+
+    @property
+    def offset_name(self) -> str | None:
+        """Return the column or expression of the offset, if it was given as text."""
+        ...
+
+    def without_offset(self) -> Recipe:
+        """Return the recipe without the offset of the argument."""
+        ...
+
+    def evaluate(
+        self,
+        data: Any,
+        *,
+        fixed: bool = True,
+        terms: Sequence[int] | None = None,
+        response: bool = False,
+        weights: bool = False,
+        offset: bool = True,
+        offset_values: Any = None,
+    ) -> EvaluatedDesign:
+        """Apply the recipe to new rows."""
+        ...
+
+    def effects(self, data: Any, term: int) -> EvaluatedDesign:
+        """Return the columns of a random term alone, as the fixed part of the result."""
+        ...
+
+    def own_groups(self, data: Any, rows: IntVector | None, n: int, factor: int) -> GroupingFactor:
+        """Return a grouping factor of new rows (n of them) with levels of its own."""
+        ...
+
+    def missing_counts(self, data: Any, fixed: bool, terms: Sequence[int]) -> dict[str, int]:
+        """Return how many cells are missing, by column."""
+        ...
+
+
 @dataclass(frozen=True)
-class DesignSpec:
-    """Recipe of the model matrices of a fit.
+class FormulaRecipe:
+    """Recipe of the model matrices of a fit by formula.
 
     It holds expressions, levels, contrasts and memorized transforms as plain data, no closures
     (except for the functions that the user gave as `env`).
@@ -204,6 +243,33 @@ class DesignSpec:
             index=table.index,
         )
 
+    def without_offset(self) -> FormulaRecipe:
+        """Return the recipe without the offset of the argument."""
+        return replace(self, offset_name=None)
+
+    def effects(self, data: Any, term: int) -> EvaluatedDesign:
+        """Return the columns of a random term alone, as the fixed part of the result."""
+        alone = replace(self, fixed=self.terms[term].part)
+        return alone.evaluate(data, terms=(), offset=False)
+
+    def own_groups(self, data: Any, rows: IntVector | None, n: int, factor: int) -> GroupingFactor:
+        """Return a grouping factor of new rows (n of them) with levels of its own."""
+        spec = self.factors[factor]
+        table = open_table(data, names_of(spec.components))
+        scope = Scope(restrict(table.columns, rows), n, self.states, self.env)
+        return grouping_factor(spec.label, spec.components, Variables(scope))
+
+    def missing_counts(self, data: Any, fixed: bool, terms: Sequence[int]) -> dict[str, int]:
+        """Return how many cells are missing, by column."""
+        factors = tuple(dict.fromkeys(self.terms[t].factor for t in terms))
+        names = names_of(self._expressions(fixed, tuple(terms), factors, False, fixed))
+        table = open_table(data, tuple(name for name in names if name != "pi"))
+        return {
+            name: int(column.missing.sum())
+            for name, column in table.columns.items()
+            if column.missing is not None
+        }
+
     def fixed_columns(self, data: Any) -> ColumnSource:
         """Return the columns of the fixed part on new rows without missing cells."""
         design = self.evaluate(data, terms=(), offset=False)
@@ -238,7 +304,7 @@ class DesignSpec:
     @classmethod
     def from_dict(
         cls, saved: Mapping[str, Any], env: Mapping[str, Callable[..., Any]] | None = None
-    ) -> DesignSpec:
+    ) -> FormulaRecipe:
         """Return the recipe of `to_dict`.
 
         Parameters

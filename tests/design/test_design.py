@@ -20,7 +20,7 @@ from mixlm_sparse.covariance.diag import Diagonal
 from mixlm_sparse.design import variables
 from mixlm_sparse.design.build import model_matrices
 from mixlm_sparse.design.columns import ArrayColumns
-from mixlm_sparse.design.recipe import DesignSpec
+from mixlm_sparse.design.recipe import FormulaRecipe
 from tests.support.corpus import MODELS, data_of, load_data, load_model, options_of
 
 
@@ -805,7 +805,7 @@ def test_new_rows_give_the_columns_of_the_fit(order, size):
 def test_saved_recipe_gives_the_same_columns():
     formula = RICH + " + cr(z, df = 4) + scale(x) + ns(z, df = 3) + diag(0 + k | g:f)"
     m = model_matrices(formula, EXAMPLE, contrasts={"f": "sum"})
-    spec = DesignSpec.from_dict(json.loads(json.dumps(m.spec.to_dict())))
+    spec = FormulaRecipe.from_dict(json.loads(json.dumps(m.spec.to_dict())))
     for recipe in (spec, copy.deepcopy(m.spec)):
         design = recipe.evaluate(EXAMPLE)
         np.testing.assert_array_equal(design.X, m.X)
@@ -904,7 +904,7 @@ def test_functions_of_the_user():
     np.testing.assert_allclose(m.X[:, 1], 2 * EXAMPLE["x"])
     saved = m.spec.to_dict()
     with pytest.raises(DataError, match="twice"):
-        DesignSpec.from_dict(saved)
+        FormulaRecipe.from_dict(saved)
     with pytest.raises(FormulaError, match="one number for each"):
         model_matrices("y ~ mean(x) + (1 | s)", EXAMPLE, env={"mean": np.mean})
 
@@ -1021,3 +1021,34 @@ def test_matrices_and_recipe_are_copied_as_data(duplicate, deferred, monkeypatch
         )
     np.testing.assert_array_equal(copied.spec.evaluate(EXAMPLE[5:]).X, m.X[5:])
     assert not np.shares_memory(copied.y, m.y)
+
+
+TRANSFORMS = [
+    "scale(x)",
+    "center(x)",
+    "poly(x, 2)",
+    "bs(x, df = 5)",
+    "ns(x, df = 3)",
+    "cr(x, df = 4)",
+]
+
+
+@pytest.mark.parametrize("call", TRANSFORMS)
+def test_transforms_learn_from_all_rows_that_have_their_variable(call):
+    """As in R: also from rows that a missing response or `subset` leaves out."""
+    frame = EXAMPLE.assign(x=EXAMPLE["x"].where(EXAMPLE.index != 7))
+    complete = model_matrices(f"y ~ {call} + (1 | s)", frame)
+    gaps = frame.assign(y=frame["y"].where(frame.index % 5 != 2))
+    m = model_matrices(f"y ~ {call} + (1 | s)", gaps, subset="z > 0.8")
+    kept = (gaps["z"] > 0.8) & gaps["y"].notna() & gaps["x"].notna()
+    np.testing.assert_array_equal(m.rows, np.flatnonzero(kept))
+    np.testing.assert_array_equal(m.X, complete.X[kept[frame["x"].notna()]])
+    assert m.spec.states == complete.spec.states
+
+
+def test_transforms_may_be_undefined_in_rows_that_are_not_used():
+    m = model_matrices("y ~ scale(log(x)) + (1 | s)", EXAMPLE, subset="x > 0")
+    positive = np.log(EXAMPLE["x"][EXAMPLE["x"] > 0])
+    np.testing.assert_allclose(m.X[:, 1], (positive - positive.mean()) / positive.std())
+    with pytest.raises(DataError, match=r"log\(x\) is not finite"):
+        model_matrices("y ~ scale(log(x)) + (1 | s)", EXAMPLE)

@@ -10,7 +10,7 @@ import pytest
 
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.design.build import model_matrices
-from mixlm_sparse.design.recipe import DesignSpec
+from mixlm_sparse.design.recipe import FormulaRecipe
 
 N = 48
 PLACE = np.arange(N)
@@ -66,7 +66,7 @@ def test_groups(random, labels, names):
     m = model_matrices(f"`the y` ~ 1 + {random}", FRAME)
     assert [factor.label for factor in m.factors] == labels
     assert [term.name for term in m.terms] == names
-    loaded = DesignSpec.from_dict(json.loads(json.dumps(m.spec.to_dict())))
+    loaded = FormulaRecipe.from_dict(json.loads(json.dumps(m.spec.to_dict())))
     again = loaded.evaluate(FRAME)
     for g, factor in enumerate(m.factors):
         np.testing.assert_array_equal(again.codes[g], factor.codes)

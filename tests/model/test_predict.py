@@ -387,14 +387,16 @@ def test_absent_columns_are_named(fit, data):
         by_array.predict(data, interval="prediction")
 
 
-def test_a_fit_from_matrices_predicts_its_own_rows_only():
+def test_a_fit_from_matrices_predicts_its_own_rows_and_others_by_arrays():
     sleep = mx.datasets.load("sleepstudy")
     X = np.column_stack([np.ones(180), sleep["Days"]])
     fit = mx.fit_matrices(sleep["Reaction"], X, [(sleep["Subject"], X, "Subject")])
     assert np.asarray(fit.predict()) == approx(fit.fittedvalues)
     assert fit.predict(re_form="~ (1 | Subject)").shape == (180,)
-    with pytest.raises(OptionError, match="made from matrices"):
+    with pytest.raises(DataError, match="no 'x2' for the fixed part"):
         fit.predict(sleep)
+    rows = {"X": X[:3], "Subject": sleep["Subject"][:3], "Z.Subject": X[:3]}
+    assert np.asarray(fit.predict(rows)) == approx(fit.fittedvalues[:3])
 
 
 def test_no_rows_are_no_error(fit, data):

@@ -13,7 +13,7 @@ from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.design.grouping import GroupingFactor
-from mixlm_sparse.design.recipe import DesignSpec, FactorSpec
+from mixlm_sparse.design.recipe import FactorSpec, FormulaRecipe
 from mixlm_sparse.inference.cases.row_groups import is_nested
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ def _taken(
     )
 
 
-def _spec_of(spec: DesignSpec, factors: tuple[GroupingFactor, ...]) -> DesignSpec:
+def _spec_of(spec: FormulaRecipe, factors: tuple[GroupingFactor, ...]) -> FormulaRecipe:
     """Return the recipe with the levels of the rows drawn.
 
     The levels of combinations are not looked up again by their parts: predictions of a statistic

@@ -181,12 +181,9 @@ def _left_out(
     if newdata is None:
         own = replace(rows, terms={t: fit.matrices.terms[t].columns for t in terms})
         return prior_variance(fit.solution, own, left_out)
-    spec = fit.matrices.spec
-    assert spec is not None
     total = np.zeros(rows.n_input)
     for t in terms:
-        # read the columns of the term as if they were a fixed part
-        design = replace(spec, fixed=spec.terms[t].part).evaluate(newdata, terms=(), offset=False)
+        design = fit.matrices.recipe.effects(newdata, t)
         assert design.fixed is not None
         own = replace(rows, n=design.nobs, terms={t: design.fixed})
         total += design.pad(prior_variance(fit.solution, own, left_out))

@@ -13,13 +13,7 @@ from mixlm_sparse.common.checks import listed, require_one_of, shown
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector, Vector
 from mixlm_sparse.design.columns import ColumnSource
-from mixlm_sparse.design.evaluate import Scope
-from mixlm_sparse.design.grouping import grouping_factor
-from mixlm_sparse.design.readers import open_table
-from mixlm_sparse.design.recipe import DesignSpec
-from mixlm_sparse.design.rows import missing_cells, restrict
-from mixlm_sparse.design.variables import Variables
-from mixlm_sparse.formula.terms import names_of
+from mixlm_sparse.design.recipe import Recipe
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
@@ -95,20 +89,21 @@ def design_rows(
         require_one_of("na_action", na_action, NEW_DATA_NA_ACTIONS)
     if newdata is None:
         return _rows_of_fit(fit, fixed, terms, offset)
-    spec = _spec_of(fit)
+    recipe = fit.matrices.recipe
     constant: float | None = None
     if offset is None:
-        _require_offset(fit, spec, fixed)
+        _require_offset(fit, recipe, fixed)
     elif np.ndim(offset) == 0 and not isinstance(offset, str):
         constant = _number(offset)
-        spec, offset = replace(spec, offset_name=None), None
+        recipe, offset = recipe.without_offset(), None
     elif not fixed:
         offset = None
-    design = spec.evaluate(
+    design = recipe.evaluate(
         newdata, fixed=fixed, terms=terms, offset=fixed, offset_values=offset
     )
     if design.rows is not None and na_action == "raise":
-        raise DataError(_missing_message(spec, newdata, fixed, terms, design.n_input, design.nobs))
+        counts = recipe.missing_counts(newdata, fixed, terms)
+        raise DataError(_missing_message(counts, design.n_input, design.nobs))
     total = design.offset
     if fixed and constant:
         total = np.full(design.nobs, constant) if total is None else total + constant
@@ -181,50 +176,19 @@ def _number(offset: Any) -> float:
     return value
 
 
-def _spec_of(fit: FittedModel) -> DesignSpec:
-    if fit.matrices.spec is None:
-        raise OptionError(
-            "this fit was made from matrices, without a formula, so that new data cannot be read: "
-            "fit it with lmer, or multiply the new matrices with fixef and ranef()"
-        )
-    return fit.matrices.spec
-
-
-def _require_offset(fit: FittedModel, spec: DesignSpec, fixed: bool) -> None:
+def _require_offset(fit: FittedModel, recipe: Recipe, fixed: bool) -> None:
     given = fit.call.offset if fit.call is not None else None
-    if fixed and given is not None and spec.offset_name is None:
+    if fixed and given is not None and recipe.offset_name is None:
         raise DataError(
             "the fit has an offset that was given as an array, and new rows have none: pass "
             "offset=, an array with one value for each new row (or 0)"
         )
 
 
-def _columns_asked(spec: DesignSpec, fixed: bool, terms: Sequence[int]) -> tuple[str, ...]:
-    parts = ([spec.fixed] if fixed else []) + [spec.terms[t].part for t in terms]
-    found = [operand.variable for part in parts for term in part.terms for operand in term]
-    for g in dict.fromkeys(spec.terms[t].factor for t in terms):
-        found += spec.factors[g].components
-    if fixed:
-        found += spec.formula.fixed.offsets
-    return tuple(name for name in names_of(found) if name != "pi")
-
-
-def _missing_message(
-    spec: DesignSpec,
-    newdata: Any,
-    fixed: bool,
-    terms: Sequence[int],
-    n_input: int,
-    n: int,
-) -> str:
-    table = open_table(newdata, _columns_asked(spec, fixed, terms))
-    counts = ", ".join(
-        f"'{name}' ({int(column.missing.sum())})"
-        for name, column in table.columns.items()
-        if column.missing is not None
-    )
+def _missing_message(counts: dict[str, int], n_input: int, n: int) -> str:
+    cells = ", ".join(f"'{name}' ({count})" for name, count in counts.items())
     return (
-        f"{n_input - n} of {n_input} new rows have missing cells, in {counts}: fill them, or use "
+        f"{n_input - n} of {n_input} new rows have missing cells, in {cells}: fill them, or use "
         'na_action="pass", which predicts NaN there'
     )
 
@@ -257,14 +221,7 @@ def new_group_codes(fit: FittedModel, newdata: Any, rows: DesignRows, g: int) ->
     n_known = fit.matrices.factors[g].n_levels
     if not rows.unknown[g]:
         return codes, n_known
-    spec = _spec_of(fit)
-    components = spec.factors[g].components
-    table = open_table(newdata, names_of(components))
-    columns = restrict(table.columns, rows.rows)
-    if missing_cells(columns.values(), rows.n) is not None:  # rows with missing cells are out
-        raise AssertionError("a grouping cell is missing")
-    variables = Variables(Scope(columns, rows.n, spec.states, spec.env))
-    own = grouping_factor(spec.factors[g].label, components, variables)
+    own = fit.matrices.recipe.own_groups(newdata, rows.rows, rows.n, g)
     unknown = codes < 0
     used, inverse = np.unique(own.codes[unknown], return_inverse=True)
     out = codes.copy()
@@ -308,9 +265,9 @@ def prior_weights(
             raise OptionError(
                 "weights names a column, but no newdata are given: pass the data as newdata"
             )
-        spec = _spec_of(fit)
-        name = spec.weights_name if weights is None else weights
-        if name is None:
+        spec = fit.matrices.spec
+        name = weights if weights is not None or spec is None else spec.weights_name
+        if name is None or spec is None:
             raise DataError(
                 "the fit has weights that were given as an array, and new rows have none: pass "
                 "weights=, an array with one value for each new row (or 1)"

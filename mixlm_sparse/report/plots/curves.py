@@ -14,7 +14,7 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.design.columns import Part
 from mixlm_sparse.design.grouping import GroupingFactor
-from mixlm_sparse.design.recipe import DesignSpec
+from mixlm_sparse.design.recipe import FormulaRecipe
 from mixlm_sparse.formula.grammar import parse_expression
 from mixlm_sparse.formula.syntax import Expr
 from mixlm_sparse.formula.terms import names_of
@@ -71,13 +71,13 @@ def _rows_of(codes: IntVector, groups: Sequence[int]) -> list[NDArray[np.intp]]:
     return [order[ends[j] - counts[j] : ends[j]] for j in groups]
 
 
-def offset_columns(spec: DesignSpec) -> tuple[str, ...]:
+def offset_columns(spec: FormulaRecipe) -> tuple[str, ...]:
     """Return the columns that offsets are made of."""
     named = [] if spec.offset_name is None else [parse_expression(spec.offset_name)]
     return names_of([*spec.formula.fixed.offsets, *named])
 
 
-def weight_columns(spec: DesignSpec) -> tuple[str, ...]:
+def weight_columns(spec: FormulaRecipe) -> tuple[str, ...]:
     """Return the columns that prior weights are made of."""
     return () if spec.weights_name is None else names_of([parse_expression(spec.weights_name)])
 
@@ -202,7 +202,7 @@ def _grids(
 
 
 def least_squares_lines(
-    source: GroupedData, spec: DesignSpec, x: str, values: Vector, groups: Sequence[int],
+    source: GroupedData, spec: FormulaRecipe, x: str, values: Vector, groups: Sequence[int],
     coefficients: Matrix, *, grid: int = 40,
 ) -> tuple[Matrix, Matrix]:  # fmt: skip
     """Return x and the least-squares lines of some groups, (G, grid) each.
