@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -92,14 +92,7 @@ class ArrayRecipe:
         if len(sizes) > 1:
             raise DataError(f"the arrays have different numbers of rows: {listed(sorted(sizes))}")
         n = sizes.pop() if sizes else len(data)
-        missing = np.zeros(n, dtype=bool)
-        for block in (X, *Z.values()):
-            if block is not None:
-                missing |= np.isnan(block).any(axis=1)
-        for column in groups.values():
-            if column.missing is not None:
-                missing |= column.missing
-        rows = np.flatnonzero(~missing).astype(np.int32) if missing.any() else None
+        rows = _complete((X, *Z.values()), groups.values(), n)
 
         def used(values: Any) -> Any:
             return values if rows is None else values[rows]
@@ -133,8 +126,7 @@ class ArrayRecipe:
         z = self._random(term, data, None)
         if z is None:
             z = np.ones((len(self._fixed(data)), 1))
-        missing = np.isnan(z).any(axis=1)
-        rows = np.flatnonzero(~missing).astype(np.int32) if missing.any() else None
+        rows = _complete((z,), (), len(z))
         columns = ArrayColumns(self.terms[term].column_names, z if rows is None else z[rows])
         n = len(z) if rows is None else rows.size
         return EvaluatedDesign(n, len(z), rows, columns, {}, {}, {}, None, None, None)
@@ -215,6 +207,20 @@ class ArrayRecipe:
         if isinstance(values, str):
             raise DataError("a fit of matrices knows no columns: give the offset as an array")
         return np.asarray(values, dtype=np.float64)
+
+
+def _complete(
+    blocks: Iterable[Matrix | None], columns: Iterable[Column], n: int
+) -> IntVector | None:
+    """Return the rows in which no cell is missing, None for all."""
+    missing = np.zeros(n, dtype=bool)
+    for block in blocks:
+        if block is not None:
+            missing |= np.isnan(block).any(axis=1)
+    for column in columns:
+        if column.missing is not None:
+            missing |= column.missing
+    return np.flatnonzero(~missing).astype(np.int32) if missing.any() else None
 
 
 def _row_labels(data: Any) -> Any:

@@ -29,17 +29,17 @@ from mixlm_sparse.covariance.residual import Independent
 from mixlm_sparse.design.array_recipe import ArrayRecipe, ArrayTerm
 from mixlm_sparse.design.columns import ColumnSource, DesignColumns, Part, learn_part
 from mixlm_sparse.design.contrasts import Contrast, as_contrast
-from mixlm_sparse.design.evaluate import Scope, learn_states
-from mixlm_sparse.design.grouping import GroupingFactor, grouping_factor
+from mixlm_sparse.design.evaluate import Scope
+from mixlm_sparse.design.grouping import GroupingFactor
+from mixlm_sparse.design.learn import learn_states
+from mixlm_sparse.design.random_terms import learn_random_terms
 from mixlm_sparse.design.readers import hold, unknown_column
 from mixlm_sparse.design.recipe import (
-    FactorSpec,
     FormulaRecipe,
     Recipe,
     TermSpec,
-    add_offsets,
-    response_vector,
 )
+from mixlm_sparse.design.response import add_offsets, response_vector
 from mixlm_sparse.design.rows import (
     RowArgument,
     missing_cells,
@@ -49,12 +49,13 @@ from mixlm_sparse.design.rows import (
     used_rows,
 )
 from mixlm_sparse.design.table import HeldData, Table
+from mixlm_sparse.design.transforms import State
 from mixlm_sparse.design.variables import Variables
 from mixlm_sparse.design.whitelist import check_functions
 from mixlm_sparse.formula.grammar import parse_expression
 from mixlm_sparse.formula.parse import parse_formula
-from mixlm_sparse.formula.syntax import deparse, names_in, plain_text
-from mixlm_sparse.formula.terms import MixedFormula, RandomPart, group_labels
+from mixlm_sparse.formula.syntax import Expr, names_in, plain_text
+from mixlm_sparse.formula.terms import MixedFormula
 
 __all__ = ["ModelMatrices", "RandomTerm", "columns_asked", "model_matrices"]
 
@@ -200,21 +201,15 @@ def model_matrices(
     rows = used_rows(table, needed, chosen, na_action)
     n = table.n if rows is None else rows.size
     columns = table.columns
-    states: dict[Any, Any] = {}
+    states: dict[Expr, State] = {}
     scope = Scope(restrict(columns, rows), n, states, env)
-
-    def learning(names: tuple[str, ...]) -> Scope:
-        return _complete_rows(names, table, scope)
-
-    for expr in formula.expressions:
-        learn_states(expr, scope, states, learning)
-
+    _learn_transforms(formula, table, scope, states)
     variables = Variables(scope)
     y = response_vector(formula, variables)
     choices = _read_contrasts(contrasts)
     fixed = learn_part(formula.fixed.intercept, formula.fixed.terms, variables, choices)
     _check_contrasts(choices, fixed, table, warn)
-    term_specs, factor_specs = _random_terms(formula, variables, n, warn)
+    term_specs, factor_specs = learn_random_terms(formula, variables, n, warn)
     spec = FormulaRecipe(
         formula,
         fixed,
@@ -229,16 +224,7 @@ def model_matrices(
         y=y,
         fixed=DesignColumns(fixed, variables),
         factors=tuple(factor.known for factor in factor_specs),
-        terms=tuple(
-            RandomTerm(
-                term.name,
-                term.factor,
-                term.part.names,
-                term.structure,
-                DesignColumns(term.part, variables),
-            )
-            for term in term_specs
-        ),
+        terms=tuple(_evaluated(term, variables) for term in term_specs),
         weights=_weights(weights_argument, table, scope, rows),
         offset=_offset(offset_argument, formula, table, variables, rows),
         nobs=n,
@@ -250,6 +236,21 @@ def model_matrices(
         index=table.index,
         data=held,
     )
+
+
+def _evaluated(term: TermSpec, variables: Variables) -> RandomTerm:
+    columns = DesignColumns(term.part, variables)
+    return RandomTerm(term.name, term.factor, term.part.names, term.structure, columns)
+
+
+def _learn_transforms(
+    formula: MixedFormula, table: Table, scope: Scope, states: dict[Expr, State]
+) -> None:
+    def learning(names: tuple[str, ...]) -> Scope:
+        return _complete_rows(names, table, scope)
+
+    for expr in formula.expressions:
+        learn_states(expr, scope, states, learning)
 
 
 def _complete_rows(names: tuple[str, ...], table: Table, used: Scope) -> Scope:
@@ -346,76 +347,6 @@ def _check_contrasts(choices: dict[str, Contrast], fixed: Part, table: Table, wa
             f"they have no effect",
             FormulaWarning,
             stacklevel=caller_level(),
-        )
-
-
-def _random_terms(
-    formula: MixedFormula, variables: Variables, n: int, warn: bool
-) -> tuple[tuple[TermSpec, ...], tuple[FactorSpec, ...]]:
-    """Return random terms in lme4's order, and their factors in order of first use."""
-    groups: dict[str, GroupingFactor] = {}
-    parts = []
-    labels = group_labels(formula.random)
-    for random, label in zip(formula.random, labels, strict=True):
-        if label not in groups:
-            group = grouping_factor(label, random.components, variables)
-            _check_group(group)
-            groups[label] = group
-        parts.append(_learn_random(random, variables, warn))
-
-    sizes = [groups[label].n_levels for label in labels]
-    order = list(range(len(sizes)))
-    if any(sizes[i] < sizes[i + 1] for i in range(len(sizes) - 1)):
-        # R's rev(order(sizes)): ties come out reversed
-        order = sorted(order, key=sizes.__getitem__)[::-1]
-
-    factors: dict[str, FactorSpec] = {}
-    terms = []
-    taken: set[str] = set()
-    positions: dict[str, int] = {}
-    for place in order:
-        random, label = formula.random[place], labels[place]
-        if label not in factors:
-            factors[label] = FactorSpec(label, random.components, groups[label])
-            positions[label] = len(positions)
-        name, count = label, 0
-        while name in taken:  # R's make.unique
-            count += 1
-            name = f"{label}.{count}"
-        taken.add(name)
-        terms.append(TermSpec(name, positions[label], random.structure, parts[place]))
-    return tuple(terms), tuple(factors.values())
-
-
-def _learn_random(random: RandomPart, variables: Variables, warn: bool) -> Part:
-    as_levels = covariance_structure(random.structure, 1).over_levels
-    part = learn_part(random.intercept, random.terms, variables, {}, as_levels=as_levels)
-    message = double_bar_message(random, part)
-    if warn and message is not None:
-        warnings.warn(message, FormulaWarning, stacklevel=caller_level())
-    return part
-
-
-def double_bar_message(random: RandomPart, part: Part) -> str | None:
-    """Return a message if `||` leaves columns of a factor correlated."""
-    if not random.from_double_bar or not any(
-        operand.table is not None for term in part.terms for operand in term
-    ):
-        return None
-    factor = ":".join(deparse(expr) for expr in random.terms[0])
-    return (
-        f"'||' does not split the columns of the factor '{part.term_labels[0]}': {random} has "
-        f"correlated columns, as in lme4; write diag({factor} | {deparse(random.group)}) to make "
-        "them independent. "
-        "See docs/messages/double-bar.md"
-    )
-
-
-def _check_group(group: GroupingFactor) -> None:
-    if group.n_levels < 2:
-        raise DataError(
-            f"grouping factor '{group.label}' has {group.n_levels} level; a random effect needs at "
-            f"least 2: remove the term or use {group.label} as a fixed effect"
         )
 
 

@@ -14,12 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import DataError, FormulaError
 from mixlm_sparse.design.contrasts import CONTRASTS, Contrast, named_contrast
 from mixlm_sparse.design.levels import factorize, level_labels
 from mixlm_sparse.design.table import Column
-from mixlm_sparse.design.transforms import TRANSFORMS, State, learn
+from mixlm_sparse.design.transforms import TRANSFORMS, State
 from mixlm_sparse.design.whitelist import ELEMENTWISE, without_numpy
 from mixlm_sparse.formula.syntax import (
     Binary,
@@ -33,16 +32,16 @@ from mixlm_sparse.formula.syntax import (
     Unary,
     deparse,
     names_in,
-    walk,
 )
 
 __all__ = [
     "FactorValue",
     "Scope",
     "as_factor",
+    "constant_of",
+    "dummy_columns",
     "evaluate",
-    "learn_states",
-    "require_finite",
+    "vector_of",
 ]
 
 _ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
@@ -98,66 +97,6 @@ class Scope:
         columns = {name: self.columns[name].take(rows) for name in names if name in self.columns}
         size = len(range(*rows.indices(self.n)))
         return Scope(columns, size, self.states, self.env)
-
-
-def learn_states(
-    expr: Expr,
-    scope: Scope,
-    states: dict[Expr, State],
-    learning: Callable[[tuple[str, ...]], Scope],
-) -> None:
-    """Learn every stateful transform inside of `expr`, inner ones first.
-
-    Parameters
-    ----------
-    scope : the rows that the model uses; `scope.states` must be `states`, which is filled.
-    learning : names of columns to the scope of all rows in which none of them is missing.  A
-        transform learns from these, used or not, as in R.
-    """
-    if isinstance(expr, Name):
-        return
-    for node in reversed(list(walk(expr))):
-        if isinstance(node, Call) and node.function == "dummy" and "dummy" not in scope.env:
-            _check_dummy(node, scope)
-        if not isinstance(node, Call) or node.function not in TRANSFORMS or node in states:
-            continue
-        if node.function in scope.env:
-            continue
-        text = deparse(node)
-        if not node.args:
-            raise FormulaError(f"{text} needs a variable as its first argument")
-        rows = learning(names_in(node.args[0]))
-        x = _vector(evaluate(node.args[0], rows), rows, text)
-        finite = np.isfinite(x)
-        if not finite.all():  # which is an error in the rows used only
-            require_finite(_vector(evaluate(node.args[0], scope), scope, text), node.args[0])
-            x = x[finite]
-        positional = [_constant(argument, text) for argument in node.args[1:]]
-        named = {name: _constant(value, text) for name, value in node.keywords}
-        states[node] = learn(node.function, x, positional, named, text)
-
-
-def require_finite(values: NDArray[Any], expr: Expr) -> None:
-    """Refuse NaN and infinity that an expression makes of values that are not missing."""
-    if values.dtype.kind != "f":
-        return
-    with np.errstate(invalid="ignore", over="ignore"):
-        total = values.sum()
-    if np.isfinite(total) or np.isfinite(values).all():
-        return
-    finite = np.isfinite(values) if values.ndim == 1 else np.isfinite(values).all(axis=1)
-    bad = int(finite.size - finite.sum())
-    text = deparse(expr)
-    if isinstance(expr, Name):
-        raise DataError(
-            f"column '{expr.id}' is infinite in {bad} row{'s'[: bad != 1]}: "
-            f"correct these cells, or make them missing"
-        )
-    raise DataError(
-        f"{text} is not finite in {bad} row{'s'[: bad != 1]} where its variables are not missing "
-        f"(a logarithm of zero, a root of a negative number, a division by zero?): "
-        f"correct the values, or drop the rows"
-    )
 
 
 def evaluate(expr: Expr, scope: Scope) -> Any:
@@ -253,16 +192,16 @@ def _call(expr: Call, scope: Scope) -> Any:
         state = scope.states.get(expr)
         if state is None:
             raise FormulaError(f"{text} has not been learned")
-        columns = state.apply(_vector(evaluate(expr.args[0], scope), scope, text))
+        columns = state.apply(vector_of(evaluate(expr.args[0], scope), scope, text))
         return columns[:, 0] if columns.ndim == 2 and columns.shape[1] == 1 else columns
     if name == "C":
         return _coded(expr, scope, text)
     if name in ("factor", "as.factor", "ordered"):
         return _factor(expr, scope, text)
     if name == "dummy":
-        return _dummy(expr, scope, text)
+        return dummy_columns(expr, scope, text)
     if name == "c":
-        return tuple(_constant(argument, text) for argument in expr.args)
+        return tuple(constant_of(argument, text) for argument in expr.args)
     values = [evaluate(argument, scope) for argument in expr.args]
     if name == "log":
         named = dict(expr.keywords)
@@ -338,7 +277,7 @@ def _contrast(expr: Expr, text: str) -> Contrast:
         elif arguments:
             if known is None or known.kind != "treatment":
                 known = None
-            value = _constant(arguments[0], text)
+            value = constant_of(arguments[0], text)
             reference = value if isinstance(value, str) else level_labels([value])[0]
     if known is None:
         raise FormulaError(
@@ -363,9 +302,9 @@ def _factor(expr: Call, scope: Scope, text: str) -> FactorValue:
     levels = None
     for name, keyword in expr.keywords:
         if name == "levels":
-            levels = _constant(keyword, text)
+            levels = constant_of(keyword, text)
         elif name == "ordered":
-            ordered = bool(_constant(keyword, text))
+            ordered = bool(constant_of(keyword, text))
         else:
             raise FormulaError(f"{text} has no argument '{name}': it takes levels and ordered")
     if levels is None:
@@ -382,28 +321,17 @@ def _factor(expr: Call, scope: Scope, text: str) -> FactorValue:
     return FactorValue(lookup[value.codes], np.asarray(chosen, dtype=object), ordered)
 
 
-def _dummy(expr: Call, scope: Scope, text: str) -> Any:
+def dummy_columns(expr: Call, scope: Scope, text: str) -> Any:
     if len(expr.args) != 2 or expr.keywords:
         raise FormulaError(f'{text}: write dummy(factor, "level")')
     value = as_factor(evaluate(expr.args[0], scope), text)
-    wanted = _constant(expr.args[1], text)
+    wanted = constant_of(expr.args[1], text)
     labels = level_labels(value.levels)
     columns = []
     for label in level_labels(wanted if isinstance(wanted, tuple) else (wanted,)):
         code = labels.index(label) if label in labels else -2  # new data need not have the level
         columns.append((value.codes == code).astype(np.float64))
     return columns[0] if len(columns) == 1 else np.column_stack(columns)
-
-
-def _check_dummy(expr: Call, scope: Scope) -> None:
-    text = deparse(expr)
-    _dummy(expr, scope, text)
-    labels = level_labels(as_factor(evaluate(expr.args[0], scope), text).levels)
-    wanted = _constant(expr.args[1], text)
-    for label in level_labels(wanted if isinstance(wanted, tuple) else (wanted,)):
-        if label not in labels:
-            known = listed(labels, quoted=True)
-            raise DataError(f"{text}: there is no level '{label}'; the levels are {known}")
 
 
 def as_factor(value: Any, text: str) -> FactorValue:
@@ -436,7 +364,7 @@ def _truth(value: Any, expr: Expr) -> Any:
     return _numbers(value, expr) != 0
 
 
-def _vector(value: Any, scope: Scope, text: str) -> NDArray[np.float64]:
+def vector_of(value: Any, scope: Scope, text: str) -> NDArray[np.float64]:
     if isinstance(value, FactorValue):
         raise DataError(f"{text} needs numbers, but its variable is a factor or text")
     if not isinstance(value, np.ndarray) or value.shape != (scope.n,):
@@ -444,7 +372,7 @@ def _vector(value: Any, scope: Scope, text: str) -> NDArray[np.float64]:
     return value if value.dtype == np.float64 else value.astype(np.float64)
 
 
-def _constant(expr: Expr, text: str) -> Any:
+def constant_of(expr: Expr, text: str) -> Any:
     """Return the value of an argument that must not depend on the data."""
     if names_in(expr):
         raise FormulaError(

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import DataError, FormulaError
 from mixlm_sparse.design.contrasts import Contrast
-from mixlm_sparse.design.evaluate import FactorValue, Scope, as_factor, evaluate, require_finite
+from mixlm_sparse.design.evaluate import FactorValue, Scope, as_factor, evaluate
+from mixlm_sparse.design.finite import require_finite
 from mixlm_sparse.design.levels import level_labels
 from mixlm_sparse.formula.syntax import Call, Expr, Name, deparse, names_in, plain_text, walk
 

@@ -22,7 +22,7 @@ from mixlm_sparse.common.errors import (
 from mixlm_sparse.common.layout import described
 from mixlm_sparse.common.text import format_number
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.design.build import double_bar_message
+from mixlm_sparse.design.random_terms import double_bar_message
 from mixlm_sparse.solve.curvature import hessian_eigenvalues
 from mixlm_sparse.solve.identification import Identification, identification
 from mixlm_sparse.solve.search.optimum import Optimum

@@ -1,0 +1,86 @@
+"""Random terms as lme4 arranges them: columns, grouping factors, order and names."""
+
+from __future__ import annotations
+
+import warnings
+
+from mixlm_sparse.common.errors import DataError, FormulaWarning, caller_level
+from mixlm_sparse.covariance.random import covariance_structure
+from mixlm_sparse.design.columns import Part, learn_part
+from mixlm_sparse.design.grouping import GroupingFactor, grouping_factor
+from mixlm_sparse.design.recipe import FactorSpec, TermSpec
+from mixlm_sparse.design.variables import Variables
+from mixlm_sparse.formula.syntax import deparse
+from mixlm_sparse.formula.terms import MixedFormula, RandomPart, group_labels
+
+__all__ = ["double_bar_message", "learn_random_terms"]
+
+
+def learn_random_terms(
+    formula: MixedFormula, variables: Variables, n: int, warn: bool
+) -> tuple[tuple[TermSpec, ...], tuple[FactorSpec, ...]]:
+    """Return random terms in lme4's order, and their factors in order of first use."""
+    groups: dict[str, GroupingFactor] = {}
+    parts = []
+    labels = group_labels(formula.random)
+    for random, label in zip(formula.random, labels, strict=True):
+        if label not in groups:
+            group = grouping_factor(label, random.components, variables)
+            _check_group(group)
+            groups[label] = group
+        parts.append(_learn_random(random, variables, warn))
+
+    sizes = [groups[label].n_levels for label in labels]
+    order = list(range(len(sizes)))
+    if any(sizes[i] < sizes[i + 1] for i in range(len(sizes) - 1)):
+        # R's rev(order(sizes)): ties come out reversed
+        order = sorted(order, key=sizes.__getitem__)[::-1]
+
+    factors: dict[str, FactorSpec] = {}
+    terms = []
+    taken: set[str] = set()
+    positions: dict[str, int] = {}
+    for place in order:
+        random, label = formula.random[place], labels[place]
+        if label not in factors:
+            factors[label] = FactorSpec(label, random.components, groups[label])
+            positions[label] = len(positions)
+        name, count = label, 0
+        while name in taken:  # R's make.unique
+            count += 1
+            name = f"{label}.{count}"
+        taken.add(name)
+        terms.append(TermSpec(name, positions[label], random.structure, parts[place]))
+    return tuple(terms), tuple(factors.values())
+
+
+def _learn_random(random: RandomPart, variables: Variables, warn: bool) -> Part:
+    as_levels = covariance_structure(random.structure, 1).over_levels
+    part = learn_part(random.intercept, random.terms, variables, {}, as_levels=as_levels)
+    message = double_bar_message(random, part)
+    if warn and message is not None:
+        warnings.warn(message, FormulaWarning, stacklevel=caller_level())
+    return part
+
+
+def double_bar_message(random: RandomPart, part: Part) -> str | None:
+    """Return a message if `||` leaves columns of a factor correlated."""
+    if not random.from_double_bar or not any(
+        operand.table is not None for term in part.terms for operand in term
+    ):
+        return None
+    factor = ":".join(deparse(expr) for expr in random.terms[0])
+    return (
+        f"'||' does not split the columns of the factor '{part.term_labels[0]}': {random} has "
+        f"correlated columns, as in lme4; write diag({factor} | {deparse(random.group)}) to make "
+        "them independent. "
+        "See docs/messages/double-bar.md"
+    )
+
+
+def _check_group(group: GroupingFactor) -> None:
+    if group.n_levels < 2:
+        raise DataError(
+            f"grouping factor '{group.label}' has {group.n_levels} level; a random effect needs at "
+            f"least 2: remove the term or use {group.label} as a fixed effect"
+        )
