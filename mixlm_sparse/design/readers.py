@@ -7,6 +7,7 @@ duckdb and the rest come through narwhals; a dictionary of arrays is read as it 
 from __future__ import annotations
 
 import difflib
+import unicodedata
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -216,11 +217,20 @@ def unknown_column(name: str, header: Iterable[Any], hint: str = "") -> DataErro
     known = [str(column) for column in header]
     close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
     close += [other for other in known if other.lower() == name.lower() and other not in close]
-    if close:
+    alike = [other for other in known if _composed(other) == _composed(name)]
+    if alike:
+        remedy = f"'{alike[0]}' looks the same and is made of other characters: rename it"
+    elif name in ("T", "F"):
+        remedy = f"write {'TRUE' if name == 'T' else 'FALSE'} if it is meant as a truth value"
+    elif close:
         remedy = "did you mean " + " or ".join(f"'{other}'" for other in close) + "?"
     else:
         remedy = f"the columns are {listed(known, 12, quoted=True)}"
     return DataError(f"the data have no column '{name}'{hint}; {remedy}")
+
+
+def _composed(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def _narwhals_column(name: str, series: Any) -> Column:

@@ -225,6 +225,9 @@ class _Reader:
                 self.unclosed()
             self.fail("something is missing at the end", token.start)
         before = self.tokens[self.at - 2].text if self.at > 1 else ""
+        if before == token.text == ":":
+            self.fail("'::' names a package of R: write the function alone, as in poly(x, 2)",
+                      token.start)  # fmt: skip
         where = f"between '{before}' and '{token.text}'" if before else f"before '{token.text}'"
         self.fail(f"a variable or number is missing {where}", token.start)
 
@@ -278,5 +281,8 @@ def _unquote(text: str) -> str:
     return re.sub(r"\\(.)", lambda match: _ESCAPES.get(match[1], match[1]), text[1:-1])
 
 
-_REMEDY = "compute the column in the data frame and use its name"
+_REMEDY = (
+    "put the name of a column that has it between backticks, or compute the column in the data "
+    "frame and use its name"
+)
 _NAMES = "put names with spaces or other odd characters between backticks"

@@ -182,3 +182,19 @@ def test_matrices_of_other_kinds(form):
 def test_matrices_that_are_not_numeric(X):
     with pytest.raises(DataError, match="X is not numeric"):
         array_matrices(COLUMNS["y"], X, [(COLUMNS["g"],)], None, "y", None, None)
+
+
+@pytest.mark.parametrize(
+    ("right", "error", "words"),
+    [
+        ("x\u00e8", DataError, "looks the same and is made of other characters"),
+        ("scale(x, scale = F)", DataError, "write FALSE"),
+        ("stats::poly(x, 2)", FormulaError, "write the function alone"),
+        ("x[5]", FormulaError, "between backticks"),
+    ],
+)
+def test_what_people_write(right, error, words):
+    frame = FRAME.assign(**{"xe\u0300": FRAME["x"], "x[5]": FRAME["x"]})
+    with pytest.raises(error, match=words):
+        model_matrices(f"y ~ {right} + (1 | g)", frame)
+    model_matrices("y ~ `x[5]` + (1 | g)", frame)
