@@ -41,7 +41,9 @@ def matrices_of(call: ModelCall, *, warn: bool = True) -> ModelMatrices:
 def assemble(call: ModelCall) -> tuple[PenalizedSystem, ModelCall]:
     """Do everything that precedes the search; the call returned holds its own data."""
     held = held_call(call.checked())
-    return penalized_system(matrices_of(held), held.options.engine), held
+    options = held.options
+    matrices = matrices_of(held, warn=options.control.warn)
+    return penalized_system(matrices, options.engine), held
 
 
 def solve_system(system: PenalizedSystem, options: FitOptions) -> tuple[Optimum, PlsSolution]:

@@ -198,3 +198,9 @@ def test_what_people_write(right, error, words):
     with pytest.raises(error, match=words):
         model_matrices(f"y ~ {right} + (1 | g)", frame)
     model_matrices("y ~ `x[5]` + (1 | g)", frame)
+
+
+def test_the_double_bar_is_silent_without_warnings():
+    frame = FRAME.assign(f=np.array(list("ab"))[PLACE % 2], g=PLACE % 5)
+    fit = mx.lmer("y ~ x + (f || g)", frame, control=QUIET)  # a warning would be an error here
+    assert any("'||' does not split" in text for text in fit.messages)

@@ -14,7 +14,7 @@ from mixlm_sparse.common.errors import (
 from mixlm_sparse.design.build import ModelMatrices, RandomTerm
 from mixlm_sparse.design.columns import ArrayColumns, ColumnSource
 from mixlm_sparse.design.grouping import GroupingFactor
-from mixlm_sparse.design.recipe import DesignSpec
+from mixlm_sparse.design.recipe import FormulaRecipe
 from mixlm_sparse.model.saved.archive import Archive, Arrays
 from mixlm_sparse.model.saved.parts import (
     whole,
@@ -121,7 +121,7 @@ def stored_matrices(
     with_rows: bool,
 ) -> ModelMatrices:
     n, n_input = (whole(about[name], archive, name) for name in ("nobs", "n_input"))
-    spec = None if about["spec"] is None else DesignSpec.from_dict(about["spec"], env)
+    spec = None if about["spec"] is None else FormulaRecipe.from_dict(about["spec"], env)
     if spec is not None:
         _require_recipe(spec, about, archive)
     factors = []
@@ -170,7 +170,7 @@ def stored_matrices(
     )
 
 
-def _require_recipe(spec: DesignSpec, about: Mapping[str, Any], archive: Archive) -> None:
+def _require_recipe(spec: FormulaRecipe, about: Mapping[str, Any], archive: Archive) -> None:
     """Raise a SavedFitError unless the recipe makes the columns and levels of the fit."""
     names = [list(spec.fixed.names), *(list(term.part.names) for term in spec.terms)]
     levels = [(f.known.label, f.known.n_levels) for f in spec.factors]
