@@ -143,7 +143,7 @@ def require_names(
     if known is not None:
         for name in chosen:
             if name not in known:
-                raise unknown_name(name, known, what)
+                raise OptionError(f"{argument}: {unknown_name(name, known, what)}")
     return chosen
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mixlm_sparse.common.checks import plain_name
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.design.build import ModelMatrices, columns_asked
+from mixlm_sparse.design.build import ModelMatrices, columns_asked, functions_of
 from mixlm_sparse.design.contrasts import as_contrast
 from mixlm_sparse.design.readers import hold, open_table
 from mixlm_sparse.design.rows import RowArgument, restrict
@@ -49,7 +49,7 @@ def held_call(call: ModelCall) -> ModelCall:
     FormulaError, DataError, OptionError : as `model_matrices`.
     """
     formula = parse_formula(call.formula, require_response=False, require_random=False)
-    env = {} if call.env is None else dict(call.env)
+    env = functions_of(call.env)
     check_functions(formula.expressions, env)
     given = {role: getattr(call, role) for role in ROLES}
     arguments = {

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import require_one_of
+from mixlm_sparse.common.checks import require_bool, require_number, require_one_of
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices
@@ -309,6 +309,7 @@ class FittedModel:
         by side, indexed by the levels in the type that the data have; with `cond_var` a pair, the
         second a dict of (levels, k, k) arrays that follow the rows and columns of the frames.
         """
+        cond_var = require_bool("cond_var", cond_var)
         effects = effects_by_level(self.solution)
         return (
             (effects, conditional_covariances(self.solution, self.scale)) if cond_var else effects
@@ -374,6 +375,7 @@ class FittedModel:
         -------
         Series (n,) with the index of the rows used; of all rows with na_action="exclude".
         """
+        scaled = require_bool("scaled", scaled)
         require_one_of("type", type, RESIDUAL_TYPES)
         values = self.resid_used if type in ("response", "working") else self.pearson_used
         return row_series(self.matrices, values / self.sigma if scaled else values)
@@ -404,7 +406,7 @@ class FittedModel:
             over columns brought to length one, so that the answer does not depend on the unit of a
             predictor; lme4 looks at theta as it is.
         """
-        return is_singular(self.system, self.theta, tol)
+        return is_singular(self.system, self.theta, require_number("tol", tol, least=0.0))
 
     @cached_property
     def convergence(self) -> ConvergenceReport:

@@ -53,7 +53,10 @@ def response_for(matrices: ModelMatrices, y: Any) -> Vector:
 
 def _numbers(y: Any) -> Vector:
     """Return a response as numbers, NaN where it is missing or masked."""
-    shape = np.shape(y)
+    try:
+        shape: tuple[int, ...] = () if isinstance(y, range) else np.shape(y)
+    except (TypeError, ValueError):  # rows of different lengths
+        shape = ()
     if len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
         return np.empty(shape if len(shape) != 1 else 0)  # its shape is what is wrong
     if isinstance(y, pd.DataFrame):

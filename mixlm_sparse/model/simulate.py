@@ -271,6 +271,8 @@ def simulate_fit(
     >>> fit.simulate(3, seed=1).shape
     (30, 3)
     """
+    use_u = require_bool("use_u", use_u)
+    allow_new_levels = require_bool("allow_new_levels", allow_new_levels)
     count = require_count("nsim", nsim, most=MAX_REPLICATES)
     model, rows = model_of_fit(
         fit,

@@ -188,7 +188,7 @@ def test_zero_variance_has_no_interval():
 
 def test_bad_arguments():
     fit = corpus.fit("sleep_rs_reml")
-    with pytest.raises(mx.OptionError, match="effects is 'random': use one or several of 'fixed'"):
+    with pytest.raises(mx.OptionError, match="effects: there is no kind of effects 'random': use one of fixed"):
         fit.tidy("random")
     with pytest.raises(mx.OptionError, match="effects is empty"):
         fit.tidy([])

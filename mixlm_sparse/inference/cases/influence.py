@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.common.checks import require_bool, require_jobs
 from mixlm_sparse.common.errors import MixedModelError, OptionError, SavedFitError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.tables import ResultTable, as_result
@@ -173,6 +174,7 @@ def influence(
     Influence : `.dfbetas()`, `.deletion_distance()`, `.mdffits()`, `.covratio()`,
         `.variance_change()`, `.estimates()`, `.to_frame()`.
     """
+    refit, n_jobs = require_bool("refit", refit), require_jobs(n_jobs)
     if fit.perfect:
         raise OptionError("the fixed effects fit the response exactly: no row has an influence")
     matrices, system = fit.matrices, fit.system

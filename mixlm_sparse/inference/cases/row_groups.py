@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import plain_name
+from mixlm_sparse.common.checks import plain_name, shown
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.model.data import data_column
@@ -50,8 +50,16 @@ def row_groups(fit: FittedModel, given: Any, argument: str) -> RowGroups:
         return RowGroups(factor.label, factor.codes, tuple(factor.index.tolist()))
     if isinstance(given, str):
         name, values = plain_name(given), _column(fit, given, argument, labels)
+    elif isinstance(given, range):
+        raise OptionError(f"{argument} is {shown(given)}: give one label for each row")
     else:
-        name, values = str(getattr(given, "name", None) or argument), np.asarray(given)
+        try:
+            values = np.asarray(given)
+        except ValueError:  # rows of different lengths
+            raise OptionError(
+                f"{argument} is {shown(given)}: give one label for each row"
+            ) from None
+        name = str(getattr(given, "name", None) or argument)
     if values.ndim != 1:
         raise OptionError(f"{argument} has shape {values.shape}: give one label for each row")
     if values.shape[0] == matrices.n_input and matrices.rows is not None:

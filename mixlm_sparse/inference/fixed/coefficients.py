@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import listed, require_level
+from mixlm_sparse.common.checks import listed, require_bool, require_level
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.text import percent
@@ -55,7 +55,7 @@ def coefficient_tests(fit: FittedModel, ddf: str | None = "auto") -> SingleTests
         `DEFAULT_WORK`, in which case the note says so.
     """
     note = ""
-    if ddf == "auto":
+    if isinstance(ddf, str) and ddf == "auto":
         ddf = "satterthwaite"
         work = satterthwaite_work(fit)
         if work > DEFAULT_WORK:
@@ -143,7 +143,7 @@ def conf_int(
             raise OptionError(f"level is {level} and alpha is {alpha}: give one of them")
         level = 1.0 - require_level("alpha", alpha)
     level = require_level("level", level)
-    if ddf == "auto":
+    if isinstance(ddf, str) and ddf == "auto":
         ddf = "satterthwaite" if satterthwaite_work(fit) <= DEFAULT_WORK else "normal"
     tests = linear_tests(fit, np.eye(fit.system.p), ddf=ddf)
     lower, upper = tests.interval(level)
@@ -212,6 +212,7 @@ def contest(
                estimate    df  p_value
     Days = 10    10.467  17.0    0.766
     """
+    joint = require_bool("joint", joint)
     level = require_level("level", level)
     name = require_ddf(ddf)
     given, why = _hypotheses(fit, L, rhs)

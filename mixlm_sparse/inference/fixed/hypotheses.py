@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import listed, plain_name, unknown_name
+from mixlm_sparse.common.checks import listed, plain_name, shown, unknown_name
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.text import format_number
 from mixlm_sparse.common.types import Matrix, Vector
@@ -63,6 +63,8 @@ def read_hypotheses(
     kept = list(range(len(names)) if kept is None else kept)
     if isinstance(given, str | Mapping):
         given = [given]
+    if isinstance(given, range):
+        raise OptionError(f"the hypothesis is {shown(given)}: give weights, names or text")
     is_list = isinstance(given, Sequence) and any(isinstance(g, str | Mapping) for g in given)
     if is_list:
         rows = [
@@ -84,8 +86,8 @@ def read_hypotheses(
 def _right_side(rhs: Any, q: int) -> Vector:
     try:
         values = np.asarray(rhs, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise OptionError(f"rhs is {rhs!r}: give a number, or one for each hypothesis") from None
+    except (TypeError, ValueError, OverflowError, MemoryError):
+        raise OptionError(f"rhs is {shown(rhs)}: give a number, or one for each") from None
     if values.shape not in ((), (1,), (q,)) or not np.isfinite(values).all():
         raise OptionError(
             f"rhs has shape {values.shape} for {q} hypotheses: give a number, or one for each"
@@ -108,7 +110,7 @@ def _of_array(
         given, kept = wide, list(range(len(names)))
     try:
         L = np.atleast_2d(np.asarray(given, dtype=np.float64))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError, MemoryError):
         raise OptionError(
             "the contrast cannot be read: give a matrix with one column for each coefficient, a "
             "dictionary such as {'A': 1, 'B': -1}, or text such as 'A - B = 0'"
@@ -140,7 +142,7 @@ def _of_mapping(given: Any, names: tuple[str, ...]) -> tuple[Vector, str]:
         place = _position(str(name), names)
         try:
             row[place] = float(weight)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError, MemoryError):
             raise OptionError(f"the weight of {name!r} is {weight!r}: give a number") from None
     if not np.isfinite(row).all():
         raise OptionError("the contrast has missing or infinite numbers: give finite ones")

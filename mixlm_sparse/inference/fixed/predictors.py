@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import listed, plain_name, shown, unknown_name
+from mixlm_sparse.common.checks import listed, plain_name, require_mapping, shown, unknown_name
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.design.levels import level_labels
 from mixlm_sparse.design.rows import RowArgument
@@ -79,7 +79,7 @@ class Predictor:
             return replace(self, values=tuple(dict.fromkeys(known[label] for label in wanted)))
         try:
             numbers = tuple(float(value) for value in given)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             numbers = (float("nan"),)
         if not np.isfinite(numbers).all():
             raise OptionError(
@@ -163,7 +163,7 @@ def with_values(predictors: Mapping[str, Predictor], at: Any) -> dict[str, Predi
     chosen = dict(predictors)
     if at is not None and not isinstance(at, Mapping):
         raise OptionError(f"at is {shown(at)}: use a dictionary such as {{'x': [0, 1]}}")
-    for given, values in (at or {}).items():
+    for given, values in require_mapping("at", at, '{"x": [0, 1]}').items():
         name = plain_name(given) if isinstance(given, str) else given
         if name not in chosen:
             raise unknown_name(given, list(predictors), PREDICTOR)

@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 import scipy.linalg
 
-from mixlm_sparse.common.checks import require_level
+from mixlm_sparse.common.checks import require_level, require_one_of
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.tables import ResultTable, as_result, result_table
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
@@ -167,8 +167,7 @@ def robust(fit: FittedModel, cluster: Any = None, type: str = "CR2") -> RobustCo
     (Intercept)   251.405      6.825  17.0
     Days           10.467      1.546  17.0
     """
-    if type not in TYPES:
-        raise OptionError(f"type is {type!r}: use one of {', '.join(map(repr, TYPES))}")
+    require_one_of("type", type, TYPES)
     if fit.perfect:
         raise OptionError("the fixed effects fit the response exactly: there are no residuals")
     codes, n_clusters, label = _clusters(fit, cluster)

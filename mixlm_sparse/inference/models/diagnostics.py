@@ -9,7 +9,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import require_instance, require_names
+from mixlm_sparse.common.checks import (
+    require_bool,
+    require_instance,
+    require_names,
+    require_number,
+)
 from mixlm_sparse.common.errors import MixedModelError, OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.tables import ResultTable, as_result, result_table
@@ -36,6 +41,7 @@ def singularity(fit: FittedModel, tol: float = SINGULAR_TOL) -> pd.DataFrame:
     to sigma, over columns of length one), singular, lme4_theta (smallest diagonal element of
     the raw factor, which depends on a predictor's unit), lme4_singular, reason.
     """
+    tol = require_number("tol", tol, least=0.0)
     if not tol > 0.0:
         raise OptionError(f"tol is {tol!r}: use a small positive number such as 1e-4")
     system, theta = fit.system, fit.theta
@@ -69,6 +75,7 @@ def rePCA(fit: FittedModel, scaled: bool = False) -> dict[str, pd.DataFrame]:
     dict from grouping factor to a DataFrame with rows PC1, PC2, ... and columns sd (relative to
     sigma), proportion, cumulative, and the loading of each effect.
     """
+    scaled = require_bool("scaled", scaled)
     system = fit.system
     blocks = [fit.solution.Lambda(t) for t in range(len(fit.matrices.terms))]
     if scaled:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.checks import require_one_of
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.inference.fixed.anova import removal_table
 from mixlm_sparse.inference.fixed.methods import require_ddf
@@ -36,9 +36,8 @@ def drop1(
     test : "lrt" (both models by ML), "F" (tests in this fit) or "none" (AIC alone).
     ddf : method of the F tests: "satterthwaite" or "kenward-roger".
     """
+    require_one_of("test", test, ("lrt", "F", "none"))
     formula = formula_of(fit, "drop1")
-    if test not in ("lrt", "F", "none"):
-        raise OptionError(f"test is {test!r}: use 'lrt', 'F' or 'none'")
     terms = chosen_terms(formula, scope)
     labels = [term_label(term) for term in terms]
     if test == "F":

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.common.checks import require_bool
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.covariance.random import covariance_structure
 from mixlm_sparse.formula.terms import MixedFormula, RandomPart
@@ -89,6 +90,7 @@ def ranova(fit: FittedModel, reduce_terms: bool = True) -> pd.DataFrame:
     marks mixtures that bound p from above, for more than one effect is left out.  A term of which
     the data determine nothing beside the others has 0 Df and no p; the note says why.
     """
+    reduce_terms = require_bool("reduce_terms", reduce_terms)
     require_imperfect(fit)
     formula = formula_of(fit, "ranova")
     rows = [(fit.n_par, fit.llf, fit.aic, *[np.nan] * 4, "")]

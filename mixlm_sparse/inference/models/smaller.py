@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mixlm_sparse.common.checks import plain_name
+from mixlm_sparse.common.checks import plain_name, require_names
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import deparse, plain_text
@@ -76,7 +76,7 @@ def chosen_terms(formula: MixedFormula, scope: object) -> list[Term]:
     candidates = droppable(formula.fixed.terms)
     if scope is None:
         return candidates
-    wanted = [scope] if isinstance(scope, str) else list(scope)  # type: ignore[call-overload]
+    wanted = require_names("scope", scope, what="term")
     by_label = {term_label(term): term for term in candidates}
     all_labels = {term_label(term) for term in formula.fixed.terms}
     chosen = []

@@ -9,8 +9,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import require_names
-from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.checks import (
+    require_bool,
+    require_names,
+    require_number,
+    require_one_of,
+)
 from mixlm_sparse.common.tables import ResultTable, as_result
 from mixlm_sparse.inference.fixed.tests import F_COLUMNS
 from mixlm_sparse.inference.models.drop1 import drop1
@@ -102,11 +106,11 @@ def step(
     ------
     OptionError : an option or a label in `keep` is not known; a fit without residual variance.
     """
-    for name, alpha in (("alpha_random", alpha_random), ("alpha_fixed", alpha_fixed)):
-        if not 0.0 <= alpha <= 1.0:
-            raise OptionError(f"{name} is {alpha!r}: use a number from 0 to 1")
-    if p not in P_VALUES:
-        raise OptionError(f"p is {p!r}: use 'naive' (as lmerTest) or 'boundary'")
+    alpha_random = require_number("alpha_random", alpha_random, least=0.0, most=1.0)
+    alpha_fixed = require_number("alpha_fixed", alpha_fixed, least=0.0, most=1.0)
+    reduce_random = require_bool("reduce_random", reduce_random)
+    reduce_fixed = require_bool("reduce_fixed", reduce_fixed)
+    require_one_of("p", p, tuple(P_VALUES))
     require_imperfect(fit)
     kept = _kept(fit, keep)
     random, current = _step_random(fit, alpha_random, reduce_random, P_VALUES[p], kept)

@@ -22,7 +22,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import MAX_REPLICATES, require_count, require_one_of
+from mixlm_sparse.common.checks import (
+    MAX_REPLICATES,
+    require_bool,
+    require_count,
+    require_jobs,
+    require_one_of,
+)
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.inference.resample.draws import RowDraw, group_draw
@@ -93,6 +99,7 @@ def bootstrap(
     >>> boot.samples.shape, list(boot.samples.columns)
     ((50, 3), ['sd_(Intercept)|Batch', 'sigma', '(Intercept)'])
     """
+    use_u, n_jobs = require_bool("use_u", use_u), require_jobs(n_jobs)
     count = require_count("nsim", nsim, most=MAX_REPLICATES)
     _require_consistent(fit, statistic, method, use_u, by)
     reader = StatisticReader(fit, statistic)

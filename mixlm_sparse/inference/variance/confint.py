@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import require_level
+from mixlm_sparse.common.checks import require_level, require_one_of
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.text import percent
@@ -64,8 +64,7 @@ def confint(
     (Intercept)           1486.45  1568.55
     """
     level = require_level("level", level)
-    if method not in METHODS:
-        raise OptionError(f"method is {method!r}: use one of {', '.join(map(repr, METHODS))}")
+    require_one_of("method", method, METHODS)
     allowed = {
         "profile": ("reml", "n_jobs", "progress"),
         "wald": (),

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from mixlm_sparse.common.checks import shown
 from mixlm_sparse.common.errors import MissingFileError, SavedFitError
 
 __all__ = ["Archive", "Arrays", "atomic_file", "write_archive"]
@@ -89,6 +90,8 @@ def _mode_of(path: str | os.PathLike[str]) -> int | None:
         found = os.stat(name)
     except FileNotFoundError:
         return None
+    except OSError as error:  # a name that is too long, a file in the place of a folder
+        raise SavedFitError(f"{shown(name)} cannot be saved to: {error.strerror}") from error
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(f"{name!r} is a folder: give the name of a file in it")
     if not stat.S_ISREG(found.st_mode):

@@ -9,8 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from mixlm_sparse.common.checks import require_level
-from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.checks import require_bool, require_level, require_names
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import Vector
@@ -57,15 +56,8 @@ def tidy(
     DataFrame with columns effect, group, term, estimate, std_error, statistic, df, p_value and,
     if asked for, conf_low, conf_high; with "ran_vals" also level.
     """
-    wanted = (effects,) if isinstance(effects, str) else tuple(effects)
-    for effect in wanted:
-        if effect not in EFFECTS:
-            raise OptionError(
-                f"effects is {effect!r}: use one or several of "
-                + ", ".join(repr(name) for name in EFFECTS)
-            )
-    if not wanted:
-        raise OptionError("effects is empty: use 'fixed', 'ran_pars' or 'ran_vals'")
+    conf_int = require_bool("conf_int", conf_int)
+    wanted = require_names("effects", effects, EFFECTS, "kind of effects")
     require_ddf(ddf)
     level = require_level("level", level)
     tables = []

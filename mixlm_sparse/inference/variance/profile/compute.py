@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.special import ndtri
 
-from mixlm_sparse.common.checks import require_level
+from mixlm_sparse.common.checks import require_bool, require_jobs, require_level
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.types import Vector
@@ -79,6 +79,7 @@ def profile(
            lower  upper
     sigma  39.73  64.07
     """
+    reml, n_jobs = require_bool("reml", reml), require_jobs(n_jobs)
     began = time.perf_counter()
     level_max = require_level("level_max", level_max)
     names = _profiled(fit, which, reml)
