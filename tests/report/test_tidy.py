@@ -188,7 +188,8 @@ def test_zero_variance_has_no_interval():
 
 def test_bad_arguments():
     fit = corpus.fit("sleep_rs_reml")
-    with pytest.raises(mx.OptionError, match="effects: there is no kind of effects 'random': use one of fixed"):
+    known = "effects: there is no kind of effects 'random': use one of fixed"
+    with pytest.raises(mx.OptionError, match=known):
         fit.tidy("random")
     with pytest.raises(mx.OptionError, match="effects is empty"):
         fit.tidy([])
