@@ -111,7 +111,10 @@ def as_column(name: str, values: Any) -> Column:
         return masked_column(name, np.asarray(values.filled(0)), mask)
     if not isinstance(values, pd.api.extensions.ExtensionArray):
         given = values
-        values = np.asarray(given)
+        try:
+            values = np.asarray(None if isinstance(given, range) else given)
+        except ValueError:  # rows of different lengths
+            values = np.asarray(None)
         if values.dtype.kind in "US" and not isinstance(given, np.ndarray):
             values = np.asarray(given, dtype=object)  # else a missing value would become text
         if values.ndim == 2 and values.shape[1] == 1:

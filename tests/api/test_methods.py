@@ -14,9 +14,7 @@ from tests.support import corpus
 
 def methods() -> list[str]:
     public = [name for name in dir(mx.LinearMixedFit) if not name.startswith("_")]
-    late = {"contest", "df_coefficients", "wald_test"}
-    functions = [n for n in public if inspect.isfunction(getattr(mx.LinearMixedFit, n))]
-    return [name for name in functions if name not in late]
+    return [name for name in public if inspect.isfunction(getattr(mx.LinearMixedFit, name))]
 
 
 @pytest.mark.parametrize("name", methods())

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 from weakref import WeakSet
 
 from mixlm_sparse.common.errors import MissingPackageError
+from mixlm_sparse.report.plots.arguments import checked_arguments
 
 if TYPE_CHECKING:  # the other modules take these types from here
     from matplotlib.axes import Axes as Axes
@@ -141,8 +142,9 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
 
     @wraps(draw)
     def inside(*args: P.args, **kwargs: P.kwargs) -> Figure:
+        places, names = checked_arguments(draw, args, kwargs)
         with house_style():
-            figure = draw(*args, **kwargs)
+            figure = draw(*places, **names)
             if figure in _OWN:
                 for axes in figure.axes:  # ticks that are made later copy the first
                     axes.xaxis.get_major_ticks(1)

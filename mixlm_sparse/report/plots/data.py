@@ -11,6 +11,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
+from mixlm_sparse.common.checks import require_level, shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices
@@ -40,9 +41,7 @@ class SeparateFits(GroupedData, Protocol):
 
 def z_value(level: float) -> float:
     """Return the normal quantile of a two-sided interval."""
-    if not 0.0 < level < 1.0:
-        raise OptionError(f"level is {level!r}: use a number between 0 and 1, such as 0.95")
-    return float(ndtri(0.5 + 0.5 * level))
+    return float(ndtri(0.5 + 0.5 * require_level("level", level)))
 
 
 # ---------------------------------------------------------------------------------------------
@@ -119,6 +118,9 @@ def group_covariate(
         aligned by its index if this holds the names of the groups.
     """
     n_levels = len(levels)
+    several = hasattr(by, "__len__") and getattr(by, "ndim", 1) > 0
+    if not isinstance(by, str) and (isinstance(by, range) or not several):
+        raise OptionError(f"by is {shown(by)}: name a column, or give one value for each group")
     if not isinstance(by, str) and len(by) == n_levels != source.matrices.nobs:
         if isinstance(by, pd.Series):
             named = by.set_axis(by.index.map(str))

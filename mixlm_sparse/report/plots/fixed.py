@@ -9,6 +9,7 @@ import numpy as np
 
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.text import percent, shorten_all
+from mixlm_sparse.inference.models.compare import require_fits
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.plots import canvas, marks
 from mixlm_sparse.report.plots.backend import BLACK, MARKERS, PALETTE, styled
@@ -40,6 +41,7 @@ def fixed_effects(
     """
     if not fits:
         raise OptionError("fixed_effects needs a model: pass one or several fits")
+    fits = tuple(require_fits("fixed_effects", *fits))
     if names is not None and len(names) != len(fits):
         raise OptionError(
             f"names has {len(names)} entries for {len(fits)} models: give one for each"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mixlm_sparse.common.checks import shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.text import shorten, shorten_all
 from mixlm_sparse.common.types import Vector
@@ -109,6 +110,8 @@ def least_squares_trellis(
     max_groups : see `groups`.
     columns : panels side by side.
     """
+    if not hasattr(fits, "fits") or isinstance(fits, type):
+        raise OptionError(f"fits is {shown(fits)}: give what lm_list returns")
     matrices = fits.matrices
     factor = matrices.factors[0]
     spec = matrices.spec
