@@ -12,6 +12,7 @@ import numpy as np
 from mixlm_sparse.common.checks import (
     NA_ACTIONS,
     plain_name,
+    require_bool,
     require_mapping,
     require_one_of,
     shown,
@@ -184,6 +185,7 @@ def model_matrices(
     >>> matrices.fixed.names, matrices.factors[0].levels
     (('(Intercept)', 'x'), ['a', 'b'])
     """
+    warn = require_bool("warn", warn)
     if isinstance(formula, str):
         formula = parse_formula(formula)
     elif not isinstance(formula, MixedFormula):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.common.checks import shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.text import format_column, shorten, shorten_all, text_table
 from mixlm_sparse.common.types import Matrix
@@ -70,10 +71,10 @@ class VarCorr:
 
     def __getitem__(self, name: str) -> pd.DataFrame:
         for term in self.terms:
-            if term.name == name:
+            if isinstance(name, str) and term.name == name:
                 return pd.DataFrame(term.covariance, index=term.columns, columns=term.columns)
         raise OptionError(
-            f"no random-effects term is named {name!r}: use one of "
+            f"no random-effects term is named {shown(name)}: use one of "
             + ", ".join(repr(t.name) for t in self.terms)
         )
 

@@ -1,0 +1,60 @@
+"""Whatever stands in an argument: a result, or an error of the package that can be shown.
+
+Every public function and method, with every hostile value in every argument.  A call that never
+ends, or that takes all memory, shows as a suite that does not end.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mixlm_sparse as mx
+from tests.api import hostile
+
+matplotlib = pytest.importorskip("matplotlib")
+LONGEST = 1500  # of a message
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("saved")
+
+
+def faults(call: hostile.Call) -> Iterator[str]:
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    for name in call.names():
+        for label, value in hostile.VALUES.items():
+            try:
+                with warnings.catch_warnings():
+                    warnings.simplefilter("ignore", mx.MixedModelWarning)
+                    call(name, value)
+            except mx.MixedModelError as error:
+                message = str(error)
+                if len(message) > LONGEST or message != message.encode().decode():
+                    yield f"{name}={label}: the message cannot be shown"
+            except RuntimeError as error:
+                if str(error) != "broken":  # what the user's object raises is the user's
+                    yield f"{name}={label}: {error!r:.200}"
+            except Exception as error:
+                yield f"{name}={label}: {error!r:.200}"
+            if call.name.startswith("plots."):
+                pyplot.close("all")
+
+
+@pytest.mark.parametrize("kind", ["of_package", "of_fit", "of_results", "of_plots"])
+def test_only_errors_of_the_package_come_out(kind, folder, monkeypatch):
+    monkeypatch.chdir(folder)  # where "zz" is saved
+    takes_folder = kind in ("of_package", "of_fit")
+    make = getattr(hostile, kind)
+    found = []
+    for call in make(folder) if takes_folder else make():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", mx.MixedModelWarning)
+            if call.works:
+                call()  # the arguments of the table are good ones
+        found += [f"{call.name}: {fault}" for fault in faults(call)]
+    assert not found, "\n".join([f"{len(found)} faults", *found[:40]])

@@ -1,0 +1,114 @@
+"""What the package offers: names, arguments and defaults, as `public_names.txt` lists them.
+
+A change of that file is a change of the interface.  Written anew by
+`python -m tests.api.test_public_names`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import mixlm_sparse as mx
+
+LIST = Path(__file__).with_name("public_names.txt")
+PLAIN = {name for base in (object, Exception, tuple, str) for name in dir(base)}
+
+
+def lines() -> Iterator[str]:
+    for name in sorted(mx.__all__):
+        value = getattr(mx, name)
+        if inspect.isclass(value):
+            yield from of_class(name, value)
+        elif inspect.ismodule(value):
+            yield f"{name}: module"
+            yield from (
+                f"    {name}.{inner}{arguments(getattr(value, inner))}"
+                for inner in sorted(value.__all__)
+            )
+        elif callable(value):
+            yield f"{name}{arguments(value)}"
+        else:
+            yield name
+
+
+def of_class(name: str, value: type) -> Iterator[str]:
+    if issubclass(value, BaseException):
+        yield f"{name}: {', '.join(base.__name__ for base in value.__bases__)}"
+        return
+    yield f"class {name}"
+    fields = getattr(value, "__dataclass_fields__", {})
+    internal = getattr(sys.modules[value.__module__], "INTERNAL", ())
+    for inner in sorted({*(n for n in value.__dict__), *shown(value), *fields}):
+        if inner.startswith("_") or inner in PLAIN or inner in internal:
+            continue
+        found = inspect.getattr_static(value, inner, None)
+        called = inspect.isroutine(found) or isinstance(found, classmethod | staticmethod)
+        yield f"    .{inner}{arguments(getattr(value, inner), skip=1) if called else ''}"
+
+
+def shown(value: type) -> set[str]:
+    return set(dir(value))
+
+
+def arguments(function: object, skip: int = 0) -> str:
+    """The signature without annotations, which may become more exact."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):
+        return ""
+    parameters = [
+        p.replace(annotation=p.empty) for p in signature.parameters.values()
+    ]
+    if parameters and parameters[0].name in ("self", "fit", "cls") and skip:
+        parameters = parameters[1:]
+    return str(signature.replace(parameters=parameters, return_annotation=signature.empty))
+
+
+def test_public_names_and_arguments():
+    assert list(lines()) == LIST.read_text(encoding="utf-8").splitlines(), (
+        "the interface changed: if that is meant, run `python -m tests.api.test_public_names`"
+    )
+
+
+def test_completion_offers_what_users_need():
+    assert sorted(dir(mx)) == sorted(mx.__all__)
+    modules = {name for name in dir(mx) if inspect.ismodule(getattr(mx, name))}
+    assert modules == {"datasets", "plots"}
+
+
+def test_star_import_takes_the_public_names():
+    names: dict[str, object] = {}
+    exec("from mixlm_sparse import *", names)
+    assert set(names) - {"__builtins__"} == set(mx.__all__)
+
+
+@pytest.mark.parametrize(("name", "right"), [("fit", "lmer"), ("mixedlm", "lmer")])
+def test_names_of_other_packages_are_answered(name, right):
+    with pytest.raises(AttributeError, match=rf"use mixlm_sparse\.{right}"):
+        getattr(mx, name)
+    with pytest.raises(AttributeError, match="linear mixed models only"):
+        mx.glmer  # noqa: B018
+    assert not hasattr(mx, "nonsense")
+
+
+def test_import_loads_neither_plots_nor_compiled_kernels():
+    code = "import sys, mixlm_sparse; print(*sorted(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert not {"matplotlib", "numba"} & loaded
+
+
+def test_every_room_imports_alone():
+    for room in ("common", "formula", "covariance", "engines", "design", "solve", "model"):
+        importlib.import_module(f"mixlm_sparse.{room}")
+
+
+if __name__ == "__main__":
+    LIST.write_text("\n".join(lines()) + "\n", encoding="utf-8")
