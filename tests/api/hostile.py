@@ -232,6 +232,8 @@ def of_plots() -> Iterator[Call]:
             source = profile
         elif name == "bootstrap":
             source = boot
+        elif name == "marginal_means":
+            source = fit().emmeans("f")
         yield Call(f"plots.{name}", function, {first: source, **more.get(name, {})})
 
 

@@ -97,6 +97,20 @@ def _axes(name: str, value: Any) -> Any:
     raise OptionError(f"{name} is {shown(value)}: give axes of matplotlib, or leave it out")
 
 
+def _several_axes(name: str, value: Any) -> Any:
+    if not isinstance(value, list | tuple | np.ndarray):
+        raise OptionError(f"{name} is {shown(value)}: give a list of axes of matplotlib")
+    for one in np.ravel(np.array(value, dtype=object)):
+        _axes(name, one)
+    return value
+
+
+def _means(name: str, value: Any) -> Any:
+    if _has(value, "cells", "to_frame", "pairs"):
+        return value
+    raise OptionError(f"{name} is {shown(value)}: give what fit.emmeans(...) returns")
+
+
 # ---------------------------------------------------------------------------------------------
 # How it is drawn
 # ---------------------------------------------------------------------------------------------
@@ -156,6 +170,7 @@ def _interval(name: str, value: Any) -> Any:
 
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "fit": _fit, "source": _fit_or_list, "profile": _profile, "boot": _bootstrap, "ax": _axes,
+    "axes": _several_axes, "means": _means,
     "group": _name, "effect": _name, "order": _order, "x": _name, "type": _name,
     "parm": _names, "effects": _names, "names": _names, "only": _names,
     "groups": _labels, "highlight": _labels,
