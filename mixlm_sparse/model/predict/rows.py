@@ -152,9 +152,9 @@ def _offset_of_fit(fit: FittedModel, offset: Any) -> Vector:
             "offset names a column, but no newdata are given: pass the data as newdata, or the "
             "offset as an array"
         )
-    if np.ndim(offset) == 0:
+    values = _numbers("offset", offset)
+    if values.ndim == 0:
         return np.full(m.nobs, _number(offset))
-    values = np.asarray(offset, dtype=np.float64)
     if values.shape == (m.n_input,) and m.rows is not None:
         values = values[m.rows]
     if values.shape != (m.nobs,):
@@ -164,10 +164,23 @@ def _offset_of_fit(fit: FittedModel, offset: Any) -> Vector:
     return values
 
 
+def _numbers(argument: str, value: Any) -> Vector:
+    """Return a number, or an array of numbers of any shape."""
+    try:
+        numbers: Vector = np.asarray(None if isinstance(value, range) else value, dtype=np.float64)
+        if isinstance(value, range | bytes):
+            raise TypeError
+    except (TypeError, ValueError, OverflowError):
+        raise OptionError(
+            f"{argument} is {shown(value)}: use a finite number, the name of a column or an array"
+        ) from None
+    return numbers
+
+
 def _number(offset: Any) -> float:
     try:
         value = float(offset)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = float("nan")
     if not np.isfinite(value):
         raise OptionError(
@@ -250,7 +263,7 @@ def prior_weights(
                     "weights is a Series whose index differs from that of the data: align it, or "
                     "pass weights.to_numpy() if the rows are in the same order"
                 )
-        values = np.asarray(weights, dtype=np.float64)
+        values = _numbers("weights", weights)
         if values.ndim == 0:
             values = np.full(rows.n, float(values))
         elif values.shape == (rows.n_input,) and rows.rows is not None:

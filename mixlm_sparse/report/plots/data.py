@@ -165,9 +165,9 @@ def factor_index(fit: FittedModel, group: str | None) -> int:
     labels = [factor.label for factor in fit.matrices.factors]
     if group is None:
         return 0
-    if group not in labels:
+    if not isinstance(group, str) or group not in labels:
         raise OptionError(
-            f"the model has no grouping factor {group!r}: use one of {', '.join(map(repr, labels))}"
+            f"the model has no grouping factor {shown(group)}: use one of {', '.join(map(repr, labels))}"
         )
     return labels.index(group)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import require_count, require_level
+from mixlm_sparse.common.checks import require_count, require_level, require_names
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.text import percent
@@ -59,7 +59,9 @@ def rank(
     337         2           1           5
     """
     level = require_level("level", level)
-    nsim = require_count("nsim", nsim)
+    nsim, seed = require_count("nsim", nsim), require_count("seed", seed, least=0)
+    if effect is not None:
+        (effect,) = require_names("effect", [effect], what="effect")
     effects = effects_of(fit, group)
     if not effects.names:
         raise OptionError(f"'{effects.label}' has no random effects to rank by")
