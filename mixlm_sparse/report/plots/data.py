@@ -167,7 +167,8 @@ def factor_index(fit: FittedModel, group: str | None) -> int:
         return 0
     if not isinstance(group, str) or group not in labels:
         raise OptionError(
-            f"the model has no grouping factor {shown(group)}: use one of {', '.join(map(repr, labels))}"
+            f"the model has no grouping factor {shown(group)}: use one of "
+            + ", ".join(map(repr, labels))
         )
     return labels.index(group)
 

@@ -59,7 +59,7 @@ def rank(
     337         2           1           5
     """
     level = require_level("level", level)
-    nsim, seed = require_count("nsim", nsim), require_count("seed", seed, least=0)
+    nsim, seed = require_count("nsim", nsim, most=10**6), require_count("seed", seed, least=0)
     if effect is not None:
         (effect,) = require_names("effect", [effect], what="effect")
     effects = effects_of(fit, group)
