@@ -126,8 +126,12 @@ def numbers(what: str, values: Any, n: int | None = None) -> Vector:
     ------
     DataError : no numbers, a missing (or masked) or infinite value, or a wrong length.
     """
-    if np.ndim(values) != 1 and np.shape(values)[1:] != (1,):
-        raise DataError(f"{what} has shape {np.shape(values)}, expected one value for each row")
+    try:
+        shape: tuple[int, ...] = () if isinstance(values, range) else np.shape(values)
+    except ValueError:  # rows of different lengths
+        shape = ()
+    if len(shape) != 1 and shape[1:] != (1,):
+        raise DataError(f"{what} is {shown(values)}: give one number for each row")
     column = as_column(what, values)
     if column.kind not in ("number", "bool"):
         kind = "dates or times" if column.kind == "datetime" else "text or categories"
