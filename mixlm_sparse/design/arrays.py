@@ -131,7 +131,9 @@ def numbers(what: str, values: Any, n: int | None = None) -> Vector:
     except ValueError:  # rows of different lengths
         shape = ()
     if len(shape) != 1 and shape[1:] != (1,):
-        raise DataError(f"{what} is {shown(values)}: give one number for each row")
+        raise DataError(
+            f"{what} is {shown(values)}, of shape {shape}: give one number for each row"
+        )
     column = as_column(what, values)
     if column.kind not in ("number", "bool"):
         kind = "dates or times" if column.kind == "datetime" else "text or categories"
