@@ -15,8 +15,15 @@ __all__ = [
 ]  # fmt: skip
 
 
-def variance_components(solution: PlsSolution, sigma: float) -> VarCorr:
-    """Return variances, standard deviations and correlations of the random effects."""
+def variance_components(
+    solution: PlsSolution, sigma: float, *, no_residual: bool = False
+) -> VarCorr:
+    """Return variances, standard deviations and correlations of the random effects.
+
+    Parameters
+    ----------
+    sigma : what theta is relative to; with `no_residual` it is held, and the residual has none.
+    """
     system = solution.system
     terms = []
     for t, term in enumerate(system.matrices.terms):
@@ -30,7 +37,7 @@ def variance_components(solution: PlsSolution, sigma: float) -> VarCorr:
                 correlated=len(term.column_names) > 1 and system.templates[t].correlated,
             )
         )
-    return VarCorr(tuple(terms), sigma, system.matrices.weights is not None)
+    return VarCorr(tuple(terms), 0.0 if no_residual else sigma, system.matrices.weights is not None)
 
 
 def effects_by_level(solution: PlsSolution) -> dict[str, pd.DataFrame]:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.checks import require_bool, require_number, require_one_of
 from mixlm_sparse.common.errors import OptionError
@@ -252,21 +253,33 @@ class FittedModel:
 
     @property
     def bse(self) -> pd.Series[float]:
-        """Standard errors of the fixed effects."""
-        return self._named(self.standard_errors)
+        """Standard errors of the fixed effects; NaN where the data do not determine them."""
+        return self._named(np.where(self._determined, self.standard_errors, np.nan))
 
     @property
     def tvalues(self) -> pd.Series[float]:
-        """Fixed effects divided by their standard errors; NaN for a perfect fit."""
-        return self._named(self.t_ratios)
+        """Fixed effects divided by their standard errors; NaN where these are not determined."""
+        return self._named(np.where(self._determined, self.t_ratios, np.nan))
+
+    @cached_property
+    def _determined(self) -> NDArray[np.bool_]:
+        """(p,) whether the data determine the standard error of each coefficient."""
+        if self.identification.complete:
+            return np.ones(self.system.p, dtype=bool)
+        return self.identification.coefficients(np.eye(self.system.p))
 
     def _named(self, values: Vector) -> pd.Series[float]:
         return pd.Series(values, index=list(self.system.x_names), dtype=np.float64)
 
     def cov_params(self) -> pd.DataFrame:
-        """Return the covariance matrix (p, p) of the fixed effects."""
+        """Return the covariance matrix (p, p) of the fixed effects.
+
+        NaN for coefficients whose standard error the data do not determine.
+        """
         names = list(self.system.x_names)
-        return pd.DataFrame(self.scale * self.solution.vcov_unscaled, index=names, columns=names)
+        known = self._determined[:, None] & self._determined
+        V = np.where(known, self.scale * self.solution.vcov_unscaled, np.nan)
+        return pd.DataFrame(V, index=names, columns=names)
 
     @cached_property
     def dropped_combinations(self) -> Matrix:
@@ -284,7 +297,8 @@ class FittedModel:
     @cached_property
     def varcorr(self) -> VarCorr:
         """Variances, standard deviations and correlations of the random effects."""
-        return variance_components(self.solution, self.sigma)
+        held = self.optimum.sigma is not None
+        return variance_components(self.solution, self.sigma, no_residual=held)
 
     @overload
     def ranef(self, cond_var: Literal[False] = False) -> dict[str, pd.DataFrame]: ...

@@ -266,3 +266,11 @@ def test_labels_keep_their_type():
     assert data["who"].map(by_group).notna().all()
     by_day = fit.influence(data["day"], refit=False).deletion_distance()
     assert set(by_day.index) == set(data["day"])
+
+
+def test_rows_of_a_frame_with_two_index_levels():
+    data = mx.datasets.load("sleepstudy").iloc[:60]
+    data.index = pd.MultiIndex.from_product([range(6), range(10)])
+    found = mx.lmer("Reaction ~ Days + (1 | Subject)", data).influence(refit=False)
+    assert found.dfbetas().index.equals(data.index)
+    assert len(found.to_frame()) == 60

@@ -122,3 +122,19 @@ def test_dependent_columns_with_one_variance_are_determined():
     fit = mx.lmer("y ~ x + id(0 + da + db + dc | g)", frame, control=QUIET)
     assert (fit.variance_components()["note"] == "").all()
     assert fit.confint().notna().all().all()
+
+
+def test_errors_of_coefficients_are_nan_where_the_data_do_not_determine_them():
+    rng = np.random.default_rng(4)
+    data = pd.DataFrame({"arm": np.repeat(list("abc"), 20), "x": rng.normal(size=60)})
+    data["y"] = data["x"] + rng.normal(size=60)
+    fit = mx.lmer("y ~ x + arm + (1 | arm)", data, control=mx.Control(warn=False))
+    known = ["x"]
+    lost = ["(Intercept)", "armb", "armc"]
+    for values in (fit.bse, fit.tvalues):
+        assert np.isfinite(values[known]).all()
+        assert values[lost].isna().all()
+    V = fit.cov_params()
+    assert np.isfinite(V.loc["x", "x"])
+    assert V.loc[lost].isna().all(axis=None)
+    assert np.isfinite(fit.fixef).all()

@@ -62,3 +62,13 @@ def test_likelihoods_without_bound_are_not_compared():
     smaller = mx.lmer("y ~ 1 + (1 | g)", data(), control=QUIET)
     with pytest.raises(mx.DataError, match="sigma is zero"):
         mx.anova(smaller, fit)
+
+
+def test_no_residual_is_shown_where_there_is_none():
+    g = np.repeat(np.arange(12), 4)
+    level = np.random.default_rng(2).normal(size=12)
+    data = pd.DataFrame({"g": g, "y": 5 + level[g]})
+    fit = mx.lmer("y ~ 1 + (1 | g)", data, control=mx.Control(warn=False))
+    table = fit.varcorr.to_frame().set_index("grp")
+    assert table.loc["Residual", "sdcor"] == 0.0
+    assert table.loc["g", "sdcor"] == pytest.approx(level.std(ddof=1), rel=1e-6)

@@ -55,7 +55,10 @@ class Influence:
     status: tuple[str, ...]
 
     def _index(self) -> pd.Index[Any]:
-        out: pd.Index[Any] = pd.Index(list(self.labels), name=self.by)
+        labels = list(self.labels)
+        if labels and isinstance(labels[0], tuple):  # rows of a frame with a MultiIndex
+            return pd.MultiIndex.from_tuples(labels)
+        out: pd.Index[Any] = pd.Index(labels, name=self.by)
         return out
 
     def dfbeta(self) -> pd.DataFrame:
