@@ -17,7 +17,8 @@ from mixlm_sparse.api.lm_list import LmList, lm_list
 from mixlm_sparse.api.lmer import deviance_function, fit_matrices, lmer, make_fit
 from mixlm_sparse.api.load import load
 from mixlm_sparse.api.many import ManyFits, lmer_many
-from mixlm_sparse.api.power import Power, power
+from mixlm_sparse.api.power import power
+from mixlm_sparse.api.power_result import Power
 from mixlm_sparse.common.errors import (
     CompilationWarning,
     ConvergenceWarning,

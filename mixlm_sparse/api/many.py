@@ -11,19 +11,16 @@ import pandas as pd
 
 from mixlm_sparse.api.fit import LinearMixedFit
 from mixlm_sparse.api.keywords import answers_unknown_keywords
+from mixlm_sparse.api.responses import Pattern, Responses, patterns_of, read_responses
 from mixlm_sparse.common.checks import require_jobs, shown, unknown_name
-from mixlm_sparse.common.errors import DataError, MixedModelError, OptionError
+from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.progress import counter
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.design.build import ModelMatrices
-from mixlm_sparse.design.readers import hold
-from mixlm_sparse.design.table import HeldData
 from mixlm_sparse.engines.threads import calm
-from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import held_call
-from mixlm_sparse.model.designs import columns_of, quoted, right_side, with_given_response
+from mixlm_sparse.model.designs import columns_of, right_side, with_given_response
 from mixlm_sparse.model.fitted import announced, fit_of
 from mixlm_sparse.model.refits import (
     FAILED,
@@ -41,16 +38,6 @@ from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 __all__ = ["ManyFits", "lmer_many"]
 
 NOT_RUN = "not run"
-
-
-@dataclass(frozen=True, slots=True)
-class _Pattern:
-    """The responses that are missing in the same rows, and their common design."""
-
-    members: tuple[int, ...]
-    system: PenalizedSystem | None
-    call: ModelCall
-    message: str
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -85,8 +72,8 @@ class ManyFits:
     message: tuple[str, ...]
     reml: bool
     complete: bool
-    _responses: _Responses = field(repr=False)
-    _patterns: tuple[_Pattern, ...] = field(repr=False)
+    _responses: Responses = field(repr=False)
+    _patterns: tuple[Pattern, ...] = field(repr=False)
     _options: FitOptions = field(repr=False)
 
     def __len__(self) -> int:
@@ -235,7 +222,7 @@ def lmer_many(
         engine=engine,
         control=Control() if control is None else control,
     ).checked()
-    given = _read_responses(formula, data, responses)
+    given = read_responses(formula, data, responses)
     call = ModelCall(
         formula=f"~ {right_side(formula)}",
         data=data,
@@ -255,7 +242,7 @@ def lmer_many(
     call = held_call(replace(call, data=columns))
     # an error here is one of the right side, which all responses share
     shared, _ = with_given_response(call, None, "y", columns)
-    patterns = _patterns(call, columns, given, shared)
+    patterns = patterns_of(call, columns, given, shared)
 
     done: list[tuple[int, Row]] = []
     complete = True
@@ -291,7 +278,7 @@ class _Refits:
     """Refits to a range of the responses; plain data, so that it can go to other processes."""
 
     system: PenalizedSystem
-    given: _Responses
+    given: Responses
     members: Sequence[int]
     options: FitOptions
     compiled: bool
@@ -305,8 +292,8 @@ class _Refits:
 
 
 def _fit_pattern(
-    pattern: _Pattern,
-    given: _Responses,
+    pattern: Pattern,
+    given: Responses,
     options: FitOptions,
     n_jobs: int,
     progress: Callable[[int, int], object],
@@ -324,8 +311,8 @@ def _fit_pattern(
 
 
 def _assembled(
-    given: _Responses,
-    patterns: Sequence[_Pattern],
+    given: Responses,
+    patterns: Sequence[Pattern],
     done: list[tuple[int, Row]],
     options: FitOptions,
     complete: bool,
@@ -375,143 +362,3 @@ def _widened(row: Row, place: list[int], p: int) -> Row:
     beta, bse = np.full(p, np.nan), np.full(p, np.nan)
     beta[place], bse[place] = row[1], row[2]
     return row[0], beta, bse, *row[3:]
-
-
-# ---------------------------------------------------------------------------------------------
-# Responses and the rows they are missing in
-# ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Responses:
-    """Responses by position: an (n, r) matrix or separate columns; NaN where missing.
-
-    `held` keeps the columns what they were, whatever becomes of their frame.
-    """
-
-    names: tuple[str, ...]
-    values: Matrix | tuple[Vector, ...]
-    trouble: dict[int, str]
-    held: HeldData | None = None
-
-    @property
-    def n(self) -> int:
-        if isinstance(self.values, np.ndarray):
-            return int(self.values.shape[0])
-        return int(self.values[0].shape[0])
-
-    def column(self, i: int) -> Vector:
-        if isinstance(self.values, np.ndarray):
-            out: Vector = self.values[:, i]
-            return out
-        return self.values[i]
-
-
-def _read_responses(formula: str, data: Any, responses: Any) -> _Responses:
-    if isinstance(responses, str):
-        responses = [responses]
-    by_name = isinstance(responses, Sequence) and all(isinstance(v, str) for v in responses)
-    if by_name:
-        return _named_responses(data, list(responses))
-    names: tuple[str, ...] | None = None
-    if isinstance(responses, pd.DataFrame | pd.Series) and isinstance(data, pd.DataFrame):
-        if len(responses) == len(data) and not responses.index.equals(data.index):
-            raise DataError(
-                "the responses have another index than the data: align them, or pass "
-                "responses.to_numpy() if the rows are in the same order"
-            )
-    if isinstance(responses, pd.Series) and responses.name is not None:
-        names = (str(responses.name),)
-    if isinstance(responses, pd.DataFrame):
-        names = tuple(str(c) for c in responses.columns)
-    try:
-        values = np.array(responses, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError, MemoryError):
-        raise DataError(
-            "the responses are not numeric: give names of columns, or an (n, r) matrix of numbers"
-        ) from None
-    if values.ndim == 1:
-        values = values[:, None]
-    if values.ndim != 2 or not values.shape[1]:
-        raise DataError(
-            f"the responses have shape {values.shape}: give names of columns, or an (n, r) matrix "
-            "with one column for each response"
-        )
-    if names is None:
-        left = parse_formula(formula, require_response=False).response_name or "y"
-        names = tuple(f"{left}{i + 1}" for i in range(values.shape[1]))
-    return _Responses(names, values, {})
-
-
-def _named_responses(data: Any, names: list[str]) -> _Responses:
-    if not names:
-        raise OptionError("responses is empty: give at least one name")
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise OptionError(f"responses names '{twice}' twice: give every name once")
-    held = hold(data, names)
-    table = held.table
-    columns = []
-    trouble = {}
-    for i, name in enumerate(names):
-        quoted(name)
-        column = table.columns[name]
-        if column.kind not in ("number", "bool"):
-            trouble[i] = (
-                f"DataError: the response '{name}' must be numeric, but it is a factor or text: "
-                "convert it"
-            )
-            columns.append(np.full(table.n, np.nan))
-            continue
-        values = column.values.astype(np.float64, copy=False)
-        if column.missing is not None:
-            values = np.where(column.missing, np.nan, values)
-        columns.append(values)
-    return _Responses(tuple(names), tuple(columns), trouble, held)
-
-
-def _patterns(
-    call: ModelCall,
-    columns: HeldData,
-    given: _Responses,
-    shared: ModelMatrices,
-) -> list[_Pattern]:
-    """Group the responses by the rows in which they are missing; make a system for each group."""
-    used = shared.rows
-    groups: dict[bytes, list[int]] = {}
-    bad: dict[int, str] = dict(given.trouble)
-    for i, name in enumerate(given.names):
-        if i in bad:
-            continue
-        values = given.column(i) if used is None else given.column(i)[used]
-        if np.isinf(values).any():
-            bad[i] = (
-                f"DataError: the response '{name}' has {int(np.isinf(values).sum())} infinite "
-                "values: correct them, or make them missing"
-            )
-            continue
-        missing = np.isnan(values)
-        key = np.packbits(missing).tobytes() if missing.any() else b""
-        groups.setdefault(key, []).append(i)
-    out = [_Pattern((i,), None, call, message) for i, message in bad.items()]
-    for key, members in groups.items():
-        out.append(_pattern(call, columns, given, shared if key == b"" else None, members))
-    return out
-
-
-def _pattern(
-    call: ModelCall,
-    columns: HeldData,
-    given: _Responses,
-    shared: ModelMatrices | None,
-    members: list[int],
-) -> _Pattern:
-    try:
-        matrices = shared
-        if matrices is None:
-            matrices, _ = with_given_response(call, given.column(members[0]), "y", columns)
-        # products with a response of zeros are not used
-        system = penalized_system(matrices, call.options.engine)
-    except MixedModelError as error:
-        return _Pattern(tuple(members), None, call, f"{type(error).__name__}: {error}")
-    return _Pattern(tuple(members), system, call, "")

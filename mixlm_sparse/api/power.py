@@ -7,13 +7,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.linalg import LinAlgError
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import chdtrc
 
 from mixlm_sparse.api.fit import LinearMixedFit
 from mixlm_sparse.api.keywords import answers_unknown_keywords
+from mixlm_sparse.api.power_result import Power
 from mixlm_sparse.common.checks import (
     MAX_REPLICATES,
     listed,
@@ -26,11 +26,12 @@ from mixlm_sparse.common.checks import (
 )
 from mixlm_sparse.common.errors import MixedModelError, OptionError
 from mixlm_sparse.common.parallel import Progress, run
-from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.common.types import Vector
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.inference.fixed.satterthwaite import satterthwaite
+from mixlm_sparse.inference.fixed.tests import f_p
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.designs import with_given_response
 from mixlm_sparse.model.fitted import FittedModel
@@ -40,99 +41,11 @@ from mixlm_sparse.model.simulate import ResponseModel, Seed, model_of_parameters
 from mixlm_sparse.solve.search.search import Control
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
-__all__ = ["Power", "power"]
+__all__ = ["power"]
 
 TESTS = ("satterthwaite", "z", "lr")
 INTERVALS = ("wilson", "clopper-pearson")
 PARAMETERS = ("beta", "theta", "sd", "cov", "sigma")
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Power:
-    """Result of a power analysis.
-
-    Parameters
-    ----------
-    effect : names of the coefficients tested (jointly).
-    test, alpha : the test and its level.
-    p_values : (simulations done,), NaN where the fit failed.
-    estimates, std_errors : (simulations done, number of effects).
-    true : (number of effects,) the values simulated from.
-    status, message : of each simulation.
-    nsim : simulations asked for.
-    level, interval : of the Monte-Carlo interval.
-    """
-
-    effect: tuple[str, ...]
-    test: str
-    alpha: float
-    p_values: Vector
-    estimates: Matrix
-    std_errors: Matrix
-    true: Vector
-    status: tuple[str, ...]
-    message: tuple[str, ...]
-    nsim: int
-    level: float
-    interval: str
-
-    @property
-    def n_failed(self) -> int:
-        """Simulations without a p-value; they do not count in the power."""
-        return int(np.isnan(self.p_values).sum())
-
-    @property
-    def n_significant(self) -> int:
-        """Simulations with p below alpha."""
-        return int((self.p_values < self.alpha).sum())
-
-    @property
-    def power(self) -> float:
-        """Share of significant simulations."""
-        used = self.p_values.size - self.n_failed
-        return self.n_significant / used if used else float("nan")
-
-    @property
-    def conf_int(self) -> tuple[float, float]:
-        """Monte-Carlo interval of the power."""
-        return binomial_interval(
-            self.n_significant, self.p_values.size - self.n_failed, self.level, self.interval
-        )
-
-    def to_frame(self) -> pd.DataFrame:
-        """Return one row: effect, test, alpha, power, lower, upper, n_sim, n_failed."""
-        lower, upper = self.conf_int
-        return pd.DataFrame(
-            {
-                "effect": [" + ".join(self.effect)],
-                "test": [self.test],
-                "alpha": [self.alpha],
-                "power": [self.power],
-                "lower": [lower],
-                "upper": [upper],
-                "n_sim": [self.p_values.size],
-                "n_failed": [self.n_failed],
-            }
-        )
-
-    def __repr__(self) -> str:
-        lower, upper = self.conf_int
-        failed = f", {self.n_failed} failed" if self.n_failed else ""
-        return (
-            f"<Power of {' and '.join(self.effect)} at alpha {self.alpha:g} ({self.test}): "
-            f"{self.power:.3f} [{lower:.3f}, {upper:.3f}], {self.p_values.size} simulations"
-            f"{failed}>"
-        )
-
-
-def binomial_interval(k: int, n: int, level: float, kind: str) -> tuple[float, float]:
-    """Return Wilson's or Clopper and Pearson's interval of a share of k in n."""
-    if not n:
-        return float("nan"), float("nan")
-    found = stats.binomtest(k, n).proportion_ci(
-        confidence_level=level, method="wilson" if kind == "wilson" else "exact"
-    )
-    return float(found.low), float(found.high)
 
 
 @answers_unknown_keywords
@@ -208,9 +121,10 @@ def power(
     require_one_of("interval", interval, INTERVALS)
     if not callable(test):
         require_one_of("test", test, TESTS)
-    by_ml = test == "lr"
     options = FitOptions(
-        reml=require_bool("reml", reml) and not by_ml, engine=engine, control=Control(warn=False)
+        reml=require_bool("reml", reml) and test != "lr",
+        engine=engine,
+        control=Control(warn=False),
     ).checked()
     call = ModelCall(
         formula=formula,
@@ -222,32 +136,22 @@ def power(
         env=env,
         options=options,
     ).checked()
-    matrices, call = with_given_response(call)
-    truth = _parameters(parameters, matrices)
-    model = model_of_parameters(matrices, truth)
-    system = penalized_system(matrices, engine)
-    effects = tuple(require_names("effect", effect, what="coefficient"))
-    at = _positions(effects, system)
-    reduced = _without(at, system, engine) if by_ml else None
-    options = replace(quiet(options), start=_start(truth, system))
-    root = seed_sequence(seed)
-    compiled = warm_up(system, count)
-    work = _Simulations(model, root, system, reduced, at, test, options, call.formula, compiled)
+    work, true = _simulations(call, parameters, effect, test, seed, count)
     if require_jobs(n_jobs) != 1:
         # what is loaded and compiled here need not be in every process
         list(work(range(1)))
-    size = block_size(system)
+    size = block_size(work.system)
     done, _ = run(
         work, count, size, n_jobs=n_jobs, progress=progress, label="power", unit="simulations"
     )
     return Power(
-        effect=effects,
+        effect=tuple(work.system.x_names[j] for j in work.at),
         test=getattr(test, "__name__", "function") if callable(test) else test,
         alpha=alpha,
         p_values=np.array([row[0] for row in done], dtype=np.float64),
-        estimates=np.array([row[1] for row in done]).reshape(len(done), at.size),
-        std_errors=np.array([row[2] for row in done]).reshape(len(done), at.size),
-        true=truth.beta[[matrices.fixed.names.index(name) for name in effects]],
+        estimates=np.array([row[1] for row in done]).reshape(len(done), work.at.size),
+        std_errors=np.array([row[2] for row in done]).reshape(len(done), work.at.size),
+        true=true,
         status=tuple(row[3] for row in done),
         message=tuple(row[4] for row in done),
         nsim=count,
@@ -311,11 +215,11 @@ class _Simulations:
         at = self.at
         if smaller is not None:
             ratio = max(smaller.criterion - refit.criterion, 0.0)
-            return float(stats.chi2.sf(ratio, at.size))
+            return float(chdtrc(at.size, ratio))
         if self.test == "z":
             beta = refit.solution.beta[at]
             V = refit.sigma**2 * refit.solution.vcov_unscaled[np.ix_(at, at)]
-            return float(stats.chi2.sf(beta @ np.linalg.solve(V, beta), at.size))
+            return float(chdtrc(at.size, max(float(beta @ np.linalg.solve(V, beta)), 0.0)))
         fit = LinearMixedFit(
             system=refit.system,
             optimum=refit.optimum,
@@ -326,7 +230,26 @@ class _Simulations:
         if callable(self.test):
             return float(self.test(fit))
         joint = satterthwaite(fit).joint(np.eye(self.system.p)[at], np.zeros(at.size))
-        return float(stats.f.sf(joint.F, joint.num_df, joint.den_df))
+        return f_p(joint.F, joint.num_df, joint.den_df)
+
+
+def _simulations(
+    call: ModelCall, parameters: Any, effect: Any, test: Any, seed: Seed, count: int
+) -> tuple[_Simulations, Vector]:
+    """Return the simulations that are to be run, and the effects that they are drawn from."""
+    matrices, call = with_given_response(call)
+    truth = _parameters(parameters, matrices)
+    model = model_of_parameters(matrices, truth)
+    engine = call.options.engine
+    system = penalized_system(matrices, engine)
+    effects = tuple(require_names("effect", effect, what="coefficient"))
+    at = _positions(effects, system)
+    reduced = _without(at, system, engine) if test == "lr" else None
+    options = replace(quiet(call.options), start=_start(truth, system))
+    root = seed_sequence(seed)
+    compiled = warm_up(system, count)
+    work = _Simulations(model, root, system, reduced, at, test, options, call.formula, compiled)
+    return work, truth.beta[[matrices.fixed.names.index(name) for name in effects]]
 
 
 def _parameters(parameters: Any, matrices: ModelMatrices) -> Parameters:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.stats import studentized_range
 
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.inference.fixed.tests import t_quantile
@@ -26,6 +25,8 @@ def adjusted_p(statistic: Vector, df: Vector, p: Vector, adjust: str, means: int
         factors = np.arange(count, 0, -1)
         out[order] = np.minimum(1.0, np.maximum.accumulate(factors * p[order]))
     elif means > 2:  # two means are one comparison
+        from scipy.stats import studentized_range  # slow to load, and seldom needed
+
         q = np.sqrt(2.0) * np.abs(statistic[known])
         out[known] = studentized_range.sf(q, means, np.minimum(df[known], TUKEY_MAX_DF))
         # the integral can fall short of the single test by rounding
@@ -40,6 +41,8 @@ def critical_value(level: float, df: Vector, adjust: str, means: int, pairs: int
         return t_quantile(level, df)
     if adjust in ("bonferroni", "holm"):
         return t_quantile(1.0 - (1.0 - level) / pairs, df)
+    from scipy.stats import studentized_range  # as above
+
     distinct, place = np.unique(np.minimum(df, TUKEY_MAX_DF).round(6), return_inverse=True)
     quantiles = np.array([studentized_range.ppf(level, means, d) for d in distinct])
     out: Vector = quantiles[place] / np.sqrt(2.0)

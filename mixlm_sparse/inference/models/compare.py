@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from mixlm_sparse.common.checks import require_bool, shown
 from mixlm_sparse.common.errors import DataError, OptionError
@@ -94,7 +94,7 @@ def likelihood_ratio(smaller: FittedModel, larger: FittedModel) -> tuple[float, 
     """
     statistic = max(0.0, 2.0 * (larger.llf - smaller.llf))
     df = determined_parameters(larger) - determined_parameters(smaller)
-    return statistic, df, float(chi2.sf(statistic, df)) if df > 0 else float("nan")
+    return statistic, df, float(chdtrc(df, statistic)) if df > 0 else float("nan")
 
 
 def determined_parameters(fit: FittedModel) -> int:

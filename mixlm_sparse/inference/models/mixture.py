@@ -18,12 +18,12 @@ doi:10.2307/2533455; Silvapulle and Sen (2005), Constrained Statistical Inferenc
 
 from __future__ import annotations
 
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 
 def naive_p(statistic: float, df: int) -> float:
     """Return P(chi2(df) > statistic); NaN without degrees of freedom."""
-    return float(chi2.sf(statistic, df)) if df > 0 else float("nan")
+    return float(chdtrc(df, max(statistic, 0.0))) if df > 0 else float("nan")
 
 
 def mixture_p(statistic: float, df: int) -> float:
@@ -32,8 +32,8 @@ def mixture_p(statistic: float, df: int) -> float:
         return float("nan")
     if statistic <= 0.0:
         return 1.0
-    below = float(chi2.sf(statistic, df - 1)) if df > 1 else 0.0
-    return 0.5 * below + 0.5 * float(chi2.sf(statistic, df))
+    below = float(chdtrc(df - 1, statistic)) if df > 1 else 0.0
+    return 0.5 * below + 0.5 * float(chdtrc(df, statistic))
 
 
 def mixture_label(df: int, effects: int) -> str:

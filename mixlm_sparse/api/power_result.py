@@ -1,0 +1,110 @@
+"""What a power analysis found: `Power`, and the interval of a share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from scipy.special import betaincinv, ndtri
+
+from mixlm_sparse.common.types import Matrix, Vector
+
+__all__ = ["Power", "binomial_interval"]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Power:
+    """Result of a power analysis.
+
+    Parameters
+    ----------
+    effect : names of the coefficients tested (jointly).
+    test, alpha : the test and its level.
+    p_values : (simulations done,), NaN where the fit failed.
+    estimates, std_errors : (simulations done, number of effects).
+    true : (number of effects,) the values simulated from.
+    status, message : of each simulation.
+    nsim : simulations asked for.
+    level, interval : of the Monte-Carlo interval.
+    """
+
+    effect: tuple[str, ...]
+    test: str
+    alpha: float
+    p_values: Vector
+    estimates: Matrix
+    std_errors: Matrix
+    true: Vector
+    status: tuple[str, ...]
+    message: tuple[str, ...]
+    nsim: int
+    level: float
+    interval: str
+
+    @property
+    def n_failed(self) -> int:
+        """Simulations without a p-value; they do not count in the power."""
+        return int(np.isnan(self.p_values).sum())
+
+    @property
+    def n_significant(self) -> int:
+        """Simulations with p below alpha."""
+        return int((self.p_values < self.alpha).sum())
+
+    @property
+    def power(self) -> float:
+        """Share of significant simulations."""
+        used = self.p_values.size - self.n_failed
+        return self.n_significant / used if used else float("nan")
+
+    @property
+    def conf_int(self) -> tuple[float, float]:
+        """Monte-Carlo interval of the power."""
+        return binomial_interval(
+            self.n_significant, self.p_values.size - self.n_failed, self.level, self.interval
+        )
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return one row: effect, test, alpha, power, lower, upper, n_sim, n_failed."""
+        lower, upper = self.conf_int
+        return pd.DataFrame(
+            {
+                "effect": [" + ".join(self.effect)],
+                "test": [self.test],
+                "alpha": [self.alpha],
+                "power": [self.power],
+                "lower": [lower],
+                "upper": [upper],
+                "n_sim": [self.p_values.size],
+                "n_failed": [self.n_failed],
+            }
+        )
+
+    def __repr__(self) -> str:
+        lower, upper = self.conf_int
+        failed = f", {self.n_failed} failed" if self.n_failed else ""
+        return (
+            f"<Power of {' and '.join(self.effect)} at alpha {self.alpha:g} ({self.test}): "
+            f"{self.power:.3f} [{lower:.3f}, {upper:.3f}], {self.p_values.size} simulations"
+            f"{failed}>"
+        )
+
+
+def binomial_interval(k: int, n: int, level: float, kind: str) -> tuple[float, float]:
+    """Return Wilson's or Clopper and Pearson's interval of a share of k in n."""
+    if not n:
+        return float("nan"), float("nan")
+    tail = (1.0 - level) / 2.0
+    if kind == "wilson":
+        # Wilson (1927); 0 and 1 exactly where none or all are counted
+        z = -float(ndtri(tail))
+        share = k / n
+        centre = share + z**2 / (2.0 * n)
+        half = z * np.sqrt(share * (1.0 - share) / n + z**2 / (4.0 * n**2))
+        lower, upper = (centre - half) / (1.0 + z**2 / n), (centre + half) / (1.0 + z**2 / n)
+    else:
+        # Clopper and Pearson (1934)
+        lower = betaincinv(k, n - k + 1, tail) if k else 0.0
+        upper = betaincinv(k + 1, n - k, 1.0 - tail) if k < n else 1.0
+    return (float(lower) if k else 0.0), (float(upper) if k < n else 1.0)
