@@ -59,8 +59,9 @@ from mixlm_sparse.model.varcorr import VarCorr
 from mixlm_sparse.report import plots
 from mixlm_sparse.report.tables.comparison import compare_table
 from mixlm_sparse.solve.criterion import DevianceFunction
+from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.search.optimum import Optimum
-from mixlm_sparse.solve.search.search import Control, optimize
+from mixlm_sparse.solve.search.search import Control
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 

@@ -32,7 +32,8 @@ from mixlm_sparse.model.refits import (
     row_of,
     warm_up,
 )
-from mixlm_sparse.solve.search.search import Control, optimize
+from mixlm_sparse.solve.optimize import optimize
+from mixlm_sparse.solve.search.search import Control
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 __all__ = ["ManyFits", "lmer_many"]

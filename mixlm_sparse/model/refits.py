@@ -18,9 +18,10 @@ from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.engines import compiled
 from mixlm_sparse.model.call import FitOptions
 from mixlm_sparse.solve.derived.other_response import response_block, system_for
-from mixlm_sparse.solve.search.many import optimize_block
+from mixlm_sparse.solve.optimize import optimize
+from mixlm_sparse.solve.profiled.many import optimize_block
 from mixlm_sparse.solve.search.optimum import Optimum
-from mixlm_sparse.solve.search.search import Control, optimize
+from mixlm_sparse.solve.search.search import Control
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem
 

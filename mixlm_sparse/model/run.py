@@ -13,8 +13,8 @@ from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import held_call
 from mixlm_sparse.model.responses import response_for
+from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.search.optimum import Optimum
-from mixlm_sparse.solve.search.search import optimize
 from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system

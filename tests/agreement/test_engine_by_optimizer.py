@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mixlm_sparse.solve.search.search import optimize
+from mixlm_sparse.solve.optimize import optimize
 from tests.support import corpus
 from tests.support.corpus import LARGE, MODELS, load_model
 

@@ -17,10 +17,11 @@ from mixlm_sparse.engines.compiled import LazyKernel, use_compiled
 from mixlm_sparse.engines.fused import search as kernels
 from mixlm_sparse.model.call import FitOptions
 from mixlm_sparse.model.refits import quiet, refit_block
-from mixlm_sparse.solve.search import search
-from mixlm_sparse.solve.search.fused import fused_search
+from mixlm_sparse.solve.optimize import optimize
+from mixlm_sparse.solve.profiled.fused import fused_search
+from mixlm_sparse.solve.profiled.objective import ProfiledObjective
 from mixlm_sparse.solve.search.optimum import Optimum
-from mixlm_sparse.solve.search.search import Control, optimize
+from mixlm_sparse.solve.search.search import Control
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 from tests.support.strategies import Design, designs
 
@@ -34,7 +35,7 @@ def _compiled() -> Iterator[None]:
 
 def in_python(system: PenalizedSystem, **options: object) -> Optimum:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(search, "minimize_fused", lambda *_args, **_options: None)
+        patch.setattr(ProfiledObjective, "at_once", lambda *_args, **_options: None)
         return optimize(system, **options)  # type: ignore[arg-type]
 
 

@@ -16,9 +16,10 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.engines.compiled import use_compiled
 from mixlm_sparse.solve.criterion import criterion_and_gradient, profiled_criterion
 from mixlm_sparse.solve.curvature import hessian_eigenvalues
-from mixlm_sparse.solve.search.boundary import settle_boundary
-from mixlm_sparse.solve.search.objective import Objective
-from mixlm_sparse.solve.search.search import Control, optimize
+from mixlm_sparse.solve.optimize import optimize
+from mixlm_sparse.solve.profiled.boundary import settle_boundary
+from mixlm_sparse.solve.profiled.objective import ProfiledObjective
+from mixlm_sparse.solve.search.search import Control
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 from tests.support.strategies import Design, designs_with_theta
 
@@ -150,7 +151,7 @@ def test_true_boundaries_are_kept_exactly() -> None:
     assert found.theta.tolist() == [0.0]
     assert found.status == "singular"
     assert found.criterion == pytest.approx(162.87303665382575, abs=1e-9)
-    report = settle_boundary(Objective(system, False), np.zeros(1), found.criterion)
+    report = settle_boundary(ProfiledObjective(system, False), np.zeros(1), found.criterion)
     assert not report.escaped
 
 

@@ -1,6 +1,6 @@
 """The compiled search at the boundary: certify optima there, or leave them.
 
-See `mixlm_sparse.solve.search.boundary` for the mathematics.
+See `mixlm_sparse.solve.profiled.boundary` for the mathematics.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The compiled search's start and its guess of the curvature (see `solve.search.start`)."""
+"""The compiled search's start and its guess of the curvature (see `solve.profiled.start`)."""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ from mixlm_sparse.inference.cases.row_groups import row_groups
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.parameters import parameter_values, variance_parameters
 from mixlm_sparse.solve.derived.without_rows import Deletion
-from mixlm_sparse.solve.search.search import Control, optimize
+from mixlm_sparse.solve.optimize import optimize
+from mixlm_sparse.solve.search.search import Control
 from mixlm_sparse.solve.solution import solve_pls
 
 # Deletions that one process does at a time.

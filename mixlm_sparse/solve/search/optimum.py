@@ -9,10 +9,8 @@ import numpy as np
 
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.solve.search.bfgs import ROUNDING
-from mixlm_sparse.solve.search.limit import without_residual
 from mixlm_sparse.solve.search.objective import Objective
 from mixlm_sparse.solve.search.status import Status
-from mixlm_sparse.solve.system import PenalizedSystem
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +62,6 @@ class Optimum:
 
 
 def record(
-    system: PenalizedSystem,
     objective: Objective,
     phi: Vector,
     value: float,
@@ -76,11 +73,11 @@ def record(
     **words: object,
 ) -> Optimum:
     """Return the record of a point; `status` None is an optimum, inside or on the boundary."""
-    phi = system.chart.reflected(phi)
-    theta = system.chart.theta_of_phi(phi)
+    phi = objective.reflect(phi)
+    theta = objective.theta_of(phi)
     zero = tuple(
         name
-        for name, size, bound in zip(system.theta_names, theta, system.lower, strict=True)
+        for name, size, bound in zip(objective.names, theta, objective.lower, strict=True)
         if bound == 0.0 and size == 0.0
     )
     if status is None:
@@ -107,45 +104,29 @@ def record(
 
 
 def perfect_fit(
-    system: PenalizedSystem, objective: Objective, why: str, method: str, began: float
+    objective: Objective, why: str, method: str, began: float
 ) -> Optimum:
     """Return theta = 0 for a response that the fixed part fits exactly."""
-    phi = np.zeros(system.n_theta)
+    phi = np.zeros(objective.m)
     value = objective.value(phi)
     return record(
-        system, objective, phi, value, np.zeros_like(phi), 0.0, Status.PERFECT, method, began,
+        objective, phi, value, np.zeros_like(phi), 0.0, Status.PERFECT, method, began,
         why=why,
     )  # fmt: skip
 
 
 def limit(
-    system: PenalizedSystem, objective: Objective, method: str, began: float
+    objective: Objective, method: str, began: float
 ) -> Optimum:
     """Return the limit of sigma going to zero, in which the criterion has no minimum."""
-    phi, sigma = without_residual(system, reml=objective.reml)
+    phi, sigma = objective.without_minimum()
     found = record(
-        system, objective, phi, -np.inf, np.zeros_like(phi), 0.0, Status.NO_RESIDUAL, method, began
+        objective, phi, -np.inf, np.zeros_like(phi), 0.0, Status.NO_RESIDUAL, method, began
     )
     return replace(found, sigma=sigma)
 
 
-def _radial_decrease(phi: Vector, gradient: Vector, system: PenalizedSystem) -> float:
-    """Return what scaling one term would win at least.
-
-    With r = phi'g of a term, the slope in the log of its size, and a curvature of at most 4 L k
-    there, that is r^2 / (8 L k).  Far out, where the criterion grows like the log of phi, the
-    gradient itself is as small as near an optimum.
-    """
-    chart = system.chart
-    return max(
-        float(phi[part] @ gradient[part]) ** 2
-        / (8.0 * place.width * system.products.blocks.factors[place.factor].n_levels)
-        for part, place in zip(chart.slices, chart.layout, strict=True)
-    )
-
-
 def report(
-    system: PenalizedSystem,
     objective: Objective,
     phi: Vector,
     value: float,
@@ -157,8 +138,8 @@ def report(
     began: float,
 ) -> Optimum:
     """Say how good the point is where the search ended."""
-    decrease = max(decrease, _radial_decrease(phi, gradient, system))
+    decrease = max(decrease, objective.radial_decrease(phi, gradient))
     status: Status | None = None
     if not decrease <= max(tolerance, ROUNDING * abs(value)):
         status = Status.LIMIT if reached_limit else Status.NOT_CONVERGED
-    return record(system, objective, phi, value, gradient, decrease, status, method, began)
+    return record(objective, phi, value, gradient, decrease, status, method, began)

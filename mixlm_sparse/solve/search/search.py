@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from mixlm_sparse.common.checks import (
-    listed,
     require_bool,
     require_count,
-    require_instance,
     require_number,
-    require_one_of,
-    require_vector,
-    shown,
 )
-from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.engines.threads import one_blas_thread
-from mixlm_sparse.solve.identification import require_residuals_apart
-from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL
 from mixlm_sparse.solve.search.bfgs import ROUNDING, minimize_bfgs
-from mixlm_sparse.solve.search.boundary import settle_boundary
 from mixlm_sparse.solve.search.derivative_free import minimize_bobyqa, minimize_cobyqa
-from mixlm_sparse.solve.search.fused import minimize_fused
-from mixlm_sparse.solve.search.objective import (
-    SATURATED,
-    Objective,
-    Progress,
-    SaturatedError,
-)
+from mixlm_sparse.solve.search.objective import NoMinimumError, Objective
 from mixlm_sparse.solve.search.optimum import Optimum, limit, perfect_fit, report
-from mixlm_sparse.solve.search.start import expected_hessian, moment_start
 from mixlm_sparse.solve.search.status import Status
-from mixlm_sparse.solve.search.valleys import other_starts
-from mixlm_sparse.solve.system import PenalizedSystem
 
-# A start beyond this is refused; one beyond SATURATED is replaced by the moment estimate.
-LARGEST_START = 1e7
 # Minima of the criterion that differ by less are the same valley.
 SAME_VALLEY = 1e-4
 OPTIMIZERS = ("auto", "bfgs", "lbfgsb", "bobyqa", "cobyqa")
@@ -86,63 +64,37 @@ class Control:
             object.__setattr__(self, name, require_bool(name, getattr(self, name)))
 
 
-def optimize(
-    system: PenalizedSystem,
+def search(
+    objective: Objective,
+    phi: Vector | None,
     *,
-    reml: bool = True,
-    start: Vector | None = None,
-    optimizer: str = "auto",
-    control: Control | None = None,
-    progress: Progress | None = None,
+    given: bool,
+    method: str,
+    control: Control,
+    began: float,
 ) -> Optimum:
-    """Minimize the profiled criterion over theta.
+    """Minimize an objective and say how its optimum is known.
 
     Parameters
     ----------
-    system : theta-free products and the engine.
-    reml : restricted likelihood instead of the likelihood.
-    start : (m,) theta to start from; by default a moment estimate.
-    optimizer : "auto" and "bfgs" use the exact gradient; "lbfgsb" is SciPy's; "bobyqa" (NLopt) and
-        "cobyqa" (SciPy) work without derivatives.
-    control : tolerances and limits.
-    progress : called with (evaluation, criterion, theta) at every evaluation.
-
-    Raises
-    ------
-    OptionError : unknown optimizer, or a start of the wrong length or outside the bounds.
-    DataError : random effects that cannot be told from the residuals.
+    phi : (m,) start, or None for the objective's own.
+    given : whether the user gave a start; other valleys are then not looked for.
+    method : "bfgs", "lbfgsb", "bobyqa" or "cobyqa".
+    began : `time.perf_counter()` at the beginning.
     """
-    began = time.perf_counter()
-    require_instance("system", system, PenalizedSystem, "use mx.penalized_system(matrices)")
-    require_bool("reml", reml)
-    require_one_of("optimizer", optimizer, OPTIMIZERS)
-    control = Control() if control is None else control
-    require_instance("control", control, Control, "use mx.Control(...)")
-    if progress is not None and (isinstance(progress, type) or not callable(progress)):
-        raise OptionError(
-            f"progress is {shown(progress)}: use a function of (evaluation, criterion, theta)"
-        )
-    require_residuals_apart(system)
-    phi = _start(system, start)
-    method = "bfgs" if optimizer == "auto" else optimizer
-    objective = Objective(system, reml, progress)
-    perfect = _perfect_fit(system)
+    perfect = objective.perfect()
     if perfect is not None:
-        return perfect_fit(system, objective, perfect, method, began)
-
-    with one_blas_thread():
-        try:
-            found = _search(system, objective, phi, method, control, began)
-            if start is not None and found.status is Status.NOT_CONVERGED:
-                # a start in a desert: the criterion falls towards the optimum, hardly visibly
-                found = _better(
-                    found, _search(system, objective, None, method, control, began)
-                )
-            elif start is None and method == "bfgs":
-                found = _second_looks(found, system, objective, method, control, began)
-            return found
-        except SaturatedError:
-            return limit(system, objective, method, began)
+        return perfect_fit(objective, perfect, method, began)
+    try:
+        found = _search(objective, phi, method, control, began)
+        if given and found.status is Status.NOT_CONVERGED:
+            # a start in a desert: the criterion falls towards the optimum, hardly visibly
+            found = _better(found, _search(objective, None, method, control, began))
+        elif not given and method == "bfgs":
+            found = _second_looks(found, objective, method, control, began)
+        return found
+    except NoMinimumError:
+        return limit(objective, method, began)
 
 
 def _better(found: Optimum, again: Optimum) -> Optimum:
@@ -161,7 +113,6 @@ def _better(found: Optimum, again: Optimum) -> Optimum:
 
 def _second_looks(
     found: Optimum,
-    system: PenalizedSystem,
     objective: Objective,
     method: str,
     control: Control,
@@ -172,10 +123,10 @@ def _second_looks(
     ends = [("moment estimate", found.criterion)]
     best = found
     objective.best_value = min(objective.best_value, found.criterion)
-    for group in other_starts(system, singular=singular):
+    for group in objective.other_starts(singular=singular):
         values = [objective.value(start.phi) for start in group]
         start = group[int(np.argmin(values))]
-        again = _search(system, objective, start.phi, method, control, began)
+        again = _search(objective, start.phi, method, control, began)
         ends.append((start.name, again.criterion))
         best = _better(best, again)
     if len(ends) == 1:
@@ -189,18 +140,15 @@ def _second_looks(
 
 
 def _search(
-    system: PenalizedSystem,
     objective: Objective,
     phi: Vector | None,
     method: str,
     control: Control,
     began: float,
 ) -> Optimum:
-    reml = objective.reml
-    limit = control.max_evaluations or default_limit(method, system.n_theta)
+    limit = control.max_evaluations or default_limit(method, objective.m)
     if method == "bfgs":
-        fused = minimize_fused(
-            objective,
+        fused = objective.at_once(
             phi,
             tolerance=control.tolerance,
             limit=max(limit - objective.n_values, 1),
@@ -208,12 +156,12 @@ def _search(
         )
         if fused is not None:
             return report(
-                system, objective, fused.phi, fused.value, fused.gradient, fused.decrease,
+                objective, fused.phi, fused.value, fused.gradient, fused.decrease,
                 fused.limit_reached, method, control.gradient_tolerance, began,
             )  # fmt: skip
-    phi = moment_start(system) if phi is None else phi
+    phi = objective.start() if phi is None else phi
     value, gradient, decrease, reached_limit = np.inf, np.zeros_like(phi), np.inf, False
-    hessian = expected_hessian(phi, system, reml=reml)
+    hessian = objective.curvature(phi)
     for _ in range(5):  # each pass but the last left a false boundary behind
         left = max(limit - objective.n_values, 1)
         if method == "bfgs":
@@ -222,25 +170,25 @@ def _search(
             )
             reached_limit = objective.n_values >= limit
         else:
-            phi, value = _other_search(method, objective, phi, system, control, left)
+            phi, value = _other_search(method, objective, phi, control, left)
             reached_limit = objective.n_values >= limit
             gradient = np.full_like(phi, np.nan)
         if not control.check_boundary or not np.isfinite(value):
             break
-        settled = settle_boundary(objective, phi, value)
+        settled = objective.settle(phi, value)
         moved = settled.phi is not phi
         phi, value = settled.phi, settled.value
         if moved:
             gradient = np.full_like(phi, np.nan)
         if not settled.escaped or reached_limit:
             break
-        hessian = expected_hessian(phi, system, reml=reml)
+        hessian = objective.curvature(phi)
     if not np.isfinite(gradient).all():
         value, gradient = objective.value_and_gradient(phi)
-        curvature = expected_hessian(phi, system, reml=reml)
+        curvature = objective.curvature(phi)
         decrease = 0.5 * float(gradient @ np.linalg.solve(curvature, gradient))
     return report(
-        system, objective, phi, value, gradient, decrease, reached_limit, method,
+        objective, phi, value, gradient, decrease, reached_limit, method,
         control.gradient_tolerance, began,
     )  # fmt: skip
 
@@ -268,35 +216,13 @@ def _gradient_search(
         if found.status != "limit" or left <= leg:
             break
         phi = objective.rotate(found.x)
-        hessian = expected_hessian(
-            phi, objective.system, reml=objective.reml, rotations=objective.rotations
-        )
+        hessian = objective.curvature(phi)
         leg *= 2
-    if objective.rotations is None:
+    if not objective.rotated:
         return found.x, found.value, found.gradient, found.decrement
     phi = objective.unrotate(found.x)
     value, gradient = objective.value_and_gradient(phi)
     return phi, value, gradient, found.decrement
-
-
-def _start(system: PenalizedSystem, start: Vector | None) -> Vector | None:
-    """Return phi (m,) of the user's start; None for a moment estimate."""
-    if start is None:
-        return None
-    names = listed(system.theta_names)
-    theta = require_vector("start", start, system.n_theta, of=f"the parameters {names}")
-    if (theta < system.lower).any():
-        raise OptionError(
-            f"start must not be below the bounds {system.lower.tolist()} of {names}"
-        )
-    phi = system.chart.phi_of_theta(theta)
-    size = float(np.abs(phi).max())
-    if size > LARGEST_START:
-        raise OptionError(
-            f"start is so large that nothing would be left to the residuals: the values of {names} "
-            "are standard deviations relative to the residual one"
-        )
-    return phi if size < SATURATED else None
 
 
 def default_limit(method: str, m: int) -> int:
@@ -308,11 +234,10 @@ def _other_search(
     method: str,
     objective: Objective,
     phi: Vector,
-    system: PenalizedSystem,
     control: Control,
     limit: int,
 ) -> tuple[Vector, float]:
-    lower = system.chart.lower
+    lower = objective.lower
     if method == "lbfgsb":
         return _lbfgsb(objective, phi, lower, limit)
     search = minimize_bobyqa if method == "bobyqa" else minimize_cobyqa
@@ -353,16 +278,3 @@ def _lbfgsb(
         if before - objective.best_value < 1e-9 or objective.n_values >= limit:
             break
     return objective.best_phi, objective.best_value
-
-
-def _perfect_fit(system: PenalizedSystem) -> str | None:
-    """Say why there is nothing to estimate, if the fixed part leaves no residual."""
-    products = system.products
-    if np.sqrt(products.yy) > PERFECT_FIT_RTOL * products.y_length and products.yy > 0.0:
-        return None
-    steep = products.R_x @ np.where(
-        np.array(system.x_names) == "(Intercept)", 0.0, products.beta_ols
-    )
-    if float(np.sqrt(steep @ steep)) <= PERFECT_FIT_RTOL * products.y_length:
-        return "the response is constant"
-    return "the fixed effects fit the response exactly"

@@ -28,8 +28,8 @@ from mixlm_sparse.model.parameters import (
     relative_lengths,
     variance_parameters,
 )
+from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.search.optimum import Optimum
-from mixlm_sparse.solve.search.search import optimize
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel

@@ -11,11 +11,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.common.types import Matrix
+from mixlm_sparse.solve.search.objective import Start
 from mixlm_sparse.solve.system import PenalizedSystem
 
 # With fewer levels than this per column of a term, a singular optimum may be one of several.
@@ -26,14 +25,6 @@ FEW_ROWS = 4
 PARALLEL = 0.2
 # Sizes that are tried, in units of 1 / rho.
 SIZES = (0.3, 1.0, 3.0)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Start:
-    """Another place to search from: its name for the report, and phi (m,)."""
-
-    name: str
-    phi: Vector
 
 
 def other_starts(system: PenalizedSystem, *, singular: bool) -> list[list[Start]]:

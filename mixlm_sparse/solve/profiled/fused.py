@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.compiled import search_pays
 from mixlm_sparse.engines.fused import search as fused_kernels
 from mixlm_sparse.engines.fused.levels import SingleFactor
-from mixlm_sparse.engines.fused.search import Found, FusedSearch, Term
+from mixlm_sparse.engines.fused.search import FusedSearch, Term
 from mixlm_sparse.solve.criterion import residual_df
 from mixlm_sparse.solve.pls import CANCELLATION_LIMIT
-from mixlm_sparse.solve.search.objective import Objective
 from mixlm_sparse.solve.system import PenalizedSystem
 
 # Multiply-adds of an evaluation (about 20 ms) beyond which a search is run step by step: calls
@@ -58,30 +56,3 @@ def fused_search(system: PenalizedSystem, *, reml: bool, count: int = 1) -> Fuse
         least_pivot=CANCELLATION_LIMIT,
         reml=reml,
     )
-
-
-def minimize_fused(
-    objective: Objective,
-    start: Vector | None,
-    *,
-    tolerance: float,
-    limit: int,
-    check_boundary: bool,
-) -> Found | None:
-    """Search from phi (m,), or a moment estimate; None where the compiled search gives up.
-
-    The objective's counts and history go on as if it had been asked.
-    """
-    if objective.progress is not None:
-        return None
-    search = fused_search(objective.system, reml=objective.reml)
-    if search is None:
-        return None
-    found = search.minimize(
-        start, tolerance=tolerance, limit=limit, check_boundary=check_boundary
-    )
-    if found is not None:
-        objective.n_values += found.n_values
-        objective.n_gradients += found.n_gradients
-        objective.history.extend(found.history.tolist())
-    return found

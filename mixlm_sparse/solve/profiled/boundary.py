@@ -8,14 +8,15 @@ set to t v: their derivative is 2 t M v.  One evaluation tells for every term at
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.structure import Closure
 from mixlm_sparse.solve.search.bfgs import ROUNDING
-from mixlm_sparse.solve.search.objective import Objective
+from mixlm_sparse.solve.search.objective import BoundaryReport
+from mixlm_sparse.solve.system import PenalizedSystem
 
 # Singular values of a working factor below this are looked at as candidates for zero.
 NULL_ATOL = 1e-3
@@ -27,13 +28,21 @@ ESCAPE_STEP = 0.1
 VALLEYS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
-@dataclass(frozen=True, slots=True)
-class BoundaryReport:
-    """What was found: phi (m,) to go on from, its value, and whether it is to be searched on."""
+class Criterion(Protocol):
+    """What is asked of the criterion here."""
 
-    phi: Vector
-    value: float
-    escaped: bool
+    @property
+    def system(self) -> PenalizedSystem:
+        """Return the system."""
+        ...
+
+    def value(self, phi: Vector) -> float:
+        """Return the criterion at phi (m,)."""
+        ...
+
+    def at_factors(self, lambdas: list[Matrix]) -> tuple[float, list[Matrix]]:
+        """Return the criterion and its derivative at any square factors, per term."""
+        ...
 
 
 def _null_directions(T: Matrix, closure: Closure) -> tuple[Matrix, Matrix] | None:
@@ -52,7 +61,7 @@ def _null_directions(T: Matrix, closure: Closure) -> tuple[Matrix, Matrix] | Non
     return np.where(null[None, :], 0.0, T), np.eye(k)[:, null]
 
 
-def settle_boundary(objective: Objective, phi: Vector, value: float) -> BoundaryReport:
+def settle_boundary(objective: Criterion, phi: Vector, value: float) -> BoundaryReport:
     """Certify an optimum on the boundary, or find the way off a false one.
 
     Parameters
@@ -121,7 +130,7 @@ def settle_boundary(objective: Objective, phi: Vector, value: float) -> Boundary
 
 
 def _second_valley(
-    objective: Objective,
+    objective: Criterion,
     at_zero: list[Matrix],
     null: list[tuple[Matrix, Matrix] | None],
     phi: Vector,

@@ -9,12 +9,12 @@ import numpy as np
 
 from mixlm_sparse.common.types import Array3, Vector
 from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL
-from mixlm_sparse.solve.search.fused import fused_search
-from mixlm_sparse.solve.search.objective import Objective
+from mixlm_sparse.solve.profiled.fused import fused_search
+from mixlm_sparse.solve.profiled.objective import ProfiledObjective
+from mixlm_sparse.solve.profiled.valleys import other_starts
 from mixlm_sparse.solve.search.optimum import Optimum, report
 from mixlm_sparse.solve.search.search import Control, default_limit
 from mixlm_sparse.solve.search.status import Status
-from mixlm_sparse.solve.search.valleys import other_starts
 from mixlm_sparse.solve.system import PenalizedSystem
 
 
@@ -65,10 +65,10 @@ def optimize_block(
     for at, i in enumerate(usual):
         if counts[at, 2]:
             continue
-        objective = Objective(system, reml)
+        objective = ProfiledObjective(system, reml)
         objective.n_values, objective.n_gradients = int(counts[at, 0]), int(counts[at, 1])
         found = report(
-            system, objective, phi[at], float(numbers[at, 0]), gradient[at],
+            objective, phi[at], float(numbers[at, 0]), gradient[at],
             float(numbers[at, 1]), bool(numbers[at, 2]), "bfgs", control.gradient_tolerance, began,
         )  # fmt: skip
         singular = found.status is Status.SINGULAR

@@ -1,0 +1,94 @@
+"""The optimum of a system: arguments checked, the profiled criterion searched."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from mixlm_sparse.common.checks import (
+    listed,
+    require_bool,
+    require_instance,
+    require_one_of,
+    require_vector,
+    shown,
+)
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.types import Vector
+from mixlm_sparse.engines.threads import one_blas_thread
+from mixlm_sparse.solve.identification import require_residuals_apart
+from mixlm_sparse.solve.profiled.objective import SATURATED, ProfiledObjective
+from mixlm_sparse.solve.search.objective import Progress
+from mixlm_sparse.solve.search.optimum import Optimum
+from mixlm_sparse.solve.search.search import OPTIMIZERS, Control, search
+from mixlm_sparse.solve.system import PenalizedSystem
+
+# A start beyond this is refused; one beyond SATURATED is replaced by the moment estimate.
+LARGEST_START = 1e7
+
+
+def optimize(
+    system: PenalizedSystem,
+    *,
+    reml: bool = True,
+    start: Vector | None = None,
+    optimizer: str = "auto",
+    control: Control | None = None,
+    progress: Progress | None = None,
+) -> Optimum:
+    """Minimize the profiled criterion over theta.
+
+    Parameters
+    ----------
+    system : theta-free products and the engine.
+    reml : restricted likelihood instead of the likelihood.
+    start : (m,) theta to start from; by default a moment estimate.
+    optimizer : "auto" and "bfgs" use the exact gradient; "lbfgsb" is SciPy's; "bobyqa" (NLopt) and
+        "cobyqa" (SciPy) work without derivatives.
+    control : tolerances and limits.
+    progress : called with (evaluation, criterion, theta) at every evaluation.
+
+    Raises
+    ------
+    OptionError : unknown optimizer, or a start of the wrong length or outside the bounds.
+    DataError : random effects that cannot be told from the residuals.
+    """
+    began = time.perf_counter()
+    require_instance("system", system, PenalizedSystem, "use mx.penalized_system(matrices)")
+    require_bool("reml", reml)
+    require_one_of("optimizer", optimizer, OPTIMIZERS)
+    control = Control() if control is None else control
+    require_instance("control", control, Control, "use mx.Control(...)")
+    if progress is not None and (isinstance(progress, type) or not callable(progress)):
+        raise OptionError(
+            f"progress is {shown(progress)}: use a function of (evaluation, criterion, theta)"
+        )
+    require_residuals_apart(system)
+    phi = _start(system, start)
+    objective = ProfiledObjective(system, reml, progress)
+    method = "bfgs" if optimizer == "auto" else optimizer
+    with one_blas_thread():
+        return search(
+            objective, phi, given=start is not None, method=method, control=control, began=began
+        )
+
+
+def _start(system: PenalizedSystem, start: Vector | None) -> Vector | None:
+    """Return phi (m,) of the user's start; None for a moment estimate."""
+    if start is None:
+        return None
+    names = listed(system.theta_names)
+    theta = require_vector("start", start, system.n_theta, of=f"the parameters {names}")
+    if (theta < system.lower).any():
+        raise OptionError(
+            f"start must not be below the bounds {system.lower.tolist()} of {names}"
+        )
+    phi = system.chart.phi_of_theta(theta)
+    size = float(np.abs(phi).max())
+    if size > LARGEST_START:
+        raise OptionError(
+            f"start is so large that nothing would be left to the residuals: the values of {names} "
+            "are standard deviations relative to the residual one"
+        )
+    return phi if size < SATURATED else None

@@ -1,0 +1,1 @@
+"""The profiled criterion of a system, as the searches see it: the adapter and what it knows."""

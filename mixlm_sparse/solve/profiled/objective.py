@@ -1,0 +1,254 @@
+"""The profiled criterion as the searches see it: a function of phi (see `chart`)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mixlm_sparse.common.errors import NotPositiveDefiniteError
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.solve.criterion import evaluate
+from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL, solve_at
+from mixlm_sparse.solve.profiled.boundary import settle_boundary
+from mixlm_sparse.solve.profiled.fused import fused_search
+from mixlm_sparse.solve.profiled.limit import without_residual
+from mixlm_sparse.solve.profiled.start import expected_hessian, moment_start
+from mixlm_sparse.solve.profiled.valleys import other_starts
+from mixlm_sparse.solve.search.objective import (
+    BoundaryReport,
+    Found,
+    NoMinimumError,
+    Progress,
+    Start,
+)
+from mixlm_sparse.solve.system import PenalizedSystem
+
+# A criterion that is still falling where random effects are this much larger than the noise means
+# that there is no noise.
+SATURATED = 2e5
+# Share of the residual sum of squares of least squares below which nothing is left.
+NOTHING_LEFT = 1e-8
+
+
+@dataclass
+class ProfiledObjective:
+    """Value and gradient in phi, with counts, the best point seen and the progress callback.
+
+    A point where the criterion is not defined has the value infinity.  `rotations`, per term, turn
+    the working columns: phi then parameterizes Q'T~.
+    """
+
+    system: PenalizedSystem
+    reml: bool
+    progress: Progress | None = None
+    n_values: int = 0
+    n_gradients: int = 0
+    best_value: float = float("inf")
+    best_phi: Vector = field(default_factory=lambda: np.empty(0))
+    history: list[float] = field(default_factory=list)
+    rotations: list[Matrix] | None = None
+
+    @property
+    def m(self) -> int:
+        """Return the number of parameters."""
+        return self.system.n_theta
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of theta."""
+        return self.system.theta_names
+
+    @property
+    def lower(self) -> Vector:
+        """Return the lower bounds (m,), of theta and of phi."""
+        return self.system.lower
+
+    # -- parameters ---------------------------------------------------------------------------
+
+    def theta_of(self, phi: Vector) -> Vector:
+        """Return phi as the user's theta."""
+        return self.system.chart.theta_of_phi(phi, self.rotations)
+
+    def reflect(self, phi: Vector) -> Vector:
+        """Return the phi within bounds that means the same covariance."""
+        return self.system.chart.reflected(phi)
+
+    def merged(self, phi: Vector) -> list[Matrix]:
+        """Return the working Lambda per grouping factor, (K, K)."""
+        return self.system.chart.merge(self.factors(phi))
+
+    def factors(self, phi: Vector) -> list[Matrix]:
+        """Return the working Lambda per term, (k, k)."""
+        out = self.system.chart.factors(phi)
+        if self.rotations is not None:
+            out = [Q @ T for Q, T in zip(self.rotations, out, strict=True)]
+        return out
+
+    @property
+    def rotated(self) -> bool:
+        """Return whether the working columns are turned."""
+        return self.rotations is not None
+
+    def rotate(self, phi: Vector) -> Vector:
+        """Turn the working columns to the principal axes at phi, and return phi in them.
+
+        Lower triangular factors are a poor chart near a singular covariance unless its null space
+        lies in the last columns; along the principal axes T is diagonal, in decreasing order.
+        """
+        rotations, parts = [], []
+        for template, T in zip(self.system.templates, self.factors(phi), strict=True):
+            if template.closed_under == "linear" and template.k > 1:
+                axes, sizes, _ = np.linalg.svd(T)
+                rotations.append(axes)
+                parts.append(template.theta_of(np.diag(sizes)))
+            else:
+                rotations.append(np.eye(template.k))
+                parts.append(template.theta_of(T))
+        self.rotations = rotations
+        return np.concatenate(parts)
+
+    def unrotate(self, phi: Vector) -> Vector:
+        """Return phi in the working columns as they were, and forget the rotations."""
+        if self.rotations is None:
+            return phi
+        out = self.system.chart.parameters_of(self.factors(phi))
+        self.rotations = None
+        return out
+
+    # -- the function -----------------------------------------------------------------------
+
+    def value(self, phi: Vector) -> float:
+        """Return the criterion at phi (m,)."""
+        if self._too_far(phi):
+            return math.inf
+        return self._solve(phi, self.merged(phi), gradient=False)[0]
+
+    def value_and_gradient(self, phi: Vector) -> tuple[float, Vector]:
+        """Return the criterion and its gradient (m,) at phi (m,)."""
+        if self._too_far(phi):
+            return math.inf, np.full(phi.size, np.nan)
+        value, G = self._solve(phi, self.merged(phi), gradient=True)
+        if not math.isfinite(value):
+            return value, np.full(phi.size, np.nan)
+        return value, self._pull_back(phi, G)
+
+    def curvature(self, phi: Vector) -> Matrix:
+        """Return a positive definite guess (m, m) of the Hessian at phi."""
+        return expected_hessian(phi, self.system, reml=self.reml, rotations=self.rotations)
+
+    def radial_decrease(self, phi: Vector, gradient: Vector) -> float:
+        """Return what scaling one term would win at least.
+
+        With r = phi'g of a term, the slope in the log of its size, and a curvature of at most 4 L k
+        there, that is r^2 / (8 L k).  Far out, where the criterion grows like the log of phi, the
+        gradient itself is as small as near an optimum.
+        """
+        chart = self.system.chart
+        factors = self.system.products.blocks.factors
+        return max(
+            float(phi[part] @ gradient[part]) ** 2
+            / (8.0 * place.width * factors[place.factor].n_levels)
+            for part, place in zip(chart.slices, chart.layout, strict=True)
+        )
+
+    def _too_far(self, phi: Vector) -> bool:
+        """Say whether a step leads to where nothing is left to the residuals.
+
+        Raises
+        ------
+        NoMinimumError : the criterion is lower there than anywhere before: it has no minimum.
+        """
+        if float(np.abs(phi).max()) <= SATURATED:
+            return False
+        lambdas = self.merged(phi)
+        try:
+            if solve_at(lambdas, self.system).pwrss > NOTHING_LEFT * self.system.products.yy:
+                return False  # large beside columns that nearly cancel, not beside the noise
+        except NotPositiveDefiniteError:
+            return True
+        if self._solve(None, lambdas, gradient=False)[0] < self.best_value:
+            raise NoMinimumError
+        return True
+
+    def _pull_back(self, phi: Vector, G: Sequence[Matrix]) -> Vector:
+        chart = self.system.chart
+        blocks: Sequence[Matrix] = chart.split(G)
+        if self.rotations is not None:
+            blocks = [Q.T @ block for Q, block in zip(self.rotations, blocks, strict=True)]
+        return chart.pull_back(phi, blocks)
+
+    def at_factors(self, lambdas: list[Matrix]) -> tuple[float, list[Matrix]]:
+        """Return the criterion and its derivative at any square factors, per term."""
+        value, G = self._solve(None, lambdas, gradient=True)
+        return value, self.system.chart.split(G)
+
+    def _solve(
+        self, phi: Vector | None, lambdas: list[Matrix], *, gradient: bool
+    ) -> tuple[float, list[Matrix]]:
+        self.n_values += 1
+        try:
+            self.n_gradients += gradient
+            value, G = evaluate(lambdas, self.system, reml=self.reml, gradient=gradient)
+            if not math.isfinite(value):
+                return float("inf"), []
+        except NotPositiveDefiniteError:
+            return float("inf"), []
+        if phi is not None:
+            self.history.append(value)
+            if value < self.best_value:
+                self.best_value, self.best_phi = value, phi.copy()
+            if self.progress is not None:
+                self.progress(self.n_values, value, self.theta_of(phi))
+        return value, G
+
+    # -- where to search ----------------------------------------------------------------------
+
+    def start(self) -> Vector:
+        """Return a moment estimate (m,)."""
+        return moment_start(self.system)
+
+    def other_starts(self, *, singular: bool) -> list[list[Start]]:
+        """Return groups of starts that are worth while (see `valleys`)."""
+        return other_starts(self.system, singular=singular)
+
+    def settle(self, phi: Vector, value: float) -> BoundaryReport:
+        """Certify an optimum on the boundary, or find the way off a false one."""
+        return settle_boundary(self, phi, value)
+
+    def at_once(
+        self, phi: Vector | None, *, tolerance: float, limit: int, check_boundary: bool
+    ) -> Found | None:
+        """Search by the compiled search, where there is one and nobody listens."""
+        if self.progress is not None:
+            return None
+        search = fused_search(self.system, reml=self.reml)
+        if search is None:
+            return None
+        found = search.minimize(
+            phi, tolerance=tolerance, limit=limit, check_boundary=check_boundary
+        )
+        if found is not None:
+            self.n_values += found.n_values
+            self.n_gradients += found.n_gradients
+            self.history.extend(found.history.tolist())
+        return found
+
+    def without_minimum(self) -> tuple[Vector, float]:
+        """Return phi (m,) and the sigma that is held, where sigma goes to zero (see `limit`)."""
+        self.rotations = None
+        return without_residual(self.system, reml=self.reml)
+
+    def perfect(self) -> str | None:
+        """Say why there is nothing to estimate, if the fixed part leaves no residual."""
+        products = self.system.products
+        if np.sqrt(products.yy) > PERFECT_FIT_RTOL * products.y_length and products.yy > 0.0:
+            return None
+        steep = products.R_x @ np.where(
+            np.array(self.system.x_names) == "(Intercept)", 0.0, products.beta_ols
+        )
+        if float(np.sqrt(steep @ steep)) <= PERFECT_FIT_RTOL * products.y_length:
+            return "the response is constant"
+        return "the fixed effects fit the response exactly"
