@@ -63,6 +63,8 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="FittedModel")
 
+# A row with 1 - h below this is fitted exactly; its residual is rounding.
+FITTED_EXACTLY_TOL = 1e-10
 RESIDUAL_TYPES = ("response", "pearson", "deviance", "working")
 
 
@@ -138,6 +140,11 @@ class FittedModel:
         """How the call named the offset."""
         return _argument_name(self.call.offset if self.call else None)
 
+    @property
+    def subset_name(self) -> str:
+        """How the call named the subset."""
+        return _argument_name(self.call.subset if self.call else None)
+
     # -- theta and the criterion --------------------------------------------------------------
 
     @property
@@ -211,9 +218,7 @@ class FittedModel:
         """Curvature of the criterion in (phi, log sigma) at the optimum, and its inverse."""
         system = self.system
         with one_blas_thread():
-            return curvature_at(
-                self.optimum.phi, system, reml=self.reml, sigma=self.optimum.sigma
-            )
+            return curvature_at(self.optimum.phi, system, reml=self.reml, sigma=self.optimum.sigma)
 
     @cached_property
     def identification(self) -> Identification:
@@ -409,6 +414,18 @@ class FittedModel:
             distance = (self.pearson_used / (1.0 - h)) ** 2 * h / (self.scale * self.system.p)
         return row_series(self.matrices, distance)
 
+    def rstudent(self) -> pd.Series[float]:
+        """Return studentized residuals, sqrt(w) (y - mu) / (sigma sqrt(1 - h)).
+
+        h is the leverage of `hatvalues`; sigma is that of the fit, with all rows.  NaN where the
+        model fits a row whatever its response (h = 1).
+        """
+        free = 1.0 - self._leverage
+        free = np.where(free > FITTED_EXACTLY_TOL, free, np.nan)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = self.pearson_used / (self.sigma * np.sqrt(free))
+        return row_series(self.matrices, np.where(np.isfinite(values), values, np.nan))
+
     # -- diagnosis ----------------------------------------------------------------------------
 
     def is_singular(self, tol: float = SINGULAR_TOL) -> bool:
@@ -426,9 +443,7 @@ class FittedModel:
     def convergence(self) -> ConvergenceReport:
         """Where the search ended: status, exact gradient, curvature, evaluations, advice."""
         judged = self.identification
-        reasons = (
-            () if self.perfect else singular_reasons(self.system, self.theta, judged=judged)
-        )
+        reasons = () if self.perfect else singular_reasons(self.system, self.theta, judged=judged)
         return ConvergenceReport(self.optimum, self.system, reasons, judged)
 
     # -- further fits -------------------------------------------------------------------------

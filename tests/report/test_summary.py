@@ -139,6 +139,19 @@ def test_summary_names_method_weights_offset_and_rows():
     assert "Weights: given as an array" in fit.summary()
 
 
+def test_summary_names_the_subset():
+    frame = corpus.load_data("sleepstudy")
+    formula = "Reaction ~ Days + (1 | Subject)"
+    fit = mx.lmer(formula, frame, subset="Days > 1")
+    text = fit.summary()
+    assert "144 of 180 rows" in text
+    assert " Subset: Days > 1\n" in text
+    assert "Subset: Days &gt; 1" in text.to_html()
+    by_array = mx.lmer(formula, frame, subset=frame["Days"].to_numpy() > 1)
+    assert " Subset: given as an array\n" in by_array.summary()
+    assert "Subset:" not in mx.lmer(formula, frame).summary()
+
+
 def test_summary_carries_the_messages():
     text = corpus.fit("sleep_rankdef").summary()
     assert "Note: the fixed-effects matrix is rank deficient: dropped 1 column" in text

@@ -125,6 +125,8 @@ def _collect(fit: FittedModel, correlation: bool | None, tests: SingleTests | No
         settings.append(("Weights", fit.weights_name))
     if fit.matrices.offset is not None:
         settings.append(("Offset", fit.offset_name))
+    if fit.call is not None and fit.call.subset is not None:
+        settings.append(("Subset", fit.subset_name))
     columns = coefficient_columns(fit, tests)
     p = len(fit.system.x_names)
     show = p <= CORRELATION_MAX_P if correlation is None else correlation

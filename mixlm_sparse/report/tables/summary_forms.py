@@ -26,7 +26,7 @@ class Parts:
     title: str
     formula: str
     data: str
-    settings: tuple[tuple[str, str], ...]  # weights, offset: only where there are any
+    settings: tuple[tuple[str, str], ...]  # weights, offset, subset: only where there are any
     criterion_name: str
     information: tuple[tuple[str, str], ...]  # AIC, BIC, ...
     residuals: tuple[tuple[str, str], ...]  # five quantiles, empty when sigma is zero
