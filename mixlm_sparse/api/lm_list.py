@@ -57,6 +57,7 @@ def lm_list(
     contrasts : per factor: "treatment", "sum", "helmert", "poly", or a matrix.
     env : functions that the formula may call, by name.
     warn : warn of groups that cannot be fitted; they are in `skipped` all the same.
+        What they leave of residuals and degrees of freedom counts in `sigma`, as in R.
 
     Returns
     -------
@@ -196,7 +197,7 @@ class LmList:
 
     @property
     def df_resid(self) -> int:
-        """Residual degrees of freedom of all groups together."""
+        """Residual degrees of freedom of all groups together, also of those in `skipped`."""
         return int(self.fits.df.sum())
 
     @cached_property
@@ -204,7 +205,7 @@ class LmList:
         """Pooled residual standard deviation: sqrt(sum of RSS / sum of df); NaN without df."""
         if self.df_resid == 0:
             return float("nan")
-        return float(np.sqrt(np.nansum(self.fits.rss[:, 0]) / self.df_resid))
+        return float(np.sqrt(self.fits.rss[:, 0].sum() / self.df_resid))
 
     @property
     def group_sigma(self) -> pd.Series[float]:
@@ -341,9 +342,9 @@ class LmList:
 
     @property
     def fittedvalues(self) -> Vector:
-        """Fitted values, offset included; NaN in groups that could not be fitted."""
+        """Fitted values, offset included; also where the coefficients are not determined."""
         codes = self.matrices.factors[0].codes
-        beta = self.fits.coefficients[codes, :, 0]
+        beta = self.fits.solutions[codes, :, 0]
         values = np.einsum("ik,ik->i", self.matrices.X, beta)
         if self.matrices.offset is not None:
             values = values + self.matrices.offset

@@ -18,27 +18,37 @@ COLLINEAR_RTOL = 1e-7
 class GroupFits:
     """Least squares of m responses on the same p columns in each of L groups.
 
-    Groups that cannot be fitted have NaN.
+    Groups whose coefficients are not determined have NaN there; their fitted values, sums of
+    squares and degrees of freedom are determined all the same.
 
     Parameters
     ----------
     coefficients : (L, p, m).
+    solutions : (L, p, m) `coefficients`, or where these are not determined those of least length
+        among all that fit best, of columns brought to length one.
     unscaled : (L, p, p) inverse of X'WX of each group.
     rss : (L, m) weighted residual sums of squares.
     nobs : (L,) rows of each group.
-    full_rank : (L,) whether the group could be fitted.
+    rank : (L,) columns of each group that are no combinations of others.
     """
 
     coefficients: Array3
+    solutions: Array3
     unscaled: Array3
     rss: Matrix
     nobs: NDArray[np.int64]
-    full_rank: NDArray[np.bool_]
+    rank: NDArray[np.int64]
+
+    @property
+    def full_rank(self) -> NDArray[np.bool_]:
+        """(L,) whether the coefficients of the group are determined."""
+        out: NDArray[np.bool_] = self.rank == self.unscaled.shape[1]
+        return out
 
     @property
     def df(self) -> NDArray[np.int64]:
-        """(L,) residual degrees of freedom; 0 where a group was not fitted."""
-        out: NDArray[np.int64] = np.where(self.full_rank, self.nobs - self.unscaled.shape[1], 0)
+        """(L,) residual degrees of freedom, nobs - rank."""
+        out: NDArray[np.int64] = self.nobs - self.rank
         return out
 
 
@@ -56,8 +66,8 @@ def fit_groups(
 
     Returns
     -------
-    GroupFits : NaN for groups with fewer rows than columns, or with columns that are linear
-        combinations of each other within the group.
+    GroupFits : coefficients are NaN for groups with fewer rows than columns, or with columns that
+        are linear combinations of each other within the group.
     """
     Y = y[:, None] if y.ndim == 1 else y
     p, m = X.shape[1], Y.shape[1]
@@ -69,11 +79,13 @@ def fit_groups(
     starts = np.cumsum(counts) - counts
     out = GroupFits(
         np.full((n_levels, p, m), np.nan),
+        np.zeros((n_levels, p, m)),
         np.full((n_levels, p, p), np.nan),
-        np.full((n_levels, m), np.nan),
+        np.zeros((n_levels, m)),
         counts,
-        np.zeros(n_levels, dtype=bool),
+        np.zeros(n_levels, dtype=np.int64),
     )
+    done = np.zeros(n_levels, dtype=bool)
     for size in np.unique(counts).tolist():
         if size < max(p, 1):
             continue
@@ -89,5 +101,16 @@ def fit_groups(
         out.coefficients[groups] = beta
         out.unscaled[groups] = R_inv @ np.swapaxes(R_inv, 1, 2)
         out.rss[groups] = ((Yg - Xg @ beta) ** 2).sum(axis=1)
-        out.full_rank[groups] = True
+        out.solutions[groups] = beta
+        out.rank[groups] = p
+        done[groups] = True
+    for g in np.flatnonzero(~done & (counts > 0)).tolist():
+        rows = order[starts[g] : starts[g] + counts[g]]
+        length = np.linalg.norm(X[rows], axis=0)
+        length[length == 0.0] = 1.0
+        scaled, _, rank, _ = np.linalg.lstsq(X[rows] / length, Y[rows], rcond=COLLINEAR_RTOL)
+        out.solutions[g] = scaled / length[:, None]
+        out.rss[g] = ((Y[rows] - X[rows] @ out.solutions[g]) ** 2).sum(axis=0)
+        # what the rule above takes for a combination has at most p - 1 columns of its own
+        out.rank[g] = min(int(rank), p - 1) if p else 0
     return out

@@ -12,6 +12,7 @@ import scipy.stats
 import mixlm_sparse as mx
 from mixlm_sparse.common.errors import DataError, FormulaError, OptionError, SkippedGroupsWarning
 from mixlm_sparse.solve.groupwise import fit_groups
+from tests.support import corpus
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +124,34 @@ def test_groups_that_cannot_be_fitted_are_reported():
     assert "does not vary" in fits.skipped.loc["b", "reason"]
     assert fits.coef().loc[["b", "c"]].isna().all(axis=None)
     assert fits.coef().loc[["a", "d"]].notna().all(axis=None)
-    assert fits.df_resid == 16
-    assert np.isfinite(fits.sigma)
+    # the mean of the ten rows of b leaves nine degrees of freedom, the row of c none
+    assert fits.df_resid == 8 + 9 + 0 + 8
+    b = data.loc[data["g"] == "b", "y"]
+    assert fits.group_sigma["b"] == pytest.approx(b.std())
+    assert np.isnan(fits.group_sigma["c"])
+    assert fits.fittedvalues[10:20] == pytest.approx(np.full(10, b.mean()))
+    assert fits.sigma == pytest.approx(np.sqrt((fits.resid**2).sum() / fits.df_resid))
     assert "Note: 2 of 4 levels" in fits.summary()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         quiet = mx.lm_list("y ~ x | g", data, warn=False)
     assert len(quiet.skipped) == 2
+
+
+def test_aliased_coefficients_leave_degrees_of_freedom():
+    # dog 9 was looked at on two days only: a parabola is not determined, a line is
+    data = corpus.load_data("Pixel")
+    fits = mx.lm_list("pixel ~ day + I(day^2) | Dog", data, warn=False)
+    assert list(fits.skipped.index) == ["9"]
+    rss, df = 0.0, 0
+    for dog, rows in data.groupby("Dog", observed=True):
+        degree = 1 if dog == "9" else 2
+        values = np.polyval(np.polyfit(rows["day"], rows["pixel"], degree), rows["day"])
+        rss += ((rows["pixel"] - values) ** 2).sum()
+        df += len(rows) - degree - 1
+    assert fits.df_resid == df == 73
+    assert fits.sigma == pytest.approx(np.sqrt(rss / df), rel=1e-9)
+    assert fits.coef().loc["9"].isna().all()
 
 
 def test_a_group_without_degrees_of_freedom_is_fitted_exactly():

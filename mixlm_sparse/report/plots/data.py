@@ -270,7 +270,7 @@ class GroupCoefficients:
 def pooled_errors(fits: GroupFits) -> tuple[Matrix, float, int]:
     """Return standard errors (L, p) from the pooled residual variance, its root, and its df."""
     df = int(fits.df.sum())
-    sigma = float(np.sqrt(np.nansum(fits.rss[:, 0]) / df)) if df > 0 else float("nan")
+    sigma = float(np.sqrt(fits.rss[:, 0].sum() / df)) if df > 0 else float("nan")
     variances = np.diagonal(fits.unscaled, axis1=1, axis2=2)
     return sigma * np.sqrt(variances), sigma, df
 
