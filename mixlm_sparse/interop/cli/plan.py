@@ -16,6 +16,7 @@ from mixlm_sparse.common.text import text_table
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.model.notes import dropped_message, few_levels_message, scaling_message
 from mixlm_sparse.solve.criterion import criterion_and_gradient
+from mixlm_sparse.solve.identification import require_residuals_apart
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 __all__ = ["describe_plan", "reachable_bytes"]
@@ -32,6 +33,7 @@ def describe_plan(
     """Return the plan of a fit as text; forms the products and evaluates the criterion once."""
     began = time.perf_counter()
     system = penalized_system(matrices, engine)
+    require_residuals_apart(system)
     formed = time.perf_counter() - began
     seconds, undefined = _seconds_of_evaluation(system, reml)
     lines = ["Plan of a linear mixed model, nothing is fitted yet"]
