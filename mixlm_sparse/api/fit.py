@@ -38,8 +38,9 @@ from mixlm_sparse.report.tables import tidy as tables
 # What other modules of the package read; completion does not offer it.
 INTERNAL = frozenset(
     {
-        "dropped_combinations", "fitted_used", "notes", "options", "pearson_used", "perfect",
-        "resid_used", "residual_quantiles", "scaled_residuals_used", "standard_errors", "t_ratios",
+        "dropped_combinations", "error_reason", "fitted_used", "has_error", "notes", "options",
+        "pearson_used", "perfect", "resid_used", "residual_quantiles", "scaled_residuals_used",
+        "standard_errors", "t_ratios",
     }
 )  # fmt: skip
 

@@ -76,7 +76,8 @@ def format_estimates(columns: Mapping[str, Sequence[float]]) -> dict[str, list[s
     if errors:
         scale = errors
     elif ends[0] is not None and ends[1] is not None:
-        scale = [b - a for a, b in zip(ends[0], ends[1], strict=True)]
+        widths = [b - a for a, b in zip(ends[0], ends[1], strict=True)]
+        scale = [width for width in widths if np.isfinite(width)] or everything
     else:
         scale = everything
     decimals = decimals_needed(scale, DIGITS)

@@ -51,7 +51,7 @@ from mixlm_sparse.model.rows import row_series
 from mixlm_sparse.model.run import assemble, solve_system
 from mixlm_sparse.model.varcorr import VarCorr
 from mixlm_sparse.solve.criterion import profiled_sigma
-from mixlm_sparse.solve.curvature import Curvature, curvature_at
+from mixlm_sparse.solve.curvature import Curvature, curvature_at, residual_share
 from mixlm_sparse.solve.derived.other_response import with_response
 from mixlm_sparse.solve.identification import Identification, identification
 from mixlm_sparse.solve.search.optimum import Optimum
@@ -66,6 +66,14 @@ F = TypeVar("F", bound="FittedModel")
 # A row with 1 - h below this is fitted exactly; its residual is rounding.
 FITTED_EXACTLY_TOL = 1e-10
 RESIDUAL_TYPES = ("response", "pearson", "deviance", "working")
+
+
+# Where nothing is left to the residuals, a variance with a larger share of theirs is not known.
+RESIDUAL_SHARE = 1e-3
+NO_RESIDUAL = (
+    "nothing is left to the residuals beside the random effects, so that what is judged within "
+    "groups has no error"
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -269,9 +277,27 @@ class FittedModel:
     @cached_property
     def _determined(self) -> NDArray[np.bool_]:
         """(p,) whether the data determine the standard error of each coefficient."""
-        if self.identification.complete:
-            return np.ones(self.system.p, dtype=bool)
-        return self.identification.coefficients(np.eye(self.system.p))
+        return self.has_error(np.eye(self.system.p))
+
+    def has_error(self, L: Matrix) -> NDArray[np.bool_]:
+        """Say for every row l of L (r, p) whether the standard error of l'beta is determined.
+
+        It is not where it depends on variances that the data do not determine, or, where nothing is
+        left to the residuals, on the residual variance.
+        """
+        out = np.ones(L.shape[0], dtype=bool)
+        if not self.identification.complete:
+            out &= self.identification.coefficients(L)
+        if self.optimum.sigma is not None and L.size:
+            share = residual_share(self.curvature, self.system, L @ self.solution.RX_inv)
+            out &= ~(share > RESIDUAL_SHARE)
+        return out
+
+    @property
+    def error_reason(self) -> str:
+        """Why standard errors are missing, or ""."""
+        held = NO_RESIDUAL if self.optimum.sigma is not None else ""
+        return "; ".join(text for text in (self.identification.sentence, held) if text)
 
     def _named(self, values: Vector) -> pd.Series[float]:
         return pd.Series(values, index=list(self.system.x_names), dtype=np.float64)

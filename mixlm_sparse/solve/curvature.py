@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.solve.criterion import evaluate, joint_criterion, residual_df
@@ -212,6 +213,28 @@ def _levels(system: PenalizedSystem) -> Vector:
     out = np.empty(chart.m)
     for part, place in zip(chart.slices, chart.layout, strict=True):
         out[part] = system.products.blocks.factors[place.factor].n_levels
+    return out
+
+
+def residual_share(curvature: Curvature, system: PenalizedSystem, Z: Matrix) -> Vector:
+    """Return the share (r,) of variances that goes with the residual's alone.
+
+    With the random effects' standard deviations tau = phi sigma held, dlog Var / dlog sigma is 2
+    for what is judged within groups and 0 for what is judged between them; the share is half.
+
+    Parameters
+    ----------
+    Z : (r, p) combinations in the working columns, z = l R_x^{-1} R_X^{-1}.
+    """
+    p = system.p
+    R_X = curvature.derivatives.solution.R_X
+    inner = scipy.linalg.solve_triangular(R_X, np.eye(p)) if p else np.zeros((0, 0))
+    # along phi d/dphi of X'V^{-1}X, between half' and half
+    products = np.tensordot(curvature.phi, curvature.derivatives.products[:, :p, :p], axes=1)
+    lengths = (Z * Z).sum(axis=1)
+    slopes = ((Z @ (inner.T @ products @ inner)) * Z).sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        out: Vector = 1.0 + 0.5 * slopes / np.where(lengths > 0.0, lengths, np.nan)
     return out
 
 

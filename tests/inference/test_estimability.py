@@ -234,3 +234,12 @@ def test_a_covariate_beside_its_own_levels():
     assert line["NumDF"] == 1
     assert line["Sum Sq"] / fit.scale == pytest.approx(line["F value"])
     assert first.anova(type=1)["NumDF"].tolist() == [2, 1]
+
+
+@pytest.mark.parametrize("call", [{"rhs": [1.0]}, {"rhs": [1.0, np.inf]}])
+def test_right_sides_fit_the_hypotheses(call):
+    fit = mx.lmer("Reaction ~ Days + (1 | Subject)", mx.datasets.load("sleepstudy"))
+    with pytest.raises(mx.OptionError, match="for 2 hypotheses"):
+        fit.contest(np.eye(2), **call)
+    with pytest.raises(mx.OptionError, match="finite"):
+        fit.contest("Days = 1e999")

@@ -138,3 +138,22 @@ def test_errors_of_coefficients_are_nan_where_the_data_do_not_determine_them():
     assert np.isfinite(V.loc["x", "x"])
     assert V.loc[lost].isna().all(axis=None)
     assert np.isfinite(fit.fixef).all()
+
+
+def test_kenward_roger_does_not_depend_on_what_is_not_determined():
+    rng = np.random.default_rng(9)
+    g = np.repeat(np.arange(12), 6)
+    frame = pd.DataFrame({"g": g, "t": np.tile(np.arange(6.0), 12)})
+    frame["arm"] = np.where(g % 2, "T", "C")
+    frame["y"] = 2 + 0.3 * frame["t"] + rng.normal(size=12)[g] + rng.normal(size=72)
+    formula = "y ~ factor(g) + t + (t | g)"
+    found = [
+        mx.lmer(formula, frame, start=start, control=QUIET).anova(ddf="kenward-roger").loc["t"]
+        for start in ([1, -0.5, 0.5], [1, 3, 0.2], [0.2, 0.5, 0.5])
+    ]
+    for other in found[1:]:
+        np.testing.assert_allclose(other, found[0], rtol=1e-5)
+    fit = mx.lmer("y ~ t + arm + (1 | arm) + (1 | g)", frame, start=[0.01, 1], control=QUIET)
+    V = fit.vcov_adjusted()
+    assert V.loc["t", "t"] > 0
+    assert V.loc["armT"].isna().all()

@@ -72,3 +72,22 @@ def test_no_residual_is_shown_where_there_is_none():
     table = fit.varcorr.to_frame().set_index("grp")
     assert table.loc["Residual", "sdcor"] == 0.0
     assert table.loc["g", "sdcor"] == pytest.approx(level.std(ddof=1), rel=1e-6)
+
+
+@pytest.mark.parametrize("noise", [0.0, 5e-5])
+def test_what_is_judged_within_groups_has_no_error(noise):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"g": np.repeat(np.arange(8), 5), "step": np.tile(np.arange(5.0), 8)})
+    frame["arm"] = np.where(frame["g"] % 2, "T", "C")
+    frame["y"] = np.repeat(rng.uniform(5, 100, 8), 5) + noise * rng.normal(size=40)
+    fit = mx.lmer("y ~ step + arm + (1 | g)", frame, control=QUIET)
+    means = frame.groupby("g")["y"].mean().to_numpy()
+    between = np.sqrt(2 * (means[::2].var(ddof=1) + means[1::2].var(ddof=1)) / 8)
+    assert fit.bse["armT"] == pytest.approx(between, rel=1e-5)
+    table = fit.tidy().set_index("term")
+    assert table.loc["armT", "df"] == pytest.approx(6.0, rel=1e-4)
+    assert table.loc["step", ["std_error", "df", "p_value"]].isna().all()
+    assert np.isnan(fit.bse["step"])
+    assert np.isnan(fit.anova().loc["step", "Pr(>F)"])
+    assert np.isfinite(fit.anova().loc["arm", "Pr(>F)"])
+    assert "judged within groups" in str(fit.summary())

@@ -95,10 +95,13 @@ def df_coefficients(fit: FittedModel, ddf: str | None = "satterthwaite") -> pd.S
 def vcov_adjusted(fit: FittedModel) -> pd.DataFrame:
     """Return Kenward and Roger's adjusted covariance (p, p) of the fixed effects.
 
-    A fit by ML is fitted again by REML, with a RefitWarning.
+    A fit by ML is fitted again by REML, with a RefitWarning.  NaN for coefficients whose standard
+    error the data do not determine.
     """
     names = list(fit.system.x_names)
-    return pd.DataFrame(moments(fit, "kenward-roger").vcov, index=names, columns=names)
+    known = fit.has_error(np.eye(len(names)))
+    V = np.where(known[:, None] & known, moments(fit, "kenward-roger").vcov, np.nan)
+    return pd.DataFrame(V, index=names, columns=names)
 
 
 @result_table()

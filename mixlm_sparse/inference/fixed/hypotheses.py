@@ -77,6 +77,8 @@ def read_hypotheses(
     else:
         L, labels = _of_array(given, names, kept)
         own = np.zeros(L.shape[0])
+    if not (np.isfinite(own).all() and np.isfinite(L).all()):
+        raise OptionError(f"the hypothesis is {shown(given)}: its numbers must be finite")
     values = _right_side(rhs, L.shape[0])
     if values.any() and own.any():
         raise OptionError("rhs is given twice, in the text and as rhs=: give it once")
@@ -88,9 +90,9 @@ def _right_side(rhs: Any, q: int) -> Vector:
         values = np.asarray(rhs, dtype=np.float64)
     except (TypeError, ValueError, OverflowError, MemoryError):
         raise OptionError(f"rhs is {shown(rhs)}: give a number, or one for each") from None
-    if values.shape not in ((), (1,), (q,)) or not np.isfinite(values).all():
+    if values.shape not in ((), (q,)) or not np.isfinite(values).all():
         raise OptionError(
-            f"rhs has shape {values.shape} for {q} hypotheses: give a number, or one for each"
+            f"rhs is {shown(rhs)} for {q} hypotheses: give a finite number, or one for each"
         )
     return np.array(np.broadcast_to(values, (q,)))
 

@@ -38,6 +38,7 @@ from mixlm_sparse.solve.pls import residual_products, solve_at
 
 # Below this the expected information, brought to a unit diagonal, counts as singular.
 INFORMATION_TOL = 1e-10
+ROUNDING_RTOL = 1e-12  # information below this share of the largest is rounding
 # Where these differences from pbkrtest's formulas are smaller, a ratio takes its limit.
 ZERO_RATIO_TOL = 1e-14
 DF_TWO_TOL = 1e-2
@@ -202,9 +203,15 @@ def _compute(fit: FittedModel, note: str) -> KenwardRogerMoments:
 
 
 def _inverse_information(information: Matrix) -> Matrix:
-    """Invert on the directions that have information; a parameter without any has no variance."""
-    length = np.sqrt(np.maximum(np.diag(information), 0.0))
-    length[length == 0.0] = 1.0
+    """Invert on the directions that have information; a parameter without any has no variance.
+
+    The parameters are those of orthonormal columns, so that their information can be compared; a
+    diagonal that is rounding beside the largest is none.
+    """
+    diagonal = np.diag(information)
+    seen = diagonal > ROUNDING_RTOL * diagonal.max(initial=0.0)
+    length = np.where(seen, np.sqrt(np.maximum(diagonal, 0.0)), 1.0)
+    information = np.where(seen[:, None] & seen, information, 0.0)
     values, vectors = np.linalg.eigh(information / np.outer(length, length))
     keep = values > INFORMATION_TOL * float(values[-1])
     B = vectors[:, keep] / length[:, None]

@@ -77,11 +77,10 @@ def linear_tests(
     error[known] = method.std_error(used)
     if name != "none" and not fit.perfect:
         df[known] = method.df(used)
-    if not fit.identification.complete:
-        lost = np.flatnonzero(known)[~fit.identification.coefficients(used)]
-        if lost.size:
-            error[lost] = df[lost] = np.nan
-            note = "; ".join(text for text in (note, fit.identification.sentence) if text)
+    lost = np.flatnonzero(known)[~fit.has_error(used)]
+    if lost.size:
+        error[lost] = df[lost] = np.nan
+        note = "; ".join(text for text in (note, fit.error_reason) if text)
     found = single_tests(
         estimate, error, df, np.nan if fit.perfect else rhs,
         heading=HEADINGS[name], note=note,
@@ -98,7 +97,7 @@ def joint_test(
     are NaN.
     """
     found = method.joint(L, np.zeros(L.shape[0]) if rhs is None else rhs)
-    if found.num_df and not fit.identification.hypothesis(L):
+    if found.num_df and not (fit.identification.hypothesis(L) and fit.has_error(L).all()):
         return JointTest(float("nan"), found.num_df, float("nan"))
     return found
 
@@ -106,4 +105,4 @@ def joint_test(
 def reason_of(fit: FittedModel, found: Sequence[JointTest]) -> str:
     """Return why some of the tests have no F although there is something to test, or ""."""
     lost = any(one.num_df and np.isnan(one.F) for one in found)
-    return fit.identification.sentence if lost else ""
+    return fit.error_reason if lost else ""
