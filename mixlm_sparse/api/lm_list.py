@@ -26,6 +26,7 @@ from mixlm_sparse.formula.syntax import Binary, Call, Expr, deparse, strip_paren
 from mixlm_sparse.formula.terms import MixedFormula, RandomPart
 from mixlm_sparse.report.plots.methods import LmListPlots
 from mixlm_sparse.solve.groupwise import GroupFits, fit_groups
+from mixlm_sparse.solve.rows import InMemory
 
 SHOWN_GROUPS = 30  # a longer table is printed with its middle left out
 
@@ -95,7 +96,7 @@ def lm_list(
         env=env,
     )
     factor = matrices.factors[0]
-    y = matrices.y if matrices.offset is None else matrices.y - matrices.offset
+    y = InMemory.of(matrices).whole().target
     fits = fit_groups(y, matrices.X, factor.codes, factor.n_levels, matrices.weights)
     if not fits.full_rank.any():
         raise OptionError(

@@ -462,7 +462,12 @@ class FittedModel:
         tol : a standard deviation below this share of the residual's counts as zero.  It is taken
             over columns brought to length one, so that the answer does not depend on the unit of a
             predictor; lme4 looks at theta as it is.
+
+        Raises
+        ------
+        OptionError : `tol` is not a number, or negative.
         """
+        tol = require_number("tol", tol, least=0.0, example="1e-4")
         return is_singular(self.system, self.theta, require_number("tol", tol, least=0.0))
 
     @cached_property

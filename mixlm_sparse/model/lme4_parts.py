@@ -20,6 +20,7 @@ from mixlm_sparse.common.checks import require_names, shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.solve.rows import InMemory
 
 
 def getME(fit: FittedModel, name: str | Sequence[str]) -> Any:
@@ -242,12 +243,8 @@ _COMPONENTS: dict[str, Callable[[FittedModel], Any]] = {
     "Ztlist": _random_rows,
     "y": lambda fit: fit.matrices.y,
     "mu": _mean,
-    "offset": lambda fit: (
-        np.zeros(fit.nobs) if fit.matrices.offset is None else fit.matrices.offset
-    ),
-    "weights": lambda fit: (
-        np.ones(fit.nobs) if fit.matrices.weights is None else fit.matrices.weights
-    ),
+    "offset": lambda fit: InMemory.of(fit.matrices).whole().offset,
+    "weights": lambda fit: InMemory.of(fit.matrices).whole().weights,
     "u": spherical_effects,
     "b": random_effects,
     "beta": lambda fit: fit.solution.beta,

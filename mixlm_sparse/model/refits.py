@@ -17,6 +17,7 @@ from mixlm_sparse.common.errors import MixedModelError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.engines import compiled
 from mixlm_sparse.model.call import FitOptions
+from mixlm_sparse.solve.criterion import residual_df
 from mixlm_sparse.solve.derived.other_response import response_block, system_for
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.profiled.many import optimize_block
@@ -78,7 +79,7 @@ class Refit:
             return 0.0
         if self.optimum.sigma is not None:
             return self.optimum.sigma
-        nu = self.system.n - self.system.p if self.optimum.reml else self.system.n
+        nu = residual_df(self.system, reml=self.optimum.reml)
         return float(np.sqrt(self.solution.pwrss / nu))
 
     @property

@@ -337,3 +337,10 @@ def test_errors_are_one_family(sleep):
         mx.lmer("Reaction ~ Days", sleep)
     with pytest.raises(ValueError):
         mx.lmer("Reaction ~ Days", sleep)
+
+
+@pytest.mark.parametrize("tol", [np.nan, -1.0, "small", None])
+def test_tolerance_of_singularity(sleep, tol):
+    fit = mx.lmer(FORMULA, sleep)
+    with pytest.raises(OptionError, match="tol"):
+        fit.is_singular(tol=tol)

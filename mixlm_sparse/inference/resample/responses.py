@@ -9,6 +9,7 @@ import numpy as np
 
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.model.simulate import ResponseModel, model_of_fit, stream
+from mixlm_sparse.solve.rows import InMemory
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
@@ -62,7 +63,7 @@ class Semiparametric:
         residuals = fit.pearson_used - fit.pearson_used.mean()
         size = float(np.sqrt(np.mean(residuals**2)))
         self._residuals = residuals * (fit.sigma / size if size > 0.0 else 0.0)
-        self._scale = None if m.weights is None else 1.0 / np.sqrt(m.weights)
+        self._scale = 1.0 / InMemory.of(m).whole().sqrt_w
 
     def __call__(self, first: int, count: int) -> Matrix:
         n = self._mean.size
@@ -74,7 +75,7 @@ class Semiparametric:
                 b = pool[rng.integers(pool.shape[0], size=pool.shape[0])]
                 y += np.einsum("ik,ik->i", columns.block(slice(0, n)), b[codes])
             e = self._residuals[rng.integers(n, size=n)]
-            out[:, i] = y + (e if self._scale is None else e * self._scale)
+            out[:, i] = y + e * self._scale
         return out
 
 

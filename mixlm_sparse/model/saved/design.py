@@ -25,6 +25,7 @@ from mixlm_sparse.model.saved.rowless import (
     MatricesWithoutRows,
 )
 from mixlm_sparse.solve.products.final import Products
+from mixlm_sparse.solve.rows import InMemory
 
 __all__ = ["matrices_to", "require_same", "rows_to", "stored_matrices"]
 
@@ -101,9 +102,8 @@ def require_same(
                     "give the data that the model was fitted to"
                 )
             raise archive.broken(f"{what} {have} instead of {want}")
-    target = matrices.y if matrices.offset is None else matrices.y - matrices.offset
-    w = matrices.weights
-    length = float(np.sqrt((target * target * (1.0 if w is None else w)).sum()))
+    rows = InMemory.of(matrices).whole()
+    length = float(np.sqrt((rows.target * rows.weighted(rows.target)).sum()))
     if not math.isclose(length, products.y_length, rel_tol=SAME_RESPONSE_RTOL):
         if given:
             raise SavedFitError(

@@ -21,6 +21,7 @@ from mixlm_sparse.formula.terms import names_of
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.plots.data import GroupedData, column, numbers, random_columns, terms_of
 from mixlm_sparse.solve.groupwise import fit_groups
+from mixlm_sparse.solve.rows import InMemory
 
 
 def parts_of(fit: FittedModel) -> list[Part]:
@@ -247,7 +248,7 @@ def _own_lines(
     else:
         old, new = random_columns(fit, factor)[1], np.hstack(Z_new)
     known = matrices.factors[factor]
-    y = matrices.y if matrices.offset is None else matrices.y - matrices.offset
+    y = InMemory.of(matrices).whole().target
     fits = fit_groups(y, old, known.codes, known.n_levels, matrices.weights)
     out: Vector = np.einsum("ik,ik->i", new, fits.coefficients[place, :, 0])
     return out

@@ -20,6 +20,7 @@ from mixlm_sparse.design.table import Column, as_column
 from mixlm_sparse.model.data import data_column
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.solve.groupwise import GroupFits, fit_groups
+from mixlm_sparse.solve.rows import InMemory
 
 
 class GroupedData(Protocol):
@@ -287,7 +288,7 @@ def group_coefficients(source: Any, group: str | None = None) -> GroupCoefficien
     if isinstance(source, FittedModel):
         g = factor_index(source, group)
         names, Z = random_columns(source, g)
-        y = matrices.y if matrices.offset is None else matrices.y - matrices.offset
+        y = InMemory.of(matrices).whole().target
         factor = matrices.factors[g]
         fits = fit_groups(y, Z, factor.codes, factor.n_levels, matrices.weights)
     else:

@@ -24,6 +24,7 @@ from mixlm_sparse.report.plots.data import (
     z_value,
 )
 from mixlm_sparse.solve.groupwise import fit_groups
+from mixlm_sparse.solve.rows import InMemory
 
 if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Axes, Figure
@@ -221,7 +222,7 @@ def shrinkage(
     factor = fit.matrices.factors[g]
     names, Z = random_columns(fit, g)
     pair = _pair(names, effects)
-    offset = 0.0 if fit.matrices.offset is None else fit.matrices.offset
+    offset = InMemory.of(fit.matrices).whole().offset
     population = fit.solution.fitted(include_random=False)
     three = np.column_stack([fit.matrices.y, fit.fitted_used, population])
     three = three - np.reshape(offset, (-1, 1))
