@@ -304,3 +304,8 @@ def percent(level: float) -> str:
 def printable(text: str) -> str:
     """Return `text` with lone surrogates, which no stream can print, as escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def see(page: str) -> str:
+    """Return the end of a message: where its page is in the documentation."""
+    return f". See docs/messages/{page}.md"

@@ -24,6 +24,7 @@ from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.model.call import FitOptions, ModelCall
+from mixlm_sparse.model.convergence import ConvergenceReport
 from mixlm_sparse.model.effects import (
     coefficients_by_level,
     conditional_covariances,
@@ -31,15 +32,7 @@ from mixlm_sparse.model.effects import (
     variance_components,
 )
 from mixlm_sparse.model.identified import dropped_combinations
-from mixlm_sparse.model.notes import (
-    SINGULAR_TOL,
-    ConvergenceReport,
-    Notes,
-    is_singular,
-    notes_on,
-    singular_reasons,
-    warn_of,
-)
+from mixlm_sparse.model.notes import Notes, notes_on, warn_of
 from mixlm_sparse.model.refit import (
     SEARCH_NAMES,
     changed_call,
@@ -49,6 +42,7 @@ from mixlm_sparse.model.refit import (
 from mixlm_sparse.model.responses import response_for
 from mixlm_sparse.model.rows import row_series
 from mixlm_sparse.model.run import assemble, solve_system
+from mixlm_sparse.model.singularity import SINGULAR_TOL, is_singular, singular_reasons
 from mixlm_sparse.model.varcorr import VarCorr
 from mixlm_sparse.solve.criterion import profiled_sigma
 from mixlm_sparse.solve.curvature import Curvature, curvature_at, residual_share

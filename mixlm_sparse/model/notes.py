@@ -1,10 +1,8 @@
-"""What can be said of a fit before anyone reads its numbers: convergence, singularity, scales."""
+"""What is to be said of a fit before anyone reads its numbers, and the warnings that say it."""
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
-from functools import cached_property
 
 import numpy as np
 
@@ -19,11 +17,9 @@ from mixlm_sparse.common.errors import (
     SingularFitWarning,
     caller_level,
 )
-from mixlm_sparse.common.layout import described
-from mixlm_sparse.common.text import format_number
-from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.common.text import format_number, see
 from mixlm_sparse.design.random_terms import double_bar_message
-from mixlm_sparse.solve.curvature import hessian_eigenvalues
+from mixlm_sparse.model.singularity import saturation_message, singular_message, singular_reasons
 from mixlm_sparse.solve.identification import Identification, identification
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.status import Status
@@ -31,111 +27,11 @@ from mixlm_sparse.solve.system import PenalizedSystem
 
 Notes = tuple[tuple[type[MixedModelWarning], str], ...]
 
-# A standard deviation below this share of the residual's counts as zero; lme4's tolerance.
-SINGULAR_TOL = 1e-4
 # Predictors whose standard deviations differ by more than this factor give coefficients that are
 # hard to read; squares of a predictor in the hundreds stay below.
 SCALE_RATIO = 1e5
-# Random effects this many times the residual leave nothing of it but rounding errors.
-SATURATED_SPREAD = 1e6
-VARIANCE_ZERO = "estimated as zero"
 # With fewer levels a variance is known to within a factor of four or worse; the usual advice.
 FEW_LEVELS = 5
-
-
-def see(page: str) -> str:
-    """Return the end of a message: where its page is in the documentation."""
-    return f". See docs/messages/{page}.md"
-
-
-def relative_spread(system: PenalizedSystem, theta: Vector) -> list[Vector]:
-    """Return, per term, standard deviations of the effects relative to the residual's, (k,) each.
-
-    They are the singular values of the term's factor for columns brought to length one, descending,
-    so that they depend on no unit (and, for an unstructured term, no origin) of a predictor.  With
-    prior weights the residual is that of a row with the average weight.
-    """
-    out = []
-    for Rz, T in zip(system.products.Rz, system.chart.factors(theta), strict=True):
-        if T.shape[0] == 1:
-            out.append(np.abs(Rz[0] * T[0]))
-        else:
-            out.append(np.linalg.svd(Rz @ T, compute_uv=False))
-    return out
-
-
-def is_singular(system: PenalizedSystem, theta: Vector, tol: float = SINGULAR_TOL) -> bool:
-    """Return whether some combination of a term's effects has (almost) no variance."""
-    return any(bool(spread[-1] < tol) for spread in relative_spread(system, theta))
-
-
-def singular_reasons(
-    system: PenalizedSystem,
-    theta: Vector,
-    tol: float = SINGULAR_TOL,
-    judged: Identification | None = None,
-) -> tuple[str, ...]:
-    """Say, term by term, what is estimated as zero or as a perfect correlation.
-
-    Of terms that the data do not determine, according to `judged`, nothing is said.
-    """
-    reasons = []
-    spreads = relative_spread(system, theta)
-    factors = system.chart.factors(theta)
-    for t, (term, spread, T, Rz) in enumerate(
-        zip(system.matrices.terms, spreads, factors, system.products.Rz, strict=True)
-    ):
-        if not spread[-1] < tol or (judged is not None and not judged.entries[t].all()):
-            continue
-        group = system.matrices.factors[term.factor].label
-        reasons.append(_reason(group, term.column_names, T, Rz, int((spread >= tol).sum()), tol))
-    return tuple(reasons)
-
-
-def _reason(
-    group: str, columns: tuple[str, ...], T: Matrix, Rz: Matrix, rank: int, tol: float
-) -> str:
-    sd = np.sqrt((T * T).sum(axis=1))
-    size = np.sqrt((Rz * Rz).sum(axis=0))
-    zero = [name for name, s in zip(columns, sd * size, strict=True) if s < tol]
-    if len(zero) == len(columns) or len(zero) == len(columns) - rank:
-        verb = "are" if len(zero) > 1 else "is"
-        plural = "variances" if len(zero) > 1 else "variance"
-        return f"the {plural} of {listed(zero)} by {group} {verb} {VARIANCE_ZERO}"
-    if len(columns) == 2:
-        sign = "+1" if float(T[0] @ T[1]) > 0.0 else "-1"
-        return f"the correlation of {columns[0]} and {columns[1]} by {group} is estimated as {sign}"
-    return (
-        f"the {len(columns)} effects by {group} ({listed(columns)}) vary in {rank} "
-        f"direction{'s' if rank != 1 else ''} only"
-    )
-
-
-def singular_message(reasons: tuple[str, ...]) -> str:
-    """Return the message of a singular fit, with what to do about it."""
-    remedies = []
-    if any(VARIANCE_ZERO in reason for reason in reasons):
-        remedies.append("drop the effect")
-    if any(VARIANCE_ZERO not in reason for reason in reasons):
-        remedies.append("drop correlations with (x || g) or, for a factor, diag(f | g)")
-    return (
-        f"boundary (singular) fit: {'; '.join(reasons)}. This is the optimum, not a failure; if "
-        f"the random part is richer than the data support, {' or '.join(remedies)}"
-        f"{see('singular-fit')}"
-    )
-
-
-def saturation_message(system: PenalizedSystem, theta: Vector) -> str | None:
-    """Return a message if fixed and random effects together leave (almost) no residual."""
-    spreads = relative_spread(system, theta)
-    if not any(bool(spread[0] > SATURATED_SPREAD) for spread in spreads):
-        return None
-    return (
-        "fixed and random effects reproduce the response (almost) exactly: sigma is zero up to "
-        "rounding, so that the criterion has no minimum and the variance components are "
-        "arbitrary: check the response, or use a coarser grouping factor or fewer effects"
-        f"{see('perfect-fit')}"
-    )
 
 
 def dropped_message(dropped: tuple[str, ...]) -> str:
@@ -193,152 +89,6 @@ def few_levels_message(system: PenalizedSystem) -> str | None:
         f"{'its interval' if one else 'their intervals'} (confint), or use "
         f"{listed([f.label for f in few])} in the fixed part{see('few-levels')}"
     )
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class ConvergenceReport:
-    """Where the search ended and how that is known.
-
-    Parameters
-    ----------
-    optimum : the search's own record.
-    system : theta-free products, to compute curvature from.
-    singular : (reasons) empty for a regular fit.
-    identification : what the data determine; None if that has not been asked.
-
-    Attributes
-    ----------
-    status : "converged", "singular", "perfect fit", "not converged" or "evaluation limit".
-    gradient : (m,) exact gradient in working parameters of order one; zero where at a bound.
-    hessian_eigenvalues : ascending, for the parameters that are free; computed when asked for.
-    """
-
-    optimum: Optimum
-    system: PenalizedSystem = field(repr=False)
-    singular: tuple[str, ...] = ()
-    identification: Identification | None = None
-
-    @property
-    def undetermined(self) -> str:
-        """What the data do not determine, in a sentence; empty if everything is determined."""
-        return "" if self.identification is None else self.identification.sentence
-
-    @property
-    def status(self) -> str:
-        if self.singular and self.optimum.status == "converged":
-            return "singular"
-        return self.optimum.status
-
-    @property
-    def _perfect(self) -> bool:
-        return self.optimum.status == "perfect fit"
-
-    @property
-    def converged(self) -> bool:
-        return self.optimum.converged
-
-    @property
-    def message(self) -> str:
-        if self.singular and self.optimum.converged and self.status == "singular":
-            found = f"optimum on the boundary: {'; '.join(self.singular)}"
-        else:
-            found = self.optimum.message
-        return f"{found}; {self.undetermined}" if self.undetermined else found
-
-    @property
-    def advice(self) -> str:
-        if self.identification is not None and not self.identification.complete:
-            return self.identification.advice
-        if self.status == "singular" and not self.optimum.advice:
-            return "drop the term or the correlation if the model need not have it"
-        return self.optimum.advice
-
-    @property
-    def gradient(self) -> Vector:
-        return self.optimum.gradient
-
-    @property
-    def max_abs_gradient(self) -> float:
-        return float(np.abs(self.optimum.gradient).max(initial=0.0))
-
-    @property
-    def predicted_decrease(self) -> float:
-        return self.optimum.predicted_decrease
-
-    @property
-    def tried(self) -> tuple[str, ...]:
-        """Where searches began and the criterion they ended with; empty if there was one."""
-        return self.optimum.tried
-
-    @property
-    def second_valley(self) -> float | None:
-        """Criterion of the second-best minimum that was found; None if there was none."""
-        return self.optimum.second_valley
-
-    @property
-    def n_evaluations(self) -> int:
-        return self.optimum.n_evaluations
-
-    @property
-    def n_gradients(self) -> int:
-        return self.optimum.n_gradients
-
-    @property
-    def seconds(self) -> float:
-        return self.optimum.seconds
-
-    @property
-    def optimizer(self) -> str:
-        return self.optimum.optimizer
-
-    @property
-    def engine(self) -> str:
-        return self.system.engine.name
-
-    @cached_property
-    def hessian_eigenvalues(self) -> Vector:
-        """Eigenvalues, ascending, of the criterion's Hessian in working parameters."""
-        if self._perfect:
-            return np.empty(0)
-        return hessian_eigenvalues(self.optimum.phi, self.system, reml=self.optimum.reml)
-
-    @property
-    def headline(self) -> str:
-        """One line for the summary."""
-        search = f"{self.optimizer}, {self.n_evaluations} evaluations"
-        if self.status in ("converged", "singular"):
-            gain = format_number(self.predicted_decrease, 2)
-            limits = "; not all parameters are determined by the data" * bool(self.undetermined)
-            return (
-                f"{self.status}; {search}; a Newton step by the exact gradient would gain {gain}"
-                f"{limits}"
-            )
-        return f"{self.status} ({self.message}); {search}"
-
-    def __bool__(self) -> bool:
-        return self.converged
-
-    def __repr__(self) -> str:
-        rows = [
-            ("status", self.status),
-            ("message", self.message),
-            ("advice", self.advice or "none needed"),
-            ("criterion", "-Inf" if not np.isfinite(self.optimum.criterion)
-                else format_number(self.optimum.criterion, 10)),
-            ("largest gradient", format_number(self.max_abs_gradient, 3)),
-            ("predicted decrease", format_number(self.predicted_decrease, 3)),
-            (
-                "Hessian eigenvalues",
-                ", ".join(format_number(v, 4) for v in self.hessian_eigenvalues) or "none free",
-            ),
-            ("optimizer", self.optimizer),
-            ("evaluations", f"{self.n_evaluations} ({self.n_gradients} with gradient)"),
-            *(("searched from" if i == 0 else "", line) for i, line in enumerate(self.tried)),
-            ("seconds", format_number(self.seconds, 3)),
-        ]
-        for i, line in enumerate(self.system.engine.describe().splitlines()):
-            rows.append(("engine" if i == 0 else "", line))
-        return "\n".join(described(rows))
 
 
 def double_bar_messages(system: PenalizedSystem) -> list[str]:

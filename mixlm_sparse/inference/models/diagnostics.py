@@ -20,7 +20,7 @@ from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.tables import ResultTable, as_result, result_table
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.model.notes import SINGULAR_TOL, relative_spread, singular_reasons
+from mixlm_sparse.model.singularity import SINGULAR_TOL, relative_spread, singular_reasons
 from mixlm_sparse.solve.search.search import OPTIMIZERS
 
 # Optimizers that search, each once ("auto" is one of them).

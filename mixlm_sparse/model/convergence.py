@@ -1,0 +1,162 @@
+"""Where the search ended, and how that is known, for a user to read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from mixlm_sparse.common.layout import described
+from mixlm_sparse.common.text import format_number
+from mixlm_sparse.common.types import Vector
+from mixlm_sparse.solve.curvature import hessian_eigenvalues
+from mixlm_sparse.solve.identification import Identification
+from mixlm_sparse.solve.search.optimum import Optimum
+from mixlm_sparse.solve.system import PenalizedSystem
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ConvergenceReport:
+    """Where the search ended and how that is known.
+
+    Parameters
+    ----------
+    optimum : the search's own record.
+    system : theta-free products, to compute curvature from.
+    singular : (reasons) empty for a regular fit.
+    identification : what the data determine; None if that has not been asked.
+
+    Attributes
+    ----------
+    status : "converged", "singular", "perfect fit", "not converged" or "evaluation limit".
+    gradient : (m,) exact gradient in working parameters of order one; zero where at a bound.
+    hessian_eigenvalues : ascending, for the parameters that are free; computed when asked for.
+    """
+
+    optimum: Optimum
+    system: PenalizedSystem = field(repr=False)
+    singular: tuple[str, ...] = ()
+    identification: Identification | None = None
+
+    @property
+    def undetermined(self) -> str:
+        """What the data do not determine, in a sentence; empty if everything is determined."""
+        return "" if self.identification is None else self.identification.sentence
+
+    @property
+    def status(self) -> str:
+        if self.singular and self.optimum.status == "converged":
+            return "singular"
+        return self.optimum.status
+
+    @property
+    def _perfect(self) -> bool:
+        return self.optimum.status == "perfect fit"
+
+    @property
+    def converged(self) -> bool:
+        return self.optimum.converged
+
+    @property
+    def message(self) -> str:
+        if self.singular and self.optimum.converged and self.status == "singular":
+            found = f"optimum on the boundary: {'; '.join(self.singular)}"
+        else:
+            found = self.optimum.message
+        return f"{found}; {self.undetermined}" if self.undetermined else found
+
+    @property
+    def advice(self) -> str:
+        if self.identification is not None and not self.identification.complete:
+            return self.identification.advice
+        if self.status == "singular" and not self.optimum.advice:
+            return "drop the term or the correlation if the model need not have it"
+        return self.optimum.advice
+
+    @property
+    def gradient(self) -> Vector:
+        return self.optimum.gradient
+
+    @property
+    def max_abs_gradient(self) -> float:
+        return float(np.abs(self.optimum.gradient).max(initial=0.0))
+
+    @property
+    def predicted_decrease(self) -> float:
+        return self.optimum.predicted_decrease
+
+    @property
+    def tried(self) -> tuple[str, ...]:
+        """Where searches began and the criterion they ended with; empty if there was one."""
+        return self.optimum.tried
+
+    @property
+    def second_valley(self) -> float | None:
+        """Criterion of the second-best minimum that was found; None if there was none."""
+        return self.optimum.second_valley
+
+    @property
+    def n_evaluations(self) -> int:
+        return self.optimum.n_evaluations
+
+    @property
+    def n_gradients(self) -> int:
+        return self.optimum.n_gradients
+
+    @property
+    def seconds(self) -> float:
+        return self.optimum.seconds
+
+    @property
+    def optimizer(self) -> str:
+        return self.optimum.optimizer
+
+    @property
+    def engine(self) -> str:
+        return self.system.engine.name
+
+    @cached_property
+    def hessian_eigenvalues(self) -> Vector:
+        """Eigenvalues, ascending, of the criterion's Hessian in working parameters."""
+        if self._perfect:
+            return np.empty(0)
+        return hessian_eigenvalues(self.optimum.phi, self.system, reml=self.optimum.reml)
+
+    @property
+    def headline(self) -> str:
+        """One line for the summary."""
+        search = f"{self.optimizer}, {self.n_evaluations} evaluations"
+        if self.status in ("converged", "singular"):
+            gain = format_number(self.predicted_decrease, 2)
+            limits = "; not all parameters are determined by the data" * bool(self.undetermined)
+            return (
+                f"{self.status}; {search}; a Newton step by the exact gradient would gain {gain}"
+                f"{limits}"
+            )
+        return f"{self.status} ({self.message}); {search}"
+
+    def __bool__(self) -> bool:
+        return self.converged
+
+    def __repr__(self) -> str:
+        rows = [
+            ("status", self.status),
+            ("message", self.message),
+            ("advice", self.advice or "none needed"),
+            ("criterion", "-Inf" if not np.isfinite(self.optimum.criterion)
+                else format_number(self.optimum.criterion, 10)),
+            ("largest gradient", format_number(self.max_abs_gradient, 3)),
+            ("predicted decrease", format_number(self.predicted_decrease, 3)),
+            (
+                "Hessian eigenvalues",
+                ", ".join(format_number(v, 4) for v in self.hessian_eigenvalues) or "none free",
+            ),
+            ("optimizer", self.optimizer),
+            ("evaluations", f"{self.n_evaluations} ({self.n_gradients} with gradient)"),
+            *(("searched from" if i == 0 else "", line) for i, line in enumerate(self.tried)),
+            ("seconds", format_number(self.seconds, 3)),
+        ]
+        for i, line in enumerate(self.system.engine.describe().splitlines()):
+            rows.append(("engine" if i == 0 else "", line))
+        return "\n".join(described(rows))
