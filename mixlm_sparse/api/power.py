@@ -121,11 +121,8 @@ def power(
     require_one_of("interval", interval, INTERVALS)
     if not callable(test):
         require_one_of("test", test, TESTS)
-    options = FitOptions(
-        reml=require_bool("reml", reml) and test != "lr",
-        engine=engine,
-        control=Control(warn=False),
-    ).checked()
+    by_reml = require_bool("reml", reml) and test != "lr"
+    options = FitOptions(reml=by_reml, engine=engine, control=Control(warn=False)).checked()
     call = ModelCall(
         formula=formula,
         data=data,
@@ -140,20 +137,16 @@ def power(
     if require_jobs(n_jobs) != 1:
         # what is loaded and compiled here need not be in every process
         list(work(range(1)))
-    size = block_size(work.system)
     done, _ = run(
-        work, count, size, n_jobs=n_jobs, progress=progress, label="power", unit="simulations"
-    )
+        work, count, block_size(work.system),
+        n_jobs=n_jobs, progress=progress, label="power", unit="simulations",
+    )  # fmt: skip
     return Power(
         effect=tuple(work.system.x_names[j] for j in work.at),
         test=getattr(test, "__name__", "function") if callable(test) else test,
         alpha=alpha,
-        p_values=np.array([row[0] for row in done], dtype=np.float64),
-        estimates=np.array([row[1] for row in done]).reshape(len(done), work.at.size),
-        std_errors=np.array([row[2] for row in done]).reshape(len(done), work.at.size),
         true=true,
-        status=tuple(row[3] for row in done),
-        message=tuple(row[4] for row in done),
+        **_columns(done, work.at.size),
         nsim=count,
         level=level,
         interval=interval,
@@ -250,6 +243,17 @@ def _simulations(
     compiled = warm_up(system, count)
     work = _Simulations(model, root, system, reduced, at, test, options, call.formula, compiled)
     return work, truth.beta[[matrices.fixed.names.index(name) for name in effects]]
+
+
+def _columns(done: list[Simulation], k: int) -> dict[str, Any]:
+    """Return what r simulations of k effects gave, by the names that `Power` has for it."""
+    return {
+        "p_values": np.array([row[0] for row in done], dtype=np.float64),
+        "estimates": np.array([row[1] for row in done]).reshape(len(done), k),
+        "std_errors": np.array([row[2] for row in done]).reshape(len(done), k),
+        "status": tuple(row[3] for row in done),
+        "message": tuple(row[4] for row in done),
+    }
 
 
 def _parameters(parameters: Any, matrices: ModelMatrices) -> Parameters:

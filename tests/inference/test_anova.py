@@ -257,3 +257,11 @@ def test_comparisons_that_are_refused():
         mx.anova(full, null.refit_ml(), refit=False)
     with pytest.raises(mx.OptionError, match="give 2 different names"):
         mx.anova(full, null, names=["a", "a"])
+
+
+def test_types_have_the_names_of_nlme():
+    fit = mx.lmer("strength ~ 1 + batch + (1 | sample)", load_data("Pastes"))
+    for name, number in (("marginal", 3), ("sequential", 1)):
+        expected = fit.anova(type=number)
+        assert str(fit.anova(type=name)) == str(expected)
+        assert str(mx.anova(fit, type=name)) == str(expected)

@@ -177,8 +177,9 @@ def anova(
     fit : a fit, or a list of several.
     *others : further fits to the same rows: likelihood-ratio tests of nested models, as lme4's
         `anova(a, b)`.
-    type : 1 or "I" tests the terms one after the other, 2 or "II" each after those that do not
-        contain it, 3 or "III" each by marginal contrasts, whatever the coding of factors.
+    type : 1, "I" or "sequential" tests the terms one after the other, 2 or "II" each after those
+        that do not contain it, 3, "III" or "marginal" each by marginal contrasts,
+        whatever the coding of factors.
     ddf : "satterthwaite"; "kenward-roger" (a fit by ML is fitted again by REML, with a warning);
         "normal" for chi-squared tests; None for none.
     refit : of a comparison: fit REML models again by ML first, which comparisons of fixed effects
