@@ -15,6 +15,7 @@ from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.design.grouping import GroupingFactor
 from mixlm_sparse.design.recipe import FactorSpec, FormulaRecipe
 from mixlm_sparse.inference.cases.row_groups import is_nested
+from mixlm_sparse.solve.derived.taken_rows import taken_rows
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
@@ -53,21 +54,24 @@ class RowDraw:
             _taken(f, rows, copies if copies is not None and g in nested else None)
             for g, f in enumerate(m.factors)
         )
-        terms = tuple(
-            replace(term, columns=ArrayColumns(term.column_names, z[rows]))
-            for term, z in zip(m.terms, self._Z, strict=True)
-        )
-        return ModelMatrices(
-            y=m.y[rows],
+        drawn = taken_rows(
+            m,
+            rows,
             fixed=ArrayColumns(m.fixed.names, self._X[rows]),
+            terms=[
+                ArrayColumns(term.column_names, z[rows])
+                for term, z in zip(m.terms, self._Z, strict=True)
+            ],
             factors=factors,
-            terms=terms,
-            weights=None if m.weights is None else m.weights[rows],
-            offset=None if m.offset is None else m.offset[rows],
-            nobs=rows.size,
+        )
+        return replace(
+            drawn,
             n_input=rows.size,
-            response_name=m.response_name,
+            rows=None,
+            na_action="omit",
             spec=None if m.spec is None else _spec_of(m.spec, factors),
+            index=None,
+            data=None,
         )
 
 

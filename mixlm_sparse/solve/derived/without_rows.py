@@ -23,6 +23,7 @@ from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.columns import ColumnSource
 from mixlm_sparse.design.grouping import GroupingFactor
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
+from mixlm_sparse.solve.derived.taken_rows import taken_rows
 from mixlm_sparse.solve.products.basis import triangular_inverse
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
@@ -165,19 +166,14 @@ def remaining(matrices: ModelMatrices, rows: np.ndarray) -> ModelMatrices:
     """Return the design without the given rows; levels stay, also those without rows."""
     kept = np.delete(np.arange(matrices.nobs), rows)
     positions: IntVector = kept.astype(np.int32) if matrices.rows is None else matrices.rows[kept]
-    return replace(
+    rest = taken_rows(
         matrices,
-        y=matrices.y[kept],
+        kept,
         fixed=_RemainingColumns(matrices.fixed, kept),
-        factors=tuple(
+        terms=[_RemainingColumns(term.columns, kept) for term in matrices.terms],
+        factors=[
             GroupingFactor(f.label, f.codes[kept], f.n_levels, f.tables, f.keys)
             for f in matrices.factors
-        ),
-        terms=tuple(
-            replace(term, columns=_RemainingColumns(term.columns, kept)) for term in matrices.terms
-        ),
-        weights=None if matrices.weights is None else matrices.weights[kept],
-        offset=None if matrices.offset is None else matrices.offset[kept],
-        nobs=kept.size,
-        rows=positions,
+        ],
     )
+    return replace(rest, rows=positions)
