@@ -15,6 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.sparse as sp
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.structure import CovarianceStructure
@@ -91,12 +92,17 @@ def gram(system: PenalizedSystem, found: list[Generator], *, project: bool) -> M
                 moments[g, h] = moments.get((g, h), 0.0) + _everywhere(R[g], R[h])
     size = len(found)
     J = np.zeros((size + 1, size + 1))
-    for i, a in enumerate(found):
-        for k, b in enumerate(found[: i + 1]):
-            g, h = a.factor, b.factor
-            F = moments[g, h] if g <= h else np.transpose(moments[h, g], (2, 3, 0, 1))
-            J[i, k] = J[k, i] = float(np.einsum("ab,cd,abcd->", a.merged, b.merged, F))
-        J[i, size] = J[size, i] = float((a.merged * traces[a.factor]).sum())
+    # <E_i x E_k, F> for all pairs of two factors at once; the E have few numbers that are not zero
+    of = {g: [i for i, one in enumerate(found) if one.factor == g] for g in range(n_factors)}
+    E = {g: sp.csr_array(np.array([found[i].merged.ravel() for i in of[g]])) for g in of if of[g]}
+    for g in E:
+        for h in E:
+            if g <= h:
+                F = moments[g, h]
+                flat = E[g] @ F.reshape(F.shape[0] ** 2, -1)
+                J[np.ix_(of[g], of[h])] = flat @ E[h].T
+                J[np.ix_(of[h], of[g])] = J[np.ix_(of[g], of[h])].T
+        J[of[g], size] = J[size, of[g]] = E[g] @ traces[g].ravel()
     J[size, size] = system.n - (system.p if project else 0)
     return J
 
