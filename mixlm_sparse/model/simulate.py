@@ -48,7 +48,7 @@ from mixlm_sparse.model.predict.rows import (
     prior_weights,
     refuse_unknown_levels,
 )
-from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
+from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks, rows_of
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
@@ -294,10 +294,8 @@ def simulate_fit(
 def model_of_parameters(matrices: ModelMatrices, parameters: Parameters) -> ResponseModel:
     """Return the distribution of a response of a design with given parameters."""
     mean = np.empty(matrices.nobs)
-    for rows in row_blocks(matrices.nobs, BLOCK_ROWS):
-        mean[rows] = matrices.fixed.block(rows) @ parameters.beta
-    if matrices.offset is not None:
-        mean += matrices.offset
+    for block in rows_of(matrices):
+        mean[block.slice] = block.X @ parameters.beta + block.offset
     pieces = []
     first = 0
     for term in matrices.terms:

@@ -1,0 +1,104 @@
+"""The searches need an objective and nothing else: one that has no data finds its minimum."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from mixlm_sparse.solve.search.objective import BoundaryReport, Start
+from mixlm_sparse.solve.search.search import Control, search
+
+H = np.array([[3.0, 1.0], [1.0, 2.0]])
+MINIMUM = np.array([0.7, -1.3])
+
+
+class Bowl:
+    """(phi - c)'H(phi - c), the first parameter not negative."""
+
+    reml = False
+    m = 2
+    names = ("a", "b")
+    lower = np.array([0.0, -np.inf])
+    rotated = False
+
+    def __init__(self, why=None):
+        self.n_values, self.n_gradients, self.history = 0, 0, []
+        self.best_value, self.best_phi = np.inf, np.zeros(2)
+        self.why = why
+
+    def value(self, phi):
+        self.n_values += 1
+        value = float((phi - MINIMUM) @ H @ (phi - MINIMUM))
+        self.history.append(value)
+        if value < self.best_value:
+            self.best_value, self.best_phi = value, phi.copy()
+        return value
+
+    def value_and_gradient(self, phi):
+        self.n_gradients += 1
+        return self.value(phi), 2.0 * H @ (phi - MINIMUM)
+
+    def curvature(self, phi):
+        return np.eye(2)
+
+    def radial_decrease(self, phi, gradient):
+        return 0.0
+
+    def theta_of(self, phi):
+        return phi.copy()
+
+    reflect = theta_of
+
+    def rotate(self, phi):
+        return phi
+
+    unrotate = rotate
+
+    def start(self):
+        return np.ones(2)
+
+    def other_starts(self, *, singular):
+        return [[Start("far away", np.array([5.0, 5.0]))]]
+
+    def settle(self, phi, value):
+        return BoundaryReport(phi, value, False)
+
+    def at_once(self, phi, *, tolerance, limit, check_boundary):
+        return None
+
+    def perfect(self):
+        return self.why
+
+    def without_minimum(self):
+        raise AssertionError
+
+
+def found_by(method, objective):
+    return search(
+        objective, None, given=False, method=method, control=Control(), began=time.perf_counter()
+    )
+
+
+@pytest.mark.parametrize("method", ["bfgs", "lbfgsb", "bobyqa", "cobyqa"])
+def test_minimum_of_any_objective(method):
+    objective = Bowl()
+    found = found_by(method, objective)
+    assert found.status == "converged"
+    np.testing.assert_allclose(found.theta, MINIMUM, atol=1e-4)
+    assert found.n_evaluations == objective.n_values > 3
+
+
+def test_other_starts_are_told():
+    assert [text.split(":")[0] for text in found_by("bfgs", Bowl()).tried] == [
+        "moment estimate", "far away",
+    ]  # fmt: skip
+
+
+def test_perfect_is_zero_without_a_search():
+    found = found_by("bfgs", Bowl("nothing is left"))
+    assert found.status == "perfect fit"
+    assert "nothing is left" in found.message
+    assert not found.theta.any()
+    assert found.n_evaluations == 1
