@@ -181,12 +181,17 @@ def test_weight_that_is_no_weight(sleep, value):
         mx.lmer(FORMULA, data, weights="w")
 
 
-@pytest.mark.parametrize("na_action", ["omit", "exclude", "raise"])
-def test_missing_weight(sleep, na_action):
+def test_missing_weight_is_a_missing_cell(sleep):
     data = sleep.assign(w=1.0)
     data.loc[7, "w"] = np.nan
+    rest = mx.lmer(FORMULA, data.drop(index=7), weights="w")
+    for na_action in ("omit", "exclude"):
+        fit = mx.lmer(FORMULA, data, weights="w", na_action=na_action)
+        assert fit.nobs == 179
+        assert fit.criterion == pytest.approx(rest.criterion, rel=1e-12)
+        assert len(fit.resid) == (180 if na_action == "exclude" else 179)
     with pytest.raises(DataError, match=r"w.*missing|missing.*w"):
-        mx.lmer(FORMULA, data, weights="w", na_action=na_action)
+        mx.lmer(FORMULA, data, weights="w", na_action="raise")
 
 
 @pytest.mark.parametrize("option", ["weights", "offset"])
