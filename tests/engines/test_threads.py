@@ -61,7 +61,7 @@ def test_swapped_arguments_are_named(data: pd.DataFrame) -> None:
         mx.lmer(data, "y ~ x + (1 | g)")
     with pytest.raises(mx.OptionError, match="start"):
         mx.lmer("y ~ x + (1 | g)", data, start=[1e12])
-    with pytest.raises(mx.OptionError, match="numeric"):
+    with pytest.raises(mx.OptionError, match="start is 'a': give 1 number"):
         mx.lmer("y ~ x + (1 | g)", data, start="a")
 
 

@@ -21,6 +21,7 @@ from mixlm_sparse.solve.profiled.boundary import settle_boundary
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
 from mixlm_sparse.solve.search.search import Control
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
+from tests.support import corpus
 from tests.support.strategies import Design, designs_with_theta
 
 # Criteria of two searches that both end at the optimum differ by less than this.
@@ -257,3 +258,16 @@ def test_fused_evaluations_are_the_engine(
         use_compiled(None)
     assert a == pytest.approx(b, rel=1e-11)
     np.testing.assert_allclose(ga, gb, rtol=1e-8, atol=1e-8 * (1.0 + np.abs(gb).max()))
+
+
+def test_rounding_on_the_boundary_is_not_taken_for_a_small_variance():
+    """A point of variance zero is left although its value was seen a rounding error lower."""
+    system = corpus.system("oxboys_ml", "blocked")
+    objective = ProfiledObjective(system, reml=False)
+    at_zero = optimize(
+        system, reml=False, start=[14.8, 1.9, 0.36, 2.46, 1.05, 0.0],
+        control=mx.Control(check_boundary=False, max_evaluations=200), optimizer="lbfgsb",
+    ).phi  # fmt: skip
+    assert at_zero[-1] == 0.0
+    value = objective.value(at_zero)
+    assert settle_boundary(objective, at_zero, value - 1e-13 * abs(value)).escaped

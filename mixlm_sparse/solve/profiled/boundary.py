@@ -80,8 +80,9 @@ def settle_boundary(objective: Criterion, phi: Vector, value: float) -> Boundary
     at_zero = [T if found is None else found[0] for T, found in zip(blocks, null, strict=True)]
     snapped = chart.parameters_of(at_zero)
     snapped_value = objective.value(snapped)
-    if snapped_value > value + ROUNDING * abs(value):
-        # small, yet not zero: an ordinary optimum
+    there = all(_same_covariance(T, T0) for T, T0 in zip(blocks, at_zero, strict=True))
+    if not there and snapped_value > value + ROUNDING * abs(value):
+        # small, yet not zero: an ordinary optimum; on the boundary itself it would be rounding
         return BoundaryReport(phi, value, False)
 
     probes = []
@@ -127,6 +128,12 @@ def settle_boundary(objective: Criterion, phi: Vector, value: float) -> Boundary
         if candidate_value < snapped_value - ROUNDING * abs(value):
             return BoundaryReport(candidate, candidate_value, True)
     return BoundaryReport(snapped, snapped_value, False)
+
+
+def _same_covariance(T: Matrix, other: Matrix) -> bool:
+    """Say whether T T' is that of the other factor, up to rounding."""
+    V, W = T @ T.T, other @ other.T
+    return bool(np.abs(V - W).max() <= 16.0 * np.finfo(np.float64).eps * np.abs(V).max())
 
 
 def _second_valley(
