@@ -5,7 +5,7 @@ Every attribute that a user reads stands here with its docstring; hence the leng
 A `FittedModel` holds the design, the theta-free products, the optimum and the solution there;
 everything else is computed when it is asked for first, and kept.  What takes more than reading off
 (tables, predictions, tests, plots) are functions of other modules that take a `FittedModel`;
-`result.LinearMixedFit`, which users see, gives these functions the form of methods.
+`api.fit.LinearMixedFit`, which users see, gives these functions the form of methods.
 """
 
 from __future__ import annotations

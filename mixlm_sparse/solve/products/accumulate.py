@@ -39,7 +39,6 @@ class CrossProducts:
     blocks : Z~'WZ~ and Z~'W[X~ y~] by level.
     layout : per term, its place in the merged blocks.
     levels : per factor, the labels of its levels; None as long as nothing was added.
-    sources : per factor, what can name its levels.
     """
 
     basis: Basis
