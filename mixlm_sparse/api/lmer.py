@@ -20,8 +20,8 @@ from mixlm_sparse.common.progress import SearchProgress
 from mixlm_sparse.design.arrays import RandomEffect, array_matrices, described
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.formula.terms import MixedFormula
+from mixlm_sparse.model.base import announced, fit_of
 from mixlm_sparse.model.call import FitOptions, ModelCall
-from mixlm_sparse.model.fitted import announced, fit_of
 from mixlm_sparse.model.run import assemble, solve_system
 from mixlm_sparse.solve.criterion import DevianceFunction
 from mixlm_sparse.solve.search.optimum import Optimum

@@ -18,10 +18,10 @@ from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.progress import counter
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.engines.threads import calm
+from mixlm_sparse.model.base import announced, fit_of
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import held_call
 from mixlm_sparse.model.designs import columns_of, right_side, with_given_response
-from mixlm_sparse.model.fitted import announced, fit_of
 from mixlm_sparse.model.refits import (
     FAILED,
     Row,

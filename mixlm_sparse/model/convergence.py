@@ -7,9 +7,13 @@ from functools import cached_property
 
 import numpy as np
 
+from mixlm_sparse.common.checks import require_number
 from mixlm_sparse.common.layout import described
 from mixlm_sparse.common.text import format_number
 from mixlm_sparse.common.types import Vector
+from mixlm_sparse.model import singularity
+from mixlm_sparse.model.base import FitBase
+from mixlm_sparse.model.singularity import SINGULAR_TOL, singular_reasons
 from mixlm_sparse.solve.curvature import hessian_eigenvalues
 from mixlm_sparse.solve.identification import Identification
 from mixlm_sparse.solve.search.optimum import Optimum
@@ -160,3 +164,27 @@ class ConvergenceReport:
         for i, line in enumerate(self.system.engine.describe().splitlines()):
             rows.append(("engine" if i == 0 else "", line))
         return "\n".join(described(rows))
+
+
+def convergence(fit: FitBase) -> ConvergenceReport:
+    """Where the search ended: status, exact gradient, curvature, evaluations, advice."""
+    judged = fit.identification
+    reasons = () if fit.perfect else singular_reasons(fit.system, fit.theta, judged=judged)
+    return ConvergenceReport(fit.optimum, fit.system, reasons, judged)
+
+
+def is_singular(fit: FitBase, tol: float = SINGULAR_TOL) -> bool:
+    """Return whether a variance is (almost) zero or a correlation (almost) one.
+
+    Parameters
+    ----------
+    tol : a standard deviation below this share of the residual's counts as zero.  It is taken over
+        columns brought to length one, so that the answer does not depend on the unit of a
+        predictor; lme4 looks at theta as it is.
+
+    Raises
+    ------
+    OptionError : `tol` is not a number, or negative.
+    """
+    tol = require_number("tol", tol, least=0.0, example="1e-4")
+    return singularity.is_singular(fit.system, fit.theta, tol)

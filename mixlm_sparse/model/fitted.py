@@ -1,30 +1,26 @@
 """A fitted model as frozen data, with everything that can be read off it.
 
-Every attribute that a user reads stands here with its docstring; hence the length.
-
-A `FittedModel` holds the design, the theta-free products, the optimum and the solution there;
-everything else is computed when it is asked for first, and kept.  What takes more than reading off
-(tables, predictions, tests, plots) are functions of other modules that take a `FittedModel`;
-`api.fit.LinearMixedFit`, which users see, gives these functions the form of methods.
+A `FittedModel` holds the design, the theta-free products, the optimum and the solution there
+(`FitBase`); everything else is computed when it is asked for first, and kept.  What takes more than
+reading off (tables, predictions, tests, plots) are functions of other modules that take a
+`FittedModel`; `api.fit.LinearMixedFit`, which users see, gives these functions the form of methods.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, overload
+from typing import Literal, overload
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixlm_sparse.common.checks import require_bool, require_number, require_one_of
-from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.checks import require_bool, require_one_of
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.design.build import ModelMatrices
-from mixlm_sparse.engines.threads import one_blas_thread
-from mixlm_sparse.model.call import FitOptions, ModelCall
-from mixlm_sparse.model.convergence import ConvergenceReport
+from mixlm_sparse.model import convergence as diagnosis
+from mixlm_sparse.model import refit as further
+from mixlm_sparse.model.base import FitBase
 from mixlm_sparse.model.effects import (
     coefficients_by_level,
     conditional_covariances,
@@ -32,30 +28,9 @@ from mixlm_sparse.model.effects import (
     variance_components,
 )
 from mixlm_sparse.model.identified import dropped_combinations
-from mixlm_sparse.model.notes import Notes, notes_on, warn_of
-from mixlm_sparse.model.refit import (
-    SEARCH_NAMES,
-    changed_call,
-    options_for_another,
-    split_changes,
-)
-from mixlm_sparse.model.responses import response_for
 from mixlm_sparse.model.rows import row_series
-from mixlm_sparse.model.run import assemble, solve_system
-from mixlm_sparse.model.singularity import SINGULAR_TOL, is_singular, singular_reasons
 from mixlm_sparse.model.varcorr import VarCorr
-from mixlm_sparse.solve.criterion import profiled_sigma
-from mixlm_sparse.solve.curvature import Curvature, curvature_at, residual_share
-from mixlm_sparse.solve.derived.other_response import with_response
-from mixlm_sparse.solve.identification import Identification, identification
-from mixlm_sparse.solve.search.optimum import Optimum
-from mixlm_sparse.solve.solution import PlsSolution, solve_pls
-from mixlm_sparse.solve.system import PenalizedSystem
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
-
-F = TypeVar("F", bound="FittedModel")
+from mixlm_sparse.solve.curvature import residual_share
 
 # A row with 1 - h below this is fitted exactly; its residual is rounding.
 FITTED_EXACTLY_TOL = 1e-10
@@ -71,166 +46,11 @@ NO_RESIDUAL = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FittedModel:
+class FittedModel(FitBase):
     """A fitted linear mixed model: data, estimates and further fits.
 
-        y | b ~ N(X beta + Z b + o, sigma^2 W^{-1}),  b ~ N(0, sigma^2 Lambda Lambda')
-
-    Parameters
-    ----------
-    system : the design (`system.matrices`), the theta-free products and the engine.
-    optimum : where the search ended.
-    solution : beta, u and the factors at the optimum.
-    options : REML or ML, optimizer, engine, control.
-    formula : the formula as text.
-    call : the arguments of `lmer`; None if the model was made from matrices.
-    notes : (category, text) of what the user should know; `messages` are the texts.
+    y | b ~ N(X beta + Z b + o, sigma^2 W^{-1}),  b ~ N(0, sigma^2 Lambda Lambda')
     """
-
-    system: PenalizedSystem
-    optimum: Optimum
-    solution: PlsSolution
-    options: FitOptions
-    formula: str
-    call: ModelCall | None = None
-    notes: Notes = ()
-
-    # -- the model ----------------------------------------------------------------------------
-
-    @property
-    def matrices(self) -> ModelMatrices:
-        """The design: response, columns, grouping factors, weights, offset."""
-        return self.system.matrices
-
-    @property
-    def reml(self) -> bool:
-        """Whether the fit maximizes the restricted likelihood."""
-        return self.optimum.reml
-
-    @property
-    def messages(self) -> tuple[str, ...]:
-        """What the user should know about this fit, in words."""
-        return tuple(text for _, text in self.notes)
-
-    @property
-    def nobs(self) -> int:
-        """Number of rows used."""
-        return self.system.n
-
-    @property
-    def n_par(self) -> int:
-        """Number of parameters, p + m + 1; also after REML, as lme4 counts."""
-        return self.system.p + self.system.n_theta + 1
-
-    @property
-    def df_resid(self) -> int:
-        """Residual degrees of freedom, nobs - n_par."""
-        return self.nobs - self.n_par
-
-    @property
-    def ngroups(self) -> dict[str, int]:
-        """Number of levels of each grouping factor."""
-        return {f.label: f.n_levels for f in self.matrices.factors}
-
-    @property
-    def weights_name(self) -> str:
-        """How the call named the weights."""
-        return _argument_name(self.call.weights if self.call else None)
-
-    @property
-    def offset_name(self) -> str:
-        """How the call named the offset."""
-        return _argument_name(self.call.offset if self.call else None)
-
-    @property
-    def subset_name(self) -> str:
-        """How the call named the subset."""
-        return _argument_name(self.call.subset if self.call else None)
-
-    # -- theta and the criterion --------------------------------------------------------------
-
-    @property
-    def theta(self) -> Vector:
-        """(m,) relative covariance parameters, in lme4's order."""
-        return self.optimum.theta
-
-    @property
-    def theta_names(self) -> tuple[str, ...]:
-        """Names of theta: "Subject.(Intercept)", "Subject.Days.(Intercept)", ..."""
-        return self.system.theta_names
-
-    @property
-    def lower(self) -> Vector:
-        """(m,) lower bounds of theta."""
-        return self.system.lower
-
-    @property
-    def perfect(self) -> bool:
-        """Whether the fixed effects leave no residual, so that sigma is zero."""
-        return self.optimum.status == "perfect fit"
-
-    @property
-    def unbounded(self) -> bool:
-        """Whether nothing is left to the residuals: the criterion is -inf, with no minimum."""
-        return self.perfect or self.optimum.sigma is not None
-
-    @property
-    def criterion(self) -> float:
-        """REML criterion or ML deviance at the optimum; -inf for a perfect fit."""
-        return -np.inf if self.perfect else self.optimum.criterion
-
-    @property
-    def llf(self) -> float:
-        """Log-likelihood, restricted after REML; +inf for a perfect fit (sigma = 0)."""
-        return -0.5 * self.criterion
-
-    @property
-    def deviance(self) -> float:
-        """-2 times the log-likelihood that was maximized: equal to `criterion`.
-
-        After REML it is the REML criterion, where lme4's `deviance()` gives nothing; the ML
-        deviance is `refit_ml().deviance`.
-        """
-        return self.criterion
-
-    @property
-    def aic(self) -> float:
-        """Akaike's criterion, criterion + 2 n_par."""
-        return self.criterion + 2.0 * self.n_par
-
-    @property
-    def bic(self) -> float:
-        """Schwarz's criterion, criterion + log(nobs) n_par."""
-        return self.criterion + float(np.log(self.nobs)) * self.n_par
-
-    @cached_property
-    def sigma(self) -> float:
-        """Residual standard deviation: sqrt(pwrss / (n - p)) after REML, sqrt(pwrss / n) after ML.
-
-        With prior weights the residual variance of row i is sigma^2 / w_i.
-        """
-        if self.perfect:
-            return 0.0
-        if self.optimum.sigma is not None:  # held: nothing is left beside the random effects
-            return self.optimum.sigma
-        return profiled_sigma(self.solution.pwrss, self.system, reml=self.reml)
-
-    @cached_property
-    def curvature(self) -> Curvature:
-        """Curvature of the criterion in (phi, log sigma) at the optimum, and its inverse."""
-        system = self.system
-        with one_blas_thread():
-            return curvature_at(self.optimum.phi, system, reml=self.reml, sigma=self.optimum.sigma)
-
-    @cached_property
-    def identification(self) -> Identification:
-        """What the data determine: which variances, covariances and tests have an answer."""
-        return identification(self.system, reml=self.reml, phi=self.optimum.phi)
-
-    @property
-    def scale(self) -> float:
-        """sigma^2."""
-        return self.sigma**2
 
     # -- fixed effects ------------------------------------------------------------------------
 
@@ -446,102 +266,14 @@ class FittedModel:
             values = self.pearson_used / (self.sigma * np.sqrt(free))
         return row_series(self.matrices, np.where(np.isfinite(values), values, np.nan))
 
-    # -- diagnosis ----------------------------------------------------------------------------
+    # -- diagnosis and further fits -------------------------------------------------------------
 
-    def is_singular(self, tol: float = SINGULAR_TOL) -> bool:
-        """Return whether a variance is (almost) zero or a correlation (almost) one.
-
-        Parameters
-        ----------
-        tol : a standard deviation below this share of the residual's counts as zero.  It is taken
-            over columns brought to length one, so that the answer does not depend on the unit of a
-            predictor; lme4 looks at theta as it is.
-
-        Raises
-        ------
-        OptionError : `tol` is not a number, or negative.
-        """
-        tol = require_number("tol", tol, least=0.0, example="1e-4")
-        return is_singular(self.system, self.theta, require_number("tol", tol, least=0.0))
-
-    @cached_property
-    def convergence(self) -> ConvergenceReport:
-        """Where the search ended: status, exact gradient, curvature, evaluations, advice."""
-        judged = self.identification
-        reasons = () if self.perfect else singular_reasons(self.system, self.theta, judged=judged)
-        return ConvergenceReport(self.optimum, self.system, reasons, judged)
-
-    # -- further fits -------------------------------------------------------------------------
-
-    def refit(self, y: Any) -> Self:
-        """Fit the same model to another response.
-
-        Parameters
-        ----------
-        y : (n,) one value for each row used, or for each row of the data.
-
-        Returns
-        -------
-        A fit of the same class: the design, the products without y and the symbolic work are
-        shared.  What is to be said about it is in its `messages`; no warning is emitted, for refits
-        come by the thousand.
-        """
-        response = response_for(self.matrices, y)
-        call = None if self.call is None else replace(self.call, response=response)
-        options = options_for_another(self.options, start=self._warm_start())
-        return self._solved(with_response(self.system, response), options, call)
-
-    def refit_ml(self) -> Self:
-        """Return the fit by maximum likelihood, as model comparisons need it."""
-        return self if not self.reml else self._refit_reml(False)
-
-    def refit_reml(self) -> Self:
-        """Return the fit by restricted maximum likelihood."""
-        return self if self.reml else self._refit_reml(True)
-
-    def _refit_reml(self, reml: bool) -> Self:
-        options = options_for_another(self.options, reml=reml, start=self._warm_start())
-        return self._solved(self.system, options, self.call)
-
-    def _warm_start(self) -> Vector | None:
-        # A singular theta is a saddle of another criterion, a bad place to start from.
-        return None if self.is_singular() else self.theta
-
-    def _solved(self, system: PenalizedSystem, options: FitOptions, call: ModelCall | None) -> Self:
-        """Return the fit of `system`, of the same class as this one."""
-        optimum, solution = solve_system(system, options)
-        options = replace(options, start=None)
-        call = None if call is None else replace(call, options=options)
-        formula = self.formula if call is None else call.formula
-        return fit_of(type(self), system, optimum, options, formula, call, solution=solution)
-
-    def update(self, formula: str | None = None, data: Any = None, **changes: Any) -> Self:
-        """Fit again with some arguments changed; warns as `lmer` does.
-
-        Parameters
-        ----------
-        formula : a formula, in which `.` stands for the old side: ". ~ . + x",
-            "log(.) ~ . - (x | g) + (1 | g)".
-        data : other data.
-        **changes : any other argument of `lmer`: reml, weights, offset, subset, na_action,
-            contrasts, start, optimizer, engine, control, progress, env.
-
-        Raises
-        ------
-        OptionError : an argument that `lmer` does not have.
-        """
-        options, of_model = split_changes(self.options, changes)
-        same_engine = options.engine == self.options.engine
-        if formula is None and data is None and not of_model and same_engine:
-            return announced(self._solved(self.system, options, self.call))
-        if self.call is None:
-            raise OptionError(
-                "this fit was made from matrices, without a formula and data: make it again with "
-                f"fit_matrices; update can change {', '.join(SEARCH_NAMES)}"
-            )
-        call = changed_call(self.call, options, formula, data, of_model)
-        system, call = assemble(call)
-        return announced(self._solved(system, options, call))
+    is_singular = diagnosis.is_singular
+    convergence = cached_property(diagnosis.convergence)
+    refit = further.refit
+    refit_ml = further.refit_ml
+    refit_reml = further.refit_reml
+    update = further.update
 
     def __repr__(self) -> str:
         groups = ", ".join(f"{label} {count}" for label, count in self.ngroups.items())
@@ -550,44 +282,3 @@ class FittedModel:
             f"criterion {self.criterion:.6g}, {self.nobs} rows, groups {groups}, "
             f"{self.convergence.status}>"
         )
-
-
-def fit_of(
-    cls: type[F],
-    system: PenalizedSystem,
-    optimum: Optimum,
-    options: FitOptions,
-    formula: str,
-    call: ModelCall | None = None,
-    *,
-    solution: PlsSolution | None = None,
-    notes: Notes | None = None,
-) -> F:
-    """Make a fit of its parts.
-
-    Parameters
-    ----------
-    cls : the class of the fit.
-    solution : at the optimum; by default solved for.
-    notes : what is to be said of it; by default found out.
-    """
-    return cls(
-        system=system,
-        optimum=optimum,
-        solution=solve_pls(optimum.theta, system) if solution is None else solution,
-        options=options,
-        formula=formula,
-        call=call,
-        notes=notes_on(system, optimum) if notes is None else notes,
-    )
-
-
-def announced(fit: F) -> F:
-    """Warn of what the user should know, unless control.warn is off; return the fit."""
-    if fit.options.control.warn:
-        warn_of(fit.notes)
-    return fit
-
-
-def _argument_name(value: Any) -> str:
-    return value if isinstance(value, str) else "given as an array"

@@ -1,17 +1,33 @@
-"""The next call of a fit: the same one with some arguments changed."""
+"""Further fits of a fit: to another response, by the other criterion, with arguments changed.
+
+`refit`, `refit_ml`, `refit_reml` and `update` are methods of the fit; the next call is the same
+one with some arguments changed.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.types import Vector
 from mixlm_sparse.formula.update import updated_formula
+from mixlm_sparse.model.base import FitBase, announced, fit_of
 from mixlm_sparse.model.call import FitOptions, ModelCall
+from mixlm_sparse.model.responses import response_for
+from mixlm_sparse.model.run import assemble, solve_system
+from mixlm_sparse.model.singularity import is_singular
+from mixlm_sparse.solve.derived.other_response import with_response
 from mixlm_sparse.solve.search.search import Control
+from mixlm_sparse.solve.system import PenalizedSystem
 
-__all__ = ["SEARCH_NAMES", "changed_call", "options_for_another", "split_changes"]
+F = TypeVar("F", bound=FitBase)
+
+__all__ = [
+    "changed_call", "options_for_another", "refit", "refit_ml", "refit_reml", "split_changes",
+    "update",
+]  # fmt: skip
 
 OPTION_NAMES = tuple(f.name for f in fields(FitOptions))
 # What can be changed without a formula and data.
@@ -76,3 +92,80 @@ def changed_call(
 def _left_side(formula: str) -> str:
     """Return the response as the formula's reader writes it."""
     return updated_formula(formula, ". ~ .").partition("~")[0].strip()
+
+
+def refit(fit: F, y: Any) -> F:
+    """Fit the same model to another response.
+
+    Parameters
+    ----------
+    y : (n,) one value for each row used, or for each row of the data.
+
+    Returns
+    -------
+    A fit of the same class: the design, the products without y and the symbolic work are
+    shared.  What is to be said about it is in its `messages`; no warning is emitted, for refits
+    come by the thousand.
+    """
+    response = response_for(fit.matrices, y)
+    call = None if fit.call is None else replace(fit.call, response=response)
+    options = options_for_another(fit.options, start=_warm_start(fit))
+    return _solved(fit, with_response(fit.system, response), options, call)
+
+
+def refit_ml(fit: F) -> F:
+    """Return the fit by maximum likelihood, as model comparisons need it."""
+    return fit if not fit.reml else _refit_reml(fit, False)
+
+
+def refit_reml(fit: F) -> F:
+    """Return the fit by restricted maximum likelihood."""
+    return fit if fit.reml else _refit_reml(fit, True)
+
+
+def _refit_reml(fit: F, reml: bool) -> F:
+    options = options_for_another(fit.options, reml=reml, start=_warm_start(fit))
+    return _solved(fit, fit.system, options, fit.call)
+
+
+def _warm_start(fit: FitBase) -> Vector | None:
+    # A singular theta is a saddle of another criterion, a bad place to start from.
+    return None if is_singular(fit.system, fit.theta) else fit.theta
+
+
+def _solved(fit: F, system: PenalizedSystem, options: FitOptions, call: ModelCall | None) -> F:
+    """Return the fit of `system`, of the same class as this one."""
+    optimum, solution = solve_system(system, options)
+    options = replace(options, start=None)
+    call = None if call is None else replace(call, options=options)
+    formula = fit.formula if call is None else call.formula
+    return fit_of(type(fit), system, optimum, options, formula, call, solution=solution)
+
+
+def update(fit: F, formula: str | None = None, data: Any = None, **changes: Any) -> F:
+    """Fit again with some arguments changed; warns as `lmer` does.
+
+    Parameters
+    ----------
+    formula : a formula, in which `.` stands for the old side: ". ~ . + x",
+        "log(.) ~ . - (x | g) + (1 | g)".
+    data : other data.
+    **changes : any other argument of `lmer`: reml, weights, offset, subset, na_action,
+        contrasts, start, optimizer, engine, control, progress, env.
+
+    Raises
+    ------
+    OptionError : an argument that `lmer` does not have.
+    """
+    options, of_model = split_changes(fit.options, changes)
+    same_engine = options.engine == fit.options.engine
+    if formula is None and data is None and not of_model and same_engine:
+        return announced(_solved(fit, fit.system, options, fit.call))
+    if fit.call is None:
+        raise OptionError(
+            "this fit was made from matrices, without a formula and data: make it again with "
+            f"fit_matrices; update can change {', '.join(SEARCH_NAMES)}"
+        )
+    call = changed_call(fit.call, options, formula, data, of_model)
+    system, call = assemble(call)
+    return announced(_solved(fit, system, options, call))

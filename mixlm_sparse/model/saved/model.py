@@ -23,9 +23,10 @@ from mixlm_sparse.common.errors import (
 from mixlm_sparse.covariance.random import covariance_structure
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.engines.choose import ENGINES, make_engine
+from mixlm_sparse.model.base import fit_of
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import ROLES, columns_of_call, held_call
-from mixlm_sparse.model.fitted import FittedModel, fit_of
+from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.run import matrices_of
 from mixlm_sparse.model.saved.archive import Archive, Arrays, write_archive
 from mixlm_sparse.model.saved.check import (

@@ -1,0 +1,229 @@
+"""The parts of a fit, and what is read off its optimum: sizes, names, theta, criterion, sigma.
+
+`FitBase` is what further fits (`model.refit`) and the diagnosis (`model.convergence`,
+`model.singularity`) need to know; `model.fitted.FittedModel` adds the effects and the rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, TypeVar
+
+import numpy as np
+
+from mixlm_sparse.common.types import Vector
+from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.engines.threads import one_blas_thread
+from mixlm_sparse.model.call import FitOptions, ModelCall
+from mixlm_sparse.model.notes import Notes, notes_on, warn_of
+from mixlm_sparse.solve.criterion import profiled_sigma
+from mixlm_sparse.solve.curvature import Curvature, curvature_at
+from mixlm_sparse.solve.identification import Identification, identification
+from mixlm_sparse.solve.search.optimum import Optimum
+from mixlm_sparse.solve.solution import PlsSolution, solve_pls
+from mixlm_sparse.solve.system import PenalizedSystem
+
+F = TypeVar("F", bound="FitBase")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class FitBase:
+    """Data and estimates of a fitted linear mixed model.
+
+    Parameters
+    ----------
+    system : the design (`system.matrices`), the theta-free products and the engine.
+    optimum : where the search ended.
+    solution : beta, u and the factors at the optimum.
+    options : REML or ML, optimizer, engine, control.
+    formula : the formula as text.
+    call : the arguments of `lmer`; None if the model was made from matrices.
+    notes : (category, text) of what the user should know; `messages` are the texts.
+    """
+
+    system: PenalizedSystem
+    optimum: Optimum
+    solution: PlsSolution
+    options: FitOptions
+    formula: str
+    call: ModelCall | None = None
+    notes: Notes = ()
+
+    # -- the model ----------------------------------------------------------------------------
+
+    @property
+    def matrices(self) -> ModelMatrices:
+        """The design: response, columns, grouping factors, weights, offset."""
+        return self.system.matrices
+
+    @property
+    def reml(self) -> bool:
+        """Whether the fit maximizes the restricted likelihood."""
+        return self.optimum.reml
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """What the user should know about this fit, in words."""
+        return tuple(text for _, text in self.notes)
+
+    @property
+    def nobs(self) -> int:
+        """Number of rows used."""
+        return self.system.n
+
+    @property
+    def n_par(self) -> int:
+        """Number of parameters, p + m + 1; also after REML, as lme4 counts."""
+        return self.system.p + self.system.n_theta + 1
+
+    @property
+    def df_resid(self) -> int:
+        """Residual degrees of freedom, nobs - n_par."""
+        return self.nobs - self.n_par
+
+    @property
+    def ngroups(self) -> dict[str, int]:
+        """Number of levels of each grouping factor."""
+        return {f.label: f.n_levels for f in self.matrices.factors}
+
+    @property
+    def weights_name(self) -> str:
+        """How the call named the weights."""
+        return _argument_name(self.call.weights if self.call else None)
+
+    @property
+    def offset_name(self) -> str:
+        """How the call named the offset."""
+        return _argument_name(self.call.offset if self.call else None)
+
+    @property
+    def subset_name(self) -> str:
+        """How the call named the subset."""
+        return _argument_name(self.call.subset if self.call else None)
+
+    # -- theta and the criterion --------------------------------------------------------------
+
+    @property
+    def theta(self) -> Vector:
+        """(m,) relative covariance parameters, in lme4's order."""
+        return self.optimum.theta
+
+    @property
+    def theta_names(self) -> tuple[str, ...]:
+        """Names of theta: "Subject.(Intercept)", "Subject.Days.(Intercept)", ..."""
+        return self.system.theta_names
+
+    @property
+    def lower(self) -> Vector:
+        """(m,) lower bounds of theta."""
+        return self.system.lower
+
+    @property
+    def perfect(self) -> bool:
+        """Whether the fixed effects leave no residual, so that sigma is zero."""
+        return self.optimum.status == "perfect fit"
+
+    @property
+    def unbounded(self) -> bool:
+        """Whether nothing is left to the residuals: the criterion is -inf, with no minimum."""
+        return self.perfect or self.optimum.sigma is not None
+
+    @property
+    def criterion(self) -> float:
+        """REML criterion or ML deviance at the optimum; -inf for a perfect fit."""
+        return -np.inf if self.perfect else self.optimum.criterion
+
+    @property
+    def llf(self) -> float:
+        """Log-likelihood, restricted after REML; +inf for a perfect fit (sigma = 0)."""
+        return -0.5 * self.criterion
+
+    @property
+    def deviance(self) -> float:
+        """-2 times the log-likelihood that was maximized: equal to `criterion`.
+
+        After REML it is the REML criterion, where lme4's `deviance()` gives nothing; the ML
+        deviance is `refit_ml().deviance`.
+        """
+        return self.criterion
+
+    @property
+    def aic(self) -> float:
+        """Akaike's criterion, criterion + 2 n_par."""
+        return self.criterion + 2.0 * self.n_par
+
+    @property
+    def bic(self) -> float:
+        """Schwarz's criterion, criterion + log(nobs) n_par."""
+        return self.criterion + float(np.log(self.nobs)) * self.n_par
+
+    @cached_property
+    def sigma(self) -> float:
+        """Residual standard deviation: sqrt(pwrss / (n - p)) after REML, sqrt(pwrss / n) after ML.
+
+        With prior weights the residual variance of row i is sigma^2 / w_i.
+        """
+        if self.perfect:
+            return 0.0
+        if self.optimum.sigma is not None:  # held: nothing is left beside the random effects
+            return self.optimum.sigma
+        return profiled_sigma(self.solution.pwrss, self.system, reml=self.reml)
+
+    @cached_property
+    def curvature(self) -> Curvature:
+        """Curvature of the criterion in (phi, log sigma) at the optimum, and its inverse."""
+        system = self.system
+        with one_blas_thread():
+            return curvature_at(self.optimum.phi, system, reml=self.reml, sigma=self.optimum.sigma)
+
+    @cached_property
+    def identification(self) -> Identification:
+        """What the data determine: which variances, covariances and tests have an answer."""
+        return identification(self.system, reml=self.reml, phi=self.optimum.phi)
+
+    @property
+    def scale(self) -> float:
+        """sigma^2."""
+        return self.sigma**2
+
+
+def fit_of(
+    cls: type[F],
+    system: PenalizedSystem,
+    optimum: Optimum,
+    options: FitOptions,
+    formula: str,
+    call: ModelCall | None = None,
+    *,
+    solution: PlsSolution | None = None,
+    notes: Notes | None = None,
+) -> F:
+    """Make a fit of its parts.
+
+    Parameters
+    ----------
+    cls : the class of the fit.
+    solution : at the optimum; by default solved for.
+    notes : what is to be said of it; by default found out.
+    """
+    return cls(
+        system=system,
+        optimum=optimum,
+        solution=solve_pls(optimum.theta, system) if solution is None else solution,
+        options=options,
+        formula=formula,
+        call=call,
+        notes=notes_on(system, optimum) if notes is None else notes,
+    )
+
+
+def announced(fit: F) -> F:
+    """Warn of what the user should know, unless control.warn is off; return the fit."""
+    if fit.options.control.warn:
+        warn_of(fit.notes)
+    return fit
+
+
+def _argument_name(value: Any) -> str:
+    return value if isinstance(value, str) else "given as an array"
