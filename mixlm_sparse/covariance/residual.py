@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Vector
 
-__all__ = ["INDEPENDENT", "Independent", "Residual"]
+__all__ = ["INDEPENDENT", "Independent", "Positions", "Residual"]
 
+# Rows that follow one another, or ascending positions of rows.
+Positions = slice | NDArray[np.integer[Any]]
 NO_RHO = np.empty(0)
 
 
@@ -37,18 +39,18 @@ class Residual(Protocol):
         """Lower bounds (n_rho,) of the parameters."""
         ...
 
-    def whiten(self, values: Vector, rows: slice, rho: Vector = NO_RHO) -> Vector:
+    def whiten(self, values: Vector, rows: Positions, rho: Vector = NO_RHO) -> Vector:
         """Return R^{-1/2} values, for values (m, ...) of consecutive rows.
 
         Where rows are correlated, `rows` holds whole groups.
         """
         ...
 
-    def log_det(self, rows: slice, rho: Vector = NO_RHO) -> float:
+    def log_det(self, rows: Positions, rho: Vector = NO_RHO) -> float:
         """Return log|R| of these rows."""
         ...
 
-    def draw(self, noise: Vector, rows: slice, rho: Vector = NO_RHO) -> Vector:
+    def draw(self, noise: Vector, rows: Positions, rho: Vector = NO_RHO) -> Vector:
         """Return R^{1/2} noise: independent standard normal (m, ...) to residuals over sigma."""
         ...
 
@@ -76,27 +78,27 @@ class Independent:
     def lower(self) -> Vector:
         return NO_RHO
 
-    def weights_of(self, rows: slice) -> Vector:
+    def weights_of(self, rows: Positions) -> Vector:
         """Return w of these rows, (m,); ones where there are no weights."""
         if self.weights is None:
-            return np.ones(int(rows.stop) - int(rows.start))
+            return np.ones(rows.stop - rows.start if isinstance(rows, slice) else rows.size)
         return self.weights[rows]
 
-    def weigh(self, values: Vector, rows: slice | NDArray[np.integer[Any]]) -> Vector:
+    def weigh(self, values: Vector, rows: Positions) -> Vector:
         """Return W values for values (m, ...); the values themselves without weights."""
         return values if self.weights is None else values * _aligned(self.weights[rows], values)
 
-    def whiten(self, values: Vector, rows: slice, rho: Vector = NO_RHO) -> Vector:
+    def whiten(self, values: Vector, rows: Positions, rho: Vector = NO_RHO) -> Vector:
         """Return sqrt(W) values for values (m, ...); the values themselves without weights."""
         if self.weights is None:
             return values
         return values * _aligned(np.sqrt(self.weights[rows]), values)
 
-    def log_det(self, rows: slice | NDArray[np.integer[Any]], rho: Vector = NO_RHO) -> float:
+    def log_det(self, rows: Positions, rho: Vector = NO_RHO) -> float:
         """Return -sum log w of these rows, exactly 0 without weights."""
         return 0.0 if self.weights is None else -float(np.log(self.weights[rows]).sum())
 
-    def draw(self, noise: Vector, rows: slice, rho: Vector = NO_RHO) -> Vector:
+    def draw(self, noise: Vector, rows: Positions, rho: Vector = NO_RHO) -> Vector:
         """Return noise / sqrt(w)."""
         if self.weights is None:
             return noise

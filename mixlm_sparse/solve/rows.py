@@ -4,7 +4,9 @@
         total += block.X.T @ block.weighted(block.target)
 
 Everything that touches rows one by one goes through here, so that what a row is (which columns of X
-count, what is subtracted from the response, what a missing weight means) is said once.
+count, what is subtracted from the response, what a missing weight means) is said once.  A fit walks
+over the rows of its `RowSource` by `system.rows()`: rows in memory, some of these, or none that are
+there.
 """
 
 from __future__ import annotations
@@ -12,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
-from mixlm_sparse.covariance.residual import INDEPENDENT, Independent
+from mixlm_sparse.covariance.residual import INDEPENDENT, Independent, Positions
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.build import ModelMatrices
@@ -30,52 +33,71 @@ NUMPY_BLOCK_ROWS = 131_072
 
 
 class RowBlock:
-    """Consecutive rows of a source; columns are evaluated when they are asked for.
+    """Rows of a source that follow one another; columns are evaluated when they are asked for.
 
     Parameters
     ----------
-    source : where the rows are.
-    rows : positions among the rows of the source.
-
-    Attributes
-    ----------
-    slice : positions of the rows.
+    held : what the rows are read from.
+    at : where they are there, a slice or ascending positions (m,).
+    slice : positions of the rows among those of the source.
+    kept : columns of X that the block has; None for all.
+    shift : (column, b), where b times a column of X is one more offset.
     """
 
-    def __init__(self, source: InMemory, rows: slice) -> None:
-        self._source = source
-        self.slice = rows
+    def __init__(
+        self,
+        held: InMemory,
+        at: Positions,
+        slice: slice,
+        kept: Sequence[int] | None = None,
+        shift: tuple[int, float] | None = None,
+    ) -> None:
+        self._held = held
+        self._at = at
+        self.slice = slice
+        self._kept = kept
+        self._shift = shift
 
     def __len__(self) -> int:
         return int(self.slice.stop) - int(self.slice.start)
 
     @cached_property
+    def _every_column(self) -> Matrix:
+        return _read(self._held.fixed, self._at)
+
+    @cached_property
     def X(self) -> Matrix:
         """(m, p) columns of the fixed part that are kept, as the user wrote them."""
-        X = self._source.fixed.block(self.slice)
-        kept = self._source.kept
+        X, kept = self._every_column, self._kept
         return X if kept is None or len(kept) == X.shape[1] else X[:, list(kept)]
 
     @cached_property
     def y(self) -> Vector:
         """(m,) response."""
-        return self._source.y[self.slice]
+        return self._held.y[self._at]
 
     @cached_property
     def offset(self) -> Vector:
         """(m,) offset; zeros where there is none."""
-        offset = self._source.offset
-        return np.zeros(len(self)) if offset is None else offset[self.slice]
+        offset = self._held.offset
+        own = np.zeros(len(self)) if offset is None else offset[self._at]
+        if self._shift is None:
+            return own
+        column, b = self._shift
+        out: Vector = b * self._every_column[:, column] + own
+        return out
 
     @cached_property
     def target(self) -> Vector:
         """(m,) response less offset."""
-        return self.y if self._source.offset is None else self.y - self.offset
+        if self._held.offset is None and self._shift is None:
+            return self.y
+        return self.y - self.offset
 
     @cached_property
     def weights(self) -> Vector:
         """(m,) prior weights; ones where there are none."""
-        return self._source.residual.weights_of(self.slice)
+        return self._held.residual.weights_of(self._at)
 
     @cached_property
     def sqrt_w(self) -> Vector:
@@ -85,23 +107,44 @@ class RowBlock:
     @property
     def log_weight_sum(self) -> float:
         """Sum of log w, exactly 0 without weights."""
-        return -self._source.residual.log_det(self.slice)
+        return -self._held.residual.log_det(self._at)
 
     def weighted(self, values: Vector) -> Vector:
         """Return W values for values (m, ...); the values themselves without weights."""
-        return self._source.residual.weigh(values, self.slice)
+        return self._held.residual.weigh(values, self._at)
 
     def root_weighted(self, values: Vector) -> Vector:
         """Return sqrt(W) values for values (m, ...); the values themselves without weights."""
-        return self._source.residual.whiten(values, self.slice)
+        return self._held.residual.whiten(values, self._at)
 
     def z(self, term: int) -> Matrix:
         """Return the columns of a random term, (m, k), as the user wrote them."""
-        return self._source.terms[term].block(self.slice)
+        return _read(self._held.terms[term], self._at)
 
     def codes(self, factor: int) -> IntVector:
         """Return the levels of a grouping factor, (m,)."""
-        return self._source.codes[factor][self.slice]
+        return self._held.codes[factor][self._at]
+
+    def taken(self, rows: IntVector, start: int) -> RowBlock:
+        """Return some of the rows, ascending positions in this block, counted from `start`."""
+        at = rows + self._at.start if isinstance(self._at, slice) else self._at[rows]
+        return RowBlock(
+            self._held, at, slice(start, start + rows.size), self._kept, self._shift
+        )
+
+    def shifted(self, column: int, b: float, kept: Sequence[int] | None) -> RowBlock:
+        """Return the block with b times a column of X as one more offset."""
+        return RowBlock(self._held, self._at, self.slice, kept, (column, b))
+
+
+def _read(columns: ColumnSource, at: Positions) -> Matrix:
+    """Return the rows of a source of columns; those between positions are read and left."""
+    if isinstance(at, slice):
+        return columns.block(at)
+    if not at.size:
+        return columns.block(slice(0, 0))
+    first = int(at[0])
+    return np.ascontiguousarray(columns.block(slice(first, int(at[-1]) + 1))[at - first])
 
 
 class RowSource(Protocol):
@@ -112,8 +155,10 @@ class RowSource(Protocol):
         """Return the number of rows."""
         ...
 
-    def blocks(self, size: int = BLOCK_ROWS) -> Iterator[RowBlock]:
-        """Yield all rows in order, at most `size` at a time."""
+    def blocks(
+        self, kept: Sequence[int] | None = None, *, size: int = BLOCK_ROWS
+    ) -> Iterator[RowBlock]:
+        """Yield all rows in order, at most `size` at a time, with the kept columns of X."""
         ...
 
 
@@ -130,7 +175,6 @@ class InMemory:
     y : (n,).
     offset : (n,) or None.
     residual : structure of the residuals; prior weights are in it.
-    kept : columns of the fixed part that blocks have; None for all.
     """
 
     n: int
@@ -140,10 +184,9 @@ class InMemory:
     y: Vector
     offset: Vector | None = None
     residual: Independent = INDEPENDENT
-    kept: Sequence[int] | None = None
 
     @staticmethod
-    def of(matrices: ModelMatrices, kept: Sequence[int] | None = None) -> InMemory:
+    def of(matrices: ModelMatrices) -> InMemory:
         """Return the rows of a design."""
         return InMemory(
             n=matrices.nobs,
@@ -153,17 +196,76 @@ class InMemory:
             y=matrices.y,
             offset=matrices.offset,
             residual=matrices.residual,
-            kept=kept,
         )
 
-    def blocks(self, size: int = BLOCK_ROWS) -> Iterator[RowBlock]:
-        """Yield all rows in order, at most `size` at a time."""
-        for start in range(0, self.n, size):
-            yield RowBlock(self, slice(start, min(start + size, self.n)))
+    def blocks(
+        self, kept: Sequence[int] | None = None, *, size: int = BLOCK_ROWS
+    ) -> Iterator[RowBlock]:
+        """Yield all rows in order, at most `size` at a time, with the kept columns of X."""
+        for part in row_blocks(self.n, size):
+            yield RowBlock(self, part, part, kept)
 
     def whole(self) -> RowBlock:
         """Return all rows as one block."""
-        return RowBlock(self, slice(0, self.n))
+        return RowBlock(self, slice(0, self.n), slice(0, self.n))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Without:
+    """The rows of a source without some of them; nothing is copied before it is asked for.
+
+    Parameters
+    ----------
+    source : all rows.
+    rows : ascending positions of those that are left out.
+    """
+
+    source: RowSource
+    rows: NDArray[np.integer[Any]]
+
+    @property
+    def n(self) -> int:
+        return self.source.n - self.rows.size
+
+    def blocks(
+        self, kept: Sequence[int] | None = None, *, size: int = BLOCK_ROWS
+    ) -> Iterator[RowBlock]:
+        """Yield the rows that remain, in order, with the kept columns of X."""
+        start = 0
+        for block in self.source.blocks(kept, size=size):
+            first, stop = np.searchsorted(self.rows, [block.slice.start, block.slice.stop])
+            left_out = self.rows[first:stop] - block.slice.start
+            rest = np.delete(np.arange(len(block), dtype=np.int32), left_out)
+            if rest.size:
+                yield block.taken(rest, start)
+                start += rest.size
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Shifted:
+    """The rows of a source with b x as one more offset, x a column of the fixed part.
+
+    Parameters
+    ----------
+    source : the rows.
+    column : place of x among all columns of X.
+    b : its coefficient.
+    """
+
+    source: RowSource
+    column: int
+    b: float
+
+    @property
+    def n(self) -> int:
+        return self.source.n
+
+    def blocks(
+        self, kept: Sequence[int] | None = None, *, size: int = BLOCK_ROWS
+    ) -> Iterator[RowBlock]:
+        """Yield all rows in order, with the kept columns of X."""
+        for block in self.source.blocks(size=size):
+            yield block.shifted(self.column, self.b, kept)
 
 
 def rows_of(
@@ -176,7 +278,15 @@ def rows_of(
     kept : columns of X that the blocks have, such as `system.products.kept`; None for all.
     size : rows in a block.
     """
-    return InMemory.of(matrices, kept).blocks(size)
+    return InMemory.of(matrices).blocks(kept, size=size)
+
+
+def every_code(source: RowSource, n_factors: int) -> Sequence[IntVector]:
+    """Return the levels of every grouping factor on all rows of a source, (n,) each."""
+    if isinstance(source, InMemory):
+        return source.codes
+    blocks = [[block.codes(g) for g in range(n_factors)] for block in source.blocks()]
+    return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
 
 
 def row_blocks(n: int, size: int) -> Iterator[slice]:

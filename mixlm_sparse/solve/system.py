@@ -12,7 +12,7 @@ import numpy as np
 from mixlm_sparse.common.checks import require_instance, require_one_of
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Vector
-from mixlm_sparse.covariance.random import CovarianceStructure, covariance_structure
+from mixlm_sparse.covariance.random import CovarianceStructure
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.engines.choose import ENGINES, make_engine
 from mixlm_sparse.engines.compiled import compiled_pays
@@ -22,7 +22,7 @@ from mixlm_sparse.engines.interface import Engine, EngineLock
 from mixlm_sparse.solve.chart import Chart
 from mixlm_sparse.solve.products.accumulate import CrossProducts, cross_products
 from mixlm_sparse.solve.products.final import Products, orthonormal_products
-from mixlm_sparse.solve.rows import BLOCK_ROWS, RowBlock, rows_of
+from mixlm_sparse.solve.rows import BLOCK_ROWS, InMemory, RowBlock, RowSource
 
 # Up to this many random effects C is treated as one dense matrix, if kernels are compiled.
 SMALL_DENSE_Q = 72
@@ -33,7 +33,12 @@ class PenalizedSystem:
     """Theta-free products, covariance templates and the engine with its symbolic work done.
 
     The engine's numeric factor is the one buffer that changes; everything else is constant.
-    `may_fuse` allows the compiled evaluations of `engines.fused` in the engine's place.
+
+    Parameters
+    ----------
+    matrices : the design that was learnt: names, terms, levels.
+    may_fuse : allow the compiled evaluations of `engines.fused` in the engine's place.
+    source : where the rows are read; None for those of `matrices`.
     """
 
     matrices: ModelMatrices
@@ -42,6 +47,7 @@ class PenalizedSystem:
     engine: Engine
     may_fuse: bool = True
     cross: CrossProducts | None = field(default=None, repr=False)
+    source: RowSource | None = field(default=None, repr=False)
     lock: EngineLock = field(default_factory=EngineLock, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -106,9 +112,14 @@ class PenalizedSystem:
         """log|det R_x|^2 of the map to the user's columns of X."""
         return 2.0 * float(np.log(np.abs(np.diag(self.products.R_x))).sum())
 
+    @property
+    def row_source(self) -> RowSource:
+        """Where the rows are read."""
+        return InMemory.of(self.matrices) if self.source is None else self.source
+
     def rows(self, size: int = BLOCK_ROWS) -> Iterator[RowBlock]:
         """Walk over the rows, with the columns of X that are kept."""
-        return rows_of(self.matrices, self.products.kept, size=size)
+        return self.row_source.blocks(self.products.kept, size=size)
 
     @cached_property
     def fused(self) -> SingleFactor | SmallDense | None:
@@ -136,11 +147,14 @@ class PenalizedSystem:
             return SingleFactor(factors[0].ztz, factors[0].ztx, products.yy, floor)
         return SmallDense(products.blocks, products.yy, floor)
 
-    def with_products(self, products: Products, matrices: ModelMatrices) -> PenalizedSystem:
-        """Return the system for another response; design and engine are shared."""
+    def with_products(
+        self, products: Products, matrices: ModelMatrices, source: RowSource | None = None
+    ) -> PenalizedSystem:
+        """Return the system for other products with the same Z'WZ; the engine is shared."""
         return PenalizedSystem(
-            matrices, products, self.templates, self.engine, self.may_fuse, lock=self.lock
-        )
+            matrices, products, self.templates, self.engine, self.may_fuse,
+            source=source, lock=self.lock,
+        )  # fmt: skip
 
     def describe(self) -> str:
         """Say in words how an evaluation is done."""
@@ -157,6 +171,7 @@ def penalized_system(
     engine: str = "auto",
     *,
     cross: CrossProducts | None = None,
+    source: RowSource | None = None,
 ) -> PenalizedSystem:
     """Form the products, choose the engine and do its symbolic work.
 
@@ -164,7 +179,8 @@ def penalized_system(
     ----------
     matrices : the design.
     engine : "auto", "blocked" or "cholmod".
-    cross : products formed before; by default they are formed from the rows of `matrices`.
+    cross : products formed before; by default they are formed from the rows.
+    source : the rows; by default those of `matrices`.
 
     Raises
     ------
@@ -173,7 +189,7 @@ def penalized_system(
     require_instance("matrices", matrices, ModelMatrices, "use mx.model_matrices(formula, data)")
     require_one_of("engine", engine, ENGINES)
     if cross is None:
-        cross = cross_products(matrices)
+        cross = cross_products(matrices, source=source)
     require_instance("cross", cross, CrossProducts, "leave it out, or use products of this design")
     products = orthonormal_products(cross)
     if products.p >= products.n:
@@ -181,14 +197,12 @@ def penalized_system(
             f"the fixed part has {products.p} coefficients for {products.n} rows, which leaves "
             "nothing to estimate variances from: use fewer terms or more rows"
         )
-    templates = tuple(
-        covariance_structure(term.structure, len(term.column_names)) for term in matrices.terms
-    )
     return PenalizedSystem(
         matrices=matrices,
         products=products,
-        templates=templates,
+        templates=tuple(term.template for term in matrices.terms),
         engine=make_engine(engine, products.blocks),
         may_fuse=engine == "auto",
         cross=cross,
+        source=source,
     )

@@ -20,7 +20,6 @@ from mixlm_sparse.inference.fixed.spans import column_lengths
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.notes import warn_of
 from mixlm_sparse.solve.products.basis import stack_qr
-from mixlm_sparse.solve.rows import rows_of
 
 # A combination that misses what it must be by more than this share is not estimable.
 ESTIMABLE_RTOL = 1e-7
@@ -39,12 +38,12 @@ def column_coordinates(fit: FittedModel) -> Matrix:
     found = _KEPT.get(fit)
     if found is not None:
         return found
-    products, matrices = fit.system.products, fit.matrices
+    products = fit.system.products
     if not fit.system.dropped:
         return products.R_x
     # to the last digit, for what has no rows must come out as zero
     R: Matrix | None = None
-    for block in rows_of(matrices):
+    for block in fit.system.row_source.blocks():
         R = stack_qr(R, block.root_weighted(block.X))
     assert R is not None
     Q = np.linalg.qr(R[:, list(products.kept)])[0]

@@ -31,7 +31,6 @@ from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.fixed.estimable import column_coordinates
 from mixlm_sparse.inference.fixed.spans import beyond, span_and_complement, with_unit_length
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.solve.rows import rows_of
 
 SPAN_TOL = 1e-8  # a column that others miss by more than this is not in their span
 
@@ -255,7 +254,7 @@ def _unweighted_root(model: FixedTerms) -> Matrix:
         return np.eye(p)
     gram = np.zeros((p, p))
     inverse = np.linalg.inv(model.coordinates[:, kept])
-    for block in rows_of(fit.matrices, kept):
+    for block in fit.system.rows():
         Q = block.X @ inverse
         gram += Q.T @ Q
     return np.asarray(np.linalg.cholesky(gram).T, dtype=np.float64)

@@ -15,7 +15,6 @@ from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.design.grouping import GroupingFactor
 from mixlm_sparse.design.recipe import FactorSpec, FormulaRecipe
 from mixlm_sparse.inference.cases.row_groups import is_nested
-from mixlm_sparse.solve.derived.taken_rows import taken_rows
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
@@ -54,18 +53,21 @@ class RowDraw:
             _taken(f, rows, copies if copies is not None and g in nested else None)
             for g, f in enumerate(m.factors)
         )
-        drawn = taken_rows(
-            m,
-            rows,
-            fixed=ArrayColumns(m.fixed.names, self._X[rows]),
-            terms=[
-                ArrayColumns(term.column_names, z[rows])
-                for term, z in zip(m.terms, self._Z, strict=True)
-            ],
-            factors=factors,
+        weights, offset = (
+            None if values is None else values[rows] for values in (m.weights, m.offset)
         )
         return replace(
-            drawn,
+            m,
+            y=m.y[rows],
+            fixed=ArrayColumns(m.fixed.names, self._X[rows]),
+            factors=factors,
+            terms=tuple(
+                replace(term, columns=ArrayColumns(term.column_names, z[rows]))
+                for term, z in zip(m.terms, self._Z, strict=True)
+            ),
+            weights=weights,
+            offset=offset,
+            nobs=rows.size,
             n_input=rows.size,
             rows=None,
             na_action="omit",

@@ -10,7 +10,6 @@ from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.saved.archive import Archive
 from mixlm_sparse.solve.criterion import profiled_criterion
 from mixlm_sparse.solve.products.final import Products
-from mixlm_sparse.solve.rows import rows_of
 from mixlm_sparse.solve.system import PenalizedSystem
 
 __all__ = ["require_consistent", "require_rows", "require_solution", "require_weights"]
@@ -87,7 +86,7 @@ def _solves_rows(fit: FittedModel) -> bool:
     score, lengths, total = np.zeros(system.p), np.zeros(system.p), 0.0
     sums = [np.zeros_like(effects) for effects in b]
     squares = [np.zeros(effects.shape[0]) for effects in b]
-    for block in rows_of(matrices, system.products.kept):
+    for block in system.rows():
         r = block.target - block.X @ solution.beta
         for t, term in enumerate(matrices.terms):
             r = r - np.einsum("ik,ik->i", block.z(t), b[t][block.codes(term.factor)])

@@ -20,7 +20,6 @@ from mixlm_sparse.common.errors import (
     MissingPackageError,
     SavedFitError,
 )
-from mixlm_sparse.covariance.random import covariance_structure
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.engines.choose import ENGINES, make_engine
 from mixlm_sparse.model.base import fit_of
@@ -61,6 +60,7 @@ from mixlm_sparse.model.saved.parts import (
 from mixlm_sparse.model.saved.rowless import (
     AbsentFrame,
     MatricesWithoutRows,
+    NoRows,
 )
 from mixlm_sparse.model.saved.schema import require_form
 from mixlm_sparse.solve.products.final import Products
@@ -120,7 +120,7 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
         "call": None,
         "data": None,
     }
-    has_rows = not isinstance(fit.matrices, MatricesWithoutRows)
+    has_rows = not isinstance(fit.system.source, NoRows)
     include_data = include_data and has_rows
     if not fit.perfect and (has_rows or "residual_quantiles" in vars(fit)):
         arrays["residual_quantiles"] = fit.residual_quantiles
@@ -187,14 +187,14 @@ def _fit_from(
         made = make_engine(document["engine"] if engine is None else engine, products.blocks)
     except EngineError as error:
         raise EngineError(f"{error}; or load the fit with engine='blocked'") from error
+    has_rows = not isinstance(matrices, MatricesWithoutRows)
     system = PenalizedSystem(
         matrices=matrices,
         products=products,
-        templates=tuple(
-            covariance_structure(term.structure, len(term.column_names)) for term in matrices.terms
-        ),
+        templates=tuple(term.template for term in matrices.terms),
         engine=made,
         may_fuse=options.engine == "auto",
+        source=None if has_rows else NoRows(products.n),
     )
     require_consistent(system, archive)
     require_weights(matrices, products, archive)
@@ -212,7 +212,7 @@ def _fit_from(
         shape = system.p, len(system.dropped)
         vars(fit)["dropped_combinations"] = archive.numbers("dropped_combinations", *shape)
     require_solution(fit, archive)
-    if not isinstance(matrices, MatricesWithoutRows):
+    if has_rows:
         require_rows(fit, archive, given=data is not None)
     return fit
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -10,8 +10,9 @@ from mixlm_sparse.common.errors import SavedFitError
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.grouping import GroupingFactor
+from mixlm_sparse.solve.rows import BLOCK_ROWS, RowBlock
 
-__all__ = ["AbsentColumns", "AbsentFrame", "FactorWithoutRows", "MatricesWithoutRows"]
+__all__ = ["AbsentColumns", "AbsentFrame", "FactorWithoutRows", "MatricesWithoutRows", "NoRows"]
 
 WITHOUT_DATA = (
     "this fit was saved without its data, and the rows are needed here: load it with "
@@ -21,6 +22,24 @@ WITHOUT_DATA = (
 
 def _absent() -> NoReturn:
     raise SavedFitError(WITHOUT_DATA)
+
+
+@dataclass(frozen=True, slots=True)
+class NoRows:
+    """A source of rows that are not there.
+
+    Parameters
+    ----------
+    n : how many they were.
+    """
+
+    n: int
+
+    def blocks(
+        self, kept: Sequence[int] | None = None, *, size: int = BLOCK_ROWS
+    ) -> Iterator[RowBlock]:
+        """Raise a SavedFitError."""
+        _absent()
 
 
 @dataclass(frozen=True, slots=True)

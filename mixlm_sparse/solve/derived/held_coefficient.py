@@ -5,22 +5,19 @@ last column of Q, the direction of x that the other columns do not have,
 
     y - b x = X_rest beta + y_f + delta q,    delta = R_pp (beta_ols - b)
 
-so that the products of the rest follow from those at hand; nothing of length n is touched.
+so that the products of the rest follow from those at hand; nothing of length n is touched.  Z'WZ is
+what it was, and so is the engine.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
-from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
+from mixlm_sparse.solve.rows import Shifted
 from mixlm_sparse.solve.system import PenalizedSystem
-
-if TYPE_CHECKING:
-    from mixlm_sparse.design.build import ModelMatrices
 
 
 class HeldColumn:
@@ -75,25 +72,7 @@ class HeldColumn:
             yy=products.yy + delta * delta,
             blocks=BlockSystem(tuple(blocks), products.blocks.pairs),
         )
-        offset = _HeldOffset(system.matrices, products.kept[self._column], b)
-        matrices = replace(system.matrices, offset=cast("Vector", offset))
-        found = system.with_products(reduced, matrices)
+        source = Shifted(system.row_source, products.kept[self._column], b)
+        found = system.with_products(reduced, system.matrices, source)
         self._last = b, found
         return found
-
-
-class _HeldOffset:
-    """The offset b x (+ the model's own), evaluated only for the rows that are asked for.
-
-    Rows are read again only where products have lost their digits, so nothing of length n is kept.
-    """
-
-    def __init__(self, matrices: ModelMatrices, column: int, b: float) -> None:
-        self._matrices = matrices
-        self._column = column
-        self._b = b
-
-    def __getitem__(self, rows: slice) -> Vector:
-        out: Vector = self._b * self._matrices.fixed.block(rows)[:, self._column]
-        own = self._matrices.offset
-        return out if own is None else out + own[rows]

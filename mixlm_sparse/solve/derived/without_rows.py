@@ -18,14 +18,11 @@ from functools import cached_property
 import numpy as np
 import scipy.linalg
 
-from mixlm_sparse.common.types import IntVector, Matrix
-from mixlm_sparse.design.build import ModelMatrices
-from mixlm_sparse.design.columns import ColumnSource
-from mixlm_sparse.design.grouping import GroupingFactor
+from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
-from mixlm_sparse.solve.derived.taken_rows import taken_rows
 from mixlm_sparse.solve.products.basis import triangular_inverse
 from mixlm_sparse.solve.products.final import Products
+from mixlm_sparse.solve.rows import Without
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 # A pivot of the Gram matrix of the rest below this share of the old one has lost too many digits
@@ -69,12 +66,12 @@ class Deletion:
         """Return the system without the given rows (positions among the rows used, ascending)."""
         system = self._system
         matrices, old = system.matrices, system.products
-        rest = remaining(matrices, rows)
+        rest = Without(system.row_source, rows)
         E_all, Z_all = self._working_rows
         E = E_all[rows]
         R = self._remaining_factor(E, rows)
         if R is None:
-            return penalized_system(rest, self._engine_name)
+            return penalized_system(matrices, self._engine_name, source=rest)
         p = old.p
         R_inverse = triangular_inverse(R[:p, :p]) if p else np.zeros((0, 0))
         turn = np.zeros((p + 1, p + 1))
@@ -96,10 +93,10 @@ class Deletion:
         )
         return replace(
             system,
-            matrices=rest,
             products=products,
             engine=system.engine.reload(products.blocks),
             cross=None,
+            source=rest,
         )
 
     def _remaining_factor(self, E: Matrix, rows: np.ndarray) -> Matrix | None:
@@ -140,40 +137,3 @@ class Deletion:
     @property
     def _engine_name(self) -> str:
         return "cholmod" if self._system.engine.name == "cholmod" else "auto"
-
-
-class _RemainingColumns:
-    """A source of columns without some rows; blocks are evaluated when they are asked for."""
-
-    def __init__(self, source: ColumnSource, kept: np.ndarray) -> None:
-        self._source = source
-        self._kept = kept
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self._source.names
-
-    def block(self, rows: slice) -> Matrix:
-        wanted = self._kept[rows]
-        if not wanted.size:
-            return self._source.block(slice(0, 0))
-        first = int(wanted[0])
-        block = self._source.block(slice(first, int(wanted[-1]) + 1))
-        return np.ascontiguousarray(block[wanted - first])
-
-
-def remaining(matrices: ModelMatrices, rows: np.ndarray) -> ModelMatrices:
-    """Return the design without the given rows; levels stay, also those without rows."""
-    kept = np.delete(np.arange(matrices.nobs), rows)
-    positions: IntVector = kept.astype(np.int32) if matrices.rows is None else matrices.rows[kept]
-    rest = taken_rows(
-        matrices,
-        kept,
-        fixed=_RemainingColumns(matrices.fixed, kept),
-        terms=[_RemainingColumns(term.columns, kept) for term in matrices.terms],
-        factors=[
-            GroupingFactor(f.label, f.codes[kept], f.n_levels, f.tables, f.keys)
-            for f in matrices.factors
-        ],
-    )
-    return replace(rest, rows=positions)

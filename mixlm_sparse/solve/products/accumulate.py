@@ -21,10 +21,18 @@ from mixlm_sparse.solve.products.basis import (
     term_layout,
     triangular_inverse,
 )
-from mixlm_sparse.solve.rows import BLOCK_ROWS, NUMPY_BLOCK_ROWS, RowBlock, rows_of
+from mixlm_sparse.solve.rows import (
+    BLOCK_ROWS,
+    NUMPY_BLOCK_ROWS,
+    InMemory,
+    RowBlock,
+    RowSource,
+    every_code,
+)
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.build import ModelMatrices
+    from mixlm_sparse.design.grouping import GroupingFactor
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,17 +74,24 @@ class CrossProducts:
 
 
 def cross_products(
-    matrices: ModelMatrices, *, basis: Basis | None = None, compiled: bool | None = None
+    matrices: ModelMatrices,
+    *,
+    source: RowSource | None = None,
+    basis: Basis | None = None,
+    compiled: bool | None = None,
 ) -> CrossProducts:
-    """Form the products of the rows in `matrices`.
+    """Form the products of the rows of a design.
 
     Parameters
     ----------
-    matrices : the design; its columns are evaluated by blocks of rows.
+    matrices : the design: names, terms, levels.
+    source : the rows, whose columns are evaluated by blocks; by default those of `matrices`.
     basis : the basis to use; by default one is found, which reads the rows twice.
     compiled : force the compiled kernels on or off.
     """
-    n = matrices.nobs
+    if source is None:
+        source = InMemory.of(matrices)
+    n = source.n
     P = len(matrices.fixed.names) + 1
     layout = term_layout(matrices)
     widths = [0] * len(matrices.factors)
@@ -89,18 +104,18 @@ def cross_products(
     block_rows = BLOCK_ROWS if compiled else NUMPY_BLOCK_ROWS
     own_basis = basis is None
     if basis is None:
-        basis = find_basis(matrices, block_rows)
+        basis = find_basis(matrices, source, block_rows)
     B = triangular_inverse(basis.R)
     Bz = [triangular_inverse(R) for R in basis.Rz]
     for place, term_inverse in zip(layout, Bz, strict=True):
         if term_inverse.shape[0] != place.width:
             raise DataError("the basis belongs to a model with other random-effects columns")
 
-    sums = _Sums(matrices, widths, P, compiled=compiled)
+    sums = _Sums(matrices.factors, source, widths, P, compiled=compiled)
     gram = np.zeros((P, P))
     stacked: Matrix | None = None
     log_weight_sum = 0.0
-    for rows in rows_of(matrices, size=block_rows):
+    for rows in source.blocks(size=block_rows):
         block = np.empty((len(rows), P))
         np.matmul(rows.X, B, out=block[:, :-1])
         block[:, -1] = rows.target - rows.X @ basis.d
@@ -129,19 +144,26 @@ class _Sums:
     """Z~'WZ~ and Z~'W[X~ y~] by level, and by pair of levels that occur together."""
 
     def __init__(
-        self, matrices: ModelMatrices, widths: Sequence[int], P: int, *, compiled: bool
+        self,
+        factors: Sequence[GroupingFactor],
+        source: RowSource,
+        widths: Sequence[int],
+        P: int,
+        *,
+        compiled: bool,
     ) -> None:
-        factors = self._factors = matrices.factors
+        self._factors = factors
         self._compiled = compiled
         self._ztz = [np.zeros((f.n_levels, K, K)) for f, K in zip(factors, widths, strict=True)]
         self._ztx = [np.zeros((f.n_levels, K, P)) for f, K in zip(factors, widths, strict=True)]
         self._pair_levels: dict[tuple[int, int], tuple[IntVector, IntVector]] = {}
         self._pair_of_row: dict[tuple[int, int], IntVector] = {}
         self._pair_values: dict[tuple[int, int], Array3] = {}
+        codes = every_code(source, len(factors)) if len(factors) > 1 else []
         for g, first in enumerate(factors):
             for h, second in enumerate(factors[g + 1 :], g + 1):
                 rows, cols, index = kernels.pair_index(
-                    first.codes, second.codes, first.n_levels, second.n_levels, compiled=compiled
+                    codes[g], codes[h], first.n_levels, second.n_levels, compiled=compiled
                 )
                 self._pair_levels[g, h] = rows, cols
                 self._pair_of_row[g, h] = index

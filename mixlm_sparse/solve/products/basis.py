@@ -11,7 +11,7 @@ import scipy.linalg
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.structure import Closure
-from mixlm_sparse.solve.rows import rows_of
+from mixlm_sparse.solve.rows import RowSource
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.build import ModelMatrices
@@ -82,8 +82,8 @@ def r_factor(block: Matrix) -> Matrix:
     return np.triu(factored[:k])
 
 
-def find_basis(matrices: ModelMatrices, block_rows: int) -> Basis:
-    """Find the basis in which the products of these rows lose no digits."""
+def find_basis(matrices: ModelMatrices, source: RowSource, block_rows: int) -> Basis:
+    """Find the basis in which the products of the rows of `source` lose no digits."""
     names = {name: i for i, name in enumerate(matrices.fixed.names)}
     # columns of random terms that X does not have must enter the QR beside it
     extra = [
@@ -93,7 +93,7 @@ def find_basis(matrices: ModelMatrices, block_rows: int) -> Basis:
     ]
     p = len(matrices.fixed.names)
     stacked: Matrix | None = None
-    for rows in rows_of(matrices, size=block_rows):
+    for rows in source.blocks(size=block_rows):
         block = np.hstack([rows.X, rows.target[:, None], *(rows.z(t) for t in extra)])
         stacked = stack_qr(stacked, rows.root_weighted(block))
     assert stacked is not None
@@ -108,7 +108,7 @@ def find_basis(matrices: ModelMatrices, block_rows: int) -> Basis:
             first += k
         else:
             columns = R_all[:, [names[name] for name in term.column_names]]
-        Rz.append(_term_basis(columns / np.sqrt(matrices.nobs), term.template.closed_under))
+        Rz.append(_term_basis(columns / np.sqrt(source.n), term.template.closed_under))
     return Basis(R=R, d=d, Rz=tuple(Rz))
 
 
