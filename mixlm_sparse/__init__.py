@@ -41,7 +41,8 @@ from mixlm_sparse.common.errors import (
     WorkerError,
 )
 from mixlm_sparse.design.arrays import RandomEffect
-from mixlm_sparse.design.build import ModelMatrices, model_matrices
+from mixlm_sparse.design.build import model_matrices
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.engines.compiled import use_compiled
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.terms import MixedFormula

@@ -18,7 +18,8 @@ from mixlm_sparse.common.checks import listed, require_bool, require_level
 from mixlm_sparse.common.errors import FormulaError, OptionError, SkippedGroupsWarning
 from mixlm_sparse.common.text import format_column, format_number, text_table
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.design.build import ModelMatrices, model_matrices
+from mixlm_sparse.design.build import model_matrices
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.formula.expand import expand_fixed
 from mixlm_sparse.formula.grammar import read_expression

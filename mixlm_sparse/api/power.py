@@ -27,8 +27,8 @@ from mixlm_sparse.common.checks import (
 from mixlm_sparse.common.errors import MixedModelError, OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.types import Vector
-from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.columns import ArrayColumns
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.inference.fixed.satterthwaite import satterthwaite
 from mixlm_sparse.inference.fixed.tests import f_p

@@ -11,7 +11,7 @@ import pandas as pd
 
 from mixlm_sparse.common.errors import DataError, MixedModelError, OptionError
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.readers import hold
 from mixlm_sparse.design.table import HeldData
 from mixlm_sparse.formula.parse import parse_formula

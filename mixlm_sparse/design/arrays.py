@@ -14,9 +14,9 @@ from mixlm_sparse.common.checks import listed, require_names, shown
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.covariance.random import covariance_structure
-from mixlm_sparse.design.build import ModelMatrices, RandomTerm
 from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.design.grouping import GroupingFactor
+from mixlm_sparse.design.matrices import ModelMatrices, RandomTerm
 from mixlm_sparse.design.table import as_column
 
 

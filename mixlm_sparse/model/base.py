@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from mixlm_sparse.common.types import Vector
-from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.notes import Notes, notes_on, warn_of

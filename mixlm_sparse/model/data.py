@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mixlm_sparse.common.checks import plain_name
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.design.build import ModelMatrices, columns_asked, functions_of
+from mixlm_sparse.design.build import columns_asked, functions_of
 from mixlm_sparse.design.contrasts import as_contrast
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.readers import hold, open_table
 from mixlm_sparse.design.rows import RowArgument, restrict
 from mixlm_sparse.design.table import Column, HeldData, Table

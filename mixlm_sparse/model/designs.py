@@ -12,7 +12,8 @@ import numpy as np
 from mixlm_sparse.common.checks import shown
 from mixlm_sparse.common.errors import FormulaError
 from mixlm_sparse.common.types import Vector
-from mixlm_sparse.design.build import ModelMatrices, columns_asked
+from mixlm_sparse.design.build import columns_asked
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.readers import hold
 from mixlm_sparse.design.rows import RowArgument
 from mixlm_sparse.design.table import HeldData

@@ -16,7 +16,7 @@ from mixlm_sparse.common.checks import (
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.covariance.random import covariance_structure
-from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.design.matrices import ModelMatrices
 
 __all__ = ["Parameters", "given_parameters"]
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Vector
-from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.table import as_column
 
 __all__ = ["response_for"]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mixlm_sparse.common.types import Vector
-from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.design.matrices import ModelMatrices
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -8,7 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from mixlm_sparse.common.progress import FitProgress, SearchStopped, fit_progress
-from mixlm_sparse.design.build import ModelMatrices, model_matrices
+from mixlm_sparse.design.build import model_matrices
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import held_call

@@ -27,8 +27,8 @@ from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
 from mixlm_sparse.covariance.random import covariance_structure
 from mixlm_sparse.covariance.residual import Independent, Residual
-from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.columns import ColumnSource
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.model.call import ModelCall
 from mixlm_sparse.model.designs import with_given_response
 from mixlm_sparse.model.given import Parameters, given_parameters

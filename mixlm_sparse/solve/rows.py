@@ -23,8 +23,8 @@ from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.covariance.residual import INDEPENDENT, Independent, Positions
 
 if TYPE_CHECKING:
-    from mixlm_sparse.design.build import ModelMatrices
     from mixlm_sparse.design.columns import ColumnSource
+    from mixlm_sparse.design.matrices import ModelMatrices
 
 # Rows in a block: large enough to amortize calls, small enough to stay in the cache.
 BLOCK_ROWS = 16_384

@@ -13,7 +13,7 @@ from mixlm_sparse.common.checks import require_instance, require_one_of
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.covariance.random import CovarianceStructure
-from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.engines.choose import ENGINES, make_engine
 from mixlm_sparse.engines.compiled import compiled_pays
 from mixlm_sparse.engines.fused.dense import SmallDense

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector
-from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.design.grouping import GroupingFactor
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.recipe import FactorSpec, FormulaRecipe
 from mixlm_sparse.inference.cases.row_groups import is_nested
 

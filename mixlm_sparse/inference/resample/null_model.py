@@ -13,7 +13,8 @@ from mixlm_sparse.common.checks import plain_name
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.residual import Independent
-from mixlm_sparse.design.build import ModelMatrices, model_matrices
+from mixlm_sparse.design.build import model_matrices
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import plain_text
 from mixlm_sparse.inference.resample.walk import refit_options

@@ -13,7 +13,7 @@ import pandas as pd
 from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.text import text_table
-from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.model.notes import dropped_message, few_levels_message, scaling_message
 from mixlm_sparse.solve.criterion import criterion_and_gradient
 from mixlm_sparse.solve.identification import require_residuals_apart

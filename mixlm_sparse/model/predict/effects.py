@@ -13,7 +13,7 @@ from mixlm_sparse.formula.syntax import plain_text
 from mixlm_sparse.formula.terms import RandomPart
 
 if TYPE_CHECKING:
-    from mixlm_sparse.design.build import ModelMatrices
+    from mixlm_sparse.design.matrices import ModelMatrices
 
 __all__ = ["Selection", "all_effects", "no_effects", "select_effects", "whole_terms"]
 

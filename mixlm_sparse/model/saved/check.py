@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from mixlm_sparse.common.errors import SavedFitError
-from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.saved.archive import Archive
 from mixlm_sparse.solve.criterion import profiled_criterion

@@ -11,9 +11,9 @@ import numpy as np
 from mixlm_sparse.common.errors import (
     SavedFitError,
 )
-from mixlm_sparse.design.build import ModelMatrices, RandomTerm
 from mixlm_sparse.design.columns import ArrayColumns, ColumnSource
 from mixlm_sparse.design.grouping import GroupingFactor
+from mixlm_sparse.design.matrices import ModelMatrices, RandomTerm
 from mixlm_sparse.design.recipe import FormulaRecipe
 from mixlm_sparse.model.saved.archive import Archive, Arrays
 from mixlm_sparse.model.saved.parts import (

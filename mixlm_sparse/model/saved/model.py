@@ -20,7 +20,7 @@ from mixlm_sparse.common.errors import (
     MissingPackageError,
     SavedFitError,
 )
-from mixlm_sparse.design.build import ModelMatrices
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.engines.choose import ENGINES, make_engine
 from mixlm_sparse.model.base import fit_of
 from mixlm_sparse.model.call import FitOptions, ModelCall

@@ -8,8 +8,8 @@ from typing import Any, NoReturn
 
 from mixlm_sparse.common.errors import SavedFitError
 from mixlm_sparse.common.types import Matrix
-from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.grouping import GroupingFactor
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.solve.rows import BLOCK_ROWS, RowBlock
 
 __all__ = ["AbsentColumns", "AbsentFrame", "FactorWithoutRows", "MatricesWithoutRows", "NoRows"]

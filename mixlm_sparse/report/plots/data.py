@@ -14,8 +14,8 @@ from scipy.special import ndtri
 from mixlm_sparse.common.checks import require_level, shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
-from mixlm_sparse.design.build import ModelMatrices
 from mixlm_sparse.design.levels import level_labels
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.table import Column, as_column
 from mixlm_sparse.model.data import data_column
 from mixlm_sparse.model.fitted import FittedModel

@@ -31,8 +31,8 @@ from mixlm_sparse.solve.rows import (
 )
 
 if TYPE_CHECKING:
-    from mixlm_sparse.design.build import ModelMatrices
     from mixlm_sparse.design.grouping import GroupingFactor
+    from mixlm_sparse.design.matrices import ModelMatrices
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from mixlm_sparse.covariance.structure import Closure
 from mixlm_sparse.solve.rows import RowSource
 
 if TYPE_CHECKING:
-    from mixlm_sparse.design.build import ModelMatrices
+    from mixlm_sparse.design.matrices import ModelMatrices
 
 # A column counts as a combination of earlier ones if what they leave of it is below this share of
 # its length; lme4 uses the same.
