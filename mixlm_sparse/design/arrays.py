@@ -59,6 +59,28 @@ def array_matrices(
         raise OptionError(f"terms is {shown(terms)}: give a list of random terms")
     if not terms:
         raise DataError("there is no random term: give at least one, such as (groups,)")
+    factors, built = _random_terms(terms, n)
+    w = None if weights is None else numbers("weights", weights, n)
+    if w is not None and not (w > 0.0).all():
+        raise DataError("weights must be positive: drop rows with a weight of zero")
+    return ModelMatrices(
+        y=response,
+        fixed=ArrayColumns(names, fixed),
+        factors=factors,
+        terms=built,
+        weights=w,
+        offset=None if offset is None else numbers("offset", offset, n),
+        nobs=n,
+        n_input=n,
+        response_name=y_name,
+        index=y.index if isinstance(y, pd.Series) else None,
+    )
+
+
+def _random_terms(
+    terms: Sequence[RandomEffect | tuple[Any, ...]], n: int
+) -> tuple[tuple[GroupingFactor, ...], tuple[RandomTerm, ...]]:
+    """Return the distinct grouping factors and the terms; terms of one name share a factor."""
     factors: dict[str, GroupingFactor] = {}
     built = []
     counts: dict[str, int] = {}
@@ -88,21 +110,7 @@ def array_matrices(
                 columns=ArrayColumns(columns, array),
             )
         )
-    w = None if weights is None else numbers("weights", weights, n)
-    if w is not None and not (w > 0.0).all():
-        raise DataError("weights must be positive: drop rows with a weight of zero")
-    return ModelMatrices(
-        y=response,
-        fixed=ArrayColumns(names, fixed),
-        factors=tuple(factors.values()),
-        terms=tuple(built),
-        weights=w,
-        offset=None if offset is None else numbers("offset", offset, n),
-        nobs=n,
-        n_input=n,
-        response_name=y_name,
-        index=y.index if isinstance(y, pd.Series) else None,
-    )
+    return tuple(factors.values()), tuple(built)
 
 
 def _from_tuple(given: tuple[Any, ...]) -> RandomEffect:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -99,25 +99,18 @@ def model_matrices(
     (('(Intercept)', 'x'), ['a', 'b'])
     """
     warn = require_bool("warn", warn)
-    if isinstance(formula, str):
-        formula = parse_formula(formula)
-    elif not isinstance(formula, MixedFormula):
-        raise FormulaError(f"the formula must be a string, not {type(formula).__name__}")
+    formula = _formula(formula)
     require_one_of("na_action", na_action, NA_ACTIONS)
     env = functions_of(env)
     check_functions(formula.expressions, env)
-    weights_argument, offset_argument, subset_argument = (
-        None if value is None else RowArgument(role, value)
-        for role, value in (("weights", weights), ("offset", offset), ("subset", subset))
-    )
+    given = _Given.of(weights, offset, subset)
 
-    held, table, needed = _open(formula, data, weights_argument, offset_argument, subset_argument)
-    chosen = None if subset_argument is None else subset_mask(subset_argument, table, env)
+    held, table, needed = _open(formula, data, given)
+    chosen = None if given.subset is None else subset_mask(given.subset, table, env)
     rows = used_rows(table, needed, chosen, na_action)
     n = table.n if rows is None else rows.size
-    columns = table.columns
     states: dict[Expr, State] = {}
-    scope = Scope(restrict(columns, rows), n, states, env)
+    scope = Scope(restrict(table.columns, rows), n, states, env)
     _learn_transforms(formula, table, scope, states)
     variables = Variables(scope)
     y = response_vector(formula, variables)
@@ -131,8 +124,8 @@ def model_matrices(
         term_specs,
         factor_specs,
         states,
-        None if weights_argument is None else weights_argument.text,
-        None if offset_argument is None else offset_argument.text,
+        None if given.weights is None else given.weights.text,
+        None if given.offset is None else given.offset.text,
         env,
     )
     return ModelMatrices(
@@ -140,8 +133,8 @@ def model_matrices(
         fixed=DesignColumns(fixed, variables),
         factors=tuple(factor.known for factor in factor_specs),
         terms=tuple(_evaluated(term, variables) for term in term_specs),
-        weights=_weights(weights_argument, table, scope, rows),
-        offset=_offset(offset_argument, formula, table, variables, rows),
+        weights=_weights(given.weights, table, scope, rows),
+        offset=_offset(given.offset, formula, table, variables, rows),
         nobs=n,
         n_input=table.n,
         rows=rows,
@@ -151,6 +144,28 @@ def model_matrices(
         index=table.index,
         data=held,
     )
+
+
+class _Given(NamedTuple):
+    """The arguments that go with the rows; None where there is none."""
+
+    weights: RowArgument | None
+    offset: RowArgument | None
+    subset: RowArgument | None
+
+    @staticmethod
+    def of(weights: Any, offset: Any, subset: Any) -> _Given:
+        """Return what the user gave, for example the name of a column, as arguments."""
+        values = {"weights": weights, "offset": offset, "subset": subset}
+        return _Given(*(RowArgument.of(role, value) for role, value in values.items()))
+
+
+def _formula(formula: Any) -> MixedFormula:
+    if isinstance(formula, str):
+        return parse_formula(formula)
+    if not isinstance(formula, MixedFormula):
+        raise FormulaError(f"the formula must be a string, not {type(formula).__name__}")
+    return formula
 
 
 def _evaluated(term: TermSpec, variables: Variables) -> RandomTerm:
@@ -191,20 +206,16 @@ def columns_asked(
 
 
 def _open(
-    formula: MixedFormula,
-    data: Any,
-    weights: RowArgument | None,
-    offset: RowArgument | None,
-    subset: RowArgument | None,
+    formula: MixedFormula, data: Any, given: _Given
 ) -> tuple[HeldData, Table, dict[str, Any]]:
     """Return what is held, the columns of this model, and those that must have no missing cell."""
-    names, optional = columns_asked(formula, (weights, offset, subset))
+    names, optional = columns_asked(formula, given)
     held = hold(data, names, optional)
     own = {name: held.table.columns[name] for name in (*names, *optional)
            if name in held.table.columns}  # fmt: skip
     table = replace(held.table, columns=own, names=frozenset(own))
     needed = {name: column for name, column in table.columns.items() if name in formula.names}
-    for argument in (weights, offset, subset):
+    for argument in given:
         if argument is None or argument.text is None or argument.text in table.names:
             continue
         # neither a column nor an expression of columns: say which of them does not exist
@@ -213,7 +224,7 @@ def _open(
         if absent or not inner:
             name = absent[0] if absent else argument.text
             raise DataError(f"{argument.role}: {unknown_column(name, table.header)}")
-    for argument in (weights, offset):  # a missing weight is a missing cell, as in lme4
+    for argument in (given.weights, given.offset):  # a missing weight is a missing cell, as in lme4
         if argument is None:
             continue
         if argument.text is None:

@@ -195,14 +195,9 @@ class FormulaRecipe:
         """
         wanted = tuple(range(len(self.terms))) if terms is None else tuple(terms)
         factors = tuple(dict.fromkeys(self.terms[t].factor for t in wanted))
-        weights_argument = None
-        if weights and self.weights_name is not None:
-            weights_argument = RowArgument("weights", self.weights_name)
-        offset_argument = None
-        if offset and offset_values is not None:
-            offset_argument = RowArgument("offset", offset_values)
-        elif offset and self.offset_name is not None:
-            offset_argument = RowArgument("offset", self.offset_name)
+        weights_argument = RowArgument.of("weights", self.weights_name if weights else None)
+        known = self.offset_name if offset_values is None else offset_values
+        offset_argument = RowArgument.of("offset", known if offset else None)
 
         expressions = self._expressions(fixed, wanted, factors, response, offset)
         names = names_of(expressions)

@@ -36,6 +36,11 @@ class RowArgument:
         if self.text is not None and not self.text.strip():
             raise OptionError(f"{role} is an empty string: give a column name, or None")
 
+    @staticmethod
+    def of(role: str, value: Any) -> RowArgument | None:
+        """Return the argument, None where there is none."""
+        return None if value is None else RowArgument(role, value)
+
     @property
     def possible_names(self) -> tuple[str, ...]:
         """Columns that the argument may refer to."""

@@ -141,6 +141,8 @@ def _check(info: int) -> None:
 def _small_fronts(  # type: ignore[no-untyped-def]
     members, starts, row_ptr, relative, parent, column_ptr, arena_at, L, arena, out, G, Y, M
 ):
+    # Long, because in three functions (supernodes of one column, which most are, those of several)
+    # it compiles half a second longer, 1.7 s for 1.1.
     for k in range(members.shape[0] - 1, -1, -1):
         s = members[k]
         first = starts[s]

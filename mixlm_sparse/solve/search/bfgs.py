@@ -61,8 +61,8 @@ def minimize_bfgs(
     Nocedal and Wright (2006), Numerical Optimization, chapter 6; Hager and Zhang (2005),
     doi:10.1137/030601880, for the line search near rounding.
     """
-    # One function beyond 60 lines: the step and its line search share all of their state, and the
-    # compiled form of it (engines/fused) is read beside it, line by line.
+    # Long, because the step and its line search share all of their state, and the compiled form of
+    # it (engines/fused) is read beside it, line by line.
     x = x0.copy()
     value, gradient = function(x)
     evaluations = 1
