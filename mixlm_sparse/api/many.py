@@ -24,12 +24,12 @@ from mixlm_sparse.model.data import held_call
 from mixlm_sparse.model.designs import columns_of, right_side, with_given_response
 from mixlm_sparse.model.refits import (
     FAILED,
+    RefitBlock,
     Row,
     block_size,
     gather,
     quiet,
-    refit_block,
-    row_of,
+    threads_serve,
     warm_up,
 )
 from mixlm_sparse.solve.optimize import optimize
@@ -193,9 +193,12 @@ def lmer_many(
         name).
     responses : names of columns, or an (n, r) matrix or data frame with a row for each row of the
         data.  Rows in which a response is missing are left out for that response; responses that
-        are missing in the same rows share a design.
+        are missing in the same rows share a design.  A SciPy sparse matrix, or a frame of sparse
+        columns, is never made dense; it too has a row for each row of the data: cells by genes, as
+        in AnnData (give `counts.T` of a matrix of genes by cells).  What it does not store is zero.
     reml, weights, offset, subset, contrasts, optimizer, engine, control, env : as in `lmer`.
-    n_jobs : processes; -1 takes all processors.
+    n_jobs : threads where the searches are compiled calls (one grouping factor, or few random
+        effects), else processes; -1 takes all processors.  The digits are the same.
     progress : None for a bar in terminals and notebooks, False for silence, or a function of (done,
         total) that returns False to end early; what is done is kept.
 
@@ -238,7 +241,7 @@ def lmer_many(
     if given.n != columns.table.n:
         raise DataError(
             f"the responses have {given.n} rows, the data have {columns.table.n}: give one row for "
-            "each"
+            + ("each, responses.T" if len(given.names) == columns.table.n else "each")
         )
     call = held_call(replace(call, data=columns))
     # an error here is one of the right side, which all responses share
@@ -251,7 +254,7 @@ def lmer_many(
     with counter(progress, "responses", "fits") as report:
         for pattern in patterns:
             if pattern.system is None:
-                failed: Row = (None, None, None, np.nan, np.nan, FAILED, pattern.message)
+                failed = Row(None, None, None, np.nan, np.nan, FAILED, pattern.message)
                 done += [(i, failed) for i in pattern.members]
                 continue
             progress_here = _Shifted(report, len(done), r)
@@ -285,11 +288,9 @@ class _Refits:
     compiled: bool
 
     def __call__(self, tasks: range) -> Iterator[Row]:
-        Y = np.column_stack([self.given.column(self.members[i]) for i in tasks])
-        used = self.system.matrices.rows
-        Y = Y if used is None else Y[used]
-        for refit in refit_block(self.system, Y, self.options, compiled=self.compiled):
-            yield row_of(refit)
+        members = [self.members[i] for i in tasks]
+        Y = self.given.block(members, self.system.matrices.rows)
+        yield from RefitBlock(self.system, Y, self.options, compiled=self.compiled).rows()
 
 
 def _fit_pattern(
@@ -305,10 +306,14 @@ def _fit_pattern(
     search_options = quiet(options)
     members = pattern.members
     work = _Refits(system, given, members, search_options, compiled)
+    threads = threads_serve(system, search_options, compiled=compiled, count=len(members))
     if require_jobs(n_jobs) != 1 and len(members) > 1:
         # what is loaded and compiled here need not be in every process
         list(work(range(1)))
-    return run(work, len(members), block_size(system), n_jobs=n_jobs, progress=progress)
+    size = block_size(system, given.stored)
+    return run(
+        work, len(members), size, n_jobs=n_jobs, threads=threads, progress=progress
+    )
 
 
 def _assembled(
@@ -331,7 +336,7 @@ def _assembled(
             if pattern.system is not None:
                 nobs[i] = pattern.system.n
                 place[i] = [x_names.index(name) for name in pattern.system.x_names]
-    empty: Row = (None, None, None, np.nan, np.nan, NOT_RUN, "ended before its turn")
+    empty = Row(None, None, None, np.nan, np.nan, NOT_RUN, "ended before its turn")
     rows = [empty] * r
     for i, row in done:
         rows[i] = _widened(row, place.get(i, []), len(x_names))
@@ -358,8 +363,8 @@ def _assembled(
 
 def _widened(row: Row, place: list[int], p: int) -> Row:
     """Put the coefficients of a row where their names are among all."""
-    if row[1] is None or row[2] is None or len(place) == p:
+    if row.beta is None or row.bse is None or len(place) == p:
         return row
     beta, bse = np.full(p, np.nan), np.full(p, np.nan)
-    beta[place], bse[place] = row[1], row[2]
-    return row[0], beta, bse, *row[3:]
+    beta[place], bse[place] = row.beta, row.bse
+    return row._replace(beta=beta, bse=bse)

@@ -26,7 +26,7 @@ from mixlm_sparse.common.checks import (
 )
 from mixlm_sparse.common.errors import MixedModelError, OptionError
 from mixlm_sparse.common.parallel import Progress, run
-from mixlm_sparse.common.types import Vector
+from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.engines.threads import calm
@@ -36,7 +36,16 @@ from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.designs import with_given_response
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.given import Parameters, given_parameters
-from mixlm_sparse.model.refits import FAILED, Refit, block_size, quiet, refit_block, warm_up
+from mixlm_sparse.model.refits import (
+    FAILED,
+    Refit,
+    RefitBlock,
+    Row,
+    block_size,
+    quiet,
+    threads_serve,
+    warm_up,
+)
 from mixlm_sparse.model.simulate import ResponseModel, Seed, model_of_parameters, seed_sequence
 from mixlm_sparse.solve.search.search import Control
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
@@ -137,9 +146,12 @@ def power(
     if require_jobs(n_jobs) != 1:
         # what is loaded and compiled here need not be in every process
         list(work(range(1)))
+    threads = test in ("z", "lr") and threads_serve(
+        work.system, work.options, compiled=work.compiled, count=count
+    )
     done, _ = run(
         work, count, block_size(work.system),
-        n_jobs=n_jobs, progress=progress, label="power", unit="simulations",
+        n_jobs=n_jobs, threads=threads, progress=progress, label="power", unit="simulations",
     )  # fmt: skip
     return Power(
         effect=tuple(work.system.x_names[j] for j in work.at),
@@ -179,40 +191,57 @@ class _Simulations:
 
     def __call__(self, tasks: range) -> Iterator[Simulation]:
         Y = self.model.draw(self.root, tasks.start, len(tasks))
-        below: list[Refit | None] = [None] * len(tasks)
+        above = RefitBlock(self.system, Y, self.options, compiled=self.compiled)
         if self.reduced is not None:
-            below = list(refit_block(self.reduced, Y, self.options, compiled=self.compiled))
-        above = refit_block(self.system, Y, self.options, compiled=self.compiled)
-        for refit, smaller in zip(above, below, strict=True):
-            yield self._simulation(refit, smaller)
+            below = RefitBlock(self.reduced, Y, self.options, compiled=self.compiled)
+            for row, smaller in zip(above.rows(), below.rows(), strict=True):
+                yield self._ratio(row, smaller)
+            return
+        numbers = above.values
+        for i, here in enumerate(above.at_once.tolist()):
+            if self.test == "z" and numbers is not None and here:
+                beta, RX_inv = numbers.beta[i][self.at], numbers.RX_inv[i][self.at]
+                V = numbers.sigma[i] ** 2 * (RX_inv @ RX_inv.T)
+                yield (
+                    _wald(beta, V), beta, np.sqrt(np.diag(V)), numbers.status[i],
+                    numbers.message[i],
+                )  # fmt: skip
+            else:
+                yield self._simulation(above.refit(i))
 
-    def _simulation(self, refit: Refit, smaller: Refit | None) -> Simulation:
+    def _ratio(self, row: Row, smaller: Row) -> Simulation:
+        """Return the likelihood-ratio test of one response."""
+        for one in (row, smaller):
+            if one.status == FAILED:
+                nothing = np.full(self.at.size, np.nan)
+                return np.nan, nothing, nothing, FAILED, one.message
+        assert row.beta is not None
+        assert row.bse is not None
+        p = float(chdtrc(self.at.size, max(smaller.criterion - row.criterion, 0.0)))
+        return p, row.beta[self.at], row.bse[self.at], row.status, row.message
+
+    def _simulation(self, refit: Refit) -> Simulation:
         nothing = np.full(self.at.size, np.nan)
         if refit.optimum is None or refit.solution is None:
             return np.nan, nothing, nothing, FAILED, refit.message
-        if smaller is not None and smaller.optimum is None:
-            return np.nan, nothing, nothing, FAILED, smaller.message
         # a test of the user's own may raise anything
         own = callable(self.test)
         failures = Exception if own else (MixedModelError, ArithmeticError, LinAlgError)
         try:
-            p = self._p_value(refit, smaller)
+            p = self._p_value(refit)
         except failures as error:
             return np.nan, nothing, nothing, FAILED, f"{type(error).__name__}: {error}"
         se = refit.sigma * np.sqrt(np.diag(refit.solution.vcov_unscaled)[self.at])
         return p, refit.solution.beta[self.at], se, refit.optimum.status, refit.message
 
-    def _p_value(self, refit: Refit, smaller: Refit | None) -> float:
+    def _p_value(self, refit: Refit) -> float:
         assert refit.optimum is not None
         assert refit.solution is not None
         at = self.at
-        if smaller is not None:
-            ratio = max(smaller.criterion - refit.criterion, 0.0)
-            return float(chdtrc(at.size, ratio))
         if self.test == "z":
             beta = refit.solution.beta[at]
             V = refit.sigma**2 * refit.solution.vcov_unscaled[np.ix_(at, at)]
-            return float(chdtrc(at.size, max(float(beta @ np.linalg.solve(V, beta)), 0.0)))
+            return _wald(beta, V)
         fit = LinearMixedFit(
             system=refit.system,
             optimum=refit.optimum,
@@ -224,6 +253,11 @@ class _Simulations:
             return float(self.test(fit))
         joint = satterthwaite(fit).joint(np.eye(self.system.p)[at], np.zeros(at.size))
         return f_p(joint.F, joint.num_df, joint.den_df)
+
+
+def _wald(beta: Vector, V: Matrix) -> float:
+    """Return the p-value of beta = 0, by chi-squared."""
+    return float(chdtrc(beta.size, max(float(beta @ np.linalg.solve(V, beta)), 0.0)))
 
 
 def _simulations(

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.sparse as sp
 
 from mixlm_sparse.common.errors import DataError, MixedModelError, OptionError
 from mixlm_sparse.common.types import Matrix, Vector
@@ -17,6 +18,8 @@ from mixlm_sparse.design.table import HeldData
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.model.call import ModelCall
 from mixlm_sparse.model.designs import quoted, with_given_response
+from mixlm_sparse.solve.derived.other_response import ResponseColumns, not_finite
+from mixlm_sparse.solve.derived.sparse_response import stored_column
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 __all__ = ["Pattern", "Responses", "patterns_of", "read_responses"]
@@ -24,27 +27,46 @@ __all__ = ["Pattern", "Responses", "patterns_of", "read_responses"]
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Responses:
-    """Responses by position: an (n, r) matrix or separate columns; NaN where missing.
+    """Responses by position: an (n, r) matrix, dense or sparse, or separate columns.
+
+    NaN where missing.
 
     `held` keeps the columns what they were, whatever becomes of their frame.
     """
 
     names: tuple[str, ...]
-    values: Matrix | tuple[Vector, ...]
+    values: Matrix | sp.csc_array | tuple[Vector, ...]
     trouble: dict[int, str]
     held: HeldData | None = None
 
     @property
     def n(self) -> int:
-        if isinstance(self.values, np.ndarray):
-            return int(self.values.shape[0])
-        return int(self.values[0].shape[0])
+        if isinstance(self.values, tuple):
+            return int(self.values[0].shape[0])
+        return int(self.values.shape[0])
+
+    @property
+    def stored(self) -> int | None:
+        """Elements that a sparse response stores on average; None for dense ones."""
+        if isinstance(self.values, sp.csc_array):
+            return 1 + self.values.nnz // max(self.values.shape[1], 1)
+        return None
 
     def column(self, i: int) -> Vector:
         if isinstance(self.values, np.ndarray):
             out: Vector = self.values[:, i]
             return out
+        if isinstance(self.values, sp.csc_array):
+            return stored_column(self.values, i)
         return self.values[i]
+
+    def block(self, members: Sequence[int], used: np.ndarray | None) -> ResponseColumns:
+        """Return the responses `members` in the rows `used` (None: all), (rows, len(members))."""
+        if isinstance(self.values, sp.csc_array):
+            stored = sp.csc_array(self.values[:, list(members)])
+            return stored if used is None else sp.csc_array(stored[used])
+        Y = np.column_stack([self.column(i) for i in members])
+        return Y if used is None else Y[used]
 
 
 def read_responses(formula: str, data: Any, responses: Any) -> Responses:
@@ -71,6 +93,9 @@ def read_responses(formula: str, data: Any, responses: Any) -> Responses:
         names = (str(responses.name),)
     if isinstance(responses, pd.DataFrame):
         names = tuple(str(c) for c in responses.columns)
+    if sp.issparse(responses) or _all_sparse(responses):
+        stored = _stored(responses)
+        return Responses(names or _numbered(formula, stored.shape[1]), stored, {})
     try:
         values = np.array(responses, dtype=np.float64)
     except (TypeError, ValueError, OverflowError, MemoryError):
@@ -84,10 +109,40 @@ def read_responses(formula: str, data: Any, responses: Any) -> Responses:
             f"the responses have shape {values.shape}: give names of columns, or an (n, r) matrix "
             "with one column for each response"
         )
-    if names is None:
-        left = parse_formula(formula, require_response=False).response_name or "y"
-        names = tuple(f"{left}{i + 1}" for i in range(values.shape[1]))
-    return Responses(names, values, {})
+    return Responses(names or _numbered(formula, values.shape[1]), values, {})
+
+
+def _numbered(formula: str, r: int) -> tuple[str, ...]:
+    """Return names y1, ..., yr, after the left side if there is one."""
+    left = parse_formula(formula, require_response=False).response_name or "y"
+    return tuple(f"{left}{i + 1}" for i in range(r))
+
+
+def _all_sparse(responses: Any) -> bool:
+    """Say whether a frame keeps all its columns sparse, with zero as what is not stored."""
+    return isinstance(responses, pd.DataFrame) and bool(len(responses.columns)) and all(
+        isinstance(dtype, pd.SparseDtype) and dtype.fill_value == 0 for dtype in responses.dtypes
+    )
+
+
+def _stored(responses: Any) -> sp.csc_array:
+    """Return sparse responses by columns, copied, numbers as they are stored."""
+    if isinstance(responses, pd.DataFrame):
+        responses = responses.sparse.to_coo()  # type: ignore[attr-defined]
+    if responses.ndim != 2 or not responses.shape[1]:
+        raise DataError(
+            f"the responses have shape {responses.shape}: give an (n, r) sparse matrix with one "
+            "column for each response"
+        )
+    if responses.dtype.kind not in "biuf":
+        raise DataError(
+            f"the responses are a sparse matrix of {responses.dtype}: give one of numbers"
+        )
+    out = sp.csc_array(responses, copy=True)
+    if not out.has_canonical_format:  # elements that stand twice are their sum
+        out = out.astype(np.float64)
+        out.sum_duplicates()
+    return out
 
 
 def _named_responses(data: Any, names: list[str]) -> Responses:
@@ -137,7 +192,14 @@ def patterns_of(
     used = shared.rows
     groups: dict[bytes, list[int]] = {}
     bad: dict[int, str] = dict(given.trouble)
-    for i, name in enumerate(given.names):
+    suspects: Sequence[int] = range(len(given.names))
+    if isinstance(given.values, sp.csc_array):
+        suspects = np.flatnonzero(not_finite(given.values)).tolist()
+        clean = np.setdiff1d(np.arange(len(given.names)), suspects).tolist()
+        if clean:
+            groups[b""] = clean
+    for i in suspects:
+        name = given.names[i]
         if i in bad:
             continue
         values = given.column(i) if used is None else given.column(i)[used]

@@ -1,5 +1,7 @@
 """Long work in pieces: in order, on one process or several, with progress and an early end.
 
+Work in machine code may take threads of this process instead.
+
 The other processes are fresh interpreters.  They share nothing with this one, so that locks held by
 its threads, the threads of its libraries and its open files do not matter; they import the package
 and never the user's script, so that a script needs no `if __name__ == "__main__"`.  What is to be
@@ -13,7 +15,9 @@ A fresh interpreter takes about as long as importing the package before it does 
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from typing import TypeVar
 
@@ -35,6 +39,7 @@ def run(
     size: int,
     *,
     n_jobs: int = 1,
+    threads: bool = False,
     progress: Progress = None,
     label: str = "refits",
     unit: str = "",
@@ -45,6 +50,8 @@ def run(
     ----------
     work : range of tasks -> their results in order; for several processes it must pickle.
     n_jobs : processes; -1 takes all processors.
+    threads : take threads of this process instead: for work in machine code, which runs without the
+        interpreter's lock.
     progress : None, True or "auto" for a bar in terminals and notebooks, False for silence, or a
         function of (done, total), called after every piece (every task on one process).
     label, unit : what the bar says is done, and counted.
@@ -64,9 +71,7 @@ def run(
     results: list[T] = []
     with counter(progress, label, unit) as report:
         try:
-            with closing(
-                _here(work, pieces) if jobs <= 1 else elsewhere(work, pieces, jobs)
-            ) as found:
+            with closing(_pieces(work, pieces, jobs, threads)) as found:
                 for result in found:
                     results.extend(result)
                     if not report(len(results), total):
@@ -86,6 +91,30 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _pieces(
+    work: Callable[[range], Iterable[T]], pieces: list[range], jobs: int, threads: bool
+) -> Generator[list[T], None, None]:
+    if jobs <= 1:
+        return _here(work, pieces)
+    return _beside(work, pieces, jobs) if threads else elsewhere(work, pieces, jobs)
+
+
+def _beside(
+    work: Callable[[range], Iterable[T]], pieces: list[range], jobs: int
+) -> Generator[list[T], None, None]:
+    """Do pieces in threads of this process; yield the results in order."""
+    pool = ThreadPoolExecutor(jobs, thread_name_prefix="mixlm-thread")
+    try:
+        ahead = deque(pool.submit(lambda piece: list(work(piece)), p) for p in pieces[: 2 * jobs])
+        for piece in [*pieces[2 * jobs :], *[None] * len(ahead)]:
+            found = ahead.popleft().result()
+            if piece is not None:
+                ahead.append(pool.submit(lambda piece: list(work(piece)), piece))
+            yield found
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _here(

@@ -31,6 +31,9 @@ class Diagonal(CovarianceStructure):
     def factor(self, theta: Vector) -> Matrix:
         return np.diag(theta)
 
+    def factors_of(self, thetas: Matrix) -> NDArray[np.float64]:
+        return thetas[:, :, None] * np.eye(self.k)
+
     def dT(self, theta: Vector) -> NDArray[np.float64]:
         unit = np.eye(self.k)
         return unit[:, :, None] * unit[:, None, :]
@@ -40,6 +43,9 @@ class Diagonal(CovarianceStructure):
 
     def theta_of(self, M: Matrix) -> Vector:
         return np.abs(np.diag(M))
+
+    def thetas_of(self, Ms: NDArray[np.float64]) -> Matrix:
+        return np.abs(np.diagonal(Ms, axis1=1, axis2=2))
 
     @property
     def positions(self) -> NDArray[np.intp]:

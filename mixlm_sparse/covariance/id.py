@@ -31,6 +31,9 @@ class Identity(CovarianceStructure):
     def factor(self, theta: Vector) -> Matrix:
         return float(theta[0]) * np.eye(self.k)
 
+    def factors_of(self, thetas: Matrix) -> NDArray[np.float64]:
+        return thetas[:, :, None] * np.eye(self.k)
+
     def dT(self, theta: Vector) -> NDArray[np.float64]:
         return np.eye(self.k)[None]
 
@@ -39,6 +42,9 @@ class Identity(CovarianceStructure):
 
     def theta_of(self, M: Matrix) -> Vector:
         return np.abs(M[:1, 0])
+
+    def thetas_of(self, Ms: NDArray[np.float64]) -> Matrix:
+        return np.abs(Ms[:, :1, 0])
 
     @property
     def positions(self) -> NDArray[np.intp]:

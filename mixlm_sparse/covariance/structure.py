@@ -97,6 +97,14 @@ class CovarianceStructure(ABC):
     def theta_of(self, M: Matrix) -> Vector:
         """Return the theta in bounds with T T' = M M', for a square M of this structure."""
 
+    def factors_of(self, thetas: Matrix) -> NDArray[np.float64]:
+        """Return T (r, k, k) for each of r rows of parameters, (r, n_theta)."""
+        return np.array([self.factor(theta) for theta in thetas]).reshape(-1, self.k, self.k)
+
+    def thetas_of(self, Ms: NDArray[np.float64]) -> Matrix:
+        """Return the parameters (r, n_theta) of `theta_of` for each of r matrices (r, k, k)."""
+        return np.array([self.theta_of(M) for M in Ms]).reshape(-1, self.n_theta)
+
     @property
     def n_theta(self) -> int:
         """Return the number of parameters."""

@@ -54,6 +54,12 @@ class Unstructured(CovarianceStructure):
         T[self._triangle()] = theta
         return T
 
+    def factors_of(self, thetas: Matrix) -> NDArray[np.float64]:
+        T = np.zeros((thetas.shape[0], self.k, self.k))
+        rows, cols = self._triangle()
+        T[:, rows, cols] = thetas
+        return T
+
     def dT(self, theta: Vector) -> NDArray[np.float64]:
         rows, cols = self._triangle()
         out = np.zeros((self.n_theta, self.k, self.k))
@@ -69,6 +75,15 @@ class Unstructured(CovarianceStructure):
         T = np.asarray(np.linalg.qr(M.T, mode="r")).T if np.triu(M, 1).any() else M
         signs = np.where(np.diag(T) < 0.0, -1.0, 1.0)
         out: Vector = (T * signs)[self._triangle()]
+        return out
+
+    def thetas_of(self, Ms: NDArray[np.float64]) -> Matrix:
+        Ts = Ms
+        if np.triu(Ms, 1).any():  # what is triangular already comes back as it is
+            Ts = np.swapaxes(np.linalg.qr(np.swapaxes(Ms, 1, 2), mode="r"), 1, 2)
+        signs = np.where(np.diagonal(Ts, axis1=1, axis2=2) < 0.0, -1.0, 1.0)
+        rows, cols = self._triangle()
+        out: Matrix = (Ts * signs[:, None, :])[:, rows, cols]
         return out
 
     @property

@@ -82,30 +82,34 @@ def _unused(name: str, used: set[str]) -> str:
 
 
 def parameter_values(
-    parameters: Sequence[VarianceParameter], factors: Sequence[Matrix], sigma: float
+    parameters: Sequence[VarianceParameter], factors: Sequence[Matrix], sigma: float | Vector
 ) -> Vector:
     """Return sds, correlations and sigma at relative factors in the user's columns.
 
     Parameters
     ----------
-    factors : per term, any (k, k) root of the relative covariance.
+    factors : per term, any (k, k) root of the relative covariance; or r of them, (r, k, k).
+    sigma : a number; or (r,).
 
     Returns
     -------
-    (len(parameters),) array; a correlation with a zero standard deviation is NaN.
+    (len(parameters),) or (r, len(parameters)) array; a correlation with a zero standard deviation
+    is NaN.
     """
-    covariances = [T @ T.T for T in factors]
-    sds = [np.sqrt(np.diag(S)) for S in covariances]
-    out = np.empty(len(parameters))
+    covariances = [np.matmul(T, np.swapaxes(T, -1, -2)) for T in factors]
+    sds = [np.sqrt(np.diagonal(S, axis1=-2, axis2=-1)) for S in covariances]
+    out = np.empty((*np.shape(sigma), len(parameters)))
     for at, par in enumerate(parameters):
         if par.kind == "sigma":
-            out[at] = sigma
+            out[..., at] = sigma
         elif par.kind == "sd":
-            out[at] = sigma * sds[par.term][par.row]
+            out[..., at] = sigma * sds[par.term][..., par.row]
         else:
-            product = sds[par.term][par.row] * sds[par.term][par.column]
-            cov = covariances[par.term][par.row, par.column]
-            out[at] = np.clip(cov / product, -1.0, 1.0) if product > 0.0 else np.nan
+            product = sds[par.term][..., par.row] * sds[par.term][..., par.column]
+            cov = covariances[par.term][..., par.row, par.column]
+            nothing = np.full(product.shape, np.nan)
+            ratio = np.divide(cov, product, out=nothing, where=product > 0.0)
+            out[..., at] = np.clip(ratio, -1.0, 1.0)
     return out
 
 

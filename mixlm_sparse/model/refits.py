@@ -9,18 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import MixedModelError
-from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines import compiled
 from mixlm_sparse.model.call import FitOptions
 from mixlm_sparse.solve.criterion import residual_df
-from mixlm_sparse.solve.derived.other_response import response_block, system_for
+from mixlm_sparse.solve.derived.other_response import (
+    ResponseColumns,
+    not_finite,
+    response_block,
+    system_for,
+)
 from mixlm_sparse.solve.optimize import optimize
-from mixlm_sparse.solve.profiled.many import optimize_block
+from mixlm_sparse.solve.profiled.fused import fused_search
+from mixlm_sparse.solve.profiled.many import BlockOptima, optimize_block, status_and_message
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.search import Control
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
@@ -28,24 +36,34 @@ from mixlm_sparse.solve.system import PenalizedSystem
 
 __all__ = [
     "FAILED",
+    "BlockValues",
     "Refit",
     "RefitArrays",
+    "RefitBlock",
     "block_size",
     "gather",
-    "refit_block",
+    "threads_serve",
     "warm_up",
 ]
 
 # What a block of responses and its temporaries may take.
 BLOCK_BYTES = 48_000_000
-MAX_BLOCK = 64
+MAX_BLOCK = 256
 FAILED = "failed"
 # Compiled code saves about 1 ms of calls in a small search, as long as so many multiply-adds take.
 CALLS_SAVED = 1e5
 
 
-def block_size(system: PenalizedSystem) -> int:
-    """Return how many responses are worked on at once; depends on the design only."""
+def block_size(system: PenalizedSystem, stored: int | None = None) -> int:
+    """Return how many responses are worked on at once.
+
+    Parameters
+    ----------
+    stored : elements that a sparse response stores on average; None for dense responses, where the
+        design alone decides.
+    """
+    if stored is not None:
+        return int(max(1, min(MAX_BLOCK, BLOCK_BYTES // (64 * stored + 32 * system.q))))
     per_response = 8 * (4 * system.n + 2 * system.q)
     return int(max(1, min(MAX_BLOCK, BLOCK_BYTES // per_response, 200_000 // system.n)))
 
@@ -108,43 +126,130 @@ def search(
     return Refit(system, optimum, solution, optimum.message)
 
 
-def refit_block(
-    system: PenalizedSystem, Y: Matrix, options: FitOptions, *, compiled: bool
-) -> Iterator[Refit]:
-    """Fit every column of Y (n, r) in turn.
+class RefitBlock:
+    """Refits to a block of responses: numbers of all at once, a fit only where it is asked for.
 
     Parameters
     ----------
+    system : the design.
+    Y : (n, r) responses.
     compiled : what `warm_up` decided for all responses together.
-
-    Yields
-    ------
-    Refit : of each response; they share the engine, so read off what depends on its factor before
-        the next one.
     """
-    finite: NDArray[np.bool_] = np.asarray(np.isfinite(Y).all(axis=0))
-    safe = Y if finite.all() else np.where(np.isfinite(Y), Y, 0.0)
-    block = response_block(system, safe)
-    if not compiled:
-        system = replace(system, may_fuse=False)
-    found: list[Optimum | None] = [None] * Y.shape[1]
-    if compiled and options.optimizer in ("auto", "bfgs") and options.control.check_boundary:
-        found = optimize_block(
-            system,
-            block.zy,
-            block.yy,
-            block.y_length,
-            reml=options.reml,
-            start=options.start,
-            control=options.control,
+
+    def __init__(
+        self, system: PenalizedSystem, Y: ResponseColumns, options: FitOptions, *, compiled: bool
+    ) -> None:
+        self._system = system if compiled else replace(system, may_fuse=False)
+        self._options = options
+        self._missing = not_finite(Y)
+        self._block = response_block(system, Y)
+        self._optima: BlockOptima | None = None
+        if compiled and in_one_call(options):
+            block = self._block
+            self._optima = optimize_block(
+                system,
+                block.zy,
+                block.yy,
+                block.y_length,
+                block.beta_ols,
+                reml=options.reml,
+                start=options.start,
+                control=options.control,
+            )
+
+    def __len__(self) -> int:
+        return self._missing.size
+
+    def refit(self, i: int) -> Refit:
+        """Return the fit of response i; fits share the engine."""
+        own = system_for(self._system, self._block, i)
+        if self._missing[i]:
+            bad = int(self._missing[i])
+            return Refit(own, None, None, f"DataError: {bad} missing or infinite values")
+        return search(own, self._options, None if self._optima is None else self._optima.optimum(i))
+
+    def __iter__(self) -> Iterator[Refit]:
+        """Yield the fit of each; read off what depends on the engine's factor before the next."""
+        for i in range(len(self)):
+            yield self.refit(i)
+
+    @cached_property
+    def at_once(self) -> NDArray[np.bool_]:
+        """(r,) which responses have their numbers in `values`."""
+        if self._optima is None:
+            return np.zeros(len(self), dtype=bool)
+        return np.asarray(self._optima.settled & (self._missing == 0))
+
+    @cached_property
+    def values(self) -> BlockValues | None:
+        """The numbers of all fits that were made together; None if there are none."""
+        optima = self._optima
+        if optima is None:
+            return None
+        sigma = np.sqrt(optima.pwrss / residual_df(self._system, reml=optima.reml))
+        status, message = status_and_message(optima)
+        return BlockValues(
+            theta=optima.theta,
+            beta=optima.beta,
+            RX_inv=optima.RX_inv,
+            sigma=sigma,
+            criterion=optima.criterion,
+            status=status,
+            message=message,
         )
-    for i in range(Y.shape[1]):
-        own = system_for(system, block, i)
-        if not finite[i]:
-            bad = int((~np.isfinite(Y[:, i])).sum())
-            yield Refit(own, None, None, f"DataError: {bad} missing or infinite values")
-            continue
-        yield search(own, options, found[i])
+
+    def rows(self) -> Iterator[Row]:
+        """Yield what is kept of each fit when thousands are made."""
+        values = self.values
+        bse = None if values is None else values.bse
+        for i, here in enumerate(self.at_once.tolist()):
+            if values is None or bse is None or not here:
+                yield row_of(self.refit(i))
+                continue
+            yield Row(
+                values.theta[i], values.beta[i], bse[i], float(values.sigma[i]),
+                float(values.criterion[i]), values.status[i], values.message[i],
+            )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class BlockValues:
+    """Numbers of r fits.
+
+    Parameters
+    ----------
+    theta : (r, m); beta : (r, p); RX_inv : (r, p, p).
+    sigma, criterion : (r,).
+    status, message : of each.
+    """
+
+    theta: Matrix
+    beta: Matrix
+    RX_inv: Array3
+    sigma: Vector
+    criterion: Vector
+    status: Sequence[str]
+    message: Sequence[str]
+
+    @property
+    def bse(self) -> Matrix:
+        """(r, p) standard errors of the coefficients."""
+        out: Matrix = self.sigma[:, None] * np.sqrt((self.RX_inv**2).sum(axis=2))
+        return out
+
+
+def in_one_call(options: FitOptions) -> bool:
+    """Say whether the searches that are asked for are those that a compiled call makes."""
+    return options.optimizer in ("auto", "bfgs") and options.control.check_boundary
+
+
+def threads_serve(
+    system: PenalizedSystem, options: FitOptions, *, compiled: bool, count: int
+) -> bool:
+    """Say whether `count` refits are compiled calls, which threads can make side by side."""
+    if not (compiled and in_one_call(options)):
+        return False
+    return fused_search(system, reml=options.reml, count=count) is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,16 +271,30 @@ class RefitArrays:
     message: tuple[str, ...]
 
 
-Row = tuple[Vector | None, Vector | None, Vector | None, float, float, str, str]
+class Row(NamedTuple):
+    """What is kept of a fit when thousands are made; status "failed" where there is none.
+
+    Parameters
+    ----------
+    theta : (m,); beta, bse : (p,); None where there is no fit.
+    """
+
+    theta: Vector | None
+    beta: Vector | None
+    bse: Vector | None
+    sigma: float
+    criterion: float
+    status: str
+    message: str
 
 
 def row_of(refit: Refit) -> Row:
     """Return what is kept of a fit when thousands are made."""
     if refit.optimum is None or refit.solution is None:
-        return None, None, None, np.nan, np.nan, FAILED, refit.message
+        return Row(None, None, None, np.nan, np.nan, FAILED, refit.message)
     sigma = refit.sigma
     bse = sigma * np.sqrt((refit.solution.RX_inv**2).sum(axis=1))
-    return (
+    return Row(
         refit.optimum.theta,
         refit.solution.beta,
         bse,

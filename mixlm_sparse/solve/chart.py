@@ -120,6 +120,22 @@ class Chart:
             [R @ T for R, T in zip(self.Rz, self.factors(theta), strict=True)]
         )
 
+    def stacked_factors(self, parameters: Matrix) -> list[Array3]:
+        """Return `factors` for each row, (r, k, k) per term."""
+        return [
+            t.factors_of(parameters[:, part])
+            for t, part in zip(self.templates, self.slices, strict=True)
+        ]
+
+    def thetas_of_phis(self, phis: Matrix) -> Matrix:
+        """Return theta_of_phi of what is `reflected`, for each row, (r, m)."""
+        thetas: list[Matrix] = []
+        for t, Rz, T in zip(self.templates, self.Rz, self.stacked_factors(phis), strict=True):
+            inside = t.factors_of(t.thetas_of(T))
+            user: Array3 = np.asarray(np.linalg.solve(Rz, inside), dtype=np.float64)
+            thetas.append(t.thetas_of(user))
+        return np.concatenate(thetas, axis=1)
+
     def reflected(self, phi: Vector) -> Vector:
         """Return the phi in bounds with the same covariance."""
         return self.parameters_of(self.factors(phi))

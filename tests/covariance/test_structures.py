@@ -35,6 +35,21 @@ def covariance(template, theta):
 
 
 @every_structure
+@given(k=sizes, seed=seeds)
+def test_stacks_are_the_single_ones(name, k, seed):
+    template, _, rng = draw(name, k, seed)
+    thetas = rng.normal(size=(5, template.n_theta))
+    Ts = np.array([template.factor(theta) for theta in thetas])
+    np.testing.assert_array_equal(template.factors_of(thetas), Ts)
+    # roots of the same covariance; and of a singular one
+    roots = np.linalg.qr(rng.normal(size=(5, k, k)))[0]
+    Ms = np.matmul(Ts, roots) if template.closed_under == "linear" else Ts.copy()
+    Ms[2, :, -1] = 0.0
+    single = np.array([template.theta_of(M) for M in Ms])
+    np.testing.assert_allclose(template.thetas_of(Ms), single, atol=1e-13)
+
+
+@every_structure
 def test_start_is_the_identity_and_within_bounds(name):
     for k in range(1, 5):
         template = covariance_structure(name, k)

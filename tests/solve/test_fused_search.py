@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ import mixlm_sparse as mx
 from mixlm_sparse.engines.compiled import LazyKernel, use_compiled
 from mixlm_sparse.engines.fused import search as kernels
 from mixlm_sparse.model.call import FitOptions
-from mixlm_sparse.model.refits import quiet, refit_block
+from mixlm_sparse.model.refits import RefitBlock, quiet, row_of
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
@@ -159,7 +160,7 @@ def test_many_responses_are_the_single_searches_also_in_threads(formula: str) ->
     together = run(slice(None))
     with ThreadPoolExecutor(3) as pool:
         parts = list(pool.map(run, [slice(i, i + 3) for i in (0, 3, 6)]))
-    for k in range(4):
+    for k in range(5):
         np.testing.assert_array_equal(together[k], np.concatenate([part[k] for part in parts]))
     for i, own in enumerate(systems):
         alone = optimize(own)
@@ -187,7 +188,7 @@ def test_many_fits_are_the_single_fits() -> None:
     Y[0, 7] = np.inf
     system = penalized_system(mx.model_matrices("y ~ x + (x | g)", data), "auto")
     options = quiet(FitOptions())
-    together = list(refit_block(system, Y, options, compiled=True))
+    together = list(RefitBlock(system, Y, options, compiled=True))
     assert together[7].optimum is None
     for i in (0, 1, 2, 3, 4, 5, 6, 8, 9, 10, 11):
         single = penalized_system(mx.model_matrices("y ~ x + (x | g)", data.assign(y=Y[:, i])))
@@ -197,3 +198,29 @@ def test_many_fits_are_the_single_fits() -> None:
         assert found.criterion == pytest.approx(alone.criterion, rel=1e-11)
         np.testing.assert_allclose(found.theta, alone.theta, atol=1e-6)
     assert together[5].optimum.status == "perfect fit"  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("formula", [*FORMULAS, "y ~ 0 + (x | g)"])
+def test_numbers_of_a_block_are_those_of_its_fits(formula: str, reml: bool) -> None:
+    data = drawn(11)
+    rng = np.random.default_rng(4)
+    Y = data["y"].to_numpy()[:, None] + rng.normal(size=(len(data), 9))
+    Y[:, 3:6] = rng.normal(size=(len(data), 3))  # some of these are singular
+    Y[:, 7] = 2.0  # perfect
+    Y[4, 8] = np.nan
+    system = penalized_system(mx.model_matrices(formula, data, weights=1.0 + data["h"]), "auto")
+    block = RefitBlock(system, Y, replace(quiet(FitOptions()), reml=reml), compiled=True)
+    assert block.at_once[:3].any() or "| h)" in formula  # few levels: a second look
+    assert not block.at_once[8]
+    for i, (row, refit) in enumerate(zip(block.rows(), block, strict=True)):
+        one = row_of(refit)
+        assert (row.status, row.message) == (one.status, one.message)
+        if row.theta is None or row.status == "perfect fit":
+            assert i in (7, 8)
+            continue
+        np.testing.assert_allclose(row.theta, one.theta, rtol=1e-12, atol=1e-14)
+        np.testing.assert_allclose(row.beta, one.beta, rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(row.bse, one.bse, rtol=1e-9)
+        assert row.sigma == pytest.approx(one.sigma, rel=1e-10)
+        assert row.criterion == one.criterion

@@ -40,6 +40,7 @@ class Model(NamedTuple):
     state : counts of values and gradients, 1 if given up, entries of `history`, 1 if turned,
         evaluations of this descent, their limit, 1 if Lambda is set already.
     history : criterion at each evaluation, as far as there is room.
+    S : (P, P) [X y]'V^{-1}[X y] of the last evaluation; its lower triangle is the Cholesky factor.
     """
 
     ztz: Array3
@@ -53,6 +54,7 @@ class Model(NamedTuple):
     turn: Array3
     state: NDArray[np.int64]
     history: Vector
+    S: Matrix
 
 
 VALUES, GRADIENTS, GIVEN_UP, HISTORY, TURNED, USED, MOST, PROBING = range(8)
@@ -75,7 +77,7 @@ def evaluate(model):  # type: ignore[no-untyped-def]
     # the criterion at factors[0]; its derivative goes to factors[1]
     scalars, state = model.scalars, model.state
     P = model.ztx.shape[2]
-    S, Omega, out = np.empty((P, P)), np.empty((P, P)), np.empty(5)
+    S, Omega, out = model.S, np.empty((P, P)), np.empty(5)
     state[VALUES] += 1
     state[GRADIENTS] += 1
     lams, G = model.factors[0], model.factors[1]

@@ -119,9 +119,9 @@ def search(phi, limit, check_boundary, gradient, numbers, model):  # type: ignor
 
 
 @njit
-def search_many(moments, zy, yy, floor, df, limit, check_boundary, phi, gradient, numbers, counts, model):  # type: ignore[no-untyped-def]  # fmt: skip  # noqa: E501
+def search_many(moments, zy, yy, floor, df, limit, check_boundary, phi, gradient, numbers, counts, S, model):  # type: ignore[no-untyped-def]  # fmt: skip  # noqa: E501
     # One search for each response: zy (r, N, K), yy, floor (r,); starts, unless by moments, and
-    # results per row of phi, gradient (r, m), numbers (r, 4) and counts (r, 8).
+    # results per row of phi, gradient (r, m), numbers (r, 4), counts (r, 8) and S (r, P, P).
     ztx, X, layout, state = model.ztx, model.X, model.layout, model.state
     y = ztx.shape[2] - 1
     for r in range(zy.shape[0]):
@@ -144,6 +144,9 @@ def search_many(moments, zy, yy, floor, df, limit, check_boundary, phi, gradient
         search(phi[r], limit, check_boundary, gradient[r], numbers[r], model)
         for i in range(state.shape[0]):
             counts[r, i] = state[i]
+        for a in range(y + 1):
+            for b in range(y + 1):
+                S[r, a, b] = model.S[a, b]
 
 
 class Found(NamedTuple):
@@ -260,6 +263,7 @@ class FusedSearch:
             turn=np.zeros((n_terms, kmax, kmax)),
             state=np.zeros(8, dtype=np.int64),
             history=np.empty(room),
+            S=np.zeros((self._ztx.shape[2], self._ztx.shape[2])),
         )
 
     def minimize(
@@ -294,7 +298,7 @@ class FusedSearch:
         *,
         tolerance: float,
         limit: int,
-    ) -> tuple[Matrix, Matrix, Matrix, NDArray[np.int64]]:
+    ) -> tuple[Matrix, Matrix, Matrix, NDArray[np.int64], Array3]:
         """Search for each of r responses.
 
         Parameters
@@ -308,13 +312,16 @@ class FusedSearch:
         phi, gradient : (r, m).
         numbers : (r, 4) criterion, predicted decrease, 1 where the limit was reached, pwrss.
         counts : (r, 3) values, gradients, 1 where the search was given up.
+        factors : (r, P, P) lower triangles of the factors of [X y]'V^{-1}[X y] there.
         """
         r = yy.size
         phi = np.zeros((r, self.m)) if starts is None else np.array(starts, dtype=np.float64)
         gradient, numbers = np.full((r, self.m), np.nan), np.full((r, 4), np.nan)
         counts = np.zeros((r, 8), dtype=np.int64)
+        P = self._ztx.shape[2]
+        S = np.zeros((r, P, P))
         search_many(
             starts is None, np.ascontiguousarray(zy), yy, floor, self._df, limit, True, phi,
-            gradient, numbers, counts, self._model(tolerance, 0, own=True),
+            gradient, numbers, counts, S, self._model(tolerance, 0, own=True),
         )  # fmt: skip
-        return phi, gradient, numbers, counts[:, :3]
+        return phi, gradient, numbers, counts[:, :3], S

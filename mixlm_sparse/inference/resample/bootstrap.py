@@ -37,7 +37,7 @@ from mixlm_sparse.inference.resample.responses import Semiparametric, parametric
 from mixlm_sparse.inference.resample.result import Bootstrap
 from mixlm_sparse.inference.resample.statistic import Statistic, StatisticReader
 from mixlm_sparse.inference.resample.walk import ResponseRefits, refit_options
-from mixlm_sparse.model.refits import block_size, warm_up
+from mixlm_sparse.model.refits import block_size, threads_serve, warm_up
 from mixlm_sparse.model.simulate import Seed, seed_sequence
 
 if TYPE_CHECKING:
@@ -75,7 +75,8 @@ def bootstrap(
         rows, "groups" whole groups.
     seed : whole number, numpy Generator or SeedSequence; the samples are the same for any
         `n_jobs`.
-    n_jobs : processes; -1 takes all processors.
+    n_jobs : threads where the refits are compiled calls (new responses of a model with one grouping
+        factor, or few random effects, and no `statistic`), else processes; -1 takes all processors.
     progress : None for a bar in terminals and notebooks, False for silence, or a function of
         (done, total) that returns False to end early; what is done is kept, as it is after
         Ctrl-C.
@@ -106,12 +107,17 @@ def bootstrap(
     root = seed_sequence(seed)
     options = refit_options(fit, reml=fit.reml)
     work: ResponseRefits | Redraw
+    threads = False
     if method in ("parametric", "semiparametric"):
         draw = (
             parametric(fit, root, use_u=use_u) if method == "parametric"
             else Semiparametric(fit, root, use_u=use_u)
         )  # fmt: skip
-        work = ResponseRefits(fit.system, draw, reader, options, warm_up(fit.system, count))
+        compiled = warm_up(fit.system, count)
+        work = ResponseRefits(fit.system, draw, reader, options, compiled)
+        threads = statistic is None and threads_serve(
+            fit.system, options, compiled=compiled, count=count
+        )
         size = block_size(fit.system)
     else:
         groups = group_draw(fit, by) if method == "groups" else None
@@ -121,8 +127,9 @@ def bootstrap(
         # what is loaded and compiled here need not be in every process
         next(iter(work(range(1))))
     done, _ = run(
-        work, count, size, n_jobs=n_jobs, progress=progress, label="bootstrap", unit="replicates"
-    )
+        work, count, size, n_jobs=n_jobs, threads=threads, progress=progress,
+        label="bootstrap", unit="replicates",
+    )  # fmt: skip
     values = np.full((len(done), len(reader.names)), np.nan)
     for i, (sample, _, _) in enumerate(done):
         if sample is not None:

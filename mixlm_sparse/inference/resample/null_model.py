@@ -19,7 +19,7 @@ from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import plain_text
 from mixlm_sparse.inference.resample.walk import refit_options
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.model.refits import refit_block
+from mixlm_sparse.model.refits import FAILED, RefitBlock
 from mixlm_sparse.model.simulate import ResponseModel, model_of_fit
 from mixlm_sparse.solve.products.basis import stack_qr
 from mixlm_sparse.solve.products.final import kept_columns
@@ -53,8 +53,8 @@ class MixedNull:
     def criteria(self, Y: Matrix, *, compiled: bool) -> Iterator[tuple[float, str]]:
         """Return the criterion of each response (n, r), and why there is none."""
         options = refit_options(self.fit, reml=False)
-        for refit in refit_block(self.fit.system, Y, options, compiled=compiled):
-            yield refit.criterion, refit.message if refit.optimum is None else ""
+        for row in RefitBlock(self.fit.system, Y, options, compiled=compiled).rows():
+            yield row.criterion, row.message if row.status == FAILED else ""
 
 
 @dataclass(frozen=True, slots=True)

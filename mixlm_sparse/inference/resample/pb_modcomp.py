@@ -24,7 +24,7 @@ from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.inference.resample.null_model import LinearNull, MixedNull, null_model
 from mixlm_sparse.inference.resample.walk import refit_options
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.model.refits import FAILED, block_size, refit_block, warm_up
+from mixlm_sparse.model.refits import FAILED, RefitBlock, block_size, threads_serve, warm_up
 from mixlm_sparse.model.simulate import Seed, seed_sequence
 
 __all__ = ["PBModcomp", "pb_modcomp"]
@@ -177,9 +177,12 @@ def pb_modcomp(
     large = larger.refit_ml()
     null = null_model(large, smaller)
     df, statistic = _observed(large, null)
-    work = _Ratios(large, null, seed_sequence(seed), warm_up(large.system, count))
+    compiled = warm_up(large.system, count)
+    work = _Ratios(large, null, seed_sequence(seed), compiled)
+    options = refit_options(large, reml=False)
+    threads = threads_serve(large.system, options, compiled=compiled, count=count)
     done, _ = run(
-        work, count, block_size(large.system), n_jobs=n_jobs, progress=progress,
+        work, count, block_size(large.system), n_jobs=n_jobs, threads=threads, progress=progress,
         label="PB test", unit="simulations",
     )  # fmt: skip
     ratios = np.array([ratio for ratio, _ in done], dtype=np.float64)
@@ -226,6 +229,6 @@ class _Ratios:
         Y = self.null.model.draw(self.root, tasks.start, len(tasks))
         below = list(self.null.criteria(Y, compiled=self.compiled))
         options = refit_options(self.large, reml=False)
-        above = refit_block(self.large.system, Y, options, compiled=self.compiled)
+        above = RefitBlock(self.large.system, Y, options, compiled=self.compiled).rows()
         for big, (small, why) in zip(above, below, strict=True):
-            yield small - big.criterion, big.message if big.optimum is None else why
+            yield small - big.criterion, big.message if big.status == FAILED else why

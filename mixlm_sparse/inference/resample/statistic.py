@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ import pandas as pd
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.parameters import parameter_kinds, parameter_values, variance_parameters
-from mixlm_sparse.model.refits import FAILED, Refit
+from mixlm_sparse.model.refits import FAILED, Refit, RefitBlock
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
@@ -64,6 +64,22 @@ class StatisticReader:
                 beta = np.array([found.get(name, np.nan) for name in self._fit.system.x_names])
             return np.concatenate([spread, beta])
         return as_values(self._statistic(self.fit_of(refit)))[1]
+
+    def replicates(self, block: RefitBlock) -> Iterator[Replicate]:
+        """Return the replicate of every response of a block; parameters come out of its arrays."""
+        numbers = block.values
+        if numbers is None or self._statistic is not None:
+            for refit in block:
+                yield self.replicate(refit)
+            return
+        factors = self._fit.system.chart.stacked_factors(numbers.theta)
+        spread = parameter_values(self._parameters, factors, numbers.sigma)
+        samples = np.concatenate([spread, numbers.beta], axis=1)
+        for i, here in enumerate(block.at_once.tolist()):
+            if here:
+                yield samples[i], numbers.status[i], numbers.message[i]
+            else:
+                yield self.replicate(block.refit(i))
 
     def fit_of(self, refit: Refit) -> FittedModel:
         """Return a fit of the same class as the original's."""

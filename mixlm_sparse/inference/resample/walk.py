@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.resample.statistic import Replicate, StatisticReader
 from mixlm_sparse.model.call import FitOptions
-from mixlm_sparse.model.refits import quiet, refit_block
+from mixlm_sparse.model.refits import RefitBlock, quiet
 from mixlm_sparse.solve.system import PenalizedSystem
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ class ResponseRefits:
 
     def __call__(self, tasks: range) -> Iterator[Replicate]:
         Y = self.draw(tasks.start, len(tasks))
-        for refit in refit_block(self.system, Y, self.options, compiled=self.compiled):
-            yield self.reader.replicate(refit)
+        block = RefitBlock(self.system, Y, self.options, compiled=self.compiled)
+        yield from self.reader.replicates(block)
 
 
 def refit_options(fit: FittedModel, *, reml: bool) -> FitOptions:

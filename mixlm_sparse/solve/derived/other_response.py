@@ -6,7 +6,8 @@ Q'WQ = I, a response needs
     beta_ols = R_x^{-1} Q'W(y - o),    y_f = y - o - X beta_ols,    yy = y_f'W y_f,
     Z~'W y_f = Rz^{-T} Z'W y_f
 
-for which r responses take three passes over the rows, and no factorization.
+for which r responses take three passes over the rows, and no factorization.  Of sparse responses
+only the elements that are stored are touched, in one pass: see `sparse_response`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,18 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
+from mixlm_sparse.solve.derived.sparse_response import (
+    in_working_columns,
+    sparse_products,
+    stored_column,
+)
 from mixlm_sparse.solve.system import PenalizedSystem
+
+ResponseColumns = Matrix | sp.csc_array
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +37,52 @@ class ResponseBlock:
 
     Parameters
     ----------
-    Y : (n, r).
+    Y : (n, r), dense or sparse.
     beta_ols : (p, r) least-squares coefficients.
     yy, y_length : (r,) residual sum of squares of least squares, and length of sqrt(W)(y - offset).
     zy : per factor, (L, K, r) Z~'W y_f.
     """
 
-    Y: Matrix
+    Y: ResponseColumns
     beta_ols: Matrix
     yy: Vector
     y_length: Vector
     zy: tuple[Array3, ...]
 
+    def y(self, i: int) -> Vector:
+        """Return response i, (n,)."""
+        if isinstance(self.Y, np.ndarray):
+            out: Vector = self.Y[:, i]
+            return out
+        return stored_column(self.Y, i)
 
-def response_block(system: PenalizedSystem, Y: Matrix) -> ResponseBlock:
-    """Form the products of responses Y (n, r) without missing values."""
+
+def not_finite(Y: ResponseColumns) -> NDArray[np.int64]:
+    """Count the missing and infinite values of each response, (r,)."""
+    if isinstance(Y, np.ndarray):
+        return np.asarray((~np.isfinite(Y)).sum(axis=0), dtype=np.int64)
+    columns = np.repeat(np.arange(Y.shape[1]), np.diff(Y.indptr))
+    return np.bincount(columns[~np.isfinite(Y.data)], minlength=Y.shape[1]).astype(np.int64)
+
+
+def response_block(system: PenalizedSystem, Y: ResponseColumns) -> ResponseBlock:
+    """Form the products of responses Y (n, r); what is not finite in them counts as zero."""
+    if isinstance(Y, np.ndarray):
+        return _dense_block(system, Y if np.isfinite(Y).all() else np.where(np.isfinite(Y), Y, 0.0))
+    if not np.isfinite(Y.data).all():
+        data = np.where(np.isfinite(Y.data), Y.data, 0.0)
+        Y = sp.csc_array((data, Y.indices, Y.indptr), shape=Y.shape)
+    found, exact = sparse_products(system, Y)
+    for i in np.flatnonzero(~exact).tolist():
+        one = _dense_block(system, stored_column(Y, i)[:, None])
+        found.beta_ols[:, i], found.yy[i] = one.beta_ols[:, 0], one.yy[0]
+        found.y_length[i] = one.y_length[0]
+        for to, values in zip(found.zy, one.zy, strict=True):
+            to[:, :, i] = values[:, :, 0]
+    return ResponseBlock(Y, found.beta_ols, found.yy, found.y_length, found.zy)
+
+
+def _dense_block(system: PenalizedSystem, Y: Matrix) -> ResponseBlock:
     products = system.products
     r = Y.shape[1]
     residual = np.empty(Y.shape)
@@ -77,14 +117,8 @@ def response_block(system: PenalizedSystem, Y: Matrix) -> ResponseBlock:
             for a in range(place.width):
                 Z = sp.csr_array((z[:, a], codes, ends), shape=shape)
                 sums[place.factor][place.first + a] += Z.T @ weighted
-    zy = [np.empty((f.n_levels, f.width, r)) for f in factors]
-    for place, Rz in zip(products.layout, products.Rz, strict=True):
-        raw = sums[place.factor][place.columns].reshape(place.width, -1)
-        # z~ = z Rz^{-1}
-        flat = scipy.linalg.solve_triangular(Rz, raw, trans="T", check_finite=False)
-        shaped = flat.reshape(place.width, -1, r).transpose(1, 0, 2)
-        zy[place.factor][:, place.columns] = shaped
-    return ResponseBlock(Y, beta, yy, np.sqrt(squares), tuple(zy))
+    zy = in_working_columns(system, sums)
+    return ResponseBlock(Y, beta, yy, np.sqrt(squares), zy)
 
 
 def system_for(system: PenalizedSystem, block: ResponseBlock, i: int) -> PenalizedSystem:
@@ -102,7 +136,7 @@ def system_for(system: PenalizedSystem, block: ResponseBlock, i: int) -> Penaliz
         y_length=float(block.y_length[i]),
         blocks=BlockSystem(tuple(factors), old.blocks.pairs),
     )
-    return system.with_products(products, replace(system.matrices, y=block.Y[:, i]))
+    return system.with_products(products, replace(system.matrices, y=block.y(i)))
 
 
 def with_response(system: PenalizedSystem, y: Vector) -> PenalizedSystem:

@@ -1,21 +1,139 @@
-"""One design, a block of responses: all searches in one compiled call."""
+"""One design, a block of responses: all searches in one compiled call, all ends in arrays."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
 
-from mixlm_sparse.common.types import Array3, Vector
+from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
 from mixlm_sparse.solve.profiled.valleys import other_starts
+from mixlm_sparse.solve.search.bfgs import ROUNDING
 from mixlm_sparse.solve.search.optimum import Optimum, report
 from mixlm_sparse.solve.search.search import Control, default_limit
 from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.system import PenalizedSystem
+
+
+@dataclass(frozen=True, eq=False)
+class BlockOptima:
+    """Where the searches of r responses ended; what is not `settled`, `optimize` has to look at.
+
+    Parameters
+    ----------
+    system : of any of the responses; its design is shared.
+    beta_ols : (p, r) least-squares coefficients.
+    phi, gradient : (r, m).
+    criterion, decrease, pwrss : (r,); what a Newton step from there would win.
+    limit_reached : (r,).
+    n_values, n_gradients : (r,) evaluations.
+    factors : (r, p + 1, p + 1) lower triangles of the factors of [X y]'V^{-1}[X y].
+    found : (r,) whether the compiled search came to an end.
+    given : whether the start was given.
+    tolerance : decrease up to which an optimum is called converged.
+    began : `time.perf_counter()` at the beginning.
+    """
+
+    system: PenalizedSystem
+    reml: bool
+    beta_ols: Matrix
+    phi: Matrix
+    gradient: Matrix
+    criterion: Vector
+    decrease: Vector
+    pwrss: Vector
+    limit_reached: NDArray[np.bool_]
+    n_values: NDArray[np.int64]
+    n_gradients: NDArray[np.int64]
+    factors: Array3
+    found: NDArray[np.bool_]
+    given: bool
+    tolerance: float
+    began: float
+
+    @cached_property
+    def theta(self) -> Matrix:
+        """(r, m) within bounds."""
+        return self.system.chart.thetas_of_phis(self.phi)
+
+    @cached_property
+    def certified(self) -> NDArray[np.bool_]:
+        """(r,) whether the exact gradient leaves nothing to win."""
+        chart, factors = self.system.chart, self.system.products.blocks.factors
+        decrease = self.decrease
+        for part, place in zip(chart.slices, chart.layout, strict=True):
+            radial = (self.phi[:, part] * self.gradient[:, part]).sum(axis=1) ** 2
+            decrease = np.maximum(
+                decrease, radial / (8.0 * place.width * factors[place.factor].n_levels)
+            )
+        return np.asarray(
+            decrease <= np.maximum(self.tolerance, ROUNDING * np.abs(self.criterion))
+        )
+
+    @cached_property
+    def at_boundary(self) -> NDArray[np.bool_]:
+        """(r, m) which standard deviations are zero."""
+        return np.asarray((self.theta == 0.0) & (self.system.lower == 0.0))
+
+    @cached_property
+    def settled(self) -> NDArray[np.bool_]:
+        """(r,) which responses need no second search."""
+        if self.given:
+            return self.found & (self.certified | self.limit_reached)
+        singular = self.certified & self.at_boundary.any(axis=1)
+        looks = [bool(other_starts(self.system, singular=flag)) for flag in (False, True)]
+        return self.found & ~np.where(singular, looks[1], looks[0])
+
+    @cached_property
+    def _L_inverse(self) -> Array3:
+        """(r, p, p) R_X^{-T} of the working columns."""
+        p = self.system.p
+        L = np.tril(self.factors[:, :p, :p])
+        L[~self.settled] = np.eye(p)
+        return np.asarray(np.linalg.inv(L), dtype=np.float64)
+
+    @cached_property
+    def RX_inv(self) -> Array3:
+        """(r, p, p) inverses of RX, X'V^{-1}X = RX'RX, in the user's columns."""
+        p = self.system.p
+        if p == 0:
+            return np.zeros((self.found.size, 0, 0))
+        wide = self._L_inverse.transpose(2, 0, 1).reshape(p, -1)
+        wide = scipy.linalg.solve_triangular(self.system.products.R_x, wide, check_finite=False)
+        return np.moveaxis(wide.reshape(p, -1, p), 1, 0)
+
+    @cached_property
+    def beta(self) -> Matrix:
+        """(r, p) coefficients of the user's columns."""
+        p = self.system.p
+        half = self.factors[:, p, :p]
+        working = np.einsum("rba,rb->ra", self._L_inverse, half)
+        if p:
+            working = scipy.linalg.solve_triangular(
+                self.system.products.R_x, working.T, check_finite=False
+            ).T
+        out: Matrix = self.beta_ols.T + working
+        return out
+
+    def optimum(self, i: int) -> Optimum | None:
+        """Return the record of response i, or None where it is not settled."""
+        if not self.settled[i]:
+            return None
+        objective = ProfiledObjective(self.system, self.reml)
+        objective.n_values, objective.n_gradients = int(self.n_values[i]), int(self.n_gradients[i])
+        return report(
+            objective, self.phi[i], float(self.criterion[i]), self.gradient[i],
+            float(self.decrease[i]), bool(self.limit_reached[i]), "bfgs", self.tolerance,
+            self.began,
+        )  # fmt: skip
 
 
 def optimize_block(
@@ -23,11 +141,12 @@ def optimize_block(
     zy: Sequence[Array3],
     yy: Vector,
     y_length: Vector,
+    beta_ols: Matrix,
     *,
     reml: bool,
     start: Vector | None,
     control: Control,
-) -> list[Optimum | None]:
+) -> BlockOptima | None:
     """Search for each of r responses of one design.
 
     Parameters
@@ -35,46 +154,86 @@ def optimize_block(
     system : of any response; its design is shared.
     zy : per grouping factor, (L, K, r) Z'W y_f in the working columns.
     yy, y_length : (r,) residual sum of squares of least squares; length of the response.
+    beta_ols : (p, r) coefficients of least squares.
     start : (m,) theta to start from, or None for moment estimates.
 
     Returns
     -------
-    per response its optimum, or None where `optimize` has to look: where there is no compiled
-    search, for perfect fits, and where the compiled search gives up.
+    their optima, or None where there is no compiled search. Perfect fits are not settled, nor is
+    what the compiled search gave up, nor what deserves a second look.
     """
     r = yy.size
-    out: list[Optimum | None] = [None] * r
     search = fused_search(system, reml=reml, count=r)
     if search is None:
-        return out
+        return None
     began = time.perf_counter()
-    usual = np.flatnonzero((np.sqrt(yy) > PERFECT_FIT_RTOL * y_length) & (yy > 0.0))
+    usual = (np.sqrt(yy) > PERFECT_FIT_RTOL * y_length) & (yy > 0.0)
     width = max(f.width for f in system.products.blocks.factors)
     responses = np.concatenate(
         [np.pad(z[:, :, usual], ((0, 0), (0, width - z.shape[1]), (0, 0))) for z in zy]
     )
     info = np.finfo(np.float64)
-    phi, gradient, numbers, counts = search.minimize_many(
-        None if start is None else np.tile(system.chart.phi_of_theta(start), (usual.size, 1)),
+    found = search.minimize_many(
+        None if start is None else np.tile(system.chart.phi_of_theta(start), (usual.sum(), 1)),
         np.moveaxis(responses, 2, 0),
         yy[usual],
         np.maximum((info.eps * y_length[usual]) ** 2, info.tiny),
         tolerance=control.tolerance,
         limit=control.max_evaluations or default_limit("bfgs", system.n_theta),
     )
-    for at, i in enumerate(usual):
-        if counts[at, 2]:
-            continue
-        objective = ProfiledObjective(system, reml)
-        objective.n_values, objective.n_gradients = int(counts[at, 0]), int(counts[at, 1])
-        found = report(
-            objective, phi[at], float(numbers[at, 0]), gradient[at],
-            float(numbers[at, 1]), bool(numbers[at, 2]), "bfgs", control.gradient_tolerance, began,
-        )  # fmt: skip
-        singular = found.status is Status.SINGULAR
-        if start is None and other_starts(system, singular=singular):
-            continue  # a second look is worth while
-        if start is not None and found.status is Status.NOT_CONVERGED:
-            continue
-        out[i] = found
+    phi, gradient, numbers, counts, factors = (_spread(part, usual) for part in found)
+    ended = usual & (counts[:, 2] == 0)
+    for part in (phi, gradient, numbers):
+        part[~ended] = 0.0
+    return BlockOptima(
+        system=system,
+        reml=reml,
+        beta_ols=beta_ols,
+        phi=phi,
+        gradient=gradient,
+        criterion=numbers[:, 0],
+        decrease=numbers[:, 1],
+        pwrss=numbers[:, 3],
+        limit_reached=numbers[:, 2] != 0.0,
+        n_values=counts[:, 0],
+        n_gradients=counts[:, 1],
+        factors=factors,
+        found=ended,
+        given=start is not None,
+        tolerance=control.gradient_tolerance,
+        began=began,
+    )
+
+
+def _spread(part: np.ndarray, usual: NDArray[np.bool_]) -> np.ndarray:
+    """Put rows of the usual responses where they are among all."""
+    if usual.all():
+        return part
+    out = np.zeros((usual.size, *part.shape[1:]), dtype=part.dtype)
+    out[usual] = part
     return out
+
+
+def status_and_message(optima: BlockOptima) -> tuple[list[Status], list[str]]:
+    """Return how each search ended, and the words for it; unsettled ones have any."""
+    certified, boundary = optima.certified, optima.at_boundary
+    names = optima.system.theta_names
+    statuses: list[Status] = []
+    messages: list[str] = []
+    known: dict[bytes, str] = {}
+    for i in range(optima.settled.size):
+        zero = boundary[i]
+        if certified[i]:
+            status = Status.SINGULAR if zero.any() else Status.CONVERGED
+            key = zero.tobytes()
+            if key not in known:
+                at = ", ".join(name for name, is_zero in zip(names, zero, strict=True) if is_zero)
+                known[key] = status.message.format(zero=at, evaluations="", decrease=0.0)
+            message = known[key]
+        else:
+            found = optima.optimum(i)
+            status = Status.NOT_CONVERGED if found is None else found.status
+            message = "" if found is None else found.message
+        statuses.append(status)
+        messages.append(message)
+    return statuses, messages
