@@ -9,6 +9,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from benchmarks.processes import (
     DEFAULT_TOOLS,
@@ -101,6 +102,31 @@ def start_sessions(
     return sessions
 
 
+def show(
+    results: list[list[Measurement]],
+    environment: dict[str, Any],
+    versions: dict[str, str],
+    scale: float,
+    out: Path,
+) -> None:
+    """Print the table and draw the picture."""
+    rows = [row for job_results in results for row in comparison_rows(job_results)]
+    print(table(COMPARISON_HEADER, rows, left=2))
+    print("\nratio and criterion: to the first tool that fits; criterion above 0 is worse.")
+    scaled = "" if scale == 1 else f"simulated workloads at scale {scale:g}; "
+    print(f"{scaled}{environment['processor']}, {environment['threads']} thread(s); {versions}")
+    try:
+        comparison_picture(
+            out / "compare.png",
+            results,
+            {workload.name: workload.title for workload in WORKLOADS},
+            f"{environment['processor']}, {environment['threads']} thread(s)"
+            + ("" if scale == 1 else f", scale {scale:g}"),
+        )
+    except ImportError:
+        print("no picture: matplotlib is not installed", file=sys.stderr)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", help="workloads, such as W1,W4 (default: all)")
@@ -152,21 +178,7 @@ def main() -> int:
                 "results": [m.as_json() for job_results in results for m in job_results],
             },
         )
-    rows = [row for job_results in results for row in comparison_rows(job_results)]
-    print(table(COMPARISON_HEADER, rows, left=2))
-    print("\nratio and criterion: to the first tool that fits; criterion above 0 is worse.")
-    scaled = "" if arguments.scale == 1 else f"simulated workloads at scale {arguments.scale:g}; "
-    print(f"{scaled}{environment['processor']}, {arguments.threads} thread(s); {versions}")
-    try:
-        comparison_picture(
-            out / "compare.png",
-            results,
-            {workload.name: workload.title for workload in WORKLOADS},
-            f"{environment['processor']}, {arguments.threads} thread(s)"
-            + ("" if arguments.scale == 1 else f", scale {arguments.scale:g}"),
-        )
-    except ImportError:
-        print("no picture: matplotlib is not installed", file=sys.stderr)
+    show(results, environment, versions, arguments.scale, out)
     print(f"written to {out}")
     return 0
 

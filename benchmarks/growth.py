@@ -89,6 +89,54 @@ def slope(points: list[tuple[int, float]]) -> float | None:
     return float(np.polyfit(x, y, 1)[0])
 
 
+Curves = dict[str, list[tuple[int, float]]]  # tool -> (size, seconds)
+
+
+def measure_shape(
+    shape: Shape,
+    points: list[tuple[int, int, int]],
+    names: list[str],
+    arguments: argparse.Namespace,
+) -> tuple[Curves, list[Measurement]]:
+    """Time one shape at every (rows, levels, size); a tool that failed does not go on."""
+    curves: Curves = {}
+    measurements: list[Measurement] = []
+    active = list(names)
+    for n, levels, size in points:
+        print(f"{shape.name}: {n} rows, {levels} levels", file=sys.stderr, flush=True)
+        sessions = start_sessions(
+            active,
+            threads=arguments.threads,
+            peers_python=arguments.peers_python,
+            say_missing=size == points[0][2],
+        )
+        try:
+            found = measure(shape.workload(n, levels).job(), sessions, effort_of(arguments))
+        finally:
+            for session in sessions.values():
+                session.close()
+        measurements += found
+        for result in found:
+            if result.status == "ok" and result.later is not None:
+                curves.setdefault(result.tool, []).append((size, result.later))
+        # What gave up or failed would do so at the next size too.
+        active = [result.tool for result in found if result.status == "ok"]
+    return curves, measurements
+
+
+def curve_rows(axis: str, shape: str, curves: Curves) -> list[list[str]]:
+    """Return a row of text for every tool."""
+    rows = []
+    for tool, curve in curves.items():
+        steep = slope(curve)
+        (low, at_low), (high, at_high) = curve[0], curve[-1]
+        exponent = "–" if steep is None else f"{steep:.2f}"
+        rows.append(
+            [axis, shape, tool, f"{low}", duration(at_low), f"{high}", duration(at_high), exponent]
+        )
+    return rows
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--largest", type=float, default=1e6, help="rows (default 1e6)")
@@ -109,48 +157,15 @@ def main() -> int:
         (f"rows, {FIXED_LEVELS} levels", [(n, FIXED_LEVELS, n) for n in rows_axis]),
         (f"levels, {ROWS_PER_LEVEL} rows each", [(q * ROWS_PER_LEVEL, q, q) for q in levels_axis]),
     ]
-    results: dict[str, dict[str, dict[str, list[tuple[int, float]]]]] = {}
+    results: dict[str, dict[str, Curves]] = {}
     measurements: list[Measurement] = []
     lines = []
     for axis, points in series:
         for shape in (known[name] for name in wanted):
-            curves: dict[str, list[tuple[int, float]]] = {}
-            active = list(names)
-            for n, levels, size in points:
-                print(f"{shape.name}: {n} rows, {levels} levels", file=sys.stderr, flush=True)
-                sessions = start_sessions(
-                    active,
-                    threads=arguments.threads,
-                    peers_python=arguments.peers_python,
-                    say_missing=size == points[0][2],
-                )
-                try:
-                    job = shape.workload(n, levels).job()
-                    found = measure(job, sessions, effort_of(arguments))
-                finally:
-                    for session in sessions.values():
-                        session.close()
-                measurements += found
-                for result in found:
-                    if result.status == "ok" and result.later is not None:
-                        curves.setdefault(result.tool, []).append((size, result.later))
-                # What gave up or failed would do so at the next size too.
-                active = [result.tool for result in found if result.status == "ok"]
+            curves, found = measure_shape(shape, points, names, arguments)
+            measurements += found
             results.setdefault(axis, {})[shape.name] = curves
-            for tool, curve in curves.items():
-                steep = slope(curve)
-                lines.append(
-                    [
-                        axis,
-                        shape.name,
-                        tool,
-                        f"{curve[0][0]}",
-                        duration(curve[0][1]),
-                        f"{curve[-1][0]}",
-                        duration(curve[-1][1]),
-                        "–" if steep is None else f"{steep:.2f}",
-                    ]
-                )
+            lines += curve_rows(axis, shape.name, curves)
     header = ["against", "shape", "tool", "from", "time", "to", "time", "exponent"]
     print(table(header, lines, left=3))
     write_json(

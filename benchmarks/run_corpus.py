@@ -73,6 +73,27 @@ HEADER = [
 ]  # fmt: skip
 
 
+def show(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Print the table and what stands out; return the rows that are worse than they may be."""
+    print(table(HEADER, [text_row(row) for row in rows]))
+    ratios = [row["ratio"] for row in rows if row["ratio"] is not None]
+    if ratios:
+        slower = sum(ratio < 1 for ratio in ratios)
+        print(
+            f"\n{len(ratios)} models: lme4's time over ours, geometric mean "
+            f"{statistics.geometric_mean(ratios):.1f}, from {min(ratios):.2g} to "
+            f"{max(ratios):.3g}; slower than lme4 on {slower}"
+        )
+    worse = [r for r in rows if r["minus_tight"] is None or r["minus_tight"] > CRITERION_ATOL]
+    better = [r for r in rows if (r["minus_tight"] or 0.0) < -CRITERION_ATOL]
+    print(f"above the tight optimum by more than {CRITERION_ATOL:g}, or failed: {len(worse)}")
+    for row in worse:
+        print(f"  {row['id']}: {row['minus_tight']} {row['message']}")
+    if better:
+        print(f"below lme4's tight optimum: {', '.join(row['id'] for row in better)}")
+    return worse
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", help="regular expression on the names of models")
@@ -111,22 +132,7 @@ def main() -> int:
     finally:
         for session in sessions.values():
             session.close()
-    print(table(HEADER, [text_row(row) for row in rows]))
-    ratios = [row["ratio"] for row in rows if row["ratio"] is not None]
-    if ratios:
-        slower = sum(ratio < 1 for ratio in ratios)
-        print(
-            f"\n{len(ratios)} models: lme4's time over ours, geometric mean "
-            f"{statistics.geometric_mean(ratios):.1f}, from {min(ratios):.2g} to "
-            f"{max(ratios):.3g}; slower than lme4 on {slower}"
-        )
-    worse = [r for r in rows if r["minus_tight"] is None or r["minus_tight"] > CRITERION_ATOL]
-    better = [r for r in rows if (r["minus_tight"] or 0.0) < -CRITERION_ATOL]
-    print(f"above the tight optimum by more than {CRITERION_ATOL:g}, or failed: {len(worse)}")
-    for row in worse:
-        print(f"  {row['id']}: {row['minus_tight']} {row['message']}")
-    if better:
-        print(f"below lme4's tight optimum: {', '.join(row['id'] for row in better)}")
+    worse = show(rows)
     out = arguments.out or RESULTS
     write_json(
         out / "corpus.json",
