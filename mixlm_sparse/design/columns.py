@@ -19,7 +19,9 @@ from mixlm_sparse.formula.limits import require_within
 from mixlm_sparse.formula.syntax import Expr, deparse, plain_text
 from mixlm_sparse.formula.terms import Term
 
-__all__ = ["ArrayColumns", "ColumnSource", "DesignColumns", "Operand", "Part", "learn_part"]
+__all__ = [
+    "ArrayColumns", "ColumnSource", "DesignColumns", "Operand", "Part", "learn_part", "no_columns",
+]  # fmt: skip
 
 INTERCEPT = "(Intercept)"
 
@@ -294,6 +296,11 @@ class _Coded:
 
     def __call__(self, rows: slice) -> NDArray[Any]:
         return np.asarray(self.table[self.codes[rows]])
+
+
+def no_columns(n: int) -> ArrayColumns:
+    """Return a source of n rows without a column."""
+    return ArrayColumns((), np.empty((n, 0)))
 
 
 class DesignColumns:

@@ -31,6 +31,7 @@ from mixlm_sparse.model.identified import dropped_combinations
 from mixlm_sparse.model.rows import row_series
 from mixlm_sparse.model.varcorr import VarCorr
 from mixlm_sparse.solve.curvature import residual_share
+from mixlm_sparse.solve.rows import InMemory
 
 # A row with 1 - h below this is fitted exactly; its residual is rounding.
 FITTED_EXACTLY_TOL = 1e-10
@@ -133,9 +134,8 @@ class FittedModel(FitBase):
 
     def model_matrix(self) -> Matrix:
         """Return X (n, p): the columns of the fixed part that were kept."""
-        X = self.matrices.X
-        kept = list(self.system.products.kept)
-        return X if len(kept) == X.shape[1] else X[:, kept]
+        (rows,) = self.system.rows(self.nobs)
+        return rows.X
 
     # -- random effects -----------------------------------------------------------------------
 
@@ -198,8 +198,7 @@ class FittedModel(FitBase):
     @cached_property
     def pearson_used(self) -> Vector:
         """(n,) residuals of the rows used times the square root of their weights."""
-        w = self.matrices.weights
-        return self.resid_used if w is None else self.resid_used * np.sqrt(w)
+        return InMemory.of(self.matrices).whole().root_weighted(self.resid_used)
 
     @property
     def scaled_residuals_used(self) -> Vector:

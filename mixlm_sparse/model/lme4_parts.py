@@ -67,12 +67,13 @@ def _random_blocks(fit: FittedModel) -> list[scipy.sparse.csc_array]:
     out = []
     matrices = fit.matrices
     n = matrices.nobs
-    for term in matrices.terms:
+    whole = InMemory.of(matrices).whole()
+    for t, term in enumerate(matrices.terms):
         factor = matrices.factors[term.factor]
-        values = term.columns.block(slice(0, n))
+        values, codes = whole.z(t), whole.codes(term.factor)
         k = values.shape[1]
         rows = np.repeat(np.arange(n), k)
-        columns = (factor.codes.astype(np.int64)[:, None] * k + np.arange(k)).ravel()
+        columns = (codes.astype(np.int64)[:, None] * k + np.arange(k)).ravel()
         # structural zeros stay: the pattern is that of the design, not of its values
         out.append(
             scipy.sparse.csc_array(
@@ -124,16 +125,13 @@ def cholesky_factor(fit: FittedModel) -> scipy.sparse.csc_array:
 def _scaled_random_matrix(fit: FittedModel) -> scipy.sparse.csc_array:
     """Return sqrt(W) Z Lambda, (n, q)."""
     A = random_matrix(fit) @ relative_factor(fit)
-    if fit.matrices.weights is not None:
-        A = scipy.sparse.diags_array(np.sqrt(fit.matrices.weights)) @ A
-    return scipy.sparse.csc_array(A)
+    root_w = scipy.sparse.diags_array(InMemory.of(fit.matrices).whole().sqrt_w)
+    return scipy.sparse.csc_array(root_w @ A)
 
 
 def cross_factor(fit: FittedModel) -> Matrix:
     """Return RZX = L^{-1} Lambda'Z'WX, (q, p)."""
-    X = fit.model_matrix()
-    if fit.matrices.weights is not None:
-        X = X * np.sqrt(fit.matrices.weights)[:, None]
+    X = InMemory.of(fit.matrices).whole().root_weighted(fit.model_matrix())
     right = _scaled_random_matrix(fit).T @ X
     L = scipy.sparse.csr_array(cholesky_factor(fit))
     out: Matrix = scipy.sparse.linalg.spsolve_triangular(L, right, lower=True)

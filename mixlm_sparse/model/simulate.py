@@ -27,7 +27,7 @@ from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
 from mixlm_sparse.covariance.random import covariance_structure
 from mixlm_sparse.covariance.residual import Independent, Residual
-from mixlm_sparse.design.columns import ColumnSource
+from mixlm_sparse.design.columns import ColumnSource, no_columns
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.model.call import ModelCall
 from mixlm_sparse.model.designs import with_given_response
@@ -48,7 +48,7 @@ from mixlm_sparse.model.predict.rows import (
     prior_weights,
     refuse_unknown_levels,
 )
-from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks, rows_of
+from mixlm_sparse.solve.rows import InMemory, rows_of
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
@@ -126,14 +126,20 @@ class ResponseModel:
         (n, r) array.
         """
         out: Matrix = self.mean[:, None] + self.sigma * self.residual.draw(e, slice(0, self.n))
-        for piece, spherical in zip(self.terms, u, strict=True):
-            # b_j = sigma T u_j
-            b = np.einsum("ab,jbr->jar", piece.factor, spherical)
-            for rows in row_blocks(self.n, BLOCK_ROWS):
-                z = piece.columns.block(rows)
-                codes = piece.codes[rows]
+        # b_j = sigma T u_j
+        b = [np.einsum("ab,jbr->jar", p.factor, v) for p, v in zip(self.terms, u, strict=True)]
+        rows = InMemory(
+            self.n,
+            no_columns(self.n),
+            terms=[piece.columns for piece in self.terms],
+            codes=[piece.codes for piece in self.terms],
+            y=self.mean,
+        )
+        for block in rows.blocks():
+            for t, effects in enumerate(b):
+                z, codes = block.z(t), block.codes(t)
                 for a in range(z.shape[1]):
-                    out[rows] += z[:, a, None] * b[codes, a]
+                    out[block.slice] += z[:, a, None] * effects[codes, a]
         return out
 
 

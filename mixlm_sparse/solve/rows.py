@@ -11,7 +11,7 @@ there.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
@@ -170,17 +170,17 @@ class InMemory:
     ----------
     n : number of rows.
     fixed : columns of the fixed part.
-    terms : per random term, its columns.
+    terms : per random term, its columns; of new rows those that were asked for.
     codes : per grouping factor, (n,) the level of every row.
-    y : (n,).
+    y : (n,); empty for rows without a response.
     offset : (n,) or None.
     residual : structure of the residuals; prior weights are in it.
     """
 
     n: int
     fixed: ColumnSource
-    terms: Sequence[ColumnSource]
-    codes: Sequence[IntVector]
+    terms: Sequence[ColumnSource] | Mapping[int, ColumnSource]
+    codes: Sequence[IntVector] | Mapping[int, IntVector]
     y: Vector
     offset: Vector | None = None
     residual: Independent = INDEPENDENT
@@ -202,7 +202,8 @@ class InMemory:
         self, kept: Sequence[int] | None = None, *, size: int = BLOCK_ROWS
     ) -> Iterator[RowBlock]:
         """Yield all rows in order, at most `size` at a time, with the kept columns of X."""
-        for part in row_blocks(self.n, size):
+        for start in range(0, self.n, size):
+            part = slice(start, min(start + size, self.n))
             yield RowBlock(self, part, part, kept)
 
     def whole(self) -> RowBlock:
@@ -284,12 +285,6 @@ def rows_of(
 def every_code(source: RowSource, n_factors: int) -> Sequence[IntVector]:
     """Return the levels of every grouping factor on all rows of a source, (n,) each."""
     if isinstance(source, InMemory):
-        return source.codes
+        return [source.codes[g] for g in range(n_factors)]
     blocks = [[block.codes(g) for g in range(n_factors)] for block in source.blocks()]
     return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
-
-
-def row_blocks(n: int, size: int) -> Iterator[slice]:
-    """Cut 0..n into slices of at most `size` rows."""
-    for start in range(0, n, size):
-        yield slice(start, min(start + size, n))

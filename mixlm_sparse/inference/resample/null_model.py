@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixlm_sparse.common.checks import plain_name
 from mixlm_sparse.common.errors import DataError, OptionError
@@ -23,7 +22,7 @@ from mixlm_sparse.model.refits import FAILED, RefitBlock
 from mixlm_sparse.model.simulate import ResponseModel, model_of_fit
 from mixlm_sparse.solve.products.basis import stack_qr
 from mixlm_sparse.solve.products.final import kept_columns
-from mixlm_sparse.solve.rows import BLOCK_ROWS, InMemory, row_blocks
+from mixlm_sparse.solve.rows import InMemory, RowSource, Without
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.call import ModelCall
@@ -127,16 +126,16 @@ def null_model(large: FittedModel, smaller: FittedModel | str) -> MixedNull | Li
 
 def _linear_null(large: FittedModel, text: str, call: ModelCall) -> LinearNull:
     matrices = _linear_matrices(large, text, call)
-    keep = _rows_of_large(matrices, large)
-    rows = InMemory.of(matrices).whole()
-    y = rows.y[keep]
+    source = _rows_of_large(matrices, large)
+    (rows,) = source.blocks(size=matrices.nobs)
+    y = rows.y
     if y.shape != large.matrices.y.shape or not np.array_equal(y, large.matrices.y):
         raise DataError(
             "the two models belong to different rows or responses: fit both to the rows that are "
             "complete in all their columns"
         )
-    root_w, offset = rows.sqrt_w[keep], rows.offset[keep]
-    Q = _orthonormal(rows.root_weighted(rows.X)[keep])
+    root_w, offset = rows.sqrt_w, rows.offset
+    Q = _orthonormal(source)
     fitted, rss = residual_squares((y - offset)[:, None], Q, root_w)
     n = y.size
     if not rss[0] > 0.0:
@@ -178,22 +177,24 @@ def _linear_matrices(large: FittedModel, text: str, call: ModelCall) -> ModelMat
     return matrices
 
 
-def _rows_of_large(matrices: ModelMatrices, large: FittedModel) -> NDArray[np.bool_]:
-    """Say which rows the larger model has: it leaves out cells missing in its own columns."""
-    rows = large.matrices.rows
+def _rows_of_large(matrices: ModelMatrices, large: FittedModel) -> RowSource:
+    """Return the rows that the larger model has: cells are missing in its own columns too."""
+    every, rows = InMemory.of(matrices), large.matrices.rows
     if matrices.nobs == large.nobs or rows is None:
-        return np.ones(matrices.nobs, dtype=bool)
+        return every
     own = np.arange(matrices.n_input) if matrices.rows is None else matrices.rows
-    return np.asarray(np.isin(own, rows))
+    return Without(every, np.flatnonzero(~np.isin(own, rows)))
 
 
-def _orthonormal(X: Matrix) -> Matrix:
-    """Return an orthonormal basis of the columns of X (n, p), combinations left out."""
+def _orthonormal(source: RowSource) -> Matrix:
+    """Return an orthonormal basis of the columns of sqrt(W) X (n, p), combinations left out."""
     R: Matrix | None = None
-    for rows in row_blocks(X.shape[0], BLOCK_ROWS):
-        R = stack_qr(R, X[rows])
+    pieces = []
+    for rows in source.blocks():
+        pieces.append(rows.root_weighted(rows.X))
+        R = stack_qr(R, pieces[-1])
     assert R is not None
-    return np.asarray(np.linalg.qr(X[:, list(kept_columns(R))])[0])
+    return np.asarray(np.linalg.qr(np.vstack(pieces)[:, list(kept_columns(R))])[0])
 
 
 def require_same_data(a: ModelMatrices, b: ModelMatrices) -> None:

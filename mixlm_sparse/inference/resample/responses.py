@@ -59,11 +59,12 @@ class Semiparametric:
             for t, term in enumerate(m.terms):
                 T = fit.sigma * fit.solution.Lambda(t)
                 pool = reflated(fit.solution.b(t), T @ T.T)
-                self._effects.append((term.columns, m.factors[term.factor].codes, pool))
+                self._effects.append((t, term.factor, pool))
         residuals = fit.pearson_used - fit.pearson_used.mean()
         size = float(np.sqrt(np.mean(residuals**2)))
         self._residuals = residuals * (fit.sigma / size if size > 0.0 else 0.0)
-        self._scale = 1.0 / InMemory.of(m).whole().sqrt_w
+        self._rows = InMemory.of(m).whole()
+        self._scale = 1.0 / self._rows.sqrt_w
 
     def __call__(self, first: int, count: int) -> Matrix:
         n = self._mean.size
@@ -71,9 +72,9 @@ class Semiparametric:
         for i in range(count):
             rng = stream(self._root, first + i)
             y = self._mean.copy()
-            for columns, codes, pool in self._effects:
+            for t, factor, pool in self._effects:
                 b = pool[rng.integers(pool.shape[0], size=pool.shape[0])]
-                y += np.einsum("ik,ik->i", columns.block(slice(0, n)), b[codes])
+                y += np.einsum("ik,ik->i", self._rows.z(t), b[self._rows.codes(factor)])
             e = self._residuals[rng.integers(n, size=n)]
             out[:, i] = y + e * self._scale
         return out

@@ -19,7 +19,6 @@ from mixlm_sparse.design.levels import level_labels
 from mixlm_sparse.design.readers import open_table
 from mixlm_sparse.formula.terms import names_of
 from mixlm_sparse.model.predict.rows import DesignRows
-from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
@@ -42,11 +41,11 @@ def estimable_rows(fit: FittedModel, rows: DesignRows) -> NDArray[np.bool_] | No
     # the root mean square of each dropped column, against which rounding is judged
     usual = np.sqrt(((products.R_x @ D) ** 2).sum(axis=0) / products.n)
     out = np.empty(rows.n, dtype=bool)
-    for part in row_blocks(rows.n, BLOCK_ROWS):
-        X = rows.fixed.block(part)
+    for block in rows.blocks():
+        X = block.X
         missed = np.abs(X[:, dropped] - X[:, kept] @ D)
         scale = usual + np.abs(X[:, dropped]) + np.abs(X[:, kept]) @ np.abs(D)
-        out[part] = (missed <= ESTIMABLE_RTOL * scale).all(axis=1)
+        out[block.slice] = (missed <= ESTIMABLE_RTOL * scale).all(axis=1)
     return None if out.all() else out
 
 

@@ -20,7 +20,6 @@ from mixlm_sparse.model.predict.rows import (
     refuse_unknown_levels,
 )
 from mixlm_sparse.model.predict.variance import mean_variance, prior_variance
-from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
@@ -146,23 +145,18 @@ def predict(
 def linear_predictor(fit: FittedModel, rows: DesignRows, selection: Selection) -> Vector:
     """Return x'beta + offset + z'b of the selected effects, (n,); unknown levels count zero."""
     solution = fit.solution
-    kept = list(fit.system.products.kept)
-    all_kept = rows.fixed is not None and len(kept) == len(rows.fixed.names)
     # one more level, of zeros, which code -1 finds
     b = {
         t: np.vstack([solution.b(t) * selection[t], np.zeros((1, selection[t].size))])
         for t in rows.terms
     }
-    out = np.zeros(rows.n)
-    for part in row_blocks(rows.n, BLOCK_ROWS):
-        if rows.fixed is not None:
-            X = rows.fixed.block(part)
-            out[part] = (X if all_kept else X[:, kept]) @ solution.beta
-        for t, columns in rows.terms.items():
-            effects = b[t][rows.codes[fit.matrices.terms[t].factor][part]]
-            out[part] += np.einsum("ik,ik->i", columns.block(part), effects)
-    if rows.offset is not None:
-        out += rows.offset
+    out = np.empty(rows.n)
+    for block in rows.blocks(fit.system.products.kept):
+        mean = np.zeros(len(block)) if rows.fixed is None else block.X @ solution.beta
+        for t in rows.terms:
+            effects = b[t][block.codes(fit.matrices.terms[t].factor)]
+            mean += np.einsum("ik,ik->i", block.z(t), effects)
+        out[block.slice] = mean + block.offset
     return out
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +12,9 @@ import pandas as pd
 from mixlm_sparse.common.checks import listed, require_one_of, shown
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector, Vector
-from mixlm_sparse.design.columns import ColumnSource
+from mixlm_sparse.design.columns import ColumnSource, no_columns
 from mixlm_sparse.design.recipe import Recipe
+from mixlm_sparse.solve.rows import InMemory, RowBlock
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
@@ -50,6 +51,13 @@ class DesignRows:
     offset: Vector | None
     index: Any
     new: bool
+
+    def blocks(self, kept: Sequence[int] | None = None) -> Iterator[RowBlock]:
+        """Walk over the n rows, with the kept columns of X (none if they were not asked for)."""
+        fixed = no_columns(self.n) if self.fixed is None else self.fixed
+        no_response = np.empty(0)
+        rows = InMemory(self.n, fixed, self.terms, self.codes, no_response, self.offset)
+        return rows.blocks(kept)
 
     def align(self, values: Vector) -> Vector:
         """Return per-row values (n, ...) as the user is to see them."""

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
 from mixlm_sparse.model.predict.effects import Selection
 from mixlm_sparse.model.predict.rows import DesignRows
-from mixlm_sparse.solve.rows import BLOCK_ROWS, row_blocks
+from mixlm_sparse.solve.rows import RowBlock
 
 if TYPE_CHECKING:
     from mixlm_sparse.solve.solution import PlsSolution
@@ -68,19 +68,12 @@ def mean_variance(solution: PlsSolution, rows: DesignRows, selection: Selection)
         for h in used[i + 1 :]
     }
     _solve_for_missing(solution, [pair for pair in pairs.values() if pair.missing.size])
-    kept = list(system.products.kept)
-    all_kept = rows.fixed is not None and len(kept) == len(rows.fixed.names)
     out = np.empty(rows.n)
-    for part in row_blocks(rows.n, BLOCK_ROWS):
-        size = part.stop - part.start
-        Z = _merged_columns(solution, rows, selection, part)
-        codes = {g: rows.codes[g][part] for g in used}
-        if rows.fixed is None:
-            x = np.zeros((size, system.p))
-        else:
-            x = rows.fixed.block(part)
-            x = x if all_kept else x[:, kept]
-        variance = np.zeros(size)
+    for block in rows.blocks(system.products.kept):
+        Z = _merged_columns(solution, rows, selection, block)
+        codes = {g: block.codes(g) for g in used}
+        x = np.zeros((len(block), system.p)) if rows.fixed is None else block.X
+        variance = np.zeros(len(block))
         for g in used:
             z = Z[g]
             if z.shape[1] == 1:
@@ -92,7 +85,7 @@ def mean_variance(solution: PlsSolution, rows: DesignRows, selection: Selection)
         for (g, h), pair in pairs.items():
             variance += 2.0 * pair.form(Z[g], Z[h], codes[g], codes[h])
         variance += ((x @ solution.RX_inv) ** 2).sum(axis=1)
-        out[part] = variance
+        out[block.slice] = variance
     # rounding can leave a vanishing variance below zero
     return np.maximum(out, 0.0)
 
@@ -100,11 +93,10 @@ def mean_variance(solution: PlsSolution, rows: DesignRows, selection: Selection)
 def prior_variance(solution: PlsSolution, rows: DesignRows, left_out: Selection) -> Vector:
     """Return z'Lambda Lambda'z of the effects left out, (n,): their variance / sigma^2."""
     out = np.zeros(rows.n)
-    for t, columns in rows.terms.items():
-        T = solution.Lambda(t)
-        for part in row_blocks(rows.n, BLOCK_ROWS):
-            z = columns.block(part) * left_out[t]
-            out[part] += ((z @ T) ** 2).sum(axis=1)
+    Lambda = {t: solution.Lambda(t) for t in rows.terms}
+    for block in rows.blocks():
+        for t, T in Lambda.items():
+            out[block.slice] += (((block.z(t) * left_out[t]) @ T) ** 2).sum(axis=1)
     return out
 
 
@@ -231,14 +223,13 @@ def _with_unknown(blocks: Array3, unknown: Matrix) -> Array3:
 
 
 def _merged_columns(
-    solution: PlsSolution, rows: DesignRows, selection: Selection, part: slice
+    solution: PlsSolution, rows: DesignRows, selection: Selection, block: RowBlock
 ) -> dict[int, Matrix]:
     """Return z per grouping factor, (m, K), zero in what is not selected."""
     widths = [f.width for f in solution.system.products.blocks.factors]
     layout = solution.system.products.layout
-    m = part.stop - part.start
-    out = {g: np.zeros((m, widths[g])) for g in rows.codes}
-    for t, columns in rows.terms.items():
-        z = columns.block(part)
+    out = {g: np.zeros((len(block), widths[g])) for g in rows.codes}
+    for t in rows.terms:
+        z = block.z(t)
         out[layout[t].factor][:, layout[t].columns] = z if selection[t].all() else z * selection[t]
     return out
