@@ -47,8 +47,8 @@ from mixlm_sparse.engines.compiled import use_compiled
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.terms import MixedFormula
 from mixlm_sparse.inference.cases.influence import Influence
-from mixlm_sparse.inference.fixed.marginal_means import MarginalMeans
 from mixlm_sparse.inference.fixed.robust import RobustCovariance
+from mixlm_sparse.inference.means.marginal_means import MarginalMeans
 from mixlm_sparse.inference.models.compare import anova
 from mixlm_sparse.inference.models.diagnostics import AllFits, all_fit
 from mixlm_sparse.inference.models.step import StepResult

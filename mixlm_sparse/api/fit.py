@@ -14,8 +14,9 @@ from mixlm_sparse.api.pictures import attach_plots
 from mixlm_sparse.engines.threads import calm_methods
 from mixlm_sparse.inference.cases import influence as cases
 from mixlm_sparse.inference.fixed import coefficients
-from mixlm_sparse.inference.fixed import emmeans as means
 from mixlm_sparse.inference.fixed import robust as sandwich
+from mixlm_sparse.inference.means import emmeans as means
+from mixlm_sparse.inference.means import joint
 from mixlm_sparse.inference.models import compare, diagnostics, linear
 from mixlm_sparse.inference.models import drop1 as fixed_terms
 from mixlm_sparse.inference.models import ranova as random_terms
@@ -79,6 +80,7 @@ class LinearMixedFit(FittedModel):
     robust = sandwich.robust
     emmeans = means.emmeans
     emtrends = means.emtrends
+    joint_tests = joint.joint_tests
 
     # variance parameters
     variance_components = components.variance_components

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from mixlm_sparse.api.attribute import Attribute
 from mixlm_sparse.inference.cases.influence import Influence
-from mixlm_sparse.inference.fixed.marginal_means import MarginalMeans
+from mixlm_sparse.inference.means.marginal_means import MarginalMeans
 from mixlm_sparse.inference.resample.result import Bootstrap
 from mixlm_sparse.inference.variance.profile.curve import Profile
 from mixlm_sparse.report.plots.methods import (

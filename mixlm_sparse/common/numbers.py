@@ -22,7 +22,8 @@ SHORT = 12  # numbers of a column that each show their digits
 DIGITS = 4  # significant digits of the smallest standard error of a table
 
 # Columns by what their numbers are; `x.trend`, a slope, is an estimate too.
-ESTIMATES = {"estimate", "std_error", "lower", "upper", "conf_low", "conf_high", "emmean", "fit"}
+ESTIMATES = {"estimate", "std_error", "lower", "upper", "conf_low", "conf_high", "emmean", "fit",
+             "response", "ratio", "effect_size"}  # fmt: skip
 P_VALUES = {"p_value", "Pr(>F)", "Pr(>Chisq)", "Pr(>Chibar2)"}
 STATISTICS = {"statistic", "F value", "LRT", "Chisq", "chi2", "t value", "z value",
               "stat"}  # fmt: skip

@@ -149,8 +149,9 @@ def of_fit(folder: Path) -> Iterator[Call]:
 def of_results() -> Iterator[Call]:
     """Methods of the objects that a fit's methods return."""
     means = fit().emmeans("f")
-    yield Call("emmeans.pairs", means.pairs)
-    yield Call("emmeans.contrast", means.contrast, {"weights": [1.0, -1.0, 0.0]})
+    yield Call("emmeans.contrast", means.contrast, {"method": [1.0, -1.0, 0.0]})
+    for name in ("pairs", "confint", "letters", "eff_size", "joint"):
+        yield Call(f"emmeans.{name}", getattr(means, name))
     yield Call("emmeans.test", means.test)
     profile = small().profile("sigma", progress=False)
     yield Call("profile.confint", profile.confint)

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 import mixlm_sparse as mx
-from mixlm_sparse.inference.fixed.multiplicity import adjusted_p, critical_value
+from mixlm_sparse.inference.means.adjustments import Family
 from tests.inference.test_anova import LMERTEST
 from tests.support import corpus
 from tests.support.corpus import load_data
@@ -39,22 +39,27 @@ def test_tukey_as_ptukey():
         one = np.array([row["t"]])
         df = np.array([row["df"]])
         single = 2 * stats.t.sf(one, df)
-        found = adjusted_p(one, df, single, "tukey", row["means"])
+        pairs = row["means"] * (row["means"] - 1) // 2
+        family = Family(np.eye(pairs), pairs=True)
+        same = (np.repeat(v, pairs) for v in (one, df, single))
+        found = family.p_values(*same, "tukey")
         assert found[0] == pytest.approx(row["p"], abs=1e-6)
 
 
 def test_adjustments():
     p = np.array([0.01, 0.04, 0.03, np.nan])
     t, df = np.zeros(4), np.full(4, 10.0)
-    np.testing.assert_allclose(adjusted_p(t, df, p, "bonferroni", 3)[:3], [0.03, 0.12, 0.09])
-    np.testing.assert_allclose(adjusted_p(t, df, p, "holm", 3)[:3], [0.03, 0.06, 0.06])
-    np.testing.assert_allclose(adjusted_p(t, df, p, "none", 3), p)
-    assert np.isnan(adjusted_p(t, df, p, "tukey", 3)[3])
-    df = np.array([12.0])
-    q = critical_value(0.95, df, "tukey", 3, 3)
+    four = Family(np.diag([1.0, 1.0, 1.0, np.nan]), pairs=True)
+    np.testing.assert_allclose(four.p_values(t, df, p, "bonferroni")[:3], [0.03, 0.12, 0.09])
+    np.testing.assert_allclose(four.p_values(t, df, p, "holm")[:3], [0.03, 0.06, 0.06])
+    np.testing.assert_allclose(four.p_values(t, df, p, "none"), p)
+    assert np.isnan(four.p_values(t, df, p, "tukey")[3])
+    df = np.full(3, 12.0)
+    q = Family(np.eye(3), pairs=True).critical(0.95, df, "tukey")
     assert q[0] == pytest.approx(3.772929 / np.sqrt(2), rel=1e-5)  # printed tables: 3.77
-    assert critical_value(0.95, df, "tukey", 2, 1)[0] == pytest.approx(stats.t.ppf(0.975, 12))
-    assert critical_value(0.95, df, "holm", 3, 3)[0] == pytest.approx(
+    two = Family(np.eye(1), pairs=True).critical(0.95, df[:1], "tukey")
+    assert two[0] == pytest.approx(stats.t.ppf(0.975, 12))
+    assert Family(np.eye(3), pairs=True).critical(0.95, df, "holm")[0] == pytest.approx(
         stats.t.ppf(1 - 0.05 / 6, 12)
     )
 
@@ -360,8 +365,8 @@ def test_errors_name_the_remedy():
         fit.emmeans("h", at={"x": 1})
     with pytest.raises(mx.OptionError, match="'f' is named twice"):
         fit.emmeans("f", by="f")
-    with pytest.raises(mx.OptionError, match="adjust is 'scheffe'"):
-        fit.emmeans("f").pairs("scheffe")
+    with pytest.raises(mx.OptionError, match="adjust is 'schefe'"):
+        fit.emmeans("f").pairs("schefe")
     with pytest.raises(mx.OptionError, match="weights is 'rows'"):
         fit.emmeans("f", weights="rows")
     with pytest.raises(mx.OptionError, match="only one cell in each group"):

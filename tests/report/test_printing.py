@@ -57,7 +57,7 @@ RESULTS = {
     ),
     "variance_components": (lambda: sleep().variance_components(), "cor_Days.(Intercept)|Subject"),
     "emmeans": (lambda: schools().emmeans("sector"), "at meanses = 0.000143354, cses = 0"),
-    "pairs": (lambda: schools().emmeans("sector").pairs(conf_int=True), "adjusted by tukey"),
+    "pairs": (lambda: schools().emmeans("sector").pairs(conf_int=True), "(Satterthwaite)"),
     "emtrends": (lambda: schools().emtrends("cses", by="sector"), "Marginal slopes of cses"),
     "robust": (lambda: sleep().robust(), "CR2 standard errors, 18 clusters"),
     "influence": (lambda: sleep().influence("Subject"), "Influence by Subject, 18 deletions"),

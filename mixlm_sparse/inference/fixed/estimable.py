@@ -16,7 +16,7 @@ import numpy as np
 
 from mixlm_sparse.common.errors import RankDeficiencyWarning
 from mixlm_sparse.common.types import Matrix
-from mixlm_sparse.inference.fixed.spans import column_lengths
+from mixlm_sparse.inference.fixed.spans import column_lengths, span_and_complement
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.notes import warn_of
 from mixlm_sparse.solve.products.basis import stack_qr
@@ -95,3 +95,24 @@ def warn_not_estimable(fit: FittedModel, what: Sequence[str], why: str) -> str:
     if fit.options.control.warn:
         warn_of(((RankDeficiencyWarning, text),))
     return text
+
+
+def estimable_part(fit: FittedModel, L: Matrix) -> Matrix:
+    """Return combinations of the rows of L (r, p_all) that are estimable, all of them, (s, p).
+
+    Rows of NaN are left out; s = r where everything is estimable.
+    """
+    L = L[np.isfinite(L).all(axis=1)]
+    if estimable(fit, L).all():
+        return kept_part(fit, L)
+    kept = list(fit.system.products.kept)
+    dropped = [j for j in range(L.shape[1]) if j not in set(kept)]
+    C = column_coordinates(fit)
+    a: Matrix = np.zeros((len(kept), L.shape[0]))
+    if kept:
+        a[:] = np.linalg.solve(C[:, kept].T, L[:, kept].T)
+    missed = L[:, dropped] - a.T @ C[:, dropped]
+    size = np.outer(column_lengths(a), column_lengths(C[:, dropped])).max()
+    missed[np.abs(missed) <= ESTIMABLE_RTOL * size] = 0.0
+    out: Matrix = span_and_complement(missed)[1].T @ L[:, kept]
+    return out

@@ -117,6 +117,26 @@ def _parts(fit: FittedModel) -> _Parts:
     )
 
 
+def around_fixed(fit: FittedModel) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the variance of an average row around the fixed part, and its residual part.
+
+    Returns
+    -------
+    (total, its standard error), (residual, its standard error); NaN where the data do not determine
+    them.
+    """
+    parts = _parts(fit)
+    total = _sum([*parts.groups, parts.residual])
+    out = []
+    for value, gradient, change in (total, parts.residual):
+        lost = bool((np.abs(change) > CHANGE_TOL).any())
+        flat = moves(gradient[: parts.flat.shape[0]], parts.flat)
+        error = float(np.sqrt(max(float(gradient @ parts.covariance @ gradient), 0.0)))
+        nothing = float("nan")
+        out.append((nothing if lost else float(value), nothing if lost or flat else error))
+    return out[0], out[1]
+
+
 def _undetermined(fit: FittedModel, moments: list[Matrix], spread: float) -> Matrix:
     """Return the changes (groups + 2, d) of variances along what the data do not determine.
 

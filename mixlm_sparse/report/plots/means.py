@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixlm_sparse.common.text import as_written, percent
-from mixlm_sparse.inference.fixed.marginal_means import MarginalMeans
+from mixlm_sparse.inference.means.marginal_means import MarginalMeans
 from mixlm_sparse.report.plots import canvas, marks
 from mixlm_sparse.report.plots.backend import MARKERS, PALETTE, styled
 

@@ -14,8 +14,8 @@ from mixlm_sparse.common.text import percent, shorten_all
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.design.table import Column
 from mixlm_sparse.formula.terms import names_of
-from mixlm_sparse.inference.fixed.emmeans import emmeans
-from mixlm_sparse.inference.fixed.marginal_means import NO_MORE_THAN_ROUNDING
+from mixlm_sparse.inference.means.emmeans import emmeans
+from mixlm_sparse.inference.means.estimates import NO_MORE_THAN_ROUNDING
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.predict.predict import predict
 from mixlm_sparse.report.plots import canvas, marks

@@ -11,7 +11,7 @@ import pandas as pd
 
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.inference.fixed.predictors import Predictor, nested_pairs, with_values
+from mixlm_sparse.inference.means.predictors import Predictor, nested_pairs, with_values
 from mixlm_sparse.model.fitted import FittedModel
 
 MAX_CELLS = 200_000

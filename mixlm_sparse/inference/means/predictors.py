@@ -194,3 +194,50 @@ def nested_pairs(predictors: Sequence[Predictor]) -> dict[tuple[str, str], dict[
                     for value, place in zip(inner.values, first.tolist(), strict=True)
                 }
     return out
+
+
+def reduced(
+    predictors: Mapping[str, Predictor], cov_reduce: Any, at: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the values on the grid of those covariates that are not held at their means.
+
+    Parameters
+    ----------
+    cov_reduce : True or None for means; False for every value in the data; a function of the
+        values that returns a number or several; or a dictionary from names to one of these.
+    at : covariates whose values are given otherwise.
+
+    Raises
+    ------
+    OptionError : none of these, an unknown name, a function that returns no finite numbers.
+    """
+    if isinstance(cov_reduce, Mapping):
+        chosen = {}
+        for name, how in require_mapping("cov_reduce", cov_reduce, '{"x": np.median}').items():
+            if plain_name(name) not in predictors:
+                raise unknown_name(name, list(predictors), PREDICTOR)
+            chosen[plain_name(name)] = how
+    else:
+        chosen = {name: cov_reduce for name, p in predictors.items() if not p.categorical}
+    out = {}
+    for name, how in chosen.items():
+        if name in at or how is None or how is True:
+            continue
+        values = predictors[name].column.values
+        if predictors[name].categorical:
+            raise OptionError(f"cov_reduce names {name!r}, a factor: choose levels with at=")
+        if how is False:
+            out[name] = np.unique(values)
+        elif callable(how) and not isinstance(how, type):
+            out[name] = _several(how(values.astype(np.float64)))
+        else:
+            raise OptionError(
+                f"cov_reduce is {shown(how)}: use True for means, False for all values, a function "
+                "such as np.median, or a dictionary of these"
+            )
+    return out
+
+
+def _several(found: Any) -> Any:
+    several = isinstance(found, Sequence | np.ndarray | pd.Series) and not isinstance(found, str)
+    return list(found) if several and np.ndim(found) else [found]

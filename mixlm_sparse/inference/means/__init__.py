@@ -1,0 +1,1 @@
+"""Marginal means and slopes: the reference grid, averages, contrasts, adjustments, tables."""

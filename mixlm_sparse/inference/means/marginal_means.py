@@ -1,0 +1,400 @@
+"""Marginal means and slopes as a result: a table, tests, comparisons."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from mixlm_sparse.common.checks import require_bool, require_level, require_number
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.tables import ResultTable, as_result, result_table
+from mixlm_sparse.inference.fixed.estimable import kept_part
+from mixlm_sparse.inference.fixed.methods import joint_test, moments, reason_of
+from mixlm_sparse.inference.fixed.tests import f_table
+from mixlm_sparse.inference.means.adjustments import require_adjust, require_side
+from mixlm_sparse.inference.means.contrasts import (
+    contrasts_of,
+    interaction_contrasts,
+    usual_adjustment,
+    without,
+)
+from mixlm_sparse.inference.means.effect_sizes import effect_sizes
+from mixlm_sparse.inference.means.estimates import METHODS, Estimates, Question, written
+from mixlm_sparse.inference.means.letters import compact_letters
+
+# What the tables are made of; completion does not offer it.
+INTERNAL = frozenset({"asked", "covariance", "families", "labels", "sums", "table", "tested"})
+
+
+class Contrasts(ResultTable):
+    """Contrasts: a data frame that prints as a table and answers further questions.
+
+    `table["p_value"]` and all of pandas work as on any frame; `contrast`, `test`, `confint` and
+    `joint` go on from the estimates, `estimates` are these.
+    """
+
+    _metadata = ["estimates"]  # noqa: RUF012 (pandas's own list)
+    estimates: MarginalMeans
+
+    def contrast(self, method: Any = "pairwise", **options: Any) -> Contrasts:
+        """Return contrasts of these contrasts, as `MarginalMeans.contrast`; see `by`."""
+        return self.estimates.contrast(method, **options)
+
+    def test(self, null: float = 0.0, **options: Any) -> Contrasts:
+        """Test against other values, as `MarginalMeans.test`."""
+        return self.estimates.test(null, **options)
+
+    def confint(self, **options: Any) -> Contrasts:
+        """Return intervals, as `MarginalMeans.confint`."""
+        return self.estimates.confint(**options)
+
+    def joint(self) -> ResultTable:
+        """Test all contrasts of each family together, as `MarginalMeans.joint`."""
+        return self.estimates.joint()
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Contrasts:
+        return _as_contrasts(
+            self.estimates, pd.DataFrame(self, copy=True), copy.deepcopy(self.attrs, memo)
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class MarginalMeans(Estimates):
+    """Estimates at cells of the reference grid, averaged over the other factors.
+
+    Prints as its table; `to_frame()` is that table.  `pairs` compares the cells of each `by` group
+    with each other, `contrast` takes other families of contrasts, `test` other hypotheses,
+    `confint` other intervals, `joint` tests all rows together, `letters` marks what does not
+    differ, `eff_size` divides differences by a standard deviation.  After a `specs` such as
+    "pairwise ~ f", `contrasts` are those.
+
+    Parameters
+    ----------
+    asked : family of contrasts that `specs` named, "" for none.
+    """
+
+    asked: str = ""
+
+    # -- tables -------------------------------------------------------------------------------
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the table: predictors, estimate, std_error, df, lower, upper."""
+        asked = Question(self.adjust, self.level, tests=False, limits=True)
+        return self.table(asked)
+
+    def confint(
+        self, *, level: float | None = None, adjust: str | None = None, side: str = "two-sided"
+    ) -> Contrasts:
+        """Return the table with limits.
+
+        Parameters
+        ----------
+        level : coverage; None that of `emmeans`.
+        adjust : as in `contrast`, for the rows of each `by` group; None as in the table.
+        side : "two-sided"; "greater" for lower limits alone, "less" for upper ones.
+        """
+        level = self.level if level is None else require_level("level", level)
+        asked = Question(
+            self._adjust(adjust), level, side=require_side(side), tests=False, limits=True
+        )
+        return self._answer(asked, f"Intervals, level {level:g}")
+
+    def test(
+        self,
+        null: float = 0.0,
+        *,
+        side: str = "two-sided",
+        delta: float = 0.0,
+        adjust: str | None = None,
+        conf_int: bool = False,
+    ) -> Contrasts:
+        """Test each estimate.
+
+        Parameters
+        ----------
+        null : value under the hypothesis, on the scale of the model.
+        side : the alternative: "two-sided" ("="), "less" ("<") or "greater" (">").
+        delta : a margin.  "two-sided" then tests equivalence (two one-sided tests: closer to
+            `null` than delta), "greater" non-inferiority (above null - delta), "less"
+            non-superiority (below null + delta).
+        adjust : as in `contrast`, for the rows of each `by` group; None as in the table.
+        conf_int : with limits.
+
+        Returns
+        -------
+        DataFrame with the cells, estimate, std_error, df, statistic, p_value.
+        """
+        asked = Question(
+            self._adjust(adjust),
+            self.level,
+            null=require_number("null", null),
+            side=require_side(side),
+            delta=require_number("delta", delta, least=0.0),
+            limits=require_bool("conf_int", conf_int),
+        )
+        what = "contrasts" if self.method else "marginal means"
+        return self._answer(asked, f"Tests of {what}")
+
+    @result_table()
+    def joint(self) -> pd.DataFrame:
+        """Test that all rows of each `by` group are zero together.
+
+        Returns
+        -------
+        DataFrame with NumDF, DenDF, F value and Pr(>F), one row for each group.
+        """
+        method = moments(self.fit, self.ddf)
+        rows_of = kept_part(self.fit, self.L)
+        found, labels = [], []
+        for key, rows in self.families():
+            L = rows_of[rows]
+            known = np.isfinite(L).all(axis=1)
+            found.append(joint_test(self.fit, method, L[known], -self.offset[rows][known]))
+            labels.append(", ".join(f"{k} = {written(v)}" for k, v in key.items()) or "all")
+        table = f_table(self.fit, found, labels)[["NumDF", "DenDF", "F value", "Pr(>F)"]]
+        table.attrs["heading"] = f"Joint tests ({METHODS[self.ddf]})"
+        table.attrs["note"] = reason_of(self.fit, found)
+        return table
+
+    # -- comparisons --------------------------------------------------------------------------
+
+    def pairs(
+        self,
+        adjust: str | None = "tukey",
+        *,
+        by: Any = "same",
+        simple: Any = None,
+        reverse: bool = False,
+        conf_int: bool = False,
+    ) -> Contrasts:
+        """Compare every two cells of each group.
+
+        Parameters
+        ----------
+        adjust : of the p-values (and limits) within each group; see `contrast`.
+        by : columns that separate groups; None for none.
+        simple : the factor (or factors) to compare within each combination of the others.
+        reverse : later minus earlier instead of earlier minus later.
+        conf_int : also return simultaneous limits.
+
+        Returns
+        -------
+        DataFrame with the columns of `by`, contrast, estimate, std_error, df, statistic, p_value
+        and, if asked for, lower and upper.
+        """
+        return self.contrast(
+            "pairwise", adjust=adjust, by=by, simple=simple, reverse=reverse, conf_int=conf_int
+        )
+
+    def contrast(
+        self,
+        method: Any = "eff",
+        *,
+        by: Any = "same",
+        simple: Any = None,
+        interaction: Any = None,
+        adjust: str | None = "usual",
+        ref: Any = None,
+        reverse: bool = False,
+        conf_int: bool = False,
+        null: float = 0.0,
+        side: str = "two-sided",
+        delta: float = 0.0,
+    ) -> Contrasts:
+        """Compare the cells of each group by a family of contrasts.
+
+        Parameters
+        ----------
+        method : "pairwise", "revpairwise", "trt.vs.ctrl" (each with `ref`, the first unless said
+            otherwise; "trt.vs.ctrlk": the last), "consec" (each with the one before), "mean_chg"
+            (those after with those before), "eff" (each with the mean), "del.eff" (with the mean
+            of the others), "poly" (orthogonal polynomials), "helmert", "identity".  Or weights: a
+            dictionary such as {"late": [0, -1, 1]} or {"late": {"b": -1, "c": 1}}, (k,) or (c, k)
+            numbers for the k cells of a group or of the whole table, or a DataFrame with the labels
+            of cells as columns.
+        by : columns that separate groups; None for none.  Contrasts of contrasts:
+            `means.contrast("pairwise", by="b").contrast("pairwise", by="contrast")`.
+        simple : the factor to compare within each combination of the others.
+        interaction : a family for each factor of the table (or one for all): products of them.
+        adjust : of p-values and limits within each group: "tukey" (all pairs), "dunnett" or "mvt"
+            (exact, by the multivariate t distribution), "scheffe", "sidak", "bonferroni", "holm",
+            "hochberg", "fdr" (Benjamini-Hochberg), "BY" or "none".  "usual" is Tukey's for pairs,
+            Dunnett's for comparisons with a reference, "mvt" for consec and mean_chg, "fdr" for
+            effects, otherwise none.
+        ref : level of the reference, or several, whose mean it is then.
+        reverse : turn all signs.
+        conf_int : with simultaneous limits (Bonferroni's for methods that go step by step).
+        null, side, delta : as in `test`.
+
+        Returns
+        -------
+        Contrasts : a DataFrame with the columns of `by`, contrast, estimate ("ratio" on the scale
+        of a response whose logarithm was modelled), std_error, df, statistic, p_value.
+        """
+        if simple is not None:
+            by = without(self, simple)
+        if require_bool("reverse", reverse) and interaction is not None:
+            raise OptionError("reverse is not for interaction contrasts: name revpairwise instead")
+        if interaction is not None:
+            found = interaction_contrasts(self, interaction, by=by)
+        else:
+            found = contrasts_of(self, method, by=by, ref=ref, reverse=reverse)
+        usual = isinstance(adjust, str) and adjust == "usual"
+        name = usual_adjustment(found) if usual else require_adjust(adjust)
+        found = replace(found, adjust=name)
+        return found.test(null, side=side, delta=delta, conf_int=conf_int)
+
+    @property
+    def contrasts(self) -> Contrasts:
+        """The contrasts that `specs` named, as in "pairwise ~ f"; all pairs if it named none."""
+        return self.contrast(self.asked or "pairwise")
+
+    @result_table("Marginal means with letters")
+    def letters(
+        self, *, alpha: float = 0.05, adjust: str = "tukey", reverse: bool = False
+    ) -> pd.DataFrame:
+        """Return the table with letters: rows of a group that share one do not differ.
+
+        Parameters
+        ----------
+        alpha : level of the tests.
+        adjust : of the comparisons, as in `contrast`.
+        reverse : from the largest to the smallest instead of upwards.
+
+        Returns
+        -------
+        DataFrame sorted by the estimate within each group, with the column `letters`; a mean that
+        is not estimable has none.
+        """
+        alpha = require_level("alpha", alpha)
+        adjust, reverse = require_adjust(adjust), require_bool("reverse", reverse)
+        table = self.to_frame()
+        p = self.pairs(adjust)["p_value"].to_numpy()
+        middle = self.tested().estimate
+        pieces, start = [], 0
+        for _, rows in self.families():
+            k = len(rows)
+            differ = np.zeros((k, k), dtype=bool)
+            count = k * (k - 1) // 2
+            differ[np.triu_indices(k, 1)] = p[start : start + count] < alpha
+            differ |= differ.T
+            start += count
+            known = np.flatnonzero(np.isfinite(middle[rows]))
+            sign = -1.0 if reverse else 1.0
+            order = known[np.argsort(sign * middle[rows][known], kind="stable")]
+            found = compact_letters(differ[np.ix_(order, order)])
+            rest = np.setdiff1d(np.arange(k), known)
+            piece = table.iloc[rows[np.r_[order, rest]]].copy()
+            piece["letters"] = [*found, *[""] * len(rest)]
+            pieces.append(piece)
+        out = pd.concat(pieces, ignore_index=True)
+        out.attrs["notes"] = [
+            *table.attrs["notes"],
+            f"rows that share a letter do not differ (alpha {alpha:g}, adjust {adjust})",
+        ]
+        return out
+
+    @result_table("Effect sizes")
+    def eff_size(
+        self,
+        sigma: Any = "total",
+        *,
+        edf: float | None = None,
+        method: Any = "pairwise",
+        by: Any = "same",
+        level: float | None = None,
+    ) -> pd.DataFrame:
+        """Return differences in standard deviations (Cohen's d), with intervals.
+
+        Parameters
+        ----------
+        sigma : the standard deviation: "total" (random effects and residual of an average row),
+            "residual", or a number.
+        edf : its degrees of freedom, which measure its error; None takes Satterthwaite's from the
+            fit, and infinity (no error) for a number.
+        method, by : contrasts, as in `contrast`.
+        level : coverage; None that of `emmeans`.
+
+        Returns
+        -------
+        DataFrame with the contrasts, effect_size, std_error, df, lower, upper.
+        """
+        level = self.level if level is None else require_level("level", level)
+        means = self if self.method else contrasts_of(self, method, by=by)
+        return effect_sizes(means, sigma, edf, level)
+
+    def __dir__(self) -> list[str]:
+        return [name for name in super().__dir__() if name not in INTERNAL]
+
+    # -- how it prints ------------------------------------------------------------------------
+
+    def _adjust(self, adjust: str | None) -> str:
+        return self.adjust if adjust is None else require_adjust(adjust)
+
+    def _answer(self, asked: Question, heading: str) -> Contrasts:
+        table = self.table(asked)
+        about = dict(table.attrs)
+        if self.method:
+            heading = _HEADINGS.get(self.method, "Contrasts")
+        about["heading"] = f"{heading} ({METHODS[self.ddf]})"
+        return _as_contrasts(self, table, about)
+
+    def __repr__(self) -> str:
+        pieces = [self._table().text()]
+        if self.asked:
+            pieces.append(self.contrasts.text())
+        return "\n\n".join(pieces)
+
+    def _repr_html_(self) -> str:
+        more = str(self.contrasts.to_html()) if self.asked else ""
+        return str(self._table().to_html()) + more
+
+    def to_html(self) -> str:
+        """Return the table in HTML."""
+        return self._repr_html_()
+
+    def to_latex(self) -> str:
+        """Return the table in LaTeX; it needs the package booktabs."""
+        return str(self._table().to_latex())
+
+    def to_markdown(self) -> str:
+        """Return the table in Markdown."""
+        return str(self._table().to_markdown())
+
+    def _table(self) -> ResultTable:
+        what = "Marginal means" if self.what == "emmean" else f"Marginal slopes of {self.what[:-6]}"
+        if self.method:
+            what = _HEADINGS.get(self.method, "Contrasts")
+        table = self.to_frame()
+        notes = [f"degrees of freedom: {METHODS[self.ddf]}; level {self.level:g}"]
+        if self.averaged_over:
+            notes.append(f"averaged over the levels of {', '.join(self.averaged_over)}")
+        for inner, outer in self.within.items():
+            notes.append(f"levels of {inner} within those of {', '.join(outer)}")
+        if self.at:
+            notes.append("at " + ", ".join(f"{k} = {written(v[0])}" for k, v in self.at.items()))
+        return as_result(table, heading=what, notes=[*notes, *table.attrs["notes"]])
+
+
+_HEADINGS = {
+    "pairwise": "Pairwise comparisons",
+    "revpairwise": "Pairwise comparisons",
+    "trt.vs.ctrl": "Comparisons with a reference",
+    "trt.vs.ctrlk": "Comparisons with a reference",
+    "consec": "Consecutive comparisons",
+    "poly": "Polynomial contrasts",
+    "interaction": "Interaction contrasts",
+}
+
+
+def _as_contrasts(
+    estimates: MarginalMeans, frame: pd.DataFrame, about: dict[Any, Any]
+) -> Contrasts:
+    out = Contrasts(frame)
+    out.attrs.update(about)
+    object.__setattr__(out, "estimates", estimates)
+    return out
