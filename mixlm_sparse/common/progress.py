@@ -11,7 +11,9 @@ import importlib.util
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol, TextIO
 
 from mixlm_sparse.common.checks import shown
@@ -23,6 +25,9 @@ __all__ = ["Counter", "FitProgress", "SearchStopped", "counter", "fit_progress",
 SHOW_AFTER = 1.0  # seconds; what is quicker needs no bar
 REDRAW_EVERY = 0.1  # seconds between two pictures of the bar
 LINE_WIDTH = 79  # characters of the plain text
+
+# Whether the last call asked for silence.
+_silent: ContextVar[bool] = ContextVar("silent", default=False)
 
 # None and "auto" and True show a bar where somebody sees it; False shows nothing.
 CountProgress = Callable[[int, int], object] | bool | str | None
@@ -76,7 +81,11 @@ class TextDisplay:
         parts = [f"{self._label}: {count}", note, duration(elapsed)]
         if total is not None and 0 < done < total:
             parts.append(f"about {duration(elapsed * (total - done) / done)} left")
-        line = ", ".join(part for part in parts if part)[:LINE_WIDTH]
+        self.say(", ".join(part for part in parts if part))
+
+    def say(self, text: str) -> None:
+        """Write a text in the place of the line."""
+        line = text[:LINE_WIDTH]
         self._write("\r" + line.ljust(self._width))
         self._width = len(line)
 
@@ -162,6 +171,20 @@ class Bar:
             self._display = None
 
 
+@contextmanager
+def saying(text: str) -> Iterator[None]:
+    """Show a line while something is done that users wait for, where a bar would be shown."""
+    display = None
+    if not _silent.get() and interactive():
+        display = TextDisplay(text, "", time.monotonic(), sys.stderr)
+        display.say(text)
+    try:
+        yield
+    finally:
+        if display is not None:
+            display.close()
+
+
 def _checked(progress: object, signature: str) -> object:
     """Return None for silence, "bar", or the user's function.
 
@@ -169,6 +192,7 @@ def _checked(progress: object, signature: str) -> object:
     ------
     OptionError : anything else.
     """
+    _silent.set(progress is False)
     if progress is False:
         return None
     if (isinstance(progress, str | None) and progress in (None, "auto")) or progress is True:
@@ -274,6 +298,11 @@ class FitProgress:
             self._bar.update(evaluation, note=f"criterion {self.criterion:.8g}")
         if self._function is not None and self._function(evaluation, criterion, theta) is False:
             raise SearchStopped
+
+    @property
+    def listens(self) -> bool:
+        """Whether a function of the user's is to see every evaluation; a bar need not."""
+        return self._function is not None
 
     @property
     def seconds(self) -> float:

@@ -19,15 +19,18 @@ from functools import lru_cache
 from typing import Any
 
 from mixlm_sparse.common.errors import CompilationWarning, caller_level
+from mixlm_sparse.common.progress import saying
 
 # Loading numba costs about 0.3 s, the price of roughly this many multiply-adds in NumPy form.
 LOADING_REPAID_BY = 3e7
 
-# Making the machine code of the whole search costs some 15 s, once for a machine.
-SEARCH_REPAID_BY = 1.5e9
+# Making the machine code of the whole search takes some 25 s, once for a machine; a search in
+# Python takes about 5 ms longer than a compiled one.
+SEARCH_REPAID_BY = 5000
 
 _switch: bool | None = None
 _spent = 0.0
+_searches = 0
 _said: set[str] = set()
 
 
@@ -82,26 +85,45 @@ def compiled_pays(work: float) -> bool:
     return ("numba" in sys.modules or _spent > LOADING_REPAID_BY) and have_numba()
 
 
-def search_pays(kernel: LazyKernel, work: float) -> bool:
-    """Say whether a kernel that takes long to compile is to be used for `work` multiply-adds.
+def expect_searches(count: int) -> None:
+    """Count searches that are made or planned, towards making machine code of the search."""
+    global _searches
+    _searches += count
 
-    It is where its machine code is kept from before, or where work like this has added up.
+
+def search_pays(kernel: LazyKernel, work: float) -> bool:
+    """Say whether the compiled search is to be used, whose calls save `work` multiply-adds.
+
+    It is where its machine code is kept from before, or where enough searches have been expected:
+    one large fit does not repay it, for its time goes into evaluations, compiled or not.
     """
     if _switch is not None:
         return _switch
-    return compiled_pays(work) and (kernel.kept() or _spent > SEARCH_REPAID_BY)
+    return compiled_pays(work) and (kernel.kept() or _searches > SEARCH_REPAID_BY)
 
 
 class LazyKernel:
-    """A function that is compiled at its first call; `python` is the function itself."""
+    """A function that is compiled at its first call; `python` is the function itself.
 
-    def __init__(self, python: Callable[..., Any], *, inline: bool = False) -> None:
+    `slow` tells users when that takes long.
+    """
+
+    def __init__(
+        self, python: Callable[..., Any], *, inline: bool = False, slow: bool = False
+    ) -> None:
         self.python = python
+        self.slow = slow
         self._inline = inline
         self._kept: bool | None = None
         self._compiled: Callable[..., Any] | None = None
 
     def __call__(self, *args: Any) -> Any:
+        if self.slow and not self.kept():
+            with saying("compiling the search, once on this machine (about half a minute)"):
+                return self._call(args)
+        return self._call(args)
+
+    def _call(self, args: tuple[Any, ...]) -> Any:
         try:
             out = (self._compiled or self.dispatcher())(*args)
             self._kept = True
@@ -198,6 +220,11 @@ class LazyKernel:
 def njit(function: Callable[..., Any]) -> LazyKernel:
     """Mark a kernel for compilation at its first call; it may call other kernels."""
     return LazyKernel(function)
+
+
+def slow_to_compile(function: Callable[..., Any]) -> LazyKernel:
+    """Mark a kernel whose compilation takes so long that users are told."""
+    return LazyKernel(function, slow=True)
 
 
 def inlined(function: Callable[..., Any]) -> LazyKernel:

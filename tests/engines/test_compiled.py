@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mixlm_sparse.common import progress
 from mixlm_sparse.engines import compiled
 from mixlm_sparse.engines.compiled import inlined, njit
 
@@ -128,3 +129,28 @@ def _sum_of_halves(values):  # type: ignore[no-untyped-def]
 def test_kernels_call_kernels() -> None:
     assert _sum_of_halves(np.arange(5.0)) == 5.0
     assert _sum_of_halves.python(np.arange(5.0)) == 5.0
+
+
+def test_the_search_is_not_compiled_for_a_few_fits_after_a_large_one(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kernel = compiled.slow_to_compile(lambda x: x)
+    monkeypatch.setattr(kernel, "_kept", False)
+    monkeypatch.setattr(compiled, "_switch", None)
+    monkeypatch.setattr(compiled, "_spent", 1e12)
+    monkeypatch.setattr(compiled, "_searches", 10)
+    assert not compiled.search_pays(kernel, 1e5)
+    compiled.expect_searches(10_000)
+    assert compiled.search_pays(kernel, 1e5)
+
+
+def test_compiling_is_said_where_somebody_waits(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kernel = compiled.slow_to_compile(lambda x: x + 1)
+    monkeypatch.setattr(kernel, "_kept", False)
+    monkeypatch.setattr(progress, "interactive", lambda: True)
+    assert kernel(1) == 2
+    assert "compiling" in capsys.readouterr().err
+    assert kernel(1) == 2
+    assert capsys.readouterr().err == ""

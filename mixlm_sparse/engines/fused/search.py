@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.engines.compiled import inlined, njit
+from mixlm_sparse.engines.compiled import inlined, slow_to_compile
 from mixlm_sparse.engines.fused.boundary import principal_axes, settle, unturn
 from mixlm_sparse.engines.fused.dense import SmallDense
 from mixlm_sparse.engines.fused.descent import (
@@ -74,7 +74,7 @@ def descend(phi, hessian, limit, gradient, model):  # type: ignore[no-untyped-de
     return value, decrement
 
 
-@njit
+@slow_to_compile
 def search(phi, limit, check_boundary, gradient, numbers, model):  # type: ignore[no-untyped-def]
     # From phi (m,), which becomes the end, with its gradient (m,); numbers (4,): value, predicted
     # decrease, 1 if the limit was reached, pwrss.
@@ -118,7 +118,7 @@ def search(phi, limit, check_boundary, gradient, numbers, model):  # type: ignor
             numbers[1] += 0.5 * gradient[i] * H[i, j] * gradient[j]
 
 
-@njit
+@slow_to_compile
 def search_many(moments, zy, yy, floor, df, limit, check_boundary, phi, gradient, numbers, counts, S, model):  # type: ignore[no-untyped-def]  # fmt: skip  # noqa: E501
     # One search for each response: zy (r, N, K), yy, floor (r,); starts, unless by moments, and
     # results per row of phi, gradient (r, m), numbers (r, 4), counts (r, 8) and S (r, P, P).

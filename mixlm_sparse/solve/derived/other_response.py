@@ -61,8 +61,9 @@ def not_finite(Y: ResponseColumns) -> NDArray[np.int64]:
     """Count the missing and infinite values of each response, (r,)."""
     if isinstance(Y, np.ndarray):
         return np.asarray((~np.isfinite(Y)).sum(axis=0), dtype=np.int64)
-    columns = np.repeat(np.arange(Y.shape[1]), np.diff(Y.indptr))
-    return np.bincount(columns[~np.isfinite(Y.data)], minlength=Y.shape[1]).astype(np.int64)
+    bad = np.flatnonzero(~np.isfinite(Y.data))
+    columns = np.searchsorted(Y.indptr, bad, side="right") - 1
+    return np.bincount(columns, minlength=Y.shape[1]).astype(np.int64)
 
 
 def response_block(system: PenalizedSystem, Y: ResponseColumns) -> ResponseBlock:

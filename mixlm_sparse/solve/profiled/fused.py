@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixlm_sparse.engines.compiled import search_pays
+from mixlm_sparse.engines.compiled import expect_searches, search_pays
 from mixlm_sparse.engines.fused import search as fused_kernels
 from mixlm_sparse.engines.fused.levels import SingleFactor
 from mixlm_sparse.engines.fused.search import FusedSearch, Term
@@ -27,6 +27,7 @@ def fused_search(system: PenalizedSystem, *, reml: bool, count: int = 1) -> Fuse
     count : searches that are to be made.
     """
     fused = system.fused
+    expect_searches(count)
     if fused is None or not search_pays(fused_kernels.search, count * CALLS_SAVED):
         return None
     products = system.products

@@ -221,8 +221,8 @@ class ProfiledObjective:
     def at_once(
         self, phi: Vector | None, *, tolerance: float, limit: int, check_boundary: bool
     ) -> Found | None:
-        """Search by the compiled search, where there is one and nobody listens."""
-        if self.progress is not None:
+        """Search by the compiled search, where there is one and nobody listens (see `progress`)."""
+        if self.progress is not None and getattr(self.progress, "listens", True):
             return None
         search = fused_search(self.system, reml=self.reml)
         if search is None:
