@@ -83,17 +83,19 @@ def _gradient(
     The engine must hold the factor at `solution`.
     """
     p = system.p
-    a = np.append(-solution.beta, 1.0)
-    Omega = np.outer(a, a) / sigma_sq
+    # Omega = G G': the two halves stay apart, for where random effects are large the fixed effects
+    # between groups have entries of 1 / theta in R and U, and of theta in R_X^{-1}
+    G = np.zeros((p + 1, p + 1 if reml else 1))
+    G[:, -1] = np.append(-solution.beta, 1.0) / math.sqrt(sigma_sq)
     if reml and p:
-        R_inverse = scipy.linalg.solve_triangular(solution.R_X, np.eye(p))
-        Omega[:p, :p] += R_inverse @ R_inverse.T
-    traces = system.engine.trace_products(solution.lambdas)
-    residuals = residual_products(solution, system)
+        G[:p, :p] = scipy.linalg.solve_triangular(solution.R_X, np.eye(p))
+    traces = system.engine.trace_products(solution.factored)
+    if solution.scale > 1.0:
+        traces = [trace / solution.scale for trace in traces]
     out = []
+    residuals = residual_products(solution, system)
     for trace, R, U in zip(traces, residuals, solution.U, strict=True):
-        RO = (R.reshape(-1, p + 1) @ Omega).reshape(R.shape)
-        out.append(2.0 * (trace - np.tensordot(RO, U, axes=([0, 2], [0, 2]))))
+        out.append(2.0 * (trace - np.tensordot(R @ G, U @ G, axes=([0, 2], [0, 2]))))
     return out
 
 

@@ -41,12 +41,17 @@ NEGATIVE_RTOL = 1e-6
 
 @dataclass(frozen=True, eq=False, slots=True)
 class ProductDerivatives:
-    """Derivatives of M = [X y]'V^{-1}[X y] by phi, in the working columns of X.
+    """Derivatives of M = [X y]'V^{-1}[X y] by phi, in the working columns [X y] G.
+
+        G = [ R_X^{-1}  -beta ]
+            [    0        1   ]
+
+    in which M itself is the identity, with pwrss as its last entry.
 
     Parameters
     ----------
     solution : the solution at phi.
-    products : (m, p + 1, p + 1).
+    products : (m, p + 1, p + 1), G'(dM / dphi)G.
     pwrss : (m,) derivative of the penalized residual sum of squares.
     """
 
@@ -59,23 +64,28 @@ def product_derivatives(phi: Vector, system: PenalizedSystem) -> ProductDerivati
     """Differentiate [X y]'V^{-1}[X y] by phi, exactly.
 
     With R = Z'V^{-1}[X y] and U = Lambda'R, of which both are at hand,
-    dM / dT[a, b] = -sum_j (R_j[a]' U_j[b] + U_j[b]' R_j[a]) over the levels j of the term.
+    dM / dT[a, b] = -sum_j (R_j[a]' U_j[b] + U_j[b]' R_j[a]) over the levels j of the term.  G is
+    taken to R and U: of fixed effects between groups, beside large random effects, M and dM keep
+    few digits where G'MG keeps all.
     """
     chart = system.chart
     with system.lock:
         solution = solve_at(chart.lambdas(phi), system)
         residuals = residual_products(solution, system)
-    P = system.p + 1
-    out = np.zeros((phi.size, P, P))
+    p = system.p
+    G = np.zeros((p + 1, p + 1))
+    if p:
+        G[:p, :p] = scipy.linalg.solve_triangular(solution.R_X, np.eye(p))
+    G[:, p] = np.append(-solution.beta, 1.0)
+    out = np.zeros((phi.size, p + 1, p + 1))
     for t, (part, place) in enumerate(zip(chart.slices, chart.layout, strict=True)):
-        R = residuals[place.factor][:, place.columns]
-        U = solution.U[place.factor][:, place.columns]
+        R = residuals[place.factor][:, place.columns] @ G
+        U = solution.U[place.factor][:, place.columns] @ G
         slopes = chart.factor_slopes(t, phi)
         for a, b in np.argwhere(slopes.any(axis=0)).tolist():
             half = R[:, a].T @ U[:, b]
             out[part] -= slopes[:, a, b, None, None] * (half + half.T)
-    a_y = np.append(-solution.beta, 1.0)
-    return ProductDerivatives(solution, out, np.einsum("a,iab,b->i", a_y, out, a_y))
+    return ProductDerivatives(solution, out, out[:, p, p].copy())
 
 
 def phi_scales(phi: Vector, system: PenalizedSystem) -> Vector:
@@ -188,7 +198,7 @@ def curvature_at(
     else:
         H[:m, :m] = _hessian_at_sigma(phi, sigma, system, reml=reml)
     # units in which a parameter that the data determine has a curvature of order one
-    units = np.append(phi_scales(phi, system) / np.sqrt(_levels(system)), 1.0 / np.sqrt(4.0 * nu))
+    units = np.append(phi_scales(phi, system) / np.sqrt(parameter_levels(system)), 1.0 / np.sqrt(4.0 * nu))
     values, vectors = np.linalg.eigh(H * np.outer(units, units))
     top = max(float(values[-1]), 1.0)
     seen = values > FLAT_RTOL * top
@@ -207,7 +217,7 @@ def curvature_at(
     )
 
 
-def _levels(system: PenalizedSystem) -> Vector:
+def parameter_levels(system: PenalizedSystem) -> Vector:
     """Return (m,) the number of levels that each parameter is estimated from."""
     chart = system.chart
     out = np.empty(chart.m)
@@ -227,12 +237,10 @@ def residual_share(curvature: Curvature, system: PenalizedSystem, Z: Matrix) -> 
     Z : (r, p) combinations in the working columns, z = l R_x^{-1} R_X^{-1}.
     """
     p = system.p
-    R_X = curvature.derivatives.solution.R_X
-    inner = scipy.linalg.solve_triangular(R_X, np.eye(p)) if p else np.zeros((0, 0))
     # along phi d/dphi of X'V^{-1}X, between half' and half
     products = np.tensordot(curvature.phi, curvature.derivatives.products[:, :p, :p], axes=1)
     lengths = (Z * Z).sum(axis=1)
-    slopes = ((Z @ (inner.T @ products @ inner)) * Z).sum(axis=1)
+    slopes = ((Z @ products) * Z).sum(axis=1)
     with np.errstate(invalid="ignore"):
         out: Vector = 1.0 + 0.5 * slopes / np.where(lengths > 0.0, lengths, np.nan)
     return out

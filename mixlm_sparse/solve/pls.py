@@ -28,13 +28,17 @@ import scipy.linalg
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.solve.products.basis import stack_qr, triangular_inverse
+from mixlm_sparse.solve.products.basis import positive_diagonal, stack_qr
 from mixlm_sparse.solve.products.final import Products
+from mixlm_sparse.solve.separate import remainders, scale_beyond, stacked
 from mixlm_sparse.solve.system import PenalizedSystem
 
 # Pivots of [X y]'V^{-1}[X y] below this share of [X y]'W[X y] are computed again by rows: what
 # cancellation leaves is then about as exact as the criterion itself.
 CANCELLATION_LIMIT = 1e-7
+# Random effects this many times the noise have lost digits in differences that the normal equations
+# say without one.
+LARGE = 1e3
 # Below this share of the response's length the residual is rounding error: a perfect fit.
 PERFECT_FIT_RTOL = 1e-13
 
@@ -55,12 +59,16 @@ class WorkingSolution:
     Parameters
     ----------
     lambdas : per factor, (K, K).
+    factored : what the engine was given, `lambdas` / `scale`.
+    scale : 1, or more where only directions of the random effects matter (see `separate`).
     U : per factor, (L, K, p + 1), C^{-1} Lambda'Z'W[X y].
     R_X : (p, p) upper triangular; beta : (p,).
     ldL2, ldRX2, pwrss : as in the criterion; ldRX2 is for the user's columns of X.
     """
 
     lambdas: list[Matrix]
+    factored: list[Matrix]
+    scale: float
     U: list[Array3]
     R_X: Matrix
     beta: Vector
@@ -78,26 +86,37 @@ def solve_at(lambdas: list[Matrix], system: PenalizedSystem) -> WorkingSolution:
     """
     products = system.products
     engine = system.engine
+    scale = scale_beyond(lambdas)
+    factored = lambdas if scale == 1.0 else [lam / scale for lam in lambdas]
     V = [
         f.ztx * lam[0, 0] if f.width == 1 else np.matmul(lam.T, f.ztx)
-        for f, lam in zip(products.blocks.factors, lambdas, strict=True)
+        for f, lam in zip(products.blocks.factors, factored, strict=True)
     ]
+    p = products.p
     with system.lock:
-        engine.factorize(lambdas)
+        # the engine holds the factor at `factored` when this returns
+        apart = system.apart if scale > 1.0 else None
+        engine.factorize(factored)
         U = engine.solve(V)
         ldL2 = engine.logdet
-    p = products.p
-    S = np.zeros((p + 1, p + 1))
-    S.ravel()[:: p + 2] = 1.0
-    S[p, p] = products.yy
-    for v, u in zip(V, U, strict=True):
-        S -= v.reshape(-1, p + 1).T @ u.reshape(-1, p + 1)
-    R, info = scipy.linalg.lapack.dpotrf(S, lower=0, clean=1)
-    if info != 0 or _digits_lost(R, products):
-        R = factor_by_rows(lambdas, U, system)
+    if apart is not None:
+        U = [u / scale for u in U]
+        ldL2 += 2.0 * apart.rank * float(np.log(scale))
+        R = positive_diagonal(stack_qr(apart.R, stacked(U)))
+    else:
+        S = np.zeros((p + 1, p + 1))
+        S.ravel()[:: p + 2] = 1.0
+        S[p, p] = products.yy
+        for v, u in zip(V, U, strict=True):
+            S -= v.reshape(-1, p + 1).T @ u.reshape(-1, p + 1)
+        R, info = scipy.linalg.lapack.dpotrf(S, lower=0, clean=1)
+        if info != 0 or _digits_lost(R, products):
+            R = factor_by_rows(lambdas, U, system)
     R_X, beta, ldRX2, pwrss = _profile_beta(R, products)
     return WorkingSolution(
         lambdas=lambdas,
+        factored=factored,
+        scale=scale,
         U=U,
         R_X=R_X,
         beta=beta,
@@ -142,33 +161,49 @@ def factor_by_rows(lambdas: list[Matrix], U: list[Array3], system: PenalizedSyst
     pass over the rows, where `solve_at` usually touches none; needed when random effects explain
     nearly everything (theta near 1e4 and beyond).
     """
-    products = system.products
-    p = products.p
-    R: Matrix | None = None
-    for u in U:
-        R = stack_qr(R, u.reshape(-1, p + 1))
     B = [np.matmul(lam, u) for lam, u in zip(lambdas, U, strict=True)]
-    R_inverse = triangular_inverse(products.R_x) if p else np.zeros((0, 0))
-    Rz_inverse = [triangular_inverse(Rz) for Rz in products.Rz]
-    for rows in system.rows():
-        E = np.empty((len(rows), p + 1))
-        E[:, :p] = rows.X @ R_inverse
-        E[:, p] = rows.target - rows.X @ products.beta_ols
-        for t, (place, inverse) in enumerate(zip(products.layout, Rz_inverse, strict=True)):
-            b = B[place.factor][rows.codes(place.factor)][:, place.columns]
-            E -= np.einsum("ia,iac->ic", rows.z(t) @ inverse, b)
+    R = stacked(U)
+    for rows, E, _ in remainders(system.products, system.rows(), B):
         R = stack_qr(R, rows.root_weighted(E))
-    assert R is not None
-    signs = np.where(np.diag(R) < 0.0, -1.0, 1.0)
-    return R * signs[:, None]
+    return positive_diagonal(R)
 
 
 def residual_products(solution: WorkingSolution, system: PenalizedSystem) -> list[Array3]:
-    """Return Z'W([X y] - Z Lambda U), (L, K, p + 1) per factor."""
+    """Return R = Z'W([X y] - Z Lambda U), (L, K, p + 1) per factor.
+
+    The difference cancels where random effects are large: of a response of size tau sigma, what is
+    left is of size sigma / tau.  There the normal equations say the same without a difference,
+    Lambda'R = U: along a left singular vector of Lambda with the singular value s, R is U / s.
+    """
     blocks = system.products.blocks
     B = [
         u * lam[0, 0] if lam.shape[0] == 1 else np.matmul(lam, u)
         for u, lam in zip(solution.U, solution.lambdas, strict=True)
     ]
     products = system.engine.multiply(B)
-    return [f.ztx - product for f, product in zip(blocks.factors, products, strict=True)]
+    return [
+        by_normal_equations(f.ztx - product, lam, u)
+        for f, product, lam, u in zip(
+            blocks.factors, products, solution.lambdas, solution.U, strict=True
+        )
+    ]
+
+
+def by_normal_equations(R: Array3, lam: Matrix, U: Array3) -> Array3:
+    """Return R (L, K, r) with lam'R = U made true along the directions in which lam is large.
+
+    Parameters
+    ----------
+    R : a difference that has lost digits there.
+    lam : (K, K).
+    U : (L, K, r).
+    """
+    if np.abs(lam).max() < LARGE:
+        return R
+    left, sizes, right = np.linalg.svd(lam)
+    large = sizes >= LARGE
+    if not large.any():
+        return R
+    P, Q = left[:, large], (right[large] / sizes[large, None])
+    out: Array3 = R + np.matmul(P, np.matmul(Q, U) - np.matmul(P.T, R))
+    return out

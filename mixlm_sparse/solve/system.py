@@ -23,6 +23,7 @@ from mixlm_sparse.solve.chart import Chart
 from mixlm_sparse.solve.products.accumulate import CrossProducts, cross_products
 from mixlm_sparse.solve.products.final import Products, orthonormal_products
 from mixlm_sparse.solve.rows import BLOCK_ROWS, InMemory, RowBlock, RowSource
+from mixlm_sparse.solve.separate import Separated, separate
 
 # Up to this many random effects C is treated as one dense matrix, if kernels are compiled.
 SMALL_DENSE_Q = 72
@@ -146,6 +147,12 @@ class PenalizedSystem:
         if len(factors) == 1:
             return SingleFactor(factors[0].ztz, factors[0].ztx, products.yy, floor)
         return SmallDense(products.blocks, products.yy, floor)
+
+    @cached_property
+    def apart(self) -> Separated:
+        """What random effects cannot reach of [X y]; leaves the engine factored otherwise."""
+        with self.lock:
+            return separate(self.products, self.engine, self.rows)
 
     def with_products(
         self, products: Products, matrices: ModelMatrices, source: RowSource | None = None

@@ -32,7 +32,6 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
-import scipy.linalg
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.inference.fixed.moments import (
@@ -144,9 +143,6 @@ def satterthwaite(fit: FittedModel) -> SatterthwaiteMoments:
         curvature = fit.curvature
         p = fit.system.p
         R_X = curvature.derivatives.solution.R_X
-        # R_X here is that of the working columns, half that of the user's: half = R_x^{-1} R_X^{-1}
-        inner = scipy.linalg.solve_triangular(R_X, np.eye(p)) if p else np.zeros((0, 0))
-        products = curvature.derivatives.products[:, :p, :p]
         note = ""
         if curvature.negative:
             note = (
@@ -157,7 +153,7 @@ def satterthwaite(fit: FittedModel) -> SatterthwaiteMoments:
             beta=fit.solution.beta,
             half=fit.solution.RX_inv,
             sigma=fit.sigma,
-            slopes=np.matmul(np.matmul(inner.T, products), inner),
+            slopes=curvature.derivatives.products[:, :p, :p],
             A=curvature.covariance,
             flat=curvature.flat,
             least_squares=R_X,

@@ -120,6 +120,13 @@ def stack_qr(R: Matrix | None, block: Matrix) -> Matrix:
     return r_factor(block)
 
 
+def positive_diagonal(R: Matrix) -> Matrix:
+    """Return an upper triangular factor with its diagonal not negative."""
+    signs = np.where(np.diag(R) < 0.0, -1.0, 1.0)
+    out: Matrix = R * signs[:, None]
+    return out
+
+
 def _regular_basis(R: Matrix) -> tuple[Matrix, Vector]:
     """Return the (p, p) basis and d from the factor of [X y], made regular where X is not."""
     p = R.shape[0] - 1

@@ -40,6 +40,10 @@ class Criterion(Protocol):
         """Return the criterion at phi (m,)."""
         ...
 
+    def noise(self, phi: Vector) -> float:
+        """Return how uncertain a value at phi is beyond its rounding."""
+        ...
+
     def at_factors(self, lambdas: list[Matrix]) -> tuple[float, list[Matrix]]:
         """Return the criterion and its derivative at any square factors, per term."""
         ...
@@ -81,7 +85,8 @@ def settle_boundary(objective: Criterion, phi: Vector, value: float) -> Boundary
     snapped = chart.parameters_of(at_zero)
     snapped_value = objective.value(snapped)
     there = all(_same_covariance(T, T0) for T, T0 in zip(blocks, at_zero, strict=True))
-    if not there and snapped_value > value + ROUNDING * abs(value):
+    unsure = max(ROUNDING * abs(value), objective.noise(phi))
+    if not there and snapped_value > value + unsure:
         # small, yet not zero: an ordinary optimum; on the boundary itself it would be rounding
         return BoundaryReport(phi, value, False)
 
@@ -112,7 +117,7 @@ def settle_boundary(objective: Criterion, phi: Vector, value: float) -> Boundary
                 curvature = np.full(M.shape[0], np.trace(M))
                 vectors = np.eye(M.shape[0])
             # what a first step could win must stand out from rounding
-            threshold = -ROUNDING * abs(value) / ESCAPE_STEP**2 - 1e-7
+            threshold = -unsure / ESCAPE_STEP**2 - 1e-7
             for c in np.flatnonzero(curvature < threshold):
                 escaped = True
                 step[:, zero_columns[c]] = ESCAPE_STEP * (directions @ vectors[:, c])
@@ -125,15 +130,16 @@ def settle_boundary(objective: Criterion, phi: Vector, value: float) -> Boundary
             [T + shrink * (step - T) for T, step in zip(at_zero, escape, strict=True)]
         )
         candidate_value = objective.value(candidate)
-        if candidate_value < snapped_value - ROUNDING * abs(value):
+        if candidate_value < snapped_value - unsure:
             return BoundaryReport(candidate, candidate_value, True)
     return BoundaryReport(snapped, snapped_value, False)
 
 
 def _same_covariance(T: Matrix, other: Matrix) -> bool:
-    """Say whether T T' is that of the other factor, up to rounding."""
+    """Say whether T T' is that of the other factor, up to rounding of every entry."""
     V, W = T @ T.T, other @ other.T
-    return bool(np.abs(V - W).max() <= 16.0 * np.finfo(np.float64).eps * np.abs(V).max())
+    sd = np.sqrt(np.diag(V))
+    return bool((np.abs(V - W) <= 16.0 * np.finfo(np.float64).eps * np.outer(sd, sd)).all())
 
 
 def _second_valley(
@@ -157,6 +163,6 @@ def _second_valley(
                 blocks[t] = blocks[t] + size * (found[1] @ found[1].T)
             candidate = system.chart.parameters_of(blocks)
             candidate_value = objective.value(candidate)
-            if candidate_value < value - ROUNDING * abs(value):
+            if candidate_value < value - max(ROUNDING * abs(value), objective.noise(phi)):
                 return BoundaryReport(candidate, candidate_value, True)
     return BoundaryReport(phi, value, False)

@@ -1,10 +1,19 @@
-"""The limit in which nothing is left to the residuals.
+"""Random effects many times the residuals, and the limit in which nothing is left to these.
 
-A response that is constant within groups, or nearly so, has a criterion that falls without bound
-as sigma goes to zero, while the variances of the random effects stay: with sigma^2 theta theta' =
-Sigma held, the likelihood is that of the groups' effects alone, and its optimum is their estimate.
-It is found by holding sigma at a small share of the response's spread and minimizing the joint
-criterion in Sigma; what is left of sigma in the answer is of the order of its square.
+Of a response that is nearly constant within groups, what is within groups and what is between them
+separates (see `separate`): sigma is estimated from the former alone, and the likelihood of the
+latter is that of the groups' effects alone, in Sigma = sigma^2 theta theta'.  The optimum is at
+theta of the order of their ratio, however large; a search begins next to it at
+
+    sigma^2 = |y_w|^2 / (n - rank[X Z])    (ML: n - rank Z)
+
+and at the Sigma that is found by holding sigma at a small share of the response's spread and
+minimizing the joint criterion; what is left of the held sigma in Sigma is of the order of its
+square.  Effects that are no larger than the noise are lost beside the held one, so that they start
+at the size of the noise.
+
+Where the response is constant within groups up to its rounding, the criterion falls without bound
+as sigma goes to zero, and that Sigma is the estimate.
 """
 
 from __future__ import annotations
@@ -16,6 +25,7 @@ import numpy as np
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.solve.criterion import joint_criterion, residual_df
+from mixlm_sparse.solve.curvature import parameter_levels
 from mixlm_sparse.solve.search.bfgs import minimize_bfgs
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -37,9 +47,6 @@ def without_residual(system: PenalizedSystem, *, reml: bool) -> tuple[Vector, fl
     products, chart = system.products, system.chart
     spread = math.sqrt(products.yy / residual_df(system, reml=True))
     sigma = HELD_SHARE * spread
-    levels = np.empty(chart.m)
-    for part, place in zip(chart.slices, chart.layout, strict=True):
-        levels[part] = products.blocks.factors[place.factor].n_levels
 
     def function(x: Vector) -> tuple[float, Vector]:
         phi = x / HELD_SHARE
@@ -54,8 +61,28 @@ def without_residual(system: PenalizedSystem, *, reml: bool) -> tuple[Vector, fl
     found = minimize_bfgs(
         function,
         chart.start,
-        np.diag(2.0 * levels),
+        np.diag(2.0 * parameter_levels(system)),
         tolerance=TOLERANCE,
         max_evaluations=MAX_EVALUATIONS,
     )
     return chart.reflected(found.x / HELD_SHARE), sigma
+
+
+def far_start(system: PenalizedSystem, *, reml: bool) -> Vector | None:
+    """Return phi (m,) near an optimum at which sigma is small beside all random effects.
+
+    Returns
+    -------
+    None where fixed and random effects together fit the response exactly.
+    """
+    apart, chart = system.apart, system.chart
+    if apart.nothing_left:
+        return None
+    df = system.n - apart.rank - (apart.rank_within if reml else 0)
+    sigma = abs(float(apart.R[-1, -1])) / math.sqrt(max(df, 1))
+    phi, held = without_residual(system, reml=reml)
+    blocks = []
+    for T in chart.factors(phi):
+        M = (held / sigma) * T
+        blocks.append(np.linalg.cholesky(M @ M.T + np.eye(M.shape[0])))
+    return chart.parameters_of(blocks)

@@ -10,15 +10,17 @@ import numpy as np
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.solve.criterion import evaluate
+from mixlm_sparse.solve.criterion import evaluate, residual_df
+from mixlm_sparse.solve.curvature import parameter_levels
 from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL, solve_at
 from mixlm_sparse.solve.profiled.boundary import settle_boundary
 from mixlm_sparse.solve.profiled.fused import fused_search
-from mixlm_sparse.solve.profiled.limit import without_residual
+from mixlm_sparse.solve.profiled.limit import far_start, without_residual
 from mixlm_sparse.solve.profiled.start import expected_hessian, moment_start
 from mixlm_sparse.solve.profiled.valleys import other_starts
 from mixlm_sparse.solve.search.objective import (
     BoundaryReport,
+    FarStart,
     Found,
     NoMinimumError,
     Progress,
@@ -26,9 +28,9 @@ from mixlm_sparse.solve.search.objective import (
 )
 from mixlm_sparse.solve.system import PenalizedSystem
 
-# A criterion that is still falling where random effects are this much larger than the noise means
-# that there is no noise.
-SATURATED = 2e5
+# A criterion that is still falling where random effects are this much larger than the noise: the
+# optimum is far out, or there is no noise.
+SATURATED = 2e4
 # Share of the residual sum of squares of least squares below which nothing is left.
 NOTHING_LEFT = 1e-8
 
@@ -38,7 +40,8 @@ class ProfiledObjective:
     """Value and gradient in phi, with counts, the best point seen and the progress callback.
 
     A point where the criterion is not defined has the value infinity.  `rotations`, per term, turn
-    the working columns: phi then parameterizes Q'T~.
+    the working columns: phi then parameterizes Q'T~.  `beyond` is set where the optimum is far out:
+    random effects many times the noise (see `limit`).
     """
 
     system: PenalizedSystem
@@ -50,6 +53,7 @@ class ProfiledObjective:
     best_phi: Vector = field(default_factory=lambda: np.empty(0))
     history: list[float] = field(default_factory=list)
     rotations: list[Matrix] | None = None
+    beyond: bool = False
 
     @property
     def m(self) -> int:
@@ -161,7 +165,7 @@ class ProfiledObjective:
         ------
         NoMinimumError : the criterion is lower there than anywhere before: it has no minimum.
         """
-        if float(np.abs(phi).max()) <= SATURATED:
+        if self.beyond or float(np.abs(phi).max()) <= SATURATED:
             return False
         lambdas = self.merged(phi)
         try:
@@ -240,6 +244,23 @@ class ProfiledObjective:
         """Return phi (m,) and the sigma that is held, where sigma goes to zero (see `limit`)."""
         self.rotations = None
         return without_residual(self.system, reml=self.reml)
+
+    def far_out(self) -> FarStart | None:
+        """Go where the optimum is far out; None if there is none (see `limit`)."""
+        self.rotations = None
+        phi = far_start(self.system, reml=self.reml)
+        if phi is None:
+            return None
+        self.beyond = True
+        return FarStart(phi, np.diag(2.0 * parameter_levels(self.system)))
+
+    def noise(self, phi: Vector) -> float:
+        """Return how uncertain a value is beyond the rounding of the number itself."""
+        if not self.beyond:
+            return 0.0
+        # remainders of the response are as much smaller than it as phi is large
+        nu = residual_df(self.system, reml=self.reml)
+        return nu * float(np.finfo(np.float64).eps) * float(np.abs(phi).max())
 
     def perfect(self) -> str | None:
         """Say why there is nothing to estimate, if the fixed part leaves no residual."""

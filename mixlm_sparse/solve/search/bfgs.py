@@ -44,6 +44,7 @@ def minimize_bfgs(
     tolerance: float,
     max_evaluations: int,
     max_step: float = 2.0,
+    noise: float = 0.0,
 ) -> BfgsResult:
     """Minimize a smooth function.
 
@@ -55,6 +56,7 @@ def minimize_bfgs(
     tolerance : the search ends when the decrease that a Newton step predicts, g'H^{-1}g / 2, is
         below this or below the rounding of the value.
     max_step : bound on the largest change of a coordinate in one step, relative to its size or 1.
+    noise : uncertainty of values beyond their rounding; slopes decide below it.
 
     References
     ----------
@@ -84,7 +86,7 @@ def minimize_bfgs(
         shorter = min(1.0, max_step / float(np.abs(step / np.maximum(1.0, np.abs(x))).max()))
         step, slope = shorter * step, shorter * slope
 
-        noise = ROUNDING * abs(value)
+        unsure = max(ROUNDING * abs(value), noise)
         alpha, low, high = 1.0, 0.0, np.inf
         slope_low, value_low = slope, value
         best: tuple[float, Vector, float] | None = None  # value, gradient, alpha
@@ -96,7 +98,7 @@ def minimize_bfgs(
             if trial < (value if best is None else best[0]):
                 best = trial, trial_gradient, alpha
             armijo = trial <= value + ARMIJO * alpha * slope
-            flat = trial <= value + noise and trial_slope <= (2.0 * ARMIJO - 1.0) * slope
+            flat = trial <= value + unsure and trial_slope <= (2.0 * ARMIJO - 1.0) * slope
             if not (armijo or flat):
                 high = alpha
                 alpha = _interpolate(low, value_low, slope_low, alpha, trial, trial_slope)

@@ -12,7 +12,7 @@ Progress = Callable[[int, float, Vector], object]
 
 
 class NoMinimumError(Exception):
-    """Internal: the function falls without bound, and the search runs to infinity."""
+    """Internal: the search runs far away from the origin, perhaps to infinity."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -21,6 +21,20 @@ class Start:
 
     name: str
     phi: Vector
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class FarStart:
+    """Where a search far from the origin begins.
+
+    Parameters
+    ----------
+    phi : (m,) near the optimum.
+    hessian : (m, m) guess of the Hessian in phi / max(|phi|, 1).
+    """
+
+    phi: Vector
+    hessian: Matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +112,8 @@ class Objective(Protocol):
 
         Raises
         ------
-        NoMinimumError : the function is falling, and there is nothing left that could stop it.
+        NoMinimumError : the function is falling so far from the origin that the minimum is to be
+            looked for there (`far_out`), if there is any.
         """
         ...
 
@@ -160,6 +175,14 @@ class Objective(Protocol):
 
     def perfect(self) -> str | None:
         """Say why there is nothing to search for, if so; the optimum is then zero."""
+        ...
+
+    def far_out(self) -> FarStart | None:
+        """Go where the minimum is far from the origin; None if there is none at all."""
+        ...
+
+    def noise(self, phi: Vector) -> float:
+        """Return how uncertain a value at phi is beyond the rounding of the number itself."""
         ...
 
     def without_minimum(self) -> tuple[Vector, float]:

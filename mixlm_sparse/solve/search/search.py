@@ -14,7 +14,7 @@ from mixlm_sparse.common.checks import (
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.search.bfgs import ROUNDING, minimize_bfgs
 from mixlm_sparse.solve.search.derivative_free import minimize_bobyqa, minimize_cobyqa
-from mixlm_sparse.solve.search.objective import NoMinimumError, Objective
+from mixlm_sparse.solve.search.objective import FarStart, NoMinimumError, Objective
 from mixlm_sparse.solve.search.optimum import Optimum, limit, perfect_fit, report
 from mixlm_sparse.solve.search.status import Status
 
@@ -23,6 +23,7 @@ SAME_VALLEY = 1e-4
 OPTIMIZERS = ("auto", "bfgs", "lbfgsb", "bobyqa", "cobyqa")
 # Evaluations (more with many parameters) after which a search that has not ended turns its axes.
 LEG_EVALUATIONS = 12
+MAX_PASSES = 5
 
 
 
@@ -94,7 +95,10 @@ def search(
             found = _second_looks(found, objective, method, control, began)
         return found
     except NoMinimumError:
-        return limit(objective, method, began)
+        far = objective.far_out()
+        if far is None:
+            return limit(objective, method, began)
+        return _search_far(far, objective, control, began)
 
 
 def _better(found: Optimum, again: Optimum) -> Optimum:
@@ -162,7 +166,7 @@ def _search(
     phi = objective.start() if phi is None else phi
     value, gradient, decrease, reached_limit = np.inf, np.zeros_like(phi), np.inf, False
     hessian = objective.curvature(phi)
-    for _ in range(5):  # each pass but the last left a false boundary behind
+    for _ in range(MAX_PASSES):  # each pass but the last left a false boundary behind
         left = max(limit - objective.n_values, 1)
         if method == "bfgs":
             phi, value, gradient, decrease = _gradient_search(
@@ -189,6 +193,44 @@ def _search(
         decrease = 0.5 * float(gradient @ np.linalg.solve(curvature, gradient))
     return report(
         objective, phi, value, gradient, decrease, reached_limit, method,
+        control.gradient_tolerance, began,
+    )  # fmt: skip
+
+
+def _search_far(
+    start: FarStart, objective: Objective, control: Control, began: float
+) -> Optimum:
+    """Search where parameters differ by orders of magnitude, in units of their size."""
+    phi, limit = start.phi, default_limit("bfgs", objective.m) + objective.n_values
+    for _ in range(MAX_PASSES):
+        units = np.maximum(np.abs(phi), 1.0)
+
+        def function(x: Vector, units: Vector = units) -> tuple[float, Vector]:
+            value, gradient = objective.value_and_gradient(units * x)
+            return value, units * gradient
+
+        found = minimize_bfgs(
+            function,
+            phi / units,
+            start.hessian,
+            tolerance=control.tolerance,
+            max_evaluations=max(limit - objective.n_values, 1),
+            noise=objective.noise(phi),
+        )
+        phi, value = units * found.x, found.value
+        reached_limit = objective.n_values >= limit
+        if not control.check_boundary or reached_limit or not np.isfinite(value):
+            break
+        settled = objective.settle(phi, value)
+        phi, value = settled.phi, settled.value
+        if not settled.escaped:
+            break
+    value, gradient = objective.value_and_gradient(phi)
+    units = np.maximum(np.abs(phi), 1.0)
+    scaled = units * gradient
+    decrease = 0.5 * float(scaled @ np.linalg.solve(start.hessian, scaled))
+    return report(
+        objective, phi, value, gradient, decrease, reached_limit, "bfgs",
         control.gradient_tolerance, began,
     )  # fmt: skip
 
