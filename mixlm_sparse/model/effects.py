@@ -61,10 +61,11 @@ def effects_by_level(solution: PlsSolution) -> dict[str, pd.DataFrame]:
 def conditional_covariances(solution: PlsSolution, scale: float) -> dict[str, Array3]:
     """Return sigma^2 Lambda C^{-1} Lambda' of all effects of a level, (L, K, K) by factor."""
     return {
-        factor.label: scale * np.matmul(np.matmul(Lambda, block), Lambda.T)
+        factor.label: scale
+        * solution.grown(np.matmul(np.matmul(Lambda, block), Lambda.T), Lambda @ Lambda.T)
         for factor, Lambda, block in zip(
             solution.system.matrices.factors,
-            solution.merged_factors,
+            solution.reference_factors,
             solution.selected_inverse.diag,
             strict=True,
         )

@@ -19,7 +19,7 @@ from mixlm_sparse.common.errors import (
 )
 from mixlm_sparse.common.text import format_number, see
 from mixlm_sparse.design.random_terms import double_bar_message
-from mixlm_sparse.model.singularity import saturation_message, singular_message, singular_reasons
+from mixlm_sparse.model.singularity import singular_message, singular_reasons
 from mixlm_sparse.solve.identification import Identification, identification
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.status import Status
@@ -131,8 +131,6 @@ def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
         advice = f": {optimum.advice}" if optimum.advice else ""
         page = see("perfect-fit" if exact else "convergence")
         notes.append((ConvergenceWarning, f"{optimum.status}: {optimum.message}{advice}{page}"))
-    elif saturated := saturation_message(system, optimum.theta):
-        notes.append((ConvergenceWarning, saturated))
     elif reasons := singular_reasons(system, optimum.theta, judged=judged):
         notes.append((SingularFitWarning, singular_message(reasons)))
     return tuple(notes)

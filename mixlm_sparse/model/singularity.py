@@ -12,8 +12,6 @@ from mixlm_sparse.solve.system import PenalizedSystem
 
 # A standard deviation below this share of the residual's counts as zero; lme4's tolerance.
 SINGULAR_TOL = 1e-4
-# Random effects this many times the residual leave nothing of it but rounding errors.
-SATURATED_SPREAD = 1e6
 VARIANCE_ZERO = "estimated as zero"
 
 
@@ -91,17 +89,4 @@ def singular_message(reasons: tuple[str, ...]) -> str:
         f"boundary (singular) fit: {'; '.join(reasons)}. This is the optimum, not a failure; if "
         f"the random part is richer than the data support, {' or '.join(remedies)}"
         f"{see('singular-fit')}"
-    )
-
-
-def saturation_message(system: PenalizedSystem, theta: Vector) -> str | None:
-    """Return a message if fixed and random effects together leave (almost) no residual."""
-    spreads = relative_spread(system, theta)
-    if not any(bool(spread[0] > SATURATED_SPREAD) for spread in spreads):
-        return None
-    return (
-        "fixed and random effects reproduce the response (almost) exactly: sigma is zero up to "
-        "rounding, so that the criterion has no minimum and the variance components are "
-        "arbitrary: check the response, or use a coarser grouping factor or fewer effects"
-        f"{see('perfect-fit')}"
     )

@@ -198,7 +198,8 @@ def curvature_at(
     else:
         H[:m, :m] = _hessian_at_sigma(phi, sigma, system, reml=reml)
     # units in which a parameter that the data determine has a curvature of order one
-    units = np.append(phi_scales(phi, system) / np.sqrt(parameter_levels(system)), 1.0 / np.sqrt(4.0 * nu))
+    own = phi_scales(phi, system) / np.sqrt(parameter_levels(system))
+    units = np.append(own, 1.0 / np.sqrt(4.0 * nu))
     values, vectors = np.linalg.eigh(H * np.outer(units, units))
     top = max(float(values[-1]), 1.0)
     seen = values > FLAT_RTOL * top

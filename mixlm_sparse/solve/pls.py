@@ -99,6 +99,10 @@ def solve_at(lambdas: list[Matrix], system: PenalizedSystem) -> WorkingSolution:
         engine.factorize(factored)
         U = engine.solve(V)
         ldL2 = engine.logdet
+        if apart is not None:  # refined once: what is left of P [X y] beside Z Lambda U is fitted
+            left = [b - lam @ u for b, lam, u in zip(apart.B, factored, U, strict=True)]
+            again = [lam.T @ v for lam, v in zip(factored, engine.multiply(left), strict=True)]
+            U = [u + step for u, step in zip(U, engine.solve(again), strict=True)]
     if apart is not None:
         U = [u / scale for u in U]
         ldL2 += 2.0 * apart.rank * float(np.log(scale))
@@ -205,5 +209,5 @@ def by_normal_equations(R: Array3, lam: Matrix, U: Array3) -> Array3:
     if not large.any():
         return R
     P, Q = left[:, large], (right[large] / sizes[large, None])
-    out: Array3 = R + np.matmul(P, np.matmul(Q, U) - np.matmul(P.T, R))
-    return out
+    out: Array3 = np.matmul(P, np.matmul(Q, U))
+    return out if large.all() else out + (R - np.matmul(P, np.matmul(P.T, R)))

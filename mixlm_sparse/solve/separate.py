@@ -14,7 +14,8 @@ least singular value of Lambda_0 in columns of length one times the root of a le
     U(Lambda) = C^{-1}Lambda'Z'W[X y] = U(Lambda_0) / c
     (P [X y])'V^{-1}(P [X y]) = U(Lambda)'U(Lambda)
 
-so that numbers of the size of Lambda_0 are enough for any c.  Formed at Lambda itself, C keeps no
+so that numbers of the size of Lambda_0 are enough for any c; a step of refinement leaves of U what
+rounding leaves.  Formed at Lambda itself, C keeps no
 digit of the unit matrix beyond 1e8, and where columns of Z depend on each other (crossed and
 nested factors, levels with fewer rows than effects) that is all that there is in some directions.
 
@@ -27,7 +28,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import scipy.sparse as sp
@@ -42,6 +42,8 @@ from mixlm_sparse.solve.rows import RowBlock
 FAR = 1e4
 # Each pass divides what is left of the columns of Z by 1e8 times the rows of a level.
 PASSES = 3
+# What columns of X, of length one, have within groups counts from here on.
+WITHIN_RTOL = 1e-12
 # A residual below this multiple of the response's rounding is none.
 ROUNDING_UNITS = 4.0
 
@@ -53,24 +55,22 @@ class Separated:
     Parameters
     ----------
     R : (p + 1, p + 1) upper triangular, R'R = [X y]_w'W[X y]_w in the working columns.
+    B : per factor, (L, K, p + 1), P [X y] = Z B; one of many where columns of Z depend.
     rank : of Z.
+    rank_within : number of fixed effects that the rows within groups tell apart.
     rounding : length that the rounding of the response alone can give the last column.
     """
 
     R: Matrix
+    B: list[Array3]
     rank: int
+    rank_within: int
     rounding: float
 
     @property
     def nothing_left(self) -> bool:
         """Whether random and fixed effects together fit the response exactly."""
         return abs(float(self.R[-1, -1])) <= self.rounding
-
-    @cached_property
-    def rank_within(self) -> int:
-        """Number of fixed effects that the rows within groups tell apart."""
-        sizes = np.linalg.svd(self.R[:-1, :-1], compute_uv=False)
-        return int((sizes > 1e-7).sum())  # of orthonormal columns
 
 
 def scale_beyond(lambdas: list[Matrix]) -> float:
@@ -107,7 +107,7 @@ def separate(products: Products, engine: Engine, walk: Rows) -> Separated:
                 shape = (len(rows), f.n_levels)
                 for a in range(f.width):
                     column = sp.csr_array((z[g][:, a], rows.codes(g), ends), shape=shape)
-                    ZE[g][:, a] += column.T @ weighted
+                    ZE[g][:, a] += np.asarray(column.T @ weighted)
         U = engine.solve([FAR * v for v in ZE])
         B = [b + FAR * u for b, u in zip(B, U, strict=True)]
     R: Matrix | None = None
@@ -116,7 +116,17 @@ def separate(products: Products, engine: Engine, walk: Rows) -> Separated:
     assert R is not None
     rank = sum(FAR * float(np.trace(M)) for M in inside)  # tr(I - C^{-1})
     eps = float(np.finfo(np.float64).eps)
-    return Separated(positive_diagonal(R), round(rank), ROUNDING_UNITS * eps * products.y_length)
+    # columns between groups have nothing within but rounding, which would still count at 1 / theta
+    left, sizes, right = np.linalg.svd(R[:, :p], full_matrices=False)
+    seen = sizes > WITHIN_RTOL
+    R[:, :p] = (left[:, seen] * sizes[seen]) @ right[seen]
+    return Separated(
+        R=positive_diagonal(stack_qr(None, R)),
+        B=B,
+        rank=round(rank),
+        rank_within=int(seen.sum()),
+        rounding=ROUNDING_UNITS * eps * products.y_length,
+    )
 
 
 def stacked(U: list[Array3]) -> Matrix:

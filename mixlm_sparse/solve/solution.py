@@ -15,6 +15,10 @@ from mixlm_sparse.solve.pls import solve_at, user_beta
 from mixlm_sparse.solve.rows import RowBlock
 from mixlm_sparse.solve.system import PenalizedSystem
 
+# Effects that keep more of their prior variance than this, where it is 1e8 times the noise's, are
+# not decided by the data.
+PRIOR_SHARE = 1e-6
+
 
 class PlsSolution:
     """Everything about the penalized least-squares solution at one theta, in the user's columns.
@@ -110,10 +114,10 @@ class PlsSolution:
 
     @cached_property
     def selected_inverse(self) -> SelectedInverse:
-        """Blocks of C^{-1} on the pattern of Z'WZ."""
+        """Blocks of C^{-1} on the pattern of Z'WZ, at `reference_factors`."""
         # Another theta may have used the engine since.
         with self.system.lock:
-            self.system.engine.factorize(self._working.lambdas)
+            self.system.engine.factorize(self._working.factored)
             found = self.system.engine.selected_inverse()
         if all(Q is None for Q in self._Q):
             return found
@@ -132,14 +136,46 @@ class PlsSolution:
         """Return Cov(b_j | y, beta, theta) / sigma^2 of a term for every level, (L, k, k)."""
         place = self.system.products.layout[term]
         block = self.selected_inverse.diag[place.factor][:, place.columns, place.columns]
-        T = self._factors[term]
-        out: Array3 = np.matmul(np.matmul(T, block), T.T)
+        T = self._factors[term] / self.scale
+        out: Array3 = self.grown(np.matmul(np.matmul(T, block), T.T), T @ T.T)
         return out
 
     @cached_property
     def merged_factors(self) -> list[Matrix]:
         """Lambda per grouping factor, (K, K), in the user's columns."""
         return self.system.chart.merge(self._factors)
+
+    @property
+    def scale(self) -> float:
+        """1, or more where every random effect is far larger than the noise (see `separate`)."""
+        return self._working.scale
+
+    @cached_property
+    def reference_factors(self) -> list[Matrix]:
+        """Lambda / scale per grouping factor, (K, K), at which C is formed.
+
+        Lambda C^{-1} Lambda' is the same there as at Lambda itself, up to a relative 1e-8, but for
+        what the data do not tell of random effects beyond their prior (see `grown`).
+        """
+        return [lam / self.scale for lam in self.merged_factors]
+
+    def grown(self, variance: Array3, prior: Matrix) -> Array3:
+        """Return Lambda C^{-1} Lambda' (.., k, k) at Lambda from blocks at `reference_factors`.
+
+        A block that keeps a share of the prior variance there is of effects that the data leave
+        undecided, such as an effect common to all levels of two crossed factors: it grows with the
+        prior.  Others are variances of what the data tell, and stay.
+
+        Parameters
+        ----------
+        prior : (.., k, k) at `reference_factors`, of the same effects.
+        """
+        if self.scale == 1.0:
+            return variance
+        size = np.trace(variance, axis1=-2, axis2=-1)[..., None, None]
+        undecided = size > PRIOR_SHARE * np.trace(prior, axis1=-2, axis2=-1)[..., None, None]
+        out: Array3 = np.where(undecided, self.scale**2 * variance, variance)
+        return out
 
     @cached_property
     def C_inverse_RZX(self) -> list[Array3]:
@@ -169,7 +205,7 @@ class PlsSolution:
         RZX_i = z_i' Lambda C^{-1} Lambda'Z'WX.
         """
         inverse = self.selected_inverse
-        lambdas = self.merged_factors
+        lambdas = self.reference_factors
         M_diag = [
             np.matmul(np.matmul(lam, block), lam.T)
             for lam, block in zip(lambdas, inverse.diag, strict=True)
@@ -178,7 +214,10 @@ class PlsSolution:
             (g, h): np.matmul(np.matmul(lambdas[g], block), lambdas[h].T)
             for (g, h), block in inverse.pairs.items()
         }
-        projected = [np.matmul(lam, v) for lam, v in zip(lambdas, self.C_inverse_RZX, strict=True)]
+        projected = [
+            np.matmul(lam, v)
+            for lam, v in zip(self.merged_factors, self.C_inverse_RZX, strict=True)
+        ]
         n_levels = [f.n_levels for f in self.system.products.blocks.factors]
         keys = {
             (g, h): pair.rows.astype(np.int64) * n_levels[h] + pair.cols

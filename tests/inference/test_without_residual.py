@@ -46,7 +46,7 @@ def test_the_variance_of_the_groups_is_that_of_their_means(noise):
     # the share of the groups is all there is, and has no width of zero around it
     shares = fit.icc()
     assert shares.loc["adjusted", "estimate"] == pytest.approx(1.0, abs=1e-6)
-    if noise <= 1e-8:
+    if noise == 0.0:
         assert "nothing is left" in table.loc["sigma", "note"]
         assert np.isnan(float(table.loc["sigma", "std_error"]))
         assert shares.loc["adjusted", ["std_error", "lower", "upper"]].isna().all()
@@ -74,12 +74,11 @@ def test_no_residual_is_shown_where_there_is_none():
     assert table.loc["g", "sdcor"] == pytest.approx(level.std(ddof=1), rel=1e-6)
 
 
-@pytest.mark.parametrize("noise", [0.0, 5e-5])
-def test_what_is_judged_within_groups_has_no_error(noise):
+def test_what_is_judged_within_groups_has_no_error():
     rng = np.random.default_rng(0)
     frame = pd.DataFrame({"g": np.repeat(np.arange(8), 5), "step": np.tile(np.arange(5.0), 8)})
     frame["arm"] = np.where(frame["g"] % 2, "T", "C")
-    frame["y"] = np.repeat(rng.uniform(5, 100, 8), 5) + noise * rng.normal(size=40)
+    frame["y"] = np.repeat(rng.uniform(5, 100, 8), 5)
     fit = mx.lmer("y ~ step + arm + (1 | g)", frame, control=QUIET)
     means = frame.groupby("g")["y"].mean().to_numpy()
     between = np.sqrt(2 * (means[::2].var(ddof=1) + means[1::2].var(ddof=1)) / 8)

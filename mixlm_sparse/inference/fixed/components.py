@@ -18,6 +18,7 @@ from mixlm_sparse.common.errors import EngineError
 from mixlm_sparse.common.types import Array3, Matrix
 from mixlm_sparse.engines.interface import BlockSystem
 from mixlm_sparse.engines.threads import large_block
+from mixlm_sparse.solve.pls import LARGE
 
 # Largest memory for the dense matrices of one component; three of them exist at a time.
 MAX_COMPONENT_BYTES = 6 * 2**30
@@ -142,7 +143,54 @@ def projected_products(
             half = scipy.linalg.solve_triangular(
                 chol, LA[0], lower=True, overwrite_b=True, check_finite=False
             )
-        A[0] -= half.T @ half
-        return A
-    A -= np.matmul(np.swapaxes(LA, 1, 2), np.linalg.solve(C, LA))
-    return A
+            B: Array3 = A - half.T @ half
+            if not any(np.abs(lam).max() >= LARGE for lam in lambdas):
+                return B
+            H = scipy.linalg.solve_triangular(chol, half, lower=True, trans="T")[None]
+            inverse = scipy.linalg.cho_solve((chol, True), np.eye(order))[None]
+    else:
+        H = np.linalg.solve(C, LA)
+        B = A - np.matmul(np.swapaxes(LA, 1, 2), H)
+        if not any(np.abs(lam).max() >= LARGE for lam in lambdas):
+            return B
+        inverse = np.linalg.inv(C)
+    return _by_normal_equations(B, H, inverse, lambdas, levels, places)
+
+
+def _by_normal_equations(
+    B: Array3,
+    H: Array3,
+    inverse: Array3,
+    lambdas: list[Matrix],
+    levels: list[np.ndarray],
+    places: list[slice],
+) -> Array3:
+    """Return B = Z'V^{-1}Z without the difference where Lambda is large.
+
+    With Lambda = P s Q' and H = C^{-1}Lambda'A, the rows of B along P are s^{-1}Q'H, for Lambda'B =
+    H; and H Lambda = I - C^{-1}, so that along P on both sides B is s^{-1}Q'(I - C^{-1})Q s^{-1}.
+
+    Parameters
+    ----------
+    B, H, inverse : (components, q, q), the difference, C^{-1}Lambda'A and C^{-1}.
+    """
+    order = B.shape[1]
+    left, right = np.zeros((order, 0)), np.zeros((order, 0))  # P and Q s^{-1}
+    for lam, lev, place in zip(lambdas, levels, places, strict=True):
+        P, sizes, Qt = np.linalg.svd(lam)
+        large = sizes >= LARGE
+        each = np.eye(lev.shape[1])
+        block = np.zeros((order, int(large.sum()) * lev.shape[1]))
+        block[place] = np.kron(each, P[:, large])
+        left = np.hstack([left, block])
+        block = np.zeros_like(block)
+        block[place] = np.kron(each, Qt[large].T / sizes[large])
+        right = np.hstack([right, block])
+    other = np.eye(order) - left @ left.T
+    rows = np.matmul(right.T, H)  # P'B
+    both = np.matmul(right.T, np.matmul(np.eye(order) - inverse, right))
+    mixed = np.matmul(left, np.matmul(rows, other))
+    out: Array3 = np.matmul(left, np.matmul(both, left.T))
+    if left.shape[1] < order:  # rounding of the difference beside it would not be small
+        out = out + mixed + np.swapaxes(mixed, 1, 2) + np.matmul(other, np.matmul(B, other))
+    return out

@@ -168,23 +168,20 @@ def _compute(fit: FittedModel, note: str) -> KenwardRogerMoments:
     p = system.p
     lambdas, _ = system.chart.lambdas_of_theta(fit.theta)
     solution = solve_at(lambdas, system)
-    R = [values[:, :, :p] for values in residual_products(solution, system)]
-    sums = accumulate(system, lambdas, R)
+    inner = scipy.linalg.solve_triangular(solution.R_X, np.eye(p)) if p else np.zeros((0, 0))
+    # in columns of X in which Phi is the identity; V is the last parameter
+    R = [values[:, :, :p] @ inner for values in residual_products(solution, system)]
+    sums = accumulate(system, solution, R)
     r = sums.first.size + 1
-    S = solution.R_X.T @ solution.R_X
-    inner = scipy.linalg.solve_triangular(solution.R_X, np.eye(p))
-    # V as the last parameter, in columns of X in which Phi is the identity
-    P = np.concatenate([sums.P, -S[None]])
+    P = np.concatenate([sums.P, -np.eye(p)[None]])
     Q = np.empty((r, r, p, p))
     Q[:-1, :-1] = sums.Q
     Q[-1, :-1] = Q[:-1, -1] = -sums.P
-    Q[-1, -1] = S
+    Q[-1, -1] = np.eye(p)
     traces = np.empty((r, r))
     traces[:-1, :-1] = sums.traces
     traces[-1, :-1] = traces[:-1, -1] = sums.first
     traces[-1, -1] = system.n
-    P = np.matmul(np.matmul(inner.T, P), inner)
-    Q = np.matmul(np.matmul(inner.T, Q), inner)
     flat = P.reshape(r, -1)
     information = 0.5 * (traces - 2.0 * np.trace(Q, axis1=2, axis2=3) + flat @ flat.T)
     W = _inverse_information(information)

@@ -24,6 +24,7 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.random import CovarianceStructure
 from mixlm_sparse.inference.fixed.components import PairLookup, batches, projected_products
+from mixlm_sparse.solve.pls import WorkingSolution
 from mixlm_sparse.solve.system import PenalizedSystem
 
 
@@ -50,17 +51,22 @@ class _Parameter:
     E: Matrix
 
 
-def _parameters(system: PenalizedSystem) -> list[_Parameter]:
+def _parameters(system: PenalizedSystem, lambdas: list[Matrix]) -> list[_Parameter]:
+    """List the parameters, in units of the size that the covariances have."""
     out = []
     for template, place, Rz in zip(
         system.templates, system.products.layout, system.products.Rz, strict=True
     ):
+        lam = lambdas[place.factor][place.columns, place.columns]
+        sd = np.sqrt(1.0 + (lam * lam).sum(axis=1))
         K = system.products.blocks.factors[place.factor].width
         for basis in covariance_basis(template):
             E = np.zeros((K, K))
             # symmetric matrices stay symmetric matrices in other columns
             free = template.closed_under == "linear"
-            E[place.columns, place.columns] = basis if free else Rz @ basis @ Rz.T
+            own = basis if free else Rz @ basis @ Rz.T
+            unit = np.abs(own * np.outer(sd, sd)).max() / np.abs(own).max()
+            E[place.columns, place.columns] = unit * own
             out.append(_Parameter(place.factor, E))
     return out
 
@@ -79,9 +85,16 @@ class Sums:
     Q: np.ndarray
 
 
-def accumulate(system: PenalizedSystem, lambdas: list[Matrix], R: list[Array3]) -> Sums:
+def accumulate(system: PenalizedSystem, solution: WorkingSolution, R: list[Array3]) -> Sums:
+    """Sum over the levels.
+
+    Parameters
+    ----------
+    solution : where V is.
+    R : per factor, (L, K, p) Z'V^{-1}X in any columns of X.
+    """
     blocks = system.products.blocks
-    parameters = _parameters(system)
+    parameters = _parameters(system, solution.lambdas)
     r, p = len(parameters), system.p
     widths = [f.width for f in blocks.factors]
     pieces = Sums(
@@ -95,7 +108,8 @@ def accumulate(system: PenalizedSystem, lambdas: list[Matrix], R: list[Array3]) 
         places = [
             slice(int(stop) - size, int(stop)) for stop, size in zip(stops, sizes, strict=True)
         ]
-        B = projected_products(lookup, levels, widths, places, lambdas)
+        B = projected_products(lookup, levels, widths, places, solution.factored)
+        B /= solution.scale**2
         # E_i R: (components, levels x K, p) per parameter
         ER = [
             np.matmul(parameter.E, R[parameter.factor][levels[parameter.factor]]).reshape(

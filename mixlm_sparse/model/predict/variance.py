@@ -52,8 +52,10 @@ def mean_variance(solution: PlsSolution, rows: DesignRows, selection: Selection)
     """
     system = solution.system
     used = sorted(rows.codes)
-    lambdas = solution.merged_factors
-    projected = {g: np.matmul(lambdas[g], solution.C_inverse_RZX[g]) for g in used}
+    lambdas = solution.reference_factors
+    projected = {
+        g: np.matmul(solution.merged_factors[g], solution.C_inverse_RZX[g]) for g in used
+    }
     inverse = solution.selected_inverse
     # block n_levels belongs to all levels that the fit does not know: C^{-1} = I, P = 0
     M = {
@@ -73,9 +75,10 @@ def mean_variance(solution: PlsSolution, rows: DesignRows, selection: Selection)
         Z = _merged_columns(solution, rows, selection, block)
         codes = {g: block.codes(g) for g in used}
         x = np.zeros((len(block), system.p)) if rows.fixed is None else block.X
-        variance = np.zeros(len(block))
+        variance, prior = np.zeros(len(block)), np.zeros(len(block))
         for g in used:
             z = Z[g]
+            prior += ((z @ lambdas[g]) ** 2).sum(axis=1)
             if z.shape[1] == 1:
                 variance += z[:, 0] ** 2 * M[g][codes[g], 0, 0]
                 x = x - z * P[g][codes[g], 0]
@@ -84,6 +87,7 @@ def mean_variance(solution: PlsSolution, rows: DesignRows, selection: Selection)
                 x = x - np.einsum("ia,iap->ip", z, P[g][codes[g]])
         for (g, h), pair in pairs.items():
             variance += 2.0 * pair.form(Z[g], Z[h], codes[g], codes[h])
+        variance = solution.grown(variance[:, None, None], prior[:, None, None])[:, 0, 0]
         variance += ((x @ solution.RX_inv) ** 2).sum(axis=1)
         out[block.slice] = variance
     # rounding can leave a vanishing variance below zero
@@ -107,7 +111,7 @@ class _PairBlocks:
         blocks = solution.system.products.blocks
         self.g, self.h = g, h
         self.n_h = blocks.factors[h].n_levels
-        self._Lambda = solution.merged_factors[g], solution.merged_factors[h]
+        self._Lambda = solution.reference_factors[g], solution.reference_factors[h]
         K_g, K_h = blocks.factors[g].width, blocks.factors[h].width
         first, second = rows.codes[g], rows.codes[h]
         key = first.astype(np.int64) * self.n_h + second
@@ -170,7 +174,12 @@ def _solve_locked(solution: PlsSolution, pairs: list[_PairBlocks]) -> None:
     chart = system.chart
     # Lambda of the user's effects: C^{-1} belongs to them, not to a rotation of them
     system.engine.factorize(
-        chart.merge([R @ T for R, T in zip(chart.Rz, chart.factors(solution.theta), strict=True)])
+        chart.merge(
+            [
+                R @ T / solution.scale
+                for R, T in zip(chart.Rz, chart.factors(solution.theta), strict=True)
+            ]
+        )
     )
     served: dict[int, list[tuple[_PairBlocks, Keys, Keys, bool]]] = {}
     for pair in pairs:

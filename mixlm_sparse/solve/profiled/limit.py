@@ -23,7 +23,7 @@ import math
 import numpy as np
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
-from mixlm_sparse.common.types import Vector
+from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.criterion import joint_criterion, residual_df
 from mixlm_sparse.solve.curvature import parameter_levels
 from mixlm_sparse.solve.search.bfgs import minimize_bfgs
@@ -81,8 +81,9 @@ def far_start(system: PenalizedSystem, *, reml: bool) -> Vector | None:
     df = system.n - apart.rank - (apart.rank_within if reml else 0)
     sigma = abs(float(apart.R[-1, -1])) / math.sqrt(max(df, 1))
     phi, held = without_residual(system, reml=reml)
-    blocks = []
+    blocks: list[Matrix] = []
     for T in chart.factors(phi):
         M = (held / sigma) * T
-        blocks.append(np.linalg.cholesky(M @ M.T + np.eye(M.shape[0])))
+        root = np.linalg.cholesky(M @ M.T + np.eye(M.shape[0]))
+        blocks.append(np.asarray(root, dtype=np.float64))
     return chart.parameters_of(blocks)

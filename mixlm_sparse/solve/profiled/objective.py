@@ -12,7 +12,7 @@ from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.criterion import evaluate, residual_df
 from mixlm_sparse.solve.curvature import parameter_levels
-from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL, solve_at
+from mixlm_sparse.solve.pls import CANCELLATION_LIMIT, PERFECT_FIT_RTOL, solve_at
 from mixlm_sparse.solve.profiled.boundary import settle_boundary
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.limit import far_start, without_residual
@@ -256,11 +256,13 @@ class ProfiledObjective:
 
     def noise(self, phi: Vector) -> float:
         """Return how uncertain a value is beyond the rounding of the number itself."""
-        if not self.beyond:
-            return 0.0
-        # remainders of the response are as much smaller than it as phi is large
         nu = residual_df(self.system, reml=self.reml)
-        return nu * float(np.finfo(np.float64).eps) * float(np.abs(phi).max())
+        rounding = nu * float(np.finfo(np.float64).eps)
+        size = float(np.abs(phi).max())
+        if self.beyond:  # remainders of the response, row by row, are that much smaller than it
+            return rounding * size
+        # sums of squares are, until `solve_at` forms them by rows
+        return rounding * min(size * size, 1.0 / CANCELLATION_LIMIT)
 
     def perfect(self) -> str | None:
         """Say why there is nothing to estimate, if the fixed part leaves no residual."""

@@ -44,7 +44,7 @@ def minimize_bfgs(
     tolerance: float,
     max_evaluations: int,
     max_step: float = 2.0,
-    noise: float = 0.0,
+    noise: Callable[[Vector], float] | None = None,
 ) -> BfgsResult:
     """Minimize a smooth function.
 
@@ -56,7 +56,7 @@ def minimize_bfgs(
     tolerance : the search ends when the decrease that a Newton step predicts, g'H^{-1}g / 2, is
         below this or below the rounding of the value.
     max_step : bound on the largest change of a coordinate in one step, relative to its size or 1.
-    noise : uncertainty of values beyond their rounding; slopes decide below it.
+    noise : how uncertain values near x are beyond their rounding; slopes decide below that.
 
     References
     ----------
@@ -86,7 +86,7 @@ def minimize_bfgs(
         shorter = min(1.0, max_step / float(np.abs(step / np.maximum(1.0, np.abs(x))).max()))
         step, slope = shorter * step, shorter * slope
 
-        unsure = max(ROUNDING * abs(value), noise)
+        unsure = max(ROUNDING * abs(value), 0.0 if noise is None else noise(x))
         alpha, low, high = 1.0, 0.0, np.inf
         slope_low, value_low = slope, value
         best: tuple[float, Vector, float] | None = None  # value, gradient, alpha

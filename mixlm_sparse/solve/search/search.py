@@ -209,13 +209,16 @@ def _search_far(
             value, gradient = objective.value_and_gradient(units * x)
             return value, units * gradient
 
+        def noise(x: Vector, units: Vector = units) -> float:
+            return objective.noise(units * x)
+
         found = minimize_bfgs(
             function,
             phi / units,
             start.hessian,
             tolerance=control.tolerance,
             max_evaluations=max(limit - objective.n_values, 1),
-            noise=objective.noise(phi),
+            noise=noise,
         )
         phi, value = units * found.x, found.value
         reached_limit = objective.n_values >= limit
@@ -254,6 +257,7 @@ def _gradient_search(
             hessian,
             tolerance=tolerance,
             max_evaluations=min(leg, left),
+            noise=objective.noise,
         )
         if found.status != "limit" or left <= leg:
             break
