@@ -251,11 +251,11 @@ def test_ctrl_c_within_the_first_moment_is_for_the_caller(sleep):
 def test_the_bar_goes_away_when_the_work_fails(sleep, terminal, monkeypatch):
     from mixlm_sparse.model import run as pipeline
 
-    def broken(system, options, watch=None):
-        watch(1, 1800.0, np.ones(3))
+    def broken(system, *, progress, **options):
+        progress(1, 1800.0, np.ones(3))
         raise RuntimeError("broken")
 
-    monkeypatch.setattr(pipeline, "_search", broken)
+    monkeypatch.setattr(pipeline, "optimize", broken)
     with pytest.raises(RuntimeError, match="broken"):
         mx.lmer(SLEEP, sleep)
     assert terminal.getvalue().endswith("\r")

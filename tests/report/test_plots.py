@@ -10,7 +10,7 @@ import pickle
 import subprocess
 import sys
 from functools import cache
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pandas as pd
@@ -26,7 +26,6 @@ import matplotlib.pyplot as plt  # noqa: E402
 from matplotlib.collections import LineCollection  # noqa: E402
 from matplotlib.text import Text  # noqa: E402
 
-from mixlm_sparse.report.plots.checks import _autocorrelations, _pairs_within  # noqa: E402
 from mixlm_sparse.report.plots.methods import FitPlots, LmListPlots  # noqa: E402
 from mixlm_sparse.report.plots.uncertainty import contour  # noqa: E402
 
@@ -636,15 +635,32 @@ def test_random_effects_without_variance_have_no_quantiles():
     assert [t.get_text() for t in ax.texts] == ["the variance is estimated as zero"]
 
 
-def test_autocorrelation_is_the_mean_of_products_within_groups():
+@cache
+def unbalanced():
+    """Groups of very different sizes, one row and forty."""
     rng = np.random.default_rng(2)
-    codes = np.repeat(np.arange(6), [3, 9, 1, 12, 7, 8]).astype(np.int32)
-    r = rng.normal(size=codes.size)
-    lags, rho, count = _autocorrelations(r, codes, 5)
-    for lag in lags[1:]:
-        products = [r[i] * r[i + lag] for i in range(r.size - lag) if codes[i] == codes[i + lag]]
-        assert count[lag] == len(products)
-        assert rho[lag] == pytest.approx(np.mean(products) / np.mean(r**2))
+    group = np.repeat(np.arange(5), [2, 30, 1, 40, 20])
+    y = rng.normal(size=5)[group] + rng.normal(size=group.size)
+    return mx.lmer("y ~ 1 + (1 | g)", {"y": y, "g": group}), group
+
+
+def pairs_by_distance():
+    """Products and half squared differences of all pairs of residuals of a group, by distance."""
+    fit, group = unbalanced()
+    r = fit.residuals("pearson", scaled=True).to_numpy()
+    products, differences = {0: list(r * r)}, {}
+    for i, j in combinations(range(r.size), 2):
+        if group[i] == group[j]:
+            products.setdefault(j - i, []).append(r[i] * r[j])
+            differences.setdefault(j - i, []).append(0.5 * (r[i] - r[j]) ** 2)
+    return products, differences
+
+
+def test_autocorrelation_is_the_mean_of_products_within_groups():
+    products, _ = pairs_by_distance()
+    points = scattered(unbalanced()[0].plot.autocorrelation(max_lag=7).axes[0])
+    want = [np.mean(products[lag]) / np.mean(products[0]) for lag in range(8)]
+    np.testing.assert_allclose(points, np.c_[np.arange(8), want], atol=1e-12)
 
 
 def test_rows_are_put_in_the_order_of_time():
@@ -655,21 +671,36 @@ def test_rows_are_put_in_the_order_of_time():
     assert one == pytest.approx(other, abs=1e-6)
 
 
-def test_pairs_within_groups_are_all_or_a_fair_sample(monkeypatch):
-    codes = np.repeat(np.arange(5), [2, 30, 1, 40, 20]).astype(np.int32)
-    first, second, sampled = _pairs_within(codes)
-    assert not sampled
-    assert first.size == 1 + 435 + 780 + 190
-    assert (codes[first] == codes[second]).all()
-    assert (first != second).all()
+def semivariogram_points(figure):
+    """Distance, height and share of the pairs of every point."""
+    (points,) = (c for c in figure.axes[0].collections if not isinstance(c, LineCollection))
+    at, height = np.asarray(points.get_offsets()).T
+    pairs = points.get_sizes() - 15.0
+    return at, height, pairs / pairs.sum()
+
+
+def test_semivariogram_is_the_mean_over_all_pairs_of_a_group():
+    _, differences = pairs_by_distance()
+    figure = unbalanced()[0].plot.semivariogram(bins=100)
+    at, height, share = semivariogram_points(figure)
+    np.testing.assert_array_equal(at, sorted(differences))
+    np.testing.assert_allclose(height, [np.mean(differences[d]) for d in sorted(differences)])
+    counts = np.array([len(differences[d]) for d in sorted(differences)])
+    np.testing.assert_allclose(share, counts / (1 + 435 + 780 + 190), rtol=1e-12)
+    assert figure.axes[0].get_title() == ""
+
+
+def test_semivariogram_of_many_pairs_is_that_of_a_fair_sample(monkeypatch):
+    fit, _ = unbalanced()
+    _, height, share = semivariogram_points(fit.plot.semivariogram(bins=4))
     monkeypatch.setattr("mixlm_sparse.report.plots.checks.MAX_PAIRS", 1000)
-    a, b, sampled = _pairs_within(codes)
-    assert sampled
-    assert a.size == 1000
-    assert (codes[a] == codes[b]).all()
-    assert (a != b).all()
-    share = np.bincount(codes[a], minlength=5) / 1000
-    assert share == pytest.approx(np.array([1, 435, 0, 780, 190]) / 1406, abs=0.05)
+    figure = fit.plot.semivariogram(bins=4)
+    assert figure.axes[0].get_title() == "from a sample of 1,000 pairs"
+    _, sampled, sampled_share = semivariogram_points(figure)
+    assert not np.array_equal(sampled, height)
+    # a mean of 250 squares of about one has an error of .09, a share of a quarter one of .014
+    np.testing.assert_allclose(sampled, height, atol=0.3)
+    np.testing.assert_allclose(sampled_share, share, atol=0.05)
 
 
 def test_influence_names_the_largest_distances():
