@@ -23,6 +23,7 @@ from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.formula.expand import expand_fixed
 from mixlm_sparse.formula.grammar import read_expression
+from mixlm_sparse.formula.parse import formula_text
 from mixlm_sparse.formula.syntax import Binary, Call, Expr, deparse, strip_parens, walk
 from mixlm_sparse.formula.terms import MixedFormula, RandomPart
 from mixlm_sparse.report.plots.methods import LmListPlots
@@ -112,8 +113,7 @@ def lm_list(
 
 def _grouped_formula(text: str) -> MixedFormula:
     """Read "y ~ x | g" as a formula with one grouping factor."""
-    if not isinstance(text, str):
-        raise FormulaError(f"the formula must be a string, not {type(text).__name__}")
+    text = formula_text(text, "y ~ x | g")
     usage = "write 'response ~ predictors | group'"
     tree = strip_parens(read_expression(text, what="formula"))
     if not (isinstance(tree, Binary) and tree.op == "~"):

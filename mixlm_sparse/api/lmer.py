@@ -15,17 +15,18 @@ from typing import Any
 from mixlm_sparse.api.fit import LinearMixedFit
 from mixlm_sparse.api.keywords import answers_unknown_keywords
 from mixlm_sparse.common.checks import require_instance
-from mixlm_sparse.common.errors import FormulaError, OptionError
+from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.progress import SearchProgress
 from mixlm_sparse.design.arrays import RandomEffect, array_matrices, described
 from mixlm_sparse.engines.threads import calm
+from mixlm_sparse.formula.parse import formula_text
 from mixlm_sparse.formula.terms import MixedFormula
 from mixlm_sparse.model.base import announced, fit_of
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.run import assemble, solve_system
 from mixlm_sparse.solve.criterion import DevianceFunction
 from mixlm_sparse.solve.search.optimum import Optimum
-from mixlm_sparse.solve.search.search import Control
+from mixlm_sparse.solve.search.search import Control, control_of
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 
@@ -97,11 +98,11 @@ def lmer(
         start=start,
         optimizer=optimizer,
         engine=engine,
-        control=Control() if control is None else control,
+        control=control_of(control),
         progress=progress,
     )
     call = ModelCall(
-        formula=_text_of(formula),
+        formula=formula_text(formula),
         data=data,
         weights=weights,
         offset=offset,
@@ -117,17 +118,6 @@ def lmer(
         LinearMixedFit, system, optimum, call.options, call.formula, call, solution=solution
     )
     return announced(fit)
-
-
-def _text_of(formula: str | MixedFormula) -> str:
-    if isinstance(formula, MixedFormula):
-        return formula.text
-    if not isinstance(formula, str):
-        raise FormulaError(
-            f"the formula is of type {type(formula).__name__}: the first argument is its text, as "
-            "in lmer('y ~ x + (1 | g)', data)"
-        )
-    return formula
 
 
 @calm
@@ -159,7 +149,7 @@ def make_fit(
         require_instance("options", options, FitOptions, remedy).checked()
     else:
         options = FitOptions(reml=optimum.reml, optimizer=optimum.optimizer)
-    text = described(system.matrices) if formula is None else _text_of(formula)
+    text = described(system.matrices) if formula is None else formula_text(formula)
     fit = fit_of(LinearMixedFit, system, optimum, options, text)
     return announced(fit)
 
@@ -194,7 +184,7 @@ def deviance_function(
     1784.642296
     """
     call = ModelCall(
-        formula=_text_of(formula),
+        formula=formula_text(formula),
         data=data,
         weights=weights,
         offset=offset,
@@ -255,7 +245,7 @@ def fit_matrices(
         start=start,
         optimizer=optimizer,
         engine=engine,
-        control=Control() if control is None else control,
+        control=control_of(control),
         progress=progress,
     ).checked()
     matrices = array_matrices(y, X, terms, x_names, y_name, weights, offset)

@@ -33,7 +33,7 @@ from mixlm_sparse.model.refits import (
     warm_up,
 )
 from mixlm_sparse.solve.optimize import optimize
-from mixlm_sparse.solve.search.search import Control
+from mixlm_sparse.solve.search.search import Control, control_of
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 __all__ = ["ManyFits", "lmer_many"]
@@ -224,7 +224,7 @@ def lmer_many(
         reml=reml,
         optimizer=optimizer,
         engine=engine,
-        control=Control() if control is None else control,
+        control=control_of(control),
     ).checked()
     given = read_responses(formula, data, responses)
     call = ModelCall(

@@ -33,6 +33,21 @@ ENDS = 10  # rows shown at each end of a table that is longer than pandas shows
 NOTES = ("note", "reason")  # columns of text that print below the table
 
 
+class PrintsAsTable:
+    """A result that prints as the table of `_table()`, in a terminal and in a notebook."""
+
+    __slots__ = ()
+
+    def _table(self) -> ResultTable:
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return self._table().text()
+
+    def _repr_html_(self) -> str:
+        return str(self._table().to_html())
+
+
 def _is_number(values: pd.Series[Any]) -> bool:
     return bool(pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values))
 

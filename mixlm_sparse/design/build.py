@@ -19,7 +19,6 @@ from mixlm_sparse.common.checks import (
 )
 from mixlm_sparse.common.errors import (
     DataError,
-    FormulaError,
     FormulaWarning,
     OptionError,
     caller_level,
@@ -50,7 +49,7 @@ from mixlm_sparse.design.transforms import State
 from mixlm_sparse.design.variables import Variables
 from mixlm_sparse.design.whitelist import check_functions
 from mixlm_sparse.formula.grammar import parse_expression
-from mixlm_sparse.formula.parse import parse_formula
+from mixlm_sparse.formula.parse import formula_text, parse_formula
 from mixlm_sparse.formula.syntax import Expr, names_in, plain_text
 from mixlm_sparse.formula.terms import MixedFormula
 
@@ -99,7 +98,8 @@ def model_matrices(
     (('(Intercept)', 'x'), ['a', 'b'])
     """
     warn = require_bool("warn", warn)
-    formula = _formula(formula)
+    if not isinstance(formula, MixedFormula):
+        formula = parse_formula(formula_text(formula))
     require_one_of("na_action", na_action, NA_ACTIONS)
     env = functions_of(env)
     check_functions(formula.expressions, env)
@@ -158,14 +158,6 @@ class _Given(NamedTuple):
         """Return what the user gave, for example the name of a column, as arguments."""
         values = {"weights": weights, "offset": offset, "subset": subset}
         return _Given(*(RowArgument.of(role, value) for role, value in values.items()))
-
-
-def _formula(formula: Any) -> MixedFormula:
-    if isinstance(formula, str):
-        return parse_formula(formula)
-    if not isinstance(formula, MixedFormula):
-        raise FormulaError(f"the formula must be a string, not {type(formula).__name__}")
-    return formula
 
 
 def _evaluated(term: TermSpec, variables: Variables) -> RandomTerm:

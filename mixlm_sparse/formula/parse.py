@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from mixlm_sparse.common.checks import shown
 from mixlm_sparse.common.errors import FormulaError
 from mixlm_sparse.formula.expand import expand_fixed
 from mixlm_sparse.formula.grammar import parse_expression, read_expression
@@ -27,9 +28,26 @@ __all__ = [
     "RandomPart",
     "Term",
     "deparse",
+    "formula_text",
     "parse_expression",
     "parse_formula",
 ]
+
+
+def formula_text(formula: object, example: str = "y ~ x + (1 | g)") -> str:
+    """Return the text of a formula that was given as text, or read before.
+
+    Raises
+    ------
+    FormulaError : it is neither.
+    """
+    if isinstance(formula, MixedFormula):
+        return formula.text
+    if not isinstance(formula, str):
+        raise FormulaError(
+            f"the formula is {shown(formula)}: the first argument is its text, such as '{example}'"
+        )
+    return formula
 
 
 @lru_cache(maxsize=512)

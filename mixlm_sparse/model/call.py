@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mixlm_sparse.common.checks import NA_ACTIONS, require_bool, require_one_of
-from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.progress import SearchProgress, fit_progress
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.choose import ENGINES
-from mixlm_sparse.solve.search.search import OPTIMIZERS, Control
+from mixlm_sparse.solve.search.search import OPTIMIZERS, Control, control_of
 
 __all__ = ["FitOptions", "ModelCall"]
 
@@ -45,11 +44,7 @@ class FitOptions:
         require_one_of("optimizer", self.optimizer, OPTIMIZERS)
         require_one_of("engine", self.engine, ENGINES)
         require_bool("reml", self.reml)
-        if not isinstance(self.control, Control):
-            raise OptionError(
-                f"control is a {type(self.control).__name__}: use mx.Control(...), for example "
-                "mx.Control(max_evaluations=1000)"
-            )
+        control_of(self.control)
         fit_progress(self.progress)
         return self
 

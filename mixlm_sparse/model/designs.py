@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from mixlm_sparse.common.checks import shown
 from mixlm_sparse.common.errors import FormulaError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.design.build import columns_asked
@@ -17,7 +16,7 @@ from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.readers import hold
 from mixlm_sparse.design.rows import RowArgument
 from mixlm_sparse.design.table import HeldData
-from mixlm_sparse.formula.parse import parse_formula
+from mixlm_sparse.formula.parse import formula_text, parse_formula
 from mixlm_sparse.model.call import ModelCall
 from mixlm_sparse.model.data import ROLES, held_call
 from mixlm_sparse.model.run import matrices_of
@@ -27,11 +26,7 @@ __all__ = ["columns_of", "right_side", "with_given_response"]
 
 def right_side(formula: str) -> str:
     """Return the formula's text after `~`; the left side may be missing."""
-    if not isinstance(formula, str):
-        raise FormulaError(
-            f"the formula is {shown(formula)}: give its text, such as 'y ~ x + (1 | g)'"
-        )
-    parsed = parse_formula(formula, require_response=False)
+    parsed = parse_formula(formula_text(formula), require_response=False)
     return parsed.text.split("~", 1)[1].strip()
 
 

@@ -19,7 +19,7 @@ from mixlm_sparse.model.responses import response_for
 from mixlm_sparse.model.run import assemble, solve_system
 from mixlm_sparse.model.singularity import is_singular
 from mixlm_sparse.solve.derived.other_response import with_response
-from mixlm_sparse.solve.search.search import Control
+from mixlm_sparse.solve.search.search import control_of
 from mixlm_sparse.solve.system import PenalizedSystem
 
 F = TypeVar("F", bound=FitBase)
@@ -63,8 +63,8 @@ def split_changes(
             + ", ".join(sorted({*OPTION_NAMES, *MODEL_NAMES}))
         )
     of_search = {name: value for name, value in changes.items() if name in OPTION_NAMES}
-    if "control" in of_search and of_search["control"] is None:
-        of_search["control"] = Control()
+    if "control" in of_search:
+        of_search["control"] = control_of(of_search["control"])
     of_search.setdefault("progress", None)
     of_model = {name: value for name, value in changes.items() if name in MODEL_NAMES}
     return options_for_another(options, **of_search).checked(), of_model

@@ -21,7 +21,7 @@ from mixlm_sparse.solve.identification import require_residuals_apart
 from mixlm_sparse.solve.profiled.objective import SATURATED, ProfiledObjective
 from mixlm_sparse.solve.search.objective import Progress
 from mixlm_sparse.solve.search.optimum import Optimum
-from mixlm_sparse.solve.search.search import OPTIMIZERS, Control, search
+from mixlm_sparse.solve.search.search import OPTIMIZERS, Control, control_of, search
 from mixlm_sparse.solve.system import PenalizedSystem
 
 # A start beyond this is refused; one beyond SATURATED is replaced by the moment estimate.
@@ -58,8 +58,7 @@ def optimize(
     require_instance("system", system, PenalizedSystem, "use mx.penalized_system(matrices)")
     require_bool("reml", reml)
     require_one_of("optimizer", optimizer, OPTIMIZERS)
-    control = Control() if control is None else control
-    require_instance("control", control, Control, "use mx.Control(...)")
+    control = control_of(control)
     if progress is not None and (isinstance(progress, type) or not callable(progress)):
         raise OptionError(
             f"progress is {shown(progress)}: use a function of (evaluation, criterion, theta)"

@@ -587,7 +587,7 @@ def test_random_effects_that_fit_exactly(sleep):
         ({"optimizer": "nelder"}, "optimizer is 'nelder': use one of 'auto', 'bfgs'"),
         ({"engine": "dense"}, "engine is 'dense': use one of 'auto', 'blocked'"),
         ({"na_action": "drop"}, "na_action is 'drop': use one of 'omit', 'exclude', 'raise'"),
-        ({"control": {"warn": False}}, r"control is a dict: use mx\.Control"),
+        ({"control": {"warn": False}}, r"control is {'warn': False}: use mx\.Control"),
         ({"reml": "ML"}, "reml is 'ML': use True"),
     ],
 )

@@ -203,7 +203,7 @@ def test_bad_input():
         mx.lm_list("y ~ x | g", toy(x=1.0))
     with pytest.raises(OptionError, match="level is 95"):
         mx.lm_list("y ~ x | g", toy()).conf_int(95)
-    with pytest.raises(FormulaError, match="must be a string"):
+    with pytest.raises(FormulaError, match="the formula is 3: the first argument is its text"):
         mx.lm_list(3, toy())
 
 

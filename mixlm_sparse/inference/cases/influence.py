@@ -12,7 +12,7 @@ import pandas as pd
 from mixlm_sparse.common.checks import require_bool, require_jobs
 from mixlm_sparse.common.errors import MixedModelError, OptionError, SavedFitError
 from mixlm_sparse.common.parallel import Progress, run
-from mixlm_sparse.common.tables import ResultTable, as_result
+from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.inference.cases.row_groups import row_groups
@@ -28,7 +28,7 @@ PIECE = 16
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
-class Influence:
+class Influence(PrintsAsTable):
     """Estimates without each row or group.
 
     Parameters
@@ -129,12 +129,6 @@ class Influence:
         out = pd.concat([head, self.dfbetas().add_prefix("dfbetas_")], axis=1)
         out["status"] = list(self.status)
         return out
-
-    def __repr__(self) -> str:
-        return self._table().text()
-
-    def _repr_html_(self) -> str:
-        return str(self._table().to_html())
 
     def _table(self) -> ResultTable:
         top = self.to_frame().sort_values("cooks", ascending=False).head(10)

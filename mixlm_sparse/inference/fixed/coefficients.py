@@ -23,7 +23,6 @@ from mixlm_sparse.inference.fixed.methods import (
 from mixlm_sparse.inference.fixed.moments import (
     NOTHING_TO_TEST,
     JointTest,
-    NormalMoments,
 )
 from mixlm_sparse.inference.fixed.satterthwaite import satterthwaite_work
 from mixlm_sparse.inference.fixed.tests import (
@@ -266,7 +265,7 @@ def wald_test(fit: FittedModel, L: Any = None, *, rhs: Any = 0.0) -> pd.DataFram
             return pd.DataFrame(columns=list(CHI2_COLUMNS), dtype=np.float64)
         matrix, right, label = given.L, given.rhs, "; ".join(given.labels)
     require_residual(fit)
-    model = NormalMoments(fit.solution.beta, fit.solution.RX_inv, fit.sigma)
+    model = moments(fit, "normal")
     found = NOTHING_TO_TEST if why else joint_test(fit, model, matrix, right)
     _require_hypothesis(found, why)
     chi2, df = found.F * found.num_df if found.num_df else np.nan, found.num_df

@@ -56,7 +56,8 @@ def moments(fit: FittedModel, ddf: str | None = "satterthwaite") -> CoefficientM
     """
     name = require_ddf(ddf)
     if name in ("normal", "none") or fit.perfect or fit.system.p == 0:
-        return NormalMoments(fit.solution.beta, fit.solution.RX_inv, fit.sigma, label=name)
+        beta, half = fit.solution.beta, fit.solution.RX_inv
+        return NormalMoments(beta=beta, half=half, sigma=fit.sigma, label=name)
     return kenward_roger(fit) if name == "kenward-roger" else satterthwaite(fit)
 
 

@@ -142,43 +142,60 @@ def directions(moments: CoefficientMoments, L: Matrix, rhs: Vector) -> Direction
     return Directions(Vt[:rank], (U[:, :rank].T @ difference) / sizes[:rank])
 
 
-@dataclass(frozen=True, eq=False)
-class NormalMoments:
-    """Infinite degrees of freedom: z and chi-squared tests."""
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ModelMoments:
+    """The covariance of the model, sigma^2 half half'; methods say what df go with it.
+
+    Parameters
+    ----------
+    beta : (p,) fixed effects.
+    half : (p, p) with half half' = (X'V^{-1}X)^{-1}, V relative to sigma^2.
+    sigma : residual standard deviation.
+    label : how tables call the method.
+    note : what the user should know, or "".
+    """
 
     beta: Vector
     half: Matrix
     sigma: float
-    label: str = "normal"
+    label: str
     note: str = ""
 
     @property
     def vcov(self) -> Matrix:
-        return model_covariance(self.half, self.sigma)
+        scaled = self.sigma * self.half
+        out: Matrix = scaled @ scaled.T
+        return out
 
     def std_error(self, L: Matrix) -> Vector:
-        return model_errors(L, self.half, self.sigma)
-
-    def df(self, L: Matrix) -> Vector:
-        return np.full(L.shape[0], np.inf)
+        # sigma |half'l|: no square leaves the range of numbers
+        return self.sigma * column_lengths((L @ self.half).T)
 
     def joint(self, L: Matrix, rhs: Vector) -> JointTest:
         found = directions(self, L, rhs)
         if found.q == 0:
             return NOTHING_TO_TEST
-        return JointTest(mean_square(found.difference), found.q, np.inf)
+        return JointTest(mean_square(found.difference), found.q, self.denominator_df(found))
+
+    def df(self, L: Matrix) -> Vector:
+        raise NotImplementedError
+
+    def denominator_df(self, found: Directions) -> float:
+        """Return the denominator degrees of freedom of the F test of these directions."""
+        raise NotImplementedError
 
 
-def model_covariance(half: Matrix, sigma: float) -> Matrix:
-    """Return sigma^2 half half'."""
-    scaled = sigma * half
-    out: Matrix = scaled @ scaled.T
-    return out
+@dataclass(frozen=True, eq=False, kw_only=True)
+class NormalMoments(ModelMoments):
+    """Infinite degrees of freedom: z and chi-squared tests."""
 
+    label: str = "normal"
 
-def model_errors(L: Matrix, half: Matrix, sigma: float) -> Vector:
-    """Return sigma |half'l| for every row l of L (r, p); no square leaves the range of numbers."""
-    return sigma * column_lengths((L @ half).T)
+    def df(self, L: Matrix) -> Vector:
+        return np.full(L.shape[0], np.inf)
+
+    def denominator_df(self, found: Directions) -> float:
+        return np.inf
 
 
 def mean_square(values: Vector) -> float:

@@ -33,7 +33,7 @@ import scipy.linalg
 
 from mixlm_sparse.common.checks import require_level, require_one_of
 from mixlm_sparse.common.errors import DataError, OptionError
-from mixlm_sparse.common.tables import ResultTable, as_result, result_table
+from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
 from mixlm_sparse.inference.cases.row_groups import is_nested, row_groups
 from mixlm_sparse.inference.fixed.spans import column_lengths, with_unit_length
@@ -46,7 +46,7 @@ NULL_RTOL = 1e-10
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
-class RobustCovariance:
+class RobustCovariance(PrintsAsTable):
     """Cluster-robust covariance of the coefficients, with tests and intervals.
 
     Parameters
@@ -119,12 +119,6 @@ class RobustCovariance:
         """Return estimates, robust standard errors, df, tests and intervals."""
         found = single_tests(self.beta, self._errors(), self.df())
         return found.to_frame(self.names, level=require_level("level", level))
-
-    def __repr__(self) -> str:
-        return self._table().text()
-
-    def _repr_html_(self) -> str:
-        return str(self._table().to_html())
 
     def _table(self) -> ResultTable:
         heading = (

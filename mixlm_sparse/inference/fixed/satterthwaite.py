@@ -34,14 +34,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.inference.fixed.moments import (
-    NOTHING_TO_TEST,
-    JointTest,
-    directions,
-    mean_square,
-    model_covariance,
-    model_errors,
-)
+from mixlm_sparse.inference.fixed.moments import Directions, ModelMoments
 from mixlm_sparse.inference.fixed.spans import with_unit_length
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.solve.curvature import EVALUATIONS_PER_PARAMETER
@@ -52,39 +45,24 @@ FLAT_ATOL = 1e-5
 EQUAL_DF_RTOL = 1e-8  # degrees of freedom that differ by less are equal
 
 
-@dataclass(frozen=True, eq=False)
-class SatterthwaiteMoments:
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SatterthwaiteMoments(ModelMoments):
     """Degrees of freedom after Satterthwaite.
 
     Parameters
     ----------
-    beta : (p,) fixed effects.
-    half : (p, p) with half half' = (X'V^{-1}X)^{-1}, V relative to sigma^2.
-    sigma : residual standard deviation.
     slopes : (m, p, p) derivatives of X'V^{-1}X by phi, between half' and half.
     A : (m + 1, m + 1) asymptotic covariance of (phi, log sigma).
     flat : (m + 1, f) directions of (phi, log sigma) that the data do not determine.
     least_squares : (p, p), |z least_squares| is the standard error by least squares of the
         combination z half^{-1} beta, |z| its standard error by the model; both relative to sigma.
-    note : what the user should know, or "".
     """
 
-    beta: Vector
-    half: Matrix
-    sigma: float
     slopes: Array3
     A: Matrix
     flat: Matrix
     least_squares: Matrix
-    note: str = ""
     label: str = "Satterthwaite"
-
-    @property
-    def vcov(self) -> Matrix:
-        return model_covariance(self.half, self.sigma)
-
-    def std_error(self, L: Matrix) -> Vector:
-        return model_errors(L, self.half, self.sigma)
 
     def df(self, L: Matrix) -> Vector:
         return self._df_along(with_unit_length((L @ self.half).T).T)
@@ -103,16 +81,11 @@ class SatterthwaiteMoments:
         out: Vector = np.where(unknown | ~Z.any(axis=1), np.nan, df)
         return out
 
-    def joint(self, L: Matrix, rhs: Vector) -> JointTest:
-        found = directions(self, L, rhs)
-        if found.q == 0:
-            return NOTHING_TO_TEST
+    def denominator_df(self, found: Directions) -> float:
         relative = found.basis @ self.least_squares
         # uncorrelated under the model as rows of an orthonormal basis, and under least squares
         turned = np.linalg.svd(relative)[0].T @ found.basis
-        return JointTest(
-            mean_square(found.difference), found.q, joint_df(self._df_along(turned))
-        )
+        return joint_df(self._df_along(turned))
 
 
 def joint_df(nu: Vector) -> float:

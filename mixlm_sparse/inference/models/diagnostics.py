@@ -17,7 +17,7 @@ from mixlm_sparse.common.checks import (
 )
 from mixlm_sparse.common.errors import MixedModelError, OptionError
 from mixlm_sparse.common.parallel import Progress, run
-from mixlm_sparse.common.tables import ResultTable, as_result, result_table
+from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.singularity import SINGULAR_TOL, relative_spread, singular_reasons
@@ -111,7 +111,7 @@ def _components(Lambda: Matrix, effects: list[str]) -> pd.DataFrame:
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
-class AllFits(Mapping[str, FittedModel]):
+class AllFits(PrintsAsTable, Mapping[str, FittedModel]):
     """One model fitted by every optimizer; a mapping from optimizer to fit.
 
     Parameters
@@ -159,12 +159,6 @@ class AllFits(Mapping[str, FittedModel]):
         frame = self.to_frame()
         estimates = frame.iloc[:, frame.columns.get_loc("sigma") :]
         return (estimates.max() - estimates.min()).astype(np.float64)
-
-    def __repr__(self) -> str:
-        return self._table().text()
-
-    def _repr_html_(self) -> str:
-        return str(self._table().to_html())
 
     def _table(self) -> ResultTable:
         return as_result(self.to_frame().iloc[:, :7], heading="One model by several optimizers")

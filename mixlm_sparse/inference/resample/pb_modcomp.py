@@ -18,7 +18,7 @@ from scipy.special import chdtrc, fdtrc, gammaincc
 from mixlm_sparse.common.checks import MAX_REPLICATES, require_count
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.parallel import Progress, run
-from mixlm_sparse.common.tables import ResultTable, as_result
+from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.inference.resample.null_model import LinearNull, MixedNull, null_model
@@ -34,7 +34,7 @@ NEGATIVE_ATOL = 1e-6
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class PBModcomp:
+class PBModcomp(PrintsAsTable):
     """A likelihood-ratio test with a simulated reference distribution.
 
     Parameters
@@ -112,12 +112,6 @@ class PBModcomp:
             formulas={"larger": str(self.larger), "smaller": str(self.smaller)},
             absent=["df", "ddf"],
         )
-
-    def __repr__(self) -> str:
-        return self._table().text()
-
-    def _repr_html_(self) -> str:
-        return str(self._table().to_html())
 
 
 @calm

@@ -11,7 +11,7 @@ import pandas as pd
 
 from mixlm_sparse.common.checks import require_level, require_one_of
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.common.tables import ResultTable, as_result, result_table
+from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
 from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.inference.resample.intervals import TYPES, interval
@@ -22,7 +22,7 @@ __all__ = ["Bootstrap"]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Bootstrap:
+class Bootstrap(PrintsAsTable):
     """What a bootstrap gave.
 
     Parameters
@@ -156,9 +156,3 @@ class Bootstrap:
             f"{'; ' + counts if counts else ''}"
         )
         return as_result(self.to_frame(), heading=heading, note="95% percentile intervals")
-
-    def __repr__(self) -> str:
-        return self._table().text()
-
-    def _repr_html_(self) -> str:
-        return str(self._table().to_html())

@@ -7,6 +7,7 @@ import importlib.metadata
 import os
 import sys
 from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 from mixlm_sparse.common.errors import MixedModelError, NotPositiveDefiniteError
 from mixlm_sparse.engines.choose import ENGINES
@@ -57,6 +58,8 @@ example:
 """
 
 Run = Callable[[argparse.Namespace], int]
+# argparse gives this class no public name
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
 def _version() -> str:
@@ -87,19 +90,17 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add(
-    commands_of: argparse._SubParsersAction[argparse.ArgumentParser],
+    commands_of: Commands,
     name: str,
     run: Run,
     short: str,
     examples: str,
-    *,
-    exit_codes: bool = True,
 ) -> argparse.ArgumentParser:
     command = commands_of.add_parser(
         name,
         help=short,
         description=short[0].upper() + short[1:] + ".",
-        epilog="\n".join([examples, FILES, EXIT_CODES] if exit_codes else [examples, FILES]),
+        epilog="\n".join([examples, FILES, EXIT_CODES]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     command.set_defaults(run=run)
@@ -126,14 +127,23 @@ def _positive(text: str) -> int:
     return count
 
 
-def _model_options(command: argparse.ArgumentParser, *, method: bool = True) -> None:
+def _model_arguments(command: argparse.ArgumentParser) -> None:
+    command.add_argument("data", metavar="DATA", help="file with the data")
+    command.add_argument("formula", metavar="FORMULA", help='such as "y ~ x + (1 | g)"')
+
+
+def _format_option(group: argparse._ActionsContainer, help: str) -> None:
+    formats = ("text", "markdown", "latex", "html")
+    group.add_argument("--format", choices=formats, default="text", help=help)
+
+
+def _model_options(command: argparse.ArgumentParser) -> None:
     group = command.add_argument_group("the model")
-    if method:
-        either = group.add_mutually_exclusive_group()
-        either.add_argument(
-            "--reml", action="store_true", default=True, help="restricted likelihood (the default)"
-        )
-        either.add_argument("--ml", dest="reml", action="store_false", help="maximum likelihood")
+    either = group.add_mutually_exclusive_group()
+    either.add_argument(
+        "--reml", action="store_true", default=True, help="restricted likelihood (the default)"
+    )
+    either.add_argument("--ml", dest="reml", action="store_false", help="maximum likelihood")
     _factor_option(group)
     group.add_argument("--weights", metavar="COLUMN", help="prior weights: Var = sigma^2 / w")
     group.add_argument("--offset", metavar="COLUMN", help="added with coefficient one")
@@ -176,12 +186,11 @@ def _search_options(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_fit(commands_of: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_fit(commands_of: Commands) -> None:
     command = _add(
         commands_of, "fit", commands.fit, "fit a model and print its summary", FIT_EXAMPLES
     )
-    command.add_argument("data", metavar="DATA", help="file with the data")
-    command.add_argument("formula", metavar="FORMULA", help='such as "y ~ x + (1 | g)"')
+    _model_arguments(command)
     _model_options(command)
     _search_options(command)
     group = command.add_argument_group("results")
@@ -211,16 +220,11 @@ def _add_fit(commands_of: argparse._SubParsersAction[argparse.ArgumentParser]) -
         action="store_false",
         help="with --save: leave the data out of the file",
     )
-    group.add_argument(
-        "--format",
-        choices=("text", "markdown", "latex", "html"),
-        default="text",
-        help="of the summary; default: text",
-    )
+    _format_option(group, "of the summary; default: text")
     group.add_argument("-q", "--quiet", action="store_true", help="do not print the summary")
 
 
-def _add_compare(commands_of: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_compare(commands_of: Commands) -> None:
     command = _add(
         commands_of,
         "compare",
@@ -239,14 +243,11 @@ def _add_compare(commands_of: argparse._SubParsersAction[argparse.ArgumentParser
     group = command.add_argument_group("the table")
     group.add_argument("--names", metavar="A,B,...", help="heads of the columns")
     group.add_argument("--stars", action="store_true", help="mark p-values by stars")
-    group.add_argument(
-        "--format", choices=("text", "markdown", "latex", "html"), default="text",
-        help="default: text, which also shows likelihood-ratio tests",
-    )  # fmt: skip
+    _format_option(group, "default: text, which also shows likelihood-ratio tests")
     group.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
 
 
-def _add_predict(commands_of: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_predict(commands_of: Commands) -> None:
     command = _add(
         commands_of,
         "predict",
@@ -277,7 +278,7 @@ def _add_predict(commands_of: argparse._SubParsersAction[argparse.ArgumentParser
     _factor_option(command)
 
 
-def _add_plan(commands_of: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_plan(commands_of: Commands) -> None:
     command = _add(
         commands_of,
         "plan",
@@ -285,8 +286,7 @@ def _add_plan(commands_of: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "say what a fit would build and take, without fitting",
         PLAN_EXAMPLES,
     )
-    command.add_argument("data", metavar="DATA", help="file with the data")
-    command.add_argument("formula", metavar="FORMULA", help='such as "y ~ x + (1 | g)"')
+    _model_arguments(command)
     _model_options(command)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from mixlm_sparse.common.checks import (
     require_bool,
     require_count,
+    require_instance,
     require_number,
 )
 from mixlm_sparse.common.types import Matrix, Vector
@@ -63,6 +64,12 @@ class Control:
             object.__setattr__(self, name, number)
         for name in ("check_boundary", "warn"):
             object.__setattr__(self, name, require_bool(name, getattr(self, name)))
+
+
+def control_of(control: Control | None) -> Control:
+    """Return settings of a search; None stands for the defaults."""
+    remedy = "use mx.Control(...), for example mx.Control(max_evaluations=1000)"
+    return Control() if control is None else require_instance("control", control, Control, remedy)
 
 
 def search(
