@@ -12,6 +12,7 @@ Formula: Reaction ~ Days + (Days | Subject)
 from __future__ import annotations
 
 from mixlm_sparse import datasets
+from mixlm_sparse.api.aliases import CALLED, SAME
 from mixlm_sparse.api.fit import LinearMixedFit
 from mixlm_sparse.api.lm_list import LmList, lm_list
 from mixlm_sparse.api.lmer import deviance_function, fit_matrices, lmer, make_fit
@@ -145,7 +146,16 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"{__name__} has no {name!r}: use {__name__}.{_ELSEWHERE[name]}")
     if name in ("glmer", "glmm", "nlmer"):
         raise AttributeError(f"{__name__} fits linear mixed models only, there is no {name!r}")
+    if not name.startswith("_"):
+        of_fit = [other for other in (name, *_words(name)) if hasattr(LinearMixedFit, other)]
+        if of_fit:
+            fact = f"{__name__} has no {name!r}"
+            raise AttributeError(f"{fact}: it belongs to a fit, fit.{of_fit[0]}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _words(name: str) -> list[str]:
+    return [table[name] for table in (SAME, CALLED) if name in table]
 
 
 def __dir__() -> list[str]:

@@ -8,8 +8,11 @@ fits through its methods `refit`, `refit_ml` and `update`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from mixlm_sparse.api.aliases import other_name
 from mixlm_sparse.api.attribute import Attribute
+from mixlm_sparse.api.keywords import answering_methods
 from mixlm_sparse.api.pictures import attach_plots
 from mixlm_sparse.engines.threads import calm_methods
 from mixlm_sparse.inference.cases import influence as cases
@@ -46,6 +49,7 @@ INTERNAL = frozenset(
 )  # fmt: skip
 
 
+@answering_methods
 @calm_methods
 @dataclass(frozen=True, eq=False, repr=False)
 class LinearMixedFit(FittedModel):
@@ -127,6 +131,13 @@ class LinearMixedFit(FittedModel):
 
     def _repr_html_(self) -> str:
         return self.summary().html
+
+    if not TYPE_CHECKING:  # a misspelled name is an error for type checkers
+
+        def __getattr__(self, name: str) -> Any:
+            if name.startswith("_"):
+                raise AttributeError(name)
+            return other_name(self, name)
 
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name not in INTERNAL]

@@ -6,6 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from difflib import get_close_matches
+from types import FunctionType
 from typing import ParamSpec, TypeVar
 
 from mixlm_sparse.common.checks import listed, shown
@@ -13,6 +14,7 @@ from mixlm_sparse.common.errors import UnknownArgumentError
 
 P = ParamSpec("P")
 T = TypeVar("T")
+C = TypeVar("C", bound=type)
 
 _IN_FORMULA = "random effects are written in the formula, as in 'y ~ x + (x | group)'"
 _LINEAR = "there are linear mixed models only, with normal errors"
@@ -47,9 +49,56 @@ ANSWERS = {
 }
 
 
+# Of single functions and methods; the others' answers are the same everywhere.
+ANSWERS_OF: dict[str, dict[str, str]] = {
+    "predict": {
+        "exog": "write newdata=",
+        "data": "write newdata=",
+        "X": "write newdata=, a frame",
+        "type": "predictions are on the scale of the response; leave it out",
+        "se_fit": "write se=True",
+        "include_random": 'write re_form=None for all random effects, "population" for none',
+        "allow_unseen": "write allow_new_levels={value}",
+    },
+    "emmeans": {"var": "write fit.emtrends({value}, specs=...)", "data": "a fit knows its data"},
+    "emtrends": {"var": "write fit.emtrends({value}, specs=...)"},
+    "anova": {"test": "write ddf=", "refit": "fits by REML are fitted again by ML, with a note"},
+    "bootstrap": {"n": "write nsim={value}", "R": "write nsim={value}", "B": "write nsim={value}"},
+    "simulate_fit": {"n": "write nsim={value}", "size": "write nsim={value}"},
+    "tidy": {"effect": "write effects={value}", "exponentiate": "effects are not exponentiated"},
+    "compare_table": {"labels": "write names={value}", "models": "give the fits first"},
+}
+ANYWHERE = {
+    "conf_level": "write level={value}",
+    "confidence": "write level={value}",
+    "alpha": "write level=, which is 1 - alpha",
+    "lmer_df": "write ddf={value}",
+    "df_method": "write ddf={value}",
+    "parallel": "write n_jobs=",
+    "ncpus": "write n_jobs={value}",
+    "p_adjust": "write adjust={value}",
+    "re_formula": "write re_form={value}",
+    "cov_keep": "write at= or cov_reduce=",
+}
+
+
+def answering_methods(cls: C) -> C:
+    """Make every public method of a class answer keywords that it does not have."""
+    for name in dir(cls):
+        if name.startswith("_"):
+            continue
+        value = next(base.__dict__[name] for base in cls.__mro__ if name in base.__dict__)
+        if isinstance(value, FunctionType):
+            setattr(cls, name, answers_unknown_keywords(value))
+    return cls
+
+
 def answers_unknown_keywords(function: Callable[P, T]) -> Callable[P, T]:
     """Make a function answer a keyword that it does not have with what to write instead."""
-    known = list(inspect.signature(function).parameters)
+    parameters = inspect.signature(function).parameters
+    known = list(parameters)
+    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
+        return function  # it answers itself
 
     @functools.wraps(function)
     def answering(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -61,13 +110,23 @@ def answers_unknown_keywords(function: Callable[P, T]) -> Callable[P, T]:
     return answering
 
 
+def _fits(answer: str, known: list[str]) -> bool:
+    """Return whether an answer names an argument that the function has, or none."""
+    named, sign, _ = answer.partition("write ")[2].partition("=")
+    return not sign or not named.isidentifier() or named in known
+
+
 def unknown_argument(
     function: str, name: str, value: object, known: list[str]
 ) -> UnknownArgumentError:
     """Return the error for an argument that a function does not have."""
+    known = [one for one in known if one not in ("self", "fit")]
     near = get_close_matches(name.lower(), known, n=1)
-    if name in ANSWERS:
-        remedy = ANSWERS[name].format(value=shown(value))
+    makes_a_fit = "formula" in known
+    tables = (ANSWERS_OF.get(function, {}), ANSWERS if makes_a_fit else {}, ANYWHERE)
+    found = [table[name] for table in tables if name in table and _fits(table[name], known)]
+    if found:
+        remedy = found[0].format(value=shown(value))
     elif near:
         remedy = f"did you mean {near[0]}?"
     else:

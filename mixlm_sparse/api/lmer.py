@@ -61,7 +61,8 @@ def lmer(
     subset : rows to use: a boolean array, or an expression in the columns.
     na_action : "omit" leaves rows with missing cells out, "exclude" as well, but pads per-row
         results with NaN to the length of the data, "raise" makes them an error.
-    contrasts : per factor of the fixed part: "treatment", "sum", "helmert", "poly", or a matrix.
+    contrasts : per factor of the fixed part: "treatment", ("treatment", level) with another base,
+        "sum", "helmert", "poly", or a matrix.
     start : (m,) theta to start from; by default a moment estimate.
     optimizer : "auto" and "bfgs" use the exact gradient, "lbfgsb" is SciPy's; "bobyqa" and "cobyqa"
         work without derivatives.

@@ -79,8 +79,8 @@ def model_matrices(
     na_action : what to do with rows that have a missing cell in a column used: "omit" them,
         "exclude" them (results are padded with NaN) or "raise" an error.
     contrasts : contrasts of factors in the fixed part, by name: "treatment", "sum", "helmert",
-        "poly", or a matrix with one row for each level. Ordered factors have polynomial contrasts
-        unless told otherwise, others treatment contrasts.
+        "poly", ("treatment", level), or a matrix with one row for each level. Ordered factors have
+        polynomial contrasts unless told otherwise, others treatment contrasts.
     env : functions that the formula may use besides the built-in ones, by name. They take and
         return arrays, and must treat each row alone for predictions to be right.
     warn : whether to warn of a formula that means something other than it seems to.

@@ -11,6 +11,7 @@ import pandas as pd
 from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import DataError, FormulaError
 from mixlm_sparse.common.types import Matrix
+from mixlm_sparse.design.levels import level_labels
 from mixlm_sparse.design.transforms import helmert_matrix, polynomial_matrix, sum_matrix
 
 __all__ = ["CONTRASTS", "Contrast", "as_contrast", "contrast_table", "named_contrast"]
@@ -48,15 +49,24 @@ def named_contrast(name: str) -> Contrast | None:
 
 
 def as_contrast(factor: str, choice: Any) -> Contrast:
-    """Read one value of the argument `contrasts`: a name, or a levels x k array or DataFrame."""
+    """Read one value of the argument `contrasts`.
+
+    Parameters
+    ----------
+    choice : a name; ("treatment", level) for treatment contrasts with that level as the base; or a
+        levels x k array or DataFrame.
+    """
     if isinstance(choice, Contrast):
         return choice
+    if isinstance(choice, tuple | list) and len(choice) == 2 and isinstance(choice[0], str):
+        return _with_base(factor, choice[0], choice[1])
     if isinstance(choice, str):
         contrast = named_contrast(choice)
         if contrast is None:
             raise DataError(
                 f"contrasts for '{factor}': '{choice}' is not known; use one of "
-                f"{', '.join(CONTRASTS)}, or a matrix with one row for each level"
+                f"{', '.join(CONTRASTS)}, ('treatment', level) for another base, or a matrix with "
+                "one row for each level"
             )
         return contrast
     names: tuple[str, ...] = ()
@@ -69,7 +79,8 @@ def as_contrast(factor: str, choice: Any) -> Contrast:
         matrix = np.asarray(choice, dtype=np.float64)
     except (TypeError, ValueError):
         raise DataError(
-            f"contrasts for '{factor}' are neither a name nor a matrix of numbers"
+            f"contrasts for '{factor}' are neither a name nor a matrix of numbers: use one of "
+            f"{', '.join(CONTRASTS)}, ('treatment', level) for another base, or a matrix"
         ) from None
     if matrix.ndim == 1:
         matrix = matrix[:, None]
@@ -78,6 +89,15 @@ def as_contrast(factor: str, choice: Any) -> Contrast:
     return Contrast("matrix", None, matrix, names or tuple(
         str(column + 1) for column in range(matrix.shape[1])
     ), rows)  # fmt: skip
+
+
+def _with_base(factor: str, name: str, base: Any) -> Contrast:
+    found = named_contrast(name)
+    if found is None or found.kind != "treatment":
+        raise DataError(
+            f"contrasts for '{factor}': {name!r} has no base level; write ('treatment', level)"
+        )
+    return Contrast("treatment", level_labels([base])[0])
 
 
 def contrast_table(

@@ -1,7 +1,8 @@
 """Data frames of any kind in, a table of columns out. The only module that imports narwhals.
 
 Only the columns that are asked for are touched. A pandas frame is read directly; polars, pyarrow,
-duckdb and the rest come through narwhals; a dictionary of arrays is read as it is.
+duckdb and the rest come through narwhals; a dictionary of arrays is read as it is, a list of
+dictionaries is a list of rows.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ def open_table(data: Any, names: Iterable[str], optional: Iterable[str] = ()) ->
     ------
     DataError : a column does not exist, occurs twice or has a type that no model can use.
     """
-    names = tuple(names)
+    names, data = tuple(names), _records(data)
     extra = tuple(name for name in dict.fromkeys(optional) if name not in names)
     if isinstance(data, HeldData):
         return _open_held(data, names, extra)
@@ -55,6 +56,7 @@ def hold(data: Any, names: Iterable[str], optional: Iterable[str] = ()) -> HeldD
 
     Arrays are copied, unless pandas' copy-on-write guards them.
     """
+    data = _records(data)
     if isinstance(data, HeldData):
         found = open_table(data, names, optional)
         columns = {**data.table.columns, **found.columns}
@@ -67,6 +69,13 @@ def hold(data: Any, names: Iterable[str], optional: Iterable[str] = ()) -> HeldD
     columns = {name: column.copy() for name, column in table.columns.items()}
     source = dict(data) if type(data) is dict else data
     return HeldData(replace(table, columns=columns), source)
+
+
+def _records(data: Any) -> Any:
+    """Return a list of rows, each a dictionary, as a frame; other data as they are."""
+    if isinstance(data, list | tuple) and data and all(isinstance(row, Mapping) for row in data):
+        return pd.DataFrame(data)
+    return data
 
 
 def _copies_on_write() -> bool:

@@ -78,6 +78,12 @@ def _check_call(node: Call, expr: Expr, own: frozenset[str]) -> None:
     if name == "offset":
         raise FormulaError(f"offset() must stand alone in the fixed part, not inside of "
                            f"{deparse(expr)}")  # fmt: skip
+    if name in ("relevel", "fct_relevel", "Relevel"):
+        raise FormulaError(
+            f"the function '{name}' in {deparse(expr)} is not allowed in a formula: choose the "
+            "base level by C(f, Treatment('level')) in it, or by "
+            "contrasts={'f': ('treatment', 'level')}"
+        )
     raise FormulaError(
         f"the function '{name}' in {deparse(expr)} is not allowed in a formula: "
         f"use one of {', '.join(FUNCTIONS)} (or np.log and the like), "

@@ -36,7 +36,7 @@ def confint(
     ----------
     method : "profile"; "wald" (variance parameters as `variance_components`, coefficients by
         the normal distribution); "boot" (parametric bootstrap).
-    level : coverage between 0 and 1.
+    level : coverage between 0 and 1; `alpha` is taken as well, 1 - level.
     parm : names, "theta_" or "beta_"; None for all.
     **options : for "profile": reml, n_jobs, progress; for "boot": nsim (500), seed, boot_type
         ("percentile", "basic", "normal", "bca"), n_jobs, progress.
@@ -63,6 +63,8 @@ def confint(
     sigma                   38.23    67.66
     (Intercept)           1486.45  1568.55
     """
+    if "alpha" in options:
+        level = 1.0 - require_level("alpha", options.pop("alpha"))
     level = require_level("level", level)
     require_one_of("method", method, METHODS)
     allowed = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import FormulaError, OptionError
@@ -20,7 +21,7 @@ __all__ = ["Selection", "all_effects", "no_effects", "select_effects", "whole_te
 # Per random term, which of its columns count: (k,) bool.
 Selection = tuple[NDArray[np.bool_], ...]
 
-POPULATION = ("population", "~0", "~ 0", "~1", "~ 1", "NA")
+POPULATION = ("population", "pop", "none", "fixed", "~0", "~ 0", "~1", "~ 1", "NA", "~NA")
 INTERCEPT = "(Intercept)"
 
 
@@ -44,8 +45,8 @@ def select_effects(re_form: object, matrices: ModelMatrices) -> Selection:
 
     Parameters
     ----------
-    re_form : None for all random effects, "population" (or "~0") for none, or random terms of the
-        formula such as "~ (1 | g)", of which some columns may be left out.
+    re_form : None for all random effects, "population" (or "~0", NaN for R's NA) for none, or
+        random terms of the formula such as "~ (1 | g)", of which some columns may be left out.
     matrices : the design of the fit.
 
     Raises
@@ -55,6 +56,8 @@ def select_effects(re_form: object, matrices: ModelMatrices) -> Selection:
     """
     if re_form is None:
         return all_effects(matrices)
+    if re_form is pd.NA or (isinstance(re_form, float) and np.isnan(re_form)):
+        return no_effects(matrices)  # R's NA
     if not isinstance(re_form, str):
         raise OptionError(
             f"re_form is {re_form!r}: use None (all random effects), \"population\" (none) or a "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -55,7 +55,7 @@ class _Table:
 
 
 def compare_table(
-    *fits: FittedModel | Sequence[FittedModel],
+    *fits: FittedModel | Sequence[FittedModel] | Mapping[str, FittedModel],
     names: Sequence[str] | None = None,
     stars: bool = False,
     format: str = "text",
@@ -68,7 +68,7 @@ def compare_table(
 
     Parameters
     ----------
-    *fits : the models, any number, or lists of them.
+    *fits : the models, any number, or lists of them; or a dictionary from names to models.
     names : heads of their columns; by default "(1)", "(2)", ...
     stars : mark coefficients with * p < 0.05, ** p < 0.01, *** p < 0.001, by Satterthwaite's tests.
     format : "text" (at most 80 columns; more models go below), "markdown", "latex" (needs the
@@ -98,6 +98,9 @@ def compare_table(
     ...
     """
     require_one_of("format", format, FORMATS)
+    if len(fits) == 1 and isinstance(fits[0], Mapping):
+        names = list(fits[0]) if names is None else names
+        fits = tuple(fits[0].values())
     models = require_fits("compare_table", *fits)
     if not models:
         raise OptionError("there is no fit to compare: give fits, or a list of them")

@@ -1,0 +1,130 @@
+"""Names that users of R, statsmodels and scikit-learn type on a fit.
+
+A name that says exactly what an attribute or method of the fit says is answered with it; another
+one with an AttributeError that says what to write.  They are no part of the interface: completion
+does not offer them and type checkers do not know them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+from typing import Any
+
+import pandas as pd
+
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.model.fitted import FittedModel
+
+# The same thing by another name.
+SAME = {
+    "fe_params": "fixef", "coefficients": "fixef", "bse_fe": "bse", "isSingular": "is_singular",
+    "refitML": "refit_ml", "df_residual": "df_resid", "get_ME": "getME", "allFit": "all_fit",
+    "fitted_values": "fittedvalues", "lsmeans": "emmeans", "ls_means": "emmeans",
+    "vcov": "cov_params",
+}  # fmt: skip
+# R's functions of a fit: called, they give what an attribute holds.
+CALLED = {
+    "VarCorr": "varcorr", "logLik": "llf", "loglik": "llf", "AIC": "aic", "BIC": "bic",
+    "REMLcrit": "criterion", "isREML": "reml", "ngrps": "ngroups", "fitted": "fittedvalues",
+}  # fmt: skip
+# What there is under another form.
+ANSWERS = {
+    "df": "write fit.df_resid, or fit.df_coefficients() for the tests of the coefficients",
+    "model": "write fit.matrices for the design, fit.getME('X') for its arrays",
+    "data": "a fit keeps the columns that it used: write fit.augment()",
+    "frame": "a fit keeps the columns that it used: write fit.augment()",
+    "t_test": "write fit.contest(L, joint=False)",
+    "f_test": "write fit.contest(L)",
+    "wald_test_terms": "write fit.anova()",
+    "get_prediction": "write fit.predict(newdata, interval='confidence')",
+    "summary2": "write fit.summary()",
+    "coef_": "write fit.fixef",
+    "intercept_": "write fit.fixef['(Intercept)']",
+    "score": "write fit.r2()",
+    "rsquared": "write fit.r2()",
+    "vcomp": "write fit.variance_components() or fit.varcorr",
+    "cov_re_unscaled": "write fit.varcorr['group'] / fit.scale",
+    "random_effects_cov": "write fit.ranef(cond_var=True)",
+    "bse_re": "write fit.variance_components(), which has their standard errors",
+    "k_fe": "write len(fit.fixef)",
+    "k_re": "write len(fit.theta_names)",
+    "pairs": "write fit.emmeans('factor').pairs()",
+    "contrast": "write fit.emmeans('factor').contrast('pairwise'), or fit.contest(L)",
+    "cooks": "write fit.cooks_distance()",
+    "dfbetas": "write fit.influence('group').dfbetas()",
+    "plot_residuals": "write fit.plot.residuals()",
+    "resid_pearson": "write fit.residuals('pearson')",
+    "terms": "write fit.formula, or fit.anova() for tests of the terms",
+    "call": "write fit.formula and fit.options",
+}  # fmt: skip
+
+
+def other_name(fit: FittedModel, name: str) -> Any:
+    """Answer a name that a fit does not have.
+
+    Raises
+    ------
+    AttributeError : with what to write, where that is known.
+    """
+    if name in SAME:
+        return getattr(fit, SAME[name])
+    if name in CALLED:
+        return _Called(getattr(fit, CALLED[name]))
+    if name in COMPUTED:
+        return COMPUTED[name](fit)
+    raise AttributeError(missing(name, dir(fit)))
+
+
+def missing(name: str, known: list[str]) -> str:
+    """Return the message for a name that a fit does not have."""
+    fact = f"a fit has no {name!r}"
+    if name in ANSWERS:
+        return f"{fact}: {ANSWERS[name]}"
+    near = get_close_matches(name, known, n=1)
+    return f"{fact}: did you mean {near[0]!r}?" if near else fact
+
+
+class _Called:
+    """A value that R has a function for: `fit.logLik()` is `fit.llf`."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __call__(self) -> Any:
+        return self.value
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+def _one_group(fit: FittedModel, name: str) -> str:
+    if len(fit.ngroups) > 1:
+        raise OptionError(
+            f"{name} is for one grouping factor, the fit has {', '.join(fit.ngroups)}: write "
+            "fit.ranef() and fit.varcorr, which have all of them by name"
+        )
+    return next(iter(fit.ngroups))
+
+
+def _random_effects(fit: FittedModel) -> dict[Any, pd.Series[float]]:
+    """Return the random effects by level, as statsmodels has them."""
+    frame = fit.ranef()[_one_group(fit, "random_effects")]
+    return {level: frame.iloc[i] for i, level in enumerate(frame.index)}
+
+
+def _cov_re(fit: FittedModel) -> pd.DataFrame:
+    """Return the covariance of the random effects, as statsmodels has it."""
+    _one_group(fit, "cov_re")
+    names = list(fit.varcorr)
+    if len(names) > 1:
+        raise OptionError("cov_re is for one random term: write fit.varcorr, which has each")
+    found: pd.DataFrame = fit.varcorr[names[0]]
+    return found
+
+
+COMPUTED: dict[str, Callable[[FittedModel], Any]] = {
+    "random_effects": _random_effects,
+    "cov_re": _cov_re,
+    "converged": lambda fit: fit.convergence.converged,
+}
