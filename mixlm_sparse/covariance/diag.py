@@ -14,6 +14,7 @@ class Diagonal(CovarianceStructure):
     """Independent effects: theta is the diagonal of T."""
 
     __slots__ = ()
+    words = "independent effects, each with a variance of its own"
     closed_under = "scales"
     correlated = False
 
@@ -56,3 +57,11 @@ class Diagonal(CovarianceStructure):
     @property
     def covariance_basis(self) -> tuple[Matrix, ...]:
         return tuple(np.diag(row) for row in np.eye(self.k))
+
+    def hold(self, parameter: int, value: float, phi: Vector) -> tuple[Vector, Vector]:
+        out = phi.copy()
+        out[parameter] = value
+        return out, np.zeros(self.n_theta)
+
+    def held_coordinate(self, parameter: int) -> int:
+        return parameter

@@ -14,6 +14,7 @@ class Identity(CovarianceStructure):
     """Independent effects with one common variance: T = theta I."""
 
     __slots__ = ()
+    words = "independent effects with one variance"
     closed_under = "one scale"
     correlated = False
 
@@ -53,3 +54,11 @@ class Identity(CovarianceStructure):
     @property
     def covariance_basis(self) -> tuple[Matrix, ...]:
         return (np.eye(self.k),)
+
+    def hold(self, parameter: int, value: float, phi: Vector) -> tuple[Vector, Vector]:
+        out = phi.copy()
+        out[0] = value
+        return out, np.zeros(self.n_theta)
+
+    def held_coordinate(self, parameter: int) -> int:
+        return 0

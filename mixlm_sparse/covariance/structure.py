@@ -2,14 +2,16 @@
 
 A structure maps its part of theta to the (k, k) lower-triangular relative covariance factor T,
 Cov(b_j) = sigma^2 T T', and pulls a derivative with respect to T back to theta.  Only T is seen by
-the engines; only theta is seen by the optimizers.  Formula and design ask the registry which names
-there are; nobody else compares names: what differs between structures is a property of theirs.
+the engines.  Searches and second derivatives see the working parameters phi of a structure, which
+have no bounds: theta itself where T is a copy of theta and the criterion is even across its bounds,
+smooth functions of it otherwise.  Formula and design ask the registry which names there are; nobody
+else compares names: what differs between structures is a property of theirs.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, TypeVar
 
@@ -22,9 +24,12 @@ from mixlm_sparse.common.types import Matrix, Vector
 __all__ = [
     "Closure",
     "CovarianceStructure",
+    "Edges",
     "NaturalParameter",
     "covariance_structure",
     "structure",
+    "structure_class",
+    "structure_key",
     "structure_names",
 ]
 
@@ -38,12 +43,31 @@ class NaturalParameter:
     Attributes
     ----------
     kind : "sd" or "cor".
-    row, column : which effects of the term; equal for a standard deviation.
+    row, column : which effects of the term; equal for a standard deviation.  Where several effects
+        share the parameter, the first of them.
+    label : its name where several effects share it: "sd", "rho", "phi", "rho2"; else "".
+    least : the least value that it can have: 0, or for a correlation -1 or more.
     """
 
     kind: str
     row: int
     column: int
+    label: str = ""
+    least: float = -1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Edges:
+    """What a search has to know where working parameters are on the edge of what they can mean.
+
+    Attributes
+    ----------
+    snapped : (n_theta,) the parameters, exactly on the edges that they are close to.
+    inside : per edge, parameters (n_theta,) a little and far off it, nearest first.
+    """
+
+    snapped: Vector
+    inside: tuple[Vector, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +80,8 @@ class CovarianceStructure(ABC):
     ----------
     k : columns of the term.
     name : what stands before the bracket in a formula.
+    arguments : what stands in the bracket after the columns, such as "hom = TRUE"; often nothing.
+    words : the structure in words.
     closed_under : what may be done to the columns so that the covariance of the new effects has
         the same structure: any regular "linear" map, "scales" of each column, or "one scale" for
         all.  The search works on columns that are changed in this way, and asks this before it
@@ -65,6 +91,8 @@ class CovarianceStructure(ABC):
     """
 
     name: ClassVar[str] = ""
+    arguments: ClassVar[str] = ""
+    words: ClassVar[str] = ""
     closed_under: ClassVar[Closure] = "one scale"
     correlated: ClassVar[bool] = True
     over_levels: ClassVar[bool] = False
@@ -105,10 +133,128 @@ class CovarianceStructure(ABC):
         """Return the parameters (r, n_theta) of `theta_of` for each of r matrices (r, k, k)."""
         return np.array([self.theta_of(M) for M in Ms]).reshape(-1, self.n_theta)
 
+    @classmethod
+    def of_size(cls, k: int) -> CovarianceStructure:
+        """Return the template for k columns; with few of them it may be that of another one."""
+        return cls(k)
+
+    @classmethod
+    def written(cls, inside: str) -> str:
+        """Return a term as a formula has it: `inside` is "columns | group"."""
+        more = f", {cls.arguments}" if cls.arguments else ""
+        return f"({inside})" if cls.name == "us" else f"{cls.name}({inside}{more})"
+
     @property
     def n_theta(self) -> int:
         """Return the number of parameters."""
         return int(self.start.size)
+
+    @property
+    def n_variances(self) -> int:
+        """Return how many of the parameters are variances, bounded by zero."""
+        return min(self.k, self.n_theta)
+
+    @property
+    def upper(self) -> Vector:
+        """Return the (n_theta,) upper bounds; inf where there is none."""
+        return np.full(self.n_theta, np.inf)
+
+    # -- working parameters -----------------------------------------------------------------------
+
+    def working(self, theta: Vector) -> Vector:
+        """Return the working parameters (n_theta,) of theta: theta itself unless overridden."""
+        return theta
+
+    def theta_at(self, phi: Vector) -> Vector:
+        """Return the theta that working parameters mean."""
+        return phi
+
+    def factor_at(self, phi: Vector) -> Matrix:
+        """Return T (k, k) at working parameters; smooth, also where theta is at a bound."""
+        return self.factor(phi)
+
+    def slopes_at(self, phi: Vector) -> NDArray[np.float64]:
+        """Return the derivatives (n_theta, k, k) of `factor_at`."""
+        return self.dT(phi)
+
+    def pull_back_at(self, phi: Vector, dT: Matrix) -> Vector:
+        """Return d/dphi (n_theta,) from the derivative (k, k) by every element of T."""
+        return self.pull_back(phi, dT)
+
+    def working_of(self, M: Matrix) -> Vector:
+        """Return working parameters with T T' = M M', or as close as the structure comes."""
+        return self.working(self.theta_of(M))
+
+    def reflected(self, phi: Vector) -> Vector:
+        """Return the working parameters that theta in bounds has, with the same covariance."""
+        return self.theta_of(self.factor(phi))
+
+    def mapped(self, theta: Vector, M: Matrix) -> Vector:
+        """Return the theta in bounds of M T, for a map M (k, k) that `closed_under` allows."""
+        return self.theta_of(M @ self.factor(theta))
+
+    @property
+    def powers(self) -> Vector:
+        """Return the powers (n_theta,) of s by which phi is multiplied where T becomes s T."""
+        return np.ones(self.n_theta)
+
+    @property
+    def second_start(self) -> Vector | None:
+        """Return another phi (n_theta,) to search from if the first ends at an edge, or None."""
+        return None
+
+    @property
+    def generic(self) -> Vector:
+        """Return a phi (n_theta,) at which the covariance moves as it does nearly everywhere."""
+        return self.working(self.start)
+
+    def working_scales(self, phi: Vector, floor: float) -> Vector:
+        """Return (n_theta,) the size of a change of phi that matters.
+
+        Parameters
+        ----------
+        floor : the size of T where T is zero.
+        """
+        T = self.factor(phi)
+        rows = np.maximum(np.sqrt((T * T).sum(axis=1)), floor)
+        # phi moves the rows of T that it stands in
+        moved = self.dT(phi).any(axis=2)
+        out = np.where(moved, rows, np.inf).min(axis=1)
+        return np.where(np.isfinite(out), out, 1.0)
+
+    def tangents(self, phi: Vector) -> tuple[Matrix, ...]:
+        """Return symmetric (k, k) matrices that span the directions in which T T' moves at phi."""
+        T, slopes = self.factor_at(phi), self.slopes_at(phi)
+        return tuple(slope @ T.T + T @ slope.T for slope in slopes)
+
+    def hold(self, parameter: int, value: float, phi: Vector) -> tuple[Vector, Vector]:
+        """Return phi with one coordinate set so that a natural parameter has a value.
+
+        Parameters
+        ----------
+        parameter : index in `natural_parameters`.
+        value : of T T' itself: a standard deviation in the columns that phi is for, or a
+            correlation.
+
+        Returns
+        -------
+        phi : (n_theta,) with the coordinate `held_coordinate(parameter)` changed.
+        slopes : (n_theta,) derivatives of that coordinate by the other ones; 0 by itself.
+
+        Raises
+        ------
+        NotPositiveDefiniteError : the rest of phi leaves no room for the value.
+        NotImplementedError : the structure cannot hold this parameter.
+        """
+        raise NotImplementedError
+
+    def held_coordinate(self, parameter: int) -> int:
+        """Return which coordinate of phi `hold` sets; see there."""
+        raise NotImplementedError
+
+    def edges(self, phi: Vector) -> Edges | None:
+        """Say which edges phi is on; None where zero columns of T tell everything."""
+        return None
 
     def pull_back(self, theta: Vector, dT: Matrix) -> Vector:
         """Return d/dtheta from the (k, k) derivative with respect to every element of T."""
@@ -178,8 +324,12 @@ _REGISTRY: dict[str, type[CovarianceStructure]] = {}
 _Structure = TypeVar("_Structure", bound=type[CovarianceStructure])
 
 
-def structure(name: str) -> Callable[[_Structure], _Structure]:
+def structure(name: str, arguments: str = "") -> Callable[[_Structure], _Structure]:
     """Enter a class as the covariance structure `name`: formulas may say `name(x | g)` then.
+
+    Parameters
+    ----------
+    arguments : "hom = TRUE" or "hom = FALSE" enters a second form, `name(x | g, hom = TRUE)`.
 
     Raises
     ------
@@ -189,34 +339,74 @@ def structure(name: str) -> Callable[[_Structure], _Structure]:
         raise OptionError(f"a structure cannot be called '{name}': use letters, digits and _")
 
     def enter(cls: _Structure) -> _Structure:
-        known: Any = _REGISTRY.get(name)
+        key = _key(name, arguments)
+        known: Any = _REGISTRY.get(key)
         if known is not None and known.__qualname__ != cls.__qualname__:
             raise OptionError(
                 f"there is a covariance structure '{name}' already: choose another name"
             )
         cls.name = name
-        _REGISTRY[name] = cls
+        cls.arguments = arguments
+        _REGISTRY[key] = cls
         return cls
 
     return enter
 
 
+def _key(name: str, arguments: str) -> str:
+    return f"{name}({arguments})" if arguments else name
+
+
 def structure_names() -> tuple[str, ...]:
     """Return the names of the structures that there are."""
-    return tuple(sorted(_REGISTRY))
+    return tuple(sorted({cls.name for cls in _REGISTRY.values()}))
 
 
-def covariance_structure(name: str, k: int) -> CovarianceStructure:
-    """Return the template of structure `name` for a term of `k` columns.
+def structure_key(name: str, arguments: Mapping[str, bool]) -> str:
+    """Return under which key the registry has `name(x | g, hom = TRUE)`: "cs(hom = TRUE)".
+
+    An argument that is the default anyway is left out.
+
+    Raises
+    ------
+    FormulaError : the structure has no such argument.
+    """
+    structure_class(name)
+    if not arguments:
+        return name
+    forms = {cls.arguments for cls in _REGISTRY.values() if cls.name == name} - {""}
+    for argument, value in arguments.items():
+        if len(arguments) > 1 or argument != "hom" or not forms:
+            takes = "hom" if forms else "none"
+            raise FormulaError(
+                f"{name}(x | g) has no argument '{argument}': it takes {takes}; leave it out"
+            )
+        key = _key(name, f"hom = {'TRUE' if value else 'FALSE'}")
+        return key if key in _REGISTRY else name
+    return name
+
+
+def structure_class(key: str) -> type[CovarianceStructure]:
+    """Return the class of a structure, by the key that `structure_key` gives.
 
     Raises
     ------
     FormulaError : there is no such structure.
     """
     try:
-        return _REGISTRY[name](k)
+        return _REGISTRY[key]
     except KeyError:
         raise FormulaError(
-            f"'{name}' is not a covariance structure of random effects: "
+            f"'{key}' is not a covariance structure of random effects: "
             f"use one of {', '.join(structure_names())}"
         ) from None
+
+
+def covariance_structure(name: str, k: int) -> CovarianceStructure:
+    """Return the template of structure `name`, a key of the registry, for a term of `k` columns.
+
+    Raises
+    ------
+    FormulaError : there is no such structure.
+    """
+    return structure_class(name).of_size(k)

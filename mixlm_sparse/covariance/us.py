@@ -23,6 +23,7 @@ class Unstructured(CovarianceStructure):
     """General positive semidefinite covariance: theta is the lower triangle of T by columns."""
 
     __slots__ = ()
+    words = "a general covariance matrix"
     closed_under = "linear"
 
     def _triangle(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -100,3 +101,11 @@ class Unstructured(CovarianceStructure):
             *(np.diag(row) for row in unit),
             *(np.outer(unit[a], unit[b]) + np.outer(unit[b], unit[a]) for a, b in pairs),
         )
+
+    def hold(self, parameter: int, value: float, phi: Vector) -> tuple[Vector, Vector]:
+        if self.k > 1:
+            raise NotImplementedError  # a row of T, in columns that are turned
+        return np.array([value]), np.zeros(1)
+
+    def held_coordinate(self, parameter: int) -> int:
+        return parameter

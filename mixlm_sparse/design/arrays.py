@@ -13,7 +13,7 @@ import scipy.sparse
 from mixlm_sparse.common.checks import listed, require_names, shown
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
-from mixlm_sparse.covariance.random import covariance_structure
+from mixlm_sparse.covariance.random import covariance_structure, structure_class
 from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.design.grouping import GroupingFactor
 from mixlm_sparse.design.matrices import ModelMatrices, RandomTerm
@@ -30,7 +30,8 @@ class RandomEffect:
     columns : (n, k) model columns of the term; None for a random intercept.
     name : of the grouping factor; terms with the same name share it.
     column_names : (k,) names of the columns.
-    structure : name of its covariance structure: "us" (general), "diag" or "id".
+    structure : its covariance structure: "us" (general), "diag", "id", "cs", "ar1", "toep"; one
+        variance or several as "cs(hom = TRUE)", "toep(hom = TRUE)", "ar1(hom = FALSE)".
     """
 
     groups: Any
@@ -234,6 +235,6 @@ def described(matrices: ModelMatrices) -> str:
         inner = ["1" if name == "(Intercept)" else name for name in term.column_names]
         if "1" not in inner:
             inner.insert(0, "0")
-        bar = f"({' + '.join(inner)} | {matrices.factors[term.factor].label})"
-        random.append(bar if term.structure == "us" else f"{term.structure}{bar}")
+        bar = f"{' + '.join(inner)} | {matrices.factors[term.factor].label}"
+        random.append(structure_class(term.structure).written(bar))
     return f"{matrices.response_name or 'y'} ~ {' + '.join([*fixed, *random])}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 
 from mixlm_sparse.common.errors import DataError, FormulaWarning, caller_level
-from mixlm_sparse.covariance.random import covariance_structure
+from mixlm_sparse.covariance.random import structure_class
 from mixlm_sparse.design.columns import Part, learn_part
 from mixlm_sparse.design.grouping import GroupingFactor, grouping_factor
 from mixlm_sparse.design.recipe import FactorSpec, TermSpec
@@ -55,7 +55,7 @@ def learn_random_terms(
 
 
 def _learn_random(random: RandomPart, variables: Variables, warn: bool) -> Part:
-    as_levels = covariance_structure(random.structure, 1).over_levels
+    as_levels = structure_class(random.structure).over_levels
     part = learn_part(random.intercept, random.terms, variables, {}, as_levels=as_levels)
     message = double_bar_message(random, part)
     if warn and message is not None:

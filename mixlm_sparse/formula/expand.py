@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import comb
 
 from mixlm_sparse.common.errors import FormulaError
-from mixlm_sparse.covariance.random import structure_names
+from mixlm_sparse.covariance.random import structure_key, structure_names
 from mixlm_sparse.formula.limits import require_within
 from mixlm_sparse.formula.syntax import (
     Binary,
@@ -15,6 +15,7 @@ from mixlm_sparse.formula.syntax import (
     Name,
     Number,
     Paren,
+    Truth,
     Unary,
     deparse,
     strip_parens,
@@ -77,7 +78,7 @@ class _Expansion:
         if _is_bar(expr):
             raise FormulaError(f"put the random term in parentheses: write ({deparse(expr)})")
         if isinstance(expr, Call):
-            if len(expr.args) == 1 and not expr.keywords and _is_bar(strip_parens(expr.args[0])):
+            if len(expr.args) == 1 and _is_bar(strip_parens(expr.args[0])):
                 return self.add_structured(expr, top)
             if expr.function == "offset":
                 return self.add_offset(expr, top)
@@ -173,7 +174,14 @@ class _Expansion:
             )
         if isinstance(bar, Binary) and bar.op == "||":
             raise FormulaError(f"write one bar in {deparse(expr)}: {expr.function}() says it all")
-        return self.add_random(bar, expr.function, top)
+        arguments = {}
+        for name, value in expr.keywords:
+            if not isinstance(value, Truth) or value.value is None:
+                raise FormulaError(
+                    f"{name} = {deparse(value)} in {deparse(expr)} is not TRUE or FALSE"
+                )
+            arguments[name] = value.value
+        return self.add_random(bar, structure_key(expr.function, arguments), top)
 
     def add_random(self, bar: Expr, structure: str, top: bool) -> list[int]:
         assert isinstance(bar, Binary)

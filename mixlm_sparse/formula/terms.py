@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from mixlm_sparse.covariance.random import structure_class
 from mixlm_sparse.formula.syntax import (
     Binary,
     Call,
@@ -84,7 +85,7 @@ class RandomPart:
 
     def __str__(self) -> str:
         written = f"{self.columns_text} | {deparse(self.group)}"
-        return f"({written})" if self.structure == "us" else f"{self.structure}({written})"
+        return structure_class(self.structure).written(written)
 
 
 @dataclass(frozen=True)

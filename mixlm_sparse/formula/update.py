@@ -221,6 +221,6 @@ def _has_dot(expr: Expr) -> bool:
 
 def _is_random(piece: Expr) -> bool:
     bare = strip_parens(piece)
-    if isinstance(bare, Call) and len(bare.args) == 1 and not bare.keywords:
+    if isinstance(bare, Call) and len(bare.args) == 1:
         bare = strip_parens(bare.args[0])
     return isinstance(bare, Binary) and bare.op in ("|", "||")

@@ -7,6 +7,8 @@ import pandas as pd
 
 from mixlm_sparse.common.tables import as_result
 from mixlm_sparse.common.types import Array3
+from mixlm_sparse.covariance.random import structure_class
+from mixlm_sparse.design.build import RandomTerm
 from mixlm_sparse.model.varcorr import TermCovariance, VarCorr
 from mixlm_sparse.solve.solution import PlsSolution
 
@@ -28,16 +30,41 @@ def variance_components(
     terms = []
     for t, term in enumerate(system.matrices.terms):
         T = sigma * solution.Lambda(t)
+        template, label = system.templates[t], system.matrices.factors[term.factor].label
+        natural = template.natural_parameters
+        shared: tuple[tuple[str, str, float], ...] = ()
+        if any(par.label for par in natural):  # theta are these parameters
+            theta = solution.theta[system.chart.slices[t]].tolist()
+            shared = tuple(
+                (
+                    par.kind,
+                    par.label or term.column_names[par.row],
+                    sigma * value if par.kind == "sd" else value,
+                )
+                for par, value in zip(natural, theta, strict=True)
+            )
         terms.append(
             TermCovariance(
                 name=term.name,
                 group=system.matrices.factors[term.factor].label,
                 columns=term.column_names,
                 covariance=T @ T.T,
-                correlated=len(term.column_names) > 1 and system.templates[t].correlated,
+                correlated=len(term.column_names) > 1 and template.correlated,
+                shared=shared,
+                words=_structure_words(term, label),
             )
         )
     return VarCorr(tuple(terms), 0.0 if no_residual else sigma, system.matrices.weights is not None)
+
+
+def _structure_words(term: RandomTerm, label: str) -> str:
+    """Say what structure a term has, where it is not the general one."""
+    cls = structure_class(term.structure)
+    if cls.name == "us" or not cls.words:
+        return ""
+    names = term.column_names
+    columns = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
+    return f"{cls.written(f'{columns} | {label}')}: {cls.words}"
 
 
 def effects_by_level(solution: PlsSolution) -> dict[str, pd.DataFrame]:

@@ -30,12 +30,16 @@ class VarianceParameter:
     Parameters
     ----------
     kind : "sd", "cor" or "sigma".
-    name : lme4's name: "sd_(Intercept)|Subject", "cor_Days.(Intercept)|Subject", "sigma"; no
+    name : lme4's name: "sd_(Intercept)|Subject", "cor_Days.(Intercept)|Subject", "sigma"; for
+        what several effects share "sd|Subject", "rho|Subject", "phi|Subject", "rho2|Subject"; no
         coefficient of the model has it.
     group : lme4's name of the component: "Subject", "Subject.1", "Residual".
     term : index of the random-effects term, -1 for sigma.
     row, column : which effects of the term; equal for a standard deviation.
     columns : names of the effects (row, column).
+    index : place among the parameters of its term; for sigma 0.
+    least : the least value that it can have.
+    shared : several effects share it.
     """
 
     kind: str
@@ -45,10 +49,13 @@ class VarianceParameter:
     row: int
     column: int
     columns: tuple[str, str]
+    index: int = 0
+    least: float = 0.0
+    shared: bool = False
 
     @property
     def bounds(self) -> tuple[float, float]:
-        return (-1.0, 1.0) if self.kind == "cor" else (0.0, float("inf"))
+        return (self.least, 1.0) if self.kind == "cor" else (0.0, float("inf"))
 
 
 def variance_parameters(system: PenalizedSystem) -> tuple[VarianceParameter, ...]:
@@ -61,15 +68,20 @@ def variance_parameters(system: PenalizedSystem) -> tuple[VarianceParameter, ...
     used: set[str] = set(system.x_names)
     for t, term in enumerate(system.matrices.terms):
         label = system.matrices.factors[term.factor].label
-        for par in system.templates[t].natural_parameters:
+        for index, par in enumerate(system.templates[t].natural_parameters):
             i, j = par.row, par.column
             pair = term.column_names[i], term.column_names[j]
             stem = f"sd_{pair[0]}" if par.kind == "sd" else f"cor_{pair[0]}.{pair[1]}"
+            stem = par.label or stem
             name = f"{stem}|{label}"
             if name in used:  # the same effect in two terms of one factor
                 name = _unused(f"{stem}|{term.name}", used)
             used.add(name)
-            out.append(VarianceParameter(par.kind, name, term.name, t, i, j, pair))
+            least = 0.0 if par.kind == "sd" else par.least
+            shared = bool(par.label)
+            out.append(
+                VarianceParameter(par.kind, name, term.name, t, i, j, pair, index, least, shared)
+            )
     name = "sigma" if "sigma" not in used else _unused("sd_Residual", used)
     out.append(VarianceParameter("sigma", name, "Residual", -1, 0, 0, ("", "")))
     return tuple(out)

@@ -23,7 +23,7 @@ def relative_spread(system: PenalizedSystem, theta: Vector) -> list[Vector]:
     prior weights the residual is that of a row with the average weight.
     """
     out = []
-    for Rz, T in zip(system.products.Rz, system.chart.factors(theta), strict=True):
+    for Rz, T in zip(system.products.Rz, system.chart.theta_factors(theta), strict=True):
         if T.shape[0] == 1:
             out.append(np.abs(Rz[0] * T[0]))
         else:
@@ -48,7 +48,7 @@ def singular_reasons(
     """
     reasons = []
     spreads = relative_spread(system, theta)
-    factors = system.chart.factors(theta)
+    factors = system.chart.theta_factors(theta)
     for t, (term, spread, T, Rz) in enumerate(
         zip(system.matrices.terms, spreads, factors, system.products.Rz, strict=True)
     ):

@@ -27,6 +27,9 @@ class TermCovariance:
     columns : (k,) names of the effects.
     covariance : (k, k), in squared units of the response per unit of the columns.
     correlated : whether the structure has free or implied correlations worth a print.
+    shared : where several effects share parameters, all parameters of the term: kind ("sd" or
+        "cor"), name (that of the effect, or what is shared: "sd", "rho", "phi") and value.
+    words : the structure as a formula has it and in words, where it is not the general one.
     """
 
     name: str
@@ -34,6 +37,8 @@ class TermCovariance:
     columns: tuple[str, ...]
     covariance: Matrix
     correlated: bool
+    shared: tuple[tuple[str, str, float], ...] = ()
+    words: str = ""
 
     @property
     def sd(self) -> Matrix:
@@ -120,13 +125,49 @@ class VarCorr:
         rows.append(("Residual", None, None, self.sigma**2, self.sigma))
         return pd.DataFrame(rows, columns=["grp", "var1", "var2", "vcov", "sdcor"])
 
+    def parameters(self) -> list[tuple[str, str, str, str | None, float]]:
+        """Return every parameter once: component, kind, names of one or two effects, value.
+
+        The kinds are "sd" and "cor"; the residual is the last one.  What several effects share is
+        called "sd", "rho", "phi", "rho2"; a correlation of that kind has one name.
+        """
+        out: list[tuple[str, str, str, str | None, float]] = []
+        for term in self.terms:
+            if term.shared:
+                out += [(term.name, kind, name, None, value) for kind, name, value in term.shared]
+                continue
+            sd, corr, names = term.sd, term.correlation, term.columns
+            out += [
+                (term.name, "sd", name, None, float(size))
+                for name, size in zip(names, sd, strict=True)
+            ]
+            if term.correlated:
+                out += [
+                    (term.name, "cor", names[j], names[i], float(corr[i, j]))
+                    for j in range(len(names))
+                    for i in range(j + 1, len(names))
+                ]
+        out.append(("Residual", "sd", "", None, self.sigma))
+        return out
+
     def cells(self, digits: int = 4) -> list[list[str]]:
         """Return the printed table as columns of text: Groups, Name, Variance, Std.Dev., Corr..."""
-        widest = max((len(t.columns) for t in self.terms if t.correlated), default=1)
+        widest = max(
+            (2 if t.shared else len(t.columns) for t in self.terms if t.correlated), default=1
+        )
         groups, names = ["Groups"], ["Name"]
         sd: list[float] = []
         corr: list[list[str]] = [[] for _ in range(widest - 1)]
         for term in self.terms:
+            if term.shared:
+                deviations, labels, said = _shared_cells(term)
+                groups += [shorten(term.name, NAME_WIDTH), *([""] * (len(labels) - 1))]
+                names += shorten_all(labels, NAME_WIDTH)
+                sd += deviations
+                corr[0] += said
+                for cells in corr[1:]:
+                    cells += [""] * len(labels)
+                continue
             correlation = term.correlation
             names += shorten_all(term.columns, NAME_WIDTH)
             for i in range(len(term.columns)):
@@ -143,15 +184,45 @@ class VarCorr:
             groups,
             names,
             # a square is never rounding noise beside another one
-            ["Variance", *format_column([s**2 for s in sd], digits, negligible=0.0)],
-            ["Std.Dev.", *format_column(sd, digits)],
+            ["Variance", *_formatted([s**2 for s in sd], digits, negligible=0.0)],
+            ["Std.Dev.", *_formatted(sd, digits)],
         ]
         for head, cells in zip(heads, corr, strict=False):
             columns.append([head, *("NaN" if c == "nan" else c for c in cells), ""])
         return columns
 
+    def structures(self) -> list[str]:
+        """Return a line for every term whose covariance is not a general one."""
+        return [f" {term.words}" for term in self.terms if term.words]
+
     def __repr__(self) -> str:
         lines = text_table(self.cells(), left=2, indent=" ", gap="  ")
+        lines += self.structures()
         if self.weighted:
             lines.append(" Residual variance of row i: variance / weight of row i")
         return "\n".join(lines)
+
+
+# A place in the column of standard deviations where there is none.
+_NO_SD = float("inf")
+
+
+def _formatted(values: list[float], digits: int, **options: float) -> list[str]:
+    """Format a column in which infinity stands for an empty cell."""
+    known = [value for value in values if value != _NO_SD]
+    text = iter(format_column(known, digits, **options))
+    return ["" if value == _NO_SD else next(text) for value in values]
+
+
+def _shared_cells(term: TermCovariance) -> tuple[list[float], list[str], list[str]]:
+    """Return standard deviations, names and correlations of a term, row by row."""
+    sds = [(name, value) for kind, name, value in term.shared if kind == "sd"]
+    said = [f"{name} {value:.2f}" for kind, name, value in term.shared if kind == "cor"]
+    if len(sds) == 1:  # one for all effects
+        sds = [(f"{term.columns[0]} ... {term.columns[-1]}", sds[0][1])]
+    rows = max(len(sds), len(said))
+    return (
+        [value for _, value in sds] + [_NO_SD] * (rows - len(sds)),
+        [name for name, _ in sds] + [""] * (rows - len(sds)),
+        [cell.replace("nan", "NaN") for cell in said] + [""] * (rows - len(said)),
+    )

@@ -5,7 +5,7 @@
             have length one on average (orthonormal ones for an unstructured term)
     Lambda  per grouping factor, the factors T~ of its terms on the diagonal
 
-Both are read by the term's structure, T = factor(theta), T~ = factor(phi), and mean the same
+Both are read by the term's structure, T = factor(theta), T~ = factor_at(phi), and mean the same
 covariance where
 
     Rz T = T~ Q,  Q orthogonal, so that  S = T T' = Rz^{-1} T~ T~' Rz^{-T}.
@@ -63,34 +63,76 @@ class Chart:
         return sum(t.n_theta for t in self.templates)
 
     @cached_property
-    def start(self) -> Vector:
-        """(m,) the value at which every factor is the identity."""
+    def theta_start(self) -> Vector:
+        """(m,) the theta at which every factor is the identity."""
         return np.concatenate([t.start for t in self.templates])
 
     @cached_property
+    def start(self) -> Vector:
+        """(m,) the phi at which every factor is the identity."""
+        return np.concatenate([t.working(t.start) for t in self.templates])
+
+    @cached_property
     def lower(self) -> Vector:
-        """(m,) lower bounds."""
+        """(m,) lower bounds of theta."""
         return np.concatenate([t.lower for t in self.templates])
+
+    @cached_property
+    def upper(self) -> Vector:
+        """(m,) upper bounds of theta."""
+        return np.concatenate([t.upper for t in self.templates])
+
+    @cached_property
+    def powers(self) -> Vector:
+        """(m,) powers of s by which phi is multiplied where all factors are multiplied by s."""
+        return np.concatenate([t.powers for t in self.templates])
+
+    def scaled(self, phi: Vector, s: float) -> Vector:
+        """Return the phi (m,) of s times the factors."""
+        out: Vector = phi * s**self.powers
+        return out
+
+    def size(self, phi: Vector) -> float:
+        """Return how large the factors are: the largest |phi| that has a size."""
+        if (self.powers == 1.0).all():
+            return float(np.abs(phi).max())
+        live = self.powers > 0.0
+        return float((np.abs(phi[live]) ** (1.0 / self.powers[live])).max())
 
     # -- factors per term ---------------------------------------------------------------------
 
-    def factors(self, parameters: Vector) -> list[Matrix]:
-        """Return T of every term at theta, or T~ at phi, (k, k) lower triangular each."""
+    def factors(self, phi: Vector) -> list[Matrix]:
+        """Return T~ of every term at phi, (k, k) lower triangular each."""
         return [
-            t.factor(parameters[part]) for t, part in zip(self.templates, self.slices, strict=True)
+            t.factor_at(phi[part]) for t, part in zip(self.templates, self.slices, strict=True)
+        ]
+
+    def theta_factors(self, theta: Vector) -> list[Matrix]:
+        """Return T of every term at theta, (k, k) lower triangular each."""
+        return [
+            t.factor(theta[part]) for t, part in zip(self.templates, self.slices, strict=True)
         ]
 
     def parameters_of(self, factors: Sequence[Matrix]) -> Vector:
-        """Return the parameters in bounds, (m,), with the covariances of any square factors."""
+        """Return the phi in bounds, (m,), with the covariances of any square working factors."""
         return np.concatenate(
-            [t.theta_of(M) for t, M in zip(self.templates, factors, strict=True)]
+            [t.working_of(M) for t, M in zip(self.templates, factors, strict=True)]
         )
 
-    def pull_back(self, parameters: Vector, slopes: Sequence[Matrix]) -> Vector:
-        """Return the derivative by the parameters, (m,), from those by the factors, (k, k) each."""
+    def pull_back(self, phi: Vector, slopes: Sequence[Matrix]) -> Vector:
+        """Return the derivative by phi, (m,), from those by the working factors, (k, k) each."""
         return np.concatenate(
             [
-                t.pull_back(parameters[part], slope)
+                t.pull_back_at(phi[part], slope)
+                for t, part, slope in zip(self.templates, self.slices, slopes, strict=True)
+            ]
+        )
+
+    def theta_pull_back(self, theta: Vector, slopes: Sequence[Matrix]) -> Vector:
+        """Return the derivative by theta, (m,), from those by its factors, (k, k) each."""
+        return np.concatenate(
+            [
+                t.pull_back(theta[part], slope)
                 for t, part, slope in zip(self.templates, self.slices, slopes, strict=True)
             ]
         )
@@ -109,15 +151,27 @@ class Chart:
 
         With rotations, phi parameterizes Q'T~ instead of T~, per term.
         """
-        working = self.factors(phi)
-        if rotations is not None:
-            working = [Q @ T for Q, T in zip(rotations, working, strict=True)]
-        return self.parameters_of(self.user_factors(working))
+        out = []
+        for t, (template, part, Rz) in enumerate(
+            zip(self.templates, self.slices, self.Rz, strict=True)
+        ):
+            if template.closed_under == "linear":
+                T = template.factor_at(phi[part])
+                if rotations is not None:
+                    T = rotations[t] @ T
+                out.append(template.theta_of(np.linalg.solve(Rz, T)))
+            else:  # such a basis is diagonal, and nothing is rotated
+                theta = template.theta_at(phi[part])
+                out.append(template.mapped(theta, np.diag(1.0 / np.diag(Rz))))
+        return np.concatenate(out)
 
     def phi_of_theta(self, theta: Vector) -> Vector:
         """Return the phi in bounds that means the same covariance as theta; both (m,)."""
-        return self.parameters_of(
-            [R @ T for R, T in zip(self.Rz, self.factors(theta), strict=True)]
+        return np.concatenate(
+            [
+                t.working(t.mapped(theta[part], R))
+                for t, part, R in zip(self.templates, self.slices, self.Rz, strict=True)
+            ]
         )
 
     def stacked_factors(self, parameters: Matrix) -> list[Array3]:
@@ -138,7 +192,9 @@ class Chart:
 
     def reflected(self, phi: Vector) -> Vector:
         """Return the phi in bounds with the same covariance."""
-        return self.parameters_of(self.factors(phi))
+        return np.concatenate(
+            [t.reflected(phi[part]) for t, part in zip(self.templates, self.slices, strict=True)]
+        )
 
     # -- Lambda per grouping factor -----------------------------------------------------------
 
@@ -174,7 +230,7 @@ class Chart:
         rotations : per term, Q (k, k).
         """
         blocks, rotations = [], []
-        for Rz, T in zip(self.Rz, self.factors(theta), strict=True):
+        for Rz, T in zip(self.Rz, self.theta_factors(theta), strict=True):
             M = Rz @ T
             if np.triu(M, 1).any():
                 Qt, Rt = np.linalg.qr(M.T)
@@ -187,13 +243,9 @@ class Chart:
 
     # -- derivatives --------------------------------------------------------------------------
 
-    def factor_slopes(self, term: int, parameters: Vector) -> Array3:
-        """Return the derivatives of a term's factor by its own parameters, (n_theta, k, k).
-
-        `parameters` (m,) are theta or phi of all terms.
-        """
-        template, part = self.templates[term], self.slices[term]
-        return template.dT(parameters[part])
+    def factor_slopes(self, term: int, phi: Vector) -> Array3:
+        """Return the derivatives of a term's working factor by its own phi, (n_theta, k, k)."""
+        return self.templates[term].slopes_at(phi[self.slices[term]])
 
     def covariances(self, phi: Vector) -> list[Matrix]:
         """Return S per term, (k, k): covariance / sigma^2 of the effects of the user's columns."""

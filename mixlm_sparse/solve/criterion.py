@@ -203,7 +203,7 @@ def criterion_and_gradient(
         Rz.T @ block @ Q
         for Rz, block, Q in zip(chart.Rz, chart.split(merged), rotations, strict=True)
     ]
-    return value, chart.pull_back(theta, slopes)
+    return value, chart.theta_pull_back(theta, slopes)
 
 
 class DevianceFunction:

@@ -96,15 +96,10 @@ def phi_scales(phi: Vector, system: PenalizedSystem) -> Vector:
     """
     chart = system.chart
     out = np.ones(phi.size)
-    for t, (T, part, place) in enumerate(
-        zip(chart.factors(phi), chart.slices, chart.layout, strict=True)
-    ):
+    for template, part, place in zip(chart.templates, chart.slices, chart.layout, strict=True):
         rows_per_level = system.n / system.products.blocks.factors[place.factor].n_levels
-        rows = np.maximum(np.sqrt((T * T).sum(axis=1)), 1.0 / np.sqrt(rows_per_level))
-        # phi moves the rows of T~ that it stands in
-        moved = chart.factor_slopes(t, phi).any(axis=2)
-        out[part] = np.where(moved, rows, np.inf).min(axis=1)
-    return np.where(np.isfinite(out), out, 1.0)
+        out[part] = template.working_scales(phi[part], 1.0 / np.sqrt(rows_per_level))
+    return out
 
 
 def profiled_hessian(phi: Vector, system: PenalizedSystem, *, reml: bool) -> Matrix:
@@ -238,8 +233,9 @@ def residual_share(curvature: Curvature, system: PenalizedSystem, Z: Matrix) -> 
     Z : (r, p) combinations in the working columns, z = l R_x^{-1} R_X^{-1}.
     """
     p = system.p
-    # along phi d/dphi of X'V^{-1}X, between half' and half
-    products = np.tensordot(curvature.phi, curvature.derivatives.products[:, :p, :p], axes=1)
+    # along d/dlog s of X'V^{-1}X, between half' and half
+    along = curvature.phi * system.chart.powers
+    products = np.tensordot(along, curvature.derivatives.products[:, :p, :p], axes=1)
     lengths = (Z * Z).sum(axis=1)
     slopes = ((Z @ products) * Z).sum(axis=1)
     with np.errstate(invalid="ignore"):

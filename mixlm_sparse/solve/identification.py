@@ -45,6 +45,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.covariance.random import structure_class
 from mixlm_sparse.solve.information import (
     Generator,
     average_information,
@@ -342,5 +343,5 @@ def _term_text(system: PenalizedSystem, t: int) -> str:
         names.insert(0, "0")
     if len(names) > MAX_NAMED:
         names[MAX_NAMED - 1 :] = ["..."]
-    text = f"({' + '.join(names)} | {system.matrices.factors[term.factor].label})"
-    return text if term.structure == "us" else f"{term.structure}{text}"
+    text = f"{' + '.join(names)} | {system.matrices.factors[term.factor].label}"
+    return structure_class(term.structure).written(text)

@@ -60,9 +60,9 @@ def _basis(template: CovarianceStructure) -> tuple[Matrix, ...]:
     basis = template.covariance_basis
     if basis is not None:
         return basis
-    # no linear space: the tangent space where the search starts
-    T = template.factor(template.start)
-    slopes = template.dT(template.start)
+    # no linear space: the tangent space at a point where nothing cancels by chance
+    T = template.factor_at(template.generic)
+    slopes = template.slopes_at(template.generic)
     return tuple(slope @ T.T + T @ slope.T for slope in slopes)
 
 

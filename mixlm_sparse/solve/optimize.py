@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 
-import numpy as np
-
 from mixlm_sparse.common.checks import (
     listed,
     require_bool,
@@ -14,7 +12,7 @@ from mixlm_sparse.common.checks import (
     require_vector,
     shown,
 )
-from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.errors import NotPositiveDefiniteError, OptionError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.solve.identification import require_residuals_apart
@@ -83,8 +81,15 @@ def _start(system: PenalizedSystem, start: Vector | None) -> Vector | None:
         raise OptionError(
             f"start must not be below the bounds {system.lower.tolist()} of {names}"
         )
-    phi = system.chart.phi_of_theta(theta)
-    size = float(np.abs(phi).max())
+    if (theta > system.chart.upper).any():
+        raise OptionError(
+            f"start must not be above the bounds {system.chart.upper.tolist()} of {names}"
+        )
+    try:
+        phi = system.chart.phi_of_theta(theta)
+    except NotPositiveDefiniteError as error:
+        raise OptionError(f"start is no covariance: {error}") from None
+    size = system.chart.size(phi)
     if size > LARGEST_START:
         raise OptionError(
             f"start is so large that nothing would be left to the residuals: the values of {names} "

@@ -32,7 +32,7 @@ class PlsSolution:
         chart = system.chart
         lambdas, rotations = chart.lambdas_of_theta(theta)
         self._working = solve_at(lambdas, system)
-        self._factors = chart.factors(theta)
+        self._factors = chart.theta_factors(theta)
         # T~ Q = Rz T: what the working solution says of T~ is turned by Q into the user's columns
         self._Q = [
             None if np.array_equal(Q, np.eye(Q.shape[0])) else Q for Q in chart.merge(rotations)

@@ -91,7 +91,7 @@ class PenalizedSystem:
 
     @property
     def theta0(self) -> Vector:
-        return self.chart.start.copy()
+        return self.chart.theta_start.copy()
 
     @property
     def lower(self) -> Vector:

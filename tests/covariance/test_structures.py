@@ -10,11 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mixlm_sparse.common.errors import FormulaError, OptionError
-from mixlm_sparse.covariance.random import BUILT_IN, covariance_structure, structure_names
+from mixlm_sparse.common.errors import FormulaError, NotPositiveDefiniteError, OptionError
+from mixlm_sparse.covariance.random import (
+    BUILT_IN,
+    covariance_structure,
+    structure_key,
+    structure_names,
+)
 from mixlm_sparse.covariance.structure import CovarianceStructure, structure
 
-NAMES = tuple(cls.name for cls in BUILT_IN)
+
+def _arguments(cls):
+    return {"hom": cls.arguments.endswith("TRUE")} if cls.arguments else {}
+
+
+NAMES = tuple(structure_key(cls.name, _arguments(cls)) for cls in BUILT_IN)
 every_structure = pytest.mark.parametrize("name", NAMES)
 sizes = st.integers(1, 4)
 seeds = st.integers(0, 2**32 - 1)
@@ -22,11 +32,13 @@ STEP = 1e-6
 
 
 def draw(name, k, seed):
-    """A template and parameters within its bounds."""
+    """A template and parameters well within its bounds."""
     template = covariance_structure(name, k)
     rng = np.random.default_rng(seed)
-    theta = rng.normal(size=template.n_theta)
-    return template, np.where(np.isfinite(template.lower), np.abs(theta) + 0.05, theta), rng
+    phi = rng.normal(size=template.n_theta)
+    size = (template.lower == 0.0) & (template.upper == np.inf)
+    phi = np.where(size, np.abs(phi) + 0.3, np.clip(phi, -0.8, 0.8))
+    return template, template.theta_at(phi), rng
 
 
 def covariance(template, theta):
@@ -64,12 +76,88 @@ def test_reflection(name, k, seed):
     """theta_of finds the covariance again, within bounds, from any square root of it."""
     template, theta, rng = draw(name, k, seed)
     np.testing.assert_allclose(template.theta_of(template.factor(theta)), theta, atol=1e-12)
-    flipped = theta * rng.choice([-1.0, 1.0], size=theta.size)
-    back = template.theta_of(template.factor(flipped))
-    assert (back >= template.lower).all()
+    phi = template.working(theta)
+    flipped = np.where(template.powers > 0.0, phi * rng.choice([-1.0, 1.0], size=phi.size), phi)
+    flipped = flipped + np.where(template.powers > 0.0, 0.0, 2.0 * np.pi)
+    back = template.reflected(flipped)
+    assert (template.theta_at(back) >= template.lower).all()
+    assert (template.theta_at(back) <= template.upper).all()
+    T, at = template.factor_at(flipped), template.factor_at(back)
+    np.testing.assert_allclose(at @ at.T, T @ T.T, atol=1e-12)
+
+
+@every_structure
+@given(k=sizes, seed=seeds)
+def test_working_parameters_mean_theta(name, k, seed):
+    template, theta, _ = draw(name, k, seed)
+    phi = template.working(theta)
+    np.testing.assert_allclose(template.theta_at(phi), theta, atol=1e-12)
+    np.testing.assert_allclose(template.factor_at(phi), template.factor(theta), atol=1e-12)
+    larger = template.factor_at(phi * 3.0**template.powers)
+    np.testing.assert_allclose(larger @ larger.T, 9.0 * covariance(template, theta), atol=1e-9)
+
+
+@every_structure
+@given(k=sizes, seed=seeds)
+def test_working_derivatives_also_where_the_covariance_is_singular(name, k, seed):
+    template, theta, rng = draw(name, k, seed)
+    phi = template.working(theta)
+    snap = rng.random(phi.size) < 0.3
+    phi = np.where(snap, np.where(template.powers > 0.0, 0.0, 0.5 * np.pi), phi)
+    G, slopes = rng.normal(size=(k, k)), template.slopes_at(phi)
+    for i in range(phi.size):
+        step = STEP * (np.arange(phi.size) == i)
+        slope = (template.factor_at(phi + step) - template.factor_at(phi - step)) / (2 * STEP)
+        np.testing.assert_allclose(slopes[i], slope, atol=1e-8)
     np.testing.assert_allclose(
-        covariance(template, back), covariance(template, flipped), atol=1e-12
+        template.pull_back_at(phi, G), np.einsum("iab,ab->i", slopes, G), atol=1e-12
     )
+
+
+@every_structure
+@given(k=sizes, seed=seeds)
+def test_edges_are_where_they_say(name, k, seed):
+    """Close to an edge the snapped parameters are on it, and all that is inside is no other."""
+    template, theta, rng = draw(name, k, seed)
+    phi = template.working(theta)
+    edges = template.edges(phi)
+    if edges is None:
+        return
+    assert not edges.inside
+    np.testing.assert_allclose(template.theta_at(edges.snapped), theta)
+    i = rng.integers(phi.size)
+    phi[i] = 1e-4 if template.powers[i] > 0.0 else 0.5 * np.pi - 1e-4
+    found = template.edges(phi)
+    assert found.inside
+    assert np.linalg.eigvalsh(covariance(template, template.theta_at(found.snapped)))[0] < 1e-12
+    for inside in found.inside:
+        assert np.isfinite(template.factor_at(inside)).all()
+
+
+@every_structure
+@given(k=sizes, seed=seeds)
+def test_holding_a_natural_parameter(name, k, seed):
+    template, theta, rng = draw(name, k, seed)
+    pars = template.natural_parameters
+    at = int(rng.integers(len(pars)))
+    phi = template.working(theta)
+    value = 1.3 if pars[at].kind == "sd" else 0.9 * template.natural(theta)[0][at]
+    try:
+        held, slopes = template.hold(at, value, phi)
+        coordinate = template.held_coordinate(at)
+    except NotImplementedError:
+        assert template.positions is not None
+        assert k > 1
+        return
+    except NotPositiveDefiniteError:
+        return
+    assert template.natural(template.theta_at(held))[0][at] == pytest.approx(value, rel=1e-9)
+    assert slopes[coordinate] == 0.0
+    for i in range(phi.size):
+        step = STEP * (np.arange(phi.size) == i)
+        up, down = (template.hold(at, value, phi + s * step)[0] for s in (1, -1))
+        slope = (up - down)[coordinate] / (2 * STEP)
+        assert slopes[i] == pytest.approx(0.0 if i == coordinate else slope, abs=1e-6)
 
 
 @every_structure
@@ -81,7 +169,7 @@ def test_derivatives(name, k, seed):
     for i in range(theta.size):
         step = STEP * (np.arange(theta.size) == i)
         slope = (template.factor(theta + step) - template.factor(theta - step)) / (2 * STEP)
-        np.testing.assert_allclose(dT[i], slope, atol=1e-8)
+        np.testing.assert_allclose(dT[i], slope, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(
         template.pull_back(theta, G), np.einsum("iab,ab->i", dT, G), atol=1e-12
     )
@@ -98,9 +186,10 @@ def test_closure(name, k, seed):
         "one scale": rng.uniform(0.5, 2.0) * np.eye(k),
     }
     M = maps[template.closed_under] @ template.factor(theta)
-    np.testing.assert_allclose(
-        covariance(template, template.theta_of(M)), M @ M.T, rtol=1e-9, atol=1e-12
-    )
+    for back in (
+        template.theta_of(M), template.mapped(theta, maps[template.closed_under])
+    ):  # fmt: skip
+        np.testing.assert_allclose(covariance(template, back), M @ M.T, rtol=1e-9, atol=1e-10)
 
 
 @every_structure
@@ -167,9 +256,9 @@ def test_the_correlation_of_an_effect_without_variance_is_not_defined():
 
 
 def test_unknown_structure_names_what_there_is():
-    with pytest.raises(FormulaError, match=r"'toep' is not a covariance structure.*diag, id, us"):
-        covariance_structure("toep", 2)
-    assert set(NAMES) <= set(structure_names())
+    with pytest.raises(FormulaError, match=r"'exp' is not a covariance structure.*diag, id, toep"):
+        covariance_structure("exp", 2)
+    assert {name.split("(")[0] for name in NAMES} <= set(structure_names())
 
 
 def test_a_name_is_taken_once():

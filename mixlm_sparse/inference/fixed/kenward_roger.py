@@ -12,6 +12,11 @@ The results do not change if the parameters are mapped linearly, so V itself tak
 G = W^{-1} for sigma^2: its products are X'V^{-1}X, R and B again (see `kenward_roger_sums`), and
 its trace is n.  All of it is held in columns of X in which Phi is the identity.
 
+Where the covariance is not linear in its parameters (ar1, structures with several variances and a
+correlation), G_i is its derivative at the estimate.  The term with second derivatives, which
+Kenward and Roger (1997) have in the adjusted covariance, is left out (SAS: DDFM=KR(FIRSTORDER)): it
+depends on how the covariance is parameterized, and without it the results do not.
+
 References
 ----------
 Kenward and Roger (1997), doi:10.2307/2533558; Halekoh and Højsgaard (2014),
@@ -146,7 +151,6 @@ def kenward_roger(fit: FittedModel) -> KenwardRogerMoments:
     Raises
     ------
     EngineError : crossed grouping factors have so many levels that memory does not suffice.
-    OptionError : a covariance structure is not linear in its parameters.
     """
     found = _KEPT.get(fit)
     if found is not None:
@@ -157,6 +161,13 @@ def kenward_roger(fit: FittedModel) -> KenwardRogerMoments:
         note = "Kenward-Roger is defined for REML: the model was fitted again by REML for it"
         warn_of(((RefitWarning, note),))
         used = fit.refit_reml()
+    curved = [t.name for t in used.system.templates if t.covariance_basis is None]
+    if curved:
+        more = (
+            f"the covariance of {curved[0]}(x | g) is not linear in its parameters: first "
+            "derivatives are used, without the term of second ones"
+        )
+        note = f"{note}; {more}" if note else more
     with one_blas_thread():
         found = _compute(used, note)
     _KEPT[fit] = found
@@ -171,7 +182,7 @@ def _compute(fit: FittedModel, note: str) -> KenwardRogerMoments:
     inner = scipy.linalg.solve_triangular(solution.R_X, np.eye(p)) if p else np.zeros((0, 0))
     # in columns of X in which Phi is the identity; V is the last parameter
     R = [values[:, :, :p] @ inner for values in residual_products(solution, system)]
-    sums = accumulate(system, solution, R)
+    sums = accumulate(system, fit.optimum.phi, solution, R)
     r = sums.first.size + 1
     P = np.concatenate([sums.P, -np.eye(p)[None]])
     Q = np.empty((r, r, p, p))

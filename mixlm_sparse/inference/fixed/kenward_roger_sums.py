@@ -2,8 +2,8 @@
 
 The variance of y is sigma^2 V with V = sum_i gamma_i G_i + W^{-1}, where G_i = sum_j Z_j E_i Z_j'
 over the levels j of a grouping factor, and the E_i are symmetric matrices (k, k) whose combinations
-are the covariances of a term.  Everything that V^{-1} enters is a product with R = Z'V^{-1}X,
-(q, p), and B = Z'V^{-1}Z, (q, q):
+are the covariances of a term, or the directions in which they move where they are no linear space.
+Everything that V^{-1} enters is a product with R = Z'V^{-1}X, (q, p), and B = Z'V^{-1}Z, (q, q):
 
     X'V^{-1}G_iV^{-1}X = sum_j R_j'E_i R_j,   X'V^{-1}G_iV^{-1}G_jV^{-1}X = (E_i R)'B(E_j R)
 
@@ -20,27 +20,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.covariance.random import CovarianceStructure
 from mixlm_sparse.inference.fixed.components import PairLookup, batches, projected_products
 from mixlm_sparse.solve.pls import WorkingSolution
 from mixlm_sparse.solve.system import PenalizedSystem
-
-
-def covariance_basis(template: CovarianceStructure) -> tuple[Matrix, ...]:
-    """Return symmetric matrices (k, k) whose combinations are the covariances of a structure.
-
-    Raises
-    ------
-    OptionError : the covariance is not linear in its parameters.
-    """
-    if template.covariance_basis is not None:
-        return template.covariance_basis
-    raise OptionError(
-        f"Kenward-Roger needs covariances that are linear in their parameters, which those of "
-        f"{template.name}(x | g) are not: use ddf='satterthwaite'"
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,22 +34,32 @@ class _Parameter:
     E: Matrix
 
 
-def _parameters(system: PenalizedSystem, lambdas: list[Matrix]) -> list[_Parameter]:
+def _parameters(
+    system: PenalizedSystem, phi: Vector, lambdas: list[Matrix]
+) -> list[_Parameter]:
     """List the parameters, in units of the size that the covariances have."""
     out = []
-    for template, place, Rz in zip(
-        system.templates, system.products.layout, system.products.Rz, strict=True
+    chart = system.chart
+    for template, part, place, Rz in zip(
+        chart.templates, chart.slices, chart.layout, chart.Rz, strict=True
     ):
         lam = lambdas[place.factor][place.columns, place.columns]
         sd = np.sqrt(1.0 + (lam * lam).sum(axis=1))
-        K = system.products.blocks.factors[place.factor].width
-        for basis in covariance_basis(template):
+        K = chart.widths[place.factor]
+        basis = template.covariance_basis
+        if basis is None:
+            matrices = template.tangents(phi[part])
+        elif template.closed_under == "linear":
+            matrices = basis  # symmetric matrices stay symmetric matrices in other columns
+        else:
+            matrices = tuple(Rz @ E @ Rz.T for E in basis)
+        for own in matrices:
             E = np.zeros((K, K))
-            # symmetric matrices stay symmetric matrices in other columns
-            free = template.closed_under == "linear"
-            own = basis if free else Rz @ basis @ Rz.T
-            unit = np.abs(own * np.outer(sd, sd)).max() / np.abs(own).max()
-            E[place.columns, place.columns] = unit * own
+            size = float(np.abs(own).max())
+            if size > 0.0:
+                E[place.columns, place.columns] = (
+                    np.abs(own * np.outer(sd, sd)).max() / size * own
+                )
             out.append(_Parameter(place.factor, E))
     return out
 
@@ -85,16 +78,18 @@ class Sums:
     Q: np.ndarray
 
 
-def accumulate(system: PenalizedSystem, solution: WorkingSolution, R: list[Array3]) -> Sums:
+def accumulate(
+    system: PenalizedSystem, phi: Vector, solution: WorkingSolution, R: list[Array3]
+) -> Sums:
     """Sum over the levels.
 
     Parameters
     ----------
-    solution : where V is.
+    phi, solution : where V is.
     R : per factor, (L, K, p) Z'V^{-1}X in any columns of X.
     """
     blocks = system.products.blocks
-    parameters = _parameters(system, solution.lambdas)
+    parameters = _parameters(system, phi, solution.lambdas)
     r, p = len(parameters), system.p
     widths = [f.width for f in blocks.factors]
     pieces = Sums(

@@ -9,7 +9,7 @@ import pandas as pd
 
 from mixlm_sparse.common.checks import require_bool
 from mixlm_sparse.common.tables import result_table
-from mixlm_sparse.covariance.random import covariance_structure
+from mixlm_sparse.covariance.random import structure_class
 from mixlm_sparse.formula.terms import MixedFormula, RandomPart
 from mixlm_sparse.inference.models.compare import determined_parameters, likelihood_ratio
 from mixlm_sparse.inference.models.linear import (
@@ -37,7 +37,7 @@ def reductions(formula: MixedFormula, reduce_terms: bool) -> list[Reduction]:
     for i, part in enumerate(formula.random):
         before, after = formula.random[:i], formula.random[i + 1 :]
         # where columns are not tied together, one can be left out and the rest keeps its meaning
-        closure = covariance_structure(part.structure, 1).closed_under
+        closure = structure_class(part.structure).closed_under
         separable = reduce_terms and closure != "one scale"
         effects = droppable(part.terms) if separable else []
         smaller = [
@@ -55,7 +55,7 @@ def reductions(formula: MixedFormula, reduce_terms: bool) -> list[Reduction]:
 
 def n_effects(fit: FittedModel) -> int:
     """Return the number of variances."""
-    return sum(min(template.k, template.n_theta) for template in fit.system.templates)
+    return sum(template.n_variances for template in fit.system.templates)
 
 
 def compared_without(

@@ -55,7 +55,7 @@ class StatisticReader:
         assert refit.solution is not None
         assert refit.optimum is not None
         if self._statistic is None:
-            factors = refit.system.chart.factors(refit.optimum.theta)
+            factors = refit.system.chart.theta_factors(refit.optimum.theta)
             spread = parameter_values(self._parameters, factors, refit.sigma)
             beta = refit.solution.beta
             if refit.system.x_names != self._fit.system.x_names:

@@ -85,12 +85,14 @@ def variance_components(
         name = par.name
         if par.kind == "cor" and pairs == "covariance":
             figures = _covariance(at, r, V, z)
-            name = "cov_" + name.removeprefix("cor_")
+            name = "cov_" + name.removeprefix("cor_") if not par.shared else f"cov_{name}"
         elif par.kind == "cor":
             figures = _correlation(at, r, V, z)
         else:
             figures = _deviation(at, r, V, z, 1 if scale == "sd" else 2)
-            if scale == "variance":
+            if scale == "variance" and par.shared:
+                name = name.replace("sd", "var", 1)
+            elif scale == "variance":
                 name = "var_Residual" if par.kind == "sigma" else "var_" + name.removeprefix("sd_")
         estimate, *uncertainty = figures
         if notes[r]:
@@ -166,13 +168,18 @@ def _deviation(at: VarianceScale, r: int, V: Matrix, z: float, power: int) -> Fi
 
 
 def _correlation(at: VarianceScale, r: int, V: Matrix, z: float) -> Figures:
-    """Return a correlation with limits that are symmetric on the scale of atanh."""
+    """Return a correlation with limits that are symmetric on the scale of atanh.
+
+    One that cannot be below l > -1 is l + (1 - l) (1 + tanh t) / 2.
+    """
     se, centre = _error(at.jacobian[r], V), float(at.transformed[r])
+    half = 0.5 * (1.0 - at.parameters[r].least)
+    middle = 1.0 - half
     # 1 - r^2 = 1 / cosh(atanh r)^2
-    error = se / np.cosh(centre) ** 2
+    error = half * se / np.cosh(centre) ** 2
     return (
-        float(at.estimates[r]), float(error), float(np.tanh(centre - z * se)),
-        float(np.tanh(centre + z * se)),
+        float(at.estimates[r]), float(error), float(middle + half * np.tanh(centre - z * se)),
+        float(middle + half * np.tanh(centre + z * se)),
     )  # fmt: skip
 
 

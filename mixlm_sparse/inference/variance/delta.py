@@ -5,6 +5,8 @@ u, v two of its rows,
 
     log sd    log sigma + log|u|
     atanh r   asinh(l21 / l22),  l21 = u'v / |v|,  l22 = |w|,  w = u - (u'v / v'v) v
+    logit/2   (log(r - l) - log(1 - r)) / 2, of a correlation that several pairs share and that
+              cannot be below l; with l = -1 it is atanh r
 
 where l22 is the part of u that v does not explain.  The second form keeps its digits where a
 correlation is close to one only because the predictor's origin is far away: l22 does not notice it.
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 
 AT_ZERO = "estimated as zero: on the boundary, no standard error"
 BESIDE_ZERO = "undefined: a standard deviation is estimated as zero"
+AT_BOUND = "estimated as {bound:.4g}: on the boundary, no standard error"
 AT_ONE = "estimated as +1 or -1: on the boundary, no standard error"
 
 
@@ -43,7 +46,7 @@ class VarianceScale:
     ----------
     parameters : what they are.
     estimates : (v,) standard deviations, correlations (NaN where undefined) and sigma.
-    transformed : (v,) log sd, atanh correlation, log sigma; NaN on the boundary.
+    transformed : (v,) log sd, atanh correlation (or half a logit), log sigma; NaN on the boundary.
     jacobian : (v, m + 1) derivatives of `transformed` by (phi, log sigma); zeros on the boundary.
     covariances : (v,) covariances, for correlations.
     covariance_slopes : (v, m + 1) their derivatives by (phi, log sigma).
@@ -92,11 +95,24 @@ def variance_scale(fit: FittedModel) -> VarianceScale:
             transformed[at] = log_sigma + 0.5 * np.log(u @ u)
             jacobian[at, part] = dA[:, par.row] @ u / (u @ u)
             jacobian[at, m] = 1.0
+        elif par.least > -1.0:
+            r = float(estimates[at])
+            u, v = A[par.row], A[par.column]
+            change = _correlation_slope(u, v, dA[:, par.row], dA[:, par.column], r)
+            transformed[at] = 0.5 * np.log((r - par.least) / (1.0 - r))
+            jacobian[at, part] = change * 0.5 * (1.0 / (r - par.least) + 1.0 / (1.0 - r))
         else:
             transformed[at], jacobian[at, part] = _atanh_correlation(A, dA, par.row, par.column)
     return VarianceScale(
         parameters, estimates, transformed, jacobian, covariances, covariance_slopes, boundary
     )
+
+
+def _correlation_slope(u: Vector, v: Vector, du: Matrix, dv: Matrix, r: float) -> Vector:
+    """Return the derivatives (n_theta,) of the correlation r of effects with roots u and v."""
+    product = float(np.sqrt((u @ u) * (v @ v)))
+    change: Vector = (du @ v + dv @ u) / product - r * (du @ u / (u @ u) + dv @ v / (v @ v))
+    return change
 
 
 def _atanh_correlation(A: Matrix, dA: Array3, i: int, j: int) -> tuple[float, Vector]:
@@ -137,6 +153,14 @@ def _boundary(fit: FittedModel, parameters: tuple[VarianceParameter, ...]) -> tu
         note = ""
         if (par.term, par.row) in zero and par.kind == "sd":
             note = AT_ZERO
+        elif par.kind == "cor" and par.shared:
+            template, part = chart.templates[par.term], chart.slices[par.term]
+            theta = template.theta_at(fit.optimum.phi[part])
+            value = theta[par.index]
+            if {(par.term, effect) for effect in (par.row, par.column)} & zero:
+                note = BESIDE_ZERO
+            elif min(value - par.least, 1.0 - value) < ZERO_SD_RTOL**2:
+                note = AT_BOUND.format(bound=par.least if value < 0.5 else 1.0)
         elif par.kind == "cor":
             pair = [par.column, par.row]
             two = np.linalg.qr(chart.Rz[par.term][:, pair], mode="r") @ roots[par.term][pair]

@@ -91,7 +91,7 @@ def _parts(fit: FittedModel) -> _Parts:
         s = float((mean * (T @ T.T)).sum())
         values[term.factor] += sigma**2 * s
         # d tr(M T T') / dT = 2 M T
-        gradients[term.factor][part] += sigma**2 * template.pull_back(phi[part], 2.0 * mean @ T)
+        gradients[term.factor][part] += sigma**2 * template.pull_back_at(phi[part], 2.0 * mean @ T)
         gradients[term.factor][m] += 2.0 * sigma**2 * s
     beta = fit.solution.beta
     fixed_gradient = np.zeros(width)

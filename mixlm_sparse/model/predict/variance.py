@@ -177,7 +177,7 @@ def _solve_locked(solution: PlsSolution, pairs: list[_PairBlocks]) -> None:
         chart.merge(
             [
                 R @ T / solution.scale
-                for R, T in zip(chart.Rz, chart.factors(solution.theta), strict=True)
+                for R, T in zip(chart.Rz, chart.theta_factors(solution.theta), strict=True)
             ]
         )
     )

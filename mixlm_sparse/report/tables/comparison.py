@@ -191,14 +191,12 @@ def _with_error(value: float, error: float) -> tuple[str, str]:
 def _components(fit: FittedModel) -> dict[str, str]:
     """Return standard deviations and correlations as text, by a name that says what they are."""
     out = {}
-    table = fit.varcorr.to_frame()
-    for group, first, second, value in zip(
-        table["grp"], table["var1"], table["var2"], table["sdcor"].to_list(), strict=True
-    ):
+    for group, kind, first, second, value in fit.varcorr.parameters():
         if group == "Residual":
             out[RESIDUAL] = _size(value)
-        elif isinstance(second, str):
-            out[f"Cor {first}, {second} | {group}"] = (
+        elif kind == "cor":
+            pair = first if second is None else f"{first}, {second}"
+            out[f"Cor {pair} | {group}"] = (
                 f"{value:.3f}" if np.isfinite(value) else format_number(value)
             )
         else:

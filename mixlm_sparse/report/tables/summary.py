@@ -143,6 +143,7 @@ def _collect(fit: FittedModel, correlation: bool | None, tests: SingleTests | No
         information=tuple(information),
         residuals=_residual_quantiles(fit),
         random=tuple(tuple(c) for c in fit.varcorr.cells()),
+        structures=tuple(term.words for term in fit.varcorr.terms if term.words),
         counts=_counts(fit),
         fixed=columns,
         fixed_heading=tests.heading if tests is not None else "",

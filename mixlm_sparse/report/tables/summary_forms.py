@@ -31,6 +31,7 @@ class Parts:
     information: tuple[tuple[str, str], ...]  # AIC, BIC, ...
     residuals: tuple[tuple[str, str], ...]  # five quantiles, empty when sigma is zero
     random: tuple[tuple[str, ...], ...]  # columns, header first
+    structures: tuple[str, ...]  # of random terms whose covariance is not a general one
     counts: str
     fixed: tuple[Column, ...]
     fixed_heading: str
@@ -60,6 +61,8 @@ def as_text(parts: Parts) -> str:
         lines += text_table([(head, cell) for head, cell in parts.residuals], left=0, gap=" ")
     lines += ["", "Random effects:"]
     lines += _random_text(parts.random)
+    for structure in parts.structures:
+        lines += wrap("", structure)
     lines += wrap("", parts.counts)
     heading = f" ({parts.fixed_heading})" if parts.fixed_heading else ""
     lines += ["", f"Fixed effects{heading}:"]
@@ -139,6 +142,7 @@ def as_html(parts: Parts) -> str:
         out.append(html_table([(head, cell) for head, cell in parts.residuals], left=0))
     out.append("<p><b>Random effects</b></p>")
     out.append(html_table(list(parts.random), left=2))
+    out += [f"<p>{escape(structure)}</p>" for structure in parts.structures]
     out.append(f"<p>{escape(parts.counts)}</p>")
     heading = f" ({parts.fixed_heading})" if parts.fixed_heading else ""
     out.append(f"<p><b>Fixed effects</b>{escape(heading)}</p>")
@@ -165,7 +169,8 @@ def _tables(parts: Parts) -> list[tuple[str, list[tuple[str, ...]], int, str]]:
     tables.append(("", [*parts.information], 0, ""))
     if parts.residuals:
         tables.append(("Scaled residuals", [*parts.residuals], 0, ""))
-    tables.append(("Random effects", [*parts.random], 2, parts.counts))
+    counts = "; ".join([*parts.structures, parts.counts])
+    tables.append(("Random effects", [*parts.random], 2, counts))
     fixed: list[tuple[str, ...]] = [(c.head, *c.cells) for c in parts.fixed]
     tables.append((f"Fixed effects{heading}", fixed, 1, parts.fixed_note))
     if parts.correlation:

@@ -19,6 +19,7 @@ from mixlm_sparse.inference.fixed.tests import METHODS
 from mixlm_sparse.inference.variance.components import variance_components
 from mixlm_sparse.model.data import all_rows, data_columns
 from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.parameters import variance_parameters
 from mixlm_sparse.model.rows import padded, row_index
 
 EFFECTS = ("fixed", "ran_pars", "ran_vals")
@@ -124,17 +125,17 @@ def _fixed(fit: FittedModel, ddf: str | None, level: float) -> pd.DataFrame:
 
 def _parameters(fit: FittedModel, level: float, *, errors: bool) -> pd.DataFrame:
     """Standard deviations and correlations, broom.mixed's names."""
-    table = fit.varcorr.to_frame()
+    found = fit.varcorr.parameters()
     group, term, estimate = [], [], []
-    for row in table.itertuples(index=False):
-        group.append(row.grp)
-        estimate.append(row.sdcor)
-        if row.grp == "Residual":
+    for name, kind, first, second, value in found:
+        group.append(name)
+        estimate.append(value)
+        if name == "Residual":
             term.append("sd__Observation")
-        elif isinstance(row.var2, str):
-            term.append(f"cor__{row.var1}.{row.var2}")
+        elif second is not None:
+            term.append(f"cor__{first}.{second}")
         else:
-            term.append(f"sd__{row.var1}")
+            term.append(first if kind == "cor" or first == "sd" else f"sd__{first}")
     rows: dict[str, Any] = {
         "effect": "ran_pars",
         "group": group,
@@ -142,28 +143,33 @@ def _parameters(fit: FittedModel, level: float, *, errors: bool) -> pd.DataFrame
         "estimate": estimate,
     }
     if errors and not fit.perfect:
-        rows |= _parameter_errors(fit, level, table)
+        keys = [_key(name, kind, first, second) for name, kind, first, second, _ in found]
+        rows |= _parameter_errors(fit, level, keys)
     return _frame(rows, len(term))
 
 
-def _parameter_errors(fit: FittedModel, level: float, table: pd.DataFrame) -> dict[str, Any]:
+def _parameter_errors(fit: FittedModel, level: float, keys: list[object]) -> dict[str, Any]:
     found = variance_components(fit, level=level)
-    by_key = {
-        _key(row.grp, row.var1, row.var2): (row.std_error, row.lower, row.upper)
-        for row in found.itertuples(index=False)
-    }
+    by_key = {}
+    parameters = variance_parameters(fit.system)
+    for par, row in zip(parameters, found.itertuples(index=False), strict=True):
+        key = _key(par.group, par.kind, *par.columns)
+        if par.shared or par.kind == "sigma":
+            key = _key(par.group, par.kind, par.name.split("|")[0])
+        elif par.kind == "sd":
+            key = _key(par.group, par.kind, par.columns[0])
+        by_key[key] = (row.std_error, row.lower, row.upper)
     missing = (np.nan, np.nan, np.nan)
-    rows = [
-        by_key.get(_key(row.grp, row.var1, row.var2), missing)
-        for row in table.itertuples(index=False)
-    ]
+    rows = [by_key.get(key, missing) for key in keys]
     errors = np.array(rows, dtype=np.float64).reshape(-1, 3)
     return {"std_error": errors[:, 0], "conf_low": errors[:, 1], "conf_high": errors[:, 2]}
 
 
-def _key(group: object, *columns: object) -> tuple[object, frozenset[str]]:
+def _key(group: object, kind: str, *columns: object) -> object:
     """Name a component whatever the order of its columns."""
-    return group, frozenset(name for name in columns if isinstance(name, str))
+    if group == "Residual":
+        return group
+    return group, kind, frozenset(name for name in columns if isinstance(name, str))
 
 
 def _values(fit: FittedModel, level: float) -> pd.DataFrame:

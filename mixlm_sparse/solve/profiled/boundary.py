@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.covariance.structure import Closure
+from mixlm_sparse.covariance.structure import Closure, Edges
+from mixlm_sparse.solve.chart import Chart
 from mixlm_sparse.solve.search.bfgs import ROUNDING
 from mixlm_sparse.solve.search.objective import BoundaryReport
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -77,12 +78,21 @@ def settle_boundary(objective: Criterion, phi: Vector, value: float) -> Boundary
     chart = system.chart
     blocks = chart.factors(phi)
     closures = [template.closed_under for template in system.templates]
-    null = [_null_directions(T, c) for T, c in zip(blocks, closures, strict=True)]
+    edges = [t.edges(phi[part]) for t, part in zip(chart.templates, chart.slices, strict=True)]
+    if any(found is not None for found in edges):
+        phi, value, escaped = _settle_edges(objective, phi, value, edges)
+        if escaped:
+            return BoundaryReport(phi, value, True)
+        blocks = chart.factors(phi)
+    null = [
+        _null_directions(T, c) if edge is None else None
+        for T, c, edge in zip(blocks, closures, edges, strict=True)
+    ]
     if all(found is None for found in null):
         return BoundaryReport(phi, value, False)
 
     at_zero = [T if found is None else found[0] for T, found in zip(blocks, null, strict=True)]
-    snapped = chart.parameters_of(at_zero)
+    snapped = _with_factors(chart, at_zero, null, phi)
     snapped_value = objective.value(snapped)
     there = all(_same_covariance(T, T0) for T, T0 in zip(blocks, at_zero, strict=True))
     unsure = max(ROUNDING * abs(value), objective.noise(phi))
@@ -126,13 +136,58 @@ def settle_boundary(objective: Criterion, phi: Vector, value: float) -> Boundary
         return _second_valley(objective, at_zero, null, snapped, snapped_value)
     # Walk off until the criterion is below the false boundary's.
     for shrink in (1.0, 0.3, 0.1, 0.03, 0.01):
-        candidate = chart.parameters_of(
-            [T + shrink * (step - T) for T, step in zip(at_zero, escape, strict=True)]
+        candidate = _with_factors(
+            chart,
+            [T + shrink * (step - T) for T, step in zip(at_zero, escape, strict=True)],
+            null,
+            phi,
         )
         candidate_value = objective.value(candidate)
         if candidate_value < snapped_value - unsure:
             return BoundaryReport(candidate, candidate_value, True)
     return BoundaryReport(snapped, snapped_value, False)
+
+
+def _with_factors(
+    chart: Chart, factors: list[Matrix], null: list[tuple[Matrix, Matrix] | None], phi: Vector
+) -> Vector:
+    """Return phi (m,) with the parameters of the terms with null directions read off factors."""
+    out = phi.copy()
+    for template, part, M, found in zip(
+        chart.templates, chart.slices, factors, null, strict=True
+    ):
+        if found is not None:
+            out[part] = template.working_of(M)
+    return out
+
+
+def _settle_edges(
+    objective: Criterion, phi: Vector, value: float, edges: list[Edges | None]
+) -> tuple[Vector, float, bool]:
+    """Put phi on the edges that it is close to, or find a lower criterion off them.
+
+    Returns
+    -------
+    phi, its value, and whether it is off an edge, to be searched on.
+    """
+    slices = objective.system.chart.slices
+    snapped = phi.copy()
+    for part, edge in zip(slices, edges, strict=True):
+        if edge is not None:
+            snapped[part] = edge.snapped
+    if not np.array_equal(snapped, phi):
+        there = objective.value(snapped)
+        if there > value + ROUNDING * abs(value):
+            return phi, value, False  # small, yet not zero: an ordinary optimum
+        phi, value = snapped, there
+    for part, edge in zip(slices, edges, strict=True):
+        for inside in () if edge is None else edge.inside:
+            candidate = phi.copy()
+            candidate[part] = inside
+            there = objective.value(candidate)
+            if there < value - ROUNDING * abs(value):
+                return candidate, there, True
+    return phi, value, False
 
 
 def _same_covariance(T: Matrix, other: Matrix) -> bool:
@@ -161,7 +216,7 @@ def _second_valley(
                 blocks[t][:, zero_columns] = size * found[1]
             else:
                 blocks[t] = blocks[t] + size * (found[1] @ found[1].T)
-            candidate = system.chart.parameters_of(blocks)
+            candidate = _with_factors(system.chart, blocks, null, phi)
             candidate_value = objective.value(candidate)
             if candidate_value < value - max(ROUNDING * abs(value), objective.noise(phi)):
                 return BoundaryReport(candidate, candidate_value, True)

@@ -48,15 +48,17 @@ def without_residual(system: PenalizedSystem, *, reml: bool) -> tuple[Vector, fl
     spread = math.sqrt(products.yy / residual_df(system, reml=True))
     sigma = HELD_SHARE * spread
 
+    larger = (1.0 / HELD_SHARE) ** chart.powers
+
     def function(x: Vector) -> tuple[float, Vector]:
-        phi = x / HELD_SHARE
+        phi = x * larger
         try:
             value, G, _ = joint_criterion(
                 chart.lambdas(phi), math.log(sigma), system, reml=reml
             )
         except NotPositiveDefiniteError:
             return math.inf, np.full_like(x, np.nan)
-        return value, chart.pull_back(phi, chart.split(G)) / HELD_SHARE
+        return value, chart.pull_back(phi, chart.split(G)) * larger
 
     found = minimize_bfgs(
         function,
@@ -65,7 +67,7 @@ def without_residual(system: PenalizedSystem, *, reml: bool) -> tuple[Vector, fl
         tolerance=TOLERANCE,
         max_evaluations=MAX_EVALUATIONS,
     )
-    return chart.reflected(found.x / HELD_SHARE), sigma
+    return chart.reflected(found.x * larger), sigma
 
 
 def far_start(system: PenalizedSystem, *, reml: bool) -> Vector | None:

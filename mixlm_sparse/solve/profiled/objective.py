@@ -66,15 +66,34 @@ class ProfiledObjective:
         return self.system.theta_names
 
     @property
-    def lower(self) -> Vector:
-        """Return the lower bounds (m,), of theta and of phi."""
-        return self.system.lower
+    def working_lower(self) -> Vector:
+        """Return the lower bounds (m,) of phi: those of sizes, 0; all else is periodic or free."""
+        return np.where(self.system.lower == 0.0, 0.0, -np.inf)
 
     # -- parameters ---------------------------------------------------------------------------
 
     def theta_of(self, phi: Vector) -> Vector:
         """Return phi as the user's theta."""
         return self.system.chart.theta_of_phi(phi, self.rotations)
+
+    def on_the_boundary(self, phi: Vector) -> tuple[tuple[str, ...], str]:
+        """Return the names of the parameters at a bound, and what they are there in words.
+
+        Standard deviations of zero, correlations at a bound, or as large as those beside allow.
+        """
+        chart = self.system.chart
+        theta = self.theta_of(phi)
+        angle = (chart.powers == 0.0) & (np.abs(phi) == 0.5 * np.pi)
+        zero = (chart.lower == 0.0) & (theta == 0.0)
+        at = zero | angle
+        said = []
+        if zero.any():
+            said.append(f"{', '.join(np.array(self.names)[zero].tolist())} is zero")
+        said += [
+            f"{self.names[i]} is {theta[i]:.4g}, as far as it can go"
+            for i in np.flatnonzero(angle).tolist()
+        ]
+        return tuple(np.array(self.names, dtype=object)[at].tolist()), "; ".join(said)
 
     def reflect(self, phi: Vector) -> Vector:
         """Return the phi within bounds that means the same covariance."""
@@ -103,14 +122,17 @@ class ProfiledObjective:
         lies in the last columns; along the principal axes T is diagonal, in decreasing order.
         """
         rotations, parts = [], []
-        for template, T in zip(self.system.templates, self.factors(phi), strict=True):
+        chart = self.system.chart
+        for template, part, T in zip(
+            chart.templates, chart.slices, self.factors(phi), strict=True
+        ):
             if template.closed_under == "linear" and template.k > 1:
                 axes, sizes, _ = np.linalg.svd(T)
                 rotations.append(axes)
                 parts.append(template.theta_of(np.diag(sizes)))
             else:
                 rotations.append(np.eye(template.k))
-                parts.append(template.theta_of(T))
+                parts.append(template.reflected(phi[part]))
         self.rotations = rotations
         return np.concatenate(parts)
 
@@ -118,9 +140,15 @@ class ProfiledObjective:
         """Return phi in the working columns as they were, and forget the rotations."""
         if self.rotations is None:
             return phi
-        out = self.system.chart.parameters_of(self.factors(phi))
+        chart = self.system.chart
+        out = [
+            template.working_of(T) if template.closed_under == "linear" else phi[part]
+            for template, part, T in zip(
+                chart.templates, chart.slices, self.factors(phi), strict=True
+            )
+        ]
         self.rotations = None
-        return out
+        return np.concatenate(out)
 
     # -- the function -----------------------------------------------------------------------
 
@@ -153,7 +181,7 @@ class ProfiledObjective:
         chart = self.system.chart
         factors = self.system.products.blocks.factors
         return max(
-            float(phi[part] @ gradient[part]) ** 2
+            float((chart.powers * phi)[part] @ gradient[part]) ** 2
             / (8.0 * place.width * factors[place.factor].n_levels)
             for part, place in zip(chart.slices, chart.layout, strict=True)
         )
@@ -165,7 +193,7 @@ class ProfiledObjective:
         ------
         NoMinimumError : the criterion is lower there than anywhere before: it has no minimum.
         """
-        if self.beyond or float(np.abs(phi).max()) <= SATURATED:
+        if self.beyond or self.system.chart.size(phi) <= SATURATED:
             return False
         lambdas = self.merged(phi)
         try:
@@ -258,11 +286,15 @@ class ProfiledObjective:
         """Return how uncertain a value is beyond the rounding of the number itself."""
         nu = residual_df(self.system, reml=self.reml)
         rounding = nu * float(np.finfo(np.float64).eps)
-        size = float(np.abs(phi).max())
+        size = self.system.chart.size(phi)
         if self.beyond:  # remainders of the response, row by row, are that much smaller than it
             return rounding * size
         # sums of squares are, until `solve_at` forms them by rows
         return rounding * min(size * size, 1.0 / CANCELLATION_LIMIT)
+
+    def at_zero(self) -> Vector:
+        """Return the phi (m,) at which all standard deviations are zero."""
+        return self.system.chart.scaled(self.system.chart.start, 0.0)
 
     def perfect(self) -> str | None:
         """Say why there is nothing to estimate, if the fixed part leaves no residual."""

@@ -52,7 +52,7 @@ def moment_start(system: PenalizedSystem) -> Vector:
     out = []
     for share, template in zip(shares, system.templates, strict=True):
         relative = np.clip(np.sqrt(share / noise), *START_RANGE)
-        out.append(template.theta_of(np.diag(relative)))
+        out.append(template.working_of(np.diag(relative)))
     return np.concatenate(out)
 
 
@@ -80,7 +80,7 @@ def expected_hessian(
     for template, part, place, Q in zip(
         system.templates, chart.slices, products.layout, rotations, strict=True
     ):
-        for i, dT in enumerate(template.dT(phi[part])):
+        for i, dT in enumerate(template.slopes_at(phi[part])):
             dLambda = np.zeros_like(lambdas[place.factor])
             dLambda[place.columns, place.columns] = Q @ dT
             derivatives[place.factor].append((part.start + i, dLambda))

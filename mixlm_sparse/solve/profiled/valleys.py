@@ -1,6 +1,8 @@
 """Other starts, where the structure says that the criterion may have more than one valley.
 
 * A singular optimum of several terms with few levels: Lambda = I.
+* A correlation that several effects share, at the edge of its range or with few levels: one of a
+  half.
 * Nearly as many parameters as rows: Lambda = I.
 * Independent effects of one grouping factor whose columns are nearly parallel, such as
   `(1 | g) + (0 + x | g)` with x near 1000 and a spread of 1: a real variance of slopes then needs a
@@ -44,6 +46,18 @@ def other_starts(system: PenalizedSystem, *, singular: bool) -> list[list[Start]
     saturated = system.n < FEW_ROWS * (chart.m + system.p)
     if (singular and few and len(chart.templates) > 1) or saturated:
         groups.append([Start("Lambda = I", chart.start)])
+    seconds = [template.second_start for template in chart.templates]
+    tight = any(
+        template.k * FEW_LEVELS > factors[place.factor].n_levels
+        for template, place, second in zip(chart.templates, chart.layout, seconds, strict=True)
+        if second is not None
+    )
+    if (singular or tight) and any(second is not None for second in seconds):
+        phi = chart.start.copy()
+        for part, second in zip(chart.slices, seconds, strict=True):
+            if second is not None:
+                phi[part] = second
+        groups.append([Start("correlations of a half", phi)])
     scattered = _scattered(system)
     if scattered:
         groups.append(scattered)
@@ -83,9 +97,8 @@ def _free_of(system: PenalizedSystem, g: int) -> np.ndarray:
     K = chart.widths[g]
     out = np.ones((K, K), dtype=bool)
     for template, place in zip(chart.templates, chart.layout, strict=True):
-        if place.factor == g and template.closed_under == "linear":
-            out[place.columns, place.columns] = False
-        elif place.factor == g and template.closed_under == "one scale":
+        tied = template.correlated or template.closed_under == "one scale"
+        if place.factor == g and tied:
             out[place.columns, place.columns] = False
     np.fill_diagonal(out, False)
     return out

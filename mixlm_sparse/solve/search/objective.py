@@ -97,8 +97,8 @@ class Objective(Protocol):
         ...
 
     @property
-    def lower(self) -> Vector:
-        """Return the lower bounds (m,), of theta and of phi."""
+    def working_lower(self) -> Vector:
+        """Return the lower bounds (m,) of phi."""
         ...
 
     # -- the function -----------------------------------------------------------------------
@@ -129,6 +129,10 @@ class Objective(Protocol):
 
     def theta_of(self, phi: Vector) -> Vector:
         """Return phi as the user's theta."""
+        ...
+
+    def on_the_boundary(self, phi: Vector) -> tuple[tuple[str, ...], str]:
+        """Return the names of the parameters at a bound, and what they are there in words."""
         ...
 
     def reflect(self, phi: Vector) -> Vector:
@@ -171,6 +175,10 @@ class Objective(Protocol):
         self, phi: Vector | None, *, tolerance: float, limit: int, check_boundary: bool
     ) -> Found | None:
         """Search in one call, from phi or a cheap start; None where that cannot be done."""
+        ...
+
+    def at_zero(self) -> Vector:
+        """Return the phi (m,) at which all standard deviations are zero."""
         ...
 
     def perfect(self) -> str | None:

@@ -26,7 +26,7 @@ class Optimum:
     status : how the search ended, a `Status`, which is its own text: "converged", "singular",
         "perfect fit", "no residual", "not converged", "evaluation limit" or "interrupted".
     message, advice : the status in words, and what to do about it ("" if nothing).
-    at_boundary : names of standard deviations that are zero.
+    at_boundary : names of standard deviations that are zero, and of correlations at a bound.
     history : criterion at each evaluation.
     tried : where searches began and where they ended, in words.
     second_valley : criterion of the second-best minimum found; None if there was none.
@@ -75,11 +75,7 @@ def record(
     """Return the record of a point; `status` None is an optimum, inside or on the boundary."""
     phi = objective.reflect(phi)
     theta = objective.theta_of(phi)
-    zero = tuple(
-        name
-        for name, size, bound in zip(objective.names, theta, objective.lower, strict=True)
-        if bound == 0.0 and size == 0.0
-    )
+    zero, edge = objective.on_the_boundary(phi)
     if status is None:
         status = Status.SINGULAR if zero else Status.CONVERGED
     return Optimum(
@@ -90,7 +86,7 @@ def record(
         predicted_decrease=decrease,
         status=status,
         message=status.message.format(
-            zero=", ".join(zero), evaluations=objective.n_values, decrease=decrease, **words
+            edge=edge, evaluations=objective.n_values, decrease=decrease, **words
         ),
         advice=status.advice,
         optimizer=method,
@@ -107,7 +103,7 @@ def perfect_fit(
     objective: Objective, why: str, method: str, began: float
 ) -> Optimum:
     """Return theta = 0 for a response that the fixed part fits exactly."""
-    phi = np.zeros(objective.m)
+    phi = objective.at_zero()
     value = objective.value(phi)
     return record(
         objective, phi, value, np.zeros_like(phi), 0.0, Status.PERFECT, method, began,

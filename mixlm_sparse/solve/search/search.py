@@ -290,7 +290,7 @@ def _other_search(
     control: Control,
     limit: int,
 ) -> tuple[Vector, float]:
-    lower = objective.lower
+    lower = objective.working_lower
     if method == "lbfgsb":
         return _lbfgsb(objective, phi, lower, limit)
     search = minimize_bobyqa if method == "bobyqa" else minimize_cobyqa

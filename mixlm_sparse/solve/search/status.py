@@ -22,7 +22,7 @@ class Status(str, Enum):
     CONVERGED = "converged", "certified by the exact gradient", "", True
     SINGULAR = (
         "singular",
-        "optimum on the boundary: {zero} is zero",
+        "optimum on the boundary: {edge}",
         "the data do not support this many random effects: drop a term or a correlation, "
         "or keep the fit knowing that its variance estimate is zero",
         True,

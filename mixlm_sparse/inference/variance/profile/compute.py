@@ -20,6 +20,7 @@ from mixlm_sparse.inference.variance.profile.curve import ParameterProfile, Prof
 from mixlm_sparse.inference.variance.profile.follow import Follow, Point, Target
 from mixlm_sparse.inference.variance.profile.held import Held, HeldCoefficient, HeldSigma
 from mixlm_sparse.inference.variance.profile.held_factor import HeldInFactor
+from mixlm_sparse.inference.variance.profile.held_natural import HeldNatural
 from mixlm_sparse.model.parameters import (
     VarianceParameter,
     chosen_names,
@@ -30,12 +31,10 @@ from mixlm_sparse.model.parameters import (
 )
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.search.optimum import Optimum
+from mixlm_sparse.solve.system import PenalizedSystem
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
-
-# Structures whose standard deviations and correlations can be held.
-
 
 def profile(
     fit: FittedModel,
@@ -120,7 +119,7 @@ def _profiled(fit: FittedModel, which: object, reml: bool) -> list[str]:
     structured = {
         par.name
         for par in variance_parameters(fit.system)
-        if par.term >= 0 and fit.system.templates[par.term].positions is None
+        if par.term >= 0 and not _can_be_held(fit.system, par)
     }
     not_held = [name for name in names if name in structured]
     if not_held and which is not None:
@@ -129,6 +128,23 @@ def _profiled(fit: FittedModel, which: object, reml: bool) -> list[str]:
             "fewer ones and cannot be held one at a time: use method='wald' or method='boot'"
         )
     return [name for name in names if name not in structured]
+
+
+def _can_be_held(system: PenalizedSystem, par: VarianceParameter) -> bool:
+    """Say whether a parameter can be held in its term's factor, or by its coordinate of phi."""
+    template = system.templates[par.term]
+    return template.positions is not None or _is_coordinate(system, par)
+
+
+def _is_coordinate(system: PenalizedSystem, par: VarianceParameter) -> bool:
+    template = system.templates[par.term]
+    if template.positions is not None:
+        return False
+    try:
+        template.held_coordinate(par.index)
+    except NotImplementedError:
+        return False
+    return True
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -221,6 +237,8 @@ def _held(base: _Base, par: VarianceParameter) -> Held:
     system = base.fit.system
     if par.kind == "sigma":
         return HeldSigma(system, base.phi, reml=base.reml)
+    if _is_coordinate(system, par):
+        return HeldNatural(system, base.phi, base.sigma, par, reml=base.reml)
     return HeldInFactor(system, base.phi, base.sigma, par, reml=base.reml)
 
 
