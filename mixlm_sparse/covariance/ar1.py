@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.natural import Natural, mean_of
-from mixlm_sparse.covariance.structure import structure
+from mixlm_sparse.covariance.structure import Closure, structure
 
 
 @structure("ar1")
@@ -19,7 +21,7 @@ class AutoRegressive(Natural):
 
     __slots__ = ()
     words = "first-order autoregression over the levels, one variance"
-    closed_under = "one scale"
+    closed_under: ClassVar[Closure] = "one scale"
     over_levels = True
     hom = True
     rho_label = "phi"
@@ -60,5 +62,5 @@ class HeterogeneousAutoRegressive(AutoRegressive):
 
     __slots__ = ()
     words = "first-order autoregression over the levels, a variance for each"
-    closed_under = "scales"
+    closed_under: ClassVar[Closure] = "scales"
     hom = False

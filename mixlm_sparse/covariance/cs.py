@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.natural import Natural, mean_of
-from mixlm_sparse.covariance.structure import structure
+from mixlm_sparse.covariance.structure import Closure, structure
 
 
 @structure("cs")
@@ -27,7 +29,7 @@ class CompoundSymmetry(Natural):
 
     __slots__ = ()
     words = "compound symmetry: one correlation for all pairs, a variance for each effect"
-    closed_under = "scales"
+    closed_under: ClassVar[Closure] = "scales"
 
     @property
     def rho_bounds(self) -> tuple[float, float]:
@@ -99,7 +101,7 @@ class HomogeneousCompoundSymmetry(CompoundSymmetry):
 
     __slots__ = ()
     words = "compound symmetry: one correlation for all pairs and one variance"
-    closed_under = "one scale"
+    closed_under: ClassVar[Closure] = "one scale"
     hom = True
 
     @property

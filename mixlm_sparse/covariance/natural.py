@@ -340,7 +340,6 @@ def _inverse(J: Matrix) -> Matrix:
     if J.shape[0] == 1:
         return 1.0 / J
     try:
-        out: Matrix = np.linalg.inv(J)
+        return np.asarray(np.linalg.inv(J), dtype=np.float64)
     except np.linalg.LinAlgError:
         return np.full_like(J, np.nan)
-    return out

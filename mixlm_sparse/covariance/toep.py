@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.natural import Natural, mean_of
-from mixlm_sparse.covariance.structure import structure
+from mixlm_sparse.covariance.structure import Closure, structure
 
 
 @structure("toep")
@@ -30,7 +32,7 @@ class Toeplitz(Natural):
 
     __slots__ = ()
     words = "Toeplitz: a correlation for each distance between levels, a variance for each level"
-    closed_under = "scales"
+    closed_under: ClassVar[Closure] = "scales"
     over_levels = True
 
     @property
@@ -125,7 +127,7 @@ class HomogeneousToeplitz(Toeplitz):
 
     __slots__ = ()
     words = "Toeplitz: a correlation for each distance between levels, one variance"
-    closed_under = "one scale"
+    closed_under: ClassVar[Closure] = "one scale"
     hom = True
 
     @property

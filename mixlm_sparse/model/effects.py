@@ -8,7 +8,7 @@ import pandas as pd
 from mixlm_sparse.common.tables import as_result
 from mixlm_sparse.common.types import Array3
 from mixlm_sparse.covariance.random import structure_class
-from mixlm_sparse.design.build import RandomTerm
+from mixlm_sparse.design.matrices import RandomTerm
 from mixlm_sparse.model.varcorr import TermCovariance, VarCorr
 from mixlm_sparse.solve.solution import PlsSolution
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from mixlm_sparse.common.checks import shown
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.common.text import format_column, shorten, shorten_all, text_table
+from mixlm_sparse.common.text import NEGLIGIBLE, format_column, shorten, shorten_all, text_table
 from mixlm_sparse.common.types import Matrix
 
 NAME_WIDTH = 30  # longer names of groups and columns are cut in print
@@ -207,10 +207,10 @@ class VarCorr:
 _NO_SD = float("inf")
 
 
-def _formatted(values: list[float], digits: int, **options: float) -> list[str]:
+def _formatted(values: list[float], digits: int, negligible: float = NEGLIGIBLE) -> list[str]:
     """Format a column in which infinity stands for an empty cell."""
     known = [value for value in values if value != _NO_SD]
-    text = iter(format_column(known, digits, **options))
+    text = iter(format_column(known, digits, negligible=negligible))
     return ["" if value == _NO_SD else next(text) for value in values]
 
 

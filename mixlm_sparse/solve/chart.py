@@ -159,7 +159,7 @@ class Chart:
                 T = template.factor_at(phi[part])
                 if rotations is not None:
                     T = rotations[t] @ T
-                out.append(template.theta_of(np.linalg.solve(Rz, T)))
+                out.append(template.theta_of(np.asarray(np.linalg.solve(Rz, T), dtype=np.float64)))
             else:  # such a basis is diagonal, and nothing is rotated
                 theta = template.theta_at(phi[part])
                 out.append(template.mapped(theta, np.diag(1.0 / np.diag(Rz))))

@@ -228,7 +228,9 @@ def status_and_message(optima: BlockOptima) -> tuple[list[Status], list[str]]:
             key = zero.tobytes()
             if key not in known:
                 at = ", ".join(name for name, is_zero in zip(names, zero, strict=True) if is_zero)
-                known[key] = status.message.format(zero=at, evaluations="", decrease=0.0)
+                known[key] = status.message.format(
+                    edge=f"{at} is zero", evaluations="", decrease=0.0
+                )
             message = known[key]
         else:
             found = optima.optimum(i)
