@@ -191,13 +191,13 @@ class VarCorr:
             columns.append([head, *("NaN" if c == "nan" else c for c in cells), ""])
         return columns
 
-    def structures(self) -> list[str]:
+    def _structures(self) -> list[str]:
         """Return a line for every term whose covariance is not a general one."""
         return [f" {term.words}" for term in self.terms if term.words]
 
     def __repr__(self) -> str:
         lines = text_table(self.cells(), left=2, indent=" ", gap="  ")
-        lines += self.structures()
+        lines += self._structures()
         if self.weighted:
             lines.append(" Residual variance of row i: variance / weight of row i")
         return "\n".join(lines)
