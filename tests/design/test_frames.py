@@ -1,0 +1,94 @@
+"""Frames of all kinds give the same matrices, and only what is named is read."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mixlm_sparse.design.build import model_matrices
+from tests.design.example import EXAMPLE
+
+
+def mixed_frame():
+    frame = EXAMPLE.drop(columns="o").assign(
+        c=pd.Categorical.from_codes(EXAMPLE["s"] % 3, categories=["lo", "mid", "hi"])
+    )
+    frame.loc[3, "x"] = np.nan
+    frame.loc[7, "f"] = None
+    return frame
+
+
+def to_polars(frame):
+    pl = pytest.importorskip("polars")
+    text = frame["c"].astype(str).tolist()
+    columns = {name: frame[name].to_numpy() for name in frame if name not in ("c", "f")}
+    columns["f"] = [None if pd.isna(v) else v for v in frame["f"]]
+    return pl.DataFrame(columns).with_columns(
+        pl.Series("c", text, dtype=pl.Enum(["lo", "mid", "hi"]))
+    )
+
+
+def to_arrow(frame):
+    pa = pytest.importorskip("pyarrow")
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    return pa.concat_tables([table.slice(0, 25), table.slice(25)])
+
+
+def to_duckdb(frame):
+    pytest.importorskip("pyarrow")
+    return pytest.importorskip("duckdb").sql("select * from frame")
+
+
+def nullable_arrow(frame):
+    pytest.importorskip("pyarrow")
+    return frame.convert_dtypes(dtype_backend="pyarrow")
+
+
+FRAMES = {
+    "dict of series": dict,
+    "dict of arrays": lambda d: {k: d[k].array if k == "c" else d[k].to_numpy() for k in d},
+    "dict of lists": lambda d: {k: d[k] if k == "c" else d[k].tolist() for k in d},
+    "objects": lambda d: d.astype(dict.fromkeys(["y", "x", "b", "k", "f", "s"], object)),
+    "nullable": lambda d: d.convert_dtypes(),
+    "arrow types": nullable_arrow,
+    "small types": lambda d: d.astype({"k": np.int8, "s": np.uint16}),
+    "polars": to_polars,
+    "polars lazy": lambda d: to_polars(d).lazy(),
+    "pyarrow": to_arrow,
+    "duckdb": to_duckdb,
+}
+
+
+@pytest.mark.parametrize("kind", FRAMES)
+def test_all_frames_give_the_same_matrices(kind):
+    formula = "y ~ x*f + k + b + c + (x | s) + (1 | g:c)"
+    expected = model_matrices(formula, mixed_frame(), weights="z")
+    m = model_matrices(formula, FRAMES[kind](mixed_frame()), weights="z")
+    assert m.fixed.names == expected.fixed.names
+    np.testing.assert_array_equal(m.X, expected.X)
+    np.testing.assert_array_equal(m.y, expected.y)
+    np.testing.assert_array_equal(m.weights, expected.weights)
+    np.testing.assert_array_equal(m.rows, np.delete(np.arange(60), [3, 7]))
+    for ours, theirs in zip(m.factors, expected.factors, strict=True):
+        np.testing.assert_array_equal(ours.codes, theirs.codes)
+        assert ours.levels == theirs.levels
+
+
+def test_no_column_is_copied_without_need():
+    frame = pd.DataFrame({"y": np.arange(6.0), "x": np.arange(6.0), "g": list("aabbcc")})
+    if pd.__version__ >= "3":  # copy-on-write guards the columns
+        y = model_matrices("y ~ x + (1 | g)", frame).y
+        assert np.shares_memory(y, frame["y"].to_numpy())
+
+
+def test_columns_of_a_dictionary_are_copied_and_no_others():
+    frame = {"y": np.arange(6.0), "x": np.arange(6.0), "g": list("aabbcc"), "junk": np.ones(6)}
+    m = model_matrices("y ~ x + (1 | g)", frame)
+    assert not np.shares_memory(m.y, frame["y"])
+    assert set(m.data.table.columns) == {"y", "x", "g"}
+
+
+def test_only_named_columns_are_touched():
+    frame = EXAMPLE.assign(junk=[object()] * 60)
+    assert model_matrices("y ~ x + (1 | s)", frame).nobs == 60
