@@ -11,63 +11,123 @@ Formula: Reaction ~ Days + (Days | Subject)
 
 from __future__ import annotations
 
-from mixlm_sparse import datasets
-from mixlm_sparse.api.aliases import CALLED, SAME
-from mixlm_sparse.api.fit import LinearMixedFit
-from mixlm_sparse.api.lm_list import LmList, lm_list
-from mixlm_sparse.api.lmer import deviance_function, fit_matrices, lmer, make_fit
-from mixlm_sparse.api.load import load
-from mixlm_sparse.api.many import ManyFits, lmer_many
-from mixlm_sparse.api.power import power
-from mixlm_sparse.api.power_result import Power
-from mixlm_sparse.common.errors import (
-    CompilationWarning,
-    ConvergenceWarning,
-    DataError,
-    EngineError,
-    FewLevelsWarning,
-    FormulaError,
-    FormulaWarning,
-    MissingPackageError,
-    MixedModelError,
-    MixedModelWarning,
-    NotPositiveDefiniteError,
-    OptionError,
-    RankDeficiencyWarning,
-    RefitWarning,
-    SavedFitError,
-    ScalingWarning,
-    SingularFitWarning,
-    SkippedGroupsWarning,
-    WorkerError,
-)
-from mixlm_sparse.design.arrays import RandomEffect
-from mixlm_sparse.design.build import model_matrices
-from mixlm_sparse.design.matrices import ModelMatrices
-from mixlm_sparse.engines.compiled import use_compiled
-from mixlm_sparse.formula.parse import parse_formula
-from mixlm_sparse.formula.terms import MixedFormula
-from mixlm_sparse.inference.cases.influence import Influence
-from mixlm_sparse.inference.fixed.robust import RobustCovariance
-from mixlm_sparse.inference.means.marginal_means import MarginalMeans
-from mixlm_sparse.inference.models.compare import anova
-from mixlm_sparse.inference.models.diagnostics import AllFits, all_fit
-from mixlm_sparse.inference.models.step import StepResult
-from mixlm_sparse.inference.resample.pb_modcomp import PBModcomp, pb_modcomp
-from mixlm_sparse.inference.resample.result import Bootstrap
-from mixlm_sparse.inference.variance.profile.curve import ParameterProfile, Profile
-from mixlm_sparse.model.simulate import simulate
-from mixlm_sparse.model.varcorr import VarCorr
-from mixlm_sparse.report import plots
-from mixlm_sparse.report.tables.comparison import compare_table
-from mixlm_sparse.solve.criterion import DevianceFunction
-from mixlm_sparse.solve.optimize import optimize
-from mixlm_sparse.solve.search.optimum import Optimum
-from mixlm_sparse.solve.search.search import Control
-from mixlm_sparse.solve.solution import PlsSolution, solve_pls
-from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mixlm_sparse import datasets
+    from mixlm_sparse.api.fit import LinearMixedFit
+    from mixlm_sparse.api.lm_list import LmList, lm_list
+    from mixlm_sparse.api.lmer import deviance_function, fit_matrices, lmer, make_fit
+    from mixlm_sparse.api.load import load
+    from mixlm_sparse.api.many import ManyFits, lmer_many
+    from mixlm_sparse.api.power import power
+    from mixlm_sparse.api.power_result import Power
+    from mixlm_sparse.common.errors import (
+        CompilationWarning,
+        ConvergenceWarning,
+        DataError,
+        EngineError,
+        FewLevelsWarning,
+        FormulaError,
+        FormulaWarning,
+        MissingPackageError,
+        MixedModelError,
+        MixedModelWarning,
+        NotPositiveDefiniteError,
+        OptionError,
+        RankDeficiencyWarning,
+        RefitWarning,
+        SavedFitError,
+        ScalingWarning,
+        SingularFitWarning,
+        SkippedGroupsWarning,
+        WorkerError,
+    )
+    from mixlm_sparse.design.arrays import RandomEffect
+    from mixlm_sparse.design.build import model_matrices
+    from mixlm_sparse.design.matrices import ModelMatrices
+    from mixlm_sparse.engines.compiled import use_compiled
+    from mixlm_sparse.formula.parse import parse_formula
+    from mixlm_sparse.formula.terms import MixedFormula
+    from mixlm_sparse.inference.cases.influence import Influence
+    from mixlm_sparse.inference.fixed.robust import RobustCovariance
+    from mixlm_sparse.inference.means.marginal_means import MarginalMeans
+    from mixlm_sparse.inference.models.compare import anova
+    from mixlm_sparse.inference.models.diagnostics import AllFits, all_fit
+    from mixlm_sparse.inference.models.step import StepResult
+    from mixlm_sparse.inference.resample.pb_modcomp import PBModcomp, pb_modcomp
+    from mixlm_sparse.inference.resample.result import Bootstrap
+    from mixlm_sparse.inference.variance.profile.curve import ParameterProfile, Profile
+    from mixlm_sparse.model.simulate import simulate
+    from mixlm_sparse.model.varcorr import VarCorr
+    from mixlm_sparse.report import plots
+    from mixlm_sparse.report.tables.comparison import compare_table
+    from mixlm_sparse.solve.criterion import DevianceFunction
+    from mixlm_sparse.solve.optimize import optimize
+    from mixlm_sparse.solve.search.optimum import Optimum
+    from mixlm_sparse.solve.search.search import Control
+    from mixlm_sparse.solve.solution import PlsSolution, solve_pls
+    from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 __version__ = "0.1.0"
+
+# Where each public name is defined; a name is loaded when it is asked for first.
+_HOMES = {
+    "api.fit": ("LinearMixedFit",),
+    "api.lm_list": ("LmList", "lm_list"),
+    "api.lmer": ("deviance_function", "fit_matrices", "lmer", "make_fit"),
+    "api.load": ("load",),
+    "api.many": ("ManyFits", "lmer_many"),
+    "api.power": ("power",),
+    "api.power_result": ("Power",),
+    "common.errors": (
+        "CompilationWarning",
+        "ConvergenceWarning",
+        "DataError",
+        "EngineError",
+        "FewLevelsWarning",
+        "FormulaError",
+        "FormulaWarning",
+        "MissingPackageError",
+        "MixedModelError",
+        "MixedModelWarning",
+        "NotPositiveDefiniteError",
+        "OptionError",
+        "RankDeficiencyWarning",
+        "RefitWarning",
+        "SavedFitError",
+        "ScalingWarning",
+        "SingularFitWarning",
+        "SkippedGroupsWarning",
+        "WorkerError",
+    ),
+    "design.arrays": ("RandomEffect",),
+    "design.build": ("model_matrices",),
+    "design.matrices": ("ModelMatrices",),
+    "engines.compiled": ("use_compiled",),
+    "formula.parse": ("parse_formula",),
+    "formula.terms": ("MixedFormula",),
+    "inference.cases.influence": ("Influence",),
+    "inference.fixed.robust": ("RobustCovariance",),
+    "inference.means.marginal_means": ("MarginalMeans",),
+    "inference.models.compare": ("anova",),
+    "inference.models.diagnostics": ("AllFits", "all_fit"),
+    "inference.models.step": ("StepResult",),
+    "inference.resample.pb_modcomp": ("PBModcomp", "pb_modcomp"),
+    "inference.resample.result": ("Bootstrap",),
+    "inference.variance.profile.curve": ("ParameterProfile", "Profile"),
+    "model.simulate": ("simulate",),
+    "model.varcorr": ("VarCorr",),
+    "report.tables.comparison": ("compare_table",),
+    "solve.criterion": ("DevianceFunction",),
+    "solve.optimize": ("optimize",),
+    "solve.search.optimum": ("Optimum",),
+    "solve.search.search": ("Control",),
+    "solve.solution": ("PlsSolution", "solve_pls"),
+    "solve.system": ("PenalizedSystem", "penalized_system"),
+}
+_MODULES = {"datasets": "datasets", "plots": "report.plots"}
 
 __all__ = [
     "AllFits",
@@ -140,22 +200,39 @@ _ELSEWHERE = {  # what users of other packages type
     "mixed": "lmer", "lmList": "lm_list", "allFit": "all_fit", "read": "load",
 }  # fmt: skip
 
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
+
 
 def __getattr__(name: str) -> object:
+    """Load a public name, with the modules that it needs."""
+    value: object
+    if name in _HOME_OF:
+        value = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+    elif name in _MODULES:
+        value = import_module(f"{__name__}.{_MODULES[name]}")
+    else:
+        raise _unknown(name)
+    globals()[name] = value
+    return value
+
+
+def _unknown(name: str) -> AttributeError:
     if name in _ELSEWHERE:
-        raise AttributeError(f"{__name__} has no {name!r}: use {__name__}.{_ELSEWHERE[name]}")
+        return AttributeError(f"{__name__} has no {name!r}: use {__name__}.{_ELSEWHERE[name]}")
     if name in ("glmer", "glmm", "nlmer"):
-        raise AttributeError(f"{__name__} fits linear mixed models only, there is no {name!r}")
+        return AttributeError(f"{__name__} fits linear mixed models only, there is no {name!r}")
     if not name.startswith("_"):
-        of_fit = [other for other in (name, *_words(name)) if hasattr(LinearMixedFit, other)]
+        fit: type = import_module(f"{__name__}.api.fit").LinearMixedFit
+        of_fit = [other for other in (name, *_words(name)) if hasattr(fit, other)]
         if of_fit:
             fact = f"{__name__} has no {name!r}"
-            raise AttributeError(f"{fact}: it belongs to a fit, fit.{of_fit[0]}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            return AttributeError(f"{fact}: it belongs to a fit, fit.{of_fit[0]}")
+    return AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _words(name: str) -> list[str]:
-    return [table[name] for table in (SAME, CALLED) if name in table]
+    aliases = import_module(f"{__name__}.api.aliases")
+    return [table[name] for table in (aliases.SAME, aliases.CALLED) if name in table]
 
 
 def __dir__() -> list[str]:

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 import patsy
+import scipy
 from numpy.typing import NDArray
-from scipy.interpolate import BSpline
 
 from mixlm_sparse.common.errors import DataError, FormulaError
 from mixlm_sparse.common.types import Matrix, Vector
@@ -112,7 +112,7 @@ class SplineState:
     def apply(self, x: Vector) -> NDArray[np.float64]:
         knots = np.asarray(self.knots)
         size = knots.size - self.degree - 1
-        spline = BSpline(knots, np.eye(size), self.degree, extrapolate=True)
+        spline = scipy.interpolate.BSpline(knots, np.eye(size), self.degree, extrapolate=True)
         if self.constraint is None:
             return np.asarray(spline(x)[:, 0 if self.intercept else 1 :])
         low, high = knots[0], knots[-1]
@@ -271,7 +271,7 @@ def _learn_spline(x: Vector, arguments: dict[str, Argument], text: str, natural:
     if not natural:
         return state
     size = len(knots) - degree - 1
-    spline = BSpline(np.asarray(knots), np.eye(size), degree)
+    spline = scipy.interpolate.BSpline(np.asarray(knots), np.eye(size), degree)
     curvature = spline(np.array([low, high]), nu=2)[:, 0 if intercept else 1 :]
     # the columns of Q past the first two span the null space of the two conditions
     orthogonal = np.linalg.qr(curvature.T, mode="complete")[0]

@@ -7,8 +7,7 @@ from mixlm_sparse.engines.blocked.engine import BlockedEngine
 from mixlm_sparse.engines.cholmod import CholmodEngine
 from mixlm_sparse.engines.interface import BlockSystem, Engine
 from mixlm_sparse.engines.multifrontal.engine import SparseEngine
-
-ENGINES = ("auto", "blocked", "sparse", "cholmod")
+from mixlm_sparse.engines.names import ENGINES
 
 
 def make_engine(name: str, system: BlockSystem) -> Engine:

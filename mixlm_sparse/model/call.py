@@ -8,8 +8,9 @@ from typing import Any
 from mixlm_sparse.common.checks import NA_ACTIONS, require_bool, require_one_of
 from mixlm_sparse.common.progress import SearchProgress, fit_progress
 from mixlm_sparse.common.types import Vector
-from mixlm_sparse.engines.choose import ENGINES
-from mixlm_sparse.solve.search.search import OPTIMIZERS, Control, control_of
+from mixlm_sparse.engines.names import ENGINES
+from mixlm_sparse.solve.search.names import OPTIMIZERS
+from mixlm_sparse.solve.search.search import Control, control_of
 
 __all__ = ["FitOptions", "ModelCall"]
 

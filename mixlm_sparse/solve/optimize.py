@@ -17,9 +17,10 @@ from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.solve.identification import require_residuals_apart
 from mixlm_sparse.solve.profiled.objective import SATURATED, ProfiledObjective
+from mixlm_sparse.solve.search.names import OPTIMIZERS
 from mixlm_sparse.solve.search.objective import Progress
 from mixlm_sparse.solve.search.optimum import Optimum
-from mixlm_sparse.solve.search.search import OPTIMIZERS, Control, control_of, search
+from mixlm_sparse.solve.search.search import Control, control_of, search
 from mixlm_sparse.solve.system import PenalizedSystem
 
 # A start beyond this is refused; one beyond SATURATED is replaced by the moment estimate.

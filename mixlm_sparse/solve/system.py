@@ -14,11 +14,12 @@ from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.covariance.random import CovarianceStructure
 from mixlm_sparse.design.matrices import ModelMatrices
-from mixlm_sparse.engines.choose import ENGINES, make_engine
+from mixlm_sparse.engines.choose import make_engine
 from mixlm_sparse.engines.compiled import compiled_pays
 from mixlm_sparse.engines.fused.dense import SmallDense
 from mixlm_sparse.engines.fused.levels import SingleFactor
 from mixlm_sparse.engines.interface import Engine, EngineLock
+from mixlm_sparse.engines.names import ENGINES
 from mixlm_sparse.solve.chart import Chart
 from mixlm_sparse.solve.products.accumulate import CrossProducts, cross_products
 from mixlm_sparse.solve.products.final import Products, orthonormal_products

@@ -6,8 +6,10 @@ A change of that file is a change of the interface.  Written anew by
 
 from __future__ import annotations
 
+import ast
 import importlib
 import inspect
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -98,11 +100,48 @@ def test_names_of_other_packages_are_answered(name, right):
     assert not hasattr(mx, "nonsense")
 
 
-def test_import_loads_neither_plots_nor_compiled_kernels():
-    code = "import sys, mixlm_sparse; print(*sorted(sys.modules))"
+def output(code: str) -> list[str]:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.split())
-    assert not {"matplotlib", "numba", "scipy.stats"} & loaded
+    return done.stdout.split()
+
+
+def test_import_loads_what_is_asked_for():
+    modules = "print(*sorted(sys.modules))"
+    alone = set(output(f"import sys, mixlm_sparse; {modules}"))
+    assert not {"numpy", "pandas", "scipy"} & alone
+    heavy = {"matplotlib", "numba", "scipy.stats", "scipy.interpolate", "scipy.optimize"}
+    assert not heavy & set(output(f"import sys, mixlm_sparse; mixlm_sparse.lmer; {modules}"))
+    shell = "from mixlm_sparse.interop.cli.main import parser; parser().format_help()"
+    assert not {"numpy", "pandas", "scipy"} & set(output(f"import sys; {shell}; {modules}"))
+
+
+def test_types_and_names_come_from_the_same_modules():
+    tree = ast.parse(Path(mx.__file__).read_text(encoding="utf-8"))
+    checked = next(node for node in tree.body if isinstance(node, ast.If))
+    found = {
+        alias.name: node.module
+        for node in checked.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert set(found) == {*mx.__all__} - {"__version__"}
+    for name, module in found.items():
+        value = getattr(mx, name)
+        if not inspect.ismodule(value):
+            assert value is getattr(importlib.import_module(module), name)
+            assert mx._HOME_OF[name] == module.removeprefix("mixlm_sparse.")
+
+
+def test_results_that_are_unpickled_before_anything_is_used_have_their_plots(tmp_path):
+    fit = mx.lmer("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff"))
+    results = [fit.bootstrap(3, seed=1), fit.profile("sigma"), fit.influence()]
+    path = tmp_path / "results"
+    path.write_bytes(pickle.dumps(results))
+    code = (
+        f"import pickle; found = pickle.load(open({str(path)!r}, 'rb')); "
+        "print(*[type(r.plot).__name__ for r in found])"
+    )
+    assert output(code) == ["BootstrapPlots", "ProfilePlots", "InfluencePlots"]
 
 
 def test_every_room_imports_alone():

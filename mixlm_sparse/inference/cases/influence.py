@@ -11,6 +11,7 @@ import pandas as pd
 
 from mixlm_sparse.common.checks import require_bool, require_jobs
 from mixlm_sparse.common.errors import MixedModelError, OptionError, SavedFitError
+from mixlm_sparse.common.late import LatePlots
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result
 from mixlm_sparse.common.types import Array3, Matrix, Vector
@@ -42,6 +43,8 @@ class Influence(PrintsAsTable):
         cannot be estimated without the rows is NaN.
     status : (r,) where each search ended.
     """
+
+    plot = LatePlots()
 
     by: str
     labels: tuple[Any, ...]

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mixlm_sparse.common.checks import require_bool, require_level, require_number
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.late import LatePlots
 from mixlm_sparse.common.tables import ResultTable, as_result, result_table
 from mixlm_sparse.inference.fixed.estimable import kept_part
 from mixlm_sparse.inference.fixed.methods import joint_test, moments, reason_of
@@ -76,6 +77,8 @@ class MarginalMeans(Estimates):
     ----------
     asked : family of contrasts that `specs` named, "" for none.
     """
+
+    plot = LatePlots()
 
     asked: str = ""
 

@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import brentq
+import scipy
 from scipy.special import chdtr, chdtrc, fdtr, fdtrc, ndtri, stdtr
 
 from mixlm_sparse.common.types import Matrix, Vector
@@ -92,7 +92,10 @@ class MaxT:
             low, high = high, 2.0 * high
         while self.exceeds(low, df) < tail:
             low *= 2.0
-        return float(brentq(lambda c: self.exceeds(c, df) - tail, low, high, xtol=1e-10))
+        found = scipy.optimize.brentq(
+            lambda c: self.exceeds(c, df) - tail, low, high, xtol=1e-10
+        )
+        return float(found)
 
 
 def max_t(correlations: Matrix, *, two_sided: bool = True) -> MaxT:

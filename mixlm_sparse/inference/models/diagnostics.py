@@ -21,7 +21,7 @@ from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, re
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.singularity import SINGULAR_TOL, relative_spread, singular_reasons
-from mixlm_sparse.solve.search.search import OPTIMIZERS
+from mixlm_sparse.solve.search.names import OPTIMIZERS
 
 # Optimizers that search, each once ("auto" is one of them).
 SEARCHES = tuple(name for name in OPTIMIZERS if name != "auto")

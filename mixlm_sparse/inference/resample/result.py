@@ -11,6 +11,7 @@ import pandas as pd
 
 from mixlm_sparse.common.checks import require_level, require_one_of
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.late import LatePlots
 from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
 from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import Matrix
@@ -35,6 +36,8 @@ class Bootstrap(PrintsAsTable):
     nsim : replicates asked for.
     entropy : of the seed; `bootstrap(seed=entropy)` gives the same samples again.
     """
+
+    plot = LatePlots()
 
     method: str
     original: pd.Series[float]

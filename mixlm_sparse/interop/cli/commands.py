@@ -32,6 +32,7 @@ from mixlm_sparse.common.render import html_page
 from mixlm_sparse.common.text import format_number, text_table
 from mixlm_sparse.design.build import model_matrices
 from mixlm_sparse.inference.models.compare import anova
+from mixlm_sparse.interop.cli.codes import OK, PROBLEM
 from mixlm_sparse.interop.cli.files import (
     as_factors,
     read_table,
@@ -47,7 +48,6 @@ from mixlm_sparse.solve.search.search import Control
 
 __all__ = ["compare", "fit", "plan", "predict"]
 
-OK, PROBLEM, USAGE = 0, 1, 2
 PICTURES = (".png", ".pdf", ".svg", ".jpg", ".jpeg", ".eps")
 
 

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import importlib.metadata
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from mixlm_sparse.common.errors import MixedModelError, NotPositiveDefiniteError
-from mixlm_sparse.engines.choose import ENGINES
-from mixlm_sparse.interop.cli import commands
-from mixlm_sparse.solve.search.search import OPTIMIZERS
+from mixlm_sparse.engines.names import ENGINES
+from mixlm_sparse.interop.cli.codes import INTERRUPTED, OK, PROBLEM, USAGE
+from mixlm_sparse.solve.search.names import OPTIMIZERS
 
 __all__ = ["main", "parser"]
-
-INTERRUPTED = 130  # what shells give a program that Ctrl-C has ended
 
 DESCRIPTION = """\
 Linear mixed models from the shell: lme4's formulas, lme4's answers.
@@ -57,7 +56,6 @@ example:
   mixlm plan data.parquet "y ~ x + (x | subject) + (1 | item)"
 """
 
-Run = Callable[[argparse.Namespace], int]
 # argparse gives this class no public name
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -92,7 +90,6 @@ def parser() -> argparse.ArgumentParser:
 def _add(
     commands_of: Commands,
     name: str,
-    run: Run,
     short: str,
     examples: str,
 ) -> argparse.ArgumentParser:
@@ -103,7 +100,7 @@ def _add(
         epilog="\n".join([examples, FILES, EXIT_CODES]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.set_defaults(run=run)
+    command.set_defaults(command=name)
     return command
 
 
@@ -188,7 +185,7 @@ def _search_options(command: argparse.ArgumentParser) -> None:
 
 def _add_fit(commands_of: Commands) -> None:
     command = _add(
-        commands_of, "fit", commands.fit, "fit a model and print its summary", FIT_EXAMPLES
+        commands_of, "fit", "fit a model and print its summary", FIT_EXAMPLES
     )
     _model_arguments(command)
     _model_options(command)
@@ -228,7 +225,6 @@ def _add_compare(commands_of: Commands) -> None:
     command = _add(
         commands_of,
         "compare",
-        commands.compare,
         "show models side by side and test them against each other",
         COMPARE_EXAMPLES,
     )
@@ -251,7 +247,6 @@ def _add_predict(commands_of: Commands) -> None:
     command = _add(
         commands_of,
         "predict",
-        commands.predict,
         "predict for new rows from a saved fit",
         PREDICT_EXAMPLES,
     )
@@ -282,7 +277,6 @@ def _add_plan(commands_of: Commands) -> None:
     command = _add(
         commands_of,
         "plan",
-        commands.plan,
         "say what a fit would build and take, without fitting",
         PLAN_EXAMPLES,
     )
@@ -293,9 +287,10 @@ def _add_plan(commands_of: Commands) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     args = parser().parse_args(arguments)
-    run: Run = args.run
+    # what fits models is loaded once there is something to do: help comes at once
+    commands = importlib.import_module("mixlm_sparse.interop.cli.commands")
     try:
-        code = run(args)
+        code: int = getattr(commands, args.command)(args)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:
@@ -304,11 +299,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # the reader of the output, such as head, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return commands.OK
+        return OK
     except NotPositiveDefiniteError as error:
-        return _failed(error, args, commands.PROBLEM)
+        return _failed(error, args, PROBLEM)
     except (MixedModelError, OSError, UnicodeError) as error:
-        return _failed(error, args, commands.USAGE)
+        return _failed(error, args, USAGE)
     except Exception as error:
         if args.traceback:
             raise
@@ -317,7 +312,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "       run again as mixlm --traceback ... to see where, and report it",
             file=sys.stderr,
         )
-        return commands.PROBLEM
+        return PROBLEM
 
 
 def _failed(error: BaseException, args: argparse.Namespace, code: int) -> int:

@@ -21,7 +21,8 @@ from mixlm_sparse.common.errors import (
     SavedFitError,
 )
 from mixlm_sparse.design.matrices import ModelMatrices
-from mixlm_sparse.engines.choose import ENGINES, make_engine
+from mixlm_sparse.engines.choose import make_engine
+from mixlm_sparse.engines.names import ENGINES
 from mixlm_sparse.model.base import fit_of
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import ROLES, columns_of_call, held_call

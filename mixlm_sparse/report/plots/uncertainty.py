@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from scipy.interpolate import CubicSpline, PchipInterpolator
+import scipy
 
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.text import percent, shorten
@@ -27,6 +27,12 @@ NOT_PARAMETERS = (".zeta", ".par", ".focal")
 LEAST_ANGLE = 1e-3
 
 
+def _interpolated(x: Vector, y: Vector, at: Vector) -> Vector:
+    """Return y at x = at, monotone between the points; NaN beyond them."""
+    out: Vector = scipy.interpolate.PchipInterpolator(x, y, extrapolate=False)(at)
+    return out
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Curve:
     """The profile of one parameter: value, zeta (both rising) and what the others do."""
@@ -43,13 +49,11 @@ class Curve:
 
     def forward(self, value: Vector) -> Vector:
         """Return zeta at values; beyond the profile NaN."""
-        out: Vector = PchipInterpolator(self.value, self.zeta, extrapolate=False)(value)
-        return out
+        return _interpolated(self.value, self.zeta, value)
 
     def backward(self, zeta: Vector) -> Vector:
         """Return values at zeta; beyond the profile NaN."""
-        out: Vector = PchipInterpolator(self.zeta, self.value, extrapolate=False)(zeta)
-        return out
+        return _interpolated(self.zeta, self.value, zeta)
 
 
 def _curves(profile: Any, parm: str | Sequence[str] | None) -> list[Curve]:
@@ -160,9 +164,9 @@ def profile_density(
     figure, axes = _panels_for(ax, curves, (3.1, 2.5))
     for curve, one in zip(curves, axes, strict=True):
         at = np.linspace(curve.value[0], curve.value[-1], 400)
-        spline = PchipInterpolator(curve.value, curve.zeta)
+        spline = scipy.interpolate.PchipInterpolator(curve.value, curve.zeta)
         zeta = spline(at)
-        slope = PchipInterpolator(curve.value, _slopes(curve))(at)
+        slope = scipy.interpolate.PchipInterpolator(curve.value, _slopes(curve))(at)
         density = np.exp(-0.5 * zeta**2) / np.sqrt(2.0 * np.pi) * slope
         inside = np.abs(zeta) <= z
         one.plot(at, density, color=BLUE)
@@ -182,7 +186,7 @@ def _slopes(curve: Curve) -> Vector:
     n = curve.value.size
     if n < 4:
         return np.gradient(curve.zeta, curve.value)
-    spline = CubicSpline(curve.value, curve.zeta)
+    spline = scipy.interpolate.CubicSpline(curve.value, curve.zeta)
     return np.maximum(spline(curve.value, 1), 0.0)
 
 
@@ -267,7 +271,7 @@ def _at(trace: tuple[Vector, Vector], zeta: float) -> float:
     x, y = trace
     if x.size < 3 or not x[0] <= zeta <= x[-1]:
         return float("nan")
-    return float(PchipInterpolator(x, y)(zeta))
+    return float(scipy.interpolate.PchipInterpolator(x, y)(zeta))
 
 
 def contour(
@@ -290,7 +294,9 @@ def contour(
     # (a, d) and (-a, -d) are the same point; d is taken positive, which orders the four in a
     a = np.array([-0.5 * (np.pi + bottom), -0.5 * right, 0.5 * top, 0.5 * (np.pi + left)])
     d = np.array([np.pi - bottom, right, top, np.pi - left])
-    phase = CubicSpline(np.append(a, a[0] + 2.0 * np.pi), np.append(d, d[0]), bc_type="periodic")
+    phase = scipy.interpolate.CubicSpline(
+        np.append(a, a[0] + 2.0 * np.pi), np.append(d, d[0]), bc_type="periodic"
+    )
     at = a[0] + np.linspace(0.0, 2.0 * np.pi, 181)
     half = 0.5 * phase(at)
     return radius * np.cos(at + half), radius * np.cos(at - half)

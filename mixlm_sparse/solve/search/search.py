@@ -21,7 +21,6 @@ from mixlm_sparse.solve.search.status import Status
 
 # Minima of the criterion that differ by less are the same valley.
 SAME_VALLEY = 1e-4
-OPTIMIZERS = ("auto", "bfgs", "lbfgsb", "bobyqa", "cobyqa")
 # Evaluations (more with many parameters) after which a search that has not ended turns its axes.
 LEG_EVALUATIONS = 12
 MAX_PASSES = 5

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.interpolate import CubicSpline, PchipInterpolator, PPoly
-from scipy.optimize import brentq
+import scipy
 from scipy.special import ndtri
 
 from mixlm_sparse.common.checks import listed, require_level, shown
 from mixlm_sparse.common.errors import OptionError, UnknownKeyError
+from mixlm_sparse.common.late import LatePlots
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import Matrix, Vector
@@ -74,7 +74,7 @@ class ParameterProfile:
             if not knots[0] <= target <= knots[-1]:
                 continue
             right = int(np.clip(np.searchsorted(knots, target), 1, knots.size - 1))
-            out[place] = brentq(
+            out[place] = scipy.optimize.brentq(
                 lambda c, target=target: float(spline(c)) - target,
                 spline.x[right - 1],
                 spline.x[right],
@@ -82,22 +82,22 @@ class ParameterProfile:
             )
         return out
 
-    def _spline(self) -> PPoly | None:
+    def _spline(self) -> scipy.interpolate.PPoly | None:
         """Return zeta as a piecewise cubic of the parameter, rising; None without a curve."""
         keep = _rising(self.zeta) & np.concatenate([[True], np.diff(self.values) > 0.0])
         x, y = self.values[keep], self.zeta[keep]
         if x.size < 2:
             return None
         if x.size < 4:
-            return PchipInterpolator(x, y)
+            return scipy.interpolate.PchipInterpolator(x, y)
         # the criterion is even in a standard deviation: zeta comes in flat at zero
         even = self.bounds[0] == 0.0 and x[0] == 0.0 and y[0] < 0.0
         left: Any = (1, 0.0) if even else "not-a-knot"
-        spline = CubicSpline(x, y, bc_type=(left, "not-a-knot"))
+        spline = scipy.interpolate.CubicSpline(x, y, bc_type=(left, "not-a-knot"))
         fine = np.linspace(x[0], x[-1], 20 * x.size)
         steep = (y[-1] - y[0]) / (x[-1] - x[0])
         rising = bool((spline(fine, 1) >= -1e-9 * steep).all())
-        return spline if rising else PchipInterpolator(x, y)
+        return spline if rising else scipy.interpolate.PchipInterpolator(x, y)
 
     def limits(self, level: float) -> tuple[float, float, str]:
         """Return lower and upper limit, and a note where one of them is a bound."""
@@ -144,6 +144,8 @@ class Profile(Mapping[str, ParameterProfile]):
     n_evaluations : of the criterion with gradient.
     seconds : that it took.
     """
+
+    plot = LatePlots()
 
     curves: tuple[ParameterProfile, ...]
     parameters: tuple[str, ...]

@@ -1,0 +1,5 @@
+"""Names of the engines, without loading them."""
+
+from __future__ import annotations
+
+ENGINES = ("auto", "blocked", "sparse", "cholmod")
