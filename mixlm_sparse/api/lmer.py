@@ -53,7 +53,9 @@ def lmer(
     Parameters
     ----------
     formula : lme4's syntax, for example "Reaction ~ Days + (Days | Subject)".
-    data : a pandas, polars or pyarrow table, a duckdb relation, or a dict of columns.
+    data : a pandas, polars or pyarrow table, a duckdb relation, or a dict of columns; or rows in
+        batches: a path (of a Parquet file, a folder of them or a pattern), a pyarrow dataset or
+        reader, a polars LazyFrame, an iterator of frames or a function that returns one.
     reml : restricted maximum likelihood (True) or maximum likelihood.
     weights : name of a column, or an array with one positive number for each row: the residual
         variance of row i is sigma^2 / weights[i].

@@ -100,6 +100,10 @@ class SavedFitError(MixedModelError, ValueError):
     """A file is not a saved fit, is broken, or lacks what is asked of it."""
 
 
+class RowsAbsentError(MixedModelError, ValueError):
+    """Rows are asked of a fit whose rows are not at hand: they come in batches, or were summed."""
+
+
 class WorkerError(MixedModelError, RuntimeError):
     """A process that was to do a part of the work did not start, or ended before it was done."""
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -11,7 +10,6 @@ import numpy as np
 
 from mixlm_sparse.common.checks import (
     NA_ACTIONS,
-    plain_name,
     require_bool,
     require_mapping,
     require_one_of,
@@ -19,13 +17,11 @@ from mixlm_sparse.common.checks import (
 )
 from mixlm_sparse.common.errors import (
     DataError,
-    FormulaWarning,
     OptionError,
-    caller_level,
 )
 from mixlm_sparse.common.types import IntVector, Vector
-from mixlm_sparse.design.columns import DesignColumns, Part, learn_part
-from mixlm_sparse.design.contrasts import Contrast, as_contrast
+from mixlm_sparse.design.choices import check_contrasts, read_contrasts
+from mixlm_sparse.design.columns import DesignColumns, learn_part
 from mixlm_sparse.design.evaluate import Scope
 from mixlm_sparse.design.learn import learn_states
 from mixlm_sparse.design.matrices import ModelMatrices, RandomTerm
@@ -50,7 +46,7 @@ from mixlm_sparse.design.variables import Variables
 from mixlm_sparse.design.whitelist import check_functions
 from mixlm_sparse.formula.grammar import parse_expression
 from mixlm_sparse.formula.parse import formula_text, parse_formula
-from mixlm_sparse.formula.syntax import Expr, names_in, plain_text
+from mixlm_sparse.formula.syntax import Expr, names_in
 from mixlm_sparse.formula.terms import MixedFormula
 
 __all__ = ["columns_asked", "model_matrices"]
@@ -103,7 +99,7 @@ def model_matrices(
     require_one_of("na_action", na_action, NA_ACTIONS)
     env = functions_of(env)
     check_functions(formula.expressions, env)
-    given = _Given.of(weights, offset, subset)
+    given = GivenArguments.of(weights, offset, subset)
 
     held, table, needed = _open(formula, data, given)
     chosen = None if given.subset is None else subset_mask(given.subset, table, env)
@@ -114,9 +110,9 @@ def model_matrices(
     _learn_transforms(formula, table, scope, states)
     variables = Variables(scope)
     y = response_vector(formula, variables)
-    choices = _read_contrasts(contrasts)
+    choices = read_contrasts(contrasts)
     fixed = learn_part(formula.fixed.intercept, formula.fixed.terms, variables, choices)
-    _check_contrasts(choices, fixed, table, warn)
+    check_contrasts(choices, fixed, table, warn)
     term_specs, factor_specs = learn_random_terms(formula, variables, n, warn)
     spec = FormulaRecipe(
         formula,
@@ -133,8 +129,8 @@ def model_matrices(
         fixed=DesignColumns(fixed, variables),
         factors=tuple(factor.known for factor in factor_specs),
         terms=tuple(_evaluated(term, variables) for term in term_specs),
-        weights=_weights(given.weights, table, scope, rows),
-        offset=_offset(given.offset, formula, table, variables, rows),
+        weights=weights_of_rows(given.weights, table, scope, rows),
+        offset=offset_of_rows(given.offset, formula, table, variables, rows),
         nobs=n,
         n_input=table.n,
         rows=rows,
@@ -146,7 +142,7 @@ def model_matrices(
     )
 
 
-class _Given(NamedTuple):
+class GivenArguments(NamedTuple):
     """The arguments that go with the rows; None where there is none."""
 
     weights: RowArgument | None
@@ -154,10 +150,10 @@ class _Given(NamedTuple):
     subset: RowArgument | None
 
     @staticmethod
-    def of(weights: Any, offset: Any, subset: Any) -> _Given:
+    def of(weights: Any, offset: Any, subset: Any) -> GivenArguments:
         """Return what the user gave, for example the name of a column, as arguments."""
         values = {"weights": weights, "offset": offset, "subset": subset}
-        return _Given(*(RowArgument.of(role, value) for role, value in values.items()))
+        return GivenArguments(*(RowArgument.of(role, value) for role, value in values.items()))
 
 
 def _evaluated(term: TermSpec, variables: Variables) -> RandomTerm:
@@ -198,7 +194,7 @@ def columns_asked(
 
 
 def _open(
-    formula: MixedFormula, data: Any, given: _Given
+    formula: MixedFormula, data: Any, given: GivenArguments
 ) -> tuple[HeldData, Table, dict[str, Any]]:
     """Return what is held, the columns of this model, and those that must have no missing cell."""
     names, optional = columns_asked(formula, given)
@@ -206,6 +202,18 @@ def _open(
     own = {name: held.table.columns[name] for name in (*names, *optional)
            if name in held.table.columns}  # fmt: skip
     table = replace(held.table, columns=own, names=frozenset(own))
+    return held, table, needed_columns(formula, table, given)
+
+
+def needed_columns(
+    formula: MixedFormula, table: Table, given: GivenArguments
+) -> dict[str, Any]:
+    """Return the columns in which a cell must not be missing.
+
+    Raises
+    ------
+    DataError : an argument names a column that does not exist.
+    """
     needed = {name: column for name, column in table.columns.items() if name in formula.names}
     for argument in given:
         if argument is None or argument.text is None or argument.text in table.names:
@@ -224,7 +232,7 @@ def _open(
         else:
             used = [argument.text] if argument.text in table.names else argument.possible_names[1:]
             needed |= {name: table.columns[name] for name in used if name in table.columns}
-    return held, table, needed
+    return needed
 
 
 def functions_of(env: Any) -> dict[str, Callable[..., Any]]:
@@ -236,41 +244,10 @@ def functions_of(env: Any) -> dict[str, Callable[..., Any]]:
     return functions
 
 
-def _read_contrasts(contrasts: Mapping[str, Any] | None) -> dict[str, Contrast]:
-    if contrasts is None:
-        return {}
-    if not isinstance(contrasts, Mapping):
-        raise OptionError(
-            'contrasts must be a dictionary from names of factors, such as {"f": "sum"}'
-        )
-    names = {name: plain_name(name) for name in contrasts if isinstance(name, str)}
-    if len(names) < len(contrasts):
-        raise OptionError("the keys of contrasts must be names of factors, such as {'f': 'sum'}")
-    return {names[name]: as_contrast(names[name], choice) for name, choice in contrasts.items()}
-
-
-def _check_contrasts(choices: dict[str, Contrast], fixed: Part, table: Table, warn: bool) -> None:
-    if not choices:
-        return
-    used = {plain_text(operand.variable) for operands in fixed.terms for operand in operands}
-    for name in choices:
-        if name in used:
-            continue
-        if name not in table.header:
-            raise DataError(f"contrasts: {unknown_column(name, table.header)}")
-        if not warn:
-            continue
-        warnings.warn(
-            f"contrasts are given for '{name}', which is no factor of the fixed part: "
-            f"they have no effect",
-            FormulaWarning,
-            stacklevel=caller_level(),
-        )
-
-
-def _weights(
+def weights_of_rows(
     argument: RowArgument | None, table: Table, scope: Scope, rows: IntVector | None
 ) -> Vector | None:
+    """Return the prior weights of the rows used, checked."""
     if argument is None:
         return None
     name = argument.text or "weights"
@@ -288,13 +265,14 @@ def _bad_weights(name: str, kind: str) -> str:
     return f"'{name}' has {kind} weights, but a weight must be positive: drop these rows"
 
 
-def _offset(
+def offset_of_rows(
     argument: RowArgument | None,
     formula: MixedFormula,
     table: Table,
     variables: Variables,
     rows: IntVector | None,
 ) -> Vector | None:
+    """Return the offsets of the rows used, of the argument and of the formula, checked."""
     total = row_numbers(argument, table, variables.scope, rows)
     if total is not None and not np.isfinite(total).all():
         raise DataError("the offset is not finite: correct its values, or drop the rows")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping, Sequence
 
 from mixlm_sparse.common.errors import DataError, FormulaWarning, caller_level
 from mixlm_sparse.covariance.random import structure_class
@@ -13,7 +14,10 @@ from mixlm_sparse.design.variables import Variables
 from mixlm_sparse.formula.syntax import deparse
 from mixlm_sparse.formula.terms import MixedFormula, RandomPart, group_labels
 
-__all__ = ["double_bar_message", "learn_random_terms"]
+__all__ = [
+    "arrange_random_terms", "check_group", "double_bar_message", "learn_random",
+    "learn_random_terms", "term_order",
+]  # fmt: skip
 
 
 def learn_random_terms(
@@ -26,16 +30,25 @@ def learn_random_terms(
     for random, label in zip(formula.random, labels, strict=True):
         if label not in groups:
             group = grouping_factor(label, random.components, variables)
-            _check_group(group)
+            check_group(group)
             groups[label] = group
-        parts.append(_learn_random(random, variables, warn))
+        parts.append(learn_random(random, variables, warn))
+    return arrange_random_terms(formula, groups, parts)
 
+
+def arrange_random_terms(
+    formula: MixedFormula, groups: Mapping[str, GroupingFactor], parts: Sequence[Part]
+) -> tuple[tuple[TermSpec, ...], tuple[FactorSpec, ...]]:
+    """Return random terms in lme4's order, and their factors in order of first use.
+
+    Parameters
+    ----------
+    groups : the grouping factors by label.
+    parts : the columns of each term, in the formula's order.
+    """
+    labels = group_labels(formula.random)
     sizes = [groups[label].n_levels for label in labels]
-    order = list(range(len(sizes)))
-    if any(sizes[i] < sizes[i + 1] for i in range(len(sizes) - 1)):
-        # R's rev(order(sizes)): ties come out reversed
-        order = sorted(order, key=sizes.__getitem__)[::-1]
-
+    order = term_order(sizes)
     factors: dict[str, FactorSpec] = {}
     terms = []
     taken: set[str] = set()
@@ -54,7 +67,17 @@ def learn_random_terms(
     return tuple(terms), tuple(factors.values())
 
 
-def _learn_random(random: RandomPart, variables: Variables, warn: bool) -> Part:
+def term_order(sizes: Sequence[int]) -> list[int]:
+    """Return the order of random terms by the numbers of levels of their factors, as lme4's."""
+    order = list(range(len(sizes)))
+    if any(sizes[i] < sizes[i + 1] for i in range(len(sizes) - 1)):
+        # R's rev(order(sizes)): ties come out reversed
+        order = sorted(order, key=sizes.__getitem__)[::-1]
+    return order
+
+
+def learn_random(random: RandomPart, variables: Variables, warn: bool) -> Part:
+    """Return the columns of a random term; `warn` of `||` that leaves columns correlated."""
     as_levels = structure_class(random.structure).over_levels
     part = learn_part(random.intercept, random.terms, variables, {}, as_levels=as_levels)
     message = double_bar_message(random, part)
@@ -78,7 +101,8 @@ def double_bar_message(random: RandomPart, part: Part) -> str | None:
     )
 
 
-def _check_group(group: GroupingFactor) -> None:
+def check_group(group: GroupingFactor) -> None:
+    """Raise a DataError if a grouping factor has fewer than two levels."""
     if group.n_levels < 2:
         raise DataError(
             f"grouping factor '{group.label}' has {group.n_levels} level; a random effect needs at "

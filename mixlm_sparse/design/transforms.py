@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import DataError, FormulaError
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.design.moments import Moments, moments_of
 from mixlm_sparse.formula.limits import require_within
 
 __all__ = [
@@ -180,25 +181,35 @@ def _sequence(name: str, value: Any, text: str) -> tuple[float, ...]:
 
 
 def _learn_scale(x: Vector, arguments: dict[str, Argument], text: str) -> ScaleState:
+    return _scale_of(moments_of(x), arguments, text)
+
+
+def _scale_of(found: Moments, arguments: dict[str, Argument], text: str) -> ScaleState:
     center, spread = arguments.get("center", True), arguments.get("scale", True)
-    mean = float(np.mean(x)) if center is True else None
+    mean = found.mean if center is True else None
     if center not in (True, False):
         mean = _number("center", center, text)
     sd = None
     if spread is True:
         # R divides by n - 1, and takes the root mean square if it did not centre
-        shifted = x if mean is None else x - mean
-        sd = float(np.sqrt(np.sum(shifted**2) / max(x.size - 1, 1)))
+        squares = found.squares_about(0.0 if mean is None else mean)
+        sd = float(np.sqrt(squares / max(found.n - 1, 1)))
     elif spread is not False:
         sd = _number("scale", spread, text)
     return _check_scale(ScaleState(mean, sd), text)
 
 
 def _learn_standardize(x: Vector, arguments: dict[str, Argument], text: str) -> ScaleState:
+    return _standardize_of(moments_of(x), arguments, text)
+
+
+def _standardize_of(found: Moments, arguments: dict[str, Argument], text: str) -> ScaleState:
     ddof = _whole("ddof", arguments.get("ddof", 0.0), text, 0)
-    mean = float(np.mean(x)) if _flag("center", arguments.get("center", True), text) else None
+    mean = found.mean if _flag("center", arguments.get("center", True), text) else None
     rescale = _flag("rescale", arguments.get("rescale", True), text)
-    spread = float(np.std(x, ddof=ddof)) if rescale else None
+    spread = None
+    if rescale:
+        spread = math.sqrt(found.squares / (found.n - ddof)) if found.n > ddof else math.nan
     return _check_scale(ScaleState(mean, spread), text)
 
 
@@ -209,7 +220,11 @@ def _check_scale(state: ScaleState, text: str) -> ScaleState:
 
 
 def _learn_center(x: Vector, arguments: dict[str, Argument], text: str) -> ScaleState:
-    return ScaleState(float(np.mean(x)), None)
+    return _center_of(moments_of(x), arguments, text)
+
+
+def _center_of(found: Moments, arguments: dict[str, Argument], text: str) -> ScaleState:
+    return ScaleState(found.mean, None)
 
 
 def _learn_poly(x: Vector, arguments: dict[str, Argument], text: str) -> PolyState:
@@ -315,18 +330,24 @@ def _learn_cr(x: Vector, arguments: dict[str, Argument], text: str) -> CubicStat
 
 @dataclass(frozen=True)
 class Transform:
-    """How one function learns, and the names of its arguments after the variable."""
+    """How one function learns, and the names of its arguments after the variable.
+
+    `of_moments` learns from moments alone, where these will do.
+    """
 
     learn: Callable[[Vector, dict[str, Argument], str], Any]
     parameters: tuple[str, ...]
+    of_moments: Callable[[Moments, dict[str, Argument], str], Any] | None = None
 
 
 _SPLINE = ("df", "knots", "degree", "intercept", "Boundary.knots")
 _BOUNDS = ("lower_bound", "upper_bound")
 TRANSFORMS = {
-    "center": Transform(_learn_center, ()),
-    "scale": Transform(_learn_scale, ("center", "scale")),
-    "standardize": Transform(_learn_standardize, ("center", "rescale", "ddof")),
+    "center": Transform(_learn_center, (), _center_of),
+    "scale": Transform(_learn_scale, ("center", "scale"), _scale_of),
+    "standardize": Transform(
+        _learn_standardize, ("center", "rescale", "ddof"), _standardize_of
+    ),
     "poly": Transform(_learn_poly, ("degree", "raw")),
     "bs": Transform(_learn_bs, (*_SPLINE, "include_intercept", *_BOUNDS)),
     "ns": Transform(_learn_ns, ("df", "knots", "intercept", "Boundary.knots", *_BOUNDS)),
@@ -335,17 +356,22 @@ TRANSFORMS = {
 
 
 def learn(
-    function: str, x: Vector, positional: list[Argument], named: dict[str, Argument], text: str
+    function: str,
+    x: Vector | Moments,
+    positional: list[Argument],
+    named: dict[str, Argument],
+    text: str,
 ) -> State:
     """Learn the state of `function` from the rows `x` of a fit.
 
     Parameters
     ----------
-    x : (n,) the variable.
+    x : (n,) the variable; its moments will do for a function that has `of_moments`.
     positional, named : the other arguments.
     text : the call as the user wrote it, for messages.
     """
-    parameters = TRANSFORMS[function].parameters
+    transform = TRANSFORMS[function]
+    parameters = transform.parameters
     if len(positional) > len(parameters):
         raise FormulaError(f"{text} has too many arguments: it takes {', '.join(parameters)}")
     arguments = dict(zip(parameters, positional, strict=False))
@@ -357,7 +383,12 @@ def learn(
         if name in arguments:
             raise FormulaError(f"{text} has the argument '{name}' twice")
         arguments[name] = value
-    if x.size == 0:
+    if (x.n if isinstance(x, Moments) else x.size) == 0:
         raise DataError(f"{text} has no rows to learn from")
-    state: State = TRANSFORMS[function].learn(x, arguments, text)
+    state: State
+    if isinstance(x, Moments):
+        assert transform.of_moments is not None
+        state = transform.of_moments(x, arguments, text)
+    else:
+        state = transform.learn(x, arguments, text)
     return state

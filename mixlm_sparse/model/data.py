@@ -65,12 +65,15 @@ def held_call(call: ModelCall) -> ModelCall:
         for role, argument in arguments.items()
         if argument.text is None
     }
-    contrasts = call.contrasts
-    if isinstance(contrasts, dict):
-        contrasts = {
-            name: copy.deepcopy(as_contrast(name, choice)) for name, choice in contrasts.items()
-        }
+    contrasts = held_contrasts(call.contrasts)
     return replace(call, data=data, contrasts=contrasts, env=env or None, **columns)
+
+
+def held_contrasts(contrasts: Any) -> Any:
+    """Return contrasts that nothing changes from outside."""
+    if not isinstance(contrasts, dict):
+        return contrasts
+    return {name: copy.deepcopy(as_contrast(name, choice)) for name, choice in contrasts.items()}
 
 
 def held_data(source: HasMatrices) -> HeldData:

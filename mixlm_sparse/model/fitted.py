@@ -31,7 +31,6 @@ from mixlm_sparse.model.identified import dropped_combinations
 from mixlm_sparse.model.rows import row_series
 from mixlm_sparse.model.varcorr import VarCorr
 from mixlm_sparse.solve.curvature import residual_share
-from mixlm_sparse.solve.rows import InMemory
 
 # A row with 1 - h below this is fitted exactly; its residual is rounding.
 FITTED_EXACTLY_TOL = 1e-10
@@ -192,13 +191,18 @@ class FittedModel(FitBase):
     @cached_property
     def resid_used(self) -> Vector:
         """(n,) response residuals of the rows used."""
-        out: Vector = self.matrices.y - self.fitted_used
+        out = np.empty(self.nobs)
+        for rows in self.system.rows():
+            out[rows.slice] = rows.y - self.fitted_used[rows.slice]
         return out
 
     @cached_property
     def pearson_used(self) -> Vector:
         """(n,) residuals of the rows used times the square root of their weights."""
-        return InMemory.of(self.matrices).whole().root_weighted(self.resid_used)
+        out = np.empty(self.nobs)
+        for rows in self.system.rows():
+            out[rows.slice] = rows.root_weighted(self.resid_used[rows.slice])
+        return out
 
     @property
     def scaled_residuals_used(self) -> Vector:

@@ -5,14 +5,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from mixlm_sparse.common.progress import FitProgress, SearchStopped, fit_progress
+from mixlm_sparse.design.batches.sources import batch_source, is_batched
 from mixlm_sparse.design.build import model_matrices
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.formula.parse import parse_formula
+from mixlm_sparse.model.batches.sums import sum_batches
 from mixlm_sparse.model.call import FitOptions, ModelCall
-from mixlm_sparse.model.data import held_call
+from mixlm_sparse.model.data import held_call, held_contrasts
 from mixlm_sparse.model.responses import response_for
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.search.optimum import Optimum
@@ -41,10 +45,27 @@ def matrices_of(call: ModelCall, *, warn: bool = True) -> ModelMatrices:
 
 def assemble(call: ModelCall) -> tuple[PenalizedSystem, ModelCall]:
     """Do everything that precedes the search; the call returned holds its own data."""
+    if is_batched(call.data):
+        return assemble_batches(call)
     held = held_call(call.checked())
     options = held.options
     matrices = matrices_of(held, warn=options.control.warn)
     return penalized_system(matrices, options.engine), held
+
+
+def assemble_batches(
+    call: ModelCall, levels: Mapping[str, Any] | None = None
+) -> tuple[PenalizedSystem, ModelCall]:
+    """Form the products of rows that come in batches; the call returned holds their source."""
+    source = batch_source(call.data)
+    progress = call.options.progress
+    found = sum_batches(
+        call, source, levels=levels, progress=None if callable(progress) else progress
+    )
+    system = penalized_system(
+        found.matrices, call.options.engine, cross=found.cross, source=found.rows
+    )
+    return system, replace(call, data=source, contrasts=held_contrasts(call.contrasts))
 
 
 def solve_system(system: PenalizedSystem, options: FitOptions) -> tuple[Optimum, PlsSolution]:

@@ -21,6 +21,10 @@ from mixlm_sparse.engines.fused.profile import (
     profile,
 )
 
+# Sums over levels are made of partial sums over so many, so that rounding does not grow with the
+# number of levels: a criterion of 3e7 over a million levels keeps the digits that the search needs.
+CHUNK = 1024
+
 
 @njit
 def sweep_levels(ztz, ztx, yy, lam, U, Cinv, S, out):  # type: ignore[no-untyped-def]
@@ -31,14 +35,22 @@ def sweep_levels(ztz, ztx, yy, lam, U, Cinv, S, out):  # type: ignore[no-untyped
     C = np.empty((K, K))
     T = np.empty((K, K))
     V = np.empty((K, P))
+    total = np.zeros((P, P))
     S[:, :] = 0.0
     for c in range(p):
         S[c, c] = 1.0
     S[p, p] = yy
     out[3] = 1.0
     out[4] = yy
-    logdet = 0.0
+    logdet, logdets = 0.0, 0.0
     for j in range(L):
+        if j % CHUNK == 0:
+            logdets += logdet
+            logdet = 0.0
+            for c in range(P):
+                for d in range(c + 1):
+                    total[c, d] += S[c, d]
+                    S[c, d] = 0.0
         for a in range(K):
             for b in range(K):
                 s = 0.0
@@ -80,7 +92,10 @@ def sweep_levels(ztz, ztx, yy, lam, U, Cinv, S, out):  # type: ignore[no-untyped
                 for a in range(K):
                     s += V[a, c] * U[j, a, d]
                 S[c, d] -= s
-    out[0] = 2.0 * logdet
+    for c in range(P):
+        for d in range(c + 1):
+            S[c, d] += total[c, d]
+    out[0] = 2.0 * (logdets + logdet)
     out[3] = 0.0
 
 
@@ -89,9 +104,15 @@ def gradient_levels(ztz, ztx, lam, U, Cinv, Omega, G):  # type: ignore[no-untype
     L, K, P = ztx.shape
     AL = np.empty((K, K))
     G[:, :] = 0.0
+    total = np.zeros((K, K))
     B = np.empty((K, P))
     R = np.empty((K, P))
     for j in range(L):
+        if j % CHUNK == 0:
+            for a in range(K):
+                for b in range(K):
+                    total[a, b] += G[a, b]
+                    G[a, b] = 0.0
         for a in range(K):
             for c in range(P):
                 s = 0.0
@@ -124,6 +145,9 @@ def gradient_levels(ztz, ztx, lam, U, Cinv, Omega, G):  # type: ignore[no-untype
                 for c in range(P):
                     s -= B[a, c] * U[j, b, c]
                 G[a, b] += 2.0 * s
+    for a in range(K):
+        for b in range(K):
+            G[a, b] += total[a, b]
 
 
 class SingleFactor:

@@ -15,14 +15,14 @@ from mixlm_sparse.design.columns import ArrayColumns, ColumnSource
 from mixlm_sparse.design.grouping import GroupingFactor
 from mixlm_sparse.design.matrices import ModelMatrices, RandomTerm
 from mixlm_sparse.design.recipe import FormulaRecipe
-from mixlm_sparse.model.saved.archive import Archive, Arrays
-from mixlm_sparse.model.saved.parts import (
-    whole,
-)
-from mixlm_sparse.model.saved.rowless import (
+from mixlm_sparse.model.rowless import (
     AbsentColumns,
     FactorWithoutRows,
     MatricesWithoutRows,
+)
+from mixlm_sparse.model.saved.archive import Archive, Arrays
+from mixlm_sparse.model.saved.parts import (
+    whole,
 )
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.rows import InMemory

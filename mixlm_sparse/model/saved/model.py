@@ -27,6 +27,11 @@ from mixlm_sparse.model.base import fit_of
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import ROLES, columns_of_call, held_call
 from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.rowless import (
+    AbsentFrame,
+    MatricesWithoutRows,
+    NoRows,
+)
 from mixlm_sparse.model.run import matrices_of
 from mixlm_sparse.model.saved.archive import Archive, Arrays, write_archive
 from mixlm_sparse.model.saved.check import (
@@ -57,11 +62,6 @@ from mixlm_sparse.model.saved.parts import (
     options_to,
     products_from,
     products_to,
-)
-from mixlm_sparse.model.saved.rowless import (
-    AbsentFrame,
-    MatricesWithoutRows,
-    NoRows,
 )
 from mixlm_sparse.model.saved.schema import require_form
 from mixlm_sparse.solve.products.final import Products

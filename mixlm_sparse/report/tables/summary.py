@@ -20,6 +20,7 @@ from mixlm_sparse.common.text import (
 from mixlm_sparse.inference.fixed.coefficients import coefficient_tests
 from mixlm_sparse.inference.fixed.tests import SingleTests
 from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.rowless import SAVED, MatricesWithoutRows
 from mixlm_sparse.report.tables.summary_forms import Parts, as_html, as_latex, as_markdown, as_text
 
 CORRELATION_MAX_P = 12  # more fixed effects than this: their correlations stay in cov_params()
@@ -171,6 +172,9 @@ def _counts(fit: FittedModel) -> str:
 def _residual_quantiles(fit: FittedModel) -> tuple[tuple[str, str], ...]:
     if not fit.sigma > 0:
         return ()
+    batches = isinstance(fit.matrices, MatricesWithoutRows) and fit.matrices.why is not SAVED
+    if batches and "residual_quantiles" not in vars(fit):
+        return ()  # rows that come in batches are not sorted for a summary
     names = ("Min", "1Q", "Median", "3Q", "Max")
     return tuple(zip(names, format_fixed(fit.residual_quantiles.tolist(), 4), strict=True))
 

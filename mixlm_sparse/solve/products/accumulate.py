@@ -125,7 +125,7 @@ def cross_products(
             gram += block.T @ weighted
         else:
             stacked = stack_qr(stacked, rows.root_weighted(block))
-        sums.add(rows, _merged_columns(rows, layout, widths, Bz), weighted)
+        sums.add(rows, merged_columns(rows, layout, widths, Bz), weighted)
     R = _semidefinite_cholesky(gram) if own_basis else stacked
     assert R is not None
     return CrossProducts(
@@ -185,7 +185,7 @@ class _Sums:
     def blocks(self) -> BlockSystem:
         """Return the sums."""
         for blocks in self._ztz:
-            _fill_upper(blocks)
+            fill_upper(blocks)
         return BlockSystem(
             factors=tuple(
                 FactorBlock(f.label, zz, zx)
@@ -198,7 +198,7 @@ class _Sums:
         )
 
 
-def _merged_columns(
+def merged_columns(
     rows: RowBlock, layout: Sequence[TermLayout], widths: Sequence[int], Bz: Sequence[Matrix]
 ) -> list[Matrix]:
     """Return z~ of each grouping factor, (m, K)."""
@@ -219,7 +219,8 @@ def _merged_columns(
     return [z for z in out if z is not None]
 
 
-def _fill_upper(blocks: Array3) -> None:
+def fill_upper(blocks: Array3) -> None:
+    """Mirror the lower triangle of each block (L, K, K)."""
     K = blocks.shape[1]
     for a in range(K):
         for b in range(a):
@@ -253,7 +254,7 @@ def _merge(a: CrossProducts, b: CrossProducts) -> CrossProducts:
             "products of two different models cannot be added: use the same formula, the same "
             "contrasts and the same factor levels in the fixed part for every batch"
         )
-    b = _in_basis(b, a.basis)
+    b = in_basis(b, a.basis)
     levels: list[tuple[str, ...]] = []
     maps: list[tuple[np.ndarray, int]] = []
     for g in range(len(a.blocks.factors)):
@@ -295,7 +296,7 @@ def _merge(a: CrossProducts, b: CrossProducts) -> CrossProducts:
     )
 
 
-def _in_basis(products: CrossProducts, basis: Basis) -> CrossProducts:
+def in_basis(products: CrossProducts, basis: Basis) -> CrossProducts:
     """Express products in another basis; exact linear maps, nothing is read again."""
     old = products.basis
     if old is basis:

@@ -98,7 +98,7 @@ def find_basis(matrices: ModelMatrices, source: RowSource, block_rows: int) -> B
         stacked = stack_qr(stacked, rows.root_weighted(block))
     assert stacked is not None
     R_all = stacked
-    R, d = _regular_basis(R_all[: p + 1, : p + 1])
+    R, d = regular_basis(R_all[: p + 1, : p + 1])
     Rz = []
     first = p + 1
     for t, term in enumerate(matrices.terms):
@@ -108,7 +108,7 @@ def find_basis(matrices: ModelMatrices, source: RowSource, block_rows: int) -> B
             first += k
         else:
             columns = R_all[:, [names[name] for name in term.column_names]]
-        Rz.append(_term_basis(columns / np.sqrt(source.n), term.template.closed_under))
+        Rz.append(term_basis(columns / np.sqrt(source.n), term.template.closed_under))
     return Basis(R=R, d=d, Rz=tuple(Rz))
 
 
@@ -127,7 +127,7 @@ def positive_diagonal(R: Matrix) -> Matrix:
     return out
 
 
-def _regular_basis(R: Matrix) -> tuple[Matrix, Vector]:
+def regular_basis(R: Matrix) -> tuple[Matrix, Vector]:
     """Return the (p, p) basis and d from the factor of [X y], made regular where X is not."""
     p = R.shape[0] - 1
     basis = np.triu(R[:p, :p])
@@ -144,7 +144,7 @@ def _regular_basis(R: Matrix) -> tuple[Matrix, Vector]:
     return basis, d
 
 
-def _term_basis(columns: Matrix, closure: Closure) -> Matrix:
+def term_basis(columns: Matrix, closure: Closure) -> Matrix:
     """Return Rz (k, k) of a term from any matrix with the Gram matrix of its columns."""
     k = columns.shape[1]
     lengths = np.sqrt((columns * columns).sum(axis=0))

@@ -1,0 +1,133 @@
+"""Parquet files and Arrow tables as a source: their parts must have the same columns."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mixlm_sparse.common.checks import listed
+from mixlm_sparse.common.errors import DataError, MissingFileError
+from mixlm_sparse.design.batches.arrow import arrow, kind_of, readable
+from mixlm_sparse.design.batches.pieces import piece_rows
+
+__all__ = ["Dataset", "parquet_dataset"]
+
+GLOB = set("*?[")
+
+
+def parquet_dataset(path: str | os.PathLike[str]) -> Any:
+    """Open a Parquet file, a folder of them, or those that a pattern names."""
+    text = os.fspath(path)
+    paths: Any = text
+    if GLOB & set(text) and not os.path.exists(text):
+        paths = sorted(glob.glob(text, recursive=True))
+        if not paths:
+            raise MissingFileError(f"no file is called {text!r}: check the pattern and its folder")
+    elif not os.path.exists(text):
+        raise MissingFileError(f"there is no file or folder {text!r}: check its name")
+    elif os.path.isdir(text) and not any(Path(text).rglob("*.parquet")):
+        raise MissingFileError(f"the folder {text!r} has no Parquet file (*.parquet) in it")
+    try:
+        return arrow("dataset").dataset(paths, format="parquet", partitioning="hive")
+    except (OSError, ValueError, TypeError) as error:
+        raise _broken(text, error) from error
+
+
+def _broken(what: str, error: Exception) -> DataError:
+    return DataError(
+        f"{what} cannot be read as Parquet ({readable(error)}): if it is the right file, it is "
+        "not whole; write it again"
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A pyarrow Dataset: Parquet files or tables."""
+
+    data: Any
+    name: str
+    again: bool = True
+
+    @property
+    def rows(self) -> int | None:
+        """Number of rows, from the footers."""
+        try:
+            return int(self.data.count_rows())
+        except (OSError, ValueError) as error:
+            raise _broken(self.name, error) from error
+
+    @property
+    def known_rows(self) -> int | None:
+        return self.rows
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        return tuple(self.data.schema.names)
+
+    def pieces(self, names: Sequence[str]) -> Iterator[Any]:
+        """Yield record batches."""
+        wanted = [name for name in names if name in self.data.schema.names]
+        data = self._agreed(wanted)
+        size = piece_rows(len(wanted))
+        try:
+            yield from data.to_batches(
+                columns=wanted, batch_size=size, batch_readahead=2, fragment_readahead=1
+            )
+        except (OSError, ValueError, TypeError) as error:
+            raise _broken(self.name, error) from error
+
+    def _agreed(self, names: Sequence[str]) -> Any:
+        """Return the dataset with one type for each column, if its files agree about them."""
+        pa = arrow()
+        schema = self.data.schema
+        types = {name: [schema.field(name).type] for name in names}
+        partitioned = _partition_columns(self.data)
+        for fragment in self.data.get_fragments():
+            try:
+                own = fragment.physical_schema
+            except (OSError, ValueError) as error:
+                raise _broken(getattr(fragment, "path", self.name), error) from error
+            place = getattr(fragment, "path", self.name)
+            for name in names:
+                if name in partitioned:
+                    continue
+                if name not in own.names:
+                    raise DataError(
+                        f"{place} has no column '{name}', which other files of {self.name} have: "
+                        "write it with the same columns, or leave the file out"
+                    )
+                types[name].append(own.field(name).type)
+        changed = schema
+        for name, found in types.items():
+            place = schema.get_field_index(name)
+            changed = changed.set(place, pa.field(name, _common_type(name, found, self.name)))
+        return self.data if changed.equals(schema) else self.data.replace_schema(changed)
+
+
+def _partition_columns(data: Any) -> frozenset[str]:
+    partitioning = getattr(data, "partitioning", None)
+    return frozenset() if partitioning is None else frozenset(partitioning.schema.names)
+
+
+def _common_type(name: str, found: list[Any], where: str) -> Any:
+    pa = arrow()
+    distinct = [dtype for place, dtype in enumerate(found) if dtype not in found[:place]]
+    some = [dtype for dtype in distinct if kind_of(dtype) != "null"]
+    if len(some) <= 1:
+        return some[0] if some else found[0]
+    kinds = {kind_of(dtype) for dtype in some}
+    if len(kinds) > 1:
+        raise DataError(
+            f"column '{name}' is {listed(map(str, distinct))} in different files of {where}: "
+            "write it with one type"
+        )
+    if kinds == {"number"}:
+        whole = all(pa.types.is_signed_integer(dtype) for dtype in some)
+        return pa.int64() if whole else pa.float64()
+    if kinds == {"text"}:
+        return pa.large_string() if not any(map(pa.types.is_dictionary, some)) else pa.string()
+    return some[0]

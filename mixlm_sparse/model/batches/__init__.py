@@ -1,0 +1,1 @@
+"""Models whose rows come in batches: their products, and their rows when asked for again."""

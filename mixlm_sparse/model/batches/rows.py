@@ -1,0 +1,116 @@
+"""The rows of a model in batches, walked over again after the fit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixlm_sparse.common.errors import DataError
+from mixlm_sparse.common.types import IntVector
+from mixlm_sparse.covariance.residual import Independent
+from mixlm_sparse.design.batches.design import BatchDesign, BatchRows, GroupCoder
+from mixlm_sparse.design.batches.learn import Opened
+from mixlm_sparse.design.batches.pieces import read_piece
+from mixlm_sparse.model.rowless import BATCHES, NoRows
+from mixlm_sparse.solve.rows import BLOCK_ROWS, InMemory, RowBlock
+
+__all__ = ["Batches", "as_rows"]
+
+CHANGED = (
+    "the data are not those that the model was fitted to: {what}; fit the model again, or keep the "
+    "data as they are as long as the fit is used"
+)
+
+
+def as_rows(batch: BatchRows, codes: Sequence[IntVector], terms: Sequence[int]) -> InMemory:
+    """Return a batch as rows to walk over.
+
+    Parameters
+    ----------
+    codes : per factor, in the order of the design.
+    terms : per random term of the design, its place in the formula.
+    """
+    return InMemory(
+        n=batch.n,
+        fixed=batch.fixed,
+        terms=tuple(batch.terms[place] for place in terms),
+        codes=codes,
+        y=batch.y,
+        offset=batch.offset,
+        residual=Independent(batch.weights),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Batches:
+    """Rows that are read from their source anew in every walk.
+
+    Parameters
+    ----------
+    n : rows that the model uses.
+    opened, design, coder : of the passes that the products were formed in.
+    terms, factors : places in the formula of the terms and factors of the design.
+    places : per factor of the design, the level of every code of `coder`.
+    """
+
+    n: int
+    opened: Opened
+    design: BatchDesign
+    coder: GroupCoder
+    terms: tuple[int, ...]
+    factors: tuple[int, ...]
+    places: tuple[IntVector, ...]
+
+    def __reduce__(self) -> tuple[type[NoRows], tuple[int, Any]]:
+        return NoRows, (self.n, BATCHES)  # a source need not be there in another process
+
+    def walk(self) -> Iterator[tuple[InMemory, BatchRows, int]]:
+        """Yield the rows used of each batch, and the place of the batch's first row in the data."""
+        if not self.opened.source.again:
+            raise DataError(
+                "the data could be read once only, and the rows are needed again here: give lmer a "
+                "function that returns the iterator anew"
+            )
+        start = n = 0
+        names, optional = self.opened.names, self.opened.optional
+        for piece in self.opened.pieces():
+            table = read_piece(piece, names, optional)
+            batch = self.design.rows(table, self.coder)
+            if batch is not None:
+                codes = [self._levels(g, batch.codes[old]) for g, old in enumerate(self.factors)]
+                n += batch.n
+                if n > self.n:
+                    raise DataError(CHANGED.format(what=f"there are more than {self.n} rows"))
+                yield as_rows(batch, codes, self.terms), batch, start
+            start += table.n
+        if n != self.n:
+            raise DataError(CHANGED.format(what=f"there are {n} rows instead of {self.n}"))
+
+    def _levels(self, factor: int, codes: IntVector) -> IntVector:
+        places = self.places[factor]
+        if codes.size and int(codes.max()) >= places.size:
+            raise DataError(CHANGED.format(what="a grouping factor has a new level"))
+        out: IntVector = places[codes]
+        return out
+
+    def blocks(
+        self, kept: Sequence[int] | None = None, *, size: int = BLOCK_ROWS
+    ) -> Iterator[RowBlock]:
+        """Yield all rows in order, at most `size` at a time, with the kept columns of X."""
+        start = 0
+        for rows, _, _ in self.walk():
+            for first in range(0, rows.n, size):
+                stop = min(first + size, rows.n)
+                there = slice(start + first, start + stop)
+                yield RowBlock(rows, slice(first, stop), there, kept)
+            start += rows.n
+
+
+def positions(batch: BatchRows, start: int) -> NDArray[np.int64]:
+    """Return where the rows used of a batch are in the data."""
+    own = np.arange(batch.n, dtype=np.int64) if batch.rows is None else batch.rows
+    return own.astype(np.int64) + start
