@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from mixlm_sparse import datasets
     from mixlm_sparse.api.fit import LinearMixedFit
+    from mixlm_sparse.api.gls import gls
     from mixlm_sparse.api.lm_list import LmList, lm_list
     from mixlm_sparse.api.lmer import deviance_function, fit_matrices, lmer, make_fit
     from mixlm_sparse.api.load import load
@@ -45,6 +46,10 @@ if TYPE_CHECKING:
         SkippedGroupsWarning,
         WorkerError,
     )
+    from mixlm_sparse.covariance.serial import AR1, CAR1, AnteDependence
+    from mixlm_sparse.covariance.spatial import Exponential, Gaussian
+    from mixlm_sparse.covariance.variance import VarExp, VarIdent, VarPower
+    from mixlm_sparse.covariance.visits import CompoundSymmetry, Toeplitz, Unstructured
     from mixlm_sparse.design.arrays import RandomEffect
     from mixlm_sparse.design.build import model_matrices
     from mixlm_sparse.design.matrices import ModelMatrices
@@ -76,6 +81,7 @@ __version__ = "0.1.0"
 # Where each public name is defined; a name is loaded when it is asked for first.
 _HOMES = {
     "api.fit": ("LinearMixedFit",),
+    "api.gls": ("gls",),
     "api.lm_list": ("LmList", "lm_list"),
     "api.lmer": ("deviance_function", "fit_matrices", "lmer", "make_fit"),
     "api.load": ("load",),
@@ -104,6 +110,10 @@ _HOMES = {
         "SkippedGroupsWarning",
         "WorkerError",
     ),
+    "covariance.serial": ("AR1", "CAR1", "AnteDependence"),
+    "covariance.spatial": ("Exponential", "Gaussian"),
+    "covariance.variance": ("VarExp", "VarIdent", "VarPower"),
+    "covariance.visits": ("CompoundSymmetry", "Toeplitz", "Unstructured"),
     "design.arrays": ("RandomEffect",),
     "design.build": ("model_matrices",),
     "design.matrices": ("ModelMatrices",),
@@ -132,17 +142,23 @@ _HOMES = {
 _MODULES = {"datasets": "datasets", "plots": "report.plots"}
 
 __all__ = [
+    "AR1",
+    "CAR1",
     "AllFits",
+    "AnteDependence",
     "Bootstrap",
     "CompilationWarning",
+    "CompoundSymmetry",
     "Control",
     "ConvergenceWarning",
     "DataError",
     "DevianceFunction",
     "EngineError",
+    "Exponential",
     "FewLevelsWarning",
     "FormulaError",
     "FormulaWarning",
+    "Gaussian",
     "Influence",
     "LinearMixedFit",
     "LmList",
@@ -172,7 +188,12 @@ __all__ = [
     "SingularFitWarning",
     "SkippedGroupsWarning",
     "StepResult",
+    "Toeplitz",
+    "Unstructured",
     "VarCorr",
+    "VarExp",
+    "VarIdent",
+    "VarPower",
     "WorkerError",
     "__version__",
     "all_fit",
@@ -181,6 +202,7 @@ __all__ = [
     "datasets",
     "deviance_function",
     "fit_matrices",
+    "gls",
     "lm_list",
     "lmer",
     "lmer_many",

@@ -27,6 +27,7 @@ from mixlm_sparse.inference.models import step as elimination
 from mixlm_sparse.inference.resample import bootstrap as replicates
 from mixlm_sparse.inference.variance import components, shares
 from mixlm_sparse.inference.variance import confint as intervals
+from mixlm_sparse.inference.variance import residual_structure as structures
 from mixlm_sparse.inference.variance.profile import compute as profiles
 from mixlm_sparse.model import lme4_parts
 from mixlm_sparse.model import simulate as simulations
@@ -88,6 +89,7 @@ class LinearMixedFit(FittedModel):
 
     # variance parameters
     variance_components = components.variance_components
+    residual_structure = Attribute(structures.residual_structure)
     confint = intervals.confint
     profile = profiles.profile
     icc = shares.icc

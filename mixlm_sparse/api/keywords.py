@@ -18,7 +18,7 @@ C = TypeVar("C", bound=type)
 
 _IN_FORMULA = "random effects are written in the formula, as in 'y ~ x + (x | group)'"
 _LINEAR = "there are linear mixed models only, with normal errors"
-_RESIDUAL = "residuals are independent with variance sigma^2 / weights; there is no other structure"
+_RESIDUAL = 'lmer and gls take residual=mx.AR1(time="visit", group="patient") and its like'
 ANSWERS = {
     "REML": "write reml={value}",
     "method": "write reml=True or reml=False",
@@ -32,6 +32,7 @@ ANSWERS = {
     "link": _LINEAR,
     "residual": _RESIDUAL,
     "correlation": _RESIDUAL,
+    "variance": "lmer and gls take variance=mx.VarIdent(by=...) and its like",
     "covstruct": _RESIDUAL,
     "cluster": "write fit.robust(cluster={value}) afterwards",
     "missing": 'write na_action="omit" or "raise"',

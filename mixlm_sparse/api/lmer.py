@@ -17,6 +17,8 @@ from mixlm_sparse.api.keywords import answers_unknown_keywords
 from mixlm_sparse.common.checks import require_instance
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.progress import SearchProgress
+from mixlm_sparse.covariance.correlation import Correlation
+from mixlm_sparse.covariance.variance import VarianceFunction
 from mixlm_sparse.design.arrays import RandomEffect, array_matrices, described
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.formula.parse import formula_text
@@ -47,6 +49,8 @@ def lmer(
     control: Control | None = None,
     progress: SearchProgress = None,
     env: Mapping[str, Callable[..., Any]] | None = None,
+    residual: Correlation | None = None,
+    variance: VarianceFunction | None = None,
 ) -> LinearMixedFit:
     """Fit a linear mixed model.
 
@@ -75,6 +79,9 @@ def lmer(
         if it returns False, the fit ends at the best point so far, with the status "interrupted",
         and so it does after Ctrl-C.  An exception that it raises ends the call.
     env : functions that the formula may call, by name.
+    residual : correlation of the residuals within groups, such as
+        ``mx.AR1(time="visit", group="patient")``; independent ones by default.
+    variance : standard deviations of the residuals that differ, such as ``mx.VarIdent(by="arm")``.
 
     Returns
     -------
@@ -114,6 +121,8 @@ def lmer(
         contrasts=contrasts,
         env=env,
         options=options,
+        residual=residual,
+        variance=variance,
     )
     system, call = assemble(call)
     optimum, solution = solve_system(system, call.options)

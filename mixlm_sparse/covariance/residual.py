@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
 
 __all__ = ["INDEPENDENT", "Independent", "Positions", "Residual"]
@@ -106,6 +107,39 @@ class Independent:
 
 
 INDEPENDENT = Independent()  # without weights
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Structured(Independent):
+    """Residuals with a structure of their own: what asks for independent rows is refused.
+
+    Whoever walks over the rows of such a model has to ask its system, whose rows are whitened.
+    """
+
+    def _refused(self) -> OptionError:
+        return OptionError(
+            "this is not available for a fit with a residual structure (residual=, variance=): it "
+            "would need rows whose residuals are independent"
+        )
+
+    def weights_of(self, rows: slice | NDArray[np.integer[Any]]) -> Vector:
+        raise self._refused()
+
+    def weigh(self, values: Vector, rows: slice | NDArray[np.integer[Any]]) -> Vector:
+        raise self._refused()
+
+    def whiten(
+        self, values: Vector, rows: slice | NDArray[np.integer[Any]], rho: Vector = NO_RHO
+    ) -> Vector:
+        raise self._refused()
+
+    def log_det(self, rows: slice | NDArray[np.integer[Any]], rho: Vector = NO_RHO) -> float:
+        raise self._refused()
+
+    def draw(
+        self, noise: Vector, rows: slice | NDArray[np.integer[Any]], rho: Vector = NO_RHO
+    ) -> Vector:
+        raise self._refused()
 
 
 def _aligned(w: Vector, values: Vector) -> Vector:

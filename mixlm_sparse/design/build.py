@@ -20,6 +20,8 @@ from mixlm_sparse.common.errors import (
     OptionError,
 )
 from mixlm_sparse.common.types import IntVector, Vector
+from mixlm_sparse.covariance.correlation import Correlation
+from mixlm_sparse.covariance.variance import VarianceFunction
 from mixlm_sparse.design.choices import check_contrasts, read_contrasts
 from mixlm_sparse.design.columns import DesignColumns, learn_part
 from mixlm_sparse.design.evaluate import Scope
@@ -30,6 +32,11 @@ from mixlm_sparse.design.readers import hold, unknown_column
 from mixlm_sparse.design.recipe import (
     FormulaRecipe,
     TermSpec,
+)
+from mixlm_sparse.design.residuals import (
+    columns_of_residuals,
+    learn_residuals,
+    require_structures,
 )
 from mixlm_sparse.design.response import add_offsets, response_vector
 from mixlm_sparse.design.rows import (
@@ -63,6 +70,9 @@ def model_matrices(
     contrasts: Mapping[str, Any] | None = None,
     env: Mapping[str, Callable[..., Any]] | None = None,
     warn: bool = True,
+    residual: Correlation | None = None,
+    variance: VarianceFunction | None = None,
+    require_random: bool = True,
 ) -> ModelMatrices:
     """Read the columns that a formula names, and arrange them as lme4 does.
 
@@ -80,6 +90,8 @@ def model_matrices(
     env : functions that the formula may use besides the built-in ones, by name. They take and
         return arrays, and must treat each row alone for predictions to be right.
     warn : whether to warn of a formula that means something other than it seems to.
+    residual, variance : correlation and variances of the residuals, as in `lmer`.
+    require_random : whether a formula without a random term is an error.
 
     Raises
     ------
@@ -94,14 +106,17 @@ def model_matrices(
     (('(Intercept)', 'x'), ['a', 'b'])
     """
     warn = require_bool("warn", warn)
+    require_random = require_bool("require_random", require_random)
+    require_structures(residual, variance)
     if not isinstance(formula, MixedFormula):
-        formula = parse_formula(formula_text(formula))
+        formula = parse_formula(formula_text(formula), require_random=require_random)
     require_one_of("na_action", na_action, NA_ACTIONS)
     env = functions_of(env)
     check_functions(formula.expressions, env)
     given = GivenArguments.of(weights, offset, subset)
 
-    held, table, needed = _open(formula, data, given)
+    structured = columns_of_residuals(residual, variance)
+    held, table, needed = _open(formula, data, given, structured)
     chosen = None if given.subset is None else subset_mask(given.subset, table, env)
     rows = used_rows(table, needed, chosen, na_action)
     n = table.n if rows is None else rows.size
@@ -124,12 +139,16 @@ def model_matrices(
         None if given.offset is None else given.offset.text,
         env,
     )
+    w = weights_of_rows(given.weights, table, scope, rows)
+    law, state = None, None
+    if residual is not None or variance is not None:
+        law, state = learn_residuals(residual, variance, scope.columns, n, w)
     return ModelMatrices(
         y=y,
         fixed=DesignColumns(fixed, variables),
         factors=tuple(factor.known for factor in factor_specs),
         terms=tuple(_evaluated(term, variables) for term in term_specs),
-        weights=weights_of_rows(given.weights, table, scope, rows),
+        weights=w,
         offset=offset_of_rows(given.offset, formula, table, variables, rows),
         nobs=n,
         n_input=table.n,
@@ -139,6 +158,8 @@ def model_matrices(
         spec=spec,
         index=table.index,
         data=held,
+        law=law,
+        residuals=state,
     )
 
 
@@ -194,27 +215,38 @@ def columns_asked(
 
 
 def _open(
-    formula: MixedFormula, data: Any, given: GivenArguments
+    formula: MixedFormula, data: Any, given: GivenArguments, structured: tuple[str, ...]
 ) -> tuple[HeldData, Table, dict[str, Any]]:
     """Return what is held, the columns of this model, and those that must have no missing cell."""
     names, optional = columns_asked(formula, given)
-    held = hold(data, names, optional)
-    own = {name: held.table.columns[name] for name in (*names, *optional)
+    held = hold(data, names, (*optional, *structured))
+    for name in structured:
+        if name not in held.table.columns:
+            raise DataError(f"residuals: {unknown_column(name, held.table.header)}")
+    own = {name: held.table.columns[name] for name in (*names, *optional, *structured)
            if name in held.table.columns}  # fmt: skip
     table = replace(held.table, columns=own, names=frozenset(own))
-    return held, table, needed_columns(formula, table, given)
+    return held, table, needed_columns(formula, table, given, structured)
 
 
 def needed_columns(
-    formula: MixedFormula, table: Table, given: GivenArguments
+    formula: MixedFormula,
+    table: Table,
+    given: GivenArguments,
+    structured: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Return the columns in which a cell must not be missing.
+
+    Parameters
+    ----------
+    structured : columns of the residual structure.
 
     Raises
     ------
     DataError : an argument names a column that does not exist.
     """
-    needed = {name: column for name, column in table.columns.items() if name in formula.names}
+    read = {*formula.names, *structured}
+    needed = {name: column for name, column in table.columns.items() if name in read}
     for argument in given:
         if argument is None or argument.text is None or argument.text in table.names:
             continue

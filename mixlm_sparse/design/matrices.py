@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
+from mixlm_sparse.covariance.law import ResidualLaw
 from mixlm_sparse.covariance.random import CovarianceStructure, covariance_structure
-from mixlm_sparse.covariance.residual import Independent
+from mixlm_sparse.covariance.residual import Independent, Structured
 from mixlm_sparse.design.array_recipe import ArrayRecipe, ArrayTerm
 from mixlm_sparse.design.columns import ColumnSource
 from mixlm_sparse.design.grouping import GroupingFactor
 from mixlm_sparse.design.recipe import FormulaRecipe, Recipe
+from mixlm_sparse.design.residuals import ResidualState
 from mixlm_sparse.design.table import HeldData
 
 __all__ = ["ModelMatrices", "RandomTerm"]
@@ -60,6 +62,7 @@ class ModelMatrices:
     spec : recipe that evaluates the same columns on new rows.
     index : row labels of the frame, if it has some.
     data : the columns that were read, on all rows of the frame; None for a design from arrays.
+    law, residuals : of a residual structure, the law of the rows used and what reads new rows.
     """
 
     y: Vector
@@ -76,6 +79,8 @@ class ModelMatrices:
     spec: FormulaRecipe | None = None
     index: Any = None
     data: HeldData | None = None
+    law: ResidualLaw | None = None
+    residuals: ResidualState | None = None
 
     @property
     def recipe(self) -> Recipe:
@@ -92,7 +97,7 @@ class ModelMatrices:
     @property
     def residual(self) -> Independent:
         """Structure of the residuals: independent, with variances sigma^2 / w."""
-        return Independent(self.weights)
+        return Independent(self.weights) if self.law is None else Structured(self.weights)
 
     @property
     def X(self) -> Matrix:

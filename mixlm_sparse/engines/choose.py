@@ -5,6 +5,7 @@ from __future__ import annotations
 from mixlm_sparse.common.checks import require_one_of
 from mixlm_sparse.engines.blocked.engine import BlockedEngine
 from mixlm_sparse.engines.cholmod import CholmodEngine
+from mixlm_sparse.engines.empty import EmptyEngine
 from mixlm_sparse.engines.interface import BlockSystem, Engine
 from mixlm_sparse.engines.multifrontal.engine import SparseEngine
 from mixlm_sparse.engines.names import ENGINES
@@ -19,6 +20,8 @@ def make_engine(name: str, system: BlockSystem) -> Engine:
     EngineError : the engine needs a package that is not installed.
     """
     require_one_of("engine", name, ENGINES)
+    if not system.factors:
+        return EmptyEngine()
     if name == "cholmod":
         return CholmodEngine(system)
     if name == "sparse":

@@ -21,8 +21,10 @@ from mixlm_sparse.solve.criterion import profiled_sigma
 from mixlm_sparse.solve.curvature import Curvature, curvature_at
 from mixlm_sparse.solve.identification import Identification, identification
 from mixlm_sparse.solve.search.optimum import Optimum
-from mixlm_sparse.solve.solution import PlsSolution, solve_pls
+from mixlm_sparse.solve.solution import PlsSolution
 from mixlm_sparse.solve.system import PenalizedSystem
+from mixlm_sparse.solve.whitened.curvature import whitened_curvature
+from mixlm_sparse.solve.whitened.search import solution_at
 
 F = TypeVar("F", bound="FitBase")
 
@@ -74,8 +76,8 @@ class FitBase:
 
     @property
     def n_par(self) -> int:
-        """Number of parameters, p + m + 1; also after REML, as lme4 counts."""
-        return self.system.p + self.system.n_theta + 1
+        """Number of parameters, p + m + 1, and those of the residual structure; also after REML."""
+        return self.system.p + self.system.n_theta + self.system.n_rho + 1
 
     @property
     def df_resid(self) -> int:
@@ -175,7 +177,8 @@ class FitBase:
         """Curvature of the criterion in (phi, log sigma) at the optimum, and its inverse."""
         system = self.system
         with one_blas_thread():
-            return curvature_at(self.optimum.phi, system, reml=self.reml, sigma=self.optimum.sigma)
+            at = curvature_at if system.whitened is None else whitened_curvature
+            return at(self.optimum.phi, system, reml=self.reml, sigma=self.optimum.sigma)
 
     @cached_property
     def identification(self) -> Identification:
@@ -207,10 +210,13 @@ def fit_of(
     solution : at the optimum; by default solved for.
     notes : what is to be said of it; by default found out.
     """
+    if solution is None:
+        solution = solution_at(optimum, system)
+    system = solution.system  # with a residual structure, at the optimum's rho
     return cls(
         system=system,
         optimum=optimum,
-        solution=solve_pls(optimum.theta, system) if solution is None else solution,
+        solution=solution,
         options=options,
         formula=formula,
         call=call,

@@ -8,6 +8,9 @@ from typing import Any
 from mixlm_sparse.common.checks import NA_ACTIONS, require_bool, require_one_of
 from mixlm_sparse.common.progress import SearchProgress, fit_progress
 from mixlm_sparse.common.types import Vector
+from mixlm_sparse.covariance.correlation import Correlation
+from mixlm_sparse.covariance.variance import VarianceFunction
+from mixlm_sparse.design.residuals import require_structures
 from mixlm_sparse.engines.names import ENGINES
 from mixlm_sparse.solve.search.names import OPTIMIZERS
 from mixlm_sparse.solve.search.search import Control, control_of
@@ -57,6 +60,8 @@ class ModelCall:
     Parameters
     ----------
     response : (n,) a response that replaces the formula's, as `refit` uses it.
+    residual, variance : structure of the residuals, or None.
+    random : whether the formula must have random terms (`lmer`) or must not (`gls`).
     """
 
     formula: str
@@ -68,10 +73,14 @@ class ModelCall:
     contrasts: Any = None
     env: Any = None
     response: Vector | None = None
+    residual: Correlation | None = None
+    variance: VarianceFunction | None = None
+    random: bool = True
     options: FitOptions = field(default_factory=FitOptions)
 
     def checked(self) -> ModelCall:
         """Return self; an unknown name of an option is an OptionError."""
         require_one_of("na_action", self.na_action, NA_ACTIONS)
+        require_structures(self.residual, self.variance)
         self.options.checked()
         return self

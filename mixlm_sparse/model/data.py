@@ -17,6 +17,7 @@ from mixlm_sparse.design.build import columns_asked, functions_of
 from mixlm_sparse.design.contrasts import as_contrast
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.readers import hold, open_table
+from mixlm_sparse.design.residuals import columns_of_residuals
 from mixlm_sparse.design.rows import RowArgument, restrict
 from mixlm_sparse.design.table import Column, HeldData, Table
 from mixlm_sparse.design.whitelist import check_functions
@@ -59,6 +60,7 @@ def held_call(call: ModelCall) -> ModelCall:
     names, optional = columns_asked(formula, arguments.values())
     if call.response is not None:  # its column is not needed any more, and need not exist
         names, optional = [], [*names, *optional]
+    optional = [*optional, *columns_of_residuals(call.residual, call.variance)]
     data = hold(call.data, names, optional)
     columns: dict[str, Any] = {
         role: argument.column(data.table, data.table.index)
@@ -139,6 +141,7 @@ def columns_of_call(call: Any) -> Table:
         if isinstance(value, str)
     ]
     names, optional = columns_asked(formula, arguments)
+    optional = [*optional, *columns_of_residuals(call.residual, call.variance)]
     if call.response is not None:
         names, optional = [], [*names, *optional]
     return open_table(call.data, names, optional)

@@ -29,12 +29,13 @@ from mixlm_sparse.model.effects import (
 )
 from mixlm_sparse.model.identified import dropped_combinations
 from mixlm_sparse.model.rows import row_series
+from mixlm_sparse.model.structured import require_independent
 from mixlm_sparse.model.varcorr import VarCorr
 from mixlm_sparse.solve.curvature import residual_share
 
 # A row with 1 - h below this is fitted exactly; its residual is rounding.
 FITTED_EXACTLY_TOL = 1e-10
-RESIDUAL_TYPES = ("response", "pearson", "deviance", "working")
+RESIDUAL_TYPES = ("response", "pearson", "deviance", "working", "normalized")
 
 
 # Where nothing is left to the residuals, a variance with a larger share of theirs is not known.
@@ -192,17 +193,27 @@ class FittedModel(FitBase):
     def resid_used(self) -> Vector:
         """(n,) response residuals of the rows used."""
         out = np.empty(self.nobs)
-        for rows in self.system.rows():
+        for rows in self.system.plain_rows():
             out[rows.slice] = rows.y - self.fitted_used[rows.slice]
         return out
 
     @cached_property
     def pearson_used(self) -> Vector:
-        """(n,) residuals of the rows used times the square root of their weights."""
+        """(n,) residuals of the rows used over their standard deviation relative to sigma."""
+        if self.system.whitened is not None:
+            return self.resid_used / self.system.whitened.whitening.sd
         out = np.empty(self.nobs)
         for rows in self.system.rows():
             out[rows.slice] = rows.root_weighted(self.resid_used[rows.slice])
         return out
+
+    @cached_property
+    def normalized_used(self) -> Vector:
+        """(n,) residuals of the rows used, whitened by the residual structure."""
+        if self.system.whitened is None:
+            return self.pearson_used
+        white = self.system.whitened.whitening.apply(self.resid_used[:, None])
+        return np.asarray(white[:, 0])
 
     @property
     def scaled_residuals_used(self) -> Vector:
@@ -230,7 +241,9 @@ class FittedModel(FitBase):
         Parameters
         ----------
         type : "response" and "working" are y - mu; "pearson" and "deviance" are
-            sqrt(w) (y - mu).
+            sqrt(w) (y - mu), with a variance function over its standard deviation relative to
+            sigma; "normalized" are these multiplied by the inverse factor of their correlation
+            within groups, so that they are independent if the structure is right.
         scaled : divide by sigma.
 
         Returns
@@ -239,8 +252,15 @@ class FittedModel(FitBase):
         """
         scaled = require_bool("scaled", scaled)
         require_one_of("type", type, RESIDUAL_TYPES)
-        values = self.resid_used if type in ("response", "working") else self.pearson_used
+        if type in ("response", "working"):
+            values = self.resid_used
+        else:
+            values = self.normalized_used if type == "normalized" else self.pearson_used
         return row_series(self.matrices, values / self.sigma if scaled else values)
+
+    def _require_uncorrelated(self, what: str) -> None:
+        if self.matrices.law is not None and self.matrices.law.correlated:
+            require_independent(self, what, "residuals(type='normalized') are its counterpart")
 
     @cached_property
     def _leverage(self) -> Vector:
@@ -252,6 +272,7 @@ class FittedModel(FitBase):
 
     def cooks_distance(self) -> pd.Series[float]:
         """Return Cook's distance, (r / (1 - h))^2 h / (sigma^2 p) with r = sqrt(w) (y - mu)."""
+        self._require_uncorrelated("cooks_distance")
         h = self._leverage
         with np.errstate(divide="ignore", invalid="ignore"):
             distance = (self.pearson_used / (1.0 - h)) ** 2 * h / (self.scale * self.system.p)
@@ -263,6 +284,7 @@ class FittedModel(FitBase):
         h is the leverage of `hatvalues`; sigma is that of the fit, with all rows.  NaN where the
         model fits a row whatever its response (h = 1).
         """
+        self._require_uncorrelated("rstudent")
         free = 1.0 - self._leverage
         free = np.where(free > FITTED_EXACTLY_TOL, free, np.nan)
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -280,8 +302,9 @@ class FittedModel(FitBase):
 
     def __repr__(self) -> str:
         groups = ", ".join(f"{label} {count}" for label, count in self.ngroups.items())
+        groups = f", groups {groups}" if groups else ""
         return (
             f"<{type(self).__name__} {self.formula!r} by {'REML' if self.reml else 'ML'}: "
-            f"criterion {self.criterion:.6g}, {self.nobs} rows, groups {groups}, "
+            f"criterion {self.criterion:.6g}, {self.nobs} rows{groups}, "
             f"{self.convergence.status}>"
         )

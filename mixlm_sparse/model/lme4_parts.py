@@ -20,6 +20,7 @@ from mixlm_sparse.common.checks import require_names, shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.structured import require_independent
 from mixlm_sparse.solve.rows import InMemory
 
 
@@ -44,6 +45,7 @@ def getME(fit: FittedModel, name: str | Sequence[str]) -> Any:
     >>> fit.getME("Zt").shape, list(fit.getME(["beta", "theta"]))
     ((36, 180), ['beta', 'theta'])
     """
+    require_independent(fit, "getME")
     names = require_names("name", name, what="component")
     for each in names:
         if each not in _COMPONENTS:

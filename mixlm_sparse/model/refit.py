@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
+import numpy as np
+
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.formula.update import updated_formula
@@ -60,7 +62,7 @@ def split_changes(
     if unknown:
         raise OptionError(
             f"update knows no argument {', '.join(map(repr, unknown))}: use formula, data, "
-            + ", ".join(sorted({*OPTION_NAMES, *MODEL_NAMES}))
+            + ", ".join(sorted({*OPTION_NAMES, *MODEL_NAMES} - {"random"}))
         )
     of_search = {name: value for name, value in changes.items() if name in OPTION_NAMES}
     if "control" in of_search:
@@ -130,7 +132,9 @@ def _refit_reml(fit: F, reml: bool) -> F:
 
 def _warm_start(fit: FitBase) -> Vector | None:
     # A singular theta is a saddle of another criterion, a bad place to start from.
-    return None if is_singular(fit.system, fit.theta) else fit.theta
+    if is_singular(fit.system, fit.theta):
+        return None
+    return np.concatenate([fit.theta, fit.optimum.rho])
 
 
 def _solved(fit: F, system: PenalizedSystem, options: FitOptions, call: ModelCall | None) -> F:
@@ -151,7 +155,7 @@ def update(fit: F, formula: str | None = None, data: Any = None, **changes: Any)
         "log(.) ~ . - (x | g) + (1 | g)".
     data : other data.
     **changes : any other argument of `lmer`: reml, weights, offset, subset, na_action,
-        contrasts, start, optimizer, engine, control, progress, env.
+        contrasts, start, optimizer, engine, control, progress, env, residual, variance.
 
     Raises
     ------

@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from mixlm_sparse.common.errors import FormulaError, OptionError
 from mixlm_sparse.common.progress import FitProgress, SearchStopped, fit_progress
 from mixlm_sparse.design.batches.sources import batch_source, is_batched
 from mixlm_sparse.design.build import model_matrices
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.formula.parse import parse_formula
+from mixlm_sparse.formula.terms import MixedFormula
 from mixlm_sparse.model.batches.sums import sum_batches
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import held_call, held_contrasts
@@ -21,14 +23,31 @@ from mixlm_sparse.model.responses import response_for
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.status import Status
-from mixlm_sparse.solve.solution import PlsSolution, solve_pls
+from mixlm_sparse.solve.solution import PlsSolution
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
+from mixlm_sparse.solve.whitened.search import solution_at
+
+
+def formula_of(call: ModelCall) -> MixedFormula:
+    """Read the call's formula; only `lmer` takes random terms, and it needs one.
+
+    Raises
+    ------
+    FormulaError : also for a random term in `gls`.
+    """
+    formula = parse_formula(call.formula, require_random=call.random)
+    if not call.random and formula.random:
+        raise FormulaError(
+            f"gls has no random effects, but the formula has {formula.random[0]}: use lmer, which "
+            "takes residual= and variance= as well, or leave the term out"
+        )
+    return formula
 
 
 def matrices_of(call: ModelCall, *, warn: bool = True) -> ModelMatrices:
     """Evaluate the call's formula in its data; `warn` of what the formula means."""
     matrices = model_matrices(
-        parse_formula(call.formula),
+        formula_of(call),
         call.data,
         weights=call.weights,
         offset=call.offset,
@@ -37,6 +56,8 @@ def matrices_of(call: ModelCall, *, warn: bool = True) -> ModelMatrices:
         contrasts=call.contrasts,
         env=call.env,
         warn=warn,
+        residual=call.residual,
+        variance=call.variance,
     )
     if call.response is None:
         return matrices
@@ -46,6 +67,11 @@ def matrices_of(call: ModelCall, *, warn: bool = True) -> ModelMatrices:
 def assemble(call: ModelCall) -> tuple[PenalizedSystem, ModelCall]:
     """Do everything that precedes the search; the call returned holds its own data."""
     if is_batched(call.data):
+        if call.residual is not None or call.variance is not None or not call.random:
+            raise OptionError(
+                "residual=, variance= and gls need all rows of a group together: read the data "
+                "into a frame first"
+            )
         return assemble_batches(call)
     held = held_call(call.checked())
     options = held.options
@@ -77,7 +103,7 @@ def solve_system(system: PenalizedSystem, options: FitOptions) -> tuple[Optimum,
     watch = fit_progress(options.progress)
     if watch is None:
         optimum = _search(system, options)
-        return optimum, solve_pls(optimum.theta, system)
+        return optimum, solution_at(optimum, system)
     try:
         optimum = _search(system, options, watch)
     except (KeyboardInterrupt, SearchStopped) as reason:
@@ -86,7 +112,7 @@ def solve_system(system: PenalizedSystem, options: FitOptions) -> tuple[Optimum,
         optimum = _interrupted(system, options, watch)
     finally:
         watch.close()
-    return optimum, solve_pls(optimum.theta, system)
+    return optimum, solution_at(optimum, system)
 
 
 def _search(

@@ -48,6 +48,7 @@ from mixlm_sparse.model.predict.rows import (
     prior_weights,
     refuse_unknown_levels,
 )
+from mixlm_sparse.model.structured import require_independent
 from mixlm_sparse.solve.rows import InMemory, rows_of
 
 if TYPE_CHECKING:
@@ -277,6 +278,7 @@ def simulate_fit(
     >>> fit.simulate(3, seed=1).shape
     (30, 3)
     """
+    require_independent(fit, "simulate")
     use_u = require_bool("use_u", use_u)
     allow_new_levels = require_bool("allow_new_levels", allow_new_levels)
     count = require_count("nsim", nsim, most=MAX_REPLICATES)

@@ -65,27 +65,27 @@ class Chart:
     @cached_property
     def theta_start(self) -> Vector:
         """(m,) the theta at which every factor is the identity."""
-        return np.concatenate([t.start for t in self.templates])
+        return _joined([t.start for t in self.templates])
 
     @cached_property
     def start(self) -> Vector:
         """(m,) the phi at which every factor is the identity."""
-        return np.concatenate([t.working(t.start) for t in self.templates])
+        return _joined([t.working(t.start) for t in self.templates])
 
     @cached_property
     def lower(self) -> Vector:
         """(m,) lower bounds of theta."""
-        return np.concatenate([t.lower for t in self.templates])
+        return _joined([t.lower for t in self.templates])
 
     @cached_property
     def upper(self) -> Vector:
         """(m,) upper bounds of theta."""
-        return np.concatenate([t.upper for t in self.templates])
+        return _joined([t.upper for t in self.templates])
 
     @cached_property
     def powers(self) -> Vector:
         """(m,) powers of s by which phi is multiplied where all factors are multiplied by s."""
-        return np.concatenate([t.powers for t in self.templates])
+        return _joined([t.powers for t in self.templates])
 
     def scaled(self, phi: Vector, s: float) -> Vector:
         """Return the phi (m,) of s times the factors."""
@@ -95,7 +95,7 @@ class Chart:
     def size(self, phi: Vector) -> float:
         """Return how large the factors are: the largest |phi| that has a size."""
         if (self.powers == 1.0).all():
-            return float(np.abs(phi).max())
+            return float(np.abs(phi).max(initial=0.0))
         live = self.powers > 0.0
         return float((np.abs(phi[live]) ** (1.0 / self.powers[live])).max())
 
@@ -115,13 +115,13 @@ class Chart:
 
     def parameters_of(self, factors: Sequence[Matrix]) -> Vector:
         """Return the phi in bounds, (m,), with the covariances of any square working factors."""
-        return np.concatenate(
+        return _joined(
             [t.working_of(M) for t, M in zip(self.templates, factors, strict=True)]
         )
 
     def pull_back(self, phi: Vector, slopes: Sequence[Matrix]) -> Vector:
         """Return the derivative by phi, (m,), from those by the working factors, (k, k) each."""
-        return np.concatenate(
+        return _joined(
             [
                 t.pull_back_at(phi[part], slope)
                 for t, part, slope in zip(self.templates, self.slices, slopes, strict=True)
@@ -130,7 +130,7 @@ class Chart:
 
     def theta_pull_back(self, theta: Vector, slopes: Sequence[Matrix]) -> Vector:
         """Return the derivative by theta, (m,), from those by its factors, (k, k) each."""
-        return np.concatenate(
+        return _joined(
             [
                 t.pull_back(theta[part], slope)
                 for t, part, slope in zip(self.templates, self.slices, slopes, strict=True)
@@ -163,11 +163,11 @@ class Chart:
             else:  # such a basis is diagonal, and nothing is rotated
                 theta = template.theta_at(phi[part])
                 out.append(template.mapped(theta, np.diag(1.0 / np.diag(Rz))))
-        return np.concatenate(out)
+        return _joined(out)
 
     def phi_of_theta(self, theta: Vector) -> Vector:
         """Return the phi in bounds that means the same covariance as theta; both (m,)."""
-        return np.concatenate(
+        return _joined(
             [
                 t.working(t.mapped(theta[part], R))
                 for t, part, R in zip(self.templates, self.slices, self.Rz, strict=True)
@@ -192,7 +192,7 @@ class Chart:
 
     def reflected(self, phi: Vector) -> Vector:
         """Return the phi in bounds with the same covariance."""
-        return np.concatenate(
+        return _joined(
             [t.reflected(phi[part]) for t, part in zip(self.templates, self.slices, strict=True)]
         )
 
@@ -264,3 +264,8 @@ class Chart:
                 np.matmul(np.matmul(inverse, half + np.swapaxes(half, 1, 2)), inverse.T)
             )
         return out
+
+
+def _joined(parts: Sequence[Vector]) -> Vector:
+    """Return parts one after another; nothing without random effects."""
+    return np.concatenate(parts) if parts else np.zeros(0)

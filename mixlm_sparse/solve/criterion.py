@@ -75,7 +75,16 @@ def _criterion(
     return d + ldRX2 if reml else d
 
 
-def _gradient(
+def criterion_of(
+    solution: WorkingSolution, system: PenalizedSystem, *, reml: bool, log_sigma: float | None
+) -> float:
+    """Return the criterion at a solution; `log_sigma` None profiles sigma out."""
+    return _criterion(
+        solution.ldL2, solution.ldRX2, solution.pwrss, system, reml=reml, log_sigma=log_sigma
+    )
+
+
+def slopes_of_factors(
     solution: WorkingSolution, system: PenalizedSystem, sigma_sq: float, *, reml: bool
 ) -> list[Matrix]:
     """Return the derivative of the criterion by every working Lambda, (K, K) each.
@@ -125,7 +134,7 @@ def evaluate(
                 return value, found.gradient
         at = solve_at(lambdas, system)
         value = _criterion(at.ldL2, at.ldRX2, at.pwrss, system, reml=reml, log_sigma=None)
-        return value, _gradient(at, system, at.pwrss / nu, reml=reml) if gradient else []
+        return value, slopes_of_factors(at, system, at.pwrss / nu, reml=reml) if gradient else []
 
 
 def joint_criterion(
@@ -170,7 +179,7 @@ def joint_criterion(
                 return value, G, 2.0 * (nu - found.pwrss / sigma_sq)
         at = solve_at(lambdas, system)
         value = _criterion(at.ldL2, at.ldRX2, at.pwrss, system, reml=reml, log_sigma=log_sigma)
-        G = _gradient(at, system, sigma_sq, reml=reml)
+        G = slopes_of_factors(at, system, sigma_sq, reml=reml)
         return value, G, 2.0 * (nu - at.pwrss / sigma_sq)
 
 

@@ -113,7 +113,7 @@ def profiled_hessian(phi: Vector, system: PenalizedSystem, *, reml: bool) -> Mat
         _, G = evaluate(chart.lambdas(at), system, reml=reml, gradient=True)
         return chart.pull_back(at, chart.split(G))
 
-    return _differences(gradient, phi, phi_scales(phi, system))
+    return differences(gradient, phi, phi_scales(phi, system))
 
 
 def _hessian_at_sigma(phi: Vector, sigma: float, system: PenalizedSystem, *, reml: bool) -> Matrix:
@@ -124,10 +124,10 @@ def _hessian_at_sigma(phi: Vector, sigma: float, system: PenalizedSystem, *, rem
         _, G, _ = joint_criterion(chart.lambdas(at), float(np.log(sigma)), system, reml=reml)
         return chart.pull_back(at, chart.split(G))
 
-    return _differences(gradient, phi, phi_scales(phi, system))
+    return differences(gradient, phi, phi_scales(phi, system))
 
 
-def _differences(gradient: Callable[[Vector], Vector], phi: Vector, scales: Vector) -> Matrix:
+def differences(gradient: Callable[[Vector], Vector], phi: Vector, scales: Vector) -> Matrix:
     """Return central differences of fourth order (m, m) of a gradient."""
     H = np.empty((phi.size, phi.size))
     for i, scale in enumerate(scales):
@@ -195,13 +195,28 @@ def curvature_at(
     # units in which a parameter that the data determine has a curvature of order one
     own = phi_scales(phi, system) / np.sqrt(parameter_levels(system))
     units = np.append(own, 1.0 / np.sqrt(4.0 * nu))
+    return finished(H, units, phi, sigma, derivatives, nu)
+
+
+def finished(
+    H: Matrix, units: Vector, phi: Vector, sigma: float | None, derivatives: ProductDerivatives,
+    nu: int,
+) -> Curvature:
+    """Return the curvature with Hessian H (m + 1, m + 1), log sigma last.
+
+    Parameters
+    ----------
+    units : (m + 1,) in which a parameter that the data determine has a curvature of order one.
+    sigma : a value that sigma is held at, or None.
+    """
+    pwrss = derivatives.solution.pwrss
     values, vectors = np.linalg.eigh(H * np.outer(units, units))
     top = max(float(values[-1]), 1.0)
     seen = values > FLAT_RTOL * top
     B = vectors * units[:, None]
     covariance = 2.0 * (B[:, seen] / values[seen]) @ B[:, seen].T
     if sigma is not None:
-        covariance[m, m] = 0.0
+        covariance[-1, -1] = 0.0
     return Curvature(
         phi=phi,
         sigma=float(np.sqrt(pwrss / nu)) if sigma is None else sigma,

@@ -237,6 +237,8 @@ def identification(
     reml : whether the law of contrasts counts, or that of the data.
     phi : (m,) where the fit is, which counts for directions that are hardly seen.
     """
+    if not system.templates:
+        return Identification((), (), (), (), system.products.R_x)
     found = generators(system)
     size = lengths(system, found)
     scale = np.where(size > 0.0, size, 1.0)

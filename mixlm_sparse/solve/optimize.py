@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 
+import numpy as np
+
 from mixlm_sparse.common.checks import (
     listed,
     require_bool,
@@ -22,6 +24,7 @@ from mixlm_sparse.solve.search.objective import Progress
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.search import Control, control_of, search
 from mixlm_sparse.solve.system import PenalizedSystem
+from mixlm_sparse.solve.whitened.search import optimize_whitened
 
 # A start beyond this is refused; one beyond SATURATED is replaced by the moment estimate.
 LARGEST_START = 1e7
@@ -62,10 +65,16 @@ def optimize(
         raise OptionError(
             f"progress is {shown(progress)}: use a function of (evaluation, criterion, theta)"
         )
+    method = "bfgs" if optimizer == "auto" else optimizer
+    if system.whitened is not None:
+        with one_blas_thread():
+            return optimize_whitened(
+                system, _start(system, start), reml=reml, method=method, control=control,
+                progress=progress, began=began,
+            )  # fmt: skip
     require_residuals_apart(system)
     phi = _start(system, start)
     objective = ProfiledObjective(system, reml, progress)
-    method = "bfgs" if optimizer == "auto" else optimizer
     with one_blas_thread():
         return search(
             objective, phi, given=start is not None, method=method, control=control, began=began
@@ -77,7 +86,12 @@ def _start(system: PenalizedSystem, start: Vector | None) -> Vector | None:
     if start is None:
         return None
     names = listed(system.theta_names)
-    theta = require_vector("start", start, system.n_theta, of=f"the parameters {names}")
+    given = start.size if isinstance(start, np.ndarray) else 0  # a warm start has rho as well
+    with_rho = system.n_rho > 0 and given == system.n_theta + system.n_rho
+    theta = require_vector(
+        "start", start, given if with_rho else system.n_theta, of=f"the parameters {names}"
+    )
+    theta, rho = theta[: system.n_theta], theta[system.n_theta :]
     if (theta < system.lower).any():
         raise OptionError(
             f"start must not be below the bounds {system.lower.tolist()} of {names}"
@@ -96,4 +110,4 @@ def _start(system: PenalizedSystem, start: Vector | None) -> Vector | None:
             f"start is so large that nothing would be left to the residuals: the values of {names} "
             "are standard deviations relative to the residual one"
         )
-    return phi if size < SATURATED else None
+    return np.concatenate([phi, rho]) if size < SATURATED else None

@@ -75,7 +75,8 @@ class Separated:
 
 def scale_beyond(lambdas: list[Matrix]) -> float:
     """Return c >= 1 with Lambda / c as large as need be; 1 where a direction is not large."""
-    if any(lam[0, 0] < FAR for lam in lambdas):  # lower triangular: an upper bound, and cheap
+    # lower triangular: an upper bound, and cheap
+    if not lambdas or any(lam[0, 0] < FAR for lam in lambdas):
         return 1.0
     least = min(float(np.linalg.svd(lam, compute_uv=False)[-1]) for lam in lambdas)
     return max(least / FAR, 1.0)

@@ -14,6 +14,7 @@ from mixlm_sparse.engines.interface import SelectedInverse
 from mixlm_sparse.solve.pls import solve_at, user_beta
 from mixlm_sparse.solve.rows import RowBlock
 from mixlm_sparse.solve.system import PenalizedSystem
+from mixlm_sparse.solve.whitened.joint import structured_leverage
 
 # Effects that keep more of their prior variance than this, where it is 1e8 times the noise's, are
 # not decided by the data.
@@ -191,7 +192,7 @@ class PlsSolution:
         out = np.empty(self.system.n)
         layout = self.system.products.layout if include_random else ()
         b = [self.b(t) for t in range(len(layout))]
-        for rows in self.system.rows():
+        for rows in self.system.plain_rows():
             mean = rows.X @ self.beta
             for t, place in enumerate(layout):
                 mean += np.einsum("ik,ik->i", rows.z(t), b[t][rows.codes(place.factor)])
@@ -204,6 +205,8 @@ class PlsSolution:
         h_i = w_i (z_i'M z_i + |R_X^{-T}(x_i - RZX_i)|^2) with M = Lambda C^{-1} Lambda', and
         RZX_i = z_i' Lambda C^{-1} Lambda'Z'WX.
         """
+        if self.system.whitened is not None:
+            return structured_leverage(self._working, self.system)
         inverse = self.selected_inverse
         lambdas = self.reference_factors
         M_diag = [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -25,6 +25,7 @@ from mixlm_sparse.solve.products.accumulate import CrossProducts, cross_products
 from mixlm_sparse.solve.products.final import Products, orthonormal_products
 from mixlm_sparse.solve.rows import BLOCK_ROWS, InMemory, RowBlock, RowSource
 from mixlm_sparse.solve.separate import Separated, separate
+from mixlm_sparse.solve.whitened.frame import Whitened, whitened_frame
 
 # Up to this many random effects C is treated as one dense matrix, if kernels are compiled.
 SMALL_DENSE_Q = 72
@@ -41,6 +42,7 @@ class PenalizedSystem:
     matrices : the design that was learnt: names, terms, levels.
     may_fuse : allow the compiled evaluations of `engines.fused` in the engine's place.
     source : where the rows are read; None for those of `matrices`.
+    whitened : of a model with a residual structure, its rows at one rho: `products` are theirs.
     """
 
     matrices: ModelMatrices
@@ -50,11 +52,13 @@ class PenalizedSystem:
     may_fuse: bool = True
     cross: CrossProducts | None = field(default=None, repr=False)
     source: RowSource | None = field(default=None, repr=False)
+    whitened: Whitened | None = field(default=None, repr=False)
     lock: EngineLock = field(default_factory=EngineLock, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         # buffers of compiled evaluations are made anew where they are used
-        return {name: value for name, value in vars(self).items() if name != "fused"}
+        made = ("fused", "row_source")
+        return {name: value for name, value in vars(self).items() if name not in made}
 
     @property
     def n(self) -> int:
@@ -114,19 +118,28 @@ class PenalizedSystem:
         """log|det R_x|^2 of the map to the user's columns of X."""
         return 2.0 * float(np.log(np.abs(np.diag(self.products.R_x))).sum())
 
-    @property
+    @cached_property
     def row_source(self) -> RowSource:
-        """Where the rows are read."""
+        """Where the rows are read; they are whitened by the residual structure."""
+        if self.whitened is not None:
+            return self.whitened.rows(self.matrices)
         return InMemory.of(self.matrices) if self.source is None else self.source
 
     def rows(self, size: int = BLOCK_ROWS) -> Iterator[RowBlock]:
         """Walk over the rows, with the columns of X that are kept."""
         return self.row_source.blocks(self.products.kept, size=size)
 
+    def plain_rows(self, size: int = BLOCK_ROWS) -> Iterator[RowBlock]:
+        """Walk over the rows as the data have them, without whitening."""
+        if self.whitened is None:
+            return self.rows(size)
+        plain = InMemory.of(replace(self.matrices, law=None))
+        return plain.blocks(self.products.kept, size=size)
+
     @cached_property
     def fused(self) -> SingleFactor | SmallDense | None:
         """The compiled evaluation of models with one factor or few effects, where it is in use."""
-        if not self.may_fuse:
+        if not self.may_fuse or not self.products.blocks.factors:
             return None
         products = self.products
         factors = products.blocks.factors
@@ -164,6 +177,26 @@ class PenalizedSystem:
             source=source, lock=self.lock,
         )  # fmt: skip
 
+    @property
+    def n_rho(self) -> int:
+        """Number of parameters of the residual structure."""
+        return 0 if self.whitened is None else self.whitened.law.n_rho
+
+    def at_rho(self, rho: Vector, *, centered: bool = False) -> PenalizedSystem:
+        """Return the system with residual parameters rho (n_rho,); the symbolic work is shared.
+
+        Parameters
+        ----------
+        centered : leave the mean of log sd to sigma (see `Whitening.of`).
+        """
+        assert self.whitened is not None
+        whitened = self.whitened.frame.at(rho, centered=centered)
+        engine = self.engine.reload(whitened.products.blocks)
+        return PenalizedSystem(
+            self.matrices, whitened.products, self.templates, engine, self.may_fuse,
+            whitened=whitened,
+        )  # fmt: skip
+
     def describe(self) -> str:
         """Say in words how an evaluation is done."""
         text = self.engine.describe()
@@ -196,6 +229,8 @@ def penalized_system(
     """
     require_instance("matrices", matrices, ModelMatrices, "use mx.model_matrices(formula, data)")
     require_one_of("engine", engine, ENGINES)
+    if matrices.law is not None:
+        return _whitened_system(matrices, engine)
     if cross is None:
         cross = cross_products(matrices, source=source)
     require_instance("cross", cross, CrossProducts, "leave it out, or use products of this design")
@@ -213,4 +248,26 @@ def penalized_system(
         may_fuse=engine == "auto",
         cross=cross,
         source=source,
+    )
+
+
+def _whitened_system(matrices: ModelMatrices, engine: str) -> PenalizedSystem:
+    """Return the system of a design with a residual structure, at independent residuals."""
+    plain = penalized_system(replace(matrices, law=None), engine)
+    law = matrices.law
+    assert law is not None
+    n_par = plain.p + plain.n_theta + law.n_rho + 1
+    if n_par >= plain.n:
+        raise DataError(
+            f"the model has {n_par} parameters, {law.n_rho} of them of the residuals, for "
+            f"{plain.n} rows: use a residual structure with fewer parameters, or fewer terms"
+        )
+    whitened = whitened_frame(matrices, plain.products).at(law.start, centered=False)
+    return replace(
+        plain,
+        matrices=matrices,
+        products=whitened.products,
+        engine=plain.engine.reload(whitened.products.blocks),
+        cross=None,
+        whitened=whitened,
     )

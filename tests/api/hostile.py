@@ -187,6 +187,7 @@ def of_package(folder: Path) -> Iterator[Call]:
         "compare_table": {"fits": [small(), fit()]},
         "deviance_function": plain,
         "fit_matrices": {"y": frame["y"], "X": X, "terms": [(frame["g"],)]},
+        "gls": {"formula": "y ~ x", "data": frame},
         "lm_list": {"formula": "y ~ x | g", "data": frame},
         "lmer": plain,
         "lmer_many": {**plain, "responses": ["y", "w"], "progress": False},

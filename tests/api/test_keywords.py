@@ -19,7 +19,7 @@ FORMULA = "Reaction ~ Days + (Days | Subject)"
         ("groups", "Subject", r"written in the formula, as in 'y ~ x \+ \(x \| group\)'"),
         ("re_formula", "~ Days", "written in the formula"),
         ("family", "binomial", "linear mixed models only"),
-        ("residual", "ar1", "residuals are independent"),
+        ("correlation", "ar1", "take residual=mx.AR1"),
         ("weigths", [1], "did you mean weights"),
         ("cluster", "Subject", "fit.robust"),
         ("verbose", True, "progress=True"),

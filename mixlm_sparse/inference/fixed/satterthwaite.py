@@ -32,6 +32,7 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import scipy.linalg
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.inference.fixed.moments import Directions, ModelMoments
@@ -129,11 +130,26 @@ def satterthwaite(fit: FittedModel) -> SatterthwaiteMoments:
             slopes=curvature.derivatives.products[:, :p, :p],
             A=curvature.covariance,
             flat=curvature.flat,
-            least_squares=R_X,
+            least_squares=_least_squares(fit, R_X),
             note=note,
         )
         _KEPT[fit] = found
     return found
+
+
+def _least_squares(fit: FittedModel, R_X: Matrix) -> Matrix:
+    """Return what brings directions to least squares, (p, p): R_X in columns orthonormal there.
+
+    With a residual structure these are the columns of the rows without it.
+    """
+    whitened = fit.system.whitened
+    if whitened is None:
+        return R_X
+    plain = whitened.frame.plain.R_x
+    out: Matrix = scipy.linalg.solve_triangular(
+        plain, (R_X @ fit.system.products.R_x).T, trans="T"
+    ).T
+    return out
 
 
 def satterthwaite_work(fit: FittedModel) -> float:

@@ -250,11 +250,11 @@ def _unweighted_root(model: FixedTerms) -> Matrix:
     """Return U (p, p) upper triangular with U'U = Q'Q: X'X instead of X'WX."""
     fit = model.fit
     p, kept = fit.system.p, list(fit.system.products.kept)
-    if fit.matrices.weights is None or p == 0:
+    if (fit.matrices.weights is None and fit.matrices.law is None) or p == 0:
         return np.eye(p)
     gram = np.zeros((p, p))
     inverse = np.linalg.inv(model.coordinates[:, kept])
-    for block in fit.system.rows():
+    for block in fit.system.plain_rows():
         Q = block.X @ inverse
         gram += Q.T @ Q
     return np.asarray(np.linalg.cholesky(gram).T, dtype=np.float64)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -9,7 +11,9 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.inference.models.compare import determined_parameters
 from mixlm_sparse.inference.models.mixture import mixture_label, mixture_p, naive_p
+from mixlm_sparse.inference.models.smaller import formula_of, refit_with
 from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.structured import require_random_effects
 from mixlm_sparse.solve.system import PenalizedSystem
 
 RANDOM_COLUMNS = [
@@ -34,16 +38,22 @@ def lr_vs_lm(fit: FittedModel) -> pd.DataFrame:
     -------
     DataFrame with the columns of `ranova`, rows "linear model" and "mixed model".
     """
+    require_random_effects(fit, "lr_vs_lm")
     require_imperfect(fit)
     system = fit.system
-    linear = linear_criterion(system, reml=fit.reml)
-    df = determined_parameters(fit) - system.p - 1
+    n_linear = system.p + 1
+    if fit.matrices.law is None:
+        linear = linear_criterion(system, reml=fit.reml)
+    else:  # the linear model with the same residual structure
+        smaller = without_random_effects(fit)
+        linear, n_linear = smaller.criterion, smaller.n_par
+    df = determined_parameters(fit) - n_linear
     statistic = max(0.0, linear - fit.criterion)
     effects = sum(len(term.column_names) for term in fit.matrices.terms)
     effects = min(effects, df)  # id() has one variance for all its effects
     table = pd.DataFrame(
         [
-            random_row(system.p + 1, -0.5 * linear, statistic, df, effects),
+            random_row(n_linear, -0.5 * linear, statistic, df, effects),
             (fit.n_par, fit.llf, fit.aic, *[np.nan] * 4, ""),
         ],
         columns=RANDOM_COLUMNS,
@@ -52,6 +62,12 @@ def lr_vs_lm(fit: FittedModel) -> pd.DataFrame:
     name = "chibar2(01)" if df == 1 else f"chi2({df})"
     describe_random(table, f"LR test against the linear model: {name} = {statistic:.2f}", fit)
     return table
+
+
+def without_random_effects(fit: FittedModel) -> FittedModel:
+    """Fit the model without its random effects, with the same residual structure."""
+    formula = formula_of(fit, "lr_vs_lm")
+    return refit_with(fit, replace(formula, random=()), random=False)
 
 
 def random_row(

@@ -21,6 +21,7 @@ from mixlm_sparse.inference.models.linear import (
 )
 from mixlm_sparse.inference.models.smaller import droppable, formula_of, refit_with, term_label
 from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.structured import require_random_effects
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +63,13 @@ def compared_without(
     fit: FittedModel, formula: MixedFormula, reduction: Reduction
 ) -> tuple[tuple[int, float, float, float, float, float, float, str], FittedModel | None]:
     """Return the row of a table, and the smaller fit (None if it is a linear model)."""
-    if not reduction.random:
+    if not reduction.random and fit.matrices.law is None:
         linear = linear_criterion(fit.system, reml=fit.reml)
         statistic = max(0.0, linear - fit.criterion)
         df = determined_parameters(fit) - fit.system.p - 1
         return random_row(fit.system.p + 1, -0.5 * linear, statistic, df, n_effects(fit)), None
-    smaller = refit_with(fit, replace(formula, random=reduction.random))
+    random = bool(reduction.random)
+    smaller = refit_with(fit, replace(formula, random=reduction.random), random=random)
     statistic, df, _ = likelihood_ratio(smaller, fit)
     effects = n_effects(fit) - n_effects(smaller)
     return random_row(smaller.n_par, smaller.llf, statistic, df, effects), smaller
@@ -91,6 +93,7 @@ def ranova(fit: FittedModel, reduce_terms: bool = True) -> pd.DataFrame:
     the data determine nothing beside the others has 0 Df and no p; the note says why.
     """
     reduce_terms = require_bool("reduce_terms", reduce_terms)
+    require_random_effects(fit, "ranova")
     require_imperfect(fit)
     formula = formula_of(fit, "ranova")
     rows = [(fit.n_par, fit.llf, fit.aic, *[np.nan] * 4, "")]

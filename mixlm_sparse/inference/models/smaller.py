@@ -24,14 +24,23 @@ def formula_of(fit: FittedModel, what: str) -> MixedFormula:
             f"{what} leaves terms out of a formula, and this fit was made from matrices: fit with "
             "lmer, or fit the smaller model by fit_matrices and compare by mx.anova"
         )
-    return parse_formula(fit.call.formula)
+    return parse_formula(fit.call.formula, require_random=fit.call.random)
 
 
-def refit_with(fit: FittedModel, formula: MixedFormula) -> FittedModel:
-    """Fit another formula to the same rows, silently; what is to be said stays in `messages`."""
+def refit_with(
+    fit: FittedModel, formula: MixedFormula, *, random: bool | None = None
+) -> FittedModel:
+    """Fit another formula to the same rows, silently; what is to be said stays in `messages`.
+
+    Parameters
+    ----------
+    random : whether the formula has random terms; by default as that of the fit.
+    """
     text = str(formula)
     changes: dict[str, Any] = {"control": replace(fit.options.control, warn=False)}
     assert fit.call is not None
+    if random is not None:
+        changes["random"] = random
     if fit.call.contrasts:
         # contrasts of a factor that is left out would be said to have no effect
         used_names = {plain_text(variable) for term in formula.fixed.terms for variable in term}

@@ -33,6 +33,7 @@ from mixlm_sparse.inference.models.smaller import (
     without_term,
 )
 from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.structured import require_independent
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
@@ -106,6 +107,7 @@ def step(
     ------
     OptionError : an option or a label in `keep` is not known; a fit without residual variance.
     """
+    require_independent(fit, "step")
     alpha_random = require_number("alpha_random", alpha_random, least=0.0, most=1.0)
     alpha_fixed = require_number("alpha_fixed", alpha_fixed, least=0.0, most=1.0)
     reduce_random = require_bool("reduce_random", reduce_random)

@@ -39,6 +39,7 @@ from mixlm_sparse.inference.resample.statistic import Statistic, StatisticReader
 from mixlm_sparse.inference.resample.walk import ResponseRefits, refit_options
 from mixlm_sparse.model.refits import block_size, threads_serve, warm_up
 from mixlm_sparse.model.simulate import Seed, seed_sequence
+from mixlm_sparse.model.structured import require_independent
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
@@ -100,6 +101,7 @@ def bootstrap(
     >>> boot.samples.shape, list(boot.samples.columns)
     ((50, 3), ['sd_(Intercept)|Batch', 'sigma', '(Intercept)'])
     """
+    require_independent(fit, "bootstrap")
     use_u, n_jobs = require_bool("use_u", use_u), require_jobs(n_jobs)
     count = require_count("nsim", nsim, most=MAX_REPLICATES)
     _require_consistent(fit, statistic, method, use_u, by)

@@ -26,6 +26,7 @@ from mixlm_sparse.inference.resample.walk import refit_options
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.refits import FAILED, RefitBlock, block_size, threads_serve, warm_up
 from mixlm_sparse.model.simulate import Seed, seed_sequence
+from mixlm_sparse.model.structured import require_independent
 
 __all__ = ["PBModcomp", "pb_modcomp"]
 
@@ -168,6 +169,7 @@ def pb_modcomp(
     count = require_count("nsim", nsim, most=MAX_REPLICATES)
     if not isinstance(larger, FittedModel):
         raise OptionError("the larger model must be a fit of lmer: fit it first")
+    require_independent(larger, "pb_modcomp")
     large = larger.refit_ml()
     null = null_model(large, smaller)
     df, statistic = _observed(large, null)

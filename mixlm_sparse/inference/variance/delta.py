@@ -47,7 +47,8 @@ class VarianceScale:
     parameters : what they are.
     estimates : (v,) standard deviations, correlations (NaN where undefined) and sigma.
     transformed : (v,) log sd, atanh correlation (or half a logit), log sigma; NaN on the boundary.
-    jacobian : (v, m + 1) derivatives of `transformed` by (phi, log sigma); zeros on the boundary.
+    jacobian : (v, m + 1) derivatives of `transformed` by (phi, log sigma), with rho between them
+        where there is a residual structure; zeros on the boundary.
     covariances : (v,) covariances, for correlations.
     covariance_slopes : (v, m + 1) their derivatives by (phi, log sigma).
     boundary : per parameter, why it has no quadratic neighbourhood; "" where it has one.
@@ -70,7 +71,7 @@ def variance_scale(fit: FittedModel) -> VarianceScale:
     estimates = parameter_values(
         parameters, [fit.solution.Lambda(t) for t in range(len(chart.Rz))], sigma
     )
-    v, m = len(parameters), phi.size
+    v, m = len(parameters), phi.size + fit.system.n_rho  # rho stands between phi and log sigma
     transformed, jacobian = np.full(v, np.nan), np.zeros((v, m + 1))
     covariances, covariance_slopes = np.full(v, np.nan), np.zeros((v, m + 1))
     boundary = _boundary(fit, parameters)

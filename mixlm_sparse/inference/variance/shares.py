@@ -31,6 +31,7 @@ from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.variance.components import FLAT, moves
 from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.structured import require_independent
 from mixlm_sparse.solve.products.basis import triangular_inverse
 
 # Changes below this share of the direction are rounding.
@@ -215,6 +216,7 @@ def icc(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
     prior weights the residual variance is that of an average row.  A share that depends on what
     the data do not determine is NaN; attrs["notes"] tells by name why.
     """
+    require_independent(fit, "icc")
     level = require_level("level", level)
     parts = _parts(fit)
     random = _sum(parts.groups)
@@ -242,6 +244,7 @@ def r2(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
     DataFrame with columns estimate, std_error, lower, upper; "marginal" is the share of fixed
     effects in the variance, "conditional" that of fixed and random effects.
     """
+    require_independent(fit, "r2")
     level = require_level("level", level)
     parts = _parts(fit)
     random = _sum(parts.groups)

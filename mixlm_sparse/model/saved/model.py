@@ -64,6 +64,7 @@ from mixlm_sparse.model.saved.parts import (
     products_to,
 )
 from mixlm_sparse.model.saved.schema import require_form
+from mixlm_sparse.model.structured import require_independent
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -105,6 +106,7 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
     >>> mx.load(path).criterion == fit.criterion
     True
     """
+    require_independent(fit, "save")
     path = require_path("path", path)
     require_bool("include_data", include_data)
     arrays: Arrays = {}

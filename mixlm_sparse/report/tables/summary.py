@@ -19,6 +19,7 @@ from mixlm_sparse.common.text import (
 )
 from mixlm_sparse.inference.fixed.coefficients import coefficient_tests
 from mixlm_sparse.inference.fixed.tests import SingleTests
+from mixlm_sparse.inference.variance.residual_structure import residual_table, structure_words
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.rowless import SAVED, MatricesWithoutRows
 from mixlm_sparse.report.tables.summary_forms import Parts, as_html, as_latex, as_markdown, as_text
@@ -136,15 +137,17 @@ def _collect(fit: FittedModel, correlation: bool | None, tests: SingleTests | No
     if p > CORRELATION_MAX_P and correlation is None:
         hint = f"Correlations of the {p} fixed effects: summary(correlation=True) or cov_params()"
     return Parts(
-        title=f"Linear mixed model fit by {'REML' if reml else 'maximum likelihood'}",
+        title=f"{_kind(fit)} fit by {'REML' if reml else 'maximum likelihood'}",
         formula=fit.formula,
         data=_data_line(fit),
         settings=tuple(settings),
         criterion_name=f"{name} at convergence: {criterion}",
         information=tuple(information),
         residuals=_residual_quantiles(fit),
-        random=tuple(tuple(c) for c in fit.varcorr.cells()),
+        random=tuple(tuple(c) for c in fit.varcorr.cells()) if fit.matrices.terms else (),
         structures=tuple(term.words for term in fit.varcorr.terms if term.words),
+        structure=_structure(fit),
+        structure_words=tuple(structure_words(fit)),
         counts=_counts(fit),
         fixed=columns,
         fixed_heading=tests.heading if tests is not None else "",
@@ -154,6 +157,30 @@ def _collect(fit: FittedModel, correlation: bool | None, tests: SingleTests | No
         status=fit.convergence.headline,
         messages=fit.messages,
     )
+
+
+def _kind(fit: FittedModel) -> str:
+    if fit.matrices.terms:
+        return "Linear mixed model"
+    return "Generalized least squares" if fit.matrices.law is not None else "Linear model"
+
+
+def _structure(fit: FittedModel) -> tuple[tuple[str, ...], ...]:
+    """Return the parameters of the residuals as columns of text, header first."""
+    if fit.matrices.law is None:
+        return ()
+    table = residual_table(fit)
+    numbers = ["estimate", "std_error", "lower", "upper"]
+    heads = ["Estimate", "Std. Error", "95% lower", "upper"]
+    sigma = format_column([fit.sigma])[0]
+    first = "sigma" if fit.matrices.terms == () else None
+    names = [*(["sigma"] if first else []), *map(str, table["parameter"])]
+    columns = [("", *names)]
+    for head, name in zip(heads, numbers, strict=True):
+        cells = [format_fixed([value], 4)[0] for value in table[name].tolist()]
+        own = [sigma if name == "estimate" else ""] if first else []
+        columns.append((head, *own, *cells))
+    return tuple(columns)
 
 
 def _data_line(fit: FittedModel) -> str:

@@ -30,8 +30,10 @@ class Parts:
     criterion_name: str
     information: tuple[tuple[str, str], ...]  # AIC, BIC, ...
     residuals: tuple[tuple[str, str], ...]  # five quantiles, empty when sigma is zero
-    random: tuple[tuple[str, ...], ...]  # columns, header first
+    random: tuple[tuple[str, ...], ...]  # columns, header first; none without random effects
     structures: tuple[str, ...]  # of random terms whose covariance is not a general one
+    structure: tuple[tuple[str, ...], ...]  # parameters of the residuals, header first
+    structure_words: tuple[tuple[str, str], ...]
     counts: str
     fixed: tuple[Column, ...]
     fixed_heading: str
@@ -59,10 +61,16 @@ def as_text(parts: Parts) -> str:
     if parts.residuals:
         lines += ["", "Scaled residuals:"]
         lines += text_table([(head, cell) for head, cell in parts.residuals], left=0, gap=" ")
-    lines += ["", "Random effects:"]
-    lines += _random_text(parts.random)
-    for structure in parts.structures:
-        lines += wrap("", structure)
+    if parts.random:
+        lines += ["", "Random effects:"]
+        lines += _random_text(parts.random)
+        for structure in parts.structures:
+            lines += wrap("", structure)
+    if parts.structure_words:
+        lines += ["", "Residual structure:"]
+        for label, words in parts.structure_words:
+            lines += wrap(f" {label}: ", words)
+        lines += text_table(list(parts.structure), left=1, indent=" ", gap="  ")
     lines += wrap("", parts.counts)
     heading = f" ({parts.fixed_heading})" if parts.fixed_heading else ""
     lines += ["", f"Fixed effects{heading}:"]
@@ -140,9 +148,14 @@ def as_html(parts: Parts) -> str:
     if parts.residuals:
         out.append("<p><b>Scaled residuals</b></p>")
         out.append(html_table([(head, cell) for head, cell in parts.residuals], left=0))
-    out.append("<p><b>Random effects</b></p>")
-    out.append(html_table(list(parts.random), left=2))
-    out += [f"<p>{escape(structure)}</p>" for structure in parts.structures]
+    if parts.random:
+        out.append("<p><b>Random effects</b></p>")
+        out.append(html_table(list(parts.random), left=2))
+        out += [f"<p>{escape(structure)}</p>" for structure in parts.structures]
+    if parts.structure_words:
+        out.append("<p><b>Residual structure</b></p>")
+        out += [f"<p>{escape(a)}: {escape(b)}</p>" for a, b in parts.structure_words]
+        out.append(html_table(list(parts.structure), left=1))
     out.append(f"<p>{escape(parts.counts)}</p>")
     heading = f" ({parts.fixed_heading})" if parts.fixed_heading else ""
     out.append(f"<p><b>Fixed effects</b>{escape(heading)}</p>")
@@ -169,8 +182,14 @@ def _tables(parts: Parts) -> list[tuple[str, list[tuple[str, ...]], int, str]]:
     tables.append(("", [*parts.information], 0, ""))
     if parts.residuals:
         tables.append(("Scaled residuals", [*parts.residuals], 0, ""))
-    counts = "; ".join([*parts.structures, parts.counts])
-    tables.append(("Random effects", [*parts.random], 2, counts))
+    counts = () if parts.structure_words else (parts.counts,)
+    if parts.random:
+        below = "; ".join([*parts.structures, *counts])
+        tables.append(("Random effects", [*parts.random], 2, below))
+    if parts.structure_words:
+        words = "; ".join(f"{label}: {text}" for label, text in parts.structure_words)
+        below = f"{words}. {parts.counts}"
+        tables.append(("Residual structure", [*parts.structure], 1, below))
     fixed: list[tuple[str, ...]] = [(c.head, *c.cells) for c in parts.fixed]
     tables.append((f"Fixed effects{heading}", fixed, 1, parts.fixed_note))
     if parts.correlation:

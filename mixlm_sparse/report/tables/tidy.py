@@ -223,8 +223,9 @@ def glance(fit: FittedModel) -> pd.DataFrame:
 def augment(fit: FittedModel) -> pd.DataFrame:
     """Return the rows used: the columns of the formula and what the fit says of each row.
 
-    Columns .fitted, .resid, .fixed (without random effects), .hat, .cooksd, .std_resid
-    (sqrt(w) (y - mu) / sigma), and .weights and .offset where there are any.  With
+    Columns .fitted, .resid, .fixed (without random effects), .hat, .std_resid (sqrt(w) (y - mu) /
+    sigma), .cooksd (not where residuals are correlated), .normalized (with a residual structure:
+    whitened by it, over sigma), and .weights and .offset where there are any.  With
     na_action="exclude" all rows of the data, with NaN in those not used.
     """
     columns: dict[str, Any] = _data_columns(fit)
@@ -233,9 +234,12 @@ def augment(fit: FittedModel) -> pd.DataFrame:
         ".resid": padded(fit.matrices, fit.resid_used),
         ".fixed": padded(fit.matrices, fit.solution.fitted(include_random=False)),
         ".hat": fit.hatvalues().to_numpy(),
-        ".cooksd": fit.cooks_distance().to_numpy(),
         ".std_resid": _scaled_residuals(fit),
     }
+    if fit.matrices.law is None or not fit.matrices.law.correlated:
+        own[".cooksd"] = fit.cooks_distance().to_numpy()
+    if fit.matrices.law is not None:
+        own[".normalized"] = padded(fit.matrices, fit.normalized_used / fit.sigma)
     if fit.matrices.weights is not None:
         own[".weights"] = padded(fit.matrices, fit.matrices.weights)
     if fit.matrices.offset is not None:

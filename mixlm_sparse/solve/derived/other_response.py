@@ -67,7 +67,11 @@ def not_finite(Y: ResponseColumns) -> NDArray[np.int64]:
 
 
 def response_block(system: PenalizedSystem, Y: ResponseColumns) -> ResponseBlock:
-    """Form the products of responses Y (n, r); what is not finite in them counts as zero."""
+    """Form the products of responses Y (n, r); what is not finite in them counts as zero.
+
+    Rows must be independent.
+    """
+    assert system.whitened is None
     if isinstance(Y, np.ndarray):
         return _dense_block(system, Y if np.isfinite(Y).all() else np.where(np.isfinite(Y), Y, 0.0))
     if not np.isfinite(Y.data).all():
@@ -141,5 +145,16 @@ def system_for(system: PenalizedSystem, block: ResponseBlock, i: int) -> Penaliz
 
 
 def with_response(system: PenalizedSystem, y: Vector) -> PenalizedSystem:
-    """Return the system for another response (n,); the design and the engine are shared."""
+    """Return the system for another response (n,); the design and the engine are shared.
+
+    With a residual structure, at the same rho.
+    """
+    if system.whitened is not None:
+        offset = system.matrices.offset
+        frame = system.whitened.frame.with_target(y if offset is None else y - offset)
+        whitened = frame.at(system.whitened.rho, centered=system.whitened.whitening.centered)
+        return PenalizedSystem(
+            replace(system.matrices, y=y), whitened.products, system.templates,
+            system.engine.reload(whitened.products.blocks), system.may_fuse, whitened=whitened,
+        )  # fmt: skip
     return system_for(system, response_block(system, y[:, None]), 0)

@@ -154,18 +154,18 @@ class ProfiledObjective:
 
     def value(self, phi: Vector) -> float:
         """Return the criterion at phi (m,)."""
-        if self._too_far(phi):
+        if self.too_far(phi):
             return math.inf
         return self._solve(phi, self.merged(phi), gradient=False)[0]
 
     def value_and_gradient(self, phi: Vector) -> tuple[float, Vector]:
         """Return the criterion and its gradient (m,) at phi (m,)."""
-        if self._too_far(phi):
+        if self.too_far(phi):
             return math.inf, np.full(phi.size, np.nan)
         value, G = self._solve(phi, self.merged(phi), gradient=True)
         if not math.isfinite(value):
             return value, np.full(phi.size, np.nan)
-        return value, self._pull_back(phi, G)
+        return value, self.pull_back(phi, G)
 
     def curvature(self, phi: Vector) -> Matrix:
         """Return a positive definite guess (m, m) of the Hessian at phi."""
@@ -186,7 +186,7 @@ class ProfiledObjective:
             for part, place in zip(chart.slices, chart.layout, strict=True)
         )
 
-    def _too_far(self, phi: Vector) -> bool:
+    def too_far(self, phi: Vector) -> bool:
         """Say whether a step leads to where nothing is left to the residuals.
 
         Raises
@@ -205,7 +205,8 @@ class ProfiledObjective:
             raise NoMinimumError
         return True
 
-    def _pull_back(self, phi: Vector, G: Sequence[Matrix]) -> Vector:
+    def pull_back(self, phi: Vector, G: Sequence[Matrix]) -> Vector:
+        """Return the derivative by phi (m,) from those by the working Lambda, (K, K) each."""
         chart = self.system.chart
         blocks: Sequence[Matrix] = chart.split(G)
         if self.rotations is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -31,6 +31,7 @@ class Optimum:
     tried : where searches began and where they ended, in words.
     second_valley : criterion of the second-best minimum found; None if there was none.
     sigma : the value that sigma is held at, where it is zero beside the random effects; else None.
+    rho : working parameters of the residual structure; none without one.
     """
 
     theta: Vector
@@ -51,6 +52,7 @@ class Optimum:
     tried: tuple[str, ...] = ()
     second_valley: float | None = None
     sigma: float | None = None
+    rho: Vector = field(default_factory=lambda: np.zeros(0))
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "status", Status(self.status))

@@ -16,7 +16,7 @@ from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.search.bfgs import ROUNDING, minimize_bfgs
 from mixlm_sparse.solve.search.derivative_free import minimize_bobyqa, minimize_cobyqa
 from mixlm_sparse.solve.search.objective import FarStart, NoMinimumError, Objective
-from mixlm_sparse.solve.search.optimum import Optimum, limit, perfect_fit, report
+from mixlm_sparse.solve.search.optimum import Optimum, limit, perfect_fit, record, report
 from mixlm_sparse.solve.search.status import Status
 
 # Minima of the criterion that differ by less are the same valley.
@@ -92,6 +92,10 @@ def search(
     perfect = objective.perfect()
     if perfect is not None:
         return perfect_fit(objective, perfect, method, began)
+    if objective.m == 0:  # a linear model: nothing to search for
+        nothing = np.zeros(0)
+        value = objective.value(nothing)
+        return record(objective, nothing, value, nothing, 0.0, None, method, began)
     try:
         found = _search(objective, phi, method, control, began)
         if given and found.status is Status.NOT_CONVERGED:

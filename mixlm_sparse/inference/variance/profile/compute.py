@@ -29,6 +29,7 @@ from mixlm_sparse.model.parameters import (
     relative_lengths,
     variance_parameters,
 )
+from mixlm_sparse.model.structured import require_independent
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -78,6 +79,7 @@ def profile(
            lower  upper
     sigma  39.73  64.07
     """
+    require_independent(fit, "profile")
     reml, n_jobs = require_bool("reml", reml), require_jobs(n_jobs)
     began = time.perf_counter()
     level_max = require_level("level_max", level_max)

@@ -1,0 +1,262 @@
+"""The law of the residuals of some rows, Cov(e) = sigma^2 R(rho): structure, places and groups.
+
+With w the prior weights, s the variance function and C the correlation within groups,
+
+    R = D C D,  D = diag(s / sqrt(w)).
+
+Groups with the same times share one C, and are kept together (`Batch`).  `covariance.whitening`
+multiplies rows by R^{-1/2}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.covariance.correlation import Correlation, Link, Places
+from mixlm_sparse.covariance.variance import Values, VarianceFunction
+
+__all__ = ["Batch", "Parameter", "ResidualLaw"]
+
+# A pattern of times that at least so many groups share has a batch of its own.
+SHARED_BY = 4
+# Numbers in the matrices of groups that are factored together.
+BATCH_NUMBERS = 2**22
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One natural parameter of the residuals.
+
+    Parameters
+    ----------
+    name : such as "phi", "rho(1,2)", "ratio(Female)"; "phi|TRT" where a stratum has its own.
+    link : scale on which its interval is symmetric; "working" is that of its own omega.
+    """
+
+    name: str
+    link: Link
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Batch:
+    """Groups of equal size in one stratum, in time order.
+
+    Parameters
+    ----------
+    rows : (groups, m) positions of their rows.
+    t : (1, m) places that all groups share, or (groups, m); with a last axis for coordinates.
+    """
+
+    rows: NDArray[np.intp]
+    t: NDArray[np.float64]
+    stratum: int
+
+
+@dataclass(frozen=True, eq=False)
+class ResidualLaw:
+    """R(rho) of n rows: structure, places and groups, without rho.
+
+    Parameters
+    ----------
+    n : rows.
+    correlation : structure within groups, or None.
+    places : what it has learned.
+    t : (n,) place of every row, (n, d) for positions; empty without correlation.
+    order : (n,) rows sorted by group, then time.
+    starts : (groups + 1,) where groups begin in `order`.
+    strata : names of the levels of `by`; one, "", without.
+    stratum : (groups,) level of every group.
+    variance, values, x : variance function, what it has learned, its level or covariate by row.
+    weights : (n,) prior weights or None.
+    """
+
+    n: int
+    correlation: Correlation | None
+    places: Places
+    t: NDArray[np.float64]
+    order: NDArray[np.intp]
+    starts: NDArray[np.intp]
+    strata: tuple[str, ...]
+    stratum: NDArray[np.intp]
+    variance: VarianceFunction | None
+    values: Values
+    x: NDArray[Any]
+    weights: Vector | None = None
+
+    # -- parameters ---------------------------------------------------------------------------
+
+    @cached_property
+    def n_correlation(self) -> int:
+        """Number of parameters of one stratum's correlation."""
+        return 0 if self.correlation is None else len(self.correlation.parameters(self.places))
+
+    @cached_property
+    def n_variance(self) -> int:
+        """Number of parameters of the variance function."""
+        return 0 if self.variance is None else len(self.variance.parameters(self.values))
+
+    @property
+    def n_rho(self) -> int:
+        """Number of parameters."""
+        return self.n_correlation * len(self.strata) + self.n_variance
+
+    def part(self, stratum: int) -> slice:
+        """Return the place of a stratum's parameters in rho."""
+        return slice(stratum * self.n_correlation, (stratum + 1) * self.n_correlation)
+
+    @property
+    def variance_part(self) -> slice:
+        """The place of the variance function's parameters in rho."""
+        return slice(self.n_rho - self.n_variance, self.n_rho)
+
+    @cached_property
+    def parameters(self) -> tuple[Parameter, ...]:
+        """The natural parameters (n_rho,)."""
+        out = []
+        if self.correlation is not None:
+            names = self.correlation.parameters(self.places)
+            links = self.correlation.links(self.places)
+            for level in self.strata:
+                tail = f"|{level}" if level else ""
+                out += [Parameter(n + tail, k) for n, k in zip(names, links, strict=True)]
+        if self.variance is not None:
+            out += [Parameter(name, "working") for name in self.variance.parameters(self.values)]
+        return tuple(out)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the natural parameters."""
+        return tuple(parameter.name for parameter in self.parameters)
+
+    @cached_property
+    def start(self) -> Vector:
+        """(n_rho,) omega at which rows are independent, with equal variances."""
+        parts = []
+        if self.correlation is not None:
+            parts = [self.correlation.start(self.places)] * len(self.strata)
+        if self.variance is not None:
+            parts.append(self.variance.start(self.values))
+        return np.concatenate(parts) if parts else np.zeros(0)
+
+    def natural(self, rho: Vector) -> tuple[Vector, Matrix]:
+        """Return the natural parameters (n_rho,) and their derivative (n_rho, n_rho) by omega."""
+        values, slopes = np.zeros(self.n_rho), np.zeros((self.n_rho, self.n_rho))
+        if self.correlation is not None:
+            for s in range(len(self.strata)):
+                at = self.part(s)
+                values[at], slopes[at, at] = self.correlation.natural(rho[at], self.places)
+        if self.variance is not None:
+            at = self.variance_part
+            values[at], slopes[at, at] = self.variance.natural(rho[at], self.values)
+        return values, slopes
+
+    def from_working(self, at: int, omega: float) -> float:
+        """Return natural parameter `at`, of link "working", where its omega has this value."""
+        if self.variance is not None and at >= self.variance_part.start:
+            place = at - self.variance_part.start
+            full = np.full(self.n_variance, omega)
+            return float(self.variance.natural(full, self.values)[0][place])
+        assert self.correlation is not None
+        return self.correlation.from_working(at % self.n_correlation, omega, self.places)
+
+    # -- groups -------------------------------------------------------------------------------
+
+    @property
+    def correlated(self) -> bool:
+        """Whether rows of a group are correlated."""
+        return self.correlation is not None
+
+    @property
+    def markov(self) -> bool:
+        """Whether a row depends on the past through the row before it alone."""
+        return self.correlation is not None and self.correlation.markov
+
+    @cached_property
+    def sizes(self) -> NDArray[np.intp]:
+        """(groups,) rows of every group."""
+        return np.diff(self.starts)
+
+    @cached_property
+    def group_of(self) -> NDArray[np.intp]:
+        """(n,) group of every row, in the order of the rows."""
+        out = np.empty(self.n, dtype=np.intp)
+        out[self.order] = np.repeat(np.arange(self.sizes.size), self.sizes)
+        return out
+
+    @cached_property
+    def batches(self) -> tuple[Batch, ...]:
+        """All groups, those with equal times together."""
+        out: list[Batch] = []
+        for size in np.unique(self.sizes).tolist():
+            for s in range(len(self.strata)):
+                members = np.flatnonzero((self.sizes == size) & (self.stratum == s))
+                if not members.size:
+                    continue
+                rows = self.order[self.starts[members][:, None] + np.arange(size)]
+                out += _by_pattern(rows, self.t[rows], s, size)
+        return tuple(out)
+
+    @cached_property
+    def before(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Rows that are not the first of their group, and the rows before them; (s,) each."""
+        first = np.zeros(self.n, dtype=bool)
+        first[self.starts[:-1]] = True
+        at = np.flatnonzero(~first)
+        return self.order[at], self.order[at - 1]
+
+    @cached_property
+    def link_strata(self) -> NDArray[np.intp]:
+        """(s,) stratum of every row of `before`."""
+        return self.stratum[self.group_of[self.before[0]]]
+
+    def take(self, rows: NDArray[np.intp]) -> ResidualLaw:
+        """Return the law of some of the rows, in the order given."""
+        group = self.group_of[rows]
+        kept, group = np.unique(group, return_inverse=True)
+        rank = np.empty(self.n, dtype=np.intp)
+        rank[self.order] = np.arange(self.n)
+        order = np.argsort(rank[rows], kind="stable")
+        counts = np.bincount(group, minlength=kept.size)
+        return ResidualLaw(
+            n=int(rows.size),
+            correlation=self.correlation,
+            places=self.places,
+            t=self.t[rows] if self.correlated else self.t,
+            order=order,
+            starts=np.append(0, np.cumsum(counts)).astype(np.intp),
+            strata=self.strata,
+            stratum=self.stratum[kept],
+            variance=self.variance,
+            values=self.values,
+            x=self.x if self.variance is None else self.x[rows],
+            weights=None if self.weights is None else self.weights[rows],
+        )
+
+    def correlations(self, rho: Vector, batch: Batch) -> Array3:
+        """Return C of the groups of a batch, (1 or groups, m, m)."""
+        if self.correlation is None:
+            return np.eye(batch.rows.shape[1])[None]
+        return self.correlation.correlation(batch.t, rho[self.part(batch.stratum)], self.places)
+
+
+def _by_pattern(
+    rows: NDArray[np.intp], t: NDArray[np.float64], stratum: int, size: int
+) -> Iterator[Batch]:
+    flat = t.reshape(t.shape[0], -1)
+    patterns, which, counts = np.unique(flat, axis=0, return_inverse=True, return_counts=True)
+    which = which.ravel()
+    shared = counts >= SHARED_BY
+    for p in np.flatnonzero(shared).tolist():
+        yield Batch(rows[which == p], patterns[p].reshape(1, *t.shape[1:]), stratum)
+    alone = np.flatnonzero(~shared[which])
+    step = max(1, BATCH_NUMBERS // (size * size))
+    for start in range(0, alone.size, step):
+        chosen = alone[start : start + step]
+        yield Batch(rows[chosen], t[chosen], stratum)

@@ -1,0 +1,247 @@
+"""The rows of a model with a residual structure, ready to be whitened for any rho.
+
+The criterion of such a model has two sets of outer parameters, theta of the random effects and rho
+of the residuals.  At a given rho, rows multiplied by W(rho) (see `covariance.law`) are rows of an
+ordinary mixed model, with log|R| more in the criterion.  What follows is for that model:
+
+* Columns are brought to the basis X~ = X R_x^{-1}, y~ = y - o - X beta_ols, z~ = z Rz^{-1} of the
+  rows without structure once.  For a rho, the stacked columns [X~ y~ z~] are whitened and their
+  products formed: linear in n, and nothing of the symbolic work depends on rho.
+* A whitened row keeps its levels, because all rows of a residual group have the levels of the first
+  (`require_nested`), so that the pattern of Z'R^{-1}Z is that of Z'Z.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from mixlm_sparse.common.errors import DataError, NotPositiveDefiniteError
+from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
+from mixlm_sparse.covariance.law import ResidualLaw
+from mixlm_sparse.covariance.whitening import Whitening
+from mixlm_sparse.design.columns import ArrayColumns
+from mixlm_sparse.design.matrices import ModelMatrices
+from mixlm_sparse.engines import kernels
+from mixlm_sparse.engines.compiled import compiled_pays
+from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
+from mixlm_sparse.solve.products.basis import triangular_inverse
+from mixlm_sparse.solve.products.final import Products
+from mixlm_sparse.solve.rows import InMemory
+
+__all__ = ["Whitened", "WhitenedFrame", "whitened_frame"]
+
+
+@dataclass(frozen=True, eq=False)
+class WhitenedFrame:
+    """Columns of a design in their basis, and the law that whitens them.
+
+    Parameters
+    ----------
+    law : of the rows, weights included.
+    plain : products of the rows without structure; their basis is used.
+    A : (n, p + 1) the columns [X~ y~].
+    Z : per grouping factor, (n, K) the columns z~.
+    codes : per grouping factor, (n,).
+    pairs : per pair of factors, (levels of one, levels of the other, pair of every row).
+    """
+
+    law: ResidualLaw
+    plain: Products
+    A: Matrix
+    Z: tuple[Matrix, ...]
+    codes: tuple[IntVector, ...]
+    pairs: dict[tuple[int, int], tuple[IntVector, IntVector, IntVector]]
+
+    def at(self, rho: Vector, *, centered: bool) -> Whitened:
+        """Whiten the columns at rho and form their products.
+
+        Raises
+        ------
+        NotPositiveDefiniteError : R has no factor, or leaves the columns of X dependent.
+        """
+        whitening = Whitening.of(self.law, rho, centered=centered)
+        stacked = whitening.apply(np.hstack([self.A, *self.Z]))
+        P = self.A.shape[1]
+        A, Z, first = stacked[:, :P], [], P
+        for z in self.Z:
+            Z.append(np.ascontiguousarray(stacked[:, first : first + z.shape[1]]))
+            first += z.shape[1]
+        gram = A.T @ A
+        R, info = scipy.linalg.lapack.dpotrf(gram, lower=0, clean=1)
+        if not np.isfinite(gram).all() or (info != 0 and info < P):
+            raise NotPositiveDefiniteError("whitened columns of X are dependent")
+        M = np.eye(P)
+        if P > 1:
+            M[:-1, :-1] = triangular_inverse(np.ascontiguousarray(R[:-1, :-1]))
+            M[:-1, -1] = -M[:-1, :-1] @ R[:-1, -1]
+        return Whitened(self, whitening, A, tuple(Z), M, self._products(R, A, Z, M, whitening))
+
+    def _products(
+        self, R: Matrix, A: Matrix, Z: list[Matrix], M: Matrix, whitening: Whitening
+    ) -> Products:
+        plain = self.plain
+        step = -M[:-1, -1]
+        beta = plain.beta_ols
+        if step.size:
+            beta = beta + scipy.linalg.solve_triangular(plain.R_x, step)
+        residual = A @ M[:, -1]
+        blocks = self._blocks(A @ M, Z)
+        return replace(
+            plain,
+            log_weight_sum=-whitening.log_det,
+            R_x=np.triu(R[:-1, :-1]) @ plain.R_x,
+            beta_ols=beta,
+            yy=float(residual @ residual),
+            blocks=blocks,
+        )
+
+    def _blocks(self, columns: Matrix, Z: list[Matrix]) -> BlockSystem:
+        n, P = columns.shape
+        work = n * sum(z.shape[1] * (z.shape[1] + P) for z in Z)
+        compiled = compiled_pays(work)
+        factors = []
+        for f, z, codes in zip(self.plain.blocks.factors, Z, self.codes, strict=True):
+            ztz, ztx = np.zeros_like(f.ztz), np.zeros((f.n_levels, f.width, P))
+            kernels.add_group_products(
+                codes, z, np.hstack([z, columns]), ztz, ztx, compiled=compiled
+            )
+            for a in range(f.width):
+                ztz[:, :a, a] = ztz[:, a, :a]
+            factors.append(FactorBlock(f.label, ztz, ztx))
+        pairs = {}
+        for (g, h), (rows, cols, index) in self.pairs.items():
+            values: Array3 = np.zeros((rows.size, Z[g].shape[1], Z[h].shape[1]))
+            kernels.add_pair_products(index, Z[g], Z[h], values, compiled=compiled)
+            pairs[g, h] = PairBlock(rows, cols, values)
+        return BlockSystem(tuple(factors), pairs)
+
+    @cached_property
+    def combinations(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """The combination of levels of every row (n,), and the levels (combinations, factors)."""
+        if len(self.codes) == 1:
+            codes = self.codes[0].astype(np.intp)
+            return codes, np.arange(self.plain.blocks.factors[0].n_levels)[:, None]
+        levels, which = np.unique(np.column_stack(self.codes), axis=0, return_inverse=True)
+        return which.ravel(), levels.astype(np.intp)
+
+    def with_target(self, target: Vector) -> WhitenedFrame:
+        """Return the frame for another response, less its offset (n,)."""
+        X = self.A[:, :-1]
+        weights = self.law.weights
+        d = X.T @ (target if weights is None else target * weights)
+        y = target - X @ d
+        beta = self.plain.beta_ols
+        if d.size:
+            beta = scipy.linalg.solve_triangular(self.plain.R_x, d)
+        w = np.ones_like(target) if weights is None else weights
+        plain = replace(
+            self.plain,
+            beta_ols=beta,
+            yy=float((w * y * y).sum()),
+            y_length=float(np.sqrt((w * target * target).sum())),
+        )
+        return replace(self, plain=plain, A=np.column_stack([X, y]))
+
+
+@dataclass(frozen=True, eq=False)
+class Whitened:
+    """A frame at one rho.
+
+    Parameters
+    ----------
+    A, Z : the whitened columns [X~ y~] (n, p + 1) and z~, per factor (n, K).
+    M : (p + 1, p + 1) with [X~ y~] M = [Q y_f], the columns of `products`.
+    products : of the whitened rows.
+    """
+
+    frame: WhitenedFrame
+    whitening: Whitening
+    A: Matrix
+    Z: tuple[Matrix, ...]
+    M: Matrix
+    products: Products
+
+    @property
+    def law(self) -> ResidualLaw:
+        """The law of the residuals."""
+        return self.frame.law
+
+    @property
+    def rho(self) -> Vector:
+        """(n_rho,) working parameters."""
+        return self.whitening.rho
+
+    def rows(self, matrices: ModelMatrices) -> InMemory:
+        """Return the whitened rows in the user's columns."""
+        n = matrices.nobs
+        whole = InMemory.of(replace(matrices, law=None)).whole()
+        apply = self.whitening.apply
+        terms = [
+            ArrayColumns(term.column_names, apply(term.columns.block(slice(0, n))))
+            for term in matrices.terms
+        ]
+        return InMemory(
+            n=n,
+            fixed=ArrayColumns(matrices.fixed.names, apply(whole.X)),
+            terms=terms,
+            codes=self.frame.codes,
+            y=apply(whole.target[:, None])[:, 0],
+        )
+
+
+def whitened_frame(matrices: ModelMatrices, plain: Products) -> WhitenedFrame:
+    """Bring the columns of a design with a residual structure to their basis.
+
+    Parameters
+    ----------
+    plain : products of the same rows without the structure.
+
+    Raises
+    ------
+    DataError : rows of one residual group have different levels of a grouping factor.
+    """
+    law = matrices.law
+    assert law is not None
+    codes = tuple(factor.codes for factor in matrices.factors)
+    require_nested(law, matrices)
+    p = plain.p
+    A = np.empty((matrices.nobs, p + 1))
+    Z = [np.empty((matrices.nobs, f.width)) for f in plain.blocks.factors]
+    R_inverse = triangular_inverse(plain.R_x) if p else np.zeros((0, 0))
+    Rz_inverse = [triangular_inverse(Rz) for Rz in plain.Rz]
+    for block in InMemory.of(replace(matrices, law=None)).blocks(plain.kept):
+        A[block.slice, :p] = block.X @ R_inverse
+        A[block.slice, p] = block.target - block.X @ plain.beta_ols
+        for t, (place, inverse) in enumerate(zip(plain.layout, Rz_inverse, strict=True)):
+            Z[place.factor][block.slice, place.columns] = block.z(t) @ inverse
+    pairs = {}
+    for g, h in plain.blocks.pairs:
+        first, second = matrices.factors[g], matrices.factors[h]
+        pairs[g, h] = kernels.pair_index(
+            first.codes, second.codes, first.n_levels, second.n_levels,
+            compiled=compiled_pays(8.0 * matrices.nobs),
+        )  # fmt: skip
+    return WhitenedFrame(law, plain, A, tuple(Z), codes, pairs)
+
+
+def require_nested(law: ResidualLaw, matrices: ModelMatrices) -> None:
+    """Raise a DataError unless all rows of a residual group have the same levels."""
+    if not law.correlated:
+        return
+    first = law.order[law.starts[:-1]]
+    for factor in matrices.factors:
+        crossed = factor.codes != factor.codes[first][law.group_of]
+        if crossed.any():
+            assert law.correlation is not None
+            group = ":".join(law.correlation.columns("group")) or "all rows"
+            raise DataError(
+                f"rows of one residual group ({group}) belong to several levels of "
+                f"'{factor.label}': residual groups that cross a random effect are not supported; "
+                f"use groups within the levels of '{factor.label}', such as "
+                f'group=["{group}", "{factor.label}"], or leave the random effect out'
+            )

@@ -1,0 +1,123 @@
+"""The joint covariance of fixed and random effects within residual groups, as columns of rows.
+
+With M = [Z X]'R^{-1}[Z X] + prior, Cov(X beta + Z b - estimates) = sigma^2 [Z X] M^{-1} [Z X]'.
+All rows of a residual group have the same levels, so that its part of this is G G' with G of K + p
+columns:
+
+    G = [Z Lambda S, (X - Z Lambda U) R_X^{-1}],    S S' = the block of C^{-1} of the levels
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.linalg
+from numpy.typing import NDArray
+
+from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.solve.pls import WorkingSolution
+from mixlm_sparse.solve.system import PenalizedSystem
+
+__all__ = ["joint_columns", "residual_columns", "structured_leverage"]
+
+
+def joint_columns(
+    solution: WorkingSolution, system: PenalizedSystem, *, fixed: bool
+) -> tuple[Matrix, Matrix]:
+    """Return G (n, c) and W G with GG' = Cov(X beta + Z b - estimate) / sigma^2 within groups.
+
+    Parameters
+    ----------
+    fixed : whether beta is estimated; else it is known.
+    """
+    whitened = system.whitened
+    assert whitened is not None
+    n = whitened.A.shape[0]
+    out = []
+    if solution.lambdas:
+        combination, roots = _roots(solution, system)
+    p = system.p
+    inverse = scipy.linalg.solve_triangular(solution.R_X, np.eye(p)) if p else np.zeros((0, 0))
+    for columns, Z in ((whitened.frame.A, whitened.frame.Z), (whitened.A, whitened.Z)):
+        parts = [np.zeros((n, 0))]
+        start = 0
+        if solution.lambdas:
+            own = np.zeros((n, roots.shape[2]))
+            for z in Z:
+                rows = roots[:, start : start + z.shape[1]]
+                for a in range(z.shape[1]):
+                    own += z[:, a, None] * rows[combination, a]
+                start += z.shape[1]
+            parts.append(own)
+        if fixed and p:
+            E = columns[:, :p] @ (whitened.M[:p, :p] @ inverse)
+            for z, lam, U, codes in zip(
+                Z, solution.lambdas, solution.U, whitened.frame.codes, strict=True
+            ):
+                B = np.matmul(lam, U[:, :, :p]) @ inverse
+                for a in range(z.shape[1]):
+                    E -= z[:, a, None] * B[codes, a]
+            parts.append(E)
+        out.append(np.hstack(parts))
+    return out[0], out[1]
+
+
+def residual_columns(
+    solution: WorkingSolution, system: PenalizedSystem
+) -> tuple[Matrix, Matrix]:
+    """Return y - X beta - Z Lambda u (n, 1) as it is and whitened."""
+    whitened = system.whitened
+    assert whitened is not None
+    contrast = np.append(-solution.beta, 1.0)
+    out = []
+    for columns, Z in ((whitened.frame.A, whitened.frame.Z), (whitened.A, whitened.Z)):
+        e = columns @ (whitened.M @ contrast)
+        for z, lam, U, codes in zip(
+            Z, solution.lambdas, solution.U, whitened.frame.codes, strict=True
+        ):
+            b = (U @ contrast) @ lam.T
+            e = e - (z * b[codes]).sum(axis=1)
+        out.append(e[:, None])
+    return out[0], out[1]
+
+
+def _roots(
+    solution: WorkingSolution, system: PenalizedSystem
+) -> tuple[NDArray[np.intp], Array3]:
+    """Return the combination of every row, and Lambda S of every combination, (c, K, K)."""
+    whitened = system.whitened
+    assert whitened is not None
+    engine = system.engine
+    engine.factorize(solution.lambdas)
+    inverse = engine.selected_inverse()
+    combination, levels = whitened.frame.combinations
+    widths = [lam.shape[0] for lam in solution.lambdas]
+    starts = np.concatenate([[0], np.cumsum(widths)])
+    K = int(starts[-1])
+    C = np.empty((levels.shape[0], K, K))
+    blocks = system.products.blocks
+    for g in range(len(widths)):
+        own = slice(starts[g], starts[g + 1])
+        C[:, own, own] = inverse.diag[g][levels[:, g]]
+    for (g, h), pair in blocks.pairs.items():
+        n_h = blocks.factors[h].n_levels
+        key = pair.rows.astype(np.int64) * n_h + pair.cols
+        at = np.searchsorted(key, levels[:, g] * n_h + levels[:, h])
+        rows, cols = slice(starts[g], starts[g + 1]), slice(starts[h], starts[h + 1])
+        C[:, rows, cols] = inverse.pairs[g, h][at]
+        C[:, cols, rows] = np.swapaxes(C[:, rows, cols], 1, 2)
+    S: Array3 = np.asarray(np.linalg.cholesky(C))
+    for g, lam in enumerate(solution.lambdas):
+        own = slice(starts[g], starts[g + 1])
+        S[:, own] = np.matmul(lam, S[:, own])
+    out: Array3 = S
+    return combination, out
+
+
+def structured_leverage(solution: WorkingSolution, system: PenalizedSystem) -> Vector:
+    """Return the diagonal of the matrix that maps y to the fitted values, (n,): G G'R^{-1}."""
+    whitened = system.whitened
+    assert whitened is not None
+    with system.lock:
+        G, WG = joint_columns(solution, system, fixed=True)
+    out: Vector = (G * whitened.whitening.back(WG)).sum(axis=1)
+    return out

@@ -1,0 +1,262 @@
+"""The profiled criterion as a function of (phi, rho), for the searches.
+
+phi are the working parameters of the random effects (see `chart`), rho those of the residuals; rho
+are unconstrained, so that only phi has bounds.  What a search asks about phi at a rho is answered
+by `ProfiledObjective` of the system whitened there.  Variance functions are divided by their
+geometric mean meanwhile: sigma, and with it phi, then stay of the order that they have without the
+structure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from mixlm_sparse.common.errors import NotPositiveDefiniteError
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.solve.criterion import residual_df
+from mixlm_sparse.solve.profiled.objective import ProfiledObjective
+from mixlm_sparse.solve.search.objective import (
+    BoundaryReport,
+    FarStart,
+    Found,
+    Progress,
+    Start,
+)
+from mixlm_sparse.solve.system import PenalizedSystem
+from mixlm_sparse.solve.whitened.criterion import evaluate_whitened
+
+# Working parameters of residuals beyond this are a limit: a correlation of one, a variance of zero.
+FARTHEST = 30.0
+
+
+@dataclass
+class WhitenedObjective:
+    """Value and gradient in x = (phi, rho), with counts and the best point seen."""
+
+    system: PenalizedSystem
+    reml: bool
+    progress: Progress | None = None
+    n_values: int = 0
+    n_gradients: int = 0
+    best_value: float = float("inf")
+    best_phi: Vector = field(default_factory=lambda: np.empty(0))
+    history: list[float] = field(default_factory=list)
+    rotations: list[Matrix] | None = None
+    _inner: ProfiledObjective | None = None
+    _rho: Vector | None = None
+
+    @property
+    def m_theta(self) -> int:
+        """Number of parameters of the random effects."""
+        return self.system.n_theta
+
+    @property
+    def m(self) -> int:
+        """Return the number of parameters."""
+        return self.m_theta + self.system.n_rho
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Return the names of theta and of the residual parameters."""
+        assert self.system.whitened is not None
+        return self.system.theta_names + self.system.whitened.law.names
+
+    @property
+    def working_lower(self) -> Vector:
+        """Return the lower bounds (m,); residual parameters have none."""
+        own = ProfiledObjective(self.system, self.reml).working_lower
+        return np.concatenate([own, np.full(self.system.n_rho, -np.inf)])
+
+    # -- at one rho ---------------------------------------------------------------------------
+
+    def at(self, rho: Vector) -> ProfiledObjective:
+        """Return the objective in phi of the system whitened at rho; the last one is kept.
+
+        Raises
+        ------
+        NotPositiveDefiniteError : rho is too far out.
+        """
+        if self._inner is None or self._rho is None or not np.array_equal(rho, self._rho):
+            if rho.size and float(np.abs(rho).max()) > FARTHEST:
+                raise NotPositiveDefiniteError("a residual parameter is at its limit")
+            self._inner = ProfiledObjective(self.system.at_rho(rho, centered=True), self.reml)
+            self._rho = rho.copy()
+        self._inner.rotations = self.rotations
+        self._inner.best_value = self.best_value
+        return self._inner
+
+    def _with(
+        self, x: Vector, function: Callable[[ProfiledObjective, Vector], BoundaryReport]
+    ) -> BoundaryReport:
+        phi, rho = x[: self.m_theta], x[self.m_theta :]
+        found = function(self.at(rho), phi)
+        moved = x if found.phi is phi else np.concatenate([found.phi, rho])
+        return BoundaryReport(moved, found.value, found.escaped)
+
+    # -- the function -------------------------------------------------------------------------
+
+    def value(self, phi: Vector) -> float:
+        """Return the criterion at (phi, rho)."""
+        try:
+            inner = self.at(phi[self.m_theta :])
+            value = inner.value(phi[: self.m_theta])
+        except NotPositiveDefiniteError:
+            value = math.inf
+        return self._seen(phi, value, False)
+
+    def value_and_gradient(self, phi: Vector) -> tuple[float, Vector]:
+        """Return the criterion and its gradient (m,) at (phi, rho)."""
+        nothing = np.full(phi.size, np.nan)
+        theta_part = phi[: self.m_theta]
+        try:
+            inner = self.at(phi[self.m_theta :])
+            if theta_part.size and inner.too_far(theta_part):
+                return self._seen(phi, math.inf, True), nothing
+            value, G, slopes, _ = evaluate_whitened(
+                inner.merged(theta_part), inner.system, reml=self.reml
+            )
+        except (NotPositiveDefiniteError, np.linalg.LinAlgError):
+            return self._seen(phi, math.inf, True), nothing
+        if not math.isfinite(value):
+            return self._seen(phi, math.inf, True), nothing
+        gradient = np.concatenate([inner.pull_back(theta_part, G), slopes])
+        return self._seen(phi, value, True), gradient
+
+    def _seen(self, x: Vector, value: float, gradient: bool) -> float:
+        self.n_values += 1
+        self.n_gradients += gradient
+        if math.isfinite(value):
+            self.history.append(value)
+            if value < self.best_value:
+                self.best_value, self.best_phi = value, x.copy()
+            if self.progress is not None:
+                self.progress(self.n_values, value, self.theta_of(x))
+        return value
+
+    def curvature(self, phi: Vector) -> Matrix:
+        """Return a positive definite guess (m, m) of the Hessian."""
+        m = self.m_theta
+        H = np.zeros((self.m, self.m))
+        inner = self.at(phi[m:])
+        if m:
+            H[:m, :m] = inner.curvature(phi[:m])
+        whitened = inner.system.whitened
+        assert whitened is not None
+        if self.system.n_rho:
+            J, t = whitened.whitening.information()
+            J = J - np.outer(t, t) / residual_df(self.system, reml=self.reml)
+            values, vectors = np.linalg.eigh(0.5 * (J + J.T))
+            floor = 1e-3 * max(float(values.max()), 1e-8)
+            H[m:, m:] = (vectors * np.maximum(values, floor)) @ vectors.T
+        return H
+
+    def radial_decrease(self, phi: Vector, gradient: Vector) -> float:
+        """Return what a change of scale of one random term would win at least."""
+        m = self.m_theta
+        return self.at(phi[m:]).radial_decrease(phi[:m], gradient[:m]) if m else 0.0
+
+    # -- parameters ---------------------------------------------------------------------------
+
+    def theta_of(self, phi: Vector) -> Vector:
+        """Return theta and the natural parameters of the residuals, (m,)."""
+        m = self.m_theta
+        assert self.system.whitened is not None
+        natural = self.system.whitened.law.natural(phi[m:])[0]
+        return np.concatenate([self.at(phi[m:]).theta_of(phi[:m]), natural])
+
+    def on_the_boundary(self, phi: Vector) -> tuple[tuple[str, ...], str]:
+        """Return the names of the parameters of random effects at a bound, and that in words."""
+        m = self.m_theta
+        return self.at(phi[m:]).on_the_boundary(phi[:m]) if m else ((), "")
+
+    def reflect(self, phi: Vector) -> Vector:
+        """Return the equivalent (phi, rho) within bounds."""
+        m = self.m_theta
+        return np.concatenate([self.system.chart.reflected(phi[:m]), phi[m:]])
+
+    @property
+    def rotated(self) -> bool:
+        """Return whether the columns of random terms are turned."""
+        return self.rotations is not None
+
+    def rotate(self, phi: Vector) -> Vector:
+        """Turn the columns of random terms to their principal axes."""
+        return self._turned(phi, ProfiledObjective.rotate)
+
+    def unrotate(self, phi: Vector) -> Vector:
+        """Return (phi, rho) in the columns as they were."""
+        return self._turned(phi, ProfiledObjective.unrotate)
+
+    def _turned(
+        self, x: Vector, turn: Callable[[ProfiledObjective, Vector], Vector]
+    ) -> Vector:
+        m = self.m_theta
+        if not m:
+            return x
+        inner = self.at(x[m:])
+        phi = turn(inner, x[:m])
+        self.rotations = inner.rotations
+        return np.concatenate([phi, x[m:]])
+
+    # -- where to search ----------------------------------------------------------------------
+
+    def start(self) -> Vector:
+        """Return a moment estimate for phi, with independent residuals."""
+        assert self.system.whitened is not None
+        rho = self.system.whitened.law.start
+        phi = self.at(rho).start() if self.m_theta else np.zeros(0)
+        return np.concatenate([phi, rho])
+
+    def other_starts(self, *, singular: bool) -> list[list[Start]]:
+        """Return groups of starts that are worth while: see `ProfiledObjective`."""
+        if not self.m_theta:
+            return []
+        rho = self.best_phi[self.m_theta :]
+        return [
+            [Start(one.name, np.concatenate([one.phi, rho])) for one in group]
+            for group in self.at(rho).other_starts(singular=singular)
+        ]
+
+    def settle(self, phi: Vector, value: float) -> BoundaryReport:
+        """Certify an optimum on the boundary of phi, or find the way off a false one."""
+        if not self.m_theta:
+            return BoundaryReport(phi, value, False)
+        return self._with(phi, lambda inner, at: inner.settle(at, value))
+
+    def at_once(
+        self, phi: Vector | None, *, tolerance: float, limit: int, check_boundary: bool
+    ) -> Found | None:
+        """Return None: there is no search in one call."""
+        return None
+
+    def far_out(self) -> FarStart | None:
+        """Return None: with a residual structure the limit is taken as it is."""
+        return None
+
+    def noise(self, phi: Vector) -> float:
+        """Return how uncertain a value is beyond the rounding of the number itself."""
+        if not self.m_theta:
+            return residual_df(self.system, reml=self.reml) * float(np.finfo(np.float64).eps)
+        return self.at(phi[self.m_theta :]).noise(phi[: self.m_theta])
+
+    def at_zero(self) -> Vector:
+        """Return random effects of zero, with independent residuals."""
+        assert self.system.whitened is not None
+        return np.concatenate(
+            [ProfiledObjective(self.system, self.reml).at_zero(), self.system.whitened.law.start]
+        )
+
+    def perfect(self) -> str | None:
+        """Say why there is nothing to estimate, if the fixed part leaves no residual."""
+        return ProfiledObjective(self.system, self.reml).perfect()
+
+    def without_minimum(self) -> tuple[Vector, float]:
+        """Return the limit of sigma going to zero at the last rho."""
+        rho = self.best_phi[self.m_theta :]
+        self.rotations = None
+        phi, sigma = self.at(rho).without_minimum()
+        return np.concatenate([phi, rho]), sigma

@@ -1,0 +1,84 @@
+"""The optimum of a model with a residual structure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from mixlm_sparse.common.types import Vector
+from mixlm_sparse.solve.search.objective import Progress
+from mixlm_sparse.solve.search.optimum import Optimum
+from mixlm_sparse.solve.search.search import Control, search
+from mixlm_sparse.solve.solution import PlsSolution, solve_pls
+from mixlm_sparse.solve.system import PenalizedSystem
+from mixlm_sparse.solve.whitened.objective import FARTHEST, WhitenedObjective
+
+__all__ = ["optimize_whitened", "solution_at"]
+
+# Working parameters beyond this at the optimum say that it is a limit.
+AT_LIMIT = 0.6 * FARTHEST
+
+
+def optimize_whitened(
+    system: PenalizedSystem,
+    start: Vector | None,
+    *,
+    reml: bool,
+    method: str,
+    control: Control,
+    progress: Progress | None,
+    began: float,
+) -> Optimum:
+    """Minimize the criterion over (theta, rho).
+
+    Parameters
+    ----------
+    system : at any rho.
+    start : (m,) phi or (m + n_rho,) phi and rho, relative to sigma; None for a moment estimate.
+
+    Returns
+    -------
+    Optimum : theta and phi of the random effects, relative to sigma; rho of the residuals;
+        `gradient` by all of them.
+    """
+    objective = WhitenedObjective(system, reml, progress)
+    m = system.n_theta
+    x = None if start is None else _centered(objective, start)
+    found = search(
+        objective, x, given=start is not None, method=method, control=control, began=began
+    )
+    rho = found.phi[m:]
+    whitened = system.at_rho(rho, centered=True).whitened
+    assert whitened is not None
+    size = float(np.exp(whitened.whitening.center))
+    # sigma of the centered law is larger by this factor, what is relative to it smaller
+    phi = system.chart.scaled(found.phi[:m], size)
+    return replace(
+        found,
+        theta=system.chart.theta_of_phi(phi),
+        phi=phi,
+        rho=rho,
+        sigma=None if found.sigma is None else found.sigma / size,
+    )
+
+
+def solution_at(optimum: Optimum, system: PenalizedSystem) -> PlsSolution:
+    """Solve at an optimum; with a residual structure, the solution's system has its rho."""
+    if system.whitened is not None:
+        system = system.at_rho(optimum.rho)
+    return solve_pls(optimum.theta, system)
+
+
+def _centered(objective: WhitenedObjective, start: Vector) -> Vector:
+    """Return (phi, rho) with phi relative to the sigma of the centered law."""
+    system = objective.system
+    assert system.whitened is not None
+    m = system.n_theta
+    rho = start[m:] if start.size > m else system.whitened.law.start
+    rho = np.clip(rho, -0.5 * AT_LIMIT, 0.5 * AT_LIMIT)
+    whitened = objective.at(rho).system.whitened
+    assert whitened is not None
+    size = float(np.exp(-whitened.whitening.center))
+    phi = system.chart.scaled(start[:m], size)
+    return np.concatenate([phi, rho])

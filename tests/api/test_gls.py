@@ -1,0 +1,312 @@
+"""`gls` and residual structures as a user meets them: equivalences, invariance, bad input."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mixlm_sparse as mx
+from mixlm_sparse.common.errors import DataError, FormulaError, OptionError
+
+
+def orthodont() -> pd.DataFrame:
+    return mx.datasets.load("Orthodont").assign(visit=lambda d: ((d["age"] - 8) / 2).astype(int))
+
+
+def trial() -> pd.DataFrame:
+    return mx.datasets.load("fev_data")
+
+
+# -- equivalences --------------------------------------------------------------------------------
+
+
+def test_compound_symmetry_is_a_random_intercept_where_its_correlation_is_positive() -> None:
+    data = orthodont()
+    a = mx.gls("distance ~ age * Sex", data, residual=mx.CompoundSymmetry(group="Subject"))
+    b = mx.lmer("distance ~ age * Sex + (1 | Subject)", data)
+    assert a.criterion == pytest.approx(b.criterion, abs=1e-8)
+    variance = b.varcorr["Subject"].iloc[0, 0]
+    assert a.residual_structure["estimate"][0] == pytest.approx(
+        variance / (variance + b.scale), rel=1e-5
+    )
+    np.testing.assert_allclose(a.fixef, b.fixef, rtol=1e-8)
+    np.testing.assert_allclose(a.bse, b.bse, rtol=1e-6)
+    np.testing.assert_allclose(a.df_coefficients(), b.df_coefficients(), rtol=1e-4)
+
+
+def test_two_visits_have_one_correlation_whatever_it_is_called() -> None:
+    data = orthodont().query("visit < 2")
+    structures = [
+        mx.CompoundSymmetry("Subject"), mx.AR1("visit", "Subject"), mx.Toeplitz("visit", "Subject"),
+        mx.Unstructured("visit", "Subject"), mx.AnteDependence("visit", "Subject"),
+        mx.CAR1("visit", "Subject"), mx.Exponential("visit", "Subject"),
+    ]  # fmt: skip
+    fits = [mx.gls("distance ~ age * Sex", data, residual=one) for one in structures]
+    for fit in fits:
+        assert fit.criterion == pytest.approx(fits[0].criterion, abs=1e-7)
+
+
+def test_continuous_time_is_discrete_time_at_equal_times() -> None:
+    data = orthodont()
+    discrete = mx.gls("distance ~ age * Sex", data, residual=mx.AR1("visit", "Subject"))
+    continuous = mx.gls("distance ~ age * Sex", data, residual=mx.CAR1("visit", "Subject"))
+    spatial = mx.gls("distance ~ age * Sex", data, residual=mx.Exponential("visit", "Subject"))
+    phi = discrete.residual_structure["estimate"][0]
+    assert phi > 0
+    assert continuous.residual_structure["estimate"][0] == pytest.approx(phi, rel=1e-5)
+    assert spatial.residual_structure["estimate"][0] == pytest.approx(-1 / np.log(phi), rel=1e-5)
+    for fit in (continuous, spatial):
+        assert fit.criterion == pytest.approx(discrete.criterion, abs=1e-8)
+
+
+def test_without_structure_gls_is_least_squares() -> None:
+    data = orthodont()
+    fit = mx.gls("distance ~ age * Sex", data)
+    X = fit.model_matrix()
+    beta, squares, *_ = np.linalg.lstsq(X, data["distance"], rcond=None)
+    np.testing.assert_allclose(fit.fixef, beta)
+    assert fit.scale == pytest.approx(squares[0] / (108 - 4))
+    assert fit.residual_structure.empty
+    assert "Linear model fit by REML" in fit.summary()
+
+
+def test_the_variance_of_levels_is_that_of_separate_fits() -> None:
+    data = orthodont()
+    fit = mx.gls("distance ~ age * Sex", data, variance=mx.VarIdent("Sex"))
+    separate = [mx.gls("distance ~ age", rows) for _, rows in data.groupby("Sex", observed=True)]
+    assert fit.criterion == pytest.approx(sum(one.criterion for one in separate), abs=1e-7)
+    ratio = separate[1].sigma / separate[0].sigma
+    assert fit.residual_structure["estimate"][0] == pytest.approx(ratio, rel=1e-6)
+
+
+# -- invariance ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "residual",
+    [
+        mx.AR1("VISITN", "USUBJID"), mx.Unstructured("VISITN", "USUBJID"),
+        mx.CAR1("VISITN", "USUBJID", by="ARMCD"), mx.Toeplitz("VISITN", "USUBJID"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_order_of_rows_and_names_of_groups_do_not_matter(residual) -> None:
+    data = trial()
+    variance = mx.VarIdent("AVISIT")
+    fit = mx.gls("FEV1 ~ ARMCD * AVISIT", data, residual=residual, variance=variance)
+    shuffled = data.sample(frac=1.0, random_state=3)
+    shuffled["USUBJID"] = shuffled["USUBJID"].astype(str).map(lambda name: f"x{name[::-1]}")
+    again = mx.gls("FEV1 ~ ARMCD * AVISIT", shuffled, residual=residual, variance=variance)
+    assert again.criterion == pytest.approx(fit.criterion, abs=1e-8)
+    np.testing.assert_allclose(again.fixef, fit.fixef, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(
+        again.residual_structure.iloc[:, 1:], fit.residual_structure.iloc[:, 1:], rtol=2e-4,
+        atol=1e-6,
+    )  # fmt: skip
+    np.testing.assert_allclose(again.df_coefficients(), fit.df_coefficients(), rtol=1e-4)
+    np.testing.assert_allclose(
+        again.residuals("normalized").loc[fit.resid.index], fit.residuals("normalized"), atol=1e-5
+    )
+
+
+def test_units_of_response_time_and_covariate() -> None:
+    data = orthodont().assign(
+        mm=lambda d: 1000 * d["distance"], days=lambda d: 365.25 * d["age"] + 7
+    )
+    first = mx.gls("distance ~ age", data, residual=mx.CAR1("age", "Subject"),
+                   variance=mx.VarPower("age"))  # fmt: skip
+    second = mx.gls("mm ~ age", data, residual=mx.CAR1("days", "Subject"),
+                    variance=mx.VarPower("age"))  # fmt: skip
+    shift = 2 * (108 - 2) * np.log(1000)
+    assert second.criterion - shift == pytest.approx(first.criterion, abs=1e-7)
+    a, b = (fit.residual_structure["estimate"] for fit in (first, second))
+    assert b[0] ** 365.25 == pytest.approx(a[0], rel=1e-5)
+    assert b[1] == pytest.approx(a[1], rel=1e-5)
+    np.testing.assert_allclose(second.df_coefficients(), first.df_coefficients(), rtol=1e-5)
+
+
+def test_a_missing_visit_keeps_its_place() -> None:
+    data = orthodont()
+    gap = data[~((data["visit"] == 1) & (data["Sex"] == "Male"))]
+    counted = gap.assign(
+        visit=gap.groupby("Subject", observed=True).cumcount()
+    )  # visits that moved up
+    residual = mx.AR1("visit", "Subject")
+    factor = gap.assign(visit=pd.Categorical(gap["visit"].map("v{}".format),
+                                             categories=["v0", "v1", "v2", "v3"]))  # fmt: skip
+    fit = mx.gls("distance ~ age * Sex", gap, residual=residual)
+    assert mx.gls("distance ~ age * Sex", factor, residual=residual).criterion == pytest.approx(
+        fit.criterion, abs=1e-9
+    )
+    moved = mx.gls("distance ~ age * Sex", counted, residual=residual)
+    assert abs(moved.criterion - fit.criterion) > 1e-3
+
+
+# -- what the fit says ---------------------------------------------------------------------------
+
+
+def test_the_summary_says_the_structure_in_words() -> None:
+    fit = mx.gls(
+        "FEV1 ~ ARMCD", trial(), residual=mx.AR1("AVISIT", "USUBJID", by="ARMCD"),
+        variance=mx.VarIdent("AVISIT"),
+    )  # fmt: skip
+    text = fit.summary()
+    for words in ("Generalized least squares fit by REML", "autoregressive of order one within 197",
+                  "phi|PBO", "phi|TRT", "ratio(VIS4)", "sigma is that of VIS1"):  # fmt: skip
+        assert words in text
+    assert "Random effects" not in text
+    for form in (text.html, text.to_markdown(), text.to_latex()):
+        assert "phi" in form
+    assert list(fit.residual_structure.columns) == [
+        "parameter", "estimate", "std_error", "lower", "upper",
+    ]  # fmt: skip
+
+
+def test_normalized_residuals_are_uncorrelated_in_the_model() -> None:
+    fit = mx.gls("distance ~ age", orthodont(), residual=mx.AR1("visit", "Subject"),
+                 variance=mx.VarIdent("Sex"))  # fmt: skip
+    law = fit.system.whitened.whitening
+    e = fit.resid.to_numpy()
+    np.testing.assert_allclose(
+        fit.residuals("normalized"), law.apply(e[:, None])[:, 0], rtol=1e-10
+    )
+    # the sum of their squares is what sigma is estimated from
+    squares = float((fit.residuals("normalized") ** 2).sum())
+    assert fit.scale == pytest.approx(squares / (fit.nobs - 2))
+
+
+def test_refits_updates_and_copies() -> None:
+    data = orthodont()
+    fit = mx.lmer("distance ~ age * Sex + (1 | Subject)", data, residual=mx.AR1("visit", "Subject"))
+    ml = fit.refit_ml()
+    assert ml.criterion == pytest.approx(
+        mx.lmer(fit.formula, data, reml=False, residual=mx.AR1("visit", "Subject")).criterion,
+        abs=1e-7,
+    )
+    doubled = fit.refit(2.0 * data["distance"] + 3.0)
+    np.testing.assert_allclose(
+        doubled.residual_structure["estimate"], fit.residual_structure["estimate"], rtol=1e-4
+    )
+    assert doubled.sigma == pytest.approx(2.0 * fit.sigma, rel=1e-5)
+    changed = fit.update(residual=mx.CAR1("age", "Subject"), formula=". ~ . - age:Sex")
+    assert "age:SexFemale" not in changed.fixef
+    assert changed.residual_structure["parameter"].tolist() == ["phi"]
+    again = pickle.loads(pickle.dumps(fit))
+    assert again.criterion == fit.criterion
+    assert str(again.summary()) == str(fit.summary())
+
+
+def test_models_with_different_structures_compare_by_likelihood_ratio() -> None:
+    data = orthodont()
+    small = mx.gls("distance ~ age * Sex", data, residual=mx.CompoundSymmetry("Subject"))
+    large = mx.gls("distance ~ age * Sex", data, residual=mx.Unstructured("visit", "Subject"))
+    table = mx.anova(small, large)
+    assert table["Df"].iloc[1] == 5
+    difference = small.refit_ml().criterion - large.refit_ml().criterion
+    assert table["Chisq"].iloc[1] == pytest.approx(difference)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda fit: fit.influence(), lambda fit: fit.robust(), lambda fit: fit.icc(),
+        lambda fit: fit.r2(), lambda fit: fit.cooks_distance(), lambda fit: fit.getME("Zt"),
+    ],
+)  # fmt: skip
+def test_what_needs_independent_rows_says_so(call) -> None:
+    fit = mx.lmer(
+        "distance ~ age + (1 | Subject)", orthodont(), residual=mx.AR1("visit", "Subject")
+    )
+    with pytest.raises(OptionError, match="residual structure"):
+        call(fit)
+
+
+# -- bad input -----------------------------------------------------------------------------------
+
+
+def spoiled(**columns) -> pd.DataFrame:
+    return orthodont().assign(**columns)
+
+
+BAD = {
+    "two rows at visit = 0": (
+        spoiled(visit=lambda d: d["visit"].where(d["visit"] != 1, 0)), mx.AR1("visit", "Subject")
+    ),
+    "holds 8.5, which is no whole number": (
+        spoiled(visit=lambda d: d["age"] + 0.5), mx.AR1("visit", "Subject")
+    ),
+    "holds text, but must be numbers": (
+        spoiled(visit=lambda d: d["age"].astype(str)), mx.CAR1("visit", "Subject")
+    ),
+    "holds dates": (
+        spoiled(visit=lambda d: pd.Timestamp("2020-01-01") + pd.to_timedelta(d["age"], "D")),
+        mx.AR1("visit", "Subject"),
+    ),
+    "no column 'visits'": (orthodont(), mx.AR1("visits", "Subject")),
+    "no column 'Subjekt'": (orthodont(), mx.AR1("visit", "Subjekt")),
+    "every group has one row": (spoiled(row=range(108)), mx.CompoundSymmetry("row")),
+    "has both visit 0 and visit 1": (
+        spoiled(visit=lambda d: d["visit"])[lambda d: ~((d["visit"] == 0) & (d["Sex"] == "Male"))]
+        [lambda d: ~((d["visit"] == 1) & (d["Sex"] == "Female"))],
+        mx.Unstructured("visit", "Subject"),
+    ),
+    "more than the 4 groups carry": (
+        orthodont()[lambda d: d["Subject"].isin(["M01", "M02", "F01", "F02"])],
+        mx.Unstructured("visit", "Subject"),
+    ),
+    "changes within group": (
+        spoiled(half=lambda d: d["visit"] > 1), mx.AR1("visit", "Subject", by="half")
+    ),
+    "infinite": (
+        spoiled(age2=lambda d: d["age"].where(d["age"] > 8, np.inf)), mx.CAR1("age2", "Subject")
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("message", sorted(BAD))
+def test_bad_structures_are_told(message) -> None:
+    data, residual = BAD[message]
+    with pytest.raises(DataError, match=message):
+        mx.gls("distance ~ age", data, residual=residual)
+
+
+BAD_VARIANCES = {
+    "has one level": (spoiled(one="a"), mx.VarIdent("one")),
+    "has one row": (
+        spoiled(odd=lambda d: np.where(np.arange(108) == 5, "b", "a")), mx.VarIdent("odd")
+    ),
+    "is zero in 27 rows": (orthodont(), mx.VarPower("visit")),
+    "is constant": (spoiled(one=2.0), mx.VarExp("one")),
+    "but must be numbers": (orthodont(), mx.VarExp("Sex")),
+}
+
+
+@pytest.mark.parametrize("message", sorted(BAD_VARIANCES))
+def test_bad_variances_are_told(message) -> None:
+    data, variance = BAD_VARIANCES[message]
+    with pytest.raises(DataError, match=message):
+        mx.gls("distance ~ age", data, variance=variance)
+
+
+def test_arguments_of_the_wrong_kind() -> None:
+    with pytest.raises(OptionError, match="name of a column"):
+        mx.AR1(3)
+    with pytest.raises(OptionError, match="use a structure such as"):
+        mx.gls("distance ~ age", orthodont(), residual="ar1")
+    with pytest.raises(OptionError, match="VarIdent"):
+        mx.gls("distance ~ age", orthodont(), variance="Sex")
+    with pytest.raises(FormulaError, match="gls has no random effects"):
+        mx.gls("distance ~ age + (1 | Subject)", orthodont())
+    with pytest.raises(DataError, match="cross a random effect"):
+        mx.lmer("distance ~ age + (1 | visit)", orthodont(), residual=mx.AR1("visit", "Subject"))
+
+
+def test_missing_cells_of_the_structure_are_missing_cells() -> None:
+    data = spoiled(visit=lambda d: d["visit"].where(d.index != 4))
+    fit = mx.gls("distance ~ age", data, residual=mx.AR1("visit", "Subject"))
+    assert fit.nobs == 107
+    with pytest.raises(DataError, match="visit"):
+        mx.gls("distance ~ age", data, residual=mx.AR1("visit", "Subject"), na_action="raise")
