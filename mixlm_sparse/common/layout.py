@@ -44,14 +44,14 @@ def _width(column: Column) -> int:
     return max(map(display_width, (column.head, *column.cells)))
 
 
-def _narrowed(table: Finished) -> Finished:
+def _narrowed(table: Finished, width: int) -> Finished:
     """Take out of a table that is too wide what can stand in a line of its own, then cut names."""
     columns, notes, named = list(table.columns), list(table.notes), table.named
     lines = list(table.formulas)
     labels = columns[max(named - 1, 0)].cells
     for place in range(len(columns) - 1, -1, -1):
         column = columns[place]
-        if _excess(columns) <= 0 or not column.text or len(columns) < 3:
+        if _excess(columns, width) <= 0 or not column.text or len(columns) < 3:
             continue
         if place < named - 1 and len(set(column.cells)) == 1:  # the same in all rows
             lines.insert(0, (column.head, column.cells[0]))
@@ -63,18 +63,18 @@ def _narrowed(table: Finished) -> Finished:
             continue
         del columns[place]
     return replace(
-        table, formulas=tuple(lines), columns=_cut(columns), named=named, notes=tuple(notes)
+        table, formulas=tuple(lines), columns=_cut(columns, width), named=named, notes=tuple(notes)
     )
 
 
-def _excess(columns: list[Column]) -> int:
-    return sum(_width(c) + 1 for c in columns) - 1 - WIDTH
+def _excess(columns: list[Column], width: int) -> int:
+    return sum(_width(c) + 1 for c in columns) - 1 - width
 
 
-def _cut(columns: list[Column]) -> list[Column]:
+def _cut(columns: list[Column], width: int) -> list[Column]:
     """Cut the widest texts, if the table then fits; otherwise to `MOST_TEXT`."""
     least = sum(min(_width(c), LEAST_TEXT) if c.text else _width(c) for c in columns)
-    room = WIDTH - (len(columns) - 1)
+    room = width - (len(columns) - 1)
     limit = MOST_TEXT
     if least <= room:
         while sum(min(_width(c), limit) if c.text else _width(c) for c in columns) > room:
@@ -88,23 +88,23 @@ def _cut(columns: list[Column]) -> list[Column]:
     return out
 
 
-def _panels(columns: list[Column], named: int) -> list[list[Column]]:
+def _panels(columns: list[Column], named: int, room: int) -> list[list[Column]]:
     """Part columns that do not fit side by side; each panel has the names of the rows."""
     fixed, rest = columns[:named], columns[named:]
-    room = WIDTH - sum(_width(c) + 1 for c in fixed)
+    room -= sum(_width(c) + 1 for c in fixed)
     out: list[list[Column]] = [[]]
     used = 0
     for column in rest:
-        width = _width(column) + 1
-        if out[-1] and used + width - 1 > room:
+        needs = _width(column) + 1
+        if out[-1] and used + needs - 1 > room:
             out.append([])
             used = 0
         out[-1].append(column)
-        used += width
+        used += needs
     return [[*fixed, *panel] for panel in out]
 
 
-def _body(columns: list[Column]) -> list[str]:
+def _body(columns: list[Column], room: int) -> list[str]:
     sides = []
     for column in columns:
         texts = (column.head, *column.cells)
@@ -112,7 +112,7 @@ def _body(columns: list[Column]) -> list[str]:
             width = max(map(display_width, texts))
             texts = tuple(cell + " " * (width - display_width(cell)) for cell in texts)
         sides.append(texts)
-    gap = "  " if sum(_width(c) + 2 for c in columns) - 2 <= WIDTH else " "
+    gap = "  " if sum(_width(c) + 2 for c in columns) - 2 <= room else " "
     return text_table(sides, left=0, gap=gap)
 
 
@@ -134,21 +134,21 @@ def described(rows: list[tuple[str, str]]) -> list[str]:
     return lines
 
 
-def as_text(table: Finished) -> str:
-    """Return a table as text of at most `WIDTH` columns."""
+def as_text(table: Finished, width: int = WIDTH) -> str:
+    """Return a table as text of at most `width` columns."""
     shown = bool(table.columns and table.columns[0].cells)
-    table = _narrowed(table) if shown else table
-    lines = textwrap.wrap(table.heading, WIDTH)
+    table = _narrowed(table, width) if shown else table
+    lines = textwrap.wrap(table.heading, width)
     longest = max((display_width(label) for label, _ in table.formulas), default=0)
     for label, formula in table.formulas:
-        lines += wrap(f"{label}:{' ' * (longest - display_width(label) + 1)}", formula)
+        lines += wrap(f"{label}:{' ' * (longest - display_width(label) + 1)}", formula, width)
     if not shown:
         lines.append("(no rows)")
     else:
-        for panel in _panels(table.columns, table.named):
-            lines += _body(panel)
+        for panel in _panels(table.columns, table.named, width):
+            lines += _body(panel, width)
     for note in table.notes:
-        lines += [note] if note.startswith("[") else wrap("Note: ", note)
+        lines += [note] if note.startswith("[") else wrap("Note: ", note, width)
     return "\n".join(lines)
 
 

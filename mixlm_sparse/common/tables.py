@@ -23,7 +23,15 @@ from typing import Any, ParamSpec, TypeGuard
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.layout import Column, Finished, as_html, as_latex, as_markdown, as_text
+from mixlm_sparse.common.layout import (
+    WIDTH,
+    Column,
+    Finished,
+    as_html,
+    as_latex,
+    as_markdown,
+    as_text,
+)
 from mixlm_sparse.common.numbers import format_estimates, format_numbers, is_estimate
 from mixlm_sparse.common.text import as_written
 
@@ -34,7 +42,7 @@ NOTES = ("note", "reason")  # columns of text that print below the table
 
 
 class PrintsAsTable:
-    """A result that prints as the table of `_table()`, in a terminal and in a notebook."""
+    """A result that prints as the table of `_table()`, in a terminal, a notebook and documents."""
 
     __slots__ = ()
 
@@ -45,7 +53,19 @@ class PrintsAsTable:
         return self._table().text()
 
     def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def to_html(self) -> str:
+        """Return the table in HTML, as a notebook shows it."""
         return str(self._table().to_html())
+
+    def to_latex(self) -> str:
+        """Return the table in LaTeX; it needs the package booktabs."""
+        return str(self._table().to_latex())
+
+    def to_markdown(self) -> str:
+        """Return the table in Markdown."""
+        return str(self._table().to_markdown())
 
 
 def _is_number(values: pd.Series[Any]) -> bool:
@@ -127,8 +147,8 @@ class ResultTable(pd.DataFrame):
         return pd.DataFrame(self, copy=True)
 
     def text(self) -> str:
-        """Return what `print` shows."""
-        return as_text(_finished(self))
+        """Return what `print` shows: 80 columns, or more if pandas' `display.width` says so."""
+        return as_text(_finished(self), max(WIDTH, pd.get_option("display.width") or 0))
 
     def __repr__(self) -> str:
         return self.text()

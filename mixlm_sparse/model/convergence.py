@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
 from mixlm_sparse.common.checks import require_number
 from mixlm_sparse.common.layout import described
+from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result
 from mixlm_sparse.common.text import format_number
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model import singularity
@@ -21,7 +23,7 @@ from mixlm_sparse.solve.system import PenalizedSystem
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ConvergenceReport:
+class ConvergenceReport(PrintsAsTable):
     """Where the search ended and how that is known.
 
     Parameters
@@ -144,6 +146,17 @@ class ConvergenceReport:
         return self.converged
 
     def __repr__(self) -> str:
+        return "\n".join(described(self._rows()))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return what is printed as a table of texts: item, value."""
+        rows = [(name, value.strip()) for name, value in self._rows()]
+        return pd.DataFrame(rows, columns=["item", "value"])
+
+    def _table(self) -> ResultTable:
+        return as_result(self.to_frame(), heading="Convergence")
+
+    def _rows(self) -> list[tuple[str, str]]:
         rows = [
             ("status", self.status),
             ("message", self.message),
@@ -163,7 +176,7 @@ class ConvergenceReport:
         ]
         for i, line in enumerate(self.system.engine.describe().splitlines()):
             rows.append(("engine" if i == 0 else "", line))
-        return "\n".join(described(rows))
+        return rows
 
 
 def convergence(fit: FitBase) -> ConvergenceReport:

@@ -10,9 +10,11 @@ import pandas as pd
 
 from mixlm_sparse.common.checks import shown
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.layout import Column, Finished, as_html, as_latex, as_markdown
 from mixlm_sparse.common.text import NEGLIGIBLE, format_column, shorten, shorten_all, text_table
 from mixlm_sparse.common.types import Matrix
 
+WEIGHTED = "Residual variance of row i: variance / weight of row i"
 NAME_WIDTH = 30  # longer names of groups and columns are cut in print
 
 
@@ -195,11 +197,36 @@ class VarCorr:
         """Return a line for every term whose covariance is not a general one."""
         return [f" {term.words}" for term in self.terms if term.words]
 
+    def _finished(self) -> Finished:
+        left = [True, True, *([False] * 99)]
+        columns = [
+            Column(cells[0], tuple(cells[1:]), text=is_text)
+            for cells, is_text in zip(self.cells(), left, strict=False)
+        ]
+        notes = [line.strip() for line in self._structures()]
+        notes += [WEIGHTED] if self.weighted else []
+        return Finished("Variance components", (), columns, 2, tuple(notes))
+
+    def _repr_html_(self) -> str:
+        return self.to_html()
+
+    def to_html(self) -> str:
+        """Return what is printed in HTML, as a notebook shows it."""
+        return as_html(self._finished())
+
+    def to_latex(self) -> str:
+        """Return what is printed in LaTeX; it needs the package booktabs."""
+        return as_latex(self._finished())
+
+    def to_markdown(self) -> str:
+        """Return what is printed in Markdown."""
+        return as_markdown(self._finished())
+
     def __repr__(self) -> str:
         lines = text_table(self.cells(), left=2, indent=" ", gap="  ")
         lines += self._structures()
         if self.weighted:
-            lines.append(" Residual variance of row i: variance / weight of row i")
+            lines.append(f" {WEIGHTED}")
         return "\n".join(lines)
 
 

@@ -224,7 +224,7 @@ def test_frame_and_splines():
     )  # fmt: skip
     assert row["sigma"] == pytest.approx(other.sigma, rel=1e-4)
     assert row["(Intercept)"] == pytest.approx(other.fixef["(Intercept)"], rel=1e-4)
-    assert repr(profile).startswith("<Profile of the ML deviance")
+    assert repr(profile).startswith("Profile of the ML deviance")
 
 
 def test_parallel_and_progress():

@@ -34,8 +34,16 @@ RESULTS = {
     "lr_vs_lm": (lambda: sleep().lr_vs_lm(), "LR test against the linear model"),
     "drop1": (lambda: schools().drop1(), "all models fitted by ML"),
     "step": (lambda: sleep().step(), "Model found: Reaction ~ Days + (Days | Subject)"),
-    "contest": (lambda: sleep().contest("Days = 10"), "Linear hypotheses"),
-    "contest of one": (lambda: sleep().contest("Days = 10", joint=False), "estimate"),
+    "contest": (lambda: sleep().contest("Days = 10"), "with Satterthwaite's method"),
+    "contest of one": (
+        lambda: sleep().contest("Days = 10", joint=False, ddf="KR"), "t tests with Kenward-Roger's"
+    ),
+    "joint_tests": (lambda: schools().joint_tests(), "Joint tests of terms (Satterthwaite)"),
+    "letters": (lambda: schools().emmeans("sector").letters(), "rows that share a letter"),
+    "eff_size": (lambda: schools().emmeans("sector").eff_size(), "total standard deviation"),
+    "test": (lambda: schools().emmeans("sector").test(10, side=">"), "greater than 10"),
+    "pairwise": (lambda: schools().emmeans("pairwise ~ sector"), "Pairwise comparisons"),
+    "all profiles": (lambda: sleep().profile("beta_"), "Profile of the ML deviance"),
     "wald_test": (lambda: schools().wald_test(), "all coefficients but the intercept"),
     "tidy": (lambda: schools().tidy(conf_int=True), "95% intervals of fixed effects by Satt"),
     "tidy of all": (
@@ -88,11 +96,20 @@ def test_a_result_prints_itself(name):
         said = [c for c in result.columns if c not in notes and result[c].notna().any()]
         assert all(str(column) in columns for column in said)
         assert repr(pickle.loads(pickle.dumps(result))) == repr(result)
-        assert type(result.to_frame()) is pd.DataFrame
-        assert "\\begin{tabular}" in result.to_latex()
-        assert "| ---" in result.to_markdown().replace("--:", "---")
-    if name not in ("varcorr", "convergence"):
-        html = result._repr_html_()
-        assert html.count("<table") == html.count("</table>") > 0
-        if not isinstance(result, pd.DataFrame) or result.attrs.get("heading"):
-            assert "<p>" in html
+    assert type(result.to_frame()) is pd.DataFrame
+    assert "\\begin{tabular}" in result.to_latex()
+    assert "| ---" in result.to_markdown().replace("--:", "---")
+    html = result._repr_html_()
+    assert html.count("<table") == html.count("</table>") > 0
+    if not isinstance(result, pd.DataFrame) or result.attrs.get("heading"):
+        assert "<p>" in html
+
+
+def test_pandas_may_be_told_of_a_wider_terminal():
+    table = schools().tidy(["fixed", "ran_pars"], conf_int=True)
+    assert max(map(len, repr(table).splitlines())) <= 80
+    with pd.option_context("display.width", 110):
+        lines = repr(table).splitlines()
+    assert 80 < max(map(len, lines)) <= 110
+    assert "estimate" in lines[1]
+    assert "conf_high" in lines[1]

@@ -14,6 +14,8 @@ from mixlm_sparse.common.text import percent
 from mixlm_sparse.inference.fixed.estimable import kept_part, warn_not_estimable
 from mixlm_sparse.inference.fixed.hypotheses import Hypotheses, read_hypotheses
 from mixlm_sparse.inference.fixed.methods import (
+    HEADINGS,
+    IN_TITLES,
     joint_test,
     linear_tests,
     moments,
@@ -38,6 +40,7 @@ from mixlm_sparse.model.fitted import FittedModel
 # A default must not keep the user waiting: beyond this many multiply-adds, some ten seconds, a
 # summary does without degrees of freedom.  Counted, not timed: a busy machine changes no summary.
 DEFAULT_WORK = 2e10
+HYPOTHESES = "Linear hypotheses about the fixed effects"
 
 
 # ---------------------------------------------------------------------------------------------
@@ -165,7 +168,7 @@ def _by_name(fit: FittedModel, values: Any) -> pd.Series[float]:
 # ---------------------------------------------------------------------------------------------
 
 
-@result_table("Linear hypotheses about the fixed effects")
+@result_table()
 def contest(
     fit: FittedModel,
     L: Any,
@@ -220,18 +223,23 @@ def contest(
     given, why = _hypotheses(fit, L, rhs)
     if not joint:
         tests = linear_tests(fit, given.L, given.rhs, ddf=name)
-        return _with_note(tests.to_frame(given.labels, level=level), tests.note, why)
+        table = tests.to_frame(given.labels, level=level)
+        table.attrs["heading"] = f"{HYPOTHESES}, {HEADINGS[name] or IN_TITLES[name]}"
+        return _with_note(table, tests.note, why)
     require_residual(fit)
     if not given.labels:
-        return f_table(fit, [], [])
+        table = f_table(fit, [], [])
+        table.attrs["heading"] = f"{HYPOTHESES}, {IN_TITLES[name]}"
+        return table
     method = moments(fit, name)
     found = NOTHING_TO_TEST if why else joint_test(fit, method, given.L, given.rhs)
     _require_hypothesis(found, why)
     table = f_table(fit, [found], ["; ".join(given.labels)], test=name != "none")
+    table.attrs["heading"] = f"{HYPOTHESES}, {IN_TITLES[name]}"
     return _with_note(table, method.note, why, reason_of(fit, [found]))
 
 
-@result_table("Wald test")
+@result_table("Wald test, chi-squared by the normal distribution")
 def wald_test(fit: FittedModel, L: Any = None, *, rhs: Any = 0.0) -> pd.DataFrame:
     """Test hypotheses together by Wald's chi-squared.
 

@@ -121,6 +121,10 @@ class RobustCovariance(PrintsAsTable):
         found = single_tests(self.beta, self._errors(), self.df())
         return found.to_frame(self.names, level=require_level("level", level))
 
+    def to_frame(self) -> pd.DataFrame:
+        """Return the table of `table()` as a plain data frame."""
+        return self.table().to_frame()
+
     def _table(self) -> ResultTable:
         heading = (
             f"{self.type} standard errors, {self.n_clusters} clusters ({self.cluster}), "

@@ -87,7 +87,7 @@ def joint_tests(
             fewer |= len(used) < len(L)
             found.append(joint_test(fit, method, used))
             keys.append({**key, "term": ":".join(term)})
-    table = f_table(fit, found, range(len(found)))[F_COLUMNS]
+    table = f_table(fit, found, range(len(found)))[F_COLUMNS].reset_index(drop=True)
     out = pd.concat([pd.DataFrame(keys, columns=[*grouping, "term"]), table], axis=1)
     if grouping:  # all terms of one group together, in the order of the grid
         order = {tuple(k[g] for g in grouping): i for i, k in reversed(list(enumerate(keys)))}

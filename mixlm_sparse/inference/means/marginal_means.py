@@ -12,7 +12,7 @@ import pandas as pd
 from mixlm_sparse.common.checks import require_bool, require_level, require_number
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.late import LatePlots
-from mixlm_sparse.common.tables import ResultTable, as_result, result_table
+from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
 from mixlm_sparse.inference.fixed.estimable import kept_part
 from mixlm_sparse.inference.fixed.methods import joint_test, moments, reason_of
 from mixlm_sparse.inference.fixed.tests import f_table
@@ -64,7 +64,7 @@ class Contrasts(ResultTable):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class MarginalMeans(Estimates):
+class MarginalMeans(PrintsAsTable, Estimates):
     """Estimates at cells of the reference grid, averaged over the other factors.
 
     Prints as its table; `to_frame()` is that table.  `pairs` compares the cells of each `by` group
@@ -353,20 +353,7 @@ class MarginalMeans(Estimates):
         return "\n\n".join(pieces)
 
     def _repr_html_(self) -> str:
-        more = str(self.contrasts.to_html()) if self.asked else ""
-        return str(self._table().to_html()) + more
-
-    def to_html(self) -> str:
-        """Return the table in HTML."""
-        return self._repr_html_()
-
-    def to_latex(self) -> str:
-        """Return the table in LaTeX; it needs the package booktabs."""
-        return str(self._table().to_latex())
-
-    def to_markdown(self) -> str:
-        """Return the table in Markdown."""
-        return str(self._table().to_markdown())
+        return self.to_html() + (str(self.contrasts.to_html()) if self.asked else "")
 
     def _table(self) -> ResultTable:
         what = "Marginal means" if self.what == "emmean" else f"Marginal slopes of {self.what[:-6]}"

@@ -64,6 +64,30 @@ class StepResult:
         parts = [table.to_html() for table in self._tables()]
         return "".join([*parts, f"<p>Model found: <code>{escape(self.formula)}</code></p>"])
 
+    def to_frame(self) -> pd.DataFrame:
+        """Return both tables below each other, with the columns `part` and `term` first."""
+        parts = {"random": self.random, "fixed": self.fixed}
+        frames = [
+            pd.DataFrame(table).rename_axis("term").reset_index().assign(part=name)
+            for name, table in parts.items()
+            if len(table)
+        ]
+        out = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame({"term": []})
+        out.insert(0, "part", out.pop("part") if "part" in out else [])
+        return out
+
+    def to_html(self) -> str:
+        """Return both tables in HTML, as a notebook shows them."""
+        return self._repr_html_()
+
+    def to_latex(self) -> str:
+        """Return both tables in LaTeX; they need the package booktabs."""
+        return "\n\n".join(str(table.to_latex()) for table in self._tables())
+
+    def to_markdown(self) -> str:
+        """Return both tables in Markdown."""
+        return "\n\n".join(str(table.to_markdown()) for table in self._tables())
+
     def _tables(self) -> tuple[ResultTable, ResultTable]:
         blank = ["LRT", "Df", "Pr(>Chisq)", "Pr(>Chibar2)"]
         heading = "Backward elimination of {} effects"

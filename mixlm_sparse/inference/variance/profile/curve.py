@@ -14,7 +14,7 @@ from scipy.special import ndtri
 from mixlm_sparse.common.checks import listed, require_level, shown
 from mixlm_sparse.common.errors import OptionError, UnknownKeyError
 from mixlm_sparse.common.late import LatePlots
-from mixlm_sparse.common.tables import result_table
+from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
 from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.model.parameters import chosen_names
@@ -132,7 +132,7 @@ def _rising(zeta: Vector) -> np.ndarray:
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
-class Profile(Mapping[str, ParameterProfile]):
+class Profile(PrintsAsTable, Mapping[str, ParameterProfile]):
     """Profiles of several parameters; a mapping from name to `ParameterProfile`.
 
     Parameters
@@ -218,9 +218,21 @@ class Profile(Mapping[str, ParameterProfile]):
         out.attrs["heading"] = f"{percent(level)} profile-likelihood intervals"
         return out
 
-    def __repr__(self) -> str:
+    def _table(self) -> ResultTable:
         what = "REML criterion" if self.reml else "ML deviance"
-        return (
-            f"<Profile of the {what}: {', '.join(self)}; up to level {self.level_max:g}, "
-            f"{self.n_evaluations} evaluations, {self.seconds:.2g} s>"
+        level = min(0.95, self.level_max)
+        limits = self.confint(level)
+        points = [curve.values.size for curve in self.curves]
+        table = pd.DataFrame(
+            {
+                "estimate": [curve.estimate for curve in self.curves],
+                "lower": limits["lower"], "upper": limits["upper"], "points": points,
+                "note": limits["note"],
+            },
+            index=list(self),
+        )  # fmt: skip
+        return as_result(
+            table,
+            heading=f"Profile of the {what}, up to level {self.level_max:g}",
+            notes=[f"{percent(level)} intervals; {self.n_evaluations} evaluations"],
         )
