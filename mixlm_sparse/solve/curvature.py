@@ -116,6 +116,17 @@ def profiled_hessian(phi: Vector, system: PenalizedSystem, *, reml: bool) -> Mat
     return differences(gradient, phi, phi_scales(phi, system))
 
 
+def downward_direction(phi: Vector, system: PenalizedSystem, *, reml: bool) -> Vector | None:
+    """Return a step (m,) of the size of phi along which the criterion curves downwards, if any."""
+    scales = phi_scales(phi, system)
+    H = profiled_hessian(phi, system, reml=reml) * np.outer(scales, scales)
+    values, vectors = np.linalg.eigh(H)
+    if values[0] >= -NEGATIVE_RTOL * max(float(values[-1]), 1.0):
+        return None
+    step: Vector = scales * vectors[:, 0]
+    return step
+
+
 def _hessian_at_sigma(phi: Vector, sigma: float, system: PenalizedSystem, *, reml: bool) -> Matrix:
     """Return the Hessian (m, m) in phi of the criterion with sigma held."""
     chart = system.chart

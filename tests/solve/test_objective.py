@@ -74,6 +74,9 @@ class Bowl:
     def without_minimum(self):
         raise AssertionError
 
+    def downhill(self, phi, *, whatever_it_costs):
+        return None
+
     def far_out(self):
         raise AssertionError
 

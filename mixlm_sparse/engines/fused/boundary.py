@@ -12,6 +12,7 @@ from mixlm_sparse.engines.fused.descent import (
     CLOSURE,
     COLUMN,
     COLUMNS,
+    EPS,
     FACTOR,
     GIVEN_UP,
     PROBING,
@@ -25,6 +26,7 @@ NULL_ATOL = 1e-3
 PROBE = 1e-3
 ESCAPE_STEP = 0.1
 LINEAR, SCALES, ONE_SCALE = range(3)
+SAME_ENTRY = 16.0 * EPS  # covariances that differ by less are the same
 SHRINK = (1.0, 0.3, 0.1, 0.03, 0.01)
 VALLEYS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -237,6 +239,27 @@ def put_candidate(number, false_boundary, T, step, directions, columns, n_null, 
     return True
 
 
+@njit
+def same_covariance(phi, T, terms):  # type: ignore[no-untyped-def]
+    # Whether T T' (T, k, k) is the covariance of phi (m,), up to rounding of every entry.
+    kmax = T.shape[1]
+    own = np.zeros((terms.shape[0], kmax, kmax))
+    factors_of(phi, terms, own)
+    for t in range(terms.shape[0]):
+        k = terms[t, 0, COLUMNS]
+        for a in range(k):
+            for b in range(a + 1):
+                v, w, va, vb = 0.0, 0.0, 0.0, 0.0
+                for d in range(k):
+                    v += own[t, a, d] * own[t, b, d]
+                    w += T[t, a, d] * T[t, b, d]
+                    va += own[t, a, d] * own[t, a, d]
+                    vb += own[t, b, d] * own[t, b, d]
+                if abs(v - w) > SAME_ENTRY * np.sqrt(va * vb):
+                    return False
+    return True
+
+
 @inlined
 def settle(phi, value, model):  # type: ignore[no-untyped-def]
     # Certify phi (m,) on the boundary or find the way off. Returns value, moved, escaped.
@@ -251,6 +274,7 @@ def settle(phi, value, model):  # type: ignore[no-untyped-def]
     if not null_part(T, terms, directions, columns, n_null):
         return value, False, False
     noise = ROUNDING * abs(value)
+    there = same_covariance(phi, T, terms)
     at, false_boundary, last, number = value, False, 0, 0
     while number <= last:
         there_is = put_candidate(
@@ -261,8 +285,8 @@ def settle(phi, value, model):  # type: ignore[no-untyped-def]
             lower = value_at(candidate, slope, model)
             if state[GIVEN_UP] != 0:
                 break
-            if number == 0 and lower > value + noise:
-                break  # small, yet not zero: an ordinary optimum
+            if number == 0 and not there and lower > value + noise:
+                break  # small, yet not zero: an ordinary optimum; at zero it would be rounding
             if number == 0 or lower < at - noise:
                 for i in range(m):
                     phi[i] = candidate[i]

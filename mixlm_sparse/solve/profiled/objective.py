@@ -11,7 +11,7 @@ import numpy as np
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.criterion import evaluate, residual_df
-from mixlm_sparse.solve.curvature import parameter_levels
+from mixlm_sparse.solve.curvature import downward_direction, parameter_levels
 from mixlm_sparse.solve.pls import CANCELLATION_LIMIT, PERFECT_FIT_RTOL, solve_at
 from mixlm_sparse.solve.profiled.boundary import settle_boundary
 from mixlm_sparse.solve.profiled.fused import fused_search
@@ -33,6 +33,8 @@ from mixlm_sparse.solve.system import PenalizedSystem
 SATURATED = 2e4
 # Share of the residual sum of squares of least squares below which nothing is left.
 NOTHING_LEFT = 1e-8
+# Standard deviations that differ by less are equal.
+SYMMETRIC_RTOL = 1e-4
 
 
 @dataclass
@@ -250,6 +252,35 @@ class ProfiledObjective:
     def settle(self, phi: Vector, value: float) -> BoundaryReport:
         """Certify an optimum on the boundary, or find the way off a false one."""
         return settle_boundary(self, phi, value)
+
+    def downhill(self, phi: Vector, *, whatever_it_costs: bool) -> Vector | None:
+        """Return a step (m,) along which the criterion curves downwards at phi, if it does.
+
+        A search that descends comes to a saddle along a line of symmetry only: the data are the
+        same with two terms exchanged, or with a predictor's sign changed.  It is looked for where
+        two parameters are equal or a covariance is zero.
+        """
+        if self.beyond or not (whatever_it_costs or self._symmetric(phi)):
+            return None
+        try:
+            return downward_direction(phi, self.system, reml=self.reml)
+        except NotPositiveDefiniteError:
+            return None
+
+    def _symmetric(self, phi: Vector) -> bool:
+        """Say whether two standard deviations are equal, or effects that vary uncorrelated."""
+        sds: list[float] = []
+        for template, T in zip(self.system.templates, self.system.chart.factors(phi), strict=True):
+            own = np.abs(np.diag(T))
+            sd = np.sqrt((T * T).sum(axis=1))
+            sds += sd[own > 0.0].tolist() if template.closed_under != "one scale" else sd[:1].tolist()
+            if template.closed_under != "linear":
+                continue
+            for i, j in zip(*np.tril_indices(template.k, -1), strict=True):
+                if own[i] > 0.0 and own[j] > 0.0 and abs(T[i, j]) <= SYMMETRIC_RTOL * sd[i]:
+                    return True
+        ordered = np.sort(sds)
+        return bool((np.diff(ordered) <= SYMMETRIC_RTOL * ordered[1:]).any())
 
     def at_once(
         self, phi: Vector | None, *, tolerance: float, limit: int, check_boundary: bool

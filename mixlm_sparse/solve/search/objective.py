@@ -171,6 +171,15 @@ class Objective(Protocol):
         """Certify an optimum on the boundary, or find the way off a false one."""
         ...
 
+    def downhill(self, phi: Vector, *, whatever_it_costs: bool) -> Vector | None:
+        """Return a step (m,) along which the function curves downwards at phi, if it does.
+
+        Parameters
+        ----------
+        whatever_it_costs : look also where a search hardly ever ends at such a point.
+        """
+        ...
+
     def at_once(
         self, phi: Vector | None, *, tolerance: float, limit: int, check_boundary: bool
     ) -> Found | None:

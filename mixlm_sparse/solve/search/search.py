@@ -24,6 +24,9 @@ SAME_VALLEY = 1e-4
 # Evaluations (more with many parameters) after which a search that has not ended turns its axes.
 LEG_EVALUATIONS = 12
 MAX_PASSES = 5
+FEW_EVALUATIONS = 4
+# Steps off a saddle that are tried, relative to the size of the parameters.
+SADDLE_STEPS = (0.5, 0.05)
 
 
 
@@ -103,12 +106,44 @@ def search(
             found = _better(found, _search(objective, None, method, control, began))
         elif not given and method == "bfgs":
             found = _second_looks(found, objective, method, control, began)
-        return found
+        return _leave_saddle(found, objective, method, control, began, given=given)
     except NoMinimumError:
         far = objective.far_out()
         if far is None:
             return limit(objective, method, began)
         return _search_far(far, objective, control, began)
+
+
+def _leave_saddle(
+    found: Optimum,
+    objective: Objective,
+    method: str,
+    control: Control,
+    began: float,
+    *,
+    given: bool,
+) -> Optimum:
+    """Search on from a point that is a minimum along the gradient only; say so if that fails."""
+    for _ in range(MAX_PASSES):
+        if not (found.converged and control.check_boundary):
+            return found
+        # a search that has hardly moved was begun at such a point
+        stayed = given and found.n_evaluations <= FEW_EVALUATIONS
+        step = objective.downhill(found.phi, whatever_it_costs=stayed)
+        if step is None:
+            return found
+        sides = [found.phi + size * step for size in SADDLE_STEPS]
+        sides += [found.phi - size * step for size in SADDLE_STEPS]
+        values = [objective.value(side) for side in sides]
+        best = sides[int(np.argmin(values))]
+        again = _better(found, _search(objective, best, method, control, began))
+        if again.criterion == found.criterion:
+            break
+        found = again
+    return record(
+        objective, found.phi, found.criterion, found.gradient, found.predicted_decrease,
+        Status.SADDLE, method, began,
+    )  # fmt: skip
 
 
 def _better(found: Optimum, again: Optimum) -> Optimum:

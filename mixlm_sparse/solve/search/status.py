@@ -52,6 +52,12 @@ class Status(str, Enum):
         "try another optimizer or start, rescale predictors, or simplify the random part",
         False,
     )
+    SADDLE = (
+        "saddle",
+        "the gradient is zero, but the criterion falls from here in both directions",
+        "start elsewhere, with start=",
+        False,
+    )
     INTERRUPTED = (
         "interrupted",
         "stopped after {evaluations} evaluations, at the best point so far",
