@@ -57,6 +57,7 @@ def test_symmetric_data(rows, formula, start, reml):
         if fit.theta.size == 2:
             fell += abs(fit.theta[0] - fit.theta[1]) > 1e-3
             assert fit.criterion <= deviance(np.full(2, fit.theta.mean())) + 1e-9
-            line = [deviance(np.full(2, size)) for size in np.geomspace(1e-2, 10.0, 60)]
-            assert fit.criterion <= min(line) + 1e-9
+            if given is None:  # from a given start one valley is searched
+                line = [deviance(np.full(2, size)) for size in np.geomspace(1e-2, 10.0, 60)]
+                assert fit.criterion <= min(line) + 1e-9
     assert fell or "z | g)" not in formula or "x + z" in formula  # some leave the line of symmetry

@@ -3,7 +3,8 @@
 * A singular optimum of several terms with few levels: Lambda = I.
 * A correlation that several effects share, at the edge of its range or with few levels: one of a
   half.
-* Nearly as many parameters as rows: Lambda = I.
+* Nearly as many parameters as rows, or a singular optimum of several terms and few rows:
+  Lambda = I.
 * Independent effects of one grouping factor whose columns are nearly parallel, such as
   `(1 | g) + (0 + x | g)` with x near 1000 and a spread of 1: a real variance of slopes then needs a
   relative standard deviation of about 1 / spread in working columns of length one, far from where
@@ -23,6 +24,8 @@ from mixlm_sparse.solve.system import PenalizedSystem
 FEW_LEVELS = 5
 # With fewer rows than this per parameter the criterion may have several minima.
 FEW_ROWS = 4
+# The same, if one of them is on the boundary.
+FEW_ROWS_SINGULAR = 10
 # Columns of independent effects are nearly parallel if less than this of them is their own.
 PARALLEL = 0.2
 # Sizes that are tried, in units of 1 / rho.
@@ -43,8 +46,9 @@ def other_starts(system: PenalizedSystem, *, singular: bool) -> list[list[Start]
         template.k > 1 and factors[place.factor].n_levels < FEW_LEVELS * template.k
         for template, place in zip(chart.templates, chart.layout, strict=True)
     )
-    saturated = system.n < FEW_ROWS * (chart.m + system.p)
-    if (singular and few and len(chart.templates) > 1) or saturated:
+    rows = system.n / (chart.m + system.p)
+    several = singular and len(chart.templates) > 1
+    if (several and (few or rows < FEW_ROWS_SINGULAR)) or rows < FEW_ROWS:
         groups.append([Start("Lambda = I", chart.start)])
     seconds = [template.second_start for template in chart.templates]
     tight = any(
