@@ -273,7 +273,8 @@ class ProfiledObjective:
         for template, T in zip(self.system.templates, self.system.chart.factors(phi), strict=True):
             own = np.abs(np.diag(T))
             sd = np.sqrt((T * T).sum(axis=1))
-            sds += sd[own > 0.0].tolist() if template.closed_under != "one scale" else sd[:1].tolist()
+            tied = template.closed_under == "one scale"  # equal by the structure
+            sds += (sd[:1] if tied else sd[own > 0.0]).tolist()
             if template.closed_under != "linear":
                 continue
             for i, j in zip(*np.tril_indices(template.k, -1), strict=True):
