@@ -74,6 +74,9 @@ class Bowl:
     def without_minimum(self):
         raise AssertionError
 
+    def on_the_boundary(self, phi):
+        return (), ""
+
     def downhill(self, phi, *, whatever_it_costs):
         return None
 
