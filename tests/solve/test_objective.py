@@ -20,7 +20,7 @@ class Bowl:
     reml = False
     m = 2
     names = ("a", "b")
-    lower = np.array([0.0, -np.inf])
+    lower = working_lower = np.array([0.0, -np.inf])
     rotated = False
 
     def __init__(self, why=None):
@@ -73,6 +73,9 @@ class Bowl:
 
     def without_minimum(self):
         raise AssertionError
+
+    def at_zero(self):
+        return np.zeros(2)
 
     def on_the_boundary(self, phi):
         return (), ""
