@@ -243,6 +243,10 @@ class WhitenedObjective:
             return residual_df(self.system, reml=self.reml) * float(np.finfo(np.float64).eps)
         return self.at(phi[self.m_theta :]).noise(phi[: self.m_theta])
 
+    def downhill(self, phi: Vector, *, whatever_it_costs: bool) -> Vector | None:
+        """Return None: residuals that follow each other break the symmetries that saddles need."""
+        return None
+
     def at_zero(self) -> Vector:
         """Return random effects of zero, with independent residuals."""
         assert self.system.whitened is not None
