@@ -31,11 +31,14 @@ class Outcome:
         compute that of the job.
     coefficients : fixed effects, in the package's order.
     note : what a reader of the table must know.
+    needed : bytes that the fit cannot do without: the columns it reads, and twice the Schur
+        complement. None where it is not known.
     """
 
     criterion: float | None
     coefficients: list[float]
     note: str = ""
+    needed: float | None = None
 
 
 Fit = Callable[[], Outcome]
@@ -73,9 +76,22 @@ def _mixlm(job: Job, frame: pd.DataFrame, options: dict[str, Any]) -> Fit:
                 contrasts=job.contrasts or None,
                 **options,
             )
-        return Outcome(float(result.criterion), result.fixef.tolist())
+        needed = read + 2.0 * _schur_bytes(result.system.engine)
+        return Outcome(float(result.criterion), result.fixef.tolist(), needed=needed)
 
+    read = float(
+        sum(frame[c].memory_usage(index=False, deep=True) for c in frame if c in job.formula)
+    )
     return fit
+
+
+def _schur_bytes(engine: Any) -> float:
+    """Return the size of the Schur complement that an engine factors."""
+    order = getattr(engine, "dense_order", 0)
+    if order:
+        return 8.0 * order * order
+    tree = getattr(getattr(getattr(engine, "_schur", None), "_cholesky", None), "tree", None)
+    return 8.0 * tree.nnz if tree is not None else 0.0
 
 
 def _no_extras(job: Job, *allowed: str) -> None:

@@ -80,6 +80,8 @@ class Measurement:
     status : "ok", "timeout", "unsupported", "error".
     criterion, coefficients, note : of the last fit.
     megabytes : peak resident memory above the process with its data loaded.
+    later_megabytes : the same in later calls, above what the first left, where that can be told.
+    needed : megabytes that the fit cannot do without, where the tool says so.
     message : why, where the status is not "ok".
     """
 
@@ -91,6 +93,8 @@ class Measurement:
     coefficients: list[float] = field(default_factory=list)
     note: str = ""
     megabytes: float | None = None
+    later_megabytes: float | None = None
+    needed: float | None = None
     message: str = ""
 
     @property
@@ -287,7 +291,12 @@ def measure(
             result.criterion, result.note = answer["criterion"], answer["note"]
             coefficients = answer["coefficients"]
             result.coefficients = coefficients if isinstance(coefficients, list) else [coefficients]
-            result.megabytes = max(result.megabytes or 0.0, answer["megabytes"] or 0.0)
+            peak = answer["megabytes"] or 0.0
+            result.megabytes = max(result.megabytes or 0.0, peak)
+            if len(result.seconds) > 1:
+                result.later_megabytes = max(result.later_megabytes or 0.0, peak)
+            if answer.get("needed") is not None:
+                result.needed = answer["needed"] / 2**20
         return True
 
     load = {"do": "load", "job": job.as_json()}

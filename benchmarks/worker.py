@@ -97,6 +97,7 @@ def main() -> None:
 
     answer(ready=True, versions=installed())
     fit = memory = None
+    settled = False
     for line in sys.stdin:
         command = json.loads(line)
         try:
@@ -105,7 +106,7 @@ def main() -> None:
                 job = Job.from_json(command["job"])
                 frame = load_frame(job)
                 fit = prepare(tool, job, frame, options)
-                memory = PeakMemory()
+                memory, settled = PeakMemory(), False
                 answer(loaded=True, rows=len(frame))
             else:
                 assert fit is not None
@@ -118,8 +119,12 @@ def main() -> None:
                     criterion=reached if reached is not None and np.isfinite(reached) else None,
                     coefficients=outcome.coefficients,
                     note=outcome.note,
+                    needed=outcome.needed,
                     megabytes=memory.megabytes(),
                 )
+                if memory.resettable and not settled:
+                    # what the first call loads and compiles stays: later calls are on top of it
+                    memory, settled = PeakMemory(), True
         except UnsupportedError as error:
             answer(unsupported=str(error))
         except (KeyboardInterrupt, SystemExit):
