@@ -86,9 +86,16 @@ def compiled_pays(work: float) -> bool:
 
 
 def expect_searches(count: int) -> None:
-    """Count searches that are made or planned, towards making machine code of the search."""
+    """Say that a call will make `count` searches; single ones add up.
+
+    What one call decides holds for all later ones, and smaller calls decide nothing, so that a seed
+    gives the same digits again in a process.
+    """
     global _searches
-    _searches += count
+    if count == 1:
+        _searches += 1
+    elif count > SEARCH_REPAID_BY:
+        _searches += count
 
 
 def search_pays(kernel: LazyKernel, work: float) -> bool:

@@ -77,6 +77,7 @@ def warm_up(system: PenalizedSystem, count: int) -> bool:
     blocks = system.products.blocks
     work = sum(f.n_levels * f.width**2 * (f.width + system.p + 1) for f in blocks.factors)
     total = count * (10.0 * work + CALLS_SAVED)
+    compiled.expect_searches(count)
     return total > compiled.LOADING_REPAID_BY and compiled.compiled_pays(total)
 
 

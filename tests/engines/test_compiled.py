@@ -140,6 +140,9 @@ def test_the_search_is_not_compiled_for_a_few_fits_after_a_large_one(
     monkeypatch.setattr(compiled, "_spent", 1e12)
     monkeypatch.setattr(compiled, "_searches", 10)
     assert not compiled.search_pays(kernel, 1e5)
+    for _ in range(20):
+        compiled.expect_searches(1_000)  # the next call of that size does what this one does
+    assert not compiled.search_pays(kernel, 1e5)
     compiled.expect_searches(10_000)
     assert compiled.search_pays(kernel, 1e5)
 
