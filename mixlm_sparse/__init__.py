@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mixlm_sparse.api.many import ManyFits, lmer_many
     from mixlm_sparse.api.power import power
     from mixlm_sparse.api.power_result import Power
+    from mixlm_sparse.api.products import cross_products, fit_products
     from mixlm_sparse.common.errors import (
         CompilationWarning,
         ConvergenceWarning,
@@ -65,6 +66,7 @@ if TYPE_CHECKING:
     from mixlm_sparse.inference.resample.pb_modcomp import PBModcomp, pb_modcomp
     from mixlm_sparse.inference.resample.result import Bootstrap
     from mixlm_sparse.inference.variance.profile.curve import ParameterProfile, Profile
+    from mixlm_sparse.model.batches.products import ModelProducts, load_products
     from mixlm_sparse.model.simulate import simulate
     from mixlm_sparse.model.varcorr import VarCorr
     from mixlm_sparse.report import plots
@@ -88,6 +90,7 @@ _HOMES = {
     "api.many": ("ManyFits", "lmer_many"),
     "api.power": ("power",),
     "api.power_result": ("Power",),
+    "api.products": ("cross_products", "fit_products"),
     "common.errors": (
         "CompilationWarning",
         "ConvergenceWarning",
@@ -129,6 +132,7 @@ _HOMES = {
     "inference.resample.pb_modcomp": ("PBModcomp", "pb_modcomp"),
     "inference.resample.result": ("Bootstrap",),
     "inference.variance.profile.curve": ("ParameterProfile", "Profile"),
+    "model.batches.products": ("ModelProducts", "load_products"),
     "model.simulate": ("simulate",),
     "model.varcorr": ("VarCorr",),
     "report.tables.comparison": ("compare_table",),
@@ -169,6 +173,7 @@ __all__ = [
     "MixedModelError",
     "MixedModelWarning",
     "ModelMatrices",
+    "ModelProducts",
     "NotPositiveDefiniteError",
     "Optimum",
     "OptionError",
@@ -199,14 +204,17 @@ __all__ = [
     "all_fit",
     "anova",
     "compare_table",
+    "cross_products",
     "datasets",
     "deviance_function",
     "fit_matrices",
+    "fit_products",
     "gls",
     "lm_list",
     "lmer",
     "lmer_many",
     "load",
+    "load_products",
     "make_fit",
     "model_matrices",
     "optimize",

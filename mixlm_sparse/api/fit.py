@@ -31,6 +31,7 @@ from mixlm_sparse.inference.variance import residual_structure as structures
 from mixlm_sparse.inference.variance.profile import compute as profiles
 from mixlm_sparse.model import lme4_parts
 from mixlm_sparse.model import simulate as simulations
+from mixlm_sparse.model.batches import fits as batches
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.predict import predict as predictions
 from mixlm_sparse.model.saved import model as saved
@@ -123,6 +124,7 @@ class LinearMixedFit(FittedModel):
     plot = Attribute(FitPlots)
     getME = lme4_parts.getME
     save = saved.save
+    append = batches.append
     endog_names = Attribute(maketables.endog_names)
     for_maketables = maketables.for_maketables
     __maketables_stat__ = maketables.stat

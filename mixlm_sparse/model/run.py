@@ -88,9 +88,8 @@ def assemble_batches(
     found = sum_batches(
         call, source, levels=levels, progress=None if callable(progress) else progress
     )
-    system = penalized_system(
-        found.matrices, call.options.engine, cross=found.cross, source=found.rows
-    )
+    matrices, cross, rows = found.system_parts()
+    system = penalized_system(matrices, call.options.engine, cross=cross, source=rows)
     return system, replace(call, data=source, contrasts=held_contrasts(call.contrasts))
 
 

@@ -56,7 +56,8 @@ class LevelMap:
         if column.kind in ("number", "bool"):
             with self._lock:
                 self._require_kind(column.kind)
-                return self._keys.encode(self._keys_of(column.values))
+                keys = self._keys_of(column.values)  # which may put another map in place
+                return self._keys.encode(keys)
         if column.kind == "datetime":
             codes, values = pd.factorize(column.values)
             return self.encode_levels(codes, np.asarray(values), False)

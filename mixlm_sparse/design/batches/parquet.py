@@ -84,33 +84,47 @@ class Dataset:
         """Return the dataset with one type for each column, if its files agree about them."""
         pa = arrow()
         schema = self.data.schema
-        types = {name: [schema.field(name).type] for name in names}
-        partitioned = _partition_columns(self.data)
-        for fragment in self.data.get_fragments():
+        types: dict[str, list[Any]] = {name: [] for name in names}
+        parts = list(self.data.get_fragments())
+        for place, fragment in enumerate(parts):
+            where = getattr(fragment, "path", self.name)
             try:
-                own = fragment.physical_schema
+                own = _own_schema(fragment)
             except (OSError, ValueError) as error:
-                raise _broken(getattr(fragment, "path", self.name), error) from error
-            place = getattr(fragment, "path", self.name)
+                raise _broken(where, error) from error
             for name in names:
-                if name in partitioned:
-                    continue
-                if name not in own.names:
+                if name in own.names:
+                    types[name].append(own.field(name).type)
+                if types[name] and len(types[name]) <= place:
+                    # what no file has is told by the names of folders
+                    first = getattr(parts[0], "path", self.name)
+                    lacking = where if name not in own.names else first
                     raise DataError(
-                        f"{place} has no column '{name}', which other files of {self.name} have: "
-                        "write it with the same columns, or leave the file out"
+                        f"{lacking} has no column '{name}', which other files of {self.name} "
+                        "have: write it with the same columns, or leave the file out"
                     )
-                types[name].append(own.field(name).type)
         changed = schema
         for name, found in types.items():
+            if not found:
+                continue
             place = schema.get_field_index(name)
             changed = changed.set(place, pa.field(name, _common_type(name, found, self.name)))
-        return self.data if changed.equals(schema) else self.data.replace_schema(changed)
+        if changed.equals(schema):
+            return self.data
+        return arrow("dataset").dataset(
+            self.data.files,
+            schema=changed,
+            format=self.data.format,
+            filesystem=self.data.filesystem,
+            partitioning="hive",
+        )
 
 
-def _partition_columns(data: Any) -> frozenset[str]:
-    partitioning = getattr(data, "partitioning", None)
-    return frozenset() if partitioning is None else frozenset(partitioning.schema.names)
+def _own_schema(fragment: Any) -> Any:
+    """Return the columns that a fragment has itself; `physical_schema` is that of the dataset."""
+    if hasattr(fragment, "path") and hasattr(fragment, "filesystem"):
+        return fragment.format.inspect(fragment.path, fragment.filesystem)
+    return fragment.physical_schema
 
 
 def _common_type(name: str, found: list[Any], where: str) -> Any:

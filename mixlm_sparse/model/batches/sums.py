@@ -10,8 +10,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.progress import CountProgress, counter
 from mixlm_sparse.common.types import IntVector
@@ -19,23 +17,16 @@ from mixlm_sparse.design.batches.design import BatchArguments, BatchDesign, Batc
 from mixlm_sparse.design.batches.learn import Opened, learn_design, open_batches
 from mixlm_sparse.design.batches.pieces import read_piece
 from mixlm_sparse.design.batches.sources import Source
-from mixlm_sparse.design.columns import Part
-from mixlm_sparse.design.grouping import GroupingFactor
-from mixlm_sparse.design.matrices import ModelMatrices, RandomTerm
-from mixlm_sparse.design.recipe import FormulaRecipe
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import Expr
-from mixlm_sparse.formula.terms import MixedFormula
+from mixlm_sparse.model.batches.products import ModelProducts
 from mixlm_sparse.model.batches.rows import Batches, as_rows
+from mixlm_sparse.model.batches.without_rows import draft_matrices
 from mixlm_sparse.model.call import ModelCall
 from mixlm_sparse.model.rowless import (
     BATCHES,
-    AbsentColumns,
-    AbsentValues,
-    FactorWithoutRows,
-    MatricesWithoutRows,
-    Reason,
 )
 from mixlm_sparse.solve.products.accumulate import CrossProducts
 from mixlm_sparse.solve.products.basis import Basis
@@ -44,11 +35,10 @@ from mixlm_sparse.solve.products.batches import (
     Pairs,
     arranged,
     first_basis,
-    settled,
     sums_of,
 )
 
-__all__ = ["Summed", "matrices_without_rows", "sum_batches"]
+__all__ = ["Summed", "sum_batches", "sum_more"]
 
 MOST_THREADS = 4
 PIECES_AHEAD = 2  # pieces in memory for each thread: one worked on, one waiting
@@ -56,11 +46,26 @@ PIECES_AHEAD = 2  # pieces in memory for each thread: one worked on, one waiting
 
 @dataclass(frozen=True, eq=False)
 class Summed:
-    """What the passes over a source have given."""
+    """What the passes over a source have given.
 
-    matrices: ModelMatrices
-    cross: CrossProducts
-    rows: Batches
+    Attributes
+    ----------
+    places : per factor, the level of every code of `coder`.
+    """
+
+    products: ModelProducts
+    opened: Opened
+    coder: GroupCoder
+    places: tuple[IntVector, ...]
+
+    def system_parts(self) -> tuple[ModelMatrices, CrossProducts, Batches]:
+        """Return design and sums in lme4's order, and the rows to walk over again."""
+        matrices, cross, terms, factors = self.products.in_model_order(BATCHES)
+        rows = Batches(
+            cross.n, self.opened, self.products.design, self.coder, terms, factors,
+            tuple(self.places[old] for old in factors),
+        )  # fmt: skip
+        return matrices, cross, rows
 
 
 def sum_batches(
@@ -114,6 +119,15 @@ def sum_batches(
         without = {**without, **unused}
 
 
+def sum_more(design: BatchDesign, source: Source) -> ModelProducts:
+    """Form the products of more rows of a model whose columns are known."""
+    opened = open_batches(source, design.formula, design.arguments)
+    with one_blas_thread():
+        walk = _Walk(opened, design, _cores(), False)
+        walk.run()
+    return walk.summed().products
+
+
 def _cores() -> int:
     try:
         count = len(os.sched_getaffinity(0))
@@ -136,7 +150,7 @@ class _Walk:
     def __post_init__(self) -> None:
         self.coder = GroupCoder(self.design.formula)
         self.pairs = Pairs(len(self.coder.labels))
-        self.draft = _draft(self.design, self.coder)
+        self.draft = draft_matrices(self.design, self.coder.labels, BATCHES)
         self.basis: Basis | None = None
         self.parts: list[BatchSums] = []
         self.n_input = 0
@@ -209,91 +223,11 @@ class _Walk:
         return batch
 
     def summed(self) -> Summed:
-        """Return the sums, in the order and the basis that rows in memory would have."""
+        """Return the sums of all rows."""
         cross = sums_of(self.parts, self.coder.sizes(), self.pairs)
         self.parts.clear()
         factors, places = self.coder.finish()
-        spec = self.design.recipe(factors)
-        term_places, factor_places = design_order(self.design, self.coder, spec)
-        matrices = matrices_without_rows(spec, cross.n, self.n_input, self.design, BATCHES)
-        cross = arranged(cross, matrices, term_places, factor_places, places)
-        return Summed(
-            matrices,
-            settled(cross, matrices),
-            Batches(
-                cross.n, self.opened, self.design, self.coder, term_places, factor_places,
-                tuple(places[old] for old in factor_places),
-            ),
-        )  # fmt: skip
-
-
-def design_order(
-    design: BatchDesign, coder: GroupCoder, spec: FormulaRecipe
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the places in the formula of the terms and factors of a recipe."""
-    at = {id(part): place for place, part in enumerate(design.parts)}
-    terms = tuple(at[id(term.part)] for term in spec.terms)
-    return terms, tuple(coder.labels.index(factor.label) for factor in spec.factors)
-
-
-def _draft(design: BatchDesign, coder: GroupCoder) -> ModelMatrices:
-    """Return a design in the order of the formula, of which the levels are not known yet."""
-    none = np.empty(0, dtype=np.int32)
-    factors = tuple(GroupingFactor(label, none, 0) for label in coder.labels)
-    terms = tuple(
-        _term(part, coder.labels.index(label), label, random.structure, BATCHES)
-        for part, label, random in zip(
-            design.parts, coder.label_of_term, design.formula.random, strict=True
-        )
-    )
-    return MatricesWithoutRows(
-        y=np.empty(0),
-        fixed=AbsentColumns(design.fixed.names, BATCHES),
-        factors=factors,
-        terms=terms,
-        weights=None,
-        offset=None,
-        nobs=0,
-        n_input=0,
-        why=BATCHES,
-    )
-
-
-def _term(part: Part, factor: int, name: str, structure: str, why: Reason) -> RandomTerm:
-    return RandomTerm(name, factor, part.names, structure, AbsentColumns(part.names, why))
-
-
-def matrices_without_rows(
-    spec: FormulaRecipe, n: int, n_input: int, design: Any, why: Reason
-) -> ModelMatrices:
-    """Return the design of a recipe whose rows are not held.
-
-    Parameters
-    ----------
-    n, n_input : rows used, and rows of the data.
-    design : what has the arguments `weights` and `offset` of the model.
-    """
-    none: IntVector = np.empty(0, dtype=np.int32)
-    formula: MixedFormula = spec.formula
-    absent: Any = AbsentValues(why)
-    arguments = design.arguments
-    has_offset = arguments.offset is not None or bool(formula.fixed.offsets)
-    return MatricesWithoutRows(
-        y=np.empty(0),
-        fixed=AbsentColumns(spec.fixed.names, why),
-        factors=tuple(
-            FactorWithoutRows(f.label, none, f.known.n_levels, f.known.tables, f.known.keys, why)
-            for f in spec.factors
-        ),
-        terms=tuple(
-            _term(term.part, term.factor, term.name, term.structure, why) for term in spec.terms
-        ),
-        weights=None if arguments.weights is None else absent,
-        offset=absent if has_offset else None,
-        nobs=n,
-        n_input=n,
-        na_action=arguments.na_action,
-        response_name=formula.response_name,
-        spec=spec,
-        why=why,
-    )
+        same = range(len(self.draft.terms)), range(len(factors))
+        cross = arranged(cross, self.draft, *same, places)
+        products = ModelProducts(self.design, tuple(factors.values()), cross, self.n_input)
+        return Summed(products, self.opened, self.coder, tuple(places))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, asdict, fields
 from itertools import combinations
 from typing import Any
@@ -22,6 +22,9 @@ from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.search import Control
 
 __all__ = [
+    "blocks_from",
+    "blocks_to",
+    "finite",
     "notes_from",
     "optimum_from",
     "optimum_to",
@@ -29,6 +32,7 @@ __all__ = [
     "options_to",
     "products_from",
     "products_to",
+    "whole",
 ]
 
 
@@ -38,22 +42,29 @@ def products_to(products: Products, arrays: Arrays) -> dict[str, Any]:
     arrays["beta_ols"] = products.beta_ols
     for t, Rz in enumerate(products.Rz):
         arrays[f"Rz.{t}"] = Rz
-    for g, factor in enumerate(products.blocks.factors):
-        arrays[f"ztz.{g}"] = factor.ztz
-        arrays[f"ztx.{g}"] = factor.ztx
-    for (g, h), pair in products.blocks.pairs.items():
-        arrays[f"pair.{g}.{h}.rows"] = pair.rows
-        arrays[f"pair.{g}.{h}.cols"] = pair.cols
-        arrays[f"pair.{g}.{h}.values"] = pair.values
     return {
+        **blocks_to(products.blocks, arrays),
         "n": products.n,
         "log_weight_sum": products.log_weight_sum,
         "kept": list(products.kept),
         "yy": products.yy,
         "y_length": products.y_length,
-        "factors": [f.label for f in products.blocks.factors],
-        "pairs": [list(key) for key in products.blocks.pairs],
         "layout": [[place.factor, place.first, place.width] for place in products.layout],
+    }
+
+
+def blocks_to(blocks: BlockSystem, arrays: Arrays) -> dict[str, Any]:
+    """Return what describes Z'WZ and Z'W[X y]; their arrays are added to `arrays`."""
+    for g, factor in enumerate(blocks.factors):
+        arrays[f"ztz.{g}"] = factor.ztz
+        arrays[f"ztx.{g}"] = factor.ztx
+    for (g, h), pair in blocks.pairs.items():
+        arrays[f"pair.{g}.{h}.rows"] = pair.rows
+        arrays[f"pair.{g}.{h}.cols"] = pair.cols
+        arrays[f"pair.{g}.{h}.values"] = pair.values
+    return {
+        "factors": [f.label for f in blocks.factors],
+        "pairs": [list(key) for key in blocks.pairs],
     }
 
 
@@ -63,24 +74,11 @@ def products_from(saved: Mapping[str, Any], archive: Archive) -> Products:
     p = len(kept)
     if list(kept) != sorted(set(kept)):
         raise archive.broken("the kept columns are out of order")
-    count = len(saved["factors"])
     layout = tuple(
         TermLayout(*(whole(value, archive, "layout") for value in place))
         for place in saved["layout"]
     )
-    if any(place.factor >= count for place in layout):
-        raise archive.broken("a term has no grouping factor")
-    factors = []
-    for g, label in enumerate(saved["factors"]):
-        K = sum(place.width for place in layout if place.factor == g)
-        ztz = archive.numbers(f"ztz.{g}", None, K, K)
-        ztx = archive.numbers(f"ztx.{g}", len(ztz), K, p + 1)
-        factors.append(FactorBlock(str(label), ztz, ztx))
-    if sorted(map(tuple, saved["pairs"])) != list(combinations(range(count), 2)):
-        raise archive.broken("pairs of grouping factors are missing")
-    pairs = {
-        (g, h): _pair_from(g, h, factors, archive) for g, h in map(tuple, saved["pairs"])
-    }
+    blocks = blocks_from(saved, layout, p + 1, archive)
     return Products(
         n=whole(saved["n"], archive, "n"),
         log_weight_sum=finite(saved["log_weight_sum"], archive, "log_weight_sum"),
@@ -89,12 +87,33 @@ def products_from(saved: Mapping[str, Any], archive: Archive) -> Products:
         beta_ols=archive.numbers("beta_ols", p),
         yy=finite(saved["yy"], archive, "yy"),
         y_length=finite(saved["y_length"], archive, "y_length"),
-        blocks=BlockSystem(tuple(factors), pairs),
+        blocks=blocks,
         layout=layout,
         Rz=tuple(
             archive.numbers(f"Rz.{t}", place.width, place.width) for t, place in enumerate(layout)
         ),
     )
+
+
+def blocks_from(
+    saved: Mapping[str, Any], layout: Sequence[TermLayout], P: int, archive: Archive
+) -> BlockSystem:
+    """Return the blocks of `blocks_to`, with P columns of [X y]."""
+    count = len(saved["factors"])
+    if any(place.factor >= count for place in layout):
+        raise archive.broken("a term has no grouping factor")
+    factors = []
+    for g, label in enumerate(saved["factors"]):
+        K = sum(place.width for place in layout if place.factor == g)
+        ztz = archive.numbers(f"ztz.{g}", None, K, K)
+        ztx = archive.numbers(f"ztx.{g}", len(ztz), K, P)
+        factors.append(FactorBlock(str(label), ztz, ztx))
+    if sorted(map(tuple, saved["pairs"])) != list(combinations(range(count), 2)):
+        raise archive.broken("pairs of grouping factors are missing")
+    pairs = {
+        (g, h): _pair_from(g, h, factors, archive) for g, h in map(tuple, saved["pairs"])
+    }
+    return BlockSystem(tuple(factors), pairs)
 
 
 def _pair_from(g: int, h: int, factors: list[FactorBlock], archive: Archive) -> PairBlock:

@@ -254,29 +254,51 @@ def _merge(a: CrossProducts, b: CrossProducts) -> CrossProducts:
             "products of two different models cannot be added: use the same formula, the same "
             "contrasts and the same factor levels in the fixed part for every batch"
         )
-    b = in_basis(b, a.basis)
     levels: list[tuple[str, ...]] = []
-    maps: list[tuple[np.ndarray, int]] = []
+    places: list[IntVector] = []
     for g in range(len(a.blocks.factors)):
         known = {label: i for i, label in enumerate(a.level_labels(g))}
-        place = np.array([known.setdefault(label, len(known)) for label in b.level_labels(g)])
+        place = [known.setdefault(label, len(known)) for label in b.level_labels(g)]
         levels.append(tuple(known))
-        maps.append((place, len(known)))
+        places.append(np.array(place, dtype=np.int32))
+    own = [np.arange(f.n_levels, dtype=np.int32) for f in a.blocks.factors]
+    return replace(
+        merged_at(a, b, own, places, [len(known) for known in levels]), levels=tuple(levels)
+    )
+
+
+def merged_at(
+    a: CrossProducts,
+    b: CrossProducts,
+    places_a: Sequence[IntVector],
+    places_b: Sequence[IntVector],
+    sizes: Sequence[int],
+) -> CrossProducts:
+    """Return the sum of two products of one layout, in the basis of the one with more rows.
+
+    Parameters
+    ----------
+    places_a, places_b : per factor, the place of each level in the sum.
+    sizes : numbers of levels of the sum.
+    """
+    basis = a.basis if a.n >= b.n else b.basis
+    a, b = in_basis(a, basis), in_basis(b, basis)
     factors = []
-    for fa, fb, (place, n_levels) in zip(a.blocks.factors, b.blocks.factors, maps, strict=True):
-        ztz = np.zeros((n_levels, *fa.ztz.shape[1:]))
-        ztx = np.zeros((n_levels, *fa.ztx.shape[1:]))
-        ztz[: fa.n_levels] = fa.ztz
-        ztx[: fa.n_levels] = fa.ztx
-        ztz[place] += fb.ztz
-        ztx[place] += fb.ztx
+    for fa, fb, at_a, at_b, size in zip(
+        a.blocks.factors, b.blocks.factors, places_a, places_b, sizes, strict=True
+    ):
+        ztz = np.zeros((size, *fa.ztz.shape[1:]))
+        ztx = np.zeros((size, *fa.ztx.shape[1:]))
+        ztz[at_a], ztx[at_a] = fa.ztz, fa.ztx
+        ztz[at_b] += fb.ztz
+        ztx[at_b] += fb.ztx
         factors.append(FactorBlock(fa.label, ztz, ztx))
     pairs = {}
     for (g, h), pa in a.blocks.pairs.items():
         pb = b.blocks.pairs[g, h]
-        n_h = maps[h][1]
-        key_a = pa.rows.astype(np.int64) * n_h + pa.cols
-        key_b = maps[g][0][pb.rows].astype(np.int64) * n_h + maps[h][0][pb.cols]
+        n_h = sizes[h]
+        key_a = places_a[g][pa.rows].astype(np.int64) * n_h + places_a[h][pa.cols]
+        key_b = places_b[g][pb.rows].astype(np.int64) * n_h + places_b[h][pb.cols]
         distinct = np.union1d(key_a, key_b)
         values = np.zeros((distinct.size, *pa.values.shape[1:]))
         values[np.searchsorted(distinct, key_a)] = pa.values
@@ -285,14 +307,13 @@ def _merge(a: CrossProducts, b: CrossProducts) -> CrossProducts:
             (distinct // n_h).astype(np.int32), (distinct % n_h).astype(np.int32), values
         )
     return CrossProducts(
-        basis=a.basis,
+        basis=basis,
         n=a.n + b.n,
         log_weight_sum=a.log_weight_sum + b.log_weight_sum,
         R=stack_qr(a.R, b.R),
         blocks=BlockSystem(tuple(factors), pairs),
         layout=a.layout,
-        levels=tuple(levels),
-        matrices=None,
+        levels=None,
     )
 
 
