@@ -1,4 +1,4 @@
-"""The fitted object: stages, matrices of one's own, refits, updates, components, edge cases.
+"""The fitted object: stages, random effects, rows, warnings, edge cases.
 
 Numbers of the whole corpus are compared in `test_lme4_parity.py`; here it is what can be done with
 a fit.
@@ -7,36 +7,15 @@ a fit.
 from __future__ import annotations
 
 import dataclasses
-import warnings
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.formula.update import updated_formula
 from tests.support import corpus
 
 SLEEP = "Reaction ~ Days + (Days | Subject)"
 REML_CRITERION = 1743.6282719584908  # lme4, tight optimum
-ML_CRITERION = 1751.9393444636682
-
-
-@pytest.fixture
-def sleep():
-    return corpus.load_data("sleepstudy")
-
-
-@pytest.fixture
-def fit():
-    return corpus.fit("sleep_rs_reml")
-
-
-def quiet(call, *args, **kwargs):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", mx.MixedModelWarning)
-        return call(*args, **kwargs)
-
 
 # ------------------------------------------------------------------------------------------ basics
 
@@ -99,284 +78,6 @@ def test_deviance_function(sleep):
     parts = deviance.parts(theta)
     assert parts["wrss"] + parts["ussq"] == pytest.approx(parts["pwrss"])
     assert set(parts) == {"ldL2", "ldRX2", "wrss", "ussq", "pwrss", "beta"}
-
-
-# ---------------------------------------------------------------------------------------- matrices
-
-
-def test_fit_matrices_matches_the_formula(sleep, fit):
-    X = np.column_stack([np.ones(180), sleep["Days"]])
-    same = mx.fit_matrices(
-        sleep["Reaction"],
-        X,
-        [(sleep["Subject"], X, "Subject")],
-        x_names=["(Intercept)", "Days"],
-    )
-    assert same.criterion == pytest.approx(fit.criterion, abs=1e-9)
-    np.testing.assert_allclose(same.fixef, fit.fixef)
-    assert list(same.fixef.index) == ["(Intercept)", "Days"]
-    np.testing.assert_allclose(
-        same.ranef()["Subject"].to_numpy(), fit.ranef()["Subject"].to_numpy(), atol=1e-4
-    )
-    assert list(same.ranef()["Subject"].index) == list(fit.ranef()["Subject"].index)
-    assert same.formula == "y ~ 1 + Days + (1 + z2 | Subject)"
-    assert same.update(reml=False).criterion == pytest.approx(ML_CRITERION, abs=1e-7)
-    with pytest.raises(mx.OptionError, match="made from matrices"):
-        same.update(". ~ . - Days")
-
-
-def test_fit_matrices_two_terms_of_one_factor(sleep):
-    reference = corpus.fit("sleep_uncorr_ml")
-    subject = sleep["Subject"]
-    days = pd.DataFrame({"Days": sleep["Days"]})
-    fit = mx.fit_matrices(
-        sleep["Reaction"],
-        days.assign(one=1.0)[["one", "Days"]],
-        [
-            mx.RandomEffect(subject, name="Subject"),
-            mx.RandomEffect(subject, days, name="Subject"),
-        ],
-        reml=False,
-    )
-    assert fit.criterion == pytest.approx(reference.criterion, abs=1e-8)
-    assert list(fit.varcorr) == ["Subject", "Subject.1"]
-    assert list(fit.fixef.index) == ["one", "Days"]
-    assert list(fit.ranef()["Subject"].columns) == ["(Intercept)", "Days"]
-
-
-def test_fit_matrices_weights_and_offset():
-    data = corpus.load_data("sleepstudy_ext")
-    X = np.column_stack([np.ones(180), data["Days"]])
-    reference = corpus.fit("sleep_w_off_ml")
-    subject = data["Subject"]
-    fit = mx.fit_matrices(
-        data["Reaction"],
-        X,
-        [(subject,), (subject, X[:, 1:])],
-        reml=False,
-        weights=data["w"],
-        offset=data["off"],
-    )
-    assert fit.criterion == pytest.approx(reference.criterion, abs=1e-8)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"X": np.ones((179, 1))}, r"X has shape \(179, 1\)"),
-        ({"y": np.append(np.ones(179), np.nan)}, "y has 1 missing or infinite"),
-        ({"terms": []}, "no random term"),
-        ({"terms": [(np.zeros(180),)]}, "has 1 level"),
-        ({"terms": [(np.arange(90),)]}, r"have shape \(90,\)"),
-        ({"terms": ["Subject"]}, "is RandomEffect"),
-        ({"weights": np.zeros(180)}, "weights must be positive"),
-        ({"x_names": ["a", "b"]}, "1 different names"),
-        ({"y": ["a"] * 180}, "y is not numeric"),
-    ],
-)
-def test_fit_matrices_says_what_is_wrong(change, message):
-    groups = np.repeat(np.arange(18), 10)
-    arguments = {
-        "y": np.sin(np.arange(180.0)),
-        "X": np.ones((180, 1)),
-        "terms": [(groups,)],
-        **change,
-    }
-    with pytest.raises(mx.MixedModelError, match=message):
-        mx.fit_matrices(**arguments)
-
-
-# ------------------------------------------------------------------------------- refit and update
-
-
-def test_refit_is_a_new_fit_to_other_data(sleep, fit):
-    rng = np.random.default_rng(3)
-    y = sleep["Reaction"] + rng.normal(0, 20, 180)
-    again = fit.refit(y)
-    direct = mx.lmer(SLEEP, sleep.assign(Reaction=y))
-    assert again.criterion == pytest.approx(direct.criterion, abs=1e-8)
-    np.testing.assert_allclose(again.fixef, direct.fixef, rtol=1e-8)
-    np.testing.assert_allclose(again.sigma, direct.sigma, rtol=1e-5)
-    np.testing.assert_allclose(again.fittedvalues, direct.fittedvalues, rtol=1e-4)
-    np.testing.assert_allclose(again.resid, y - again.fittedvalues)
-    assert again.system.engine is fit.system.engine
-    assert fit.criterion == pytest.approx(REML_CRITERION, abs=1e-7)
-
-
-@pytest.mark.parametrize("model_id", ["sleep_w_off_ml", "penicillin_reml", "sleep_rankdef"])
-def test_refit_with_weights_offset_crossed_and_dropped(model_id):
-    fit = corpus.fit(model_id)
-    rng = np.random.default_rng(5)
-    y = fit.fittedvalues + fit.sigma * rng.standard_normal(fit.nobs)
-    record = corpus.load_model(model_id)
-    data = corpus.data_of(record)
-    direct = quiet(
-        mx.lmer,
-        record["formula"],
-        data.assign(**{fit.matrices.response_name: y}),
-        reml=record["REML"],
-        **corpus.options_of(record),
-    )
-    again = fit.refit(y)
-    assert again.criterion == pytest.approx(direct.criterion, abs=1e-7)
-    np.testing.assert_allclose(again.fixef, direct.fixef, rtol=1e-6)
-
-
-def test_refit_to_the_same_response_is_the_same_fit(fit):
-    assert fit.refit(fit.matrices.y).criterion == pytest.approx(fit.criterion, abs=1e-9)
-
-
-def test_refit_keeps_digits_far_from_zero(fit):
-    far = fit.refit(fit.matrices.y + 1e8)
-    assert far.criterion == pytest.approx(REML_CRITERION, abs=1e-5)
-    assert far.fixef["Days"] == pytest.approx(fit.fixef["Days"], rel=1e-8)
-
-
-def test_refit_of_a_refit_and_update_of_a_refit(sleep, fit):
-    y = sleep["Reaction"] * 2.0
-    double = fit.refit(y)
-    # the response of the refit stays when only the right side changes
-    smaller = double.update(". ~ . - (Days | Subject) + (1 | Subject)")
-    direct = mx.lmer("Reaction ~ Days + (1 | Subject)", sleep.assign(Reaction=y))
-    assert smaller.criterion == pytest.approx(direct.criterion, abs=1e-8)
-    # and goes when the response or the data do
-    assert double.update("log(.) ~ .").criterion < 0
-    assert double.update(data=sleep).criterion == pytest.approx(REML_CRITERION, abs=1e-7)
-
-
-@pytest.mark.parametrize(
-    ("y", "message"),
-    [
-        ([1.0, 2.0], r"shape \(2,\), the model has 180 rows"),
-        (np.full(180, np.nan), "180 missing or infinite"),
-        (["a"] * 180, "not numeric"),
-    ],
-)
-def test_refit_says_what_is_wrong(fit, y, message):
-    with pytest.raises(mx.DataError, match=message):
-        fit.refit(y)
-
-
-def test_refit_by_the_other_criterion(fit):
-    ml = fit.refit_ml()
-    assert not ml.reml
-    assert ml.criterion == pytest.approx(ML_CRITERION, abs=1e-7)
-    assert ml.refit_ml() is ml
-    assert ml.refit_reml().criterion == pytest.approx(REML_CRITERION, abs=1e-7)
-    assert fit.reml
-
-
-def test_update_of_the_fit(fit, sleep):
-    assert fit.update(reml=False).criterion == pytest.approx(ML_CRITERION, abs=1e-7)
-    free = fit.update(optimizer="bobyqa", reml=False)
-    assert free.convergence.optimizer == "bobyqa"
-    assert free.criterion == pytest.approx(ML_CRITERION, abs=1e-6)
-    more = fit.update(". ~ . + I(Days^2)")
-    assert more.criterion == pytest.approx(corpus.fit("sleep_quad").criterion, abs=1e-7)
-    assert more.formula == "Reaction ~ Days + (Days | Subject) + I(Days^2)"
-    later = fit.update(subset="Days > 1")
-    assert later.nobs == 144
-    assert later.update(data=sleep).nobs == 144
-    assert fit.update(start=[1.0, 0.0, 1.0]).criterion == pytest.approx(REML_CRITERION, abs=1e-7)
-
-
-def test_update_knows_its_arguments(fit):
-    with pytest.raises(mx.OptionError, match="no argument 'wieghts': use formula, data"):
-        fit.update(wieghts="w")
-
-
-@pytest.mark.parametrize(
-    ("old", "change", "new"),
-    [
-        ("y ~ x + (x | g)", ". ~ . + z", "y ~ x + (x | g) + z"),
-        ("y ~ x + (x | g)", "~ . - x", "y ~ 1 + (x | g)"),
-        ("y ~ x + (x | g)", "log(.) ~ .", "log(y) ~ x + (x | g)"),
-        ("y ~ x + (x|g)", ". ~ . - (x | g) + (1 | g)", "y ~ x + (1 | g)"),
-        ("y ~ x + diag(x | g)", ". ~ . - diag(x|g) + (1|h)", "y ~ x + (1 | h)"),
-        ("y ~ x + z + (1 | g)", ". ~ (.)^2", "y ~ (x + z)^2 + (1 | g)"),
-        ("y ~ x + (1 | g)", ". ~ .:w", "y ~ x:w + (1 | g)"),
-        ("y ~ a * b + (1 | g)", ". ~ . - a:b", "y ~ a * b + (1 | g) - a:b"),
-        ("y ~ x + (1 | g)", "w ~ z + (1 | h)", "w ~ z + (1 | h)"),
-        ("y ~ (1 | g)", ". ~ . + x", "y ~ (1 | g) + x"),
-        ("y ~ x + (1 | g)", ". ~ . + x", "y ~ x + (1 | g)"),
-    ],
-)
-def test_dot_notation(old, change, new):
-    got = updated_formula(old, change)
-    assert str(mx.parse_formula(got)) == str(mx.parse_formula(new))
-    if "^" not in change:
-        assert got == new
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (". ~ . - (1 | h)", r"not in the formula.*must be written: \(x \| g\)"),
-        (". ~ x - .", "write the terms to keep"),
-        ("x + z", "has no '~'"),
-    ],
-)
-def test_dot_notation_says_what_is_wrong(change, message):
-    with pytest.raises(mx.FormulaError, match=message):
-        updated_formula("y ~ x + (x | g)", change)
-
-
-# ------------------------------------------------------------------------------------- components
-
-COMPONENT_MODELS = ["sleep_rs_reml", "sleep_w_off_ml", "sim_crossed3_fvec_reml", "pastes_two_ml"]
-
-
-@pytest.mark.parametrize("model_id", COMPONENT_MODELS)
-def test_components_fit_together(model_id):
-    fit = corpus.fit(model_id)
-    get = fit.getME
-    X, Z, Lambda, W = get("X"), get("Z"), get("Lambda"), get("weights")
-    n, p, q = get("n"), get("p"), get("q")
-    assert X.shape == (n, p)
-    assert Z.shape == (n, q)
-    assert (get("Zt") != Z.T).nnz == 0
-    assert (get("Lambdat") != Lambda.T).nnz == 0
-    u, b, beta = get("u"), get("b"), get("beta")
-    np.testing.assert_allclose(Lambda @ u, b, atol=1e-12 * max(1, np.abs(b).max()))
-    mu = X @ beta + Z @ b + get("offset")
-    np.testing.assert_allclose(mu, get("mu"), rtol=1e-10)
-    np.testing.assert_allclose(get("A").toarray(), (Z @ Lambda).T.toarray())
-    # the factors of the penalized least-squares problem
-    ZL = (Z @ Lambda).toarray()
-    C = ZL.T @ (W[:, None] * ZL) + np.eye(q)
-    L, RZX, RX = get("L").toarray(), get("RZX"), get("RX")
-    np.testing.assert_array_equal(L, np.tril(L))
-    np.testing.assert_allclose(L @ L.T, C, rtol=1e-9, atol=1e-9 * np.abs(C).max())
-    np.testing.assert_allclose(L @ RZX, ZL.T @ (W[:, None] * X), atol=1e-8 * np.abs(RZX).max())
-    XWX = X.T @ (W[:, None] * X)
-    np.testing.assert_allclose(RX.T @ RX, XWX - RZX.T @ RZX, atol=1e-9 * np.abs(XWX).max())
-    devcomp = get("devcomp")
-    assert devcomp["cmp"]["ldL2"] == pytest.approx(2 * np.log(np.diag(L)).sum(), rel=1e-9)
-    assert devcomp["cmp"]["ldRX2"] == pytest.approx(np.log(np.diag(RX) ** 2).sum(), rel=1e-9)
-    residual = get("y") - mu
-    assert devcomp["cmp"]["wrss"] == pytest.approx(float(W @ residual**2), rel=1e-6)
-    assert devcomp["cmp"]["ussq"] == pytest.approx(float(u @ u), rel=1e-9, abs=1e-12)
-    assert devcomp["dims"]["q"] == q
-    # Lind says where theta stands in Lambda'
-    np.testing.assert_array_equal(get("Lambdat").data, get("theta")[get("Lind")])
-    assert get("Gp")[-1] == q
-    assert sum(get("q_i").values()) == q
-    assert sum(get("m_i").values()) == get("m") == len(fit.theta_names)
-    assert list(get("cnms")) == [term.name for term in fit.matrices.terms]
-    flist = get("flist")
-    for label, effects in fit.ranef().items():
-        assert list(flist[label].categories) == list(effects.index)
-
-
-def test_unknown_component(fit):
-    with pytest.raises(mx.OptionError, match=r"no component 'Lambdda': use one of X, Z, Zt"):
-        fit.getME("Lambdda")
-
-
-def test_lambda_has_the_pattern_of_its_template_on_the_boundary():
-    fit = corpus.fit("dyestuff2_reml")
-    assert fit.getME("Lambda").nnz == 6
-    np.testing.assert_array_equal(fit.getME("Lambdat").data, np.zeros(6))
 
 
 # ---------------------------------------------------------------------------------- random effects
@@ -563,7 +264,7 @@ def test_constant_response(sleep, formula):
 
 
 def test_fixed_effects_that_fit_exactly(sleep):
-    fit = quiet(mx.lmer, SLEEP, sleep.assign(Reaction=3.0 + 2.0 * sleep["Days"]))
+    fit = corpus.quiet(mx.lmer, SLEEP, sleep.assign(Reaction=3.0 + 2.0 * sleep["Days"]))
     np.testing.assert_allclose(fit.fixef, [3.0, 2.0])
     assert fit.sigma == 0.0
     assert not np.isnan(fit.fittedvalues).any()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 import zipfile
 
 import numpy as np
@@ -26,12 +25,6 @@ def path(tmp_path):
 @pytest.fixture
 def sleep():
     return corpus.load_data("sleepstudy")
-
-
-def quiet(call, *args, **kwargs):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", mx.MixedModelWarning)
-        return call(*args, **kwargs)
 
 
 def again(fit, path, **options):
@@ -103,7 +96,7 @@ FORMULAS = [
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_predicts_and_tests_as_the_original(sleep, path, formula, include_data):
     data = sleep.assign(half=np.where(sleep["Days"] < 5, "early", "late"))
-    fit = quiet(mx.lmer, formula, data)
+    fit = corpus.quiet(mx.lmer, formula, data)
     loaded = again(fit, path, include_data=include_data)
     new = pd.DataFrame(
         {"Days": [0.5, 3.0, 9.5], "half": ["early", "late", "late"], "Subject": ["308", "372", "?"]}
@@ -185,7 +178,7 @@ def test_kinds_of_columns(path, ordered):
     )
     frame.loc[3, "count"] = pd.NA
     formula = "y ~ dose + flag + count + factor(site) + (1 | day) + (flag | code)"
-    fit = quiet(mx.lmer, formula, frame)
+    fit = corpus.quiet(mx.lmer, formula, frame)
     loaded = again(fit, path)
     assert_same(loaded, fit)
     np.testing.assert_allclose(loaded.fittedvalues, fit.fittedvalues)
@@ -237,7 +230,7 @@ def test_refits_and_fits_of_matrices(sleep, path):
 
 def test_perfect_and_singular_fits(sleep, path):
     data = sleep.assign(Reaction=3.0 + 2.0 * sleep["Days"])
-    fit = quiet(mx.lmer, "Reaction ~ Days + (1 | Subject)", data)
+    fit = corpus.quiet(mx.lmer, "Reaction ~ Days + (1 | Subject)", data)
     loaded = again(fit, path)
     assert loaded.criterion == -np.inf
     assert loaded.sigma == 0.0

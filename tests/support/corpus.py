@@ -112,3 +112,10 @@ def random_theta(model_id: str, salt: int = 0) -> np.ndarray:
     draw = size * rng.uniform(0.3, 1.7, theta.size)
     bounded = np.array([low == 0 for low in record["lower"]])
     return np.where(bounded, draw, draw * rng.choice([-1.0, 1.0], theta.size))
+
+
+def quiet(call: Any, *args: Any, **kwargs: Any) -> Any:
+    """Call without the package's warnings."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MixedModelWarning)
+        return call(*args, **kwargs)
