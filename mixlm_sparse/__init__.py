@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from mixlm_sparse.api.load import load
     from mixlm_sparse.api.many import ManyFits, lmer_many
     from mixlm_sparse.api.power import power
-    from mixlm_sparse.api.power_result import Power
+    from mixlm_sparse.api.power_curve import power_curve
+    from mixlm_sparse.api.power_result import Power, PowerCurve
     from mixlm_sparse.api.products import cross_products, fit_products
     from mixlm_sparse.common.errors import (
         CompilationWarning,
@@ -89,7 +90,8 @@ _HOMES = {
     "api.load": ("load",),
     "api.many": ("ManyFits", "lmer_many"),
     "api.power": ("power",),
-    "api.power_result": ("Power",),
+    "api.power_curve": ("power_curve",),
+    "api.power_result": ("Power", "PowerCurve"),
     "api.products": ("cross_products", "fit_products"),
     "common.errors": (
         "CompilationWarning",
@@ -182,6 +184,7 @@ __all__ = [
     "PenalizedSystem",
     "PlsSolution",
     "Power",
+    "PowerCurve",
     "Profile",
     "RandomEffect",
     "RankDeficiencyWarning",
@@ -223,6 +226,7 @@ __all__ = [
     "penalized_system",
     "plots",
     "power",
+    "power_curve",
     "simulate",
     "solve_pls",
     "use_compiled",

@@ -67,6 +67,10 @@ ANSWERS_OF: dict[str, dict[str, str]] = {
     "bootstrap": {"n": "write nsim={value}", "R": "write nsim={value}", "B": "write nsim={value}"},
     "simulate_fit": {"n": "write nsim={value}", "size": "write nsim={value}"},
     "tidy": {"effect": "write effects={value}", "exponentiate": "effects are not exponentiated"},
+    "power": {
+        "n": "write mx.power_curve(..., n={value})",
+        "along": "write mx.power_curve(..., along={value})",
+    },
     "compare_table": {"labels": "write names={value}", "models": "give the fits first"},
 }
 ANYWHERE = {

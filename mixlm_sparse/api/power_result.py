@@ -8,13 +8,18 @@ import numpy as np
 import pandas as pd
 from scipy.special import betaincinv, ndtri
 
+from mixlm_sparse.common.late import LatePlots
+from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result
+from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import Matrix, Vector
 
-__all__ = ["Power", "binomial_interval"]
+__all__ = ["Power", "PowerCurve", "binomial_interval"]
+
+DECIMALS = {"power": 3, "lower": 3, "upper": 3}  # simulations tell no more
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Power:
+class Power(PrintsAsTable):
     """Result of a power analysis.
 
     Parameters
@@ -41,6 +46,8 @@ class Power:
     nsim: int
     level: float
     interval: str
+
+    plot = LatePlots()
 
     @property
     def n_failed(self) -> int:
@@ -81,13 +88,50 @@ class Power:
             }
         )
 
-    def __repr__(self) -> str:
-        lower, upper = self.conf_int
-        failed = f", {self.n_failed} failed" if self.n_failed else ""
-        return (
-            f"<Power of {' and '.join(self.effect)} at alpha {self.alpha:g} ({self.test}): "
-            f"{self.power:.3f} [{lower:.3f}, {upper:.3f}], {self.p_values.size} simulations"
-            f"{failed}>"
+    def _table(self) -> ResultTable:
+        table = self.to_frame().drop(columns=["test", "alpha"])
+        return as_result(table, heading="Power by simulation", notes=self._notes, decimals=DECIMALS)
+
+    @property
+    def _notes(self) -> list[str]:
+        name = "Wilson's" if self.interval == "wilson" else "Clopper and Pearson's"
+        return [
+            f"test: {self.test}, alpha {self.alpha:g}",
+            f"{percent(self.level)} Monte-Carlo interval ({name})",
+        ]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class PowerCurve(PrintsAsTable):
+    """Power for several numbers of groups.
+
+    Parameters
+    ----------
+    along : the grouping factor.
+    n : numbers of its levels.
+    points : the analysis for each of them.
+    """
+
+    along: str
+    n: tuple[int, ...]
+    points: tuple[Power, ...]
+
+    plot = LatePlots()
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row for each n: n, then the columns of `Power.to_frame`."""
+        table = pd.concat([point.to_frame() for point in self.points], ignore_index=True)
+        table.insert(0, "n", list(self.n))
+        return table
+
+    def _table(self) -> ResultTable:
+        table = self.to_frame().drop(columns=["effect", "test", "alpha"]).set_index("n")
+        first = self.points[0]
+        return as_result(
+            table,
+            heading=f"Power of {' + '.join(first.effect)} against levels of {self.along}",
+            notes=first._notes,
+            decimals=DECIMALS,
         )
 
 

@@ -9,6 +9,7 @@ note, notes : lines below; `notes` by the label of a row, or a list.
 blank : columns that print as blanks where all of them are missing: the first of several models has
     no test.
 absent : columns in which every missing number prints as a blank.
+decimals : by column, where it is known how many are of use.
 hidden : columns that repeat what the label of the row says, and do not print.
 """
 
@@ -99,6 +100,7 @@ def _columns(frame: pd.DataFrame, *, index: bool) -> tuple[list[Column], int]:
     blank = [name for name in frame.attrs.get("blank", ()) if name in frame.columns]
     nothing = frame[blank].isna().all(axis=1).tolist()
     absent = set(frame.attrs.get("absent", ()))
+    fixed: dict[str, int] = frame.attrs.get("decimals", {})
     series = [frame.iloc[:, place] for place in range(frame.shape[1])]
     together = {
         str(name): values.to_numpy(dtype=np.float64, na_value=np.nan).tolist()
@@ -113,6 +115,9 @@ def _columns(frame: pd.DataFrame, *, index: bool) -> tuple[list[Column], int]:
             continue
         numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
         cells = estimates.get(head) or format_numbers(head, numbers.tolist())
+        if name in fixed:
+            cells = [f"{v:.{fixed[name]}f}" if np.isfinite(v) else c for v, c in
+                     zip(numbers.tolist(), cells, strict=True)]  # fmt: skip
         if name in blank:
             cells = ["" if gone else c for gone, c in zip(nothing, cells, strict=True)]
         if name in absent:
@@ -138,7 +143,7 @@ class ResultTable(pd.DataFrame):
         return pd.DataFrame
 
     def __deepcopy__(self, memo: dict[int, Any] | None = None) -> ResultTable:
-        out = ResultTable(pd.DataFrame(self, copy=True))
+        out = type(self)(pd.DataFrame(self, copy=True))
         out.attrs.update(copy.deepcopy(self.attrs, memo))
         return out
 
@@ -189,13 +194,14 @@ def as_result(frame: pd.DataFrame, **about: Any) -> ResultTable:
 
 
 def result_table(
-    heading: str = "", **about: Any
+    heading: str = "", *, kind: type[ResultTable] = ResultTable, **about: Any
 ) -> Callable[[Callable[P, pd.DataFrame]], Callable[P, ResultTable]]:
     """Decorate a function so that the data frame it returns prints as a table.
 
     Parameters
     ----------
     heading : where the function gives none in `attrs`.
+    kind : class of the table.
     """
 
     def decorate(function: Callable[P, pd.DataFrame]) -> Callable[P, ResultTable]:
@@ -204,7 +210,9 @@ def result_table(
             frame = function(*args, **kwargs)
             given: dict[str, Any] = {"heading": heading, **about}
             given.update({str(key): value for key, value in frame.attrs.items()})
-            return as_result(frame, **{key: value for key, value in given.items() if value})
+            out = kind(frame)
+            out.attrs.update({key: value for key, value in given.items() if value})
+            return out
 
         return inside
 

@@ -200,6 +200,8 @@ def of_package(folder: Path) -> Iterator[Call]:
                        "progress": False},
         "penalized_system": {"matrices": system.matrices},
         "power": {**plain, "parameters": truth, "effect": "x", "nsim": 2, "progress": False},
+        "power_curve": {**plain, "parameters": truth, "effect": "x", "n": [3, 9], "nsim": 2,
+                        "progress": False},
         "simulate": {**plain, **truth},
         "solve_pls": {"theta": [1.0], "system": system},
     }  # fmt: skip

@@ -39,6 +39,7 @@ class Contrasts(ResultTable):
     """
 
     _metadata = ["estimates"]  # noqa: RUF012 (pandas's own list)
+    plot = LatePlots()
     estimates: MarginalMeans
 
     def contrast(self, method: Any = "pairwise", **options: Any) -> Contrasts:

@@ -9,11 +9,13 @@ import pandas as pd
 
 from mixlm_sparse.common.checks import require_level, require_one_of
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.common.tables import result_table
+from mixlm_sparse.common.late import LatePlots
+from mixlm_sparse.common.tables import ResultTable, result_table
 from mixlm_sparse.common.text import percent
 from mixlm_sparse.inference.fixed.coefficients import conf_int
 from mixlm_sparse.inference.resample.bootstrap import bootstrap
 from mixlm_sparse.inference.variance.components import undetermined, variance_components
+from mixlm_sparse.inference.variance.delta import variance_scale
 from mixlm_sparse.inference.variance.profile.compute import profile
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.parameters import chosen_names, parameter_kinds
@@ -22,7 +24,13 @@ METHODS = ("profile", "wald", "boot")
 BOOTSTRAP_OPTIONS = ("nsim", "seed", "boot_type")
 
 
-@result_table()
+class Intervals(ResultTable):
+    """Intervals of parameters: a data frame that prints as a table and has a plot."""
+
+    plot = LatePlots()
+
+
+@result_table(kind=Intervals)
 def confint(
     fit: FittedModel,
     method: str = "profile",
@@ -82,7 +90,8 @@ def confint(
         if parm is not None:  # an unknown name is said to be one of this function's argument
             parm = chosen_names(parm, parameter_kinds(fit))
         curves = profile(fit, parm, level_max=level, **options)
-        return _table(curves.confint(level), f"{percent(level)} profile-likelihood intervals")
+        heading = f"{percent(level)} profile-likelihood intervals"
+        return _table(fit, curves.confint(level), heading)
     names = chosen_names(parm, parameter_kinds(fit))
     reasons = undetermined(fit)
     if method == "wald":
@@ -102,12 +111,17 @@ def confint(
         upper=limits["upper"].mask(hidden),
         note=[reasons.get(name, limits["note"].iloc[i]) for i, name in enumerate(names)],
     )
-    return _table(limits, heading)
+    return _table(fit, limits, heading)
 
 
-def _table(limits: pd.DataFrame, heading: str) -> pd.DataFrame:
+def _table(fit: FittedModel, limits: pd.DataFrame, heading: str) -> pd.DataFrame:
     """Return the columns lower and upper; what stands out goes to attrs["notes"]."""
     out = limits[["lower", "upper"]].astype("float64")
     out.attrs["heading"] = heading
+    kinds = parameter_kinds(fit)
+    values = np.concatenate([variance_scale(fit).estimates, fit.solution.beta])
+    estimates = dict(zip(kinds, values.tolist(), strict=True))
+    out.attrs["kinds"] = {name: kinds[name] for name in out.index}
+    out.attrs["estimates"] = {name: estimates[name] for name in out.index}
     out.attrs["notes"] = {str(name): text for name, text in limits["note"].items() if text}
     return out

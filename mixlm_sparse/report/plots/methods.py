@@ -16,6 +16,7 @@ from mixlm_sparse.report.plots import (
     lines,
     means,
     predicted,
+    results,
     uncertainty,
 )
 
@@ -159,6 +160,30 @@ class MeansPlots(Plots):
     default = "intervals"
 
     intervals = _Plot(means.marginal_means)
+
+
+class IntervalPlots(Plots):
+    """Plots of intervals: `fit.confint().plot()`."""
+
+    default = "intervals"
+
+    intervals = _Plot(results.intervals)
+
+
+class PowerPlots(Plots):
+    """Plots of a power analysis: `mx.power(...).plot()`."""
+
+    default = "estimates"
+
+    estimates = _Plot(results.power_estimates)
+
+
+class PowerCurvePlots(Plots):
+    """Plots of power against numbers of groups: `mx.power_curve(...).plot()`."""
+
+    default = "curve"
+
+    curve = _Plot(results.power_curve)
 
 
 class InfluencePlots(Plots):
