@@ -51,6 +51,7 @@ def lmer(
     env: Mapping[str, Callable[..., Any]] | None = None,
     residual: Correlation | None = None,
     variance: VarianceFunction | None = None,
+    fixed: Mapping[str, float] | None = None,
 ) -> LinearMixedFit:
     """Fit a linear mixed model.
 
@@ -82,6 +83,9 @@ def lmer(
     residual : correlation of the residuals within groups, such as
         ``mx.AR1(time="visit", group="patient")``; independent ones by default.
     variance : standard deviations of the residuals that differ, such as ``mx.VarIdent(by="arm")``.
+    fixed : variance parameters held at values, by the names of `fit.confint()`: {"sigma": 1.0},
+        {"sd_(Intercept)|g": 2.0}, {"phi|g": 0.5}.  They count as known: n_par, standard errors,
+        degrees of freedom and intervals are those of what is left.
 
     Returns
     -------
@@ -120,6 +124,7 @@ def lmer(
         na_action=na_action,
         contrasts=contrasts,
         env=env,
+        fixed=fixed,
         options=options,
         residual=residual,
         variance=variance,

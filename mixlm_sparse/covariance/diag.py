@@ -58,6 +58,10 @@ class Diagonal(CovarianceStructure):
     def covariance_basis(self) -> tuple[Matrix, ...]:
         return tuple(np.diag(row) for row in np.eye(self.k))
 
+    @property
+    def can_hold(self) -> bool:
+        return True
+
     def hold(self, parameter: int, value: float, phi: Vector) -> tuple[Vector, Vector]:
         out = phi.copy()
         out[parameter] = value

@@ -55,6 +55,10 @@ class Identity(CovarianceStructure):
     def covariance_basis(self) -> tuple[Matrix, ...]:
         return (np.eye(self.k),)
 
+    @property
+    def can_hold(self) -> bool:
+        return True
+
     def hold(self, parameter: int, value: float, phi: Vector) -> tuple[Vector, Vector]:
         out = phi.copy()
         out[0] = value

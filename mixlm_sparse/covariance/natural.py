@@ -212,7 +212,7 @@ class Natural(CovarianceStructure):
         return np.concatenate([np.full(self.n_sd, one), np.zeros(self.n_rho)])
 
     @property
-    def second_start(self) -> Vector:
+    def second_start(self) -> Vector | None:
         """Return another phi (n_theta,) to search from: correlations that fall by the half."""
         rho = np.clip(0.5 ** np.arange(1, self.n_rho + 1), *self.rho_bounds)
         return self.working(np.concatenate([np.ones(self.n_sd), rho]))
@@ -242,6 +242,10 @@ class Natural(CovarianceStructure):
             half_C = dL @ L.T
             out.append(sd[:, None] * (half_C + half_C.T) * sd)
         return tuple(out)
+
+    @property
+    def can_hold(self) -> bool:
+        return True
 
     def hold(self, parameter: int, value: float, phi: Vector) -> tuple[Vector, Vector]:
         out, slopes = phi.copy(), np.zeros(self.n_theta)

@@ -5,7 +5,7 @@ A structure is found by its name: `covariance_structure("us", 2)`.
 
 from __future__ import annotations
 
-from mixlm_sparse.covariance import ar1, cs, diag, id, toep, us
+from mixlm_sparse.covariance import ar1, cs, diag, id, natural_us, toep, us
 from mixlm_sparse.covariance.structure import (
     CovarianceStructure,
     covariance_structure,
@@ -33,4 +33,5 @@ BUILT_IN = (
     ar1.HeterogeneousAutoRegressive,
     toep.Toeplitz,
     toep.HomogeneousToeplitz,
+    natural_us.NaturalUnstructured,
 )

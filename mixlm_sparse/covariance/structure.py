@@ -227,6 +227,11 @@ class CovarianceStructure(ABC):
         T, slopes = self.factor_at(phi), self.slopes_at(phi)
         return tuple(slope @ T.T + T @ slope.T for slope in slopes)
 
+    @property
+    def can_hold(self) -> bool:
+        """Return whether `hold` can set every natural parameter."""
+        return False
+
     def hold(self, parameter: int, value: float, phi: Vector) -> tuple[Vector, Vector]:
         """Return phi with one coordinate set so that a natural parameter has a value.
 
@@ -329,7 +334,8 @@ def structure(name: str, arguments: str = "") -> Callable[[_Structure], _Structu
 
     Parameters
     ----------
-    arguments : "hom = TRUE" or "hom = FALSE" enters a second form, `name(x | g, hom = TRUE)`.
+    arguments : "hom = TRUE" or "hom = FALSE" enters a second form, `name(x | g, hom = TRUE)`;
+        anything else one that formulas cannot name.
 
     Raises
     ------
@@ -374,7 +380,7 @@ def structure_key(name: str, arguments: Mapping[str, bool]) -> str:
     structure_class(name)
     if not arguments:
         return name
-    forms = {cls.arguments for cls in _REGISTRY.values() if cls.name == name} - {""}
+    forms = {cls.arguments for cls in _REGISTRY.values() if cls.name == name} - {"", "natural"}
     for argument, value in arguments.items():
         if len(arguments) > 1 or argument != "hom" or not forms:
             takes = "hom" if forms else "none"

@@ -102,6 +102,10 @@ class Unstructured(CovarianceStructure):
             *(np.outer(unit[a], unit[b]) + np.outer(unit[b], unit[a]) for a, b in pairs),
         )
 
+    @property
+    def can_hold(self) -> bool:
+        return self.k == 1
+
     def hold(self, parameter: int, value: float, phi: Vector) -> tuple[Vector, Vector]:
         if self.k > 1:
             raise NotImplementedError  # a row of T, in columns that are turned

@@ -76,8 +76,12 @@ class FitBase:
 
     @property
     def n_par(self) -> int:
-        """Number of parameters, p + m + 1, and those of the residual structure; also after REML."""
-        return self.system.p + self.system.n_theta + self.system.n_rho + 1
+        """Number of parameters, p + m + 1, and those of the residual structure; also after REML.
+
+        Parameters that are held do not count.
+        """
+        held = 0 if self.system.held is None else self.system.held.count
+        return self.system.p + self.system.n_theta + self.system.n_rho + 1 - held
 
     @property
     def df_resid(self) -> int:
@@ -129,7 +133,7 @@ class FitBase:
     @property
     def unbounded(self) -> bool:
         """Whether nothing is left to the residuals: the criterion is -inf, with no minimum."""
-        return self.perfect or self.optimum.sigma is not None
+        return self.perfect or self.optimum.no_residual
 
     @property
     def criterion(self) -> float:
@@ -168,7 +172,7 @@ class FitBase:
         """
         if self.perfect:
             return 0.0
-        if self.optimum.sigma is not None:  # held: nothing is left beside the random effects
+        if self.optimum.sigma is not None:  # not the best one at theta: something is held
             return self.optimum.sigma
         return profiled_sigma(self.solution.pwrss, self.system, reml=self.reml)
 

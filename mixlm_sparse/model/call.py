@@ -72,6 +72,7 @@ class ModelCall:
     na_action: str = "omit"
     contrasts: Any = None
     env: Any = None
+    fixed: Any = None
     response: Vector | None = None
     residual: Correlation | None = None
     variance: VarianceFunction | None = None

@@ -127,7 +127,9 @@ class ConvergenceReport(PrintsAsTable):
         """Eigenvalues, ascending, of the criterion's Hessian in working parameters."""
         if self._perfect:
             return np.empty(0)
-        return hessian_eigenvalues(self.optimum.phi, self.system, reml=self.optimum.reml)
+        return hessian_eigenvalues(
+            self.optimum.phi, self.system, reml=self.optimum.reml, sigma=self.optimum.sigma
+        )
 
     @property
     def headline(self) -> str:

@@ -103,7 +103,7 @@ class FittedModel(FitBase):
         out = np.ones(L.shape[0], dtype=bool)
         if not self.identification.complete:
             out &= self.identification.coefficients(L)
-        if self.optimum.sigma is not None and L.size:
+        if self.optimum.no_residual and L.size:
             share = residual_share(self.curvature, self.system, L @ self.solution.RX_inv)
             out &= ~(share > RESIDUAL_SHARE)
         return out
@@ -111,7 +111,7 @@ class FittedModel(FitBase):
     @property
     def error_reason(self) -> str:
         """Why standard errors are missing, or ""."""
-        held = NO_RESIDUAL if self.optimum.sigma is not None else ""
+        held = NO_RESIDUAL if self.optimum.no_residual else ""
         return "; ".join(text for text in (self.identification.sentence, held) if text)
 
     def _named(self, values: Vector) -> pd.Series[float]:
@@ -142,8 +142,8 @@ class FittedModel(FitBase):
     @cached_property
     def varcorr(self) -> VarCorr:
         """Variances, standard deviations and correlations of the random effects."""
-        held = self.optimum.sigma is not None
-        return variance_components(self.solution, self.sigma, no_residual=held)
+        nothing = self.optimum.no_residual
+        return variance_components(self.solution, self.sigma, no_residual=nothing)
 
     @overload
     def ranef(self, cond_var: Literal[False] = False) -> dict[str, pd.DataFrame]: ...

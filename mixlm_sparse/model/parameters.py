@@ -13,7 +13,7 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 
 if TYPE_CHECKING:
-    from mixlm_sparse.model.fitted import FittedModel
+    from mixlm_sparse.model.base import FitBase
     from mixlm_sparse.solve.system import PenalizedSystem
 
 # Kinds of variance parameters; coefficients are of the kind "beta".
@@ -130,7 +130,7 @@ def relative_lengths(system: PenalizedSystem) -> list[Vector]:
     return [np.sqrt((Rz * Rz).sum(axis=0)) for Rz in system.products.Rz]
 
 
-def parameter_kinds(fit: FittedModel) -> dict[str, str]:
+def parameter_kinds(fit: FitBase) -> dict[str, str]:
     """Return the kind of each parameter by its name: "sd", "cor", "sigma", then "beta".
 
     No two parameters have one name, whatever the predictors are called.

@@ -19,12 +19,13 @@ from mixlm_sparse.formula.terms import MixedFormula
 from mixlm_sparse.model.batches.sums import sum_batches
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import held_call, held_contrasts
+from mixlm_sparse.model.held import held_system
 from mixlm_sparse.model.responses import response_for
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.solution import PlsSolution
-from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
+from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.search import solution_at
 
 
@@ -76,7 +77,7 @@ def assemble(call: ModelCall) -> tuple[PenalizedSystem, ModelCall]:
     held = held_call(call.checked())
     options = held.options
     matrices = matrices_of(held, warn=options.control.warn)
-    return penalized_system(matrices, options.engine), held
+    return held_system(matrices, options.engine, held.fixed), held
 
 
 def assemble_batches(
@@ -89,7 +90,9 @@ def assemble_batches(
         call, source, levels=levels, progress=None if callable(progress) else progress
     )
     matrices, cross, rows = found.system_parts()
-    system = penalized_system(matrices, call.options.engine, cross=cross, source=rows)
+    system = held_system(
+        matrices, call.options.engine, call.fixed, cross=cross, source=rows
+    )
     return system, replace(call, data=source, contrasts=held_contrasts(call.contrasts))
 
 

@@ -25,6 +25,7 @@ import scipy.linalg
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.solve.criterion import evaluate, joint_criterion, residual_df
+from mixlm_sparse.solve.held import HeldCoordinates
 from mixlm_sparse.solve.pls import WorkingSolution, residual_products, solve_at
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -159,7 +160,7 @@ class Curvature:
     Parameters
     ----------
     phi : (m,) working parameters; sigma : the best residual standard deviation there.
-    hessian : (m + 1, m + 1) in (phi, log sigma).
+    hessian : (m + 1, m + 1) in (phi, log sigma); where parameters are held, in the free ones.
     covariance : (m + 1, m + 1) asymptotic covariance of (phi, log sigma), 2 H^{-1} on the
         directions that have curvature.
     flat : (m + 1, f) directions of (phi, log sigma) without curvature: what the data do not
@@ -191,6 +192,8 @@ def curvature_at(
     ------
     NotPositiveDefiniteError : the criterion is not defined near phi.
     """
+    if system.held is not None and sigma is not None:
+        return _held_curvature(phi, sigma, system, reml=reml)
     m = phi.size
     nu = residual_df(system, reml=reml)
     derivatives = product_derivatives(phi, system)
@@ -239,6 +242,48 @@ def finished(
     )
 
 
+def held_scales(coordinates: HeldCoordinates, y: Vector) -> Vector:
+    """Return (f,) the size of a change of the free coordinates that matters."""
+    phi, _, _ = coordinates.expand(y)
+    out: Vector = np.append(phi_scales(phi, coordinates.system), 1.0)[coordinates.free]
+    return out
+
+
+def _held_hessian(coordinates: HeldCoordinates, y: Vector, *, reml: bool) -> Matrix:
+    """Return the Hessian (f, f) of the criterion in what is free."""
+
+    def gradient(at: Vector) -> Vector:
+        return coordinates.value_and_gradient(at, reml=reml)[1]
+
+    return differences(gradient, y, held_scales(coordinates, y))
+
+
+def _held_curvature(
+    phi: Vector, sigma: float, system: PenalizedSystem, *, reml: bool
+) -> Curvature:
+    """Compute the curvature where parameters are held: 2 B H_y^{-1} B' in (phi, log sigma)."""
+    coordinates = HeldCoordinates.of(system)
+    y = coordinates.reduce(phi, sigma)
+    _, _, B = coordinates.expand(y)
+    H = _held_hessian(coordinates, y, reml=reml)
+    nu = residual_df(system, reml=reml)
+    own = phi_scales(phi, system) / np.sqrt(parameter_levels(system))
+    units = np.append(own, 1.0 / np.sqrt(4.0 * nu))[coordinates.free]
+    values, vectors = np.linalg.eigh(H * np.outer(units, units))
+    top = max(float(values.max(initial=0.0)), 1.0)
+    seen = values > FLAT_RTOL * top
+    free = B @ (vectors * units[:, None])
+    return Curvature(
+        phi=phi,
+        sigma=sigma,
+        hessian=H,
+        covariance=2.0 * (free[:, seen] / values[seen]) @ free[:, seen].T,
+        flat=free[:, ~seen] / np.sqrt((free[:, ~seen] ** 2).sum(axis=0)),
+        negative=bool((values < -NEGATIVE_RTOL * top).any()),
+        derivatives=product_derivatives(phi, system),
+    )
+
+
 def parameter_levels(system: PenalizedSystem) -> Vector:
     """Return (m,) the number of levels that each parameter is estimated from."""
     chart = system.chart
@@ -269,13 +314,19 @@ def residual_share(curvature: Curvature, system: PenalizedSystem, Z: Matrix) -> 
     return out
 
 
-def hessian_eigenvalues(phi: Vector, system: PenalizedSystem, *, reml: bool) -> Vector:
+def hessian_eigenvalues(
+    phi: Vector, system: PenalizedSystem, *, reml: bool, sigma: float | None = None
+) -> Vector:
     """Return the eigenvalues, ascending, of the criterion's Hessian on the free parameters.
 
     Parameters of columns that are zero are not free; the working parameters are of order one, so
     the values can be compared with each other.
     """
     chart = system.chart
+    if system.held is not None and sigma is not None:
+        coordinates = HeldCoordinates.of(system)
+        y = coordinates.reduce(phi, sigma)
+        return np.asarray(np.linalg.eigvalsh(_held_hessian(coordinates, y, reml=reml)))
     H = profiled_hessian(phi, system, reml=reml)
     live = [np.broadcast_to(np.abs(T).any(axis=0) * 1.0, T.shape) for T in chart.factors(phi)]
     free = chart.pull_back(phi, live) != 0.0

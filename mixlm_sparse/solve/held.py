@@ -19,27 +19,8 @@ import numpy as np
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.criterion import joint_criterion
+from mixlm_sparse.solve.hold import Hold
 from mixlm_sparse.solve.system import PenalizedSystem
-
-
-@dataclass(frozen=True, slots=True)
-class Hold:
-    """A standard deviation (in units of the response) or correlation at a value.
-
-    Parameters
-    ----------
-    term : index of the random term.
-    parameter : index among the natural parameters of its structure.
-    kind : "sd" or "cor".
-    effect : which effect of the term, for a standard deviation.
-    value : what it is held at.
-    """
-
-    term: int
-    parameter: int
-    kind: str
-    effect: int
-    value: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +58,13 @@ class HeldCoordinates:
         m = self.system.chart.m
         taken = {at for _, at in self._held} | ({m} if self.sigma is not None else set())
         return np.array([i for i in range(m + 1) if i not in taken], dtype=np.intp)
+
+    @classmethod
+    def of(cls, system: PenalizedSystem) -> HeldCoordinates:
+        """Return the map of a system with its own parameters held."""
+        held = system.held
+        assert held is not None
+        return cls(system, held.holds, held.sigma)
 
     def reduce(self, phi: Vector, sigma: float) -> Vector:
         """Return y (f,) of a point."""

@@ -243,7 +243,11 @@ def identification(
     size = lengths(system, found)
     scale = np.where(size > 0.0, size, 1.0)
     J = gram(system, found, project=reml) / np.outer(scale, scale)
-    values, vectors = np.linalg.eigh(J)
+    if system.held is not None and system.held.sigma is not None:  # it cannot take part
+        values, vectors = np.linalg.eigh(J[:-1, :-1])
+        vectors = np.vstack([vectors, np.zeros(values.size)])
+    else:
+        values, vectors = np.linalg.eigh(J)
     null = vectors[:, values <= NULL_RTOL]
     tolerance = PART_RTOL
     if ((values > NULL_RTOL) & (values <= SUSPECT_RTOL)).any():
@@ -279,6 +283,8 @@ def require_residuals_apart(system: PenalizedSystem) -> None:
     ------
     DataError : a combination of the random effects' covariances is that of the residuals.
     """
+    if system.held is not None and system.held.sigma is not None:
+        return
     products = system.products
     n, q = products.n, products.blocks.q
     if n > products.p + q:

@@ -48,12 +48,23 @@ def generators(system: PenalizedSystem) -> list[Generator]:
     """List the directions of every term: a basis of its covariances."""
     chart = system.chart
     out = []
+    held: dict[int, set[int]] = {}
+    for hold in system.held.holds if system.held is not None else ():
+        coordinate = chart.templates[hold.term].held_coordinate(hold.parameter)
+        held.setdefault(hold.term, set()).add(coordinate)
     for t, (template, place) in enumerate(zip(chart.templates, chart.layout, strict=True)):
-        for E in _basis(template):
+        matrices = _basis(template) if t not in held else _beside_held(template, held[t])
+        for E in matrices:
             merged = np.zeros((chart.widths[place.factor],) * 2)
             merged[place.columns, place.columns] = E
             out.append(Generator(t, place.factor, E, merged))
     return out
+
+
+def _beside_held(template: CovarianceStructure, held: set[int]) -> tuple[Matrix, ...]:
+    """Return the directions that are left where coordinates of phi are held."""
+    tangents = template.tangents(template.generic)
+    return tuple(E for i, E in enumerate(tangents) if i not in held)
 
 
 def _basis(template: CovarianceStructure) -> tuple[Matrix, ...]:

@@ -18,6 +18,7 @@ from mixlm_sparse.common.errors import NotPositiveDefiniteError, OptionError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.solve.identification import require_residuals_apart
+from mixlm_sparse.solve.profiled.held_search import optimize_held
 from mixlm_sparse.solve.profiled.objective import SATURATED, ProfiledObjective
 from mixlm_sparse.solve.search.names import OPTIMIZERS
 from mixlm_sparse.solve.search.objective import Progress
@@ -76,6 +77,10 @@ def optimize(
     phi = _start(system, start)
     objective = ProfiledObjective(system, reml, progress)
     with one_blas_thread():
+        if system.held is not None:
+            return optimize_held(
+                system, phi, reml=reml, control=control, objective=objective, began=began
+            )
         return search(
             objective, phi, given=start is not None, method=method, control=control, began=began
         )

@@ -21,6 +21,7 @@ from mixlm_sparse.engines.fused.levels import SingleFactor
 from mixlm_sparse.engines.interface import Engine, EngineLock
 from mixlm_sparse.engines.names import ENGINES
 from mixlm_sparse.solve.chart import Chart
+from mixlm_sparse.solve.hold import Held
 from mixlm_sparse.solve.products.accumulate import CrossProducts, cross_products
 from mixlm_sparse.solve.products.final import Products, orthonormal_products
 from mixlm_sparse.solve.rows import BLOCK_ROWS, InMemory, RowBlock, RowSource
@@ -43,6 +44,7 @@ class PenalizedSystem:
     may_fuse : allow the compiled evaluations of `engines.fused` in the engine's place.
     source : where the rows are read; None for those of `matrices`.
     whitened : of a model with a residual structure, its rows at one rho: `products` are theirs.
+    held : variance parameters at given values; None where all are estimated.
     """
 
     matrices: ModelMatrices
@@ -53,6 +55,7 @@ class PenalizedSystem:
     cross: CrossProducts | None = field(default=None, repr=False)
     source: RowSource | None = field(default=None, repr=False)
     whitened: Whitened | None = field(default=None, repr=False)
+    held: Held | None = None
     lock: EngineLock = field(default_factory=EngineLock, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -174,7 +177,7 @@ class PenalizedSystem:
         """Return the system for other products with the same Z'WZ; the engine is shared."""
         return PenalizedSystem(
             matrices, products, self.templates, self.engine, self.may_fuse,
-            source=source, lock=self.lock,
+            source=source, held=self.held, lock=self.lock,
         )  # fmt: skip
 
     @property

@@ -247,16 +247,16 @@ class _Deletions:
             if self._refit:
                 control = Control(warn=False)
                 optimum = optimize(rest, reml=fit.reml, start=self._start, control=control)
-                theta, status = optimum.theta, str(optimum.status)
+                theta, status, held = optimum.theta, str(optimum.status), optimum.sigma
             else:
-                theta, status = fit.theta, "theta kept"
+                theta, status, held = fit.theta, "theta kept", fit.optimum.sigma
             solution = solve_pls(theta, rest)
         except SavedFitError:  # not one deletion fails, but there are no rows
             raise
         except MixedModelError as error:
             return beta, vcov, np.full(len(self._parameters), np.nan), f"failed: {error}"
         nu = rest.n - rest.p if fit.reml else rest.n
-        sigma = float(np.sqrt(solution.pwrss / nu))
+        sigma = float(np.sqrt(solution.pwrss / nu)) if held is None else held
         at = [names.index(name) for name in rest.x_names]
         beta[at] = solution.beta
         vcov[np.ix_(at, at)] = sigma**2 * solution.vcov_unscaled

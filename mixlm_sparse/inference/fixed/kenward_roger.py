@@ -31,7 +31,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import scipy.linalg
 
-from mixlm_sparse.common.errors import RefitWarning
+from mixlm_sparse.common.errors import OptionError, RefitWarning
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.inference.fixed.kenward_roger_sums import accumulate
@@ -151,12 +151,18 @@ def kenward_roger(fit: FittedModel) -> KenwardRogerMoments:
 
     Raises
     ------
+    OptionError : variance parameters are held.
     EngineError : crossed grouping factors have so many levels that memory does not suffice.
     """
     found = _KEPT.get(fit)
     if found is not None:
         return found
     require_independent(fit, "ddf='kenward-roger'", "use ddf='satterthwaite'")
+    if fit.system.held is not None:
+        raise OptionError(
+            "Kenward-Roger is not defined here for variance parameters that are held "
+            f"({fit.system.held.names[0][0]}): use ddf='satterthwaite', which counts them as known"
+        )
     note = ""
     used = fit
     if not fit.reml:

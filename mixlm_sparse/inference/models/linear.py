@@ -26,8 +26,18 @@ def linear_criterion(system: PenalizedSystem, *, reml: bool) -> float:
     """Return the criterion of the linear model with the same fixed part: all variances zero."""
     products = system.products
     nu = products.n - products.p if reml else products.n
-    d = nu * (1.0 + float(np.log(2.0 * np.pi * products.yy / nu))) - products.log_weight_sum
+    sigma = None if system.held is None else system.held.sigma
+    if sigma is None:
+        d = nu * (1.0 + float(np.log(2.0 * np.pi * products.yy / nu)))
+    else:
+        d = nu * float(np.log(2.0 * np.pi * sigma**2)) + products.yy / sigma**2
+    d -= products.log_weight_sum
     return d + system.log_det_R_x if reml else d
+
+
+def linear_parameters(system: PenalizedSystem) -> int:
+    """Return how many parameters that linear model has: coefficients, and sigma if it is free."""
+    return system.p + (system.held is None or system.held.sigma is None)
 
 
 @result_table(blank=["LRT", "Df", "Pr(>Chisq)", "Pr(>Chibar2)"])
@@ -41,7 +51,7 @@ def lr_vs_lm(fit: FittedModel) -> pd.DataFrame:
     require_random_effects(fit, "lr_vs_lm")
     require_imperfect(fit)
     system = fit.system
-    n_linear = system.p + 1
+    n_linear = linear_parameters(system)
     if fit.matrices.law is None:
         linear = linear_criterion(system, reml=fit.reml)
     else:  # the linear model with the same residual structure

@@ -16,6 +16,7 @@ from mixlm_sparse.inference.models.linear import (
     RANDOM_COLUMNS,
     describe_random,
     linear_criterion,
+    linear_parameters,
     random_row,
     require_imperfect,
 )
@@ -66,8 +67,9 @@ def compared_without(
     if not reduction.random and fit.matrices.law is None:
         linear = linear_criterion(fit.system, reml=fit.reml)
         statistic = max(0.0, linear - fit.criterion)
-        df = determined_parameters(fit) - fit.system.p - 1
-        return random_row(fit.system.p + 1, -0.5 * linear, statistic, df, n_effects(fit)), None
+        smallest = linear_parameters(fit.system)
+        df = determined_parameters(fit) - smallest
+        return random_row(smallest, -0.5 * linear, statistic, df, n_effects(fit)), None
     random = bool(reduction.random)
     smaller = refit_with(fit, replace(formula, random=reduction.random), random=random)
     statistic, df, _ = likelihood_ratio(smaller, fit)

@@ -15,6 +15,7 @@ from mixlm_sparse.formula.syntax import deparse, plain_text
 from mixlm_sparse.formula.terms import FixedPart, MixedFormula, Term
 from mixlm_sparse.inference.models.compare import require_comparable
 from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.held import still_there
 
 
 def formula_of(fit: FittedModel, what: str) -> MixedFormula:
@@ -46,6 +47,10 @@ def refit_with(
         used_names = {plain_text(variable) for term in formula.fixed.terms for variable in term}
         given = fit.call.contrasts.items()
         changes["contrasts"] = {n: value for n, value in given if plain_name(n) in used_names}
+    if fit.call.fixed:
+        # what a smaller model does not have cannot be held in it
+        bare = fit.update(formula=text, fixed=None, **changes)
+        changes["fixed"] = still_there(fit.call.fixed, bare.system)
     rows = fit.matrices.rows
     if rows is not None:
         # a smaller model must not come by rows that the larger one had to leave out

@@ -114,7 +114,11 @@ def parameter_notes(
         return [NO_SIGMA] * len(at.parameters)
     curvature, judged = fit.curvature, fit.identification
     notes = list(at.boundary)
+    held = dict(fit.system.held.names) if fit.system.held is not None else {}
     for r, par in enumerate(at.parameters):
+        if par.name in held:
+            notes[r] = f"held at {held[par.name]:g}"
+            continue
         known = judged.parameter(par.term, par.row, par.column)
         if par.kind == "cor" and pairs == "covariance":
             known = bool(judged.entries[par.term][par.row, par.column])
@@ -156,7 +160,9 @@ Figures = tuple[float, float, float, float]
 
 
 def _error(gradient: Vector, V: Matrix) -> float:
-    return float(np.sqrt(gradient @ V @ gradient)) if V.shape[0] == gradient.size else np.nan
+    if V.shape[0] != gradient.size:
+        return np.nan
+    return float(np.sqrt(max(float(gradient @ V @ gradient), 0.0)))
 
 
 def _deviation(at: VarianceScale, r: int, V: Matrix, z: float, power: int) -> Figures:

@@ -8,7 +8,7 @@ from mixlm_sparse.common.errors import SavedFitError
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.saved.archive import Archive
-from mixlm_sparse.solve.criterion import profiled_criterion
+from mixlm_sparse.solve.criterion import joint_criterion, profiled_criterion
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -55,7 +55,11 @@ def require_solution(fit: FittedModel, archive: Archive) -> None:
     """Raise a SavedFitError unless the criterion is the one that the search ended with."""
     if fit.optimum.status == "perfect fit" or not np.isfinite(fit.optimum.criterion):
         return
-    d = profiled_criterion(fit.theta, fit.system, reml=fit.reml)
+    if fit.system.held is not None:
+        lambdas, _ = fit.system.chart.lambdas_of_theta(fit.theta)
+        d = joint_criterion(lambdas, float(np.log(fit.sigma)), fit.system, reml=fit.reml)[0]
+    else:
+        d = profiled_criterion(fit.theta, fit.system, reml=fit.reml)
     if not abs(d - fit.optimum.criterion) <= CRITERION_RTOL * max(1.0, abs(d), fit.nobs):
         raise archive.broken("the criterion is not that of the estimates")
 

@@ -55,6 +55,8 @@ from mixlm_sparse.model.saved.frame import (
     frame_to,
 )
 from mixlm_sparse.model.saved.parts import (
+    held_from,
+    held_to,
     notes_from,
     optimum_from,
     optimum_to,
@@ -123,6 +125,8 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
         "call": None,
         "data": None,
     }
+    if fit.system.held is not None:
+        document["held"] = held_to(fit.system.held)
     has_rows = not isinstance(fit.system.source, NoRows)
     include_data = include_data and has_rows
     if not fit.perfect and (has_rows or "residual_quantiles" in vars(fit)):
@@ -186,6 +190,13 @@ def _fit_from(
     products = products_from(document["products"], archive)
     _require_functions(document, env)
     matrices, call = _matrices_from(document, archive, products, options, data, env)
+    if document.get("held") is not None:  # the formula does not say in which form a term is held
+        saved = document["matrices"]["terms"]
+        terms = [
+            replace(term, structure=about["structure"])
+            for term, about in zip(matrices.terms, saved, strict=True)
+        ]
+        matrices = replace(matrices, terms=tuple(terms))
     try:
         made = make_engine(document["engine"] if engine is None else engine, products.blocks)
     except EngineError as error:
@@ -197,6 +208,7 @@ def _fit_from(
         templates=tuple(term.template for term in matrices.terms),
         engine=made,
         may_fuse=options.engine == "auto",
+        held=held_from(document.get("held")),
         source=None if has_rows else NoRows(products.n),
     )
     require_consistent(system, archive)
@@ -325,6 +337,7 @@ def _call_from(
                 "the response of this fit was given to refit(y) and is not in the file: load it "
                 "without data=, or save it with include_data=True"
             )
+    held = held_from(document.get("held"))
     return ModelCall(
         formula=about["formula"],
         data=frame,
@@ -332,6 +345,7 @@ def _call_from(
         na_action=about["na_action"],
         contrasts=contrasts_from(about["contrasts"]),
         env=dict(env) or None,
+        fixed=None if held is None else dict(held.names),
         response=response,
         options=options,
     )

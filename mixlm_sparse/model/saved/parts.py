@@ -16,6 +16,7 @@ from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
 from mixlm_sparse.model.call import FitOptions
 from mixlm_sparse.model.notes import Notes
 from mixlm_sparse.model.saved.archive import Archive, Arrays
+from mixlm_sparse.solve.hold import Held, Hold
 from mixlm_sparse.solve.products.basis import TermLayout
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.search.optimum import Optimum
@@ -212,3 +213,26 @@ def notes_from(saved: list[Mapping[str, Any]]) -> Notes:
             category = MixedModelWarning
         notes.append((category, str(note["text"])))
     return tuple(notes)
+
+
+def held_to(held: Held) -> dict[str, Any]:
+    """Return parameters that are held as plain data."""
+    return {
+        "names": [[name, value] for name, value in held.names],
+        "holds": [[h.term, h.parameter, h.kind, h.effect, h.value] for h in held.holds],
+        "sigma": held.sigma,
+    }
+
+
+def held_from(saved: Mapping[str, Any] | None) -> Held | None:
+    """Return the parameters of `held_to`; None where there are none."""
+    if saved is None:
+        return None
+    return Held(
+        names=tuple((str(name), float(value)) for name, value in saved["names"]),
+        holds=tuple(
+            Hold(int(term), int(parameter), str(kind), int(effect), float(value))
+            for term, parameter, kind, effect, value in saved["holds"]
+        ),
+        sigma=None if saved["sigma"] is None else float(saved["sigma"]),
+    )

@@ -129,6 +129,9 @@ def _collect(fit: FittedModel, correlation: bool | None, tests: SingleTests | No
         settings.append(("Offset", fit.offset_name))
     if fit.call is not None and fit.call.subset is not None:
         settings.append(("Subset", fit.subset_name))
+    if fit.system.held is not None:
+        held = ", ".join(f"{name} = {value:g}" for name, value in fit.system.held.names)
+        settings.append(("Held", held))
     columns = coefficient_columns(fit, tests)
     p = len(fit.system.x_names)
     show = p <= CORRELATION_MAX_P if correlation is None else correlation

@@ -29,6 +29,8 @@ def fused_search(system: PenalizedSystem, *, reml: bool, count: int = 1) -> Fuse
     fused = system.fused
     if count == 1:
         expect_searches(1)
+    if system.held is not None:
+        return None
     if fused is None or not search_pays(fused_kernels.search, count * CALLS_SAVED):
         return None
     products = system.products

@@ -30,7 +30,8 @@ class Optimum:
     history : criterion at each evaluation.
     tried : where searches began and where they ended, in words.
     second_valley : criterion of the second-best minimum found; None if there was none.
-    sigma : the value that sigma is held at, where it is zero beside the random effects; else None.
+    sigma : the residual standard deviation where it is not the best one at theta: because
+        parameters are held, or because it is zero beside the random effects; else None.
     rho : working parameters of the residual structure; none without one.
     """
 
@@ -56,6 +57,11 @@ class Optimum:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "status", Status(self.status))
+
+    @property
+    def no_residual(self) -> bool:
+        """Whether sigma is zero beside the random effects: `sigma` is then an arbitrary value."""
+        return self.sigma is not None and bool(np.isinf(self.criterion))
 
     @property
     def converged(self) -> bool:

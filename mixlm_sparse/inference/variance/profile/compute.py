@@ -20,7 +20,10 @@ from mixlm_sparse.inference.variance.profile.curve import ParameterProfile, Prof
 from mixlm_sparse.inference.variance.profile.follow import Follow, Point, Target
 from mixlm_sparse.inference.variance.profile.held import Held, HeldCoefficient, HeldSigma
 from mixlm_sparse.inference.variance.profile.held_factor import HeldInFactor
-from mixlm_sparse.inference.variance.profile.held_natural import HeldNatural
+from mixlm_sparse.inference.variance.profile.held_natural import (
+    HeldCoefficientBeside,
+    HeldNatural,
+)
 from mixlm_sparse.model.parameters import (
     VarianceParameter,
     chosen_names,
@@ -118,6 +121,13 @@ def _profiled(fit: FittedModel, which: object, reml: bool) -> list[str]:
                 "leave reml=True out, or name variance parameters only"
             )
         names = [name for name in names if kinds[name] != "beta"]
+    constant = {} if fit.system.held is None else dict(fit.system.held.names)
+    asked = [name for name in names if name in constant]
+    if asked and which is not None and len(asked) == len(names):
+        raise OptionError(
+            f"{asked[0]} is held at {constant[asked[0]]:g}: there is nothing to profile"
+        )
+    names = [name for name in names if name not in constant]
     structured = {
         par.name
         for par in variance_parameters(fit.system)
@@ -140,13 +150,7 @@ def _can_be_held(system: PenalizedSystem, par: VarianceParameter) -> bool:
 
 def _is_coordinate(system: PenalizedSystem, par: VarianceParameter) -> bool:
     template = system.templates[par.term]
-    if template.positions is not None:
-        return False
-    try:
-        template.held_coordinate(par.index)
-    except NotImplementedError:
-        return False
-    return True
+    return template.can_hold and (template.positions is None or system.held is not None)
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -223,7 +227,11 @@ def _profile_of(base: _Base, name: str, z_max: float) -> tuple[ParameterProfile,
         target = Target(
             "beta", name, float(beta[column]), (-math.inf, math.inf), float(se[column]), column
         )
-        held = HeldCoefficient(system, base.phi, column)
+        held = (
+            HeldCoefficient(system, base.phi, column)
+            if system.held is None
+            else HeldCoefficientBeside(system, base.phi, base.sigma, column)
+        )
     if math.isnan(target.estimate):
         note = "undefined: a standard deviation is estimated as zero"
         width = len(parameters) + system.p
@@ -237,9 +245,9 @@ def _profile_of(base: _Base, name: str, z_max: float) -> tuple[ParameterProfile,
 
 def _held(base: _Base, par: VarianceParameter) -> Held:
     system = base.fit.system
-    if par.kind == "sigma":
+    if par.kind == "sigma" and system.held is None:
         return HeldSigma(system, base.phi, reml=base.reml)
-    if _is_coordinate(system, par):
+    if par.kind == "sigma" or _is_coordinate(system, par):
         return HeldNatural(system, base.phi, base.sigma, par, reml=base.reml)
     return HeldInFactor(system, base.phi, base.sigma, par, reml=base.reml)
 

@@ -41,7 +41,7 @@ class HeldInFactor:
     """A standard deviation or correlation held in its term's factor.
 
     x holds phi of the other terms; for a correlation the log of the radius and the logit of the
-    angle; the free elements of L; log sigma.
+    angle; the free elements of L; log sigma unless the fit holds it.
     """
 
     def __init__(
@@ -56,6 +56,8 @@ class HeldInFactor:
         self.system = system
         self._phi = phi
         self._sigma = sigma
+        # of the fit itself, where it holds sigma and nothing else
+        self._sigma_held = None if system.held is None else system.held.sigma
         self._reml = reml
         self._parameter = parameter
         template = system.templates[parameter.term]
@@ -98,7 +100,8 @@ class HeldInFactor:
             angle = float(logit(min(max(share, EDGE), 1.0 - EDGE)))
             parts.append(np.array([0.5 * math.log(float(y @ y)), angle]))
         parts.append(L[self._rows, self._columns])
-        parts.append(np.array([math.log(self._sigma)]))
+        if self._sigma_held is None:
+            parts.append(np.array([math.log(self._sigma)]))
         return np.concatenate(parts)
 
     def _wedge(self, c: float, s: float) -> tuple[Vector, Vector, float]:
@@ -116,6 +119,8 @@ class HeldInFactor:
 
     def _split(self, x: Vector) -> tuple[Vector, Vector, Vector, float]:
         """Return phi of all terms (the held one's unset), (radius, angle), elements, log sigma."""
+        if self._sigma_held is not None:
+            x = np.append(x, math.log(self._sigma_held))
         phi = np.zeros(self._others.size)
         n_others = int(self._others.sum())
         phi[self._others] = x[:n_others]
@@ -175,7 +180,8 @@ class HeldInFactor:
             # sigma |r| L[0, 0] is held, so that L[0, 0] falls as sigma grows
             slope -= float(np.trace(dL) if self._identity else dL[0, 0]) * L[0, 0]
         parts.append(dL[self._rows, self._columns])
-        parts.append(np.array([slope]))
+        if self._sigma_held is None:
+            parts.append(np.array([slope]))
         return value, np.concatenate(parts)
 
     def state(self, c: float, x: Vector) -> State:

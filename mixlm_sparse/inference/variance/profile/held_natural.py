@@ -1,4 +1,4 @@
-"""A parameter of a structured term held at a value, where the structure has it as a coordinate."""
+"""A parameter held at a value where it is a coordinate, beside whatever else the fit holds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from mixlm_sparse.inference.variance.profile.held import (
     undefined,
 )
 from mixlm_sparse.model.parameters import VarianceParameter
-from mixlm_sparse.solve.held import HeldCoordinates, Hold
+from mixlm_sparse.solve.derived.held_coefficient import HeldColumn
+from mixlm_sparse.solve.held import HeldCoordinates
+from mixlm_sparse.solve.hold import Hold
 from mixlm_sparse.solve.system import PenalizedSystem
 
 # A coordinate this close to a quarter turn, a saddle, is started this far from it instead.
@@ -24,7 +26,7 @@ OFF_QUARTER = 0.05
 
 
 class HeldNatural:
-    """A standard deviation or correlation held by its coordinate; x is the rest and log sigma."""
+    """A variance parameter held by its coordinate; x is the rest of (phi, log sigma)."""
 
     def __init__(
         self,
@@ -44,19 +46,20 @@ class HeldNatural:
 
     def _at(self, c: float) -> HeldCoordinates:
         if self._last is None or self._last[0] != c:
-            par = self._parameter
-            hold = Hold(par.term, par.index, par.kind, par.row, c)
-            self._last = c, HeldCoordinates(self.system, (hold,), None)
+            par, held = self._parameter, self.system.held
+            holds = () if held is None else held.holds
+            sigma = None if held is None else held.sigma
+            if par.kind == "sigma":
+                sigma = c
+            else:
+                holds = (*holds, Hold(par.term, par.index, par.kind, par.row, c))
+            self._last = c, HeldCoordinates(self.system, holds, sigma)
         return self._last[1]
 
     def start(self) -> Vector:
         """Return x at the unconstrained optimum."""
-        phi = off_saddle(self._phi, self.system)
-        angles = self.system.chart.powers == 0.0
-        quarter = 0.5 * np.pi
-        close = angles & (quarter - np.abs(phi) < SADDLE)
-        phi[close] = np.sign(phi[close]) * (quarter - OFF_QUARTER)
-        return self._at(0.0).reduce(phi, self._sigma)
+        phi = off_quarter(off_saddle(self._phi, self.system), self.system)
+        return self._at(1.0).reduce(phi, self._sigma)
 
     def value_and_gradient(self, c: float, x: Vector) -> tuple[float, Vector]:
         """Return the criterion and its gradient (d,), infinity where it is not defined."""
@@ -75,3 +78,44 @@ class HeldNatural:
             return coefficients(self.state(c, x).blocks, self.system)
         except NotPositiveDefiniteError:
             return np.full(self.system.p, np.nan)
+
+
+class HeldCoefficientBeside:
+    """A coefficient held beside variance parameters; x is what is free of (phi, log sigma).  ML."""
+
+    def __init__(self, system: PenalizedSystem, phi: Vector, sigma: float, column: int) -> None:
+        self.system = system
+        self._phi = phi
+        self._sigma = sigma
+        self._column = column
+        self._held = HeldColumn(system, column)
+        self._coordinates = HeldCoordinates.of(system)
+
+    def start(self) -> Vector:
+        """Return x at the unconstrained optimum."""
+        phi = off_quarter(off_saddle(self._phi, self.system), self.system)
+        return self._coordinates.reduce(phi, self._sigma)
+
+    def value_and_gradient(self, c: float, x: Vector) -> tuple[float, Vector]:
+        """Return the criterion and its gradient (d,), infinity where it is not defined."""
+        return self._coordinates.value_and_gradient(x, reml=False, system=self._held.at(c))
+
+    def state(self, c: float, x: Vector) -> State:
+        """Return the factors and sigma at this point."""
+        phi, log_sigma, _ = self._coordinates.expand(x)
+        return State(self.system.chart.factors(phi), math.exp(log_sigma))
+
+    def beta(self, c: float, x: Vector) -> Vector:
+        """Return the coefficients (p,) at this point."""
+        reduced = self._held.at(c)
+        out = np.empty(self.system.p)
+        out[self._column] = c
+        out[self._held.rest] = coefficients(self.state(c, x).blocks, reduced)
+        return out
+
+
+def off_quarter(phi: Vector, system: PenalizedSystem) -> Vector:
+    """Return phi with angles at a quarter turn, where the criterion is even, moved off it."""
+    quarter = 0.5 * np.pi
+    close = (system.chart.powers == 0.0) & (quarter - np.abs(phi) < SADDLE)
+    return np.where(close, np.sign(phi) * (quarter - OFF_QUARTER), phi)
