@@ -125,8 +125,7 @@ def power(
     True
     """
     count = require_count("nsim", nsim, most=MAX_REPLICATES)
-    alpha = require_level("alpha", alpha)
-    level = require_level("level", level)
+    alpha, level = require_level("alpha", alpha), require_level("level", level)
     require_one_of("interval", interval, INTERVALS)
     if not callable(test):
         require_one_of("test", test, TESTS)

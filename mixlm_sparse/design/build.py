@@ -106,10 +106,8 @@ def model_matrices(
     (('(Intercept)', 'x'), ['a', 'b'])
     """
     warn = require_bool("warn", warn)
-    require_random = require_bool("require_random", require_random)
+    formula = _read(formula, require_random)
     require_structures(residual, variance)
-    if not isinstance(formula, MixedFormula):
-        formula = parse_formula(formula_text(formula), require_random=require_random)
     require_one_of("na_action", na_action, NA_ACTIONS)
     env = functions_of(env)
     check_functions(formula.expressions, env)
@@ -129,20 +127,9 @@ def model_matrices(
     fixed = learn_part(formula.fixed.intercept, formula.fixed.terms, variables, choices)
     check_contrasts(choices, fixed, table, warn)
     term_specs, factor_specs = learn_random_terms(formula, variables, n, warn)
-    spec = FormulaRecipe(
-        formula,
-        fixed,
-        term_specs,
-        factor_specs,
-        states,
-        None if given.weights is None else given.weights.text,
-        None if given.offset is None else given.offset.text,
-        env,
-    )
+    spec = FormulaRecipe(formula, fixed, term_specs, factor_specs, states, *given.names, env)
     w = weights_of_rows(given.weights, table, scope, rows)
-    law, state = None, None
-    if residual is not None or variance is not None:
-        law, state = learn_residuals(residual, variance, scope.columns, n, w)
+    law, state = learn_residuals(residual, variance, scope.columns, n, w)
     return ModelMatrices(
         y=y,
         fixed=DesignColumns(fixed, variables),
@@ -170,11 +157,26 @@ class GivenArguments(NamedTuple):
     offset: RowArgument | None
     subset: RowArgument | None
 
+    @property
+    def names(self) -> tuple[str | None, str | None]:
+        """What weights and offset were called, where they were given as text."""
+        return (
+            None if self.weights is None else self.weights.text,
+            None if self.offset is None else self.offset.text,
+        )
+
     @staticmethod
     def of(weights: Any, offset: Any, subset: Any) -> GivenArguments:
         """Return what the user gave, for example the name of a column, as arguments."""
         values = {"weights": weights, "offset": offset, "subset": subset}
         return GivenArguments(*(RowArgument.of(role, value) for role, value in values.items()))
+
+
+def _read(formula: str | MixedFormula, require_random: bool) -> MixedFormula:
+    require_random = require_bool("require_random", require_random)
+    if isinstance(formula, MixedFormula):
+        return formula
+    return parse_formula(formula_text(formula), require_random=require_random)
 
 
 def _evaluated(term: TermSpec, variables: Variables) -> RandomTerm:

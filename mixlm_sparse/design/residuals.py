@@ -88,8 +88,10 @@ def learn_residuals(
     columns: Mapping[str, Column],
     n: int,
     weights: Vector | None,
-) -> tuple[ResidualLaw, ResidualState]:
+) -> tuple[ResidualLaw, ResidualState] | tuple[None, None]:
     """Read the residual structure of the rows of a fit, and learn what reads new rows.
+
+    Both are None for independent residuals without a variance function.
 
     Parameters
     ----------
@@ -100,6 +102,8 @@ def learn_residuals(
     DataError : times that occur twice in a group, that are no (whole) numbers, strata that are not
         constant in a group, parameters that the data do not carry.
     """
+    if correlation is None and variance is None:
+        return None, None
     t, places, step = np.zeros(0), Places(), (0.0, 1.0)
     strata: tuple[str, ...] = ("",)
     group, of_row = np.arange(n), np.zeros(n, dtype=np.intp)

@@ -190,19 +190,7 @@ def load_products(
     """
     archive = Archive(require_path("path", path))
     saved = archive.document
-    if saved.get("format") != FORMAT:
-        raise SavedFitError(
-            f"{archive.path!r} does not say that it holds products: give the path that "
-            "products.save(path) wrote"
-        )
-    version = saved.get("version")
-    if type(version) is not int or version < 1:
-        raise archive.broken(f"its format is {version!r:.40}")
-    if version > FORMAT_VERSION:
-        raise SavedFitError(
-            f"{archive.path!r} was saved by a later version of mixlm_sparse (format {version}; "
-            f"this one reads formats up to {FORMAT_VERSION}): upgrade mixlm_sparse"
-        )
+    archive.require_format(FORMAT, FORMAT_VERSION, "holds products", "products.save(path)")
     try:
         return _products_from(saved, archive, dict(env or {}))
     except SavedFitError:

@@ -191,6 +191,27 @@ class Archive:
             raise self.broken(f"{DOCUMENT} is no object")
         self.document: dict[str, Any] = document
 
+    def require_format(self, name: str, version: int, what: str, written_by: str) -> None:
+        """Raise a SavedFitError unless the file says that it is of this format.
+
+        Parameters
+        ----------
+        name : of the format; `version` is the latest that this code reads.
+        what : the file should be, such as "is a saved fit"; `written_by` says what writes one.
+        """
+        if self.document.get("format") != name:
+            raise SavedFitError(
+                f"{self.path!r} does not say that it {what}: give the path that {written_by} wrote"
+            )
+        found = self.document.get("version")
+        if type(found) is not int or found < 1:
+            raise self.broken(f"its format is {found!r:.40}")
+        if found > version:
+            raise SavedFitError(
+                f"{self.path!r} was saved by a later version of mixlm_sparse (format {found}; "
+                f"this one reads formats up to {version}): upgrade mixlm_sparse"
+            )
+
     def _checked_members(self, archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
         """Return the members by name, if their sizes go with that of the file."""
         infos = archive.infolist()

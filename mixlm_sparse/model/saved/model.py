@@ -152,21 +152,9 @@ def load_fit(
     """Load a fit as an object of class `cls`; see `mx.load`."""
     archive = Archive(require_path("path", path))
     document = archive.document
-    if document.get("format") != FORMAT:
-        raise SavedFitError(
-            f"{archive.path!r} does not say that it is a saved fit: give the path that "
-            "fit.save(path) wrote"
-        )
-    version = document.get("version")
+    archive.require_format(FORMAT, FORMAT_VERSION, "is a saved fit", "fit.save(path)")
     if engine is not None:
         require_one_of("engine", engine, ENGINES)
-    if type(version) is not int or version < 1:
-        raise archive.broken(f"its format is {version!r:.40}")
-    if version > FORMAT_VERSION:
-        raise SavedFitError(
-            f"{archive.path!r} was saved by a later version of mixlm_sparse (format {version}; "
-            f"this one reads formats up to {FORMAT_VERSION}): upgrade mixlm_sparse"
-        )
     try:
         require_form(document, archive)
         return _fit_from(document, archive, cls, data, env or {}, engine)

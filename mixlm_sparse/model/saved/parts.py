@@ -148,7 +148,8 @@ def optimum_to(optimum: Optimum, arrays: Arrays) -> dict[str, Any]:
         if item.name == "history":
             value = np.asarray(value, dtype=np.float64)
         if isinstance(value, np.ndarray):
-            arrays[f"optimum.{item.name}"] = value
+            if value.size or item.default_factory is MISSING:
+                arrays[f"optimum.{item.name}"] = value
         elif isinstance(value, float | np.floating):
             out[item.name] = _number(float(value))
         else:
@@ -167,7 +168,8 @@ def optimum_from(saved: Mapping[str, Any], archive: Archive) -> Optimum:
     for item in fields(Optimum):
         name, kind = item.name, str(item.type)
         if name not in saved:
-            if item.default is not MISSING and f"optimum.{name}" not in archive:
+            optional = item.default is not MISSING or item.default_factory is not MISSING
+            if optional and f"optimum.{name}" not in archive:
                 continue
             values[name] = archive.array(f"optimum.{name}", None)
         elif kind == "float":

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.structure import Closure, Edges
@@ -66,6 +67,42 @@ def _null_directions(T: Matrix, closure: Closure) -> tuple[Matrix, Matrix] | Non
     return np.where(null[None, :], 0.0, T), np.eye(k)[:, null]
 
 
+def _zero_columns(T: Matrix, count: int) -> NDArray[np.intp]:
+    """Return the first `count` columns of T (k, k) that are zero."""
+    return np.flatnonzero(~np.abs(T).any(axis=0))[:count]
+
+
+def _probe(T: Matrix, directions: Matrix) -> Matrix:
+    """Return T (k, k) with its zero columns moved a little along the directions (k, d)."""
+    probe = T.copy()
+    probe[:, _zero_columns(T, directions.shape[1])] = PROBE * directions
+    return probe
+
+
+def _way_off(
+    T: Matrix, directions: Matrix, gradient: Matrix, closure: Closure, threshold: float
+) -> Matrix:
+    """Return T moved along the directions in which the criterion curves down; T if there is none.
+
+    Parameters
+    ----------
+    gradient : (k, k) of the criterion at the probe of T.
+    threshold : a curvature above it does not count.
+    """
+    step = T.copy()
+    zero_columns = _zero_columns(T, directions.shape[1])
+    M = directions.T @ gradient[:, zero_columns] / (2.0 * PROBE)
+    if closure == "linear":
+        curvature, vectors = np.linalg.eigh(0.5 * (M + M.T))
+    elif closure == "scales":
+        curvature, vectors = np.diag(M), np.eye(M.shape[0])
+    else:  # one parameter moves all columns together
+        curvature, vectors = np.full(M.shape[0], np.trace(M)), np.eye(M.shape[0])
+    for c in np.flatnonzero(curvature < threshold):
+        step[:, zero_columns[c]] = ESCAPE_STEP * (directions @ vectors[:, c])
+    return step
+
+
 def settle_boundary(objective: Criterion, phi: Vector, value: float) -> BoundaryReport:
     """Certify an optimum on the boundary, or find the way off a false one.
 
@@ -100,39 +137,19 @@ def settle_boundary(objective: Criterion, phi: Vector, value: float) -> Boundary
         # small, yet not zero: an ordinary optimum; on the boundary itself it would be rounding
         return BoundaryReport(phi, value, False)
 
-    probes = []
-    for T, found in zip(at_zero, null, strict=True):
-        probe = T.copy()
-        if found is not None:
-            directions = found[1]
-            zero_columns = np.flatnonzero(~np.abs(T).any(axis=0))
-            probe[:, zero_columns[: directions.shape[1]]] = PROBE * directions
-        probes.append(probe)
+    probes = [
+        T if found is None else _probe(T, found[1]) for T, found in zip(at_zero, null, strict=True)
+    ]
     _, G = objective.at_factors(chart.merge(probes))
     if not G:
         return BoundaryReport(snapped, snapped_value, False)
-    escape: list[Matrix] = []
-    escaped = False
-    for T, found, gradient, closure in zip(at_zero, null, G, closures, strict=True):
-        step = T.copy()
-        if found is not None:
-            directions = found[1]
-            zero_columns = np.flatnonzero(~np.abs(T).any(axis=0))[: directions.shape[1]]
-            M = directions.T @ gradient[:, zero_columns] / (2.0 * PROBE)
-            if closure == "linear":
-                curvature, vectors = np.linalg.eigh(0.5 * (M + M.T))
-            elif closure == "scales":
-                curvature, vectors = np.diag(M), np.eye(M.shape[0])
-            else:  # one parameter moves all columns together
-                curvature = np.full(M.shape[0], np.trace(M))
-                vectors = np.eye(M.shape[0])
-            # what a first step could win must stand out from rounding
-            threshold = -unsure / ESCAPE_STEP**2 - 1e-7
-            for c in np.flatnonzero(curvature < threshold):
-                escaped = True
-                step[:, zero_columns[c]] = ESCAPE_STEP * (directions @ vectors[:, c])
-        escape.append(step)
-    if not escaped:
+    # what a first step could win must stand out from rounding
+    threshold = -unsure / ESCAPE_STEP**2 - 1e-7
+    escape = [
+        T if found is None else _way_off(T, found[1], gradient, closure, threshold)
+        for T, found, gradient, closure in zip(at_zero, null, G, closures, strict=True)
+    ]
+    if all(np.array_equal(T, step) for T, step in zip(at_zero, escape, strict=True)):
         return _second_valley(objective, at_zero, null, snapped, snapped_value)
     # Walk off until the criterion is below the false boundary's.
     for shrink in (1.0, 0.3, 0.1, 0.03, 0.01):
