@@ -10,6 +10,7 @@ blank : columns that print as blanks where all of them are missing: the first of
     no test.
 absent : columns in which every missing number prints as a blank.
 decimals : by column, where it is known how many are of use.
+labels : columns that name the rows, numbers too; the index then does not print.
 hidden : columns that repeat what the label of the row says, and do not print.
 """
 
@@ -100,6 +101,7 @@ def _columns(frame: pd.DataFrame, *, index: bool) -> tuple[list[Column], int]:
     blank = [name for name in frame.attrs.get("blank", ()) if name in frame.columns]
     nothing = frame[blank].isna().all(axis=1).tolist()
     absent = set(frame.attrs.get("absent", ()))
+    naming = set(frame.attrs.get("labels", ()))
     fixed: dict[str, int] = frame.attrs.get("decimals", {})
     series = [frame.iloc[:, place] for place in range(frame.shape[1])]
     together = {
@@ -110,7 +112,7 @@ def _columns(frame: pd.DataFrame, *, index: bool) -> tuple[list[Column], int]:
     estimates = format_estimates(together) if together else {}
     for name, values in zip(frame.columns, series, strict=True):
         head = " ".join(map(str, name)) if _is_tuple(name) else str(name)
-        if not _is_number(values):
+        if not _is_number(values) or name in naming:
             out.append(Column(head, _written(values), text=True))
             continue
         numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
@@ -224,6 +226,8 @@ def _shows_index(frame: pd.DataFrame) -> bool:
     counts = isinstance(frame.index, pd.RangeIndex) and frame.index.name is None
     if not counts or not frame.shape[1]:
         return True
+    if frame.attrs.get("labels"):
+        return False
     return len(frame) > 1 and _is_number(frame.iloc[:, 0])
 
 

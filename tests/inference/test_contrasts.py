@@ -14,6 +14,7 @@ from mixlm_sparse.inference.means.adjustments import Family
 from mixlm_sparse.inference.means.families import METHODS, named_family
 from mixlm_sparse.inference.means.letters import compact_letters
 from mixlm_sparse.inference.means.max_t import max_t
+from tests.support import corpus
 
 QUIET = mx.Control(warn=False)
 
@@ -618,3 +619,43 @@ def test_family_needs_a_member():
     for adjust in ("mvt", "scheffe", "holm", "sidak"):
         assert np.isnan(nothing.p_values(p, p, p, adjust)).all()
         assert nothing.critical(0.95, p, adjust).shape == (2,)
+
+
+# -- printed figures --------------------------------------------------------------------------
+
+
+def test_as_printed_for_oats():
+    """Lenth (2016), doi:10.18637/jss.v069.i01, and vignettes of emmeans: split plots of oats."""
+    oats = corpus.load_data("Oats")
+    oats["nitro"] = oats["nitro"].astype(float)
+    formula = "yield ~ Variety + factor(nitro) + (1 | Block/Variety)"
+    poly = mx.lmer(formula, oats).emmeans("nitro").contrast("poly")
+    printed = {
+        "estimate": [147.33, -10.33, -2.00], "std_error": [13.44, 6.01, 13.44],
+        "df": [51, 51, 51], "statistic": [10.963, -1.719, -0.149],
+    }  # fmt: skip
+    for name, values in printed.items():
+        np.testing.assert_allclose(poly[name], values, atol=0.0051)
+    holes = [i - 1 for i in (1, 2, 3, 5, 8, 13, 21, 34, 55)]
+    fit = mx.lmer(formula, oats.drop(oats.index[holes]))
+    means = fit.emmeans("nitro", ddf="kenward-roger").to_frame()
+    printed = {
+        "emmean": [78.9, 97.0, 114.2, 124.1], "std_error": [7.29, 7.14, 7.14, 7.07],
+        "df": [7.78, 7.19, 7.19, 6.95], "lower": [62.0, 80.3, 97.4, 107.3],
+        "upper": [95.8, 113.8, 131.0, 140.8],
+    }  # fmt: skip
+    for name, values in printed.items():
+        digits = 0.0051 if name in ("std_error", "df") else 0.051
+        np.testing.assert_allclose(means[name], values, atol=digits)
+
+
+def test_numbers_that_name_rows_print_as_they_are(fit):
+    oats = corpus.load_data("Oats")
+    oats["nitro"] = oats["nitro"].astype(float)
+    model = mx.lmer("yield ~ Variety + factor(nitro) + (1 | Block/Variety)", oats)
+    lines = repr(model.emmeans("nitro")).splitlines()
+    assert lines[1].startswith("nitro  ")
+    assert [line.split()[0] for line in lines[2:6]] == ["0", "0.2", "0.4", "0.6"]
+    by = repr(fit.emmeans("a", by="x", at={"x": [1.0, 2.5]}).pairs()).splitlines()
+    assert by[2].startswith("1 ")
+    assert by[5].startswith("2.5 ")

@@ -67,6 +67,7 @@ def effect_sizes(contrasts: Estimates, sigma: Any, edf: Any, level: float) -> pd
     table["effect_size"], table["std_error"], table["df"] = d, error, found.df
     table["lower"], table["upper"] = d - half, d + half
     about = as_written(round(nu, 1)) if np.isfinite(nu) else "known: infinite"
+    table.attrs["labels"] = list(map(str, contrasts.cells.columns))
     table.attrs["notes"] = [
         f"differences divided by {name}, {sd:.5g} (degrees of freedom of it: {about})",
         *([found.note] if found.note else []),

@@ -204,6 +204,7 @@ class Estimates:
         adjusted = note_of(asked.adjust, sizes, limits=asked.limits, tests=asked.tests)
         said = [adjusted, asked.note, note, found.note]
         table.attrs["notes"] = [text for text in said if text]
+        table.attrs["labels"] = list(map(str, self.cells.columns))
         return table
 
     @property

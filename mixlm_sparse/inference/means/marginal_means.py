@@ -296,6 +296,7 @@ class MarginalMeans(PrintsAsTable, Estimates):
             piece["letters"] = [*found, *[""] * len(rest)]
             pieces.append(piece)
         out = pd.concat(pieces, ignore_index=True)
+        out.attrs["labels"] = table.attrs["labels"]
         out.attrs["notes"] = [
             *table.attrs["notes"],
             f"rows that share a letter do not differ (alpha {alpha:g}, adjust {adjust})",
