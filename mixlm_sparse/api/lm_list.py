@@ -385,8 +385,8 @@ class LmList:
             lines.insert(1 + SHOWN_GROUPS // 2, middle)
         lines = [f"Least squares by group: {self.formula}", "", *lines, ""]
         lines.append(
-            f"Pooled residual standard deviation: {format_number(self.sigma)} on "
-            f"{self.df_resid} degrees of freedom, {self.nobs} rows, {n} groups"
+            f"Pooled residual SD: {format_number(self.sigma)} on {self.df_resid} degrees of "
+            f"freedom, {self.nobs} rows, {n} groups"
         )
         if self.skipped_note:
             lines.append(f"Note: {self.skipped_note}")

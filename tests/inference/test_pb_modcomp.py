@@ -47,7 +47,7 @@ def test_the_table(larger, smaller):
     assert list(frame.index) == ["LRT", "PBtest", "Gamma", "Bartlett", "F"]
     D, mean, var = test.statistic, test.reference.mean(), test.reference.var(ddof=1)
     assert frame.loc["LRT", "p_value"] == pytest.approx(stats.chi2.sf(D, 1))
-    assert frame.loc["Bartlett", "stat"] == pytest.approx(D / mean)
+    assert frame.loc["Bartlett", "statistic"] == pytest.approx(D / mean)
     assert frame.loc["Gamma", "p_value"] == pytest.approx(
         stats.gamma.sf(D, mean**2 / var, scale=var / mean)
     )

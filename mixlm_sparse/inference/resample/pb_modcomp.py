@@ -76,7 +76,7 @@ class PBModcomp(PrintsAsTable):
         return float((np.sum(values >= self.statistic) + 1.0) / (values.size + 1.0))
 
     def to_frame(self) -> pd.DataFrame:
-        """Return the tests, one in a row: stat, df, ddf, p_value.
+        """Return the tests, one in a row: statistic, df, ddf, p_value.
 
         LRT compares with chi-squared (df); PBtest counts; Gamma and F take the mean and variance of
         the simulated ratios; Bartlett scales the statistic to the mean df.
@@ -101,7 +101,7 @@ class PBModcomp(PrintsAsTable):
             else:
                 rows["F"] = (D / df, df, np.inf, float(chdtrc(df, D)))
         return pd.DataFrame.from_dict(
-            rows, orient="index", columns=["stat", "df", "ddf", "p_value"]
+            rows, orient="index", columns=["statistic", "df", "ddf", "p_value"]
         )
 
     def _table(self) -> ResultTable:
