@@ -34,6 +34,7 @@ from mixlm_sparse.inference.fixed.satterthwaite import satterthwaite
 from mixlm_sparse.inference.fixed.tests import f_p
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.designs import with_given_response
+from mixlm_sparse.model.draws import ResponseModel, Seed, seed_sequence
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.given import Parameters, given_parameters
 from mixlm_sparse.model.refits import (
@@ -46,7 +47,7 @@ from mixlm_sparse.model.refits import (
     threads_serve,
     warm_up,
 )
-from mixlm_sparse.model.simulate import ResponseModel, Seed, model_of_parameters, seed_sequence
+from mixlm_sparse.model.simulate import model_of_parameters
 from mixlm_sparse.solve.search.search import Control
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 

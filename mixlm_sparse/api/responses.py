@@ -10,8 +10,10 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
+from mixlm_sparse.common.checks import require_array
 from mixlm_sparse.common.errors import DataError, MixedModelError, OptionError
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.design.finite import square_sum
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.readers import hold
 from mixlm_sparse.design.table import HeldData
@@ -96,12 +98,8 @@ def read_responses(formula: str, data: Any, responses: Any) -> Responses:
     if sp.issparse(responses) or _all_sparse(responses):
         stored = _stored(responses)
         return Responses(names or _numbered(formula, stored.shape[1]), stored, {})
-    try:
-        values = np.array(responses, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError, MemoryError):
-        raise DataError(
-            "the responses are not numeric: give names of columns, or an (n, r) matrix of numbers"
-        ) from None
+    remedy = "give names of columns, or an (n, r) matrix of numbers"
+    values = require_array("responses", responses, remedy, DataError).copy()
     if values.ndim == 1:
         values = values[:, None]
     if values.ndim != 2 or not values.shape[1]:
@@ -210,6 +208,12 @@ def patterns_of(
             )
             continue
         missing = np.isnan(values)
+        if not np.isfinite(square_sum(np.where(missing, 0.0, values))):
+            bad[i] = (
+                f"DataError: the squares of the response '{name}' leave the range of numbers: use "
+                "another unit"
+            )
+            continue
         key = np.packbits(missing).tobytes() if missing.any() else b""
         groups.setdefault(key, []).append(i)
     out = [Pattern((i,), None, call, message) for i, message in bad.items()]

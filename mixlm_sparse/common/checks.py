@@ -15,8 +15,10 @@ from difflib import get_close_matches
 from typing import Any, TypeVar
 
 import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
 
-from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.errors import MixedModelError, OptionError
 from mixlm_sparse.common.text import printable, shorten
 from mixlm_sparse.common.types import Vector
 
@@ -26,6 +28,7 @@ T = TypeVar("T")
 
 MAX_REPLICATES = 10**7  # responses that are drawn, or models that are fitted again
 MAX_LENGTH = 10**9  # entries of a sequence that is turned into an array
+MAX_ENTRIES = 10**6  # values of a list that are looked at one by one
 MAX_LISTED = 8  # names listed in a message
 MAX_NAME = 60  # characters of one name in a message
 MAX_SHOWN = 80  # characters of a value in a message
@@ -273,15 +276,7 @@ def require_vector(
     """
     wanted = "numbers" if length is None else f"{length} number{'s' if length != 1 else ''}"
     remedy = f"give {wanted}{' for ' + of if of else ''}"
-    if isinstance(value, range) or _length(value) > MAX_LENGTH:
-        raise OptionError(f"{argument} is {shown(value)}: {remedy}")
-    try:
-        raw = np.asarray(value)
-        if raw.dtype.kind not in "iufO":
-            raise TypeError
-        numbers = np.atleast_1d(raw.astype(np.float64))
-    except (TypeError, ValueError, OverflowError, MemoryError):
-        raise OptionError(f"{argument} is {shown(value)}: {remedy}") from None
+    numbers = np.atleast_1d(require_array(argument, value, remedy))
     if numbers.ndim != 1 or (length is not None and numbers.size != length):
         size = f"{numbers.size} values" if numbers.ndim == 1 else f"shape {numbers.shape}"
         raise OptionError(f"{argument} has {size}: {remedy}")
@@ -290,6 +285,49 @@ def require_vector(
         first = int(np.flatnonzero(bad)[0])
         raise OptionError(f"{argument} has {numbers[first]} in place {first}: {remedy}")
     return numbers
+
+
+def require_array(
+    argument: str, value: Any, remedy: str, error: type[MixedModelError] = OptionError
+) -> NDArray[np.float64]:
+    """Return real numbers in an array of any shape; may share memory with `value`.
+
+    Parameters
+    ----------
+    remedy : what to give, for the message.
+    error : what is raised for anything else; NaN and infinite numbers are let through.
+    """
+    try:
+        if isinstance(value, range) or _length(value) > MAX_LENGTH:
+            raise TypeError
+        raw = np.asarray(value)
+        if raw.dtype.kind not in "biufO":  # texts, dates and complex numbers would be converted
+            raise TypeError
+        return raw.astype(np.float64, copy=False)
+    except (TypeError, ValueError, OverflowError, MemoryError):
+        fact = "not numeric" if isinstance(value, np.ndarray) and value.ndim else shown(value)
+        raise error(f"{argument} is {fact}: {remedy}") from None
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """Return the shape of an array of anything; () for what is one value, or no array."""
+    if isinstance(value, range):  # which may have no end
+        return ()
+    try:
+        return np.shape(value)
+    except (TypeError, ValueError, MemoryError, OverflowError):  # rows of different lengths, ...
+        return ()
+
+
+def entries(argument: str, value: Any) -> list[Any]:
+    """Return one value or several as a list; an OptionError for more than can be held."""
+    if not isinstance(value, list | tuple | range | np.ndarray | pd.Series | pd.Index):
+        return [value]
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        return [value.item()]
+    if len(value) > MAX_ENTRIES:
+        raise OptionError(f"{argument} has {len(value)} values: give at most {MAX_ENTRIES}")
+    return list(value)
 
 
 def _length(value: Any) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse
 
-from mixlm_sparse.common.checks import listed
+from mixlm_sparse.common.checks import listed, require_array
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.design.columns import INTERCEPT, ArrayColumns
@@ -234,10 +234,7 @@ def _numeric(what: str, values: Any, names: tuple[str, ...]) -> Matrix:
         values = values.toarray()  # type: ignore[attr-defined]
     if np.ma.isMaskedArray(values):
         values = np.ma.filled(values.astype(np.float64), np.nan)
-    try:
-        array = np.asarray(values, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise DataError(f"{what} is not numeric") from None
+    array = require_array(what, values, "give a matrix of numbers", DataError)
     if array.ndim == 1 and len(names) == 1:
         array = array[:, None]
     if array.ndim != 2 or array.shape[1] != len(names):

@@ -10,11 +10,12 @@ import numpy as np
 import pandas as pd
 import scipy.sparse
 
-from mixlm_sparse.common.checks import listed, require_names, shown
+from mixlm_sparse.common.checks import listed, require_names, require_one_of, shape_of, shown
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
-from mixlm_sparse.covariance.random import covariance_structure, structure_class
+from mixlm_sparse.covariance.random import covariance_structure, structure_class, structure_names
 from mixlm_sparse.design.columns import ArrayColumns
+from mixlm_sparse.design.finite import require_range, require_weight_range
 from mixlm_sparse.design.grouping import GroupingFactor
 from mixlm_sparse.design.matrices import ModelMatrices, RandomTerm
 from mixlm_sparse.design.table import as_column
@@ -40,6 +41,9 @@ class RandomEffect:
     column_names: Sequence[str] | None = None
     structure: str = "us"
 
+    def __post_init__(self) -> None:
+        require_one_of("structure", self.structure, structure_names())
+
 
 def array_matrices(
     y: Any,
@@ -64,6 +68,8 @@ def array_matrices(
     w = None if weights is None else numbers("weights", weights, n)
     if w is not None and not (w > 0.0).all():
         raise DataError("weights must be positive: drop rows with a weight of zero")
+    if w is not None:
+        require_weight_range(w, "weights")
     return ModelMatrices(
         y=response,
         fixed=ArrayColumns(names, fixed),
@@ -135,10 +141,7 @@ def numbers(what: str, values: Any, n: int | None = None) -> Vector:
     ------
     DataError : no numbers, a missing (or masked) or infinite value, or a wrong length.
     """
-    try:
-        shape: tuple[int, ...] = () if isinstance(values, range) else np.shape(values)
-    except ValueError:  # rows of different lengths
-        shape = ()
+    shape = shape_of(values)
     if len(shape) != 1 and shape[1:] != (1,):
         raise DataError(
             f"{what} is {shown(values)}, of shape {shape}: give one number for each row"
@@ -154,6 +157,7 @@ def numbers(what: str, values: Any, n: int | None = None) -> Vector:
     if column.missing is not None:
         bad |= column.missing
     _refuse(what, int(bad.sum()))
+    require_range(out, what)
     return out
 
 
@@ -202,6 +206,7 @@ def _matrix(what: str, values: Any, n: int | None = None) -> Matrix:
         rows = "number of rows" if n is None else n
         raise DataError(f"{what} has shape {array.shape}, expected ({rows}, number of columns)")
     _refuse(what, int(array.size - np.isfinite(array).sum()))
+    require_range(array, what)
     return array
 
 

@@ -25,6 +25,7 @@ from mixlm_sparse.covariance.variance import VarianceFunction
 from mixlm_sparse.design.choices import check_contrasts, read_contrasts
 from mixlm_sparse.design.columns import DesignColumns, learn_part
 from mixlm_sparse.design.evaluate import Scope
+from mixlm_sparse.design.finite import require_range, require_weight_range
 from mixlm_sparse.design.learn import learn_states
 from mixlm_sparse.design.matrices import ModelMatrices, RandomTerm
 from mixlm_sparse.design.random_terms import learn_random_terms
@@ -292,6 +293,7 @@ def weights_of_rows(
     if weights.min() <= 0:
         kind = "negative" if weights.min() < 0 else "zero"
         raise DataError(_bad_weights(name, kind))
+    require_weight_range(weights, name)
     return weights
 
 
@@ -310,4 +312,6 @@ def offset_of_rows(
     total = row_numbers(argument, table, variables.scope, rows)
     if total is not None and not np.isfinite(total).all():
         raise DataError("the offset is not finite: correct its values, or drop the rows")
+    if total is not None:
+        require_range(total, "the offset")
     return add_offsets(formula.fixed.offsets, variables, total)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import listed
+from mixlm_sparse.common.checks import listed, require_array
 from mixlm_sparse.common.errors import DataError, FormulaError
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.design.levels import level_labels
@@ -75,13 +75,11 @@ def as_contrast(factor: str, choice: Any) -> Contrast:
         names = tuple(str(name) for name in choice.columns)
         if not isinstance(choice.index, pd.RangeIndex):
             rows = tuple(str(row) for row in choice.index)
-    try:
-        matrix = np.asarray(choice, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise DataError(
-            f"contrasts for '{factor}' are neither a name nor a matrix of numbers: use one of "
-            f"{', '.join(CONTRASTS)}, ('treatment', level) for another base, or a matrix"
-        ) from None
+    remedy = (
+        f"give one of {', '.join(CONTRASTS)}, ('treatment', level) for another base, or a matrix "
+        "of numbers"
+    )
+    matrix = require_array(f"contrasts for '{factor}'", choice, remedy, DataError)
     if matrix.ndim == 1:
         matrix = matrix[:, None]
     if matrix.ndim != 2:

@@ -1,4 +1,4 @@
-"""Refusal of NaN and infinity that an expression makes."""
+"""Refusal of NaN, infinity, and numbers whose squares are none."""
 
 from __future__ import annotations
 
@@ -10,16 +10,54 @@ from numpy.typing import NDArray
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.formula.syntax import Expr, Name, deparse
 
-__all__ = ["require_finite"]
+__all__ = ["require_finite", "require_range", "require_weight_range", "square_sum"]
+
+SMALLEST_WEIGHT = 1e-150
+
+
+def square_sum(values: NDArray[Any]) -> float:
+    """Return the sum of squares, not finite if a number or the sum is not; one pass."""
+    if values.dtype.itemsize < 8:  # what is large for half precision is not for the model
+        values = values.astype(np.float64)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return float(np.vdot(values, values))
+
+
+def require_range(values: NDArray[Any], what: str) -> None:
+    """Refuse finite numbers whose squares do not add up to a number.
+
+    Parameters
+    ----------
+    what : what they are, for the message.
+
+    Raises
+    ------
+    DataError : the sum of squares is beyond 1e308.
+    """
+    if values.dtype.kind == "f" and not np.isfinite(square_sum(values)):
+        largest = float(np.abs(values).max())
+        raise DataError(
+            f"{what} has values up to {largest:.3g}, and their squares leave the range of numbers: "
+            "use another unit"
+        )
+
+
+def require_weight_range(weights: NDArray[Any], what: str) -> None:
+    """Refuse positive weights that are too large or too small to compute with."""
+    require_range(weights, what)
+    if weights.min() < SMALLEST_WEIGHT:
+        raise DataError(
+            f"{what} has weights down to {float(weights.min()):.3g}: multiply all of them by a "
+            "constant, which changes sigma and nothing else"
+        )
 
 
 def require_finite(values: NDArray[Any], expr: Expr) -> None:
     """Refuse NaN and infinity that an expression makes of values that are not missing."""
-    if values.dtype.kind != "f":
+    if values.dtype.kind != "f" or np.isfinite(square_sum(values)):
         return
-    with np.errstate(invalid="ignore", over="ignore"):
-        total = values.sum()
-    if np.isfinite(total) or np.isfinite(values).all():
+    if np.isfinite(values).all():
+        require_range(values, f"column '{expr.id}'" if isinstance(expr, Name) else deparse(expr))
         return
     finite = np.isfinite(values) if values.ndim == 1 else np.isfinite(values).all(axis=1)
     bad = int(finite.size - finite.sum())

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixlm_sparse.common.checks import listed
+from mixlm_sparse.common.checks import listed, shape_of
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector, Vector
 from mixlm_sparse.design.evaluate import Scope, evaluate
@@ -72,13 +72,9 @@ class RowArgument:
                 f"{self.role} is a Series whose index differs from that of the data: "
                 f"align it, or pass {self.role}.to_numpy() if the rows are in the same order"
             )
-        try:
-            scalar = isinstance(value, range) or np.ndim(value) == 0
-        except (TypeError, ValueError):  # rows of different lengths
-            scalar = True
         if isinstance(value, Column):  # read before, and held since
             column = value
-        elif scalar:
+        elif not shape_of(value):
             raise OptionError(
                 f"{self.role} must be a column name or an array with one value for each row"
             )

@@ -113,7 +113,7 @@ def as_column(name: str, values: Any) -> Column:
         given = values
         try:
             values = np.asarray(None if isinstance(given, range) else given)
-        except ValueError:  # rows of different lengths
+        except (ValueError, MemoryError):  # rows of different lengths, or ranges without end
             values = np.asarray(None)
         if values.dtype.kind in "US" and not isinstance(given, np.ndarray):
             values = np.asarray(given, dtype=object)  # else a missing value would become text
@@ -191,7 +191,12 @@ def _whole_numbers(name: str, values: NDArray[Any]) -> NDArray[Any]:
             return np.asarray(values.astype(dtype))
         except OverflowError:
             continue
-    numbers = values.astype(np.float64)
+    try:
+        numbers = values.astype(np.float64)
+    except OverflowError:
+        raise DataError(
+            f"column '{name}' has whole numbers beyond 1e308: convert it to another unit"
+        ) from None
     if any(int(number) != value for number, value in zip(numbers, values, strict=True)):
         raise DataError(
             f"column '{name}' has whole numbers of more than 64 bits: "

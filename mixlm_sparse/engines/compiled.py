@@ -18,7 +18,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from mixlm_sparse.common.errors import CompilationWarning, caller_level
+from mixlm_sparse.common.checks import require_bool
+from mixlm_sparse.common.errors import CompilationWarning, MissingPackageError, caller_level
 from mixlm_sparse.common.progress import saying
 
 # Loading numba costs about 0.3 s, the price of roughly this many multiply-adds in NumPy form.
@@ -65,11 +66,12 @@ def use_compiled(choice: bool | None) -> None:
 
     Raises
     ------
-    ImportError : True is asked for and numba does not load.
+    MissingPackageError : True is asked for and numba does not load.
     """
     global _switch
+    choice = None if choice is None else require_bool("choice", choice)
     if choice and not have_numba():
-        raise ImportError(
+        raise MissingPackageError(
             "compiled kernels need numba, which does not load: pip install --upgrade numba"
         )
     _switch = choice

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from mixlm_sparse.common.checks import shown
+from mixlm_sparse.common.checks import require_bool, shown
 from mixlm_sparse.common.errors import FormulaError
 from mixlm_sparse.formula.expand import expand_fixed
 from mixlm_sparse.formula.grammar import parse_expression, read_expression
@@ -50,7 +50,6 @@ def formula_text(formula: object, example: str = "y ~ x + (1 | g)") -> str:
     return formula
 
 
-@lru_cache(maxsize=512)
 def parse_formula(
     text: str, *, require_response: bool = True, require_random: bool = True
 ) -> MixedFormula:
@@ -76,6 +75,13 @@ def parse_formula(
     >>> [part.label for part in parse_formula("y ~ 1 + (1 | batch/cask)").random]
     ['cask:batch', 'batch']
     """
+    require_response = require_bool("require_response", require_response)
+    require_random = require_bool("require_random", require_random)
+    return _parsed(formula_text(text), require_response, require_random)
+
+
+@lru_cache(maxsize=512)
+def _parsed(text: str, require_response: bool, require_random: bool) -> MixedFormula:
     tree = read_expression(text, what="formula")
     response, right = _sides(tree, text)
     if response is None and require_response:

@@ -10,8 +10,10 @@ import numpy as np
 
 from mixlm_sparse.common.checks import (
     listed,
+    require_array,
     require_number,
     require_vector,
+    shown,
 )
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
@@ -19,6 +21,8 @@ from mixlm_sparse.covariance.random import covariance_structure
 from mixlm_sparse.design.matrices import ModelMatrices
 
 __all__ = ["Parameters", "given_parameters"]
+
+LARGEST = 1e150  # standard deviation: its square is a number still
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,8 @@ def given_parameters(
         covariance.
     """
     scale = require_number("sigma", sigma, above=0.0)
+    if not 1.0 / LARGEST <= scale <= LARGEST:
+        raise OptionError(f"sigma is {shown(sigma)}, whose square is no number: use another unit")
     coefficients = _beta(beta, matrices.fixed.names)
     given = [name for name, v in (("theta", theta), ("sd", sd), ("cov", cov)) if v is not None]
     if not given or ("theta" in given and len(given) > 1):
@@ -119,17 +125,18 @@ def _theta_of(
                 f"{listed(term.column_names, quoted=True)}"
             )
         if term.name in sd:
-            deviations = np.atleast_1d(np.asarray(sd[term.name], dtype=np.float64))
+            remedy = f"give {k} standard deviations, for {listed(term.column_names, quoted=True)}"
+            what = f"sd['{term.name}']"
+            deviations = np.atleast_1d(require_array(what, sd[term.name], remedy))
             if deviations.shape != (k,) or not (
-                np.isfinite(deviations) & (deviations >= 0.0)
+                np.isfinite(deviations) & (deviations >= 0.0) & (deviations <= LARGEST)
             ).all():
-                raise OptionError(
-                    f"sd['{term.name}'] is {sd[term.name]!r}: give {k} standard deviations, for "
-                    f"{listed(term.column_names, quoted=True)}"
-                )
+                raise OptionError(f"{what} is {shown(sd[term.name])}: {remedy}")
             covariance = np.diag(deviations**2)
         else:
-            covariance = np.atleast_2d(np.asarray(cov[term.name], dtype=np.float64))
+            remedy = f"give a covariance matrix ({k}, {k})"
+            what = f"cov['{term.name}']"
+            covariance = np.atleast_2d(require_array(what, cov[term.name], remedy))
             symmetric = (
                 covariance.shape == (k, k)
                 and bool(np.isfinite(covariance).all())

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.common.checks import shape_of
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Vector
+from mixlm_sparse.design.finite import require_range
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.table import as_column
 
@@ -48,15 +50,13 @@ def response_for(matrices: ModelMatrices, y: Any) -> Vector:
             f"the new response has {bad} missing or infinite values in the rows used: fill them, "
             "or use update(data=...) to leave those rows out"
         )
+    require_range(values, "the new response")
     return np.array(values, dtype=np.float64)  # the fit's own, whatever becomes of `y`
 
 
 def _numbers(y: Any) -> Vector:
     """Return a response as numbers, NaN where it is missing or masked."""
-    try:
-        shape: tuple[int, ...] = () if isinstance(y, range) else np.shape(y)
-    except (TypeError, ValueError):  # rows of different lengths
-        shape = ()
+    shape = shape_of(y)
     if len(shape) != 1 and not (len(shape) == 2 and shape[1] == 1):
         return np.empty(shape if len(shape) != 1 else 0)  # its shape is what is wrong
     if isinstance(y, pd.DataFrame):

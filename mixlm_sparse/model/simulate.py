@@ -1,18 +1,9 @@
-"""New responses from a fitted model or from given parameters.
-
-A response is a linear map of independent standard normal numbers,
-
-    y = X beta + o + sigma (Z Lambda u + W^{-1/2} e)
-
-drawn in the order u (terms in their order, level by level), then e.  Response i of a seed has a
-stream of its own, so that it does not depend on how many are drawn, in which blocks, by which
-engine or on how many processes.
-"""
+"""New responses from a fitted model or from given parameters; `draws` says how they are made."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,16 +12,21 @@ from mixlm_sparse.common.checks import (
     MAX_REPLICATES,
     require_bool,
     require_count,
-    shown,
 )
 from mixlm_sparse.common.errors import DataError, OptionError
-from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
+from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.covariance.random import covariance_structure
-from mixlm_sparse.covariance.residual import Independent, Residual
-from mixlm_sparse.design.columns import ColumnSource, no_columns
+from mixlm_sparse.covariance.residual import Independent
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.model.call import ModelCall
 from mixlm_sparse.model.designs import with_given_response
+from mixlm_sparse.model.draws import (
+    RandomPiece,
+    ResponseModel,
+    Seed,
+    seed_sequence,
+    symmetric_factor,
+)
 from mixlm_sparse.model.given import Parameters, given_parameters
 from mixlm_sparse.model.predict.effects import (
     Selection,
@@ -49,124 +45,13 @@ from mixlm_sparse.model.predict.rows import (
     refuse_unknown_levels,
 )
 from mixlm_sparse.model.structured import require_independent
-from mixlm_sparse.solve.rows import InMemory, rows_of
+from mixlm_sparse.solve.products.basis import term_bases
+from mixlm_sparse.solve.rows import rows_of
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
 
-__all__ = [
-    "RandomPiece",
-    "ResponseModel",
-    "model_of_fit",
-    "model_of_parameters",
-    "seed_sequence",
-    "simulate",
-    "simulate_fit",
-]
-
-Seed = int | np.random.SeedSequence | np.random.Generator | None
-
-
-@dataclass(frozen=True, slots=True)
-class RandomPiece:
-    """One random term: columns z, group of each row, and sigma T with T (k, k)."""
-
-    columns: ColumnSource
-    codes: IntVector
-    n_levels: int
-    factor: Matrix
-
-
-@dataclass(frozen=True, slots=True)
-class ResponseModel:
-    """What a simulated response is made of.
-
-    Parameters
-    ----------
-    mean : (n,) everything that does not vary.
-    terms : the random terms that are drawn.
-    sigma, residual : the residuals are sigma R^{1/2} e with independent standard normal e.
-    """
-
-    mean: Vector
-    terms: tuple[RandomPiece, ...]
-    sigma: float
-    residual: Residual
-
-    @property
-    def n(self) -> int:
-        return int(self.mean.shape[0])
-
-    def draw(self, seed: np.random.SeedSequence, first: int, count: int) -> Matrix:
-        """Return the responses number first, ..., first + count - 1 of a seed, (n, count)."""
-        try:
-            u = [np.empty((piece.n_levels, piece.factor.shape[0], count)) for piece in self.terms]
-            e = np.empty((self.n, count))
-        except MemoryError:
-            raise OptionError(
-                f"{count} responses of {self.n} rows take {8e-9 * self.n * count:.3g} GB at least, "
-                "more than there is: ask for fewer, several times with seeds of their own"
-            ) from None
-        for i in range(count):
-            rng = stream(seed, first + i)
-            for piece, out in zip(self.terms, u, strict=True):
-                out[:, :, i] = rng.standard_normal((piece.n_levels, piece.factor.shape[0]))
-            e[:, i] = rng.standard_normal(self.n)
-        return self.responses(u, e)
-
-    def responses(self, u: Sequence[Array3], e: Matrix) -> Matrix:
-        """Map standard normal numbers to responses.
-
-        Parameters
-        ----------
-        u : per term, (L, k, r).
-        e : (n, r).
-
-        Returns
-        -------
-        (n, r) array.
-        """
-        out: Matrix = self.mean[:, None] + self.sigma * self.residual.draw(e, slice(0, self.n))
-        # b_j = sigma T u_j
-        b = [np.einsum("ab,jbr->jar", p.factor, v) for p, v in zip(self.terms, u, strict=True)]
-        rows = InMemory(
-            self.n,
-            no_columns(self.n),
-            terms=[piece.columns for piece in self.terms],
-            codes=[piece.codes for piece in self.terms],
-            y=self.mean,
-        )
-        for block in rows.blocks():
-            for t, effects in enumerate(b):
-                z, codes = block.z(t), block.codes(t)
-                for a in range(z.shape[1]):
-                    out[block.slice] += z[:, a, None] * effects[codes, a]
-        return out
-
-
-def seed_sequence(seed: Seed) -> np.random.SeedSequence:
-    """Return the root of all streams of a seed."""
-    if isinstance(seed, np.random.SeedSequence):
-        return seed
-    if isinstance(seed, np.random.Generator):
-        return np.random.SeedSequence([int(v) for v in seed.integers(2**32, size=4)])
-    if seed is None:
-        return np.random.SeedSequence()
-    try:
-        if not isinstance(seed, int | np.integer | list | tuple | np.ndarray):
-            raise TypeError
-        return np.random.SeedSequence(seed)
-    except (TypeError, ValueError, OverflowError, MemoryError):
-        raise OptionError(
-            f"seed is {shown(seed)}: use a whole number, a numpy Generator or SeedSequence, or None"
-        ) from None
-
-
-def stream(seed: np.random.SeedSequence, i: int) -> np.random.Generator:
-    """Return the generator of response number i."""
-    child = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, i))
-    return np.random.Generator(np.random.PCG64(child))
-
+__all__ = ["model_of_fit", "model_of_parameters", "simulate", "simulate_fit"]
 
 # ---------------------------------------------------------------------------------------------
 # From a fit
@@ -230,7 +115,7 @@ def model_of_fit(
     pieces = []
     for t in terms:
         g = m.terms[t].factor
-        T = fit.sigma * fit.solution.Lambda(t)
+        T = fit.sigma * symmetric_factor(fit.solution.Lambda(t), fit.system.chart.Rz[t])
         codes, n_levels = rows.codes[g], m.factors[g].n_levels
         if newdata is not None:
             codes, n_levels = new_group_codes(fit, newdata, rows, g)
@@ -302,13 +187,16 @@ def simulate_fit(
 def model_of_parameters(matrices: ModelMatrices, parameters: Parameters) -> ResponseModel:
     """Return the distribution of a response of a design with given parameters."""
     mean = np.empty(matrices.nobs)
-    for block in rows_of(matrices):
-        mean[block.slice] = block.X @ parameters.beta + block.offset
+    with np.errstate(over="ignore", invalid="ignore"):  # `responses` refuses what is infinite
+        for block in rows_of(matrices):
+            mean[block.slice] = block.X @ parameters.beta + block.offset
     pieces = []
     first = 0
-    for term in matrices.terms:
+    bases = term_bases(matrices)
+    for t, term in enumerate(matrices.terms):
         template = covariance_structure(term.structure, len(term.column_names))
         T = template.factor(parameters.theta[first : first + template.n_theta])
+        T = symmetric_factor(T, bases[t])
         first += template.n_theta
         factor = matrices.factors[term.factor]
         pieces.append(

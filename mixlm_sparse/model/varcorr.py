@@ -8,13 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import shown
+from mixlm_sparse.common.checks import require_count, require_one_of, shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.layout import Column, Finished, as_html, as_latex, as_markdown
 from mixlm_sparse.common.text import NEGLIGIBLE, format_column, shorten, shorten_all, text_table
 from mixlm_sparse.common.types import Matrix
 
 WEIGHTED = "Residual variance of row i: variance / weight of row i"
+MAX_DIGITS = 17  # of a number of double precision
 NAME_WIDTH = 30  # longer names of groups and columns are cut in print
 
 
@@ -108,8 +109,7 @@ class VarCorr:
         its standard deviation; for a covariance sdcor is the correlation.  The last row is the
         residual.
         """
-        if order not in ("cov.last", "lower.tri"):
-            raise OptionError(f"order is {order!r}: use 'cov.last' or 'lower.tri'")
+        require_one_of("order", order, ("cov.last", "lower.tri"))
         rows: list[tuple[str, str | None, str | None, float, float]] = []
         for term in self.terms:
             k = len(term.columns)
@@ -154,6 +154,7 @@ class VarCorr:
 
     def cells(self, digits: int = 4) -> list[list[str]]:
         """Return the printed table as columns of text: Groups, Name, Variance, Std.Dev., Corr..."""
+        digits = require_count("digits", digits, most=MAX_DIGITS)
         widest = max(
             (2 if t.shared else len(t.columns) for t in self.terms if t.correlated), default=1
         )

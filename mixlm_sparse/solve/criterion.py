@@ -33,11 +33,11 @@ import math
 import numpy as np
 import scipy.linalg
 
-from mixlm_sparse.common.checks import listed, require_vector
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.pls import (
     CANCELLATION_LIMIT,
     WorkingSolution,
+    require_theta,
     residual_products,
     solve_at,
     user_beta,
@@ -235,7 +235,7 @@ class DevianceFunction:
         self.theta_names = system.theta_names
 
     def _checked(self, theta: object) -> Vector:
-        return require_vector("theta", theta, self.theta0.size, of=listed(self.theta_names))
+        return require_theta("theta", theta, self.system)
 
     def __call__(self, theta: object) -> float:
         return profiled_criterion(self._checked(theta), self.system, reml=self.reml)

@@ -106,11 +106,12 @@ def _start(system: PenalizedSystem, start: Vector | None) -> Vector | None:
             f"start must not be above the bounds {system.chart.upper.tolist()} of {names}"
         )
     try:
-        phi = system.chart.phi_of_theta(theta)
+        with np.errstate(over="ignore", invalid="ignore"):
+            phi = system.chart.phi_of_theta(theta)
     except NotPositiveDefiniteError as error:
         raise OptionError(f"start is no covariance: {error}") from None
     size = system.chart.size(phi)
-    if size > LARGEST_START:
+    if not size <= LARGEST_START:
         raise OptionError(
             f"start is so large that nothing would be left to the residuals: the values of {names} "
             "are standard deviations relative to the residual one"

@@ -26,7 +26,8 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
-from mixlm_sparse.common.errors import NotPositiveDefiniteError
+from mixlm_sparse.common.checks import listed, require_vector, shown
+from mixlm_sparse.common.errors import NotPositiveDefiniteError, OptionError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.solve.products.basis import positive_diagonal, stack_qr
 from mixlm_sparse.solve.products.final import Products
@@ -41,6 +42,29 @@ CANCELLATION_LIMIT = 1e-7
 LARGE = 1e3
 # Below this share of the response's length the residual is rounding error: a perfect fit.
 PERFECT_FIT_RTOL = 1e-13
+
+
+# Largest factor of working columns, which have length one: its fourth power is a number still.
+LARGEST_FACTOR = 1e60
+
+
+def require_theta(argument: str, theta: object, system: PenalizedSystem) -> Vector:
+    """Return a user's theta as an array (m,) of its own.
+
+    Raises
+    ------
+    OptionError : a wrong length, missing or infinite numbers, or effects beyond all bounds.
+    """
+    of = listed(system.theta_names)
+    values = require_vector(argument, theta, system.n_theta, of=of).copy()
+    with np.errstate(over="ignore", invalid="ignore"):
+        working = system.chart.phi_of_theta(values)
+    if not (np.abs(working) <= LARGEST_FACTOR).all():
+        raise OptionError(
+            f"{argument} is {shown(theta)}: effects of that size leave the range of numbers; give "
+            f"standard deviations in units of that of the residuals, for {of}"
+        )
+    return values
 
 
 def user_beta(beta: Vector, products: Products) -> Vector:

@@ -7,11 +7,11 @@ from functools import cached_property
 import numpy as np
 import scipy.linalg
 
-from mixlm_sparse.common.checks import listed, require_vector, shown
+from mixlm_sparse.common.checks import require_bool, require_count, shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.interface import SelectedInverse
-from mixlm_sparse.solve.pls import solve_at, user_beta
+from mixlm_sparse.solve.pls import require_theta, solve_at, user_beta
 from mixlm_sparse.solve.rows import RowBlock
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.joint import structured_leverage
@@ -102,12 +102,15 @@ class PlsSolution:
 
     def u(self, term: int) -> Matrix:
         """Return the spherical random effects of a term, (L, k)."""
-        place = self.system.products.layout[term]
+        place = self.system.products.layout[self._checked(term)]
         return self._u[place.factor][:, place.columns]
 
     def Lambda(self, term: int) -> Matrix:
         """Return the relative covariance factor of a term, (k, k) lower triangular."""
-        return self._factors[term]
+        return self._factors[self._checked(term)]
+
+    def _checked(self, term: int) -> int:
+        return require_count("term", term, 0, len(self._factors) - 1)
 
     def b(self, term: int) -> Matrix:
         """Return the random effects of a term, (L, k): b = Lambda u for every level."""
@@ -135,7 +138,7 @@ class PlsSolution:
 
     def conditional_covariance(self, term: int) -> Array3:
         """Return Cov(b_j | y, beta, theta) / sigma^2 of a term for every level, (L, k, k)."""
-        place = self.system.products.layout[term]
+        place = self.system.products.layout[self._checked(term)]
         block = self.selected_inverse.diag[place.factor][:, place.columns, place.columns]
         T = self._factors[term] / self.scale
         out: Array3 = self.grown(np.matmul(np.matmul(T, block), T.T), T @ T.T)
@@ -189,6 +192,7 @@ class PlsSolution:
 
     def fitted(self, include_random: bool = True) -> Vector:
         """Return X beta + offset, with Z b if asked for; (n,)."""
+        include_random = require_bool("include_random", include_random)
         out = np.empty(self.system.n)
         layout = self.system.products.layout if include_random else ()
         b = [self.b(t) for t in range(len(layout))]
@@ -261,5 +265,4 @@ def solve_pls(theta: Vector, system: PenalizedSystem) -> PlsSolution:
     """
     if not isinstance(system, PenalizedSystem):
         raise OptionError(f"system is {shown(system)}: use mx.penalized_system(matrices)")
-    of = listed(system.theta_names)
-    return PlsSolution(require_vector("theta", theta, system.n_theta, of=of).copy(), system)
+    return PlsSolution(require_theta("theta", theta, system), system)

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mixlm_sparse.common.checks import require_instance, require_one_of
-from mixlm_sparse.common.errors import DataError
+from mixlm_sparse.common.checks import require_instance, require_one_of, shown
+from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.covariance.random import CovarianceStructure
 from mixlm_sparse.design.matrices import ModelMatrices
@@ -232,6 +232,8 @@ def penalized_system(
     """
     require_instance("matrices", matrices, ModelMatrices, "use mx.model_matrices(formula, data)")
     require_one_of("engine", engine, ENGINES)
+    if source is not None and not callable(getattr(source, "blocks", None)):
+        raise OptionError(f"source is {shown(source)}: leave it out, or give rows of this design")
     if matrices.law is not None:
         return _whitened_system(matrices, engine)
     if cross is None:

@@ -1,6 +1,7 @@
 """Values that no argument is meant for, and every public call with its arguments.
 
-`calls()` is a table: a name, the function, and arguments with which it works.  The test puts each
+`calls()` is a table: a name, the function, and arguments with which it works.  Methods come from
+the objects themselves, so that a new one is in the table when it is written.  The test puts each
 hostile value in the place of each argument.
 """
 
@@ -9,6 +10,8 @@ from __future__ import annotations
 import datetime
 import decimal
 import inspect
+import math
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -45,8 +48,59 @@ VALUES: dict[str, Any] = {
     "time": pd.Timestamp("2020-01-01"), "date": datetime.date(2020, 1, 1),
     "decimal": decimal.Decimal("0.5"), "object": object(), "class": int,
     "function": lambda *_, **__: None,
-    "range": range(10**12), "broken": Broken(),
+    "range": range(10**12), "broken": Broken(), "no": "no", "-inf": -float("inf"), "2.5": 2.5,
+    "nested": [[[1.0]]], "ragged": {"zz": [[1], [1, 2]]}, "key of None": {None: 1},
+    "key of 1": {1: [1]}, "exception": ValueError, "NaNs": [float("nan")] * 3,
+    "complex": np.array([1j]), "dates": np.array(["2020-01-01"], dtype="M8[D]"),
+    "tuple of texts": ("zz", "zz"), "frame of objects": pd.DataFrame({1: [{}]}),
+    "categories": pd.Categorical(["a", None]), "number as text": "1", "np.str_": np.str_("zz"),
+    "huge": 1e308, "tiny": 5e-324, "folder": ".", "generator": (i for i in ()),
 }  # fmt: skip
+
+INSIDE_OF = ("None", "True", "-1", "nan", "inf", "1e9", "10**400", "1j", "empty text", "zz", "no",
+             "surrogate", "bytes", "[]", "[[1, 2], [3]]", "{'zz': 1}", "matrix", "texts", "NA",
+             "Series", "frame", "time", "object", "function", "range", "huge")  # fmt: skip
+
+
+def values() -> Iterator[tuple[str, Any]]:
+    """Every hostile value, and some of them in a list."""
+    yield from VALUES.items()
+    for label in INSIDE_OF:
+        yield f"[{label}]", [VALUES[label]]
+
+
+# Arguments that take a mapping: what has a hostile value where a good one is expected.
+HIDDEN: dict[str, Callable[[Any], Any]] = {
+    "sd": lambda v: {"g": v},
+    "cov": lambda v: {"g": v},
+    "beta": lambda v: {"(Intercept)": 0.0, "x": v},
+    "parameters": lambda v: {"beta": [0.0, 1.0], "theta": [1.0], "sigma": v},
+    "at": lambda v: {"x": v},
+    "contrasts": lambda v: {"f": v},
+    "env": lambda v: {"log": v},
+    "L": lambda v: {"x": v},
+    "specs": lambda v: ["f", v],
+    "parm": lambda v: ["x", v],
+    "data": lambda v: {**data().to_dict("list"), "x": [v] * len(data())},
+    "newdata": lambda v: {**data().to_dict("list"), "x": [v] * len(data())},
+    "terms": lambda v: [(data()["g"], v)],
+    "fits": lambda v: [small(), v],
+    "optimizers": lambda v: ["bobyqa", v],
+    "names": lambda v: ["a", v],
+    "responses": lambda v: ["y", v],
+    "y": lambda v: [v] * len(data()),
+    "weights": lambda v: [v] * len(data()),
+    "offset": lambda v: [v] * len(data()),
+    "subset": lambda v: [v] * len(data()),
+    "cluster": lambda v: [v] * len(data()),
+}
+
+MANY = ("-1", "95", "1e9", "10**400")  # numbers of processes that are good ones, and slow
+ARRAYS = {"rhs"}  # a number, or one for each
+# any text will do, or other kinds of values as well
+TEXTS = {"y_name", "bins", "by", "method", "sigma", "cov_reduce"}
+
+FLAGS = (True, False, np.bool_(True), np.bool_(False))  # all that a flag takes
 
 
 @dataclass(frozen=True)
@@ -67,6 +121,24 @@ class Call:
             if p.kind is not inspect.Parameter.VAR_KEYWORD
         ]
         return [n for n in dict.fromkeys([*found, *self.arguments]) if n not in self.without]
+
+    def suits(self, name: str, value: Any) -> bool:
+        """Say whether the argument may take a value of VALUES: one of the type of its default."""
+        parameter = inspect.signature(self.function).parameters.get(name)
+        default = None if parameter is None else parameter.default
+        number = isinstance(value, int | float | np.generic | np.ndarray) and np.ndim(value) == 0
+        if name in TEXTS:
+            return True
+        if isinstance(default, bool):
+            return isinstance(value, bool)
+        if isinstance(default, float) and name not in ARRAYS:
+            return number and not isinstance(value, bool) and not math.isnan(value)
+        if isinstance(default, int):
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            return whole or (name == "type" and value == "1")
+        if isinstance(default, str):  # of a few known ones
+            return value is None or callable(value)
+        return True
 
     def __call__(self, name: str | None = None, value: Any = None) -> Any:
         arguments = dict(self.arguments)
@@ -146,30 +218,73 @@ def of_fit(folder: Path) -> Iterator[Call]:
         yield Call(f"fit.update({name}=)", small().update, {name: None}, without, works=False)
 
 
+@cache
+def results() -> dict[str, Any]:
+    """Objects that a user gets, but for the fit, by the name of their class."""
+    system = mx.penalized_system(mx.model_matrices("y ~ x + (1 | g)", data()))
+    profile = small().profile("sigma", progress=False)
+    smaller = small().update(". ~ . - x")
+    truth = {"beta": [0.0, 1.0], "theta": [1.0], "sigma": 1.0}
+    plan = ("y ~ x + (1 | g)", data(), truth, "x")
+    objects = [
+        fit().emmeans("f"), fit().emmeans("f").to_frame(), fit().summary(), fit().varcorr,
+        fit().robust(), fit().convergence, fit().identification, fit().optimum, fit().curvature,
+        fit().influence("g", refit=False, progress=False), profile, profile["sigma"],
+        small().bootstrap(5, seed=1, progress=False), small().step(),
+        small().all_fit(["bobyqa"], progress=False),
+        mx.lmer_many("y ~ x + (1 | g)", data(), ["y", "w"], progress=False),
+        mx.lm_list("y ~ x | g", data()), mx.deviance_function("y ~ x + (1 | g)", data()), system,
+        system.matrices, mx.solve_pls([1.0], system), mx.parse_formula("y ~ x + (1 | g)"),
+        mx.pb_modcomp(small(), smaller, 2, progress=False),
+        mx.power(*plan, nsim=2, progress=False), mx.RandomEffect(data()["g"]), mx.Control(),
+    ]  # fmt: skip
+    return {type(found).__name__: found for found in objects}
+
+
+GOOD: dict[str, dict[str, Any]] = {  # arguments with which a method works
+    "MarginalMeans.contrast": {"method": [1.0, -1.0, 0.0]},
+    "Identification.coefficients": {"L": [[1.0, 0.0, 0.0, 0.0]]},
+    "Profile[]": {"name": "sigma"},
+    "Profile.get": {"key": "sigma"},
+    "ParameterProfile.backward": {"zeta": 0.5},
+    "ParameterProfile.forward": {"value": 1.0},
+    "ParameterProfile.limits": {"level": 0.95},
+    "AllFits[]": {"name": "bobyqa"},
+    "AllFits.get": {"key": "bobyqa"},
+    "VarCorr[]": {"name": "g"},
+    "ManyFits.fit": {"i": 0},
+    "DevianceFunction()": {"theta": [1.0]},
+    "DevianceFunction.gradient": {"theta": [1.0]},
+    "DevianceFunction.parts": {"theta": [1.0]},
+    "PlsSolution.Lambda": {"term": 0},
+    "PlsSolution.b": {"term": 0},
+    "PlsSolution.u": {"term": 0},
+    "PlsSolution.conditional_covariance": {"term": 0},
+}
+INSIDE = {"Identification", "PenalizedSystem", "PlsSolution.grown"}  # the package's own rooms
+GIVEN = {"__call__": "()", "__getitem__": "[]"}
+
+
+def methods(found: Any) -> Iterator[Call]:
+    """Every method of an object, and what stands for one: `curve(x)`, `table[name]`."""
+    kind = type(found)
+    internal = getattr(sys.modules[kind.__module__], "INTERNAL", ())
+    own = [base.__dict__ for base in kind.__mro__ if base.__module__.startswith("mixlm_sparse")]
+    for name in sorted({name for names in own for name in names}):
+        label = kind.__name__ + GIVEN.get(name, f".{name}")
+        hidden = (name.startswith("_") and name not in GIVEN) or name in internal
+        if hidden or {label, kind.__name__} & INSIDE:
+            continue
+        method = getattr(found, name)
+        if inspect.ismethod(method):
+            yield Call(label, method, GOOD.get(label, {}))
+
+
 def of_results() -> Iterator[Call]:
     """Methods of the objects that a fit's methods return."""
-    means = fit().emmeans("f")
-    yield Call("emmeans.contrast", means.contrast, {"method": [1.0, -1.0, 0.0]})
-    for name in ("pairs", "confint", "letters", "eff_size", "joint"):
-        yield Call(f"emmeans.{name}", getattr(means, name))
-    yield Call("emmeans.test", means.test)
-    profile = small().profile("sigma", progress=False)
-    yield Call("profile.confint", profile.confint)
-    yield Call("profile[]", profile.__getitem__, {"name": "sigma"})
-    boot = small().bootstrap(3, seed=1, progress=False)
-    yield Call("bootstrap.confint", boot.confint)
-    yield Call("bootstrap.to_frame", boot.to_frame)
-    yield Call("robust.table", fit().robust().table)
-    yield Call("varcorr[]", fit().varcorr.__getitem__, {"name": "g"})
-    many = mx.lmer_many("y ~ x + (1 | g)", data(), ["y", "w"], progress=False)
-    yield Call("many.fit", many.fit, {"i": 0})
-    several = mx.lm_list("y ~ x | g", data())
-    for name in ("conf_int", "std_errors", "tidy"):
-        yield Call(f"lm_list.{name}", getattr(several, name))
-    criterion = mx.deviance_function("y ~ x + (1 | g)", data())
-    yield Call("deviance_function()", lambda theta: criterion(theta), {"theta": [1.0]})
-    yield Call("deviance_function.gradient", criterion.gradient, {"theta": [1.0]})
-    yield Call("deviance_function.parts", criterion.parts, {"theta": [1.0]})
+    for found in results().values():
+        if not isinstance(found, pd.DataFrame | str):
+            yield from methods(found)
 
 
 def of_package(folder: Path) -> Iterator[Call]:
@@ -207,12 +322,23 @@ def of_package(folder: Path) -> Iterator[Call]:
     }  # fmt: skip
     for name in mx.__all__:
         function = getattr(mx, name)
-        if inspect.isfunction(function) and name != "use_compiled":
+        plain = callable(function) and not inspect.isclass(function)
+        if plain and name != "use_compiled":
             without = ("others",) if name == "anova" else ()
             yield Call(name, function, table[name], without)
     yield Call("Control", mx.Control)
     yield Call("RandomEffect", mx.RandomEffect, {"groups": frame["g"]})
-    yield Call("datasets.load", mx.datasets.load, {"name": "sleepstudy"})
+    for name in mx.datasets.__all__:
+        arguments = {} if name == "names" else {"name": "sleepstudy"}
+        yield Call(f"datasets.{name}", getattr(mx.datasets, name), arguments)
+    yield Call("use_compiled", _use_compiled, {"choice": None})
+
+
+def _use_compiled(choice: Any) -> None:
+    try:
+        mx.use_compiled(choice)
+    finally:
+        mx.use_compiled(None)
 
 
 def of_plots() -> Iterator[Call]:

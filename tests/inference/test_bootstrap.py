@@ -205,7 +205,7 @@ def test_reflated_effects_have_the_covariance_asked_for():
 
 
 def test_semiparametric_responses_are_made_of_what_the_fit_has(fit):
-    from mixlm_sparse.model.simulate import seed_sequence
+    from mixlm_sparse.model.draws import seed_sequence
 
     held = Semiparametric(fit, seed_sequence(1), use_u=True)(0, 4)
     e = (held - fit.fittedvalues.to_numpy()[:, None]).ravel()
@@ -227,7 +227,7 @@ def test_weighted_semiparametric_and_rows_with_offsets():
 
 
 def test_cases_refit_the_rows_drawn(fit, sleep):
-    from mixlm_sparse.model.simulate import seed_sequence, stream
+    from mixlm_sparse.model.draws import seed_sequence, stream
 
     boot = fit.bootstrap(2, method="cases", seed=4)
     rows = stream(seed_sequence(4), 1).integers(180, size=180)

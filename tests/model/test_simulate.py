@@ -10,7 +10,8 @@ import pytest
 
 import mixlm_sparse as mx
 from mixlm_sparse.common.errors import DataError, OptionError
-from mixlm_sparse.model.simulate import model_of_fit, model_of_parameters, seed_sequence
+from mixlm_sparse.model.draws import seed_sequence
+from mixlm_sparse.model.simulate import model_of_fit, model_of_parameters
 from tests.model.test_predict import crossed_data, quiet_fit
 from tests.support import corpus
 
@@ -254,3 +255,37 @@ def test_an_effect_that_cannot_be_estimated_is_named():
     truth = {**TRUTH, "beta": [0.0, 0.5, 0.0]}
     with pytest.raises(OptionError, match="'x2' is a combination"):
         mx.power("~ x + x2 + (1 | g)", plan, truth, "x2", nsim=3)
+
+
+@pytest.mark.parametrize(("scale", "shift"), [(1.0, 1990.0), (1e4, 0.0), (1e-4, 3.0), (2.0, -1e5)])
+@pytest.mark.parametrize("method", ["parametric", "semiparametric", "cases", "groups"])
+def test_draws_of_a_seed_do_not_depend_on_origin_and_unit(scale, shift, method):
+    frame = mx.datasets.load("sleepstudy")
+    moved = frame.assign(Days=scale * frame["Days"] + shift)
+    formula = "Reaction ~ Days + (Days | Subject)"
+    fits = [mx.lmer(formula, d) for d in (frame, moved)]
+    draws = [fit.simulate(2, seed=7) for fit in fits]
+    np.testing.assert_allclose(draws[1], draws[0], rtol=1e-7)
+    rows = [fits[0].simulate(2, seed=7, newdata=frame[:25])]
+    rows.append(fits[1].simulate(2, seed=7, newdata=moved[:25]))
+    np.testing.assert_allclose(rows[1], rows[0], rtol=1e-7)
+    sigmas = [
+        fit.bootstrap(3, method=method, seed=7, progress=False).samples["sigma"] for fit in fits
+    ]
+    np.testing.assert_allclose(sigmas[1], sigmas[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("theta", [[1.0, 0.5, 0.3], [0.0, 0.0, 0.7], [1.0, -0.4, 0.0], [0.0] * 3])
+def test_drawn_effects_have_the_covariance_of_theta(theta):
+    rng = np.random.default_rng(3)
+    n = 12
+    frame = {"x": rng.normal(5.0, 2.0, n), "g": np.repeat(["a", "b", "c"], 4), "y": np.zeros(n)}
+    y = mx.simulate(
+        "~ x + (x | g)", frame, beta=[0.0, 0.0], theta=theta, sigma=0.5, nsim=40_000, seed=5
+    )
+    T = np.array([[theta[0], 0.0], [theta[1], theta[2]]])
+    Z = np.column_stack([np.ones(n), frame["x"]])
+    same = np.equal.outer(frame["g"], frame["g"])
+    V = 0.25 * ((Z @ T @ T.T @ Z.T) * same + np.eye(n))
+    errors = np.sqrt((np.outer(np.diag(V), np.diag(V)) + V**2) / y.shape[1])
+    assert (np.abs(y @ y.T / y.shape[1] - V) < 5.0 * errors).all()

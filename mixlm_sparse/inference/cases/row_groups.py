@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import plain_name, shown
+from mixlm_sparse.common.checks import plain_name, shape_of, shown
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.model.data import data_column
@@ -50,15 +50,12 @@ def row_groups(fit: FittedModel, given: Any, argument: str) -> RowGroups:
         return RowGroups(factor.label, factor.codes, tuple(factor.index.tolist()))
     if isinstance(given, str):
         name, values = plain_name(given), _column(fit, given, argument, labels)
-    elif isinstance(given, range):
-        raise OptionError(f"{argument} is {shown(given)}: give one label for each row")
+    elif len(shape_of(given)) != 1:
+        raise OptionError(
+            f"{argument} is {shown(given)}, of shape {shape_of(given)}: give one label for each row"
+        )
     else:
-        try:
-            values = np.asarray(given)
-        except ValueError:  # rows of different lengths
-            raise OptionError(
-                f"{argument} is {shown(given)}: give one label for each row"
-            ) from None
+        values = np.asarray(given)
         name = str(getattr(given, "name", None) or argument)
     if values.ndim != 1:
         raise OptionError(f"{argument} has shape {values.shape}: give one label for each row")
@@ -69,7 +66,12 @@ def row_groups(fit: FittedModel, given: Any, argument: str) -> RowGroups:
             f"{argument} has {values.shape[0]} values, the model {matrices.nobs} rows used of "
             f"{matrices.n_input}: give one value for each"
         )
-    codes, levels = pd.factorize(values)
+    try:
+        codes, levels = pd.factorize(values)
+    except TypeError:  # lists, dictionaries
+        raise OptionError(
+            f"{argument} is {shown(given)}: its labels must be numbers, texts or dates"
+        ) from None
     if (codes < 0).any():
         raise DataError(f"{name} has missing values in the rows used: leave those rows out")
     return RowGroups(name, codes.astype(np.int32), tuple(levels.tolist()))

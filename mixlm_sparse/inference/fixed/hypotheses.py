@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import listed, plain_name, shown, unknown_name
+from mixlm_sparse.common.checks import listed, plain_name, require_array, shown, unknown_name
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.text import format_number
 from mixlm_sparse.common.types import Matrix, Vector
@@ -86,10 +86,7 @@ def read_hypotheses(
 
 
 def _right_side(rhs: Any, q: int) -> Vector:
-    try:
-        values = np.asarray(rhs, dtype=np.float64)
-    except (TypeError, ValueError, OverflowError, MemoryError):
-        raise OptionError(f"rhs is {shown(rhs)}: give a number, or one for each") from None
+    values = require_array("rhs", rhs, "give a number, or one for each")
     if values.shape not in ((), (q,)) or not np.isfinite(values).all():
         raise OptionError(
             f"rhs is {shown(rhs)} for {q} hypotheses: give a finite number, or one for each"
@@ -110,13 +107,11 @@ def _of_array(
         wide = np.zeros((len(given), len(names)), dtype=object)
         wide[:, places] = given.to_numpy(dtype=object)
         given, kept = wide, list(range(len(names)))
-    try:
-        L = np.atleast_2d(np.asarray(given, dtype=np.float64))
-    except (TypeError, ValueError, OverflowError, MemoryError):
-        raise OptionError(
-            "the contrast cannot be read: give a matrix with one column for each coefficient, a "
-            "dictionary such as {'A': 1, 'B': -1}, or text such as 'A - B = 0'"
-        ) from None
+    remedy = (
+        "give a matrix with one column for each coefficient, a dictionary such as "
+        "{'A': 1, 'B': -1}, or text such as 'A - B = 0'"
+    )
+    L = np.atleast_2d(require_array("the contrast", given, remedy))
     shown = [names[j] for j in kept]
     if not shown:  # a model without coefficients has no hypotheses
         return np.zeros((0, len(names))), ()

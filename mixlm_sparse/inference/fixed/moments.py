@@ -126,11 +126,13 @@ def directions(moments: CoefficientMoments, L: Matrix, rhs: Vector) -> Direction
     if not said.any():
         return Directions(np.zeros((0, Z.shape[1])), np.zeros(0))
     unit = Z[said] / lengths[said, None]
-    difference = difference[said] / lengths[said]
+    with np.errstate(over="ignore"):  # a value beyond all bounds is infinitely far away
+        difference = difference[said] / lengths[said]
     U, sizes, Vt = np.linalg.svd(unit)
     keep = sizes > DIRECTION_RTOL * float(sizes[0])
     rank = int(keep.sum())
-    values = rhs[said] / lengths[said] / moments.sigma
+    with np.errstate(over="ignore"):
+        values = rhs[said] / lengths[said] / moments.sigma
     # rows that repeat others must repeat their values as well
     left = U[:, rank:].T @ difference
     size = max(float(np.abs(difference).max()), float(np.abs(values).max()), 1e-300)

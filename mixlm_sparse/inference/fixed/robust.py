@@ -36,6 +36,7 @@ from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
 from mixlm_sparse.inference.cases.row_groups import is_nested, row_groups
+from mixlm_sparse.inference.fixed.hypotheses import read_hypotheses
 from mixlm_sparse.inference.fixed.spans import column_lengths, with_unit_length
 from mixlm_sparse.inference.fixed.tests import single_tests
 from mixlm_sparse.model.fitted import FittedModel
@@ -95,12 +96,7 @@ class RobustCovariance(PrintsAsTable):
 
     def df(self, L: Any = None) -> Vector:
         """Return Satterthwaite degrees of freedom of each row of L beta; of each coefficient."""
-        rows = np.eye(len(self.names)) if L is None else np.atleast_2d(np.asarray(L, np.float64))
-        if rows.shape[1] != len(self.names):
-            raise OptionError(
-                f"the contrast has {rows.shape[1]} columns, the model {len(self.names)} "
-                f"coefficients: {', '.join(self.names)}"
-            )
+        rows = np.eye(len(self.names)) if L is None else read_hypotheses(L, self.names).L
         N, Q = self.meat
         out = np.full(rows.shape[0], np.nan)
         # M is the identity in these columns

@@ -129,7 +129,7 @@ def single_tests(
     estimate: Vector, std_error: Vector, df: Vector, rhs: Vector | float = 0.0, **words: str
 ) -> SingleTests:
     """Test estimates (r,) against `rhs`; NaN df are no test."""
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         statistic = (estimate - rhs) / std_error
     return SingleTests(estimate, std_error, df, statistic, two_sided_p(statistic, df), **words)
 

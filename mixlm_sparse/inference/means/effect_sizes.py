@@ -50,9 +50,9 @@ def standard_deviation(estimates: Estimates, sigma: Any, edf: Any) -> tuple[floa
         found = 2.0 * (variance / error) ** 2 if error else float("inf")
         sd, name = float(np.sqrt(variance)), f"the {sigma} standard deviation"
     else:
-        sd, name = require_number("sigma", sigma, above=0.0), "the standard deviation given"
+        sd, name = require_number("sigma", sigma, least=1e-150), "the standard deviation given"
         found = float("inf")
-    df = found if edf is None else require_number("edf", edf, above=0.0, finite=False)
+    df = found if edf is None else require_number("edf", edf, least=1e-6, finite=False)
     return sd, df, name
 
 

@@ -57,7 +57,7 @@ class Question:
         """Return the statistic that goes with (estimate - null) / std_error."""
         if not self.delta:
             return ratio
-        with np.errstate(divide="ignore", invalid="ignore"):
+        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
             margin = self.delta / std_error
         if self.equivalence:
             return np.abs(ratio) - margin

@@ -23,7 +23,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import listed, require_one_of, require_vector, shown, unknown_name
+from mixlm_sparse.common.checks import (
+    listed,
+    require_array,
+    require_one_of,
+    require_vector,
+    shown,
+    unknown_name,
+)
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix
 
@@ -205,12 +212,7 @@ def given_contrasts(given: Any, labels: Sequence[str]) -> Coefficients:
     if isinstance(given, pd.DataFrame):
         names = tuple(str(name) for name in given.index)
         given = [_row(dict(row), labels, str(name)) for name, row in given.iterrows()]
-    if isinstance(given, range):
-        raise OptionError(f"the weights are {shown(given)}: give a number for each cell")
-    try:
-        M = np.atleast_2d(np.asarray(given, dtype=np.float64))
-    except (TypeError, ValueError, OverflowError, MemoryError):
-        raise OptionError("the weights are not numeric: give a number for each cell") from None
+    M = np.atleast_2d(require_array("the contrast", given, "give a number for each cell"))
     if M.ndim != 2 or M.shape[1] != len(labels):
         raise OptionError(
             f"the contrast has {M.shape[-1]} weights, the table has {len(labels)} rows: give one "

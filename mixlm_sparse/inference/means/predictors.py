@@ -9,7 +9,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import listed, plain_name, require_mapping, shown, unknown_name
+from mixlm_sparse.common.checks import (
+    entries,
+    listed,
+    plain_name,
+    require_mapping,
+    shown,
+    unknown_name,
+)
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.design.levels import level_labels
 from mixlm_sparse.design.rows import RowArgument
@@ -63,8 +70,7 @@ class Predictor:
         ------
         OptionError : no value, a level that there is not, or what is no finite number.
         """
-        several = isinstance(values, list | tuple | range | np.ndarray | pd.Series | pd.Index)
-        given = list(values) if several else [values]
+        given = entries(f"at[{self.name!r}]", values)
         if not given:
             raise OptionError(f"at gives no value for {self.name!r}: give at least one")
         if self.categorical:
@@ -78,6 +84,8 @@ class Predictor:
                     )
             return replace(self, values=tuple(dict.fromkeys(known[label] for label in wanted)))
         try:
+            if any(isinstance(value, complex | np.complexfloating) for value in given):
+                raise TypeError
             numbers = tuple(float(value) for value in given)
         except (TypeError, ValueError, OverflowError):
             numbers = (float("nan"),)

@@ -221,9 +221,10 @@ def anova(
     m2     6  23.537  1.0
     """
     fits = require_fits("anova", fit, *others)
+    refit = require_bool("refit", refit)
     if len(fits) == 1 and not isinstance(fit, Sequence):
         return anova_table(fits[0], type=type, ddf=ddf)
-    return compare_models(*fits, refit=require_bool("refit", refit), names=names)
+    return compare_models(*fits, refit=refit, names=names)
 
 
 def require_fits(function: str, *given: object) -> list[FittedModel]:

@@ -10,12 +10,14 @@ import numpy as np
 import pandas as pd
 
 from mixlm_sparse.common.checks import (
+    listed,
     require_bool,
     require_instance,
     require_names,
     require_number,
+    shown,
 )
-from mixlm_sparse.common.errors import MixedModelError, OptionError
+from mixlm_sparse.common.errors import MixedModelError, OptionError, UnknownKeyError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
 from mixlm_sparse.common.types import Matrix
@@ -125,7 +127,10 @@ class AllFits(PrintsAsTable, Mapping[str, FittedModel]):
     seconds: dict[str, float]
 
     def __getitem__(self, name: str) -> FittedModel:
-        return self.fits[name]
+        if isinstance(name, str) and name in self.fits:
+            return self.fits[name]
+        known = listed(self.fits, quoted=True)
+        raise UnknownKeyError(f"there is no fit by {shown(name)}: use one of {known}")
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         return iter(self.fits)

@@ -37,11 +37,11 @@ def drop1(
     ddf : method of the F tests: "satterthwaite" or "kenward-roger".
     """
     require_one_of("test", test, ("lrt", "F", "none"))
+    name = require_ddf(ddf)
     formula = formula_of(fit, "drop1")
     terms = chosen_terms(formula, scope)
     labels = [term_label(term) for term in terms]
     if test == "F":
-        name = require_ddf(ddf)
         table, note = removal_table(fit, labels, name)
         table.attrs["heading"] = f"Single term deletions, F tests by {name}"
         table.attrs["note"] = note

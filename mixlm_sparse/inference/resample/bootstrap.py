@@ -37,8 +37,8 @@ from mixlm_sparse.inference.resample.responses import Semiparametric, parametric
 from mixlm_sparse.inference.resample.result import Bootstrap
 from mixlm_sparse.inference.resample.statistic import Statistic, StatisticReader
 from mixlm_sparse.inference.resample.walk import ResponseRefits, refit_options
+from mixlm_sparse.model.draws import Seed, seed_sequence
 from mixlm_sparse.model.refits import block_size, threads_serve, warm_up
-from mixlm_sparse.model.simulate import Seed, seed_sequence
 from mixlm_sparse.model.structured import require_independent
 
 if TYPE_CHECKING:

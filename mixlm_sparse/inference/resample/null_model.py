@@ -17,9 +17,10 @@ from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import plain_text
 from mixlm_sparse.inference.resample.walk import refit_options
+from mixlm_sparse.model.draws import ResponseModel
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.refits import FAILED, RefitBlock
-from mixlm_sparse.model.simulate import ResponseModel, model_of_fit
+from mixlm_sparse.model.simulate import model_of_fit
 from mixlm_sparse.solve.products.basis import stack_qr
 from mixlm_sparse.solve.products.final import kept_columns
 from mixlm_sparse.solve.rows import InMemory, RowSource, Without

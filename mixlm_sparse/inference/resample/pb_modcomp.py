@@ -23,9 +23,9 @@ from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.inference.resample.null_model import LinearNull, MixedNull, null_model
 from mixlm_sparse.inference.resample.walk import refit_options
+from mixlm_sparse.model.draws import Seed, seed_sequence
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.refits import FAILED, RefitBlock, block_size, threads_serve, warm_up
-from mixlm_sparse.model.simulate import Seed, seed_sequence
 from mixlm_sparse.model.structured import require_independent
 
 __all__ = ["PBModcomp", "pb_modcomp"]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixlm_sparse.common.types import Matrix
-from mixlm_sparse.model.simulate import ResponseModel, model_of_fit, stream
+from mixlm_sparse.model.draws import ResponseModel, stream
+from mixlm_sparse.model.simulate import model_of_fit
 from mixlm_sparse.solve.rows import InMemory
 
 if TYPE_CHECKING:
@@ -57,9 +58,7 @@ class Semiparametric:
         self._effects = []
         if not use_u:
             for t, term in enumerate(m.terms):
-                T = fit.sigma * fit.solution.Lambda(t)
-                pool = reflated(fit.solution.b(t), T @ T.T)
-                self._effects.append((t, term.factor, pool))
+                self._effects.append((t, term.factor, _pool(fit, t)))
         residuals = fit.pearson_used - fit.pearson_used.mean()
         size = float(np.sqrt(np.mean(residuals**2)))
         self._residuals = residuals * (fit.sigma / size if size > 0.0 else 0.0)
@@ -78,6 +77,18 @@ class Semiparametric:
             e = self._residuals[rng.integers(n, size=n)]
             out[:, i] = y + e * self._scale
         return out
+
+
+def _pool(fit: FittedModel, t: int) -> Matrix:
+    """Return the reflated effects of term t, (L, k).
+
+    They are mapped in the working columns: the map that moves effects least is another one at
+    another origin or in another unit of a predictor.
+    """
+    Rz = fit.system.chart.Rz[t]
+    T = fit.sigma * (Rz @ fit.solution.Lambda(t))
+    pool = reflated(fit.solution.b(t) @ Rz.T, T @ T.T)
+    return np.asarray(np.linalg.solve(Rz, pool.T).T, dtype=np.float64)
 
 
 def reflated(b: Matrix, covariance: Matrix) -> Matrix:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import listed, require_one_of, shown
+from mixlm_sparse.common.checks import listed, require_array, require_one_of, shape_of, shown
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector, Vector
 from mixlm_sparse.design.columns import ColumnSource, no_columns
@@ -101,7 +101,7 @@ def design_rows(
     constant: float | None = None
     if offset is None:
         _require_offset(fit, recipe, fixed)
-    elif np.ndim(offset) == 0 and not isinstance(offset, str):
+    elif not shape_of(offset) and not isinstance(offset, str):
         constant = _number(offset)
         recipe, offset = recipe.without_offset(), None
     elif not fixed:
@@ -174,15 +174,7 @@ def _offset_of_fit(fit: FittedModel, offset: Any) -> Vector:
 
 def _numbers(argument: str, value: Any) -> Vector:
     """Return a number, or an array of numbers of any shape."""
-    try:
-        numbers: Vector = np.asarray(None if isinstance(value, range) else value, dtype=np.float64)
-        if isinstance(value, range | bytes):
-            raise TypeError
-    except (TypeError, ValueError, OverflowError):
-        raise OptionError(
-            f"{argument} is {shown(value)}: use a finite number, the name of a column or an array"
-        ) from None
-    return numbers
+    return require_array(argument, value, "use a finite number, the name of a column or an array")
 
 
 def _number(offset: Any) -> float:

@@ -59,7 +59,8 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
     Raises
     ------
-    SavedFitError : the path is that of a device, a pipe, a socket or an open stream.
+    SavedFitError : the path is that of a folder, a device, a pipe, a socket or an open stream, or
+        may not be written.
     """
     mode = _mode_of(path)
     target = Path(os.path.realpath(path))
@@ -70,7 +71,11 @@ def atomic_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
     try:
-        with os.fdopen(os.open(temporary, flags, 0o666 if mode is None else mode), "wb") as file:
+        descriptor = os.open(temporary, flags, 0o666 if mode is None else mode)
+    except OSError as error:  # no permission, a name that is too long
+        raise SavedFitError(f"{shown(str(path))} cannot be written: {error.strerror}") from error
+    try:
+        with os.fdopen(descriptor, "wb") as file:
             if mode is not None:
                 os.chmod(temporary, mode)  # whatever the umask says
             yield file
@@ -93,7 +98,7 @@ def _mode_of(path: str | os.PathLike[str]) -> int | None:
     except OSError as error:  # a name that is too long, a file in the place of a folder
         raise SavedFitError(f"{shown(name)} cannot be saved to: {error.strerror}") from error
     if stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError(f"{name!r} is a folder: give the name of a file in it")
+        raise SavedFitError(f"{name!r} is a folder: give the name of a file in it")
     if not stat.S_ISREG(found.st_mode):
         raise SavedFitError(
             f"{name!r} is {_kind(found.st_mode)}, and writing would put a file in its place: give "

@@ -100,8 +100,10 @@ def _axes(name: str, value: Any) -> Any:
 def _several_axes(name: str, value: Any) -> Any:
     if not isinstance(value, list | tuple | np.ndarray):
         raise OptionError(f"{name} is {shown(value)}: give a list of axes of matplotlib")
-    for one in np.ravel(np.array(value, dtype=object)):
-        _axes(name, one)
+    flat = value.ravel().tolist() if isinstance(value, np.ndarray) else value
+    for one in flat:
+        for ax in one if isinstance(one, list | tuple | np.ndarray) else [one]:
+            _axes(name, ax)
     return value
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from scipy.special import stdtrit
 
+from mixlm_sparse.common.checks import require_one_of
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.text import percent, shorten_all
 from mixlm_sparse.common.types import Vector
@@ -246,6 +247,7 @@ def coefficient_intervals(
     ax : one panel to draw in; needs a single effect and no categories.
     """
     z_value(level)
+    require_one_of("order", order, ("value", None))
     table, chosen = _prepared(source, group, effect)
     keep = table.fitted
     half = float(stdtrit(max(table.df, 1), 0.5 + 0.5 * level)) * table.se

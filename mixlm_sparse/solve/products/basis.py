@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.linalg
 
-from mixlm_sparse.common.errors import NotPositiveDefiniteError
+from mixlm_sparse.common.errors import DataError, NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.structure import Closure
-from mixlm_sparse.solve.rows import RowSource
+from mixlm_sparse.design.finite import square_sum
+from mixlm_sparse.solve.rows import RowSource, rows_of
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.matrices import ModelMatrices
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 # A column counts as a combination of earlier ones if what they leave of it is below this share of
 # its length; lme4 uses the same.
 RANK_RTOL = 1e-7
+SMALLEST = 1e-150  # length of a column: its square is a number still
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,21 @@ def r_factor(block: Matrix) -> Matrix:
     return np.triu(factored[:k])
 
 
+def term_bases(matrices: ModelMatrices) -> tuple[Matrix, ...]:
+    """Return Rz of every term, as `find_basis` does; the response is not read."""
+    several = [t for t, term in enumerate(matrices.terms) if len(term.column_names) > 1]
+    stacked: dict[int, Matrix] = {}
+    for rows in rows_of(matrices) if several else ():
+        for t in several:
+            stacked[t] = stack_qr(stacked.get(t), rows.root_weighted(rows.z(t)))
+    return tuple(
+        term_basis(stacked[t] / np.sqrt(matrices.nobs), term.template.closed_under)
+        if t in stacked
+        else np.eye(1)
+        for t, term in enumerate(matrices.terms)
+    )
+
+
 def find_basis(matrices: ModelMatrices, source: RowSource, block_rows: int) -> Basis:
     """Find the basis in which the products of the rows of `source` lose no digits."""
     names = {name: i for i, name in enumerate(matrices.fixed.names)}
@@ -98,6 +115,9 @@ def find_basis(matrices: ModelMatrices, source: RowSource, block_rows: int) -> B
         stacked = stack_qr(stacked, rows.root_weighted(block))
     assert stacked is not None
     R_all = stacked
+    labels = [*matrices.fixed.names, matrices.response_name or "y"]
+    labels += [name for t in extra for name in matrices.terms[t].column_names]
+    _require_squares(R_all, labels)
     R, d = regular_basis(R_all[: p + 1, : p + 1])
     Rz = []
     first = p + 1
@@ -110,6 +130,22 @@ def find_basis(matrices: ModelMatrices, source: RowSource, block_rows: int) -> B
             columns = R_all[:, [names[name] for name in term.column_names]]
         Rz.append(term_basis(columns / np.sqrt(source.n), term.template.closed_under))
     return Basis(R=R, d=d, Rz=tuple(Rz))
+
+
+def _require_squares(R: Matrix, names: list[str]) -> None:
+    """Raise a DataError unless the squared lengths of the columns of R (m, k) are numbers."""
+    if not np.isfinite(square_sum(R)):
+        raise DataError(
+            "the numbers of the model, times the roots of the weights, leave the range of numbers "
+            "when they are squared: use other units, or smaller weights"
+        )
+    largest = np.abs(R).max(axis=0)
+    for name, size in zip(names, largest.tolist(), strict=True):
+        if 0.0 < size < SMALLEST:
+            raise DataError(
+                f"the numbers of '{name}', times the roots of the weights, are so small "
+                f"({size:.2g}) that their squares are none: use another unit"
+            )
 
 
 def stack_qr(R: Matrix | None, block: Matrix) -> Matrix:

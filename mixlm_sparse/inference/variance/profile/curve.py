@@ -11,7 +11,7 @@ import pandas as pd
 import scipy
 from scipy.special import ndtri
 
-from mixlm_sparse.common.checks import listed, require_level, shown
+from mixlm_sparse.common.checks import listed, require_array, require_level, shown
 from mixlm_sparse.common.errors import OptionError, UnknownKeyError
 from mixlm_sparse.common.late import LatePlots
 from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
@@ -50,7 +50,7 @@ class ParameterProfile:
 
     def forward(self, value: Vector | float) -> Vector:
         """Return zeta at parameter values, by a cubic spline; NaN outside of the curve."""
-        at = np.asarray(value, dtype=np.float64)
+        at = require_array("value", value, "give values of the parameter")
         spline = self._spline()
         if spline is None:
             return np.full(at.shape, np.nan)
@@ -63,7 +63,7 @@ class ParameterProfile:
         The forward spline is inverted, not a second one fitted: near a standard deviation of zero
         zeta is flat, and its inverse like a square root, which no cubic follows.
         """
-        at = np.asarray(zeta, dtype=np.float64)
+        at = require_array("zeta", zeta, "give numbers")
         spline = self._spline()
         out = np.full(at.shape, np.nan)
         if spline is None:
@@ -101,6 +101,7 @@ class ParameterProfile:
 
     def limits(self, level: float) -> tuple[float, float, str]:
         """Return lower and upper limit, and a note where one of them is a bound."""
+        level = require_level("level", level)
         if not self.values.size:
             return self.bounds[0], self.bounds[1], self.note
         z = float(ndtri(0.5 + 0.5 * level))

@@ -1,0 +1,164 @@
+"""Responses as linear maps of independent standard normal numbers.
+
+A response is
+
+    y = X beta + o + sigma (Z F u + W^{-1/2} e)
+
+drawn in the order u (terms in their order, level by level), then e.  Response i of a seed has a
+stream of its own, so that it does not depend on how many are drawn, in which blocks, by which
+engine or on how many processes.
+
+Any F with F F' = Lambda Lambda' gives the distribution.  Lambda, a triangle in the columns of Z,
+turns with the origin and the unit of a predictor, and the same seed would give other responses of
+the same model.  So F is the symmetric root in the working columns Z Rz^{-1}, which do not turn:
+
+    F = Rz^{-1} (Rz Lambda Lambda' Rz')^{1/2} = Rz^{-1} U D U',   U D V' = Rz Lambda
+
+which is smooth in theta, also where Lambda is singular.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixlm_sparse.common.checks import shown
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
+from mixlm_sparse.covariance.residual import Residual
+from mixlm_sparse.design.columns import ColumnSource, no_columns
+from mixlm_sparse.solve.rows import InMemory
+
+Seed = int | np.random.SeedSequence | np.random.Generator | None
+
+
+@dataclass(frozen=True, slots=True)
+class RandomPiece:
+    """One random term: columns z, group of each row, and sigma F with F (k, k)."""
+
+    columns: ColumnSource
+    codes: IntVector
+    n_levels: int
+    factor: Matrix
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseModel:
+    """What a simulated response is made of.
+
+    Parameters
+    ----------
+    mean : (n,) everything that does not vary.
+    terms : the random terms that are drawn.
+    sigma, residual : the residuals are sigma R^{1/2} e with independent standard normal e.
+    """
+
+    mean: Vector
+    terms: tuple[RandomPiece, ...]
+    sigma: float
+    residual: Residual
+
+    @property
+    def n(self) -> int:
+        return int(self.mean.shape[0])
+
+    def draw(self, seed: np.random.SeedSequence, first: int, count: int) -> Matrix:
+        """Return the responses number first, ..., first + count - 1 of a seed, (n, count)."""
+        try:
+            u = [np.empty((piece.n_levels, piece.factor.shape[0], count)) for piece in self.terms]
+            e = np.empty((self.n, count))
+        except MemoryError:
+            raise OptionError(
+                f"{count} responses of {self.n} rows take {8e-9 * self.n * count:.3g} GB at least, "
+                "more than there is: ask for fewer, several times with seeds of their own"
+            ) from None
+        for i in range(count):
+            rng = stream(seed, first + i)
+            for piece, out in zip(self.terms, u, strict=True):
+                out[:, :, i] = rng.standard_normal((piece.n_levels, piece.factor.shape[0]))
+            e[:, i] = rng.standard_normal(self.n)
+        return self.responses(u, e)
+
+    def responses(self, u: Sequence[Array3], e: Matrix) -> Matrix:
+        """Map standard normal numbers to responses.
+
+        Parameters
+        ----------
+        u : per term, (L, k, r).
+        e : (n, r).
+
+        Returns
+        -------
+        (n, r) array.
+
+        Raises
+        ------
+        OptionError : numbers of the response are too large.
+        """
+        with np.errstate(over="ignore", invalid="ignore"):
+            out = self._responses(u, e)
+        if np.isinf(out).any():
+            raise OptionError(
+                "the responses leave the range of numbers, 1e308: use a larger unit, so that beta "
+                "and the standard deviations are smaller"
+            )
+        return out
+
+    def _responses(self, u: Sequence[Array3], e: Matrix) -> Matrix:
+        out: Matrix = self.mean[:, None] + self.sigma * self.residual.draw(e, slice(0, self.n))
+        # b_j = sigma F u_j
+        b = [np.einsum("ab,jbr->jar", p.factor, v) for p, v in zip(self.terms, u, strict=True)]
+        rows = InMemory(
+            self.n,
+            no_columns(self.n),
+            terms=[piece.columns for piece in self.terms],
+            codes=[piece.codes for piece in self.terms],
+            y=self.mean,
+        )
+        for block in rows.blocks():
+            for t, effects in enumerate(b):
+                z, codes = block.z(t), block.codes(t)
+                for a in range(z.shape[1]):
+                    out[block.slice] += z[:, a, None] * effects[codes, a]
+        return out
+
+
+def symmetric_factor(Lambda: Matrix, Rz: Matrix) -> Matrix:
+    """Return F (k, k) with F F' = Lambda Lambda', whatever origin and unit the columns have.
+
+    Parameters
+    ----------
+    Lambda : (k, k) factor in the columns z; Rz : (k, k), z Rz^{-1} are the working columns.
+    """
+    if Lambda.shape[0] == 1:
+        return Lambda
+    U, d, _ = np.linalg.svd(Rz @ Lambda)
+    return np.asarray(np.linalg.solve(Rz, (U * d) @ U.T), dtype=np.float64)
+
+
+def seed_sequence(seed: Seed) -> np.random.SeedSequence:
+    """Return the root of all streams of a seed."""
+    if isinstance(seed, np.random.SeedSequence):
+        return seed
+    if isinstance(seed, np.random.Generator):
+        return np.random.SeedSequence([int(v) for v in seed.integers(2**32, size=4)])
+    if seed is None:
+        return np.random.SeedSequence()
+    try:
+        given: object = seed
+        parts = list(given) if isinstance(given, list | tuple | np.ndarray) else [given]
+        if not all(isinstance(part, int | np.integer) for part in parts):
+            raise TypeError
+        return np.random.SeedSequence(seed)
+    except (TypeError, ValueError, OverflowError, MemoryError):
+        raise OptionError(
+            f"seed is {shown(seed)}: use a whole number, a numpy Generator or SeedSequence, or None"
+        ) from None
+
+
+def stream(seed: np.random.SeedSequence, i: int) -> np.random.Generator:
+    """Return the generator of response number i."""
+    child = np.random.SeedSequence(seed.entropy, spawn_key=(*seed.spawn_key, i))
+    return np.random.Generator(np.random.PCG64(child))
