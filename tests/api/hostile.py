@@ -290,6 +290,7 @@ def of_results() -> Iterator[Call]:
 def of_package(folder: Path) -> Iterator[Call]:
     """Every function of the package."""
     small().save(folder / "saved.mixlm")
+    mx.cross_products("y ~ x + (1 | g)", data()).save(folder / "products.mixlm")
     frame = data()
     system = mx.penalized_system(mx.model_matrices("y ~ x + (1 | g)", frame))
     optimum = mx.optimize(system)
@@ -319,6 +320,10 @@ def of_package(folder: Path) -> Iterator[Call]:
                         "progress": False},
         "simulate": {**plain, **truth},
         "solve_pls": {"theta": [1.0], "system": system},
+        "cross_products": plain,
+        "fit_products": {"products": mx.cross_products(**plain)},
+        "load_products": {"path": folder / "products.mixlm"},
+        "gls": {"formula": "y ~ x", "data": frame, "residual": mx.AR1("x", group="g")},
     }  # fmt: skip
     for name in mx.__all__:
         function = getattr(mx, name)

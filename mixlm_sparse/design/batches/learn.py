@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import listed, require_mapping
+from mixlm_sparse.common.checks import entries, listed, require_mapping
 from mixlm_sparse.common.errors import DataError, FormulaError, OptionError
 from mixlm_sparse.covariance.random import structure_class
 from mixlm_sparse.design.batches.design import BatchArguments, BatchDesign, used_of_batch
@@ -264,7 +264,9 @@ def _look(
 def _given_levels(name: str, value: Any) -> Column:
     if isinstance(value, str) or not isinstance(value, Iterable):
         raise OptionError(f'levels["{name}"] must be the levels in order, such as ["a", "b"]')
-    listed_levels = list(value)
+    listed_levels = entries(f'levels["{name}"]', value if isinstance(value, range) else list(value))
+    if not all(isinstance(level, Hashable) for level in listed_levels):
+        raise OptionError(f'levels["{name}"] must be numbers, texts or dates, such as ["a", "b"]')
     if len(set(listed_levels)) < len(listed_levels):
         raise OptionError(f'levels["{name}"] has a level twice')
     if len(listed_levels) < 2:
