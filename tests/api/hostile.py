@@ -323,7 +323,6 @@ def of_package(folder: Path) -> Iterator[Call]:
         "cross_products": plain,
         "fit_products": {"products": mx.cross_products(**plain)},
         "load_products": {"path": folder / "products.mixlm"},
-        "gls": {"formula": "y ~ x", "data": frame, "residual": mx.AR1("x", group="g")},
     }  # fmt: skip
     for name in mx.__all__:
         function = getattr(mx, name)
