@@ -16,8 +16,8 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import Name
 from mixlm_sparse.inference.cases.row_groups import is_nested
+from mixlm_sparse.model.draws import seed_sequence
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.model.simulate import seed_sequence
 
 MOST_POINTS = 200
 # Arguments that hold a value for each row, which a design of another size does not have.
