@@ -100,9 +100,12 @@ def _frame(data: Any) -> pd.DataFrame:
         return data
     if not (isinstance(data, Mapping | list | tuple) or hasattr(data, "to_pandas")):
         raise OptionError(f"data is {shown(data)}: give the planned design as a data frame")
+    rows = isinstance(data, list | tuple) and all(isinstance(row, Mapping) for row in data)
     try:
         if hasattr(data, "to_pandas"):
             data = data.to_pandas()
+        if not rows and not isinstance(data, pd.DataFrame | Mapping):
+            raise TypeError
         return pd.DataFrame(data)
     except (TypeError, ValueError):
         raise OptionError(
