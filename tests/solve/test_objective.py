@@ -54,6 +54,9 @@ class Bowl:
     def rotate(self, phi):
         return phi
 
+    def without_small(self, phi, cut):
+        return phi
+
     unrotate = rotate
 
     def start(self):

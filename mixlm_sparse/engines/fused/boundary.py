@@ -97,6 +97,22 @@ def principal_axes(phi, model):  # type: ignore[no-untyped-def]
 
 
 @njit
+def without_small(phi, cut, terms, out):  # type: ignore[no-untyped-def]
+    # out (m,): phi with zero columns of T for those whose diagonal is below the cut
+    for i in range(phi.shape[0]):
+        out[i] = phi[i]
+    for t in range(terms.shape[0]):
+        if terms[t, 0, CLOSURE] == ONE_SCALE:
+            continue
+        k = terms[t, 0, COLUMNS]
+        for b in range(k):
+            if abs(phi[terms[t, 1 + b, b]]) < cut:
+                for a in range(k):
+                    if terms[t, 1 + a, b] >= 0:
+                        out[terms[t, 1 + a, b]] = 0.0
+
+
+@njit
 def unturn(phi, model):  # type: ignore[no-untyped-def]
     # phi (m,) in the working columns as they were, which come back
     terms, turn = model.terms, model.turn

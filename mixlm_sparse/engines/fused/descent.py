@@ -69,7 +69,7 @@ EPS = float(np.finfo(np.float64).eps)
 ROUNDING = 64.0 * EPS
 MAX_LINE_SEARCH = 25
 MAX_STEP = 2.0
-SATURATED = 2e5
+SATURATED = 2e4  # as in `profiled.objective`: beyond, the search in Python knows what to do
 
 
 @inlined

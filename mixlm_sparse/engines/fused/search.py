@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.compiled import inlined, slow_to_compile
-from mixlm_sparse.engines.fused.boundary import principal_axes, settle, unturn
+from mixlm_sparse.engines.fused.boundary import principal_axes, settle, unturn, without_small
 from mixlm_sparse.engines.fused.dense import SmallDense
 from mixlm_sparse.engines.fused.descent import (
     COUNT,
@@ -43,19 +43,21 @@ from mixlm_sparse.engines.fused.start import expected_hessian, moment_start
 
 LEG_EVALUATIONS = 12
 MAX_PASSES = 5
+SMALL = (0.05, 0.01)
 
 CLOSURES = {"linear": 0, "scales": 1, "one scale": 2}
 
 
 @inlined
-def descend(phi, hessian, limit, gradient, model):  # type: ignore[no-untyped-def]
+def descend(phi, hessian, limit, check_boundary, gradient, model):  # type: ignore[no-untyped-def]
     # Quasi-Newton, turning to the principal axes when a leg takes long. Returns value, decrement.
     m = phi.shape[0]
     state = model.state
     end = state[VALUES] + limit
     leg = LEG_EVALUATIONS
-    if 6 + m // 2 > leg:
-        leg = 6 + m // 2
+    if 6 + m // 4 > leg:
+        leg = 6 + m // 4
+    candidate, tried, slope = np.empty(m), np.empty(m), np.empty(m)
     while True:
         left = end - state[VALUES]
         state[MOST] = leg if leg < left else left
@@ -63,6 +65,25 @@ def descend(phi, hessian, limit, gradient, model):  # type: ignore[no-untyped-de
         if state[GIVEN_UP] != 0 or status != LIMIT or left <= leg:
             break
         principal_axes(phi, model)
+        for i in range(m):
+            tried[i] = phi[i]
+        for cut in SMALL:
+            if not check_boundary:
+                break
+            without_small(phi, cut, model.terms, candidate)
+            new, any_small = False, False
+            for i in range(m):
+                new = new or candidate[i] != tried[i]
+                any_small = any_small or candidate[i] != phi[i]
+                tried[i] = candidate[i]
+            if not any_small:
+                break
+            if new and value_at(candidate, slope, model) < value:
+                for i in range(m):
+                    phi[i] = candidate[i]
+                break
+        if state[GIVEN_UP] != 0:
+            break
         if not expected_hessian(phi, hessian, model):
             state[GIVEN_UP] = 1
             break
@@ -90,7 +111,9 @@ def search(phi, limit, check_boundary, gradient, numbers, model):  # type: ignor
             state[GIVEN_UP] = 1
             return
         left = limit - state[VALUES]
-        numbers[0], numbers[1] = descend(phi, hessian, left if left > 1 else 1, gradient, model)
+        numbers[0], numbers[1] = descend(
+            phi, hessian, left if left > 1 else 1, check_boundary, gradient, model
+        )
         if state[VALUES] >= limit:
             numbers[2] = 1.0
         moved, escaped = False, False

@@ -138,6 +138,21 @@ class ProfiledObjective:
         self.rotations = rotations
         return np.concatenate(parts)
 
+    def without_small(self, phi: Vector, cut: float) -> Vector:
+        """Return phi with zero columns of T for those whose diagonal is below `cut`."""
+        chart = self.system.chart
+        out = phi.copy()
+        for template, part in zip(chart.templates, chart.slices, strict=True):
+            positions = template.positions
+            if positions is None or template.closed_under == "one scale":
+                continue
+            for column in range(template.k):
+                own = out[part][positions[column, column]]
+                if abs(own) < cut:
+                    below = positions[:, column]
+                    out[part][below[below >= 0]] = 0.0
+        return out
+
     def unrotate(self, phi: Vector) -> Vector:
         """Return phi in the working columns as they were, and forget the rotations."""
         if self.rotations is None:

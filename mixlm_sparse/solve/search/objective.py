@@ -148,6 +148,10 @@ class Objective(Protocol):
         """Turn to the principal axes at phi, and return phi in them."""
         ...
 
+    def without_small(self, phi: Vector, cut: float) -> Vector:
+        """Return phi with zero for the directions whose standard deviation is below `cut`."""
+        ...
+
     def unrotate(self, phi: Vector) -> Vector:
         """Return phi in the axes as they were, and go back to them."""
         ...

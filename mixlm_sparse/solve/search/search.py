@@ -23,6 +23,8 @@ from mixlm_sparse.solve.search.status import Status
 SAME_VALLEY = 1e-4
 # Evaluations (more with many parameters) after which a search that has not ended turns its axes.
 LEG_EVALUATIONS = 12
+# Relative standard deviations along the principal axes below which zero is tried.
+SMALL = (0.05, 0.01)
 MAX_PASSES = 5
 FEW_EVALUATIONS = 4
 # Steps off a saddle that are tried, relative to the size of the parameters.
@@ -215,7 +217,7 @@ def _search(
         left = max(limit - objective.n_values, 1)
         if method == "bfgs":
             phi, value, gradient, decrease = _gradient_search(
-                objective, phi, hessian, control.tolerance, left
+                objective, phi, hessian, control, left
             )
             reached_limit = objective.n_values >= limit
         else:
@@ -284,7 +286,7 @@ def _search_far(
 
 
 def _gradient_search(
-    objective: Objective, phi: Vector, hessian: Matrix, tolerance: float, limit: int
+    objective: Objective, phi: Vector, hessian: Matrix, control: Control, limit: int
 ) -> tuple[Vector, float, Vector, float]:
     """Search by quasi-Newton, turning to the principal axes when a leg takes long.
 
@@ -293,20 +295,22 @@ def _gradient_search(
     phi, value, gradient, predicted decrease, where the search ended.
     """
     end = objective.n_values + limit
-    leg = max(LEG_EVALUATIONS, 6 + phi.size // 2)
+    leg = max(LEG_EVALUATIONS, 6 + phi.size // 4)
     while True:
         left = end - objective.n_values
         found = minimize_bfgs(
             objective.value_and_gradient,
             phi,
             hessian,
-            tolerance=tolerance,
+            tolerance=control.tolerance,
             max_evaluations=min(leg, left),
             noise=objective.noise,
         )
         if found.status != "limit" or left <= leg:
             break
         phi = objective.rotate(found.x)
+        if control.check_boundary:
+            phi = _without_small(objective, phi, found.value)
         hessian = objective.curvature(phi)
         leg *= 2
     if not objective.rotated:
@@ -314,6 +318,24 @@ def _gradient_search(
     phi = objective.unrotate(found.x)
     value, gradient = objective.value_and_gradient(phi)
     return phi, value, gradient, found.decrement
+
+
+def _without_small(objective: Objective, phi: Vector, value: float) -> Vector:
+    """Return phi without small directions if the criterion is lower there, else phi.
+
+    Where a variance is zero at the optimum the criterion is flat across it, and a search comes near
+    by many short steps.  From zero it stays there, since the slope vanishes; whether that is right
+    is asked at the end, at the boundary.
+    """
+    tried = phi
+    for cut in SMALL:
+        candidate = objective.without_small(phi, cut)
+        if np.array_equal(candidate, phi):
+            break
+        if not np.array_equal(candidate, tried) and objective.value(candidate) < value:
+            return candidate
+        tried = candidate
+    return phi
 
 
 def default_limit(method: str, m: int) -> int:

@@ -187,6 +187,10 @@ class WhitenedObjective:
         """Turn the columns of random terms to their principal axes."""
         return self._turned(phi, ProfiledObjective.rotate)
 
+    def without_small(self, phi: Vector, cut: float) -> Vector:
+        """Return phi: its variances are not read off single columns."""
+        return phi
+
     def unrotate(self, phi: Vector) -> Vector:
         """Return (phi, rho) in the columns as they were."""
         return self._turned(phi, ProfiledObjective.unrotate)
