@@ -621,6 +621,22 @@ def test_family_needs_a_member():
         assert nothing.critical(0.95, p, adjust).shape == (2,)
 
 
+def test_means_of_a_fit_with_a_residual_structure():
+    growth = corpus.load_data("Orthodont")
+    fit = mx.gls(
+        "distance ~ Sex * age", growth, residual=mx.CompoundSymmetry(group="Subject")
+    )
+    twin = mx.lmer("distance ~ Sex * age + (1 | Subject)", growth)
+    for name in ("estimate", "std_error", "df", "p_value"):
+        np.testing.assert_allclose(
+            fit.emmeans("Sex").pairs()[name], twin.emmeans("Sex").pairs()[name], rtol=1e-4
+        )
+    np.testing.assert_allclose(fit.emmeans("Sex").eff_size(2.0)["effect_size"],
+                               fit.emmeans("Sex").pairs()["estimate"] / 2.0)  # fmt: skip
+    with pytest.raises(mx.OptionError, match=r"residual structure.*give sigma= a number"):
+        fit.emmeans("Sex").eff_size()
+
+
 # -- printed figures --------------------------------------------------------------------------
 
 

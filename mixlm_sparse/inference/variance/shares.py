@@ -126,6 +126,7 @@ def around_fixed(fit: FittedModel) -> tuple[tuple[float, float], tuple[float, fl
     (total, its standard error), (residual, its standard error); NaN where the data do not determine
     them.
     """
+    require_independent(fit, "the variance of an average row", "give sigma= a number")
     parts = _parts(fit)
     total = _sum([*parts.groups, parts.residual])
     out = []
