@@ -38,6 +38,7 @@ from mixlm_sparse.model.saved import model as saved
 from mixlm_sparse.report.plots.methods import FitPlots
 from mixlm_sparse.report.tables import for_maketables as maketables
 from mixlm_sparse.report.tables import rank as ranks
+from mixlm_sparse.report.tables import stream as streamed
 from mixlm_sparse.report.tables import summary as summaries
 from mixlm_sparse.report.tables import tidy as tables
 
@@ -119,6 +120,7 @@ class LinearMixedFit(FittedModel):
     tidy = tables.tidy
     glance = tables.glance
     augment = tables.augment
+    stream = streamed.stream
     group_sizes = tables.group_sizes
     rank = ranks.rank
     plot = Attribute(FitPlots)

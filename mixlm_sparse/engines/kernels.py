@@ -21,20 +21,34 @@ from mixlm_sparse.engines.dense import NOT_POSITIVE_DEFINITE
 DENSE_INDICATOR_CELLS = 40_000
 
 
+# Sums of more numbers than this do not stay in the cache between two rows of a level.
+CACHED_SUMS = 100_000
+TOUCHED_ROWS = 32
+
+
 @njit
 def _group_products_compiled(codes, Z, D, ztz, ztx):  # type: ignore[no-untyped-def]
     # Z (m, K) unweighted; D (m, K + P) weighted columns [wZ | w[X y]]
     m, K = Z.shape
     P = D.shape[1] - K
-    for i in range(m):
-        j = codes[i]
-        for a in range(K):
-            z = Z[i, a]
-            if z != 0.0:
-                for b in range(a + 1):
-                    ztz[j, a, b] += z * D[i, b]
-                for c in range(P):
-                    ztx[j, a, c] += z * D[i, K + c]
+    wide = ztz.size + ztx.size > CACHED_SUMS
+    touched = 0.0
+    for start in range(0, m, TOUCHED_ROWS):
+        stop = min(start + TOUCHED_ROWS, m)
+        if wide:  # fetch the sums of some rows at once: the memory then works on all of them
+            for i in range(start, stop):
+                j = codes[i]
+                touched += ztz[j, 0, 0] + ztx[j, 0, 0] + ztx[j, K - 1, P - 1]
+        for i in range(start, stop):
+            j = codes[i]
+            for a in range(K):
+                z = Z[i, a]
+                if z != 0.0:
+                    for b in range(a + 1):
+                        ztz[j, a, b] += z * D[i, b]
+                    for c in range(P):
+                        ztx[j, a, c] += z * D[i, K + c]
+    return touched  # so that the reading is not taken for useless
 
 
 def sum_by_group(codes: IntVector, values: Matrix, n_groups: int) -> Matrix:

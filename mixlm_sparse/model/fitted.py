@@ -134,8 +134,8 @@ class FittedModel(FitBase):
 
     def model_matrix(self) -> Matrix:
         """Return X (n, p): the columns of the fixed part that were kept."""
-        (rows,) = self.system.rows(self.nobs)
-        return rows.X
+        blocks = [rows.X for rows in self.system.rows(self.nobs)]
+        return blocks[0] if len(blocks) == 1 else np.vstack(blocks)
 
     # -- random effects -----------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.solve.rows import BLOCK_ROWS, RowBlock
 
 __all__ = [
-    "BATCHES", "PRODUCTS", "SAVED", "AbsentColumns", "AbsentFrame", "AbsentValues",
+    "BATCHES", "PRODUCTS", "SAVED", "SUMMED", "AbsentColumns", "AbsentFrame", "AbsentValues",
     "FactorWithoutRows", "MatricesWithoutRows", "NoRows", "Reason",
 ]  # fmt: skip
 
@@ -33,6 +33,11 @@ class Reason:
 SAVED = Reason(
     "this fit was saved without its data, and the rows are needed here: load it with "
     "mx.load(path, data=frame), or save it with include_data=True",
+    SavedFitError,
+)
+SUMMED = Reason(
+    "the rows of this fit came in batches or were summed before, and are not in its file: load it "
+    "with mx.load(path, data=frame), where the frame has them",
     SavedFitError,
 )
 PRODUCTS = Reason(

@@ -12,7 +12,7 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.interface import SelectedInverse
 from mixlm_sparse.solve.pls import require_theta, solve_at, user_beta
-from mixlm_sparse.solve.rows import RowBlock
+from mixlm_sparse.solve.rows import RowBlock, RowSource
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.joint import structured_leverage
 
@@ -190,21 +190,31 @@ class PlsSolution:
 
     # -- rows ---------------------------------------------------------------------------------
 
-    def fitted(self, include_random: bool = True) -> Vector:
-        """Return X beta + offset, with Z b if asked for; (n,)."""
+    def fitted(self, include_random: bool = True, source: RowSource | None = None) -> Vector:
+        """Return X beta + offset, with Z b if asked for; (n,).
+
+        `source` are the rows in question, by default those of the fit.
+        """
         include_random = require_bool("include_random", include_random)
-        out = np.empty(self.system.n)
+        out = np.empty(self.system.n if source is None else source.n)
+        walk = (
+            self.system.plain_rows()
+            if source is None
+            else source.blocks(self.system.products.kept)
+        )
         layout = self.system.products.layout if include_random else ()
         b = [self.b(t) for t in range(len(layout))]
-        for rows in self.system.plain_rows():
+        for rows in walk:
             mean = rows.X @ self.beta
             for t, place in enumerate(layout):
                 mean += np.einsum("ik,ik->i", rows.z(t), b[t][rows.codes(place.factor)])
             out[rows.slice] = mean + rows.offset
         return out
 
-    def leverage(self) -> Vector:
+    def leverage(self, source: RowSource | None = None) -> Vector:
         """Return the diagonal of the matrix that maps y to the fitted values, (n,).
+
+        `source` are some of the rows of the fit, by default all.
 
         h_i = w_i (z_i'M z_i + |R_X^{-T}(x_i - RZX_i)|^2) with M = Lambda C^{-1} Lambda', and
         RZX_i = z_i' Lambda C^{-1} Lambda'Z'WX.
@@ -230,8 +240,9 @@ class PlsSolution:
             (g, h): pair.rows.astype(np.int64) * n_levels[h] + pair.cols
             for (g, h), pair in self.system.products.blocks.pairs.items()
         }
-        out = np.empty(self.system.n)
-        for rows in self.system.rows():
+        source = self.system.row_source if source is None else source
+        out = np.empty(source.n)
+        for rows in source.blocks(self.system.products.kept):
             X = rows.X
             Z = _merged_user_columns(rows, self.system)
             codes = [rows.codes(g) for g in range(len(Z))]

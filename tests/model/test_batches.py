@@ -275,3 +275,62 @@ class TestTheFit:
         part, _ = pair
         fit = part.update(". ~ . - x:f")
         same_fit(fit, mx.lmer("y ~ x + f + (z | h) + (1 | g)", mixed, weights="w", control=QUIET))
+
+    def test_results_by_row_come_in_batches(self, pair, mixed):
+        part, whole = pair
+        frames_of = list(part.stream("augment"))
+        assert len(frames_of) == 14
+        assert max(map(len, frames_of)) <= 111
+        rows = pd.concat(frames_of)
+        expected = whole.augment()
+        assert list(rows.index) == list(expected.index)
+        for name in (".fitted", ".resid", ".fixed", ".hat", ".std_resid", ".cooksd", "y", "x"):
+            np.testing.assert_allclose(rows[name], expected[name], rtol=1e-5, atol=1e-7)
+        assert list(rows["g"].astype(str)) == list(expected["g"].astype(str))
+        resid = pd.concat(part.stream("resid"))
+        assert list(resid.columns) == [".resid"]
+        assert len(next(whole.stream("fittedvalues"))) == whole.nobs
+        with pytest.raises(mx.OptionError, match="augment"):
+            part.stream("everything")
+
+    def test_models_are_compared(self, mixed):
+        formula = "y ~ x * f + (z | h) + (1 | g)"
+        complete = mixed.dropna()
+        whole = mx.lmer(formula, complete, weights="w", control=QUIET)
+        part = mx.lmer(formula, frames(complete, 111), weights="w", control=QUIET)
+        pd.testing.assert_frame_equal(part.ranova(), whole.ranova(), rtol=1e-5)
+        pd.testing.assert_frame_equal(part.drop1(), whole.drop1(), rtol=1e-5)
+        smaller = part.update(". ~ . - x:f")
+        expected = mx.anova(whole, whole.update(". ~ . - x:f"))
+        np.testing.assert_allclose(
+            mx.anova(part, smaller)["Chisq"], expected["Chisq"], rtol=1e-6
+        )
+        with pytest.raises(mx.DataError, match="different rows"):
+            mx.anova(part, mx.lmer("y ~ f + (z | h)", frames(mixed, 111), control=QUIET))
+
+    def test_a_saved_fit(self, pair, tmp_path):
+        part, whole = pair
+        path = tmp_path / "fit.mixlm"
+        part.save(path)
+        again = mx.load(path)
+        assert again.criterion == pytest.approx(whole.criterion, rel=1e-12)
+        assert "Weights: w" in str(again.summary())
+        with pytest.raises(mx.SavedFitError, match="came in batches"):
+            again.resid  # noqa: B018
+
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            lambda fit: fit.influence("h"),
+            lambda fit: fit.bootstrap(2),
+            lambda fit: fit.simulate(1),
+            lambda fit: fit.robust(),
+            lambda fit: fit.augment(),
+            lambda fit: fit.predict(),
+            lambda fit: fit.refit(np.ones(fit.nobs)),
+            lambda fit: fit.getME("Z"),
+        ],
+    )
+    def test_what_needs_all_rows_at_once_says_so(self, pair, ask):
+        with pytest.raises(mx.RowsAbsentError, match=r"come in batches.*fit\.stream"):
+            ask(pair[0])

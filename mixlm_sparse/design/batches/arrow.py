@@ -7,6 +7,7 @@ becomes a Python object.
 from __future__ import annotations
 
 import importlib
+import json
 import re
 from collections.abc import Iterator
 from functools import cached_property
@@ -19,7 +20,12 @@ from mixlm_sparse.common.errors import DataError, MissingPackageError
 from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.design.table import Column, as_column, masked_column
 
-__all__ = ["TextLevels", "arrow", "column_of", "kind_of", "readable", "text_positions"]
+__all__ = [
+    "TextLevels", "arrow", "column_of", "is_text", "kind_of", "mark_texts", "marked_texts",
+    "readable", "text_positions",
+]  # fmt: skip
+
+TEXTS = b"mixlm_sparse.text"
 
 
 def arrow(module: str = "") -> Any:
@@ -79,14 +85,15 @@ def kind_of(dtype: Any) -> str:
         return "bool"
     if types.is_integer(dtype) or types.is_floating(dtype) or types.is_decimal(dtype):
         return "number"
-    if _is_text(dtype):
+    if is_text(dtype):
         return "text"
     if types.is_temporal(dtype):
         return "datetime"
     return "null" if types.is_null(dtype) else ""
 
 
-def _is_text(dtype: Any) -> bool:
+def is_text(dtype: Any) -> bool:
+    """Say whether an Arrow type is that of text."""
     return re.fullmatch(r"(large_)?(string|utf8)(_view)?", str(dtype)) is not None
 
 
@@ -152,6 +159,19 @@ def _factor(name: str, encoded: Any, declared: bool) -> Column:
     else:
         levels = column_of(name, values).values
     return Column(name, "factor", codes, levels, bool(encoded.type.ordered), missing)
+
+
+def mark_texts(batch: Any, names: frozenset[str]) -> Any:
+    """Return a batch that says which of its dictionaries are text without an order of its own."""
+    if not names:
+        return batch
+    return batch.replace_schema_metadata({TEXTS: json.dumps(sorted(names)).encode()})
+
+
+def marked_texts(batch: Any) -> frozenset[str]:
+    """Return the names that `mark_texts` has left."""
+    found = (batch.schema.metadata or {}).get(TEXTS, b"[]")
+    return frozenset(json.loads(found))
 
 
 def text_positions(known: Any, wanted: Any) -> IntVector:

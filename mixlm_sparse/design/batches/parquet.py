@@ -11,15 +11,15 @@ from typing import Any
 
 from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import DataError, MissingFileError
-from mixlm_sparse.design.batches.arrow import arrow, kind_of, readable
+from mixlm_sparse.design.batches.arrow import arrow, is_text, kind_of, mark_texts, readable
 from mixlm_sparse.design.batches.pieces import piece_rows
 
-__all__ = ["Dataset", "parquet_dataset"]
+__all__ = ["Dataset", "parquet_source"]
 
 GLOB = set("*?[")
 
 
-def parquet_dataset(path: str | os.PathLike[str]) -> Any:
+def parquet_source(path: str | os.PathLike[str]) -> Dataset:
     """Open a Parquet file, a folder of them, or those that a pattern names."""
     text = os.fspath(path)
     paths: Any = text
@@ -31,8 +31,18 @@ def parquet_dataset(path: str | os.PathLike[str]) -> Any:
         raise MissingFileError(f"there is no file or folder {text!r}: check its name")
     elif os.path.isdir(text) and not any(Path(text).rglob("*.parquet")):
         raise MissingFileError(f"the folder {text!r} has no Parquet file (*.parquet) in it")
+    dataset = arrow("dataset")
     try:
-        return arrow("dataset").dataset(paths, format="parquet", partitioning="hive")
+        plain = dataset.dataset(paths, format="parquet", partitioning="hive")
+        texts = [field.name for field in plain.schema if is_text(field.type)]
+        if not texts:
+            return Dataset(plain, repr(text))
+        # text is stored as a dictionary, and need not be spelled out for each row
+        reading = dataset.ParquetReadOptions(dictionary_columns=texts)
+        found = dataset.dataset(
+            paths, format=dataset.ParquetFileFormat(read_options=reading), partitioning="hive"
+        )
+        return Dataset(found, repr(text), texts=frozenset(texts))
     except (OSError, ValueError, TypeError) as error:
         raise _broken(text, error) from error
 
@@ -51,6 +61,7 @@ class Dataset:
     data: Any
     name: str
     again: bool = True
+    texts: frozenset[str] = frozenset()  # columns that are read as dictionaries, and are text
 
     @property
     def rows(self) -> int | None:
@@ -74,9 +85,10 @@ class Dataset:
         data = self._agreed(wanted)
         size = piece_rows(len(wanted))
         try:
-            yield from data.to_batches(
+            for batch in data.to_batches(
                 columns=wanted, batch_size=size, batch_readahead=2, fragment_readahead=1
-            )
+            ):
+                yield mark_texts(batch, self.texts)
         except (OSError, ValueError, TypeError) as error:
             raise _broken(self.name, error) from error
 

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mixlm_sparse.design.batches.arrow import arrow, column_of
+from mixlm_sparse.design.batches.arrow import arrow, column_of, marked_texts
 from mixlm_sparse.design.readers import open_table, unknown_column
 from mixlm_sparse.design.table import Table
 
@@ -41,6 +41,7 @@ def read_piece(piece: Any, names: Sequence[str], optional: Sequence[str] = ()) -
         return open_table(piece, names, optional)
     header = tuple(piece.schema.names)
     wanted = [name for name in optional if name in header and name not in names]
+    texts = marked_texts(piece)
     columns = {}
     for name in (*names, *wanted):
         if name not in header:
@@ -48,7 +49,7 @@ def read_piece(piece: Any, names: Sequence[str], optional: Sequence[str] = ()) -
         values = piece.column(name)
         if hasattr(values, "chunks"):
             values = _one_piece(values)
-        columns[name] = column_of(name, values)
+        columns[name] = column_of(name, values, declared=name not in texts)
     return Table(piece.num_rows, columns, frozenset(columns), header)
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.design.batches.arrow import arrow, readable
-from mixlm_sparse.design.batches.parquet import Dataset, parquet_dataset
+from mixlm_sparse.design.batches.parquet import Dataset, parquet_source
 from mixlm_sparse.design.batches.pieces import piece_rows, polars
 
 __all__ = ["Source", "batch_source", "is_batched"]
@@ -101,7 +101,7 @@ def batch_source(data: Any) -> Source:
         source: Source = data
         return source
     if kind == "path":
-        return Dataset(parquet_dataset(data), repr(os.fspath(data)))
+        return parquet_source(data)
     if kind == "dataset":
         return Dataset(data, "the dataset")
     if kind == "table":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -14,8 +15,12 @@ from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.inference.fixed.anova import anova_table
 from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.rowless import MatricesWithoutRows
 
 Fit = TypeVar("Fit", bound=FittedModel)
+
+# Lengths of one response, summed in different orders, differ by rounding alone.
+SAME_LENGTH_RTOL = 1e-12
 
 COLUMNS = ["npar", "AIC", "BIC", "logLik", "deviance", "Chisq", "Df", "Pr(>Chisq)"]
 
@@ -114,7 +119,7 @@ def require_comparable(fits: Sequence[FittedModel], labels: Sequence[str] | None
                 "because cells are missing in a column that only one of them uses: drop these rows "
                 "from the data first and fit both again"
             )
-        if not np.array_equal(first.matrices.y, fit.matrices.y):
+        if not _same_response(first, fit):
             responses = first.matrices.response_name, fit.matrices.response_name
             different = responses[0] != responses[1]
             what = f"{responses[0]} and {responses[1]}" if different else "other values or an order"
@@ -151,6 +156,16 @@ def _same_rows(a: FittedModel, b: FittedModel) -> bool:
         # one of them has no frame around its rows, or uses all of them
         return a.nobs == b.nobs
     return a.matrices.n_input != b.matrices.n_input or bool(np.array_equal(rows_a, rows_b))
+
+
+def _same_response(a: FittedModel, b: FittedModel) -> bool:
+    if not any(isinstance(fit.matrices, MatricesWithoutRows) for fit in (a, b)):
+        return bool(np.array_equal(a.matrices.y, b.matrices.y))
+    # without rows: the response has the same length, and so have the weights
+    one, other = a.system.products, b.system.products
+    return math.isclose(one.y_length, other.y_length, rel_tol=SAME_LENGTH_RTOL) and math.isclose(
+        one.log_weight_sum, other.log_weight_sum, rel_tol=SAME_LENGTH_RTOL
+    )
 
 
 def _labels(count: int, names: Sequence[str] | None) -> list[str]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import IntVector
@@ -15,6 +14,7 @@ from mixlm_sparse.covariance.residual import Independent
 from mixlm_sparse.design.batches.design import BatchDesign, BatchRows, GroupCoder
 from mixlm_sparse.design.batches.learn import Opened
 from mixlm_sparse.design.batches.pieces import read_piece
+from mixlm_sparse.design.table import Table
 from mixlm_sparse.model.rowless import BATCHES, NoRows
 from mixlm_sparse.solve.rows import BLOCK_ROWS, InMemory, RowBlock
 
@@ -68,8 +68,11 @@ class Batches:
     def __reduce__(self) -> tuple[type[NoRows], tuple[int, Any]]:
         return NoRows, (self.n, BATCHES)  # a source need not be there in another process
 
-    def walk(self) -> Iterator[tuple[InMemory, BatchRows, int]]:
-        """Yield the rows used of each batch, and the place of the batch's first row in the data."""
+    def walk(self) -> Iterator[tuple[InMemory, Table, IntVector, int]]:
+        """Yield the rows used of each batch, its columns on all rows, and where the rows are.
+
+        That is their places in the batch, and the place of the batch's first row in the data.
+        """
         if not self.opened.source.again:
             raise DataError(
                 "the data could be read once only, and the rows are needed again here: give lmer a "
@@ -85,7 +88,7 @@ class Batches:
                 n += batch.n
                 if n > self.n:
                     raise DataError(CHANGED.format(what=f"there are more than {self.n} rows"))
-                yield as_rows(batch, codes, self.terms), batch, start
+                yield as_rows(batch, codes, self.terms), table, _places(batch), start
             start += table.n
         if n != self.n:
             raise DataError(CHANGED.format(what=f"there are {n} rows instead of {self.n}"))
@@ -102,7 +105,7 @@ class Batches:
     ) -> Iterator[RowBlock]:
         """Yield all rows in order, at most `size` at a time, with the kept columns of X."""
         start = 0
-        for rows, _, _ in self.walk():
+        for rows, _, _, _ in self.walk():
             for first in range(0, rows.n, size):
                 stop = min(first + size, rows.n)
                 there = slice(start + first, start + stop)
@@ -110,7 +113,5 @@ class Batches:
             start += rows.n
 
 
-def positions(batch: BatchRows, start: int) -> NDArray[np.int64]:
-    """Return where the rows used of a batch are in the data."""
-    own = np.arange(batch.n, dtype=np.int64) if batch.rows is None else batch.rows
-    return own.astype(np.int64) + start
+def _places(batch: BatchRows) -> IntVector:
+    return np.arange(batch.n, dtype=np.int32) if batch.rows is None else batch.rows

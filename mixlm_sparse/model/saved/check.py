@@ -7,6 +7,7 @@ import numpy as np
 from mixlm_sparse.common.errors import SavedFitError
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.rowless import AbsentValues
 from mixlm_sparse.model.saved.archive import Archive
 from mixlm_sparse.solve.criterion import joint_criterion, profiled_criterion
 from mixlm_sparse.solve.products.final import Products
@@ -25,6 +26,8 @@ def require_weights(matrices: ModelMatrices, products: Products, archive: Archiv
     if w is None:
         if total != 0.0:
             raise archive.broken("the weights are missing")
+        return
+    if isinstance(w, AbsentValues):
         return
     if not (np.isfinite(w).all() and (w > 0.0).all()):
         raise archive.broken("weights are not positive")

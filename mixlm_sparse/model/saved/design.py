@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,13 @@ from mixlm_sparse.design.grouping import GroupingFactor
 from mixlm_sparse.design.matrices import ModelMatrices, RandomTerm
 from mixlm_sparse.design.recipe import FormulaRecipe
 from mixlm_sparse.model.rowless import (
+    SAVED,
+    SUMMED,
     AbsentColumns,
+    AbsentValues,
     FactorWithoutRows,
     MatricesWithoutRows,
+    Reason,
 )
 from mixlm_sparse.model.saved.archive import Archive, Arrays
 from mixlm_sparse.model.saved.parts import (
@@ -35,11 +40,16 @@ SAME_RESPONSE_RTOL = 1e-9
 
 def matrices_to(matrices: ModelMatrices, arrays: Arrays) -> dict[str, Any]:
     """Return the design without its rows; weights and offset belong to the model and stay."""
-    if matrices.weights is not None:
-        arrays["weights"] = matrices.weights
-    if matrices.offset is not None:
-        arrays["offset"] = matrices.offset
+    absent = []
+    for name in ("weights", "offset"):
+        values: Any = getattr(matrices, name)
+        if isinstance(values, AbsentValues):
+            absent.append(name)
+        elif values is not None:
+            arrays[name] = values
     about: dict[str, Any] = {
+        "absent": absent,
+        "summed": isinstance(matrices, MatricesWithoutRows) and matrices.why is not SAVED,
         "response": matrices.response_name,
         "nobs": matrices.nobs,
         "n_input": matrices.n_input,
@@ -124,6 +134,7 @@ def stored_matrices(
     spec = None if about["spec"] is None else FormulaRecipe.from_dict(about["spec"], env)
     if spec is not None:
         _require_recipe(spec, about, archive)
+    why = SUMMED if about.get("summed") else SAVED
     factors = []
     for g, saved in enumerate(about["factors"]):
         if spec is None:
@@ -135,12 +146,11 @@ def stored_matrices(
             codes = archive.positions(f"codes.{g}", n, saved["n_levels"])
             factors.append(GroupingFactor(saved["label"], codes, saved["n_levels"], tables, keys))
         else:
-            none = np.empty(0, dtype=np.int32)
-            factors.append(FactorWithoutRows(saved["label"], none, saved["n_levels"], tables, keys))
+            factors.append(_absent_factor(saved, tables, keys, why))
 
     def columns(name: str, names: list[str]) -> ColumnSource:
         if not with_rows:
-            return AbsentColumns(tuple(names))
+            return AbsentColumns(tuple(names), why)
         return ArrayColumns(tuple(names), archive.numbers(name, n, len(names)))
 
     terms = tuple(
@@ -153,14 +163,13 @@ def stored_matrices(
         )
         for t, saved in enumerate(about["terms"])
     )
-    cls = ModelMatrices if with_rows else MatricesWithoutRows
-    return cls(
+    matrices = ModelMatrices(
         y=archive.numbers("y", n) if with_rows else np.empty(0),
         fixed=columns("X", about["fixed"]),
         factors=tuple(factors),
         terms=terms,
-        weights=archive.numbers("weights", n) if "weights" in archive else None,
-        offset=archive.numbers("offset", n) if "offset" in archive else None,
+        weights=_row_values("weights", about, archive, n),
+        offset=_row_values("offset", about, archive, n),
         nobs=n,
         n_input=n_input,
         rows=archive.positions("rows", n, n_input) if "rows" in archive else None,
@@ -168,6 +177,22 @@ def stored_matrices(
         response_name=about["response"],
         spec=spec,
     )
+    if with_rows:
+        return matrices
+    values = {item.name: getattr(matrices, item.name) for item in fields(ModelMatrices)}
+    return MatricesWithoutRows(**values, why=why)
+
+
+def _absent_factor(saved: Mapping[str, Any], tables: Any, keys: Any, why: Reason) -> GroupingFactor:
+    none = np.empty(0, dtype=np.int32)
+    return FactorWithoutRows(saved["label"], none, saved["n_levels"], tables, keys, why)
+
+
+def _row_values(name: str, about: Mapping[str, Any], archive: Archive, n: int) -> Any:
+    """Return weights or offset: numbers, a word that they are not there, or None."""
+    if name in archive:
+        return archive.numbers(name, n)
+    return AbsentValues(SUMMED) if name in about.get("absent", ()) else None
 
 
 def _require_recipe(spec: FormulaRecipe, about: Mapping[str, Any], archive: Archive) -> None:

@@ -127,7 +127,7 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
     }
     if fit.system.held is not None:
         document["held"] = held_to(fit.system.held)
-    has_rows = not isinstance(fit.system.source, NoRows)
+    has_rows = not isinstance(fit.matrices, MatricesWithoutRows)
     include_data = include_data and has_rows
     if not fit.perfect and (has_rows or "residual_quantiles" in vars(fit)):
         arrays["residual_quantiles"] = fit.residual_quantiles
@@ -197,7 +197,9 @@ def _fit_from(
         engine=made,
         may_fuse=options.engine == "auto",
         held=held_from(document.get("held")),
-        source=None if has_rows else NoRows(products.n),
+        source=NoRows(products.n, matrices.why)
+        if isinstance(matrices, MatricesWithoutRows)
+        else None,
     )
     require_consistent(system, archive)
     require_weights(matrices, products, archive)
@@ -292,7 +294,7 @@ def _call_to(
     }
     given = {role: getattr(call, role) for role in ROLES}
     simple = all(value is None or isinstance(value, str) for value in given.values())
-    if not include_data and (simple or isinstance(call.data, AbsentFrame)):
+    if not include_data and (simple or isinstance(fit.matrices, MatricesWithoutRows)):
         return about | {role: v if isinstance(v, str) else None for role, v in given.items()}
     table = columns_of_call(call)
     about |= {role: argument_to(role, value, table, arrays) for role, value in given.items()}

@@ -266,13 +266,14 @@ def _data_columns(fit: FittedModel) -> dict[str, Any]:
         columns = all_rows(fit, needed, optional).columns
     else:
         columns = data_columns(fit, needed, optional)
-    out = {name: _plain(column) for name, column in columns.items()}
+    out = {name: plain_values(column) for name, column in columns.items()}
     if fit.call.response is not None or response not in out:
         out = {response: padded(fit.matrices, fit.matrices.y), **out}
     return out
 
 
-def _plain(column: Column) -> Any:
+def plain_values(column: Column) -> Any:
+    """Return a column as a data frame has it."""
     if column.kind == "factor":
         kind = pd.CategoricalDtype(list(column.levels), ordered=column.ordered)
         return pd.Categorical.from_codes(np.asarray(column.values, dtype=np.int64), dtype=kind)

@@ -126,7 +126,7 @@ def cross_products(
         else:
             stacked = stack_qr(stacked, rows.root_weighted(block))
         sums.add(rows, merged_columns(rows, layout, widths, Bz), weighted)
-    R = _semidefinite_cholesky(gram) if own_basis else stacked
+    R = semidefinite_cholesky(gram) if own_basis else stacked
     assert R is not None
     return CrossProducts(
         basis=basis,
@@ -227,7 +227,7 @@ def fill_upper(blocks: Array3) -> None:
             blocks[:, b, a] = blocks[:, a, b]
 
 
-def _semidefinite_cholesky(gram: Matrix) -> Matrix:
+def semidefinite_cholesky(gram: Matrix) -> Matrix:
     """Return upper triangular R with R'R = gram; a direction without length gets a zero row.
 
     The Gram matrix is formed in an orthonormal basis, so nothing is lost by squaring.

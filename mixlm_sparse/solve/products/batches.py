@@ -23,6 +23,7 @@ from mixlm_sparse.solve.products.accumulate import (
     fill_upper,
     in_basis,
     merged_columns,
+    semidefinite_cholesky,
 )
 from mixlm_sparse.solve.products.basis import (
     Basis,
@@ -33,7 +34,7 @@ from mixlm_sparse.solve.products.basis import (
     term_layout,
     triangular_inverse,
 )
-from mixlm_sparse.solve.rows import BLOCK_ROWS, NUMPY_BLOCK_ROWS, InMemory
+from mixlm_sparse.solve.rows import BLOCK_ROWS, NUMPY_BLOCK_ROWS, InMemory, RowBlock
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.matrices import ModelMatrices
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
 __all__ = ["BatchSums", "Pairs", "arranged", "first_basis", "settled", "sums_of"]
 
 PAIR = np.int64(2**32)
+# A column of which earlier ones leave less than this share of its length loses digits by squaring.
+GRAM_LEAST = 1e-3
 
 
 def first_basis(matrices: ModelMatrices, rows: InMemory) -> Basis:
@@ -103,13 +106,12 @@ class BatchSums:
             self.ztx[g] = _grown(self.ztx[g], size)
         for key, known in self._pairs.maps.items():
             self.pair_values[key] = _grown(self.pair_values[key], len(known))
-        for rows in source.blocks(size=BLOCK_ROWS if compiled else NUMPY_BLOCK_ROWS):
-            X = rows.X
-            block = np.empty((len(rows), P))
-            np.matmul(X, self._B, out=block[:, :-1])
-            block[:, -1] = rows.target - X @ self.basis.d
+        gram = np.zeros((P, P))
+        block_rows = BLOCK_ROWS if compiled else NUMPY_BLOCK_ROWS
+        for rows in source.blocks(size=block_rows):
+            block = self._block(rows)
             weighted = rows.weighted(block)
-            self.R = stack_qr(self.R, rows.root_weighted(block))
+            gram += block.T @ weighted
             self.log_weight_sum += rows.log_weight_sum
             Z = merged_columns(rows, self.layout, widths, self._Bz)
             WZ = [rows.weighted(z) for z in Z]
@@ -122,7 +124,28 @@ class BatchSums:
                 kernels.add_pair_products(
                     pair_codes[g, h][rows.slice], Z[g], WZ[h], values, compiled=compiled
                 )
+        R = semidefinite_cholesky(gram)
+        if not _keeps_digits(R):  # squaring has lost too many: by orthogonal rotations instead
+            R = np.zeros((0, P))
+            for rows in source.blocks(size=block_rows):
+                R = stack_qr(R, rows.root_weighted(self._block(rows)))
+        self.R = stack_qr(self.R, R)
         self.n += source.n
+
+    def _block(self, rows: RowBlock) -> Matrix:
+        """Return [X~ y~] of a block of rows, (m, P)."""
+        X = rows.X
+        block = np.empty((len(rows), self._P))
+        np.matmul(X, self._B, out=block[:, :-1])
+        block[:, -1] = rows.target
+        block[:, -1] -= X @ self.basis.d
+        return block
+
+
+def _keeps_digits(R: Matrix) -> bool:
+    """Say whether a factor formed from a Gram matrix has all but its last digits."""
+    lengths = np.sqrt((R * R).sum(axis=0))
+    return bool((np.abs(np.diag(R)) >= GRAM_LEAST * lengths).all())
 
 
 def _grown(blocks: Array3, size: int) -> Array3:
