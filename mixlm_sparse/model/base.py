@@ -78,10 +78,12 @@ class FitBase:
     def n_par(self) -> int:
         """Number of parameters, p + m + 1, and those of the residual structure; also after REML.
 
-        Parameters that are held do not count.
+        Parameters that are held do not count, nor does a combination of variances that the data do
+        not determine.
         """
         held = 0 if self.system.held is None else self.system.held.count
-        return self.system.p + self.system.n_theta + self.system.n_rho + 1 - held
+        less = held + len(self.identification.directions)
+        return self.system.p + self.system.n_theta + self.system.n_rho + 1 - less
 
     @property
     def df_resid(self) -> int:

@@ -137,10 +137,8 @@ class ConvergenceReport(PrintsAsTable):
         search = f"{self.optimizer}, {self.n_evaluations} evaluations"
         if self.status in ("converged", "singular"):
             gain = format_number(self.predicted_decrease, 2)
-            limits = "; not all parameters are determined by the data" * bool(self.undetermined)
             return (
                 f"{self.status}; {search}; a Newton step by the exact gradient would gain {gain}"
-                f"{limits}"
             )
         return f"{self.status} ({self.message}); {search}"
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.tables import as_result
 from mixlm_sparse.common.types import Array3
@@ -18,18 +21,24 @@ __all__ = [
 
 
 def variance_components(
-    solution: PlsSolution, sigma: float, *, no_residual: bool = False
+    solution: PlsSolution,
+    sigma: float,
+    *,
+    no_residual: bool = False,
+    known: Sequence[NDArray[np.bool_]] | None = None,
 ) -> VarCorr:
     """Return variances, standard deviations and correlations of the random effects.
 
     Parameters
     ----------
     sigma : what theta is relative to; with `no_residual` it is held, and the residual has none.
+    known : per term, (k, k) whether the data determine each entry; others are NaN.
     """
     system = solution.system
     terms = []
     for t, term in enumerate(system.matrices.terms):
         T = sigma * solution.Lambda(t)
+        determined = np.ones(T.shape, dtype=bool) if known is None else known[t]
         template, label = system.templates[t], system.matrices.factors[term.factor].label
         natural = template.natural_parameters
         shared: tuple[tuple[str, str, float], ...] = ()
@@ -39,7 +48,9 @@ def variance_components(
                 (
                     par.kind,
                     par.label or term.column_names[par.row],
-                    sigma * value if par.kind == "sd" else value,
+                    (sigma * value if par.kind == "sd" else value)
+                    if determined.all()
+                    else float("nan"),
                 )
                 for par, value in zip(natural, theta, strict=True)
             )
@@ -48,7 +59,7 @@ def variance_components(
                 name=term.name,
                 group=system.matrices.factors[term.factor].label,
                 columns=term.column_names,
-                covariance=T @ T.T,
+                covariance=np.where(determined, T @ T.T, np.nan),
                 correlated=len(term.column_names) > 1 and template.correlated,
                 shared=shared,
                 words=_structure_words(term, label),

@@ -141,9 +141,16 @@ class FittedModel(FitBase):
 
     @cached_property
     def varcorr(self) -> VarCorr:
-        """Variances, standard deviations and correlations of the random effects."""
+        """Variances, standard deviations and correlations of the random effects.
+
+        NaN where the data do not determine them.
+        """
         nothing = self.optimum.no_residual
-        return variance_components(self.solution, self.sigma, no_residual=nothing)
+        judged = self.identification
+        return variance_components(
+            self.solution, self.sigma, no_residual=nothing,
+            known=None if judged.complete else judged.entries,
+        )  # fmt: skip
 
     @overload
     def ranef(self, cond_var: Literal[False] = False) -> dict[str, pd.DataFrame]: ...

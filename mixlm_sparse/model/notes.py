@@ -19,6 +19,7 @@ from mixlm_sparse.common.errors import (
 )
 from mixlm_sparse.common.text import format_number, see
 from mixlm_sparse.design.random_terms import double_bar_message
+from mixlm_sparse.model.identified import dropped_combinations
 from mixlm_sparse.model.singularity import singular_message, singular_reasons
 from mixlm_sparse.solve.identification import Identification, identification
 from mixlm_sparse.solve.search.optimum import Optimum
@@ -30,20 +31,40 @@ Notes = tuple[tuple[type[MixedModelWarning], str], ...]
 # Predictors whose standard deviations differ by more than this factor give coefficients that are
 # hard to read; squares of a predictor in the hundreds stay below.
 SCALE_RATIO = 1e5
+# A dropped column has no part of a kept one below this share of its largest part.
+AFFECTED_RTOL = 1e-7
 # With fewer levels a variance is known to within a factor of four or worse; the usual advice.
 FEW_LEVELS = 5
 
 
-def dropped_message(dropped: tuple[str, ...]) -> str:
-    """Return the message about columns of X that are combinations of earlier ones."""
+def dropped_message(dropped: tuple[str, ...], affected: tuple[str, ...] = ()) -> str:
+    """Return the message about columns of X that are combinations of earlier ones.
+
+    Parameters
+    ----------
+    affected : coefficients whose value depends on which of the columns are left out.
+    """
     one = len(dropped) == 1
+    means = (
+        f"; coefficients of {listed(affected)} are those without {'it' if one else 'them'}"
+        if affected
+        else ""
+    )
     return (
         f"the fixed-effects matrix is rank deficient: dropped {len(dropped)} "
         f"column{'' if one else 's'} ({listed(dropped)}) that {'is a' if one else 'are'} "
-        f"combination{'' if one else 's'} of earlier ones; fitted values do not change. Remove the "
-        f"term{'' if one else 's'}, or combine levels that never occur together"
+        f"combination{'' if one else 's'} of earlier ones; fitted values do not change{means}. "
+        f"Remove the term{'' if one else 's'}, or combine levels that never occur together"
         f"{see('rank-deficiency')}"
     )
+
+
+def _affected(system: PenalizedSystem) -> tuple[str, ...]:
+    """Return the names of kept columns that the dropped ones are combinations of."""
+    D = dropped_combinations(system)
+    largest = np.abs(D).max(axis=0, initial=0.0)
+    inside = (np.abs(D) > AFFECTED_RTOL * largest).any(axis=1)
+    return tuple(name for name, one in zip(system.x_names, inside, strict=True) if one)
 
 
 def scaling_message(system: PenalizedSystem) -> str | None:
@@ -116,7 +137,7 @@ def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
     notes: list[tuple[type[MixedModelWarning], str]] = []
     notes += [(FormulaWarning, text) for text in double_bar_messages(system)]
     if system.dropped:
-        notes.append((RankDeficiencyWarning, dropped_message(system.dropped)))
+        notes.append((RankDeficiencyWarning, dropped_message(system.dropped, _affected(system))))
     scaling = scaling_message(system)
     if scaling is not None:
         notes.append((ScalingWarning, scaling))

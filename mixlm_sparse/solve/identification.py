@@ -47,16 +47,13 @@ from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.random import structure_class
 from mixlm_sparse.solve.information import (
+    NULL_RTOL,
     Generator,
     average_information,
-    generators,
-    gram,
-    lengths,
+    information_of,
 )
 from mixlm_sparse.solve.system import PenalizedSystem
 
-# Eigenvalues of J, brought to the lengths of the G_i, below this are rounding: no law moves.
-NULL_RTOL = 1e-12
 # Below this a direction is looked at again where large and small groups count alike ...
 SUSPECT_RTOL = 1e-7
 # ... and is flat below this.
@@ -199,7 +196,10 @@ class Identification:
             remedy = f"drop {self.involved[0]}"
         else:
             remedy = f"use fewer effects in {self.involved[0]}"
-        return f"other values fit as well, so what depends on them is given as NaN: {remedy}"
+        return (
+            "other values fit as well, so what depends on them is given as NaN, and random effects "
+            f"and draws are those of the smallest: {remedy}"
+        )
 
 
 def _joined(parts: Sequence[str]) -> str:
@@ -239,16 +239,9 @@ def identification(
     """
     if not system.templates:
         return Identification((), (), (), (), system.products.R_x)
-    found = generators(system)
-    size = lengths(system, found)
-    scale = np.where(size > 0.0, size, 1.0)
-    J = gram(system, found, project=reml) / np.outer(scale, scale)
-    if system.held is not None and system.held.sigma is not None:  # it cannot take part
-        values, vectors = np.linalg.eigh(J[:-1, :-1])
-        vectors = np.vstack([vectors, np.zeros(values.size)])
-    else:
-        values, vectors = np.linalg.eigh(J)
-    null = vectors[:, values <= NULL_RTOL]
+    seen = information_of(system, reml=reml)
+    found, scale, values = seen.generators, seen.scale, seen.values
+    null = seen.null
     tolerance = PART_RTOL
     if ((values > NULL_RTOL) & (values <= SUSPECT_RTOL)).any():
         places = [system.chart.start] if phi is None else [system.chart.start, phi]

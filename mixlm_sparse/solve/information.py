@@ -21,6 +21,9 @@ from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.structure import CovarianceStructure
 from mixlm_sparse.solve.system import PenalizedSystem
 
+# Eigenvalues of J, brought to the lengths of the G_i, below this are rounding: no law moves.
+NULL_RTOL = 1e-12
+ZERO_LENGTH_RTOL = 1e-10
 # Numbers that one pass over blocks holds at a time.
 PASS_NUMBERS = 2**22
 # Random vectors that the average information is summed over, always the same ones.
@@ -122,6 +125,48 @@ def lengths(system: PenalizedSystem, found: list[Generator]) -> Vector:
     """Return the lengths |G_i| (g + 1,) without projection; zero for a column of zeros."""
     J = np.diag(gram(system, found, project=False))
     return np.sqrt(np.maximum(J, 0.0))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Seen:
+    """The information on the variance parameters at V = I, brought to unit lengths.
+
+    Parameters
+    ----------
+    generators : the directions of the covariances.
+    scale : (g + 1,) their lengths, the residual last.
+    values, vectors : (g + 1,), (g + 1, g + 1) eigenvalues and eigenvectors.
+    """
+
+    generators: list[Generator]
+    scale: Vector
+    values: Vector
+    vectors: Matrix
+
+    @property
+    def null(self) -> Matrix:
+        """(g + 1, r) directions along which no law moves."""
+        return self.vectors[:, self.values <= NULL_RTOL]
+
+
+def information_of(system: PenalizedSystem, *, reml: bool) -> Seen:
+    """Return the information of a design; formed once."""
+    given = system.held is not None and system.held.sigma is not None
+    seen: Seen | None = system.judged.get((reml, given))
+    if seen is None:
+        found = generators(system)
+        size = lengths(system, found)
+        # effects that never meet have no covariance: what is left of its length is rounding
+        scale = np.where(size > ZERO_LENGTH_RTOL * size.max(), size, size.max())
+        J = gram(system, found, project=reml) / np.outer(scale, scale)
+        if given:  # the residual variance cannot take part
+            values, vectors = np.linalg.eigh(J[:-1, :-1])
+            vectors = np.vstack([vectors, np.zeros(values.size)])
+        else:
+            values, vectors = np.linalg.eigh(J)
+        seen = Seen(found, scale, values, vectors)
+        system.judged[reml, given] = seen
+    return seen
 
 
 def average_information(

@@ -24,6 +24,7 @@ from mixlm_sparse.solve.search.names import OPTIMIZERS
 from mixlm_sparse.solve.search.objective import Progress
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.search import Control, control_of, search
+from mixlm_sparse.solve.smallest import smallest
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.search import optimize_whitened
 
@@ -81,9 +82,10 @@ def optimize(
             return optimize_held(
                 system, phi, reml=reml, control=control, objective=objective, began=began
             )
-        return search(
+        found = search(
             objective, phi, given=start is not None, method=method, control=control, began=began
         )
+        return smallest(found, system)
 
 
 def _start(system: PenalizedSystem, start: Vector | None) -> Vector | None:

@@ -45,6 +45,7 @@ class PenalizedSystem:
     source : where the rows are read; None for those of `matrices`.
     whitened : of a model with a residual structure, its rows at one rho: `products` are theirs.
     held : variance parameters at given values; None where all are estimated.
+    judged : what `identification` has found of the design.
     """
 
     matrices: ModelMatrices
@@ -57,6 +58,7 @@ class PenalizedSystem:
     whitened: Whitened | None = field(default=None, repr=False)
     held: Held | None = None
     lock: EngineLock = field(default_factory=EngineLock, repr=False, compare=False)
+    judged: dict[tuple[bool, bool], Any] = field(default_factory=dict, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         # buffers of compiled evaluations are made anew where they are used
@@ -172,12 +174,23 @@ class PenalizedSystem:
             return separate(self.products, self.engine, self.rows)
 
     def with_products(
-        self, products: Products, matrices: ModelMatrices, source: RowSource | None = None
+        self,
+        products: Products,
+        matrices: ModelMatrices,
+        source: RowSource | None = None,
+        *,
+        same_design: bool = False,
     ) -> PenalizedSystem:
-        """Return the system for other products with the same Z'WZ; the engine is shared."""
+        """Return the system for other products with the same Z'WZ; the engine is shared.
+
+        Parameters
+        ----------
+        same_design : whether X is the same too.
+        """
         return PenalizedSystem(
             matrices, products, self.templates, self.engine, self.may_fuse,
             source=source, held=self.held, lock=self.lock,
+            judged=self.judged if same_design else {},
         )  # fmt: skip
 
     @property

@@ -14,6 +14,7 @@ from mixlm_sparse.common.checks import require_bool, shown
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.inference.fixed.anova import anova_table
+from mixlm_sparse.inference.models.mixture import lr_statistic
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.rowless import MatricesWithoutRows
 
@@ -97,14 +98,9 @@ def likelihood_ratio(smaller: FittedModel, larger: FittedModel) -> tuple[float, 
     The criteria of the fits are taken as they are; p is NaN for models of equal size.  Parameters
     that the data do not determine have no degrees of freedom.
     """
-    statistic = max(0.0, 2.0 * (larger.llf - smaller.llf))
-    df = determined_parameters(larger) - determined_parameters(smaller)
+    statistic = lr_statistic(smaller.criterion, larger.criterion)
+    df = larger.n_par - smaller.n_par
     return statistic, df, float(chdtrc(df, statistic)) if df > 0 else float("nan")
-
-
-def determined_parameters(fit: FittedModel) -> int:
-    """Return the number of parameters less that of directions that the data do not see."""
-    return fit.n_par - len(fit.identification.directions)
 
 
 def require_comparable(fits: Sequence[FittedModel], labels: Sequence[str] | None = None) -> None:

@@ -75,7 +75,8 @@ def rePCA(fit: FittedModel, scaled: bool = False) -> dict[str, pd.DataFrame]:
     Returns
     -------
     dict from grouping factor to a DataFrame with rows PC1, PC2, ... and columns sd (relative to
-    sigma), proportion, cumulative, and the loading of each effect.
+    sigma), proportion, cumulative, and the loading of each effect; NaN for a grouping factor whose
+    covariances the data do not determine.
     """
     scaled = require_bool("scaled", scaled)
     system = fit.system
@@ -93,7 +94,10 @@ def rePCA(fit: FittedModel, scaled: bool = False) -> dict[str, pd.DataFrame]:
         for term, place in zip(fit.matrices.terms, system.products.layout, strict=True):
             if place.factor == g:
                 effects[place.columns] = list(term.column_names)
-        out[factor.label] = _components(Lambda, effects)
+        found = _components(Lambda, effects)
+        entries = zip(fit.identification.entries, system.products.layout, strict=True)
+        known = all(one.all() for one, place in entries if place.factor == g)
+        out[factor.label] = found if known else found * np.nan
     return out
 
 

@@ -9,8 +9,7 @@ import pandas as pd
 
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.tables import result_table
-from mixlm_sparse.inference.models.compare import determined_parameters
-from mixlm_sparse.inference.models.mixture import mixture_label, mixture_p, naive_p
+from mixlm_sparse.inference.models.mixture import lr_statistic, mixture_label, mixture_p, naive_p
 from mixlm_sparse.inference.models.smaller import formula_of, refit_with
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.structured import require_random_effects
@@ -57,8 +56,8 @@ def lr_vs_lm(fit: FittedModel) -> pd.DataFrame:
     else:  # the linear model with the same residual structure
         smaller = without_random_effects(fit)
         linear, n_linear = smaller.criterion, smaller.n_par
-    df = determined_parameters(fit) - n_linear
-    statistic = max(0.0, linear - fit.criterion)
+    df = fit.n_par - n_linear
+    statistic = lr_statistic(linear, fit.criterion)
     effects = sum(len(term.column_names) for term in fit.matrices.terms)
     effects = min(effects, df)  # id() has one variance for all its effects
     table = pd.DataFrame(

@@ -20,6 +20,19 @@ from __future__ import annotations
 
 from scipy.special import chdtrc
 
+# Criteria of searches are certain up to this, and up to this share of their size.
+CERTAIN_ATOL = 1e-6
+CERTAIN_RTOL = 1e-13
+
+
+def lr_statistic(smaller: float, larger: float) -> float:
+    """Return chi-squared from the criteria of two models; zero where they differ by rounding.
+
+    At zero p by a mixture jumps from one half to one: a rest of rounding must not decide that.
+    """
+    statistic = smaller - larger
+    return statistic if not statistic <= CERTAIN_ATOL + CERTAIN_RTOL * abs(smaller) else 0.0
+
 
 def naive_p(statistic: float, df: int) -> float:
     """Return P(chi2(df) > statistic); NaN without degrees of freedom."""

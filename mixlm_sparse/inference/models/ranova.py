@@ -11,7 +11,7 @@ from mixlm_sparse.common.checks import require_bool
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.covariance.random import structure_class
 from mixlm_sparse.formula.terms import MixedFormula, RandomPart
-from mixlm_sparse.inference.models.compare import determined_parameters, likelihood_ratio
+from mixlm_sparse.inference.models.compare import likelihood_ratio
 from mixlm_sparse.inference.models.linear import (
     RANDOM_COLUMNS,
     describe_random,
@@ -20,6 +20,7 @@ from mixlm_sparse.inference.models.linear import (
     random_row,
     require_imperfect,
 )
+from mixlm_sparse.inference.models.mixture import lr_statistic
 from mixlm_sparse.inference.models.smaller import droppable, formula_of, refit_with, term_label
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.structured import require_random_effects
@@ -66,9 +67,9 @@ def compared_without(
     """Return the row of a table, and the smaller fit (None if it is a linear model)."""
     if not reduction.random and fit.matrices.law is None:
         linear = linear_criterion(fit.system, reml=fit.reml)
-        statistic = max(0.0, linear - fit.criterion)
+        statistic = lr_statistic(linear, fit.criterion)
         smallest = linear_parameters(fit.system)
-        df = determined_parameters(fit) - smallest
+        df = fit.n_par - smallest
         return random_row(smallest, -0.5 * linear, statistic, df, n_effects(fit)), None
     random = bool(reduction.random)
     smaller = refit_with(fit, replace(formula, random=reduction.random), random=random)

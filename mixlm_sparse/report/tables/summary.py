@@ -154,7 +154,7 @@ def _collect(fit: FittedModel, correlation: bool | None, tests: SingleTests | No
         counts=_counts(fit),
         fixed=columns,
         fixed_heading=tests.heading if tests is not None else "",
-        fixed_note=tests.note if tests is not None else "",
+        fixed_note=_fixed_note(fit, tests.note) if tests is not None else "",
         correlation=matrix,
         correlation_hint=hint,
         status=fit.convergence.headline,
@@ -184,6 +184,14 @@ def _structure(fit: FittedModel) -> tuple[tuple[str, ...], ...]:
         own = [sigma if name == "estimate" else ""] if first else []
         columns.append((head, *own, *cells))
     return tuple(columns)
+
+
+def _fixed_note(fit: FittedModel, note: str) -> str:
+    """Return the note below the coefficients; what the last notes say anyway is left to them."""
+    sentence = fit.identification.sentence
+    if sentence and any(sentence in message for message in fit.messages):
+        note = note.replace(sentence, "NaN where the data do not determine a value: see below")
+    return note
 
 
 def _data_line(fit: FittedModel) -> str:

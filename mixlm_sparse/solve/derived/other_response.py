@@ -141,7 +141,8 @@ def system_for(system: PenalizedSystem, block: ResponseBlock, i: int) -> Penaliz
         y_length=float(block.y_length[i]),
         blocks=BlockSystem(tuple(factors), old.blocks.pairs),
     )
-    return system.with_products(products, replace(system.matrices, y=block.y(i)))
+    matrices = replace(system.matrices, y=block.y(i))
+    return system.with_products(products, matrices, same_design=True)
 
 
 def with_response(system: PenalizedSystem, y: Vector) -> PenalizedSystem:

@@ -12,6 +12,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.solve.information import information_of
 from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
@@ -160,11 +161,12 @@ def optimize_block(
     Returns
     -------
     their optima, or None where there is no compiled search. Perfect fits are not settled, nor is
-    what the compiled search gave up, nor what deserves a second look.
+    what the compiled search gave up, nor what deserves a second look. None also where the data do
+    not determine a variance.
     """
     r = yy.size
     search = fused_search(system, reml=reml, count=r)
-    if search is None:
+    if search is None or information_of(system, reml=reml).null.shape[1]:
         return None
     began = time.perf_counter()
     usual = (np.sqrt(yy) > PERFECT_FIT_RTOL * y_length) & (yy > 0.0)
