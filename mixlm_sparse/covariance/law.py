@@ -200,7 +200,8 @@ class ResidualLaw:
                 if not members.size:
                     continue
                 rows = self.order[self.starts[members][:, None] + np.arange(size)]
-                out += _by_pattern(rows, self.t[rows], s, size)
+                t = self.t[rows] if self.correlated else np.zeros(rows.shape)
+                out += _by_pattern(rows, t, s, size)
         return tuple(out)
 
     @cached_property

@@ -200,7 +200,7 @@ class FittedModel(FitBase):
     def resid_used(self) -> Vector:
         """(n,) response residuals of the rows used."""
         out = np.empty(self.nobs)
-        for rows in self.system.plain_rows():
+        for rows in self.system.rows():
             out[rows.slice] = rows.y - self.fitted_used[rows.slice]
         return out
 

@@ -19,7 +19,7 @@ def dropped_combinations(system: PenalizedSystem) -> Matrix:
     if not dropped or not kept:
         return np.zeros((len(kept), len(dropped)))
     right = np.zeros((len(kept), len(dropped)))
-    for block in system.row_source.blocks():
+    for block in system.white_source.blocks():
         right += block.X[:, kept].T @ block.weighted(block.X[:, dropped])
     half = scipy.linalg.solve_triangular(products.R_x, right, trans="T")
     out: Matrix = scipy.linalg.solve_triangular(products.R_x, half)

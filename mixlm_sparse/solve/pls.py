@@ -191,7 +191,7 @@ def factor_by_rows(lambdas: list[Matrix], U: list[Array3], system: PenalizedSyst
     """
     B = [np.matmul(lam, u) for lam, u in zip(lambdas, U, strict=True)]
     R = stacked(U)
-    for rows, E, _ in remainders(system.products, system.rows(), B):
+    for rows, E, _ in remainders(system.products, system.white_rows(), B):
         R = stack_qr(R, rows.root_weighted(E))
     return positive_diagonal(R)
 

@@ -198,7 +198,7 @@ class PlsSolution:
         include_random = require_bool("include_random", include_random)
         out = np.empty(self.system.n if source is None else source.n)
         walk = (
-            self.system.plain_rows()
+            self.system.rows()
             if source is None
             else source.blocks(self.system.products.kept)
         )

@@ -62,7 +62,7 @@ class PenalizedSystem:
 
     def __getstate__(self) -> dict[str, Any]:
         # buffers of compiled evaluations are made anew where they are used
-        made = ("fused", "row_source")
+        made = ("fused", "white_source")
         return {name: value for name, value in vars(self).items() if name not in made}
 
     @property
@@ -123,23 +123,26 @@ class PenalizedSystem:
         """log|det R_x|^2 of the map to the user's columns of X."""
         return 2.0 * float(np.log(np.abs(np.diag(self.products.R_x))).sum())
 
-    @cached_property
+    @property
     def row_source(self) -> RowSource:
-        """Where the rows are read; they are whitened by the residual structure."""
-        if self.whitened is not None:
-            return self.whitened.rows(self.matrices)
+        """Where the rows are read, as the data have them.
+
+        With a residual structure they refuse to be weighted: see `white_rows`.
+        """
         return InMemory.of(self.matrices) if self.source is None else self.source
 
     def rows(self, size: int = BLOCK_ROWS) -> Iterator[RowBlock]:
         """Walk over the rows, with the columns of X that are kept."""
         return self.row_source.blocks(self.products.kept, size=size)
 
-    def plain_rows(self, size: int = BLOCK_ROWS) -> Iterator[RowBlock]:
-        """Walk over the rows as the data have them, without whitening."""
-        if self.whitened is None:
-            return self.rows(size)
-        plain = InMemory.of(replace(self.matrices, law=None))
-        return plain.blocks(self.products.kept, size=size)
+    @cached_property
+    def white_source(self) -> RowSource:
+        """Rows with independent residuals, which is what products are formed of."""
+        return self.row_source if self.whitened is None else self.whitened.rows(self.matrices)
+
+    def white_rows(self, size: int = BLOCK_ROWS) -> Iterator[RowBlock]:
+        """Walk over rows with independent residuals: whitened where there is a structure."""
+        return self.white_source.blocks(self.products.kept, size=size)
 
     @cached_property
     def fused(self) -> SingleFactor | SmallDense | None:
@@ -171,7 +174,7 @@ class PenalizedSystem:
     def apart(self) -> Separated:
         """What random effects cannot reach of [X y]; leaves the engine factored otherwise."""
         with self.lock:
-            return separate(self.products, self.engine, self.rows)
+            return separate(self.products, self.engine, self.white_rows)
 
     def with_products(
         self,

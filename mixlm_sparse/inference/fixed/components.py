@@ -54,6 +54,8 @@ def components(blocks: BlockSystem) -> list[list[np.ndarray]]:
 
 def batches(blocks: BlockSystem) -> Iterator[list[np.ndarray]]:
     """Yield components of equal shape together: per factor, levels (components, levels each)."""
+    if not blocks.factors:
+        return
     if len(blocks.factors) == 1:  # every level is a component
         f = blocks.factors[0]
         each = max(1, BATCH_NUMBERS // f.width**2)

@@ -43,7 +43,7 @@ def column_coordinates(fit: FittedModel) -> Matrix:
         return products.R_x
     # to the last digit, for what has no rows must come out as zero
     R: Matrix | None = None
-    for block in fit.system.row_source.blocks():
+    for block in fit.system.white_source.blocks():
         R = stack_qr(R, block.root_weighted(block.X))
     assert R is not None
     Q = np.linalg.qr(R[:, list(products.kept)])[0]

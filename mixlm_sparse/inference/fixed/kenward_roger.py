@@ -34,12 +34,12 @@ import scipy.linalg
 from mixlm_sparse.common.errors import OptionError, RefitWarning
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.threads import one_blas_thread
-from mixlm_sparse.inference.fixed.kenward_roger_sums import accumulate
+from mixlm_sparse.inference.fixed.kenward_roger_structured import structured_sums
+from mixlm_sparse.inference.fixed.kenward_roger_sums import accumulate, covariance_directions
 from mixlm_sparse.inference.fixed.moments import NOTHING_TO_TEST, JointTest, directions
 from mixlm_sparse.inference.fixed.spans import column_lengths, with_unit_length
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.notes import warn_of
-from mixlm_sparse.model.structured import require_independent
 from mixlm_sparse.solve.pls import residual_products, solve_at
 
 # Below this the expected information, brought to a unit diagonal, counts as singular.
@@ -157,7 +157,6 @@ def kenward_roger(fit: FittedModel) -> KenwardRogerMoments:
     found = _KEPT.get(fit)
     if found is not None:
         return found
-    require_independent(fit, "ddf='kenward-roger'", "use ddf='satterthwaite'")
     if fit.system.held is not None:
         raise OptionError(
             "Kenward-Roger is not defined here for variance parameters that are held "
@@ -177,7 +176,7 @@ def kenward_roger(fit: FittedModel) -> KenwardRogerMoments:
         )
         note = f"{note}; {more}" if note else more
     with one_blas_thread():
-        found = _compute(used, note)
+        found = (_compute if used.matrices.law is None else _compute_structured)(used, note)
     _KEPT[fit] = found
     return found
 
@@ -213,6 +212,35 @@ def _compute(fit: FittedModel, note: str) -> KenwardRogerMoments:
         adjusted=np.eye(p) + change + change.T,
         sigma=fit.sigma,
         P=P,
+        W=W,
+        note=note,
+    )
+
+
+def _compute_structured(fit: FittedModel, note: str) -> KenwardRogerMoments:
+    system = fit.system
+    whitened = system.whitened
+    assert whitened is not None
+    p = system.p
+    lambdas, _ = system.chart.lambdas_of_theta(fit.theta)
+    # whitened columns of X in which Phi is the identity
+    solution = solve_at(lambdas, system)
+    inner = scipy.linalg.solve_triangular(solution.R_X, np.eye(p)) if p else np.zeros((0, 0))
+    X = whitened.A[:, :p] @ whitened.M[:p, :p] @ inner
+    own = covariance_directions(system, fit.optimum.phi, lambdas)
+    sums = structured_sums(system, lambdas, X, own)
+    flat = sums.P.reshape(sums.P.shape[0], -1)
+    traces = np.trace(sums.Q, axis1=2, axis2=3)
+    information = 0.5 * (sums.traces - 2.0 * traces + flat @ flat.T)
+    W = _inverse_information(information)
+    change = np.einsum("ij,ijab->ab", W, sums.Q - 0.25 * sums.second, optimize=True)
+    change -= np.matmul(sums.P, np.tensordot(W, sums.P, axes=(1, 0))).sum(axis=0)
+    return KenwardRogerMoments(
+        beta=fit.solution.beta,
+        half=fit.solution.RX_inv,
+        adjusted=np.eye(p) + change + change.T,
+        sigma=fit.sigma,
+        P=sums.P,
         W=W,
         note=note,
     )

@@ -27,16 +27,16 @@ from mixlm_sparse.solve.system import PenalizedSystem
 
 
 @dataclass(frozen=True, slots=True)
-class _Parameter:
+class Direction:
     """One variance or covariance: its factor and E (K, K) in the factor's working columns."""
 
     factor: int
     E: Matrix
 
 
-def _parameters(
+def covariance_directions(
     system: PenalizedSystem, phi: Vector, lambdas: list[Matrix]
-) -> list[_Parameter]:
+) -> list[Direction]:
     """List the parameters, in units of the size that the covariances have."""
     out = []
     chart = system.chart
@@ -60,7 +60,7 @@ def _parameters(
                 E[place.columns, place.columns] = (
                     np.abs(own * np.outer(sd, sd)).max() / size * own
                 )
-            out.append(_Parameter(place.factor, E))
+            out.append(Direction(place.factor, E))
     return out
 
 
@@ -89,7 +89,7 @@ def accumulate(
     R : per factor, (L, K, p) Z'V^{-1}X in any columns of X.
     """
     blocks = system.products.blocks
-    parameters = _parameters(system, phi, solution.lambdas)
+    parameters = covariance_directions(system, phi, solution.lambdas)
     r, p = len(parameters), system.p
     widths = [f.width for f in blocks.factors]
     pieces = Sums(

@@ -254,7 +254,7 @@ def _unweighted_root(model: FixedTerms) -> Matrix:
         return np.eye(p)
     gram = np.zeros((p, p))
     inverse = np.linalg.inv(model.coordinates[:, kept])
-    for block in fit.system.plain_rows():
+    for block in fit.system.rows():
         Q = block.X @ inverse
         gram += Q.T @ Q
     return np.asarray(np.linalg.cholesky(gram).T, dtype=np.float64)

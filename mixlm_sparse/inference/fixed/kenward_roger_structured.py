@@ -1,0 +1,198 @@
+"""Kenward and Roger's sums for models with a residual structure, component by component.
+
+Rows fall into components that share neither a residual group nor a level of a random effect; V has
+a block for each.  In a component of m rows, multiplied by V^{-1/2} (whitened first, then by the
+inverse Cholesky factor of I + Z* Lambda Lambda'Z*'), with X* its rows of X and D_i, D_ij the
+derivatives of V on both sides, all relative to sigma^2,
+
+    P_i = -sum X*'D_i X*,    Q_ij = sum X*'D_i D_j X*,    R_ij = sum X*'D_ij X*,    tr(D_i D_j)
+
+Groups of residuals with the same size are taken together where there are no random effects.  The
+parameters are those of `residual_coordinates`, and the covariances of the random effects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from mixlm_sparse.common.errors import EngineError
+from mixlm_sparse.common.types import Array3, Matrix
+from mixlm_sparse.covariance.law import Batch, ResidualLaw
+from mixlm_sparse.covariance.whitening import Whitening
+from mixlm_sparse.inference.fixed.kenward_roger_sums import Direction
+from mixlm_sparse.inference.fixed.residual_coordinates import Coordinates
+from mixlm_sparse.solve.system import PenalizedSystem
+from mixlm_sparse.solve.whitened.frame import Whitened
+
+__all__ = ["StructuredSums", "structured_sums"]
+
+# Numbers of derivatives that are held at a time.
+BATCH_NUMBERS = 2**24
+MAX_ROWS = 3000  # of a component whose V is formed
+
+
+@dataclass
+class StructuredSums:
+    """P (r, p, p), Q (r, r, p, p), second (r, r, p, p), and traces (r, r) of tr(D_i D_j)."""
+
+    P: Array3
+    Q: NDArray[np.float64]
+    second: NDArray[np.float64]
+    traces: Matrix
+
+
+def structured_sums(
+    system: PenalizedSystem, lambdas: list[Matrix], X: Matrix, directions: list[Direction]
+) -> StructuredSums:
+    """Sum over the components.
+
+    Parameters
+    ----------
+    lambdas : per factor, (K, K) in the working columns.
+    X : (n, p) whitened columns of X in which Phi is the identity.
+    directions : of the covariances of the random effects, in the working columns.
+
+    Raises
+    ------
+    EngineError : a component has more rows than its covariance matrix could hold.
+    """
+    whitened = system.whitened
+    assert whitened is not None
+    coordinates = Coordinates(whitened.law, whitened.rho)
+    r, p = len(directions) + coordinates.size, X.shape[1]
+    out = StructuredSums(
+        np.zeros((r, p, p)), np.zeros((r, r, p, p)), np.zeros((r, r, p, p)), np.zeros((r, r))
+    )
+    if lambdas:
+        for rows in _components(system, whitened.law):
+            first, second, own = _of_component(
+                system, whitened, lambdas, directions, coordinates, rows, X[rows]
+            )
+            _add(out, first[None], None if second is None else second[None], own[None])
+        return out
+    for batch in _pieces(whitened.law, r):
+        first, second = _whitened_slopes(whitened.law, whitened, batch, coordinates)
+        _add(out, first, second, X[batch.rows])
+    return out
+
+
+def _add(
+    out: StructuredSums,
+    first: NDArray[np.float64],
+    second: NDArray[np.float64] | None,
+    X: Array3,
+) -> None:
+    """Add groups: first (g, r, m, m), second (g, r, r, m, m), X (g, m, p)."""
+    g, r, m, _ = first.shape
+    p = X.shape[2]
+    DX = np.matmul(first, X[:, None])  # (g, r, m, p)
+    out.P -= np.einsum("gma,grmb->rab", X, DX, optimize=True)
+    flat = DX.transpose(0, 2, 1, 3).reshape(g * m, r * p)
+    out.Q += (flat.T @ flat).reshape(r, p, r, p).transpose(0, 2, 1, 3)
+    own = first.transpose(0, 2, 3, 1).reshape(-1, r)
+    out.traces += own.T @ own  # D_i are symmetric
+    if second is not None:
+        half = np.matmul(second, X[:, None, None])
+        out.second += np.einsum("gma,gijmb->ijab", X, half, optimize=True)
+
+
+def _pieces(law: ResidualLaw, r: int) -> Iterator[Batch]:
+    """Cut batches so that the derivatives of one fit into memory."""
+    for batch in law.batches:
+        groups, m = batch.rows.shape
+        step = max(1, BATCH_NUMBERS // (r * m * m * (r if r < 12 else 1)))
+        for start in range(0, groups, step):
+            rows = batch.rows[start : start + step]
+            t = batch.t if batch.t.shape[0] == 1 else batch.t[start : start + step]
+            yield Batch(rows, t, batch.stratum)
+
+
+def _whitened_slopes(
+    law: ResidualLaw, whitened: Whitened, batch: Batch, coordinates: Coordinates
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None]:
+    """Return W dR W' of the groups of a batch, and the second derivatives or None."""
+    sd = whitened.whitening.sd[batch.rows]
+    factor = np.linalg.inv(np.linalg.cholesky(law.correlations(whitened.rho, batch)))
+    W = np.broadcast_to(factor, (sd.shape[0], *factor.shape[1:])) / sd[:, None, :]
+    turned = np.swapaxes(W, 1, 2)
+    first = np.matmul(np.matmul(W[:, None], coordinates.first(law, batch)), turned[:, None])
+    if coordinates.linear:
+        return first, None
+    second = np.matmul(
+        np.matmul(W[:, None, None], coordinates.second(law, batch)), turned[:, None, None]
+    )
+    return first, second
+
+
+def _of_component(
+    system: PenalizedSystem,
+    whitened: Whitened,
+    lambdas: list[Matrix],
+    directions: list[Direction],
+    coordinates: Coordinates,
+    rows: NDArray[np.intp],
+    X: Matrix,
+) -> tuple[NDArray[np.float64], NDArray[np.float64] | None, Matrix]:
+    """Return D_i (r, m, m), D_ij or None, and X* (m, p) of a component with random effects."""
+    m, r0 = rows.size, len(directions)
+    r = r0 + coordinates.size
+    law = whitened.law.take(rows)
+    white = Whitening.of(law, whitened.rho)
+    V = np.eye(m)
+    first = np.zeros((r, m, m))
+    together = []
+    for z, lam, codes in zip(whitened.Z, lambdas, whitened.frame.codes, strict=True):
+        own = codes[rows]
+        together.append(own[:, None] == own[None])
+        half = z[rows] @ lam
+        V += (half @ half.T) * together[-1]
+    for i, direction in enumerate(directions):
+        z = whitened.Z[direction.factor][rows]
+        first[i] = (z @ direction.E @ z.T) * together[direction.factor]
+    second = None if coordinates.linear else np.zeros((r, r, m, m))
+    for batch in law.batches:
+        W1 = coordinates.first(law, batch)
+        W2 = None if second is None else coordinates.second(law, batch)
+        for g, at in enumerate(batch.rows):
+            first[np.ix_(range(r0, r), at, at)] = W1[g]
+            if second is not None and W2 is not None:
+                second[np.ix_(range(r0, r), range(r0, r), at, at)] = W2[g]
+    W = white.apply(np.eye(m))
+    first[r0:] = W @ first[r0:] @ W.T
+    F = np.linalg.inv(np.linalg.cholesky(V))
+    first = F @ first @ F.T
+    if second is not None:
+        second[r0:, r0:] = (F @ W) @ second[r0:, r0:] @ (F @ W).T
+    return first, second, F @ X
+
+
+def _components(system: PenalizedSystem, law: ResidualLaw) -> Iterator[NDArray[np.intp]]:
+    """Yield the rows of every component, which share no level with those of another."""
+    codes = [factor.codes for factor in system.matrices.factors]
+    if len(codes) == 1:
+        label = codes[0].astype(np.intp)
+    else:
+        sizes = [factor.n_levels for factor in system.matrices.factors]
+        starts = np.concatenate([[0], np.cumsum(sizes)])
+        first = codes[0] + starts[0]
+        rows = np.concatenate([first] * (len(codes) - 1))
+        cols = np.concatenate([c + s for c, s in zip(codes[1:], starts[1:], strict=False)])
+        graph = scipy.sparse.coo_matrix(
+            (np.ones(rows.size, dtype=np.int8), (rows, cols)), shape=(starts[-1], starts[-1])
+        )
+        label = scipy.sparse.csgraph.connected_components(graph, directed=False)[1][first]
+    order = np.argsort(label, kind="stable")
+    cuts = np.flatnonzero(np.diff(label[order])) + 1
+    for rows_of in np.split(order, cuts):
+        if rows_of.size > MAX_ROWS:
+            raise EngineError(
+                f"Kenward-Roger with a residual structure forms the covariance of rows that share "
+                f"random effects, here of {rows_of.size} rows: use ddf='satterthwaite', which is "
+                "nearly the same with so many"
+            )
+        yield rows_of
