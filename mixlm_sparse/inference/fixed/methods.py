@@ -10,20 +10,22 @@ from mixlm_sparse.common.checks import require_one_of
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.fixed.kenward_roger import kenward_roger
 from mixlm_sparse.inference.fixed.moments import CoefficientMoments, JointTest, NormalMoments
-from mixlm_sparse.inference.fixed.satterthwaite import satterthwaite
+from mixlm_sparse.inference.fixed.satterthwaite import rowwise, satterthwaite
 from mixlm_sparse.inference.fixed.tests import SingleTests, single_tests
 from mixlm_sparse.model.fitted import FittedModel
 
-DDF = ("satterthwaite", "kenward-roger", "normal", "none")
+DDF = ("satterthwaite", "kenward-roger", "sas", "normal", "none")
 HEADINGS = {
     "satterthwaite": "t tests with Satterthwaite's degrees of freedom",
     "kenward-roger": "t tests with Kenward-Roger's covariance and degrees of freedom",
+    "sas": "t tests with Satterthwaite's degrees of freedom",
     "normal": "z tests, from the normal distribution",
     "none": "",
 }
 IN_TITLES = {
     "satterthwaite": "with Satterthwaite's method",
     "kenward-roger": "with Kenward-Roger's method",
+    "sas": "with Satterthwaite's method, for several rows as in SAS",
     "normal": "by the normal distribution",
     "none": "without tests",
 }
@@ -52,12 +54,15 @@ def moments(fit: FittedModel, ddf: str | None = "satterthwaite") -> CoefficientM
 
     Parameters
     ----------
-    ddf : "satterthwaite", "kenward-roger", "normal" or "none" (the last two are the same here).
+    ddf : "satterthwaite", "kenward-roger", "sas" (Satterthwaite's, for several rows together as
+        SAS and mmrm combine them), "normal" or "none" (the last two are the same here).
     """
     name = require_ddf(ddf)
     if name in ("normal", "none") or fit.perfect or fit.system.p == 0:
         beta, half = fit.solution.beta, fit.solution.RX_inv
         return NormalMoments(beta=beta, half=half, sigma=fit.sigma, label=name)
+    if name == "sas":
+        return rowwise(fit)
     return kenward_roger(fit) if name == "kenward-roger" else satterthwaite(fit)
 
 

@@ -28,7 +28,7 @@ doi:10.18637/jss.v082.i13.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -43,6 +43,7 @@ from mixlm_sparse.solve.curvature import EVALUATIONS_PER_PARAMETER
 # Relative change of a variance along a direction of (phi, log sigma) of length one: below this the
 # variance does not depend on the direction.
 FLAT_ATOL = 1e-5
+PIVOT_RTOL = 1e-9  # entries of a hypothesis below this share of the largest are rounding
 EQUAL_DF_RTOL = 1e-8  # degrees of freedom that differ by less are equal
 
 
@@ -89,6 +90,46 @@ class SatterthwaiteMoments(ModelMoments):
         return joint_df(self._df_along(turned))
 
 
+@dataclass(frozen=True, eq=False)
+class RowwiseMoments(SatterthwaiteMoments):
+    """Satterthwaite's method with the single tests of SAS's PROC MIXED and mmrm.
+
+    The uncorrelated single tests of several rows are the eigenvectors of L V L' for the rows L of
+    the hypothesis in reduced form, such as differences of levels from the first: they depend on
+    which level is first, and so do the degrees of freedom.
+    """
+
+    label: str = "Satterthwaite, rows as in SAS"
+
+    def denominator_df(self, found: Directions) -> float:
+        errors: Vector = np.asarray(np.sqrt(np.diag(self.half @ self.half.T)))
+        L = np.asarray(np.linalg.solve(self.half.T, found.basis.T).T, dtype=np.float64)
+        rows = _reduced(L, errors)
+        Z = rows @ self.half
+        turned = np.linalg.eigh(Z @ Z.T)[1].T @ Z
+        return joint_df(self._df_along(with_unit_length(turned.T).T))
+
+
+def _reduced(L: Matrix, unit: Vector) -> Matrix:
+    """Return the reduced echelon form of L (q, p), of full row rank; unit (p,) sizes of beta."""
+    L = np.array(L, dtype=np.float64)
+    limit = PIVOT_RTOL * float(np.abs(L * unit).max(initial=0.0))
+    row = 0
+    for column in range(L.shape[1]):
+        if row == L.shape[0]:
+            break
+        pivot = row + int(np.argmax(np.abs(L[row:, column])))
+        if abs(L[pivot, column]) * unit[column] <= limit:
+            L[row:, column] = 0.0
+            continue
+        L[[row, pivot]] = L[[pivot, row]]
+        L[row] = L[row] / L[row, column]
+        others = np.arange(L.shape[0]) != row
+        L[others] -= np.outer(L[others, column], L[row])
+        row += 1
+    return L
+
+
 def joint_df(nu: Vector) -> float:
     """Return the denominator df of an F test from those (q,) of its uncorrelated single tests.
 
@@ -108,6 +149,14 @@ def joint_df(nu: Vector) -> float:
 
 
 _KEPT: WeakKeyDictionary[FittedModel, SatterthwaiteMoments] = WeakKeyDictionary()
+
+
+def rowwise(fit: FittedModel) -> RowwiseMoments:
+    """Return what Satterthwaite's method needs of `fit`, with SAS's rule for several rows."""
+    found = satterthwaite(fit)
+    values = {one.name: getattr(found, one.name) for one in fields(found)}
+    values.pop("label")
+    return RowwiseMoments(**values)
 
 
 def satterthwaite(fit: FittedModel) -> SatterthwaiteMoments:

@@ -53,6 +53,7 @@ def chi2_p(statistic: float, df: float) -> float:
 METHODS = {
     "satterthwaite": "Satterthwaite's degrees of freedom",
     "kenward-roger": "Kenward-Roger's degrees of freedom",
+    "sas": "Satterthwaite's degrees of freedom as in SAS",
     "normal": "the normal distribution",
 }
 

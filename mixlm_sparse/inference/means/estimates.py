@@ -21,6 +21,7 @@ from mixlm_sparse.model.fitted import FittedModel
 METHODS = {
     "satterthwaite": "Satterthwaite",
     "kenward-roger": "Kenward-Roger",
+    "sas": "Satterthwaite, as in SAS",
     "normal": "normal",
     "none": "normal limits",
 }
