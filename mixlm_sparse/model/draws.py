@@ -21,17 +21,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from mixlm_sparse.common.checks import shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
-from mixlm_sparse.covariance.residual import Residual
 from mixlm_sparse.design.columns import ColumnSource, no_columns
 from mixlm_sparse.solve.rows import InMemory
 
 Seed = int | np.random.SeedSequence | np.random.Generator | None
+
+
+class Drawn(Protocol):
+    """Residuals that can be drawn."""
+
+    def draw(self, noise: Matrix, rows: slice) -> Matrix:
+        """Return R^{1/2} noise for independent standard normal noise (n, ...)."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,7 @@ class ResponseModel:
     mean: Vector
     terms: tuple[RandomPiece, ...]
     sigma: float
-    residual: Residual
+    residual: Drawn
 
     @property
     def n(self) -> int:

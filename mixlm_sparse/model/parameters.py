@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mixlm_sparse.solve.system import PenalizedSystem
 
 # Kinds of variance parameters; coefficients are of the kind "beta".
-VARIANCE_KINDS = ("sd", "cor", "sigma")
+VARIANCE_KINDS = ("sd", "cor", "sigma", "residual")
 # A standard deviation below this share of the residual's, or a correlation this close to one,
 # is on the boundary: neither has a quadratic neighbourhood there.
 ZERO_SD_RTOL = 1e-4
@@ -131,12 +131,28 @@ def relative_lengths(system: PenalizedSystem) -> list[Vector]:
 
 
 def parameter_kinds(fit: FitBase) -> dict[str, str]:
-    """Return the kind of each parameter by its name: "sd", "cor", "sigma", then "beta".
+    """Return the kind of each parameter by its name: "sd", "cor", "sigma", "residual", "beta".
 
     No two parameters have one name, whatever the predictors are called.
     """
     kinds = {par.name: par.kind for par in variance_parameters(fit.system)}
+    kinds |= dict.fromkeys(residual_names(fit.system), "residual")
     return {**kinds, **dict.fromkeys(fit.system.x_names, "beta")}
+
+
+def residual_names(system: PenalizedSystem) -> tuple[str, ...]:
+    """Return the names of the parameters of the residual structure; no coefficient has them."""
+    if system.whitened is None:
+        return ()
+    used = set(system.x_names)
+    return tuple(_unused(name, used) for name in system.whitened.law.names)
+
+
+def residual_values(system: PenalizedSystem) -> Vector:
+    """Return the parameters of the residual structure, (n_rho,), on their natural scale."""
+    if system.whitened is None:
+        return np.zeros(0)
+    return system.whitened.law.natural(system.whitened.rho)[0]
 
 
 def chosen_names(

@@ -25,14 +25,16 @@ from mixlm_sparse.solve.derived.other_response import (
     not_finite,
     response_block,
     system_for,
+    with_response,
 )
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.many import BlockOptima, optimize_block, status_and_message
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.search import Control
-from mixlm_sparse.solve.solution import PlsSolution, solve_pls
+from mixlm_sparse.solve.solution import PlsSolution
 from mixlm_sparse.solve.system import PenalizedSystem
+from mixlm_sparse.solve.whitened.search import solution_at
 
 __all__ = [
     "FAILED",
@@ -121,10 +123,10 @@ def search(
                 optimizer=options.optimizer,
                 control=options.control,
             )
-        solution = solve_pls(optimum.theta, system)
+        solution = solution_at(optimum, system)
     except (MixedModelError, ArithmeticError, np.linalg.LinAlgError) as error:
         return Refit(system, None, None, f"{type(error).__name__}: {error}")
-    return Refit(system, optimum, solution, optimum.message)
+    return Refit(solution.system, optimum, solution, optimum.message)
 
 
 class RefitBlock:
@@ -143,8 +145,11 @@ class RefitBlock:
         self._system = system if compiled else replace(system, may_fuse=False)
         self._options = options
         self._missing = not_finite(Y)
-        self._block = response_block(system, Y)
         self._optima: BlockOptima | None = None
+        self._Y, self._block = Y, None
+        if system.whitened is not None:  # every response has weights and correlations of its own
+            return
+        self._block = response_block(system, Y)
         if compiled and in_one_call(options):
             block = self._block
             self._optima = optimize_block(
@@ -163,10 +168,14 @@ class RefitBlock:
 
     def refit(self, i: int) -> Refit:
         """Return the fit of response i; fits share the engine."""
-        own = system_for(self._system, self._block, i)
         if self._missing[i]:
             bad = int(self._missing[i])
-            return Refit(own, None, None, f"DataError: {bad} missing or infinite values")
+            return Refit(self._system, None, None, f"DataError: {bad} missing or infinite values")
+        if self._block is None:
+            assert isinstance(self._Y, np.ndarray)
+            own = with_response(self._system, self._Y[:, i])
+        else:
+            own = system_for(self._system, self._block, i)
         return search(own, self._options, None if self._optima is None else self._optima.optimum(i))
 
     def __iter__(self) -> Iterator[Refit]:
@@ -248,7 +257,7 @@ def threads_serve(
     system: PenalizedSystem, options: FitOptions, *, compiled: bool, count: int
 ) -> bool:
     """Say whether `count` refits are compiled calls, which threads can make side by side."""
-    if not (compiled and in_one_call(options)):
+    if system.whitened is not None or not (compiled and in_one_call(options)):
         return False
     return fused_search(system, reml=options.reml, count=count) is not None
 

@@ -37,6 +37,7 @@ from mixlm_sparse.model.predict.effects import (
 )
 from mixlm_sparse.model.predict.estimable import estimable_rows, warn_of_cells
 from mixlm_sparse.model.predict.predict import linear_predictor
+from mixlm_sparse.model.predict.residuals import DrawnResiduals, whitening_of_rows
 from mixlm_sparse.model.predict.rows import (
     DesignRows,
     design_rows,
@@ -44,7 +45,6 @@ from mixlm_sparse.model.predict.rows import (
     prior_weights,
     refuse_unknown_levels,
 )
-from mixlm_sparse.model.structured import require_independent
 from mixlm_sparse.solve.products.basis import term_bases
 from mixlm_sparse.solve.rows import rows_of
 
@@ -121,8 +121,12 @@ def model_of_fit(
             codes, n_levels = new_group_codes(fit, newdata, rows, g)
         if not held[t].any():
             pieces.append(RandomPiece(rows.terms[t], codes, n_levels, T))
-    w = prior_weights(fit, newdata, rows, weights)
-    return ResponseModel(mean, tuple(pieces), fit.sigma, Independent(w)), rows
+    residual: Independent | DrawnResiduals
+    if m.law is not None:
+        residual = DrawnResiduals(whitening_of_rows(fit, newdata, rows, weights))
+    else:
+        residual = Independent(prior_weights(fit, newdata, rows, weights))
+    return ResponseModel(mean, tuple(pieces), fit.sigma, residual), rows
 
 
 def simulate_fit(
@@ -163,7 +167,6 @@ def simulate_fit(
     >>> fit.simulate(3, seed=1).shape
     (30, 3)
     """
-    require_independent(fit, "simulate")
     use_u = require_bool("use_u", use_u)
     allow_new_levels = require_bool("allow_new_levels", allow_new_levels)
     count = require_count("nsim", nsim, most=MAX_REPLICATES)

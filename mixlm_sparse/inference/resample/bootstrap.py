@@ -101,7 +101,9 @@ def bootstrap(
     >>> boot.samples.shape, list(boot.samples.columns)
     ((50, 3), ['sd_(Intercept)|Batch', 'sigma', '(Intercept)'])
     """
-    require_independent(fit, "bootstrap")
+    if method != "parametric":
+        remedy = 'use method="parametric", which draws from the structure'
+        require_independent(fit, f"bootstrap by {method}", remedy)
     use_u, n_jobs = require_bool("use_u", use_u), require_jobs(n_jobs)
     count = require_count("nsim", nsim, most=MAX_REPLICATES)
     _require_consistent(fit, statistic, method, use_u, by)

@@ -11,7 +11,12 @@ import pandas as pd
 
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
-from mixlm_sparse.model.parameters import parameter_kinds, parameter_values, variance_parameters
+from mixlm_sparse.model.parameters import (
+    parameter_kinds,
+    parameter_values,
+    residual_values,
+    variance_parameters,
+)
 from mixlm_sparse.model.refits import FAILED, Refit, RefitBlock
 
 if TYPE_CHECKING:
@@ -62,7 +67,7 @@ class StatisticReader:
                 # other columns may be combinations of earlier ones in rows drawn again
                 found = dict(zip(refit.system.x_names, beta.tolist(), strict=True))
                 beta = np.array([found.get(name, np.nan) for name in self._fit.system.x_names])
-            return np.concatenate([spread, beta])
+            return np.concatenate([spread, residual_values(refit.system), beta])
         return as_values(self._statistic(self.fit_of(refit)))[1]
 
     def replicates(self, block: RefitBlock) -> Iterator[Replicate]:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.resample.statistic import Replicate, StatisticReader
 from mixlm_sparse.model.call import FitOptions
@@ -48,4 +50,4 @@ def refit_options(fit: FittedModel, *, reml: bool) -> FitOptions:
 
 def warm_start(fit: FittedModel) -> Vector | None:
     """Return theta to start refits from; a singular one is a saddle, a bad place to start."""
-    return None if fit.is_singular() else fit.theta
+    return None if fit.is_singular() else np.concatenate([fit.theta, fit.optimum.rho])

@@ -17,8 +17,14 @@ from mixlm_sparse.inference.resample.bootstrap import bootstrap
 from mixlm_sparse.inference.variance.components import undetermined, variance_components
 from mixlm_sparse.inference.variance.delta import variance_scale
 from mixlm_sparse.inference.variance.profile.compute import profile
+from mixlm_sparse.inference.variance.residual_structure import residual_table
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.model.parameters import chosen_names, parameter_kinds
+from mixlm_sparse.model.parameters import (
+    chosen_names,
+    parameter_kinds,
+    residual_names,
+    residual_values,
+)
 
 METHODS = ("profile", "wald", "boot")
 BOOTSTRAP_OPTIONS = ("nsim", "seed", "boot_type")
@@ -98,7 +104,9 @@ def confint(
         variances = variance_components(fit, level)[["lower", "upper", "note"]]
         coefficients = conf_int(fit, level=level, ddf="normal").assign(note="")
         heading = f"{percent(level)} Wald intervals, of coefficients by the normal distribution"
-        limits = pd.DataFrame(pd.concat([variances, coefficients]).loc[names])
+        limits = pd.DataFrame(
+            pd.concat([variances, _residual_limits(fit, level), coefficients]).loc[names]
+        )
     else:
         boot_type = options.pop("boot_type", "percentile")
         draws = bootstrap(fit, **{"nsim": 500, **options})
@@ -114,12 +122,22 @@ def confint(
     return _table(fit, limits, heading)
 
 
+def _residual_limits(fit: FittedModel, level: float) -> pd.DataFrame:
+    """Return the limits of the parameters of the residual structure, with columns of `_table`."""
+    table = residual_table(fit, level)
+    reasons = table.attrs.get("notes", {})
+    notes = [reasons.get(name, "") for name in table["parameter"]]
+    limits = pd.DataFrame(table)[["lower", "upper"]].assign(note=notes)
+    return limits.set_axis(list(residual_names(fit.system)), axis=0)
+
+
 def _table(fit: FittedModel, limits: pd.DataFrame, heading: str) -> pd.DataFrame:
     """Return the columns lower and upper; what stands out goes to attrs["notes"]."""
     out = limits[["lower", "upper"]].astype("float64")
     out.attrs["heading"] = heading
     kinds = parameter_kinds(fit)
-    values = np.concatenate([variance_scale(fit).estimates, fit.solution.beta])
+    residual = residual_values(fit.system)
+    values = np.concatenate([variance_scale(fit).estimates, residual, fit.solution.beta])
     estimates = dict(zip(kinds, values.tolist(), strict=True))
     out.attrs["kinds"] = {name: kinds[name] for name in out.index}
     out.attrs["estimates"] = {name: estimates[name] for name in out.index}

@@ -10,9 +10,12 @@ import pandas as pd
 from scipy.special import ndtri
 
 from mixlm_sparse.common.checks import require_bool, require_level, require_one_of
+from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.predict.effects import Selection, select_effects, whole_terms
 from mixlm_sparse.model.predict.estimable import estimable_rows, warn_of_cells
+from mixlm_sparse.model.predict.residuals import forecast as forecast_of
+from mixlm_sparse.model.predict.residuals import residual_variances
 from mixlm_sparse.model.predict.rows import (
     DesignRows,
     design_rows,
@@ -41,6 +44,7 @@ def predict(
     offset: Any = None,
     na_action: str | None = None,
     weights: Any = None,
+    forecast: bool = False,
 ) -> pd.Series[float] | pd.DataFrame:
     """Predict the response, on the rows of the fit or on new ones.
 
@@ -63,6 +67,10 @@ def predict(
         out, "raise" refuses them.
     weights : prior weights of new rows, for "prediction": a number, a name or an array; by
         default the column that the fit used.
+    forecast : of new rows whose residuals are correlated with those of the fit (`residual=`), the
+        expectation given the latter: with AR1, the next visit of a patient leans towards where the
+        last one was.  All random effects count; `se` is that of the conditional mean, and
+        "prediction" has the variance that is left.
 
     Returns
     -------
@@ -106,6 +114,7 @@ def predict(
     level = require_level("level", level)
     for name, flag in (
         ("se", se), ("allow_new_levels", allow_new_levels), ("random_only", random_only),
+        ("forecast", forecast),
     ):  # fmt: skip
         require_bool(name, flag)
     selection = select_effects(re_form, fit.matrices)
@@ -124,15 +133,21 @@ def predict(
     if estimable is not None:
         warn_of_cells(fit, newdata, rows, estimable)
         mean[~estimable] = np.nan
+    ahead = None
+    if forecast:
+        _require_whole(re_form, random_only)
+        ahead = forecast_of(fit, newdata, rows, weights)
+        mean = mean + ahead.shift
     if not se and interval is None:
         return pd.Series(rows.align(mean), index=rows.labels())
-    variance = fit.scale * mean_variance(fit.solution, rows, selection)
+    used = rows if ahead is None else ahead.rows
+    variance = fit.scale * mean_variance(fit.solution, used, selection)
     if estimable is not None:
         variance[~estimable] = np.nan
     spread = variance
     if interval == "prediction":
-        w = prior_weights(fit, newdata, rows, weights)
-        spread = variance + (fit.scale if w is None else fit.scale / w)
+        own = _residual_part(fit, newdata, rows, weights) if ahead is None else ahead.variance
+        spread = variance + fit.scale * own
         if not random_only:
             spread = spread + fit.scale * _left_out(fit, newdata, rows, selection)
     half = float(ndtri(0.5 + 0.5 * level)) * np.sqrt(spread)
@@ -140,6 +155,24 @@ def predict(
     return pd.DataFrame(
         {name: rows.align(values) for name, values in columns.items()}, index=rows.labels()
     )
+
+
+def _require_whole(re_form: str | None, random_only: bool) -> None:
+    if re_form is not None or random_only:
+        raise OptionError(
+            "a forecast is the expectation given the data of the fit, with all random effects: "
+            "leave re_form and random_only out"
+        )
+
+
+def _residual_part(
+    fit: FittedModel, newdata: Any, rows: DesignRows, weights: Any
+) -> Vector | float:
+    """Return the variance of the residuals relative to sigma^2."""
+    if fit.matrices.law is not None:
+        return residual_variances(fit, newdata, rows, weights)
+    w = prior_weights(fit, newdata, rows, weights)
+    return 1.0 if w is None else 1.0 / w
 
 
 def linear_predictor(fit: FittedModel, rows: DesignRows, selection: Selection) -> Vector:

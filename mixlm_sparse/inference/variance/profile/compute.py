@@ -82,7 +82,7 @@ def profile(
            lower  upper
     sigma  39.73  64.07
     """
-    require_independent(fit, "profile")
+    require_independent(fit, "profile", "use confint(method='wald') or 'boot'")
     reml, n_jobs = require_bool("reml", reml), require_jobs(n_jobs)
     began = time.perf_counter()
     level_max = require_level("level_max", level_max)
