@@ -93,7 +93,7 @@ def _solves_rows(fit: FittedModel) -> bool:
     score, lengths, total = np.zeros(system.p), np.zeros(system.p), 0.0
     sums = [np.zeros_like(effects) for effects in b]
     squares = [np.zeros(effects.shape[0]) for effects in b]
-    for block in system.rows():
+    for block in system.white_rows():
         r = block.target - block.X @ solution.beta
         for t, term in enumerate(matrices.terms):
             r = r - np.einsum("ik,ik->i", block.z(t), b[t][block.codes(term.factor)])

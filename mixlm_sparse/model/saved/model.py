@@ -12,6 +12,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import numpy as np
+
 from mixlm_sparse.common.checks import require_bool, require_one_of, require_path
 from mixlm_sparse.common.errors import (
     DataError,
@@ -66,9 +68,9 @@ from mixlm_sparse.model.saved.parts import (
     products_to,
 )
 from mixlm_sparse.model.saved.schema import require_form
-from mixlm_sparse.model.structured import require_independent
+from mixlm_sparse.model.saved.structure import structure_from, structure_to
 from mixlm_sparse.solve.products.final import Products
-from mixlm_sparse.solve.system import PenalizedSystem
+from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 __all__ = ["FORMAT_VERSION", "load_fit", "save"]
 
@@ -108,9 +110,9 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
     >>> mx.load(path).criterion == fit.criterion
     True
     """
-    require_independent(fit, "save")
     path = require_path("path", path)
     require_bool("include_data", include_data)
+    structure = structure_to(fit, include_data=include_data)
     arrays: Arrays = {}
     document: dict[str, Any] = {
         "format": FORMAT,
@@ -125,6 +127,8 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
         "call": None,
         "data": None,
     }
+    if structure is not None:
+        document["structure"] = structure
     if fit.system.held is not None:
         document["held"] = held_to(fit.system.held)
     has_rows = not isinstance(fit.matrices, MatricesWithoutRows)
@@ -185,8 +189,12 @@ def _fit_from(
             for term, about in zip(matrices.terms, saved, strict=True)
         ]
         matrices = replace(matrices, terms=tuple(terms))
+    name = document["engine"] if engine is None else engine
+    name = name if name in ENGINES else "auto"  # "none", of a model without random effects
+    if matrices.law is not None:
+        return _structured(document, archive, cls, matrices, call, name, options)
     try:
-        made = make_engine(document["engine"] if engine is None else engine, products.blocks)
+        made = make_engine(name, products.blocks)
     except EngineError as error:
         raise EngineError(f"{error}; or load the fit with engine='blocked'") from error
     has_rows = not isinstance(matrices, MatricesWithoutRows)
@@ -219,6 +227,30 @@ def _fit_from(
     require_solution(fit, archive)
     if has_rows:
         require_rows(fit, archive, given=data is not None)
+    return fit
+
+
+def _structured(
+    document: Mapping[str, Any],
+    archive: Archive,
+    cls: type[F],
+    matrices: ModelMatrices,
+    call: ModelCall | None,
+    engine: str,
+    options: FitOptions,
+) -> F:
+    """Return a fit with a residual structure, whose products are formed of its rows again."""
+    system = penalized_system(matrices, engine)
+    optimum = optimum_from(document["optimum"], archive)
+    sizes = optimum.theta.shape, optimum.phi.shape, optimum.rho.shape
+    if sizes != ((system.n_theta,), (system.n_theta,), (system.n_rho,)):
+        raise archive.broken("the number of parameters is not that of the model")
+    if not np.isfinite(optimum.rho).all():
+        raise archive.broken("the parameters of the residuals are not finite")
+    notes = notes_from(document["notes"])
+    fit = fit_of(cls, system, optimum, options, document["formula"], call, notes=notes)
+    require_solution(fit, archive)
+    require_rows(fit, archive, given=False)
     return fit
 
 
@@ -336,6 +368,7 @@ def _call_from(
         contrasts=contrasts_from(about["contrasts"]),
         env=dict(env) or None,
         fixed=None if held is None else dict(held.names),
+        **structure_from(document.get("structure")),
         response=response,
         options=options,
     )
