@@ -38,7 +38,7 @@ CONFINED = {
     "matplotlib": "report/plots",
     "sklearn": "interop",
     "marginaleffects": "interop",
-    "dask": "interop",
+    "dask": "design",
     "pyarrow": "design",
     "duckdb": "design",
     "tqdm": "common",

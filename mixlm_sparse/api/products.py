@@ -8,13 +8,12 @@ from typing import Any
 from mixlm_sparse.api.fit import LinearMixedFit
 from mixlm_sparse.api.keywords import answers_unknown_keywords
 from mixlm_sparse.common.progress import CountProgress, SearchProgress
-from mixlm_sparse.design.batches.sources import batch_source
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.formula.parse import formula_text
 from mixlm_sparse.formula.terms import MixedFormula
 from mixlm_sparse.model.batches.fits import fit_of_products
 from mixlm_sparse.model.batches.products import ModelProducts, require_products
-from mixlm_sparse.model.batches.sums import sum_batches
+from mixlm_sparse.model.batches.sums import products_of
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.solve.search.search import Control
 
@@ -79,8 +78,7 @@ def cross_products(
         contrasts=contrasts,
         env=env,
     )
-    found = sum_batches(call, batch_source(data), levels=levels, progress=progress)
-    return found.products
+    return products_of(call, levels, progress)
 
 
 @answers_unknown_keywords

@@ -24,10 +24,15 @@ class Moments:
         if not x.size:
             return
         mean = float(np.mean(x))
-        squares = float(np.sum((x - mean) ** 2))
-        n, step = self.n + x.size, mean - self.mean
-        self.squares += squares + step**2 * self.n * x.size / n
-        self.mean += step * x.size / n
+        self.join(Moments(x.size, mean, float(np.sum((x - mean) ** 2))))
+
+    def join(self, other: Moments) -> None:
+        """Take in the moments of other values."""
+        if not other.n:
+            return
+        n, step = self.n + other.n, other.mean - self.mean
+        self.squares += other.squares + step**2 * self.n * other.n / n
+        self.mean += step * other.n / n
         self.n = n
 
     def squares_about(self, origin: float) -> float:

@@ -13,8 +13,8 @@ from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.solve.rows import BLOCK_ROWS, RowBlock
 
 __all__ = [
-    "BATCHES", "PRODUCTS", "SAVED", "SUMMED", "AbsentColumns", "AbsentFrame", "AbsentValues",
-    "FactorWithoutRows", "MatricesWithoutRows", "NoRows", "Reason",
+    "BATCHES", "CLUSTER", "PRODUCTS", "SAVED", "SUMMED", "AbsentColumns", "AbsentFrame",
+    "AbsentValues", "FactorWithoutRows", "MatricesWithoutRows", "NoRows", "Reason",
 ]  # fmt: skip
 
 
@@ -43,6 +43,11 @@ SUMMED = Reason(
 PRODUCTS = Reason(
     "this fit was made from products, which hold no rows, and rows are needed here: fit the data "
     "themselves by lmer, or give them to fit.predict(data)",
+    RowsAbsentError,
+)
+CLUSTER = Reason(
+    "the rows of this fit lie in the partitions of a Dask DataFrame, and rows are needed here: "
+    "take a part of them, frame.partitions[i].compute(), and give it to fit.predict(part)",
     RowsAbsentError,
 )
 BATCHES = Reason(

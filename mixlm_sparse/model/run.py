@@ -11,17 +11,20 @@ from typing import Any
 
 from mixlm_sparse.common.errors import FormulaError, OptionError
 from mixlm_sparse.common.progress import FitProgress, SearchStopped, fit_progress
+from mixlm_sparse.design.batches.cluster import Partitions
 from mixlm_sparse.design.batches.sources import batch_source, is_batched
 from mixlm_sparse.design.build import model_matrices
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.terms import MixedFormula
-from mixlm_sparse.model.batches.sums import sum_batches
+from mixlm_sparse.model.batches.sums import sum_batches, sum_partitions
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import held_call, held_contrasts
 from mixlm_sparse.model.held import held_system
 from mixlm_sparse.model.responses import response_for
+from mixlm_sparse.model.rowless import CLUSTER, NoRows
 from mixlm_sparse.solve.optimize import optimize
+from mixlm_sparse.solve.rows import RowSource
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.solution import PlsSolution
@@ -85,14 +88,17 @@ def assemble_batches(
 ) -> tuple[PenalizedSystem, ModelCall]:
     """Form the products of rows that come in batches; the call returned holds their source."""
     source = batch_source(call.data)
-    progress = call.options.progress
-    found = sum_batches(
-        call, source, levels=levels, progress=None if callable(progress) else progress
-    )
-    matrices, cross, rows = found.system_parts()
-    system = held_system(
-        matrices, call.options.engine, call.fixed, cross=cross, source=rows
-    )
+    rows: RowSource
+    if isinstance(source, Partitions):
+        products = sum_partitions(call, source, levels=levels)
+        matrices, cross, _, _ = products.in_model_order(CLUSTER)
+        rows = NoRows(cross.n, CLUSTER)
+    else:
+        progress = call.options.progress
+        bar = None if callable(progress) else progress
+        found = sum_batches(call, source, levels=levels, progress=bar)
+        matrices, cross, rows = found.system_parts()
+    system = held_system(matrices, call.options.engine, call.fixed, cross=cross, source=rows)
     return system, replace(call, data=source, contrasts=held_contrasts(call.contrasts))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 from mixlm_sparse.common.checks import entries, listed, require_mapping
 from mixlm_sparse.common.errors import DataError, FormulaError, OptionError
 from mixlm_sparse.covariance.random import structure_class
+from mixlm_sparse.design.batches.cluster import Partitions, reduce_partitions
 from mixlm_sparse.design.batches.design import BatchArguments, BatchDesign, used_of_batch
 from mixlm_sparse.design.batches.learner import TransformLearner
 from mixlm_sparse.design.batches.levels import LevelMap
@@ -245,17 +247,56 @@ def _look(
     for call in learners:
         names += names_of([call.args[0]])
     names = [name for name in dict.fromkeys(names) if name in opened.first.columns]
+    if isinstance(opened.source, Partitions):
+        each = partial(_found_in, list(maps), list(learners), env)
+        found = reduce_partitions(opened.source.columns(names), each, _joined)
+        for name, columns in found[0].items():
+            for column in columns:
+                maps[name].encode(column)
+        for learner, other in zip(learners.values(), found[1], strict=True):
+            learner.join(other)
+        return
     for piece in opened.pieces(names):
         table = read_piece(piece, names)
         for name, known in maps.items():
-            column = table.columns[name]
-            if column.missing is not None:
-                rows = np.flatnonzero(~column.missing).astype(np.int32)
-                column = restrict({name: column}, rows)[name]
+            column = _present(table.columns[name])
             if column.values.size:
                 known.encode(column)
         for learner in learners.values():
             learner.add(table, env)
+
+
+Found = tuple[dict[str, list[Column]], list[TransformLearner]]
+
+
+def _present(column: Column) -> Column:
+    if column.missing is None:
+        return column
+    rows = np.flatnonzero(~column.missing).astype(np.int32)
+    return restrict({column.name: column}, rows)[column.name]
+
+
+def _found_in(
+    coded: list[str], calls: list[Call], env: Mapping[str, Callable[..., Any]], piece: Any
+) -> Found:
+    """Return one row for each level, and what transforms learn, of one partition."""
+    names = [*coded, *(name for call in calls for name in names_of([call.args[0]]))]
+    table = read_piece(piece, list(dict.fromkeys(names)))
+    columns: dict[str, list[Column]] = {}
+    for name in coded:
+        column = _present(table.columns[name])
+        _, first = np.unique(column.values, return_index=True)
+        columns[name] = [column.take(np.sort(first).astype(np.int32))] if first.size else []
+    learners = [TransformLearner(call) for call in calls]
+    for learner in learners:
+        learner.add(table, env)
+    return columns, learners
+
+
+def _joined(a: Found, b: Found) -> Found:
+    for learner, other in zip(a[1], b[1], strict=True):
+        learner.join(other)
+    return {name: columns + b[0][name] for name, columns in a[0].items()}, a[1]
 
 
 # -- example rows, from which names and coding are read -----------------------------------------

@@ -56,6 +56,13 @@ class TransformLearner:
             )
         self._values.append(x.copy())
 
+    def join(self, other: TransformLearner) -> None:
+        """Take in what another has learned from other rows."""
+        if self._moments is not None and other._moments is not None:
+            self._moments.join(other._moments)
+        self._n += other._n
+        self._values += other._values
+
     def finish(self) -> State:
         """Return what was learned."""
         text = deparse(self.call)

@@ -86,8 +86,9 @@ class Dataset:
         size = piece_rows(len(wanted))
         try:
             for batch in data.to_batches(
-                columns=wanted, batch_size=size, batch_readahead=2, fragment_readahead=1
-            ):
+                columns=wanted, batch_size=size, batch_readahead=2, fragment_readahead=1,
+                **_scan_options(data),
+            ):  # fmt: skip
                 yield mark_texts(batch, self.texts)
         except (OSError, ValueError, TypeError) as error:
             raise _broken(self.name, error) from error
@@ -130,6 +131,14 @@ class Dataset:
             filesystem=self.data.filesystem,
             partitioning="hive",
         )
+
+
+def _scan_options(data: Any) -> dict[str, Any]:
+    """Return options that keep a scan from holding the whole file, as it does by default."""
+    if type(getattr(data, "format", None)).__name__ != "ParquetFileFormat":
+        return {}
+    options = arrow("dataset").ParquetFragmentScanOptions(pre_buffer=False)
+    return {"fragment_scan_options": options}
 
 
 def _own_schema(fragment: Any) -> Any:

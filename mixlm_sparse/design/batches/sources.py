@@ -15,6 +15,7 @@ import pandas as pd
 
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.design.batches.arrow import arrow, readable
+from mixlm_sparse.design.batches.cluster import Partitions, is_dask
 from mixlm_sparse.design.batches.parquet import Dataset, parquet_source
 from mixlm_sparse.design.batches.pieces import piece_rows, polars
 
@@ -68,12 +69,14 @@ def is_batched(data: Any) -> bool:
 
 def _kind(data: Any) -> str | None:
     """Return what kind of source `data` is; None for a frame, or for what cannot be read."""
-    if isinstance(data, (Dataset, Reader, Relation, Lazy, Frames, Gone)):
+    if isinstance(data, (Dataset, Reader, Relation, Lazy, Frames, Gone, Partitions)):
         return "source"
     if isinstance(data, (str, os.PathLike)):
         return "path"
     if isinstance(data, (pd.DataFrame, Mapping)):
         return None
+    if is_dask(data):
+        return "dask"
     module, name = type(data).__module__.partition(".")[0], type(data).__name__
     if module == "pyarrow":
         known = {"Table": "table", "RecordBatch": "table", "RecordBatchReader": "reader"}
@@ -109,6 +112,8 @@ def batch_source(data: Any) -> Source:
         return Dataset(arrow("dataset").dataset(table), "the table")
     if kind == "reader":
         return Reader(data)
+    if kind == "dask":
+        return Partitions(data)
     if kind == "duckdb":
         return Relation(data)
     if kind == "lazy":

@@ -7,20 +7,24 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.progress import CountProgress, counter
 from mixlm_sparse.common.types import IntVector
+from mixlm_sparse.design.batches.cluster import Partitions, reduce_partitions
 from mixlm_sparse.design.batches.design import BatchArguments, BatchDesign, BatchRows, GroupCoder
 from mixlm_sparse.design.batches.learn import Opened, learn_design, open_batches
 from mixlm_sparse.design.batches.pieces import read_piece
-from mixlm_sparse.design.batches.sources import Source
+from mixlm_sparse.design.batches.sources import Frames, Source, batch_source
 from mixlm_sparse.design.matrices import ModelMatrices
+from mixlm_sparse.design.table import Table
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import Expr
+from mixlm_sparse.formula.terms import MixedFormula
 from mixlm_sparse.model.batches.products import ModelProducts
 from mixlm_sparse.model.batches.rows import Batches, as_rows
 from mixlm_sparse.model.batches.without_rows import draft_matrices
@@ -38,9 +42,13 @@ from mixlm_sparse.solve.products.batches import (
     sums_of,
 )
 
-__all__ = ["Summed", "sum_batches", "sum_more"]
+__all__ = ["Summed", "products_of", "sum_batches", "sum_more", "sum_partitions"]
 
 MOST_THREADS = 4
+NO_ROWS = (
+    "no rows are left after dropping those with missing cells and those that subset leaves out: "
+    "check the values and the condition"
+)
 PIECES_AHEAD = 2  # pieces in memory for each thread: one worked on, one waiting
 
 
@@ -87,14 +95,7 @@ def sum_batches(
     levels : levels of factors of the fixed part, by column.
     threads : how many work on pieces; by default one for each core, up to `MOST_THREADS`.
     """
-    call.checked()
-    if call.na_action == "exclude":
-        raise OptionError(
-            'na_action="exclude" pads results by row, which batches do not have: use "omit"; '
-            "fit.stream() tells where the rows are"
-        )
-    formula = parse_formula(call.formula)
-    arguments = BatchArguments.of(call.weights, call.offset, call.subset, call.na_action)
+    formula, arguments = _checked(call)
     opened = open_batches(source, formula, arguments)
     warn = call.options.control.warn
     without: dict[Expr, frozenset[str]] = {}
@@ -105,7 +106,8 @@ def sum_batches(
         )  # fmt: skip
         with one_blas_thread():
             walk = _Walk(opened, design, threads or _cores(), progress)
-            walk.run()
+            if not walk.run():
+                raise DataError(NO_ROWS)
         unused = design.unused(walk.used)
         if not unused:
             return walk.summed()
@@ -119,13 +121,89 @@ def sum_batches(
         without = {**without, **unused}
 
 
+def products_of(
+    call: ModelCall,
+    levels: Mapping[str, Any] | None = None,
+    progress: CountProgress = False,
+) -> ModelProducts:
+    """Form the products of a call, wherever its rows are."""
+    source = batch_source(call.data)
+    if isinstance(source, Partitions):
+        return sum_partitions(call, source, levels=levels)
+    return sum_batches(call, source, levels=levels, progress=progress).products
+
+
+def sum_partitions(
+    call: ModelCall, source: Partitions, *, levels: Mapping[str, Any] | None = None
+) -> ModelProducts:
+    """Form the products of the partitions of a Dask DataFrame where they lie, and add them there.
+
+    Passes and parameters are those of `sum_batches`; one partition is read here, to see what the
+    columns are.
+    """
+    formula, arguments = _checked(call)
+    opened = open_batches(source, formula, arguments)
+    warn = call.options.control.warn
+    without: dict[Expr, frozenset[str]] = {}
+    while True:
+        design = learn_design(
+            opened, formula, arguments, contrasts=call.contrasts, env=call.env, levels=levels,
+            without=without, warn=warn and not without,
+        )  # fmt: skip
+        names = (*opened.names, *opened.optional)
+        found = reduce_partitions(source.columns(names), partial(_of_partition, design), _both)
+        if found is None:
+            raise DataError(NO_ROWS)
+        products, used = found
+        unused = design.unused(used)
+        if not unused:
+            return products
+        without = {**without, **unused}
+
+
+Part = tuple[ModelProducts, dict[Expr, frozenset[str]]] | None
+
+
+def _of_partition(design: BatchDesign, piece: Any) -> Part:
+    """Return the products of one partition, and the levels that occur; None without rows."""
+    opened = Opened(
+        Frames(lambda: iter([piece]), True), design.names, design.optional,
+        Table(0, {}, frozenset(), ()), (), None,
+    )  # fmt: skip
+    with one_blas_thread():
+        walk = _Walk(opened, design, 1, False)
+        if not walk.run():
+            return None
+    products = walk.summed().products
+    return replace(products, cross=replace(products.cross, matrices=None)), walk.used
+
+
+def _both(a: Part, b: Part) -> Part:
+    if a is None or b is None:
+        return b if a is None else a
+    used = {expr: labels | b[1].get(expr, frozenset()) for expr, labels in a[1].items()}
+    return a[0] + b[0], used
+
+
 def sum_more(design: BatchDesign, source: Source) -> ModelProducts:
     """Form the products of more rows of a model whose columns are known."""
     opened = open_batches(source, design.formula, design.arguments)
     with one_blas_thread():
         walk = _Walk(opened, design, _cores(), False)
-        walk.run()
+        if not walk.run():
+            raise DataError(NO_ROWS)
     return walk.summed().products
+
+
+def _checked(call: ModelCall) -> tuple[MixedFormula, BatchArguments]:
+    call.checked()
+    if call.na_action == "exclude":
+        raise OptionError(
+            'na_action="exclude" pads results by row, which batches do not have: use "omit"; '
+            "fit.stream() tells where the rows are"
+        )
+    arguments = BatchArguments.of(call.weights, call.offset, call.subset, call.na_action)
+    return parse_formula(call.formula), arguments
 
 
 def _cores() -> int:
@@ -157,8 +235,8 @@ class _Walk:
         self._began = time.monotonic()
         self._lock = threading.Lock()
 
-    def run(self) -> None:
-        """Walk over all pieces."""
+    def run(self) -> bool:
+        """Walk over all pieces; return whether the model uses a row of them."""
         total = self.opened.source.known_rows or 0
         pieces = self.opened.pieces()
         with counter(self.progress, "reading", "rows") as report:
@@ -173,11 +251,7 @@ class _Walk:
             self._go_on(report(self.n_input, total))
             if self.parts:
                 self._rest(pieces, lambda: self._go_on(report(self.n_input, total)))
-        if not self.parts:
-            raise DataError(
-                "no rows are left after dropping those with missing cells and those that subset "
-                "leaves out: check the values and the condition"
-            )
+        return bool(self.parts)
 
     def _rest(self, pieces: Iterator[Any], report: Any) -> None:
         # piece i belongs to thread i modulo their number, so that sums do not depend on chance
