@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mixlm_sparse.api.lmer import deviance_function, fit_matrices, lmer, make_fit
     from mixlm_sparse.api.load import load
     from mixlm_sparse.api.many import ManyFits, lmer_many
+    from mixlm_sparse.api.plan import plan
     from mixlm_sparse.api.power import power
     from mixlm_sparse.api.power_curve import power_curve
     from mixlm_sparse.api.power_result import Power, PowerCurve
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from mixlm_sparse.inference.resample.result import Bootstrap
     from mixlm_sparse.inference.variance.profile.curve import ParameterProfile, Profile
     from mixlm_sparse.model.batches.products import ModelProducts, load_products
+    from mixlm_sparse.model.plan import Plan
     from mixlm_sparse.model.simulate import simulate
     from mixlm_sparse.model.varcorr import VarCorr
     from mixlm_sparse.report import plots
@@ -89,6 +91,7 @@ _HOMES = {
     "api.lmer": ("deviance_function", "fit_matrices", "lmer", "make_fit"),
     "api.load": ("load",),
     "api.many": ("ManyFits", "lmer_many"),
+    "api.plan": ("plan",),
     "api.power": ("power",),
     "api.power_curve": ("power_curve",),
     "api.power_result": ("Power", "PowerCurve"),
@@ -135,6 +138,7 @@ _HOMES = {
     "inference.resample.result": ("Bootstrap",),
     "inference.variance.profile.curve": ("ParameterProfile", "Profile"),
     "model.batches.products": ("ModelProducts", "load_products"),
+    "model.plan": ("Plan",),
     "model.simulate": ("simulate",),
     "model.varcorr": ("VarCorr",),
     "report.tables.comparison": ("compare_table",),
@@ -182,6 +186,7 @@ __all__ = [
     "PBModcomp",
     "ParameterProfile",
     "PenalizedSystem",
+    "Plan",
     "PlsSolution",
     "Power",
     "PowerCurve",
@@ -224,6 +229,7 @@ __all__ = [
     "parse_formula",
     "pb_modcomp",
     "penalized_system",
+    "plan",
     "plots",
     "power",
     "power_curve",

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.interop.cli.plan import reachable_bytes
+from mixlm_sparse.model.plan import reachable_bytes
 from tests.interop.commands import run
 from tests.support import corpus
 

@@ -7,10 +7,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.types import Array3, Matrix
 from mixlm_sparse.engines import dense, kernels
 from mixlm_sparse.engines.blocked.rest import Adjacency, RestFactor
 from mixlm_sparse.engines.interface import BLAS_SHARE, BlockSystem, PairBlock
+from mixlm_sparse.engines.memory import require_memory
 
 
 class DenseRest:
@@ -181,3 +183,20 @@ class DenseRest:
 def _add_diagonal_blocks(S: Matrix, r: RestFactor, blocks: Array3) -> None:
     at = r.block_columns(np.arange(r.n_levels, dtype=np.int32))
     S[at[:, :, None], at[:, None, :]] += blocks
+
+
+def require_dense_memory(
+    system: BlockSystem, chain: Sequence[int], rest: Sequence[RestFactor]
+) -> None:
+    """Raise an EngineError if the dense rest and its inverse would not fit into memory."""
+    order = sum(r.n_levels * r.width for r in rest)
+    inner, outer = (
+        listed([f"'{system.factors[g].label}' ({system.factors[g].n_levels} levels)" for g in some])
+        for some in (chain, [r.index for r in rest])
+    )
+    require_memory(
+        2.0 * 8.0 * float(order) ** 2,
+        f"{inner} crossed with {outer}, a dense matrix of order {order},",
+        "leave out levels with few rows, put a factor into the fixed part or leave it out, or "
+        "fit on a machine with more memory",
+    )

@@ -35,7 +35,7 @@ from mixlm_sparse.engines.blocked.coupling import (
     bmm,
     transposed,
 )
-from mixlm_sparse.engines.blocked.dense_rest import DenseRest
+from mixlm_sparse.engines.blocked.dense_rest import DenseRest, require_dense_memory
 from mixlm_sparse.engines.blocked.pairs import oriented_pair
 from mixlm_sparse.engines.blocked.rest import Rest, RestFactor
 from mixlm_sparse.engines.blocked.sparse_rest import sparse_rest
@@ -200,6 +200,7 @@ class BlockedEngine:
             )
             if sparse is not None:
                 return sparse
+        require_dense_memory(self._system, self._chain, self._rest)
         return DenseRest(
             self._system,
             self._rest,

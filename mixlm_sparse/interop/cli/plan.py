@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import textwrap
 import time
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,12 +12,14 @@ from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.text import text_table
 from mixlm_sparse.design.matrices import ModelMatrices
+from mixlm_sparse.engines.memory import size_text
 from mixlm_sparse.model.notes import dropped_message, few_levels_message, scaling_message
+from mixlm_sparse.model.plan import reachable_bytes
 from mixlm_sparse.solve.criterion import criterion_and_gradient
 from mixlm_sparse.solve.identification import require_residuals_apart
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
-__all__ = ["describe_plan", "reachable_bytes"]
+__all__ = ["describe_plan"]
 
 WIDTH = 100
 MAX_NAMES = 24  # names of columns or parameters that are listed
@@ -117,7 +117,7 @@ def _memory(system: PenalizedSystem, frame: pd.DataFrame) -> list[str]:
     total = sum(size for _, size in parts)
     lines = text_table(
         [["", *(name for name, _ in parts), "estimate in all"],
-         ["", *(_size(size) for _, size in parts), _size(total)]],
+         ["", *(size_text(size) for _, size in parts), size_text(total)]],
         indent="  ", gap="  ",
     )  # fmt: skip
     return lines[1:]
@@ -130,51 +130,11 @@ def _messages(system: PenalizedSystem) -> list[str]:
     return [message for message in messages if message is not None]
 
 
-def reachable_bytes(thing: Any) -> int:
-    """Return the bytes of all arrays that `thing` holds, in attributes, lists and dictionaries."""
-    seen: set[int] = set()
-    arrays: dict[int, int] = {}
-    waiting = [thing]
-    while waiting:
-        item = waiting.pop()
-        if id(item) in seen or item is None or isinstance(item, str | int | float | type):
-            continue
-        seen.add(id(item))
-        if isinstance(item, np.ndarray):
-            whole = item
-            while isinstance(whole.base, np.ndarray):
-                whole = whole.base
-            arrays[id(whole)] = whole.nbytes
-        elif isinstance(item, dict):
-            waiting += item.values()
-        elif isinstance(item, list | tuple | set | frozenset):
-            waiting += item
-        elif type(item).__module__.startswith(__name__.partition(".")[0]):
-            waiting += list(getattr(item, "__dict__", {}).values())
-            waiting += [
-                getattr(item, name)
-                for cls in type(item).__mro__
-                for name in getattr(cls, "__slots__", ())
-                if hasattr(item, name)
-            ]
-            if dataclasses.is_dataclass(item):
-                waiting += [getattr(item, f.name, None) for f in dataclasses.fields(item)]
-        elif type(item).__module__.startswith("scipy.sparse"):
-            waiting += [getattr(item, name, None) for name in ("data", "indices", "indptr")]
-    return sum(arrays.values())
-
-
 def _wrap(label: str, text: str) -> list[str]:
     return textwrap.wrap(
         text, WIDTH, initial_indent=label, subsequent_indent=" " * min(len(label), 8),
         break_on_hyphens=False,
     ) or [label.rstrip()]  # fmt: skip
-
-
-def _size(size: int) -> str:
-    if size < 1e6:
-        return f"{size / 1e3:.1f} kB"
-    return f"{size / 1e6:.1f} MB" if size < 1e9 else f"{size / 1e9:.2f} GB"
 
 
 def _time(seconds: float) -> str:
