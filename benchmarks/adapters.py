@@ -63,11 +63,12 @@ def _mixlm(job: Job, frame: pd.DataFrame, options: dict[str, Any]) -> Fit:
 
     # None is what a user has: numba is loaded, and kernels are compiled, when that pays
     mx.use_compiled(options.pop("compiled", None))
+    lmer = mx.lmer  # loads what it needs: importing is nobody's first call
 
     def fit() -> Outcome:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", mx.MixedModelWarning)
-            result = mx.lmer(
+            result = lmer(
                 job.formula,
                 frame,
                 reml=job.reml,
