@@ -20,7 +20,7 @@ from mixlm_sparse.inference.fixed import coefficients
 from mixlm_sparse.inference.fixed import robust as sandwich
 from mixlm_sparse.inference.means import emmeans as means
 from mixlm_sparse.inference.means import joint
-from mixlm_sparse.inference.models import compare, diagnostics, linear
+from mixlm_sparse.inference.models import compare, diagnostics, linear, serial
 from mixlm_sparse.inference.models import drop1 as fixed_terms
 from mixlm_sparse.inference.models import ranova as random_terms
 from mixlm_sparse.inference.models import step as elimination
@@ -109,6 +109,8 @@ class LinearMixedFit(FittedModel):
     rePCA = diagnostics.rePCA
     all_fit = diagnostics.all_fit
     influence = cases.influence
+    acf = serial.acf
+    variogram = serial.variogram
 
     # predictions and new responses
     predict = predictions.predict

@@ -35,6 +35,8 @@ __all__ = ["Whitening"]
 
 # log s beyond this leaves the range of numbers when it is squared and summed.
 LARGEST_LOG_SD = 300.0
+# Information for a row below this is none.
+NO_INFLUENCE = 1e-10
 
 
 @dataclass(frozen=True, eq=False)
@@ -229,6 +231,11 @@ class Whitening:
             core = np.matmul(np.swapaxes(F, 1, 2), np.matmul(inner, F))
             at = law.part(batch.stratum)
             out[at] += law.correlation.contract(batch.t, self.rho[at], law.places, core)
+
+    def without_influence(self) -> NDArray[np.bool_]:
+        """Say of every parameter whether R does not move with it: it is at the end of its range."""
+        seen = np.diag(self.information()[0])
+        return np.asarray(seen <= NO_INFLUENCE * self.law.n)
 
     def information(self) -> tuple[Matrix, Vector]:
         """Return tr(R^{-1}R_k R^{-1}R_l) (n_rho, n_rho), roughly, and d log|R| / d rho (n_rho,).

@@ -112,6 +112,24 @@ def few_levels_message(system: PenalizedSystem) -> str | None:
     )
 
 
+def ended_message(system: PenalizedSystem) -> str | None:
+    """Return a message if parameters of the residual structure are at the end of their range."""
+    if system.whitened is None:
+        return None
+    ended = system.whitened.whitening.without_influence()
+    names = [
+        name for name, at in zip(system.whitened.law.names, ended.tolist(), strict=True) if at
+    ]
+    if not names:
+        return None
+    return (
+        f"the residual parameter{'s' if len(names) > 1 else ''} {listed(names)} "
+        f"{'are' if len(names) > 1 else 'is'} at the end of the range, where the residuals are "
+        "independent: the structure finds no positive correlation; AR1 and CompoundSymmetry can "
+        "say a negative one, or leave the structure out"
+    )
+
+
 def double_bar_messages(system: PenalizedSystem) -> list[str]:
     """Return messages about random terms with `||` whose columns are correlated nevertheless."""
     spec = system.matrices.spec
@@ -144,6 +162,8 @@ def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
     judged = identification(system, reml=optimum.reml, phi=optimum.phi)
     if not judged.complete:
         notes.append((ConvergenceWarning, identification_message(judged)))
+    if (ended := ended_message(system)) is not None:
+        notes.append((SingularFitWarning, ended))
     few = few_levels_message(system)
     if few is not None:
         notes.append((FewLevelsWarning, few))

@@ -219,6 +219,14 @@ class PenalizedSystem:
     def describe(self) -> str:
         """Say in words how an evaluation is done."""
         text = self.engine.describe()
+        if self.whitened is not None:
+            law = self.whitened.law
+            how = "each row is turned from the one before" if law.markov else "by dense factors"
+            groups = f", {law.sizes.size} groups: {how}" if law.correlated else ""
+            text += (
+                f"\n  rows whitened for each of {law.n_rho} residual parameters' values{groups}; "
+                "the pattern of Z'Z stays"
+            )
         if isinstance(self.fused, SingleFactor):
             text += "\n  criterion and gradient fused in two compiled sweeps over the levels"
         elif self.fused is not None:

@@ -10,6 +10,7 @@ import pytest
 
 import mixlm_sparse as mx
 from mixlm_sparse.common.errors import DataError, FormulaError, OptionError
+from mixlm_sparse.solve.derived.other_response import with_response
 
 
 def orthodont() -> pd.DataFrame:
@@ -212,8 +213,9 @@ def test_models_with_different_structures_compare_by_likelihood_ratio() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda fit: fit.influence(), lambda fit: fit.robust(), lambda fit: fit.icc(),
-        lambda fit: fit.r2(), lambda fit: fit.cooks_distance(), lambda fit: fit.getME("Zt"),
+        lambda fit: fit.influence(), lambda fit: fit.robust(), lambda fit: fit.profile(),
+        lambda fit: fit.step(), lambda fit: fit.cooks_distance(), lambda fit: fit.getME("Zt"),
+        lambda fit: fit.append(orthodont().head(4)),
     ],
 )  # fmt: skip
 def test_what_needs_independent_rows_says_so(call) -> None:
@@ -222,6 +224,48 @@ def test_what_needs_independent_rows_says_so(call) -> None:
     )
     with pytest.raises(OptionError, match="residual structure"):
         call(fit)
+
+
+def test_shares_of_variance_count_the_variance_of_an_average_row() -> None:
+    data = orthodont()
+    fit = mx.lmer("distance ~ age + (1 | Subject)", data, variance=mx.VarIdent("Sex"))
+    ratio = fit.residual_structure["estimate"][0]
+    tau = fit.varcorr["Subject"].iloc[0, 0]
+    girls = float((data["Sex"] == "Female").mean())
+    residual = fit.scale * (1.0 - girls + girls * ratio**2)
+    assert fit.icc()["estimate"]["adjusted"] == pytest.approx(tau / (tau + residual))
+    assert 0.0 < fit.icc()["std_error"]["adjusted"] < 0.2
+    assert fit.r2().notna().all().all()
+    gls = mx.gls("distance ~ age", data, residual=mx.AR1("visit", "Subject"))
+    assert gls.r2()["estimate"].nunique() == 1
+    assert "phi" not in str(mx.compare_table([fit, gls]))
+    for call in (gls.icc, gls.ranova, gls.rank, gls.lr_vs_lm):
+        with pytest.raises(OptionError, match="random effects"):
+            call()
+
+
+def test_the_leverage_is_the_derivative_of_the_fitted_values() -> None:
+    fit = mx.lmer("distance ~ age + (1 | Subject)", orthodont(),
+                  residual=mx.AR1("visit", "Subject"), variance=mx.VarIdent("Sex"))  # fmt: skip
+    y = fit.matrices.y
+    base = fit.fittedvalues.to_numpy()
+    for row in (0, 30, 107):
+        moved = y.copy()
+        moved[row] += 1.0
+        other = mx.solve_pls(fit.theta, with_response(fit.system, moved)).fitted()
+        assert fit.hatvalues().iloc[row] == pytest.approx(other[row] - base[row], rel=1e-8)
+
+
+def test_a_structure_without_influence_is_told() -> None:
+    rng = np.random.default_rng(0)
+    e = rng.normal(size=(60, 4))
+    e[:, 1:] -= 0.6 * e[:, :-1]
+    data = pd.DataFrame({"y": e.ravel(), "g": np.repeat(np.arange(60), 4),
+                         "t": np.tile(np.arange(4.0), 60)})  # fmt: skip
+    with pytest.warns(mx.SingularFitWarning, match="phi is at the end of the range"):
+        fit = mx.gls("y ~ 1", data, residual=mx.CAR1("t", "g"))
+    assert fit.residual_structure.loc[0, ["std_error", "lower", "upper"]].isna().all()
+    assert mx.gls("y ~ 1", data, residual=mx.AR1("t", "g")).residual_structure["estimate"][0] < -0.3
 
 
 # -- bad input -----------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from mixlm_sparse.covariance.law import ResidualLaw
 from mixlm_sparse.inference.variance.components import FLAT, NO_OPTIMUM, moves
 from mixlm_sparse.model.fitted import FittedModel
 
+AT_END = "at the end of its range: no standard error"
 COLUMNS = ["parameter", "estimate", "std_error", "lower", "upper"]
 
 
@@ -49,13 +50,16 @@ def residual_table(fit: FittedModel, level: float = 0.95) -> pd.DataFrame:
     m, r = fit.theta.size, rho.size
     notes: list[str] = [""] * r
     V = np.full((r, r), np.nan)
+    ended = whitened.whitening.without_influence()
     if not fit.perfect:
         curvature = fit.curvature
         V = curvature.covariance[m : m + r, m : m + r]
         for k in range(r):
             full = np.zeros(curvature.covariance.shape[0])
             full[m : m + r] = slopes[k]
-            if curvature.negative:
+            if ended[k]:
+                notes[k] = AT_END
+            elif curvature.negative:
                 notes[k] = NO_OPTIMUM
             elif moves(full, curvature.flat):
                 notes[k] = FLAT

@@ -31,7 +31,7 @@ from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.variance.components import FLAT, moves
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.model.structured import require_independent
+from mixlm_sparse.model.structured import require_random_effects
 from mixlm_sparse.solve.products.basis import triangular_inverse
 
 # Changes below this share of the direction are rounding.
@@ -62,7 +62,8 @@ class _Parts:
 
 def _parts(fit: FittedModel) -> _Parts:
     system, matrices = fit.system, fit.matrices
-    m, p, n = fit.theta.size, system.p, system.n
+    # (phi, rho of a residual structure), then log sigma and beta
+    m, p, n = fit.theta.size + system.n_rho, system.p, system.n
     sigma = fit.sigma
     chart, phi = system.chart, fit.optimum.phi
     to_working = [triangular_inverse(Rz) for Rz in chart.Rz]
@@ -71,10 +72,8 @@ def _parts(fit: FittedModel) -> _Parts:
     total = np.zeros(p)
     # around the first row, so that nothing cancels
     origin = next(system.rows(1)).X
-    inverse_weights = 0.0
     for rows in system.rows():
         X = rows.X - origin
-        inverse_weights += float((1.0 / rows.weights).sum())
         cov_X += X.T @ X
         total += X.sum(axis=0)
         for t, inverse in enumerate(to_working):
@@ -97,11 +96,12 @@ def _parts(fit: FittedModel) -> _Parts:
     beta = fit.solution.beta
     fixed_gradient = np.zeros(width)
     fixed_gradient[m + 1 :] = 2.0 * cov_X @ beta
-    spread = inverse_weights / n
+    spread, by_rho = _mean_residual(fit)
     # where sigma is zero in the limit, the value that it is held at is no variance
     residual = sigma**2 * spread if np.isfinite(fit.criterion) else 0.0
     residual_gradient = np.zeros(width)
     residual_gradient[m] = 2.0 * residual
+    residual_gradient[m - system.n_rho : m] = sigma**2 * by_rho
     covariance, flat = np.zeros((width, width)), np.zeros((m + 1, 0))
     if not fit.perfect:
         flat = fit.curvature.flat
@@ -118,6 +118,20 @@ def _parts(fit: FittedModel) -> _Parts:
     )
 
 
+def _mean_residual(fit: FittedModel) -> tuple[float, Vector]:
+    """Return the mean variance of the residuals over sigma^2, and its derivative by rho."""
+    system = fit.system
+    if system.whitened is None:
+        inverse = sum(float((1.0 / rows.weights).sum()) for rows in system.rows())
+        return inverse / system.n, np.zeros(0)
+    law, variances = system.whitened.law, system.whitened.whitening.sd**2
+    by_rho = np.zeros(law.n_rho)
+    if law.variance is not None:
+        core = 2.0 * variances / system.n
+        by_rho[law.variance_part] = law.variance.contract(law.x, core, law.values)
+    return float(variances.mean()), by_rho
+
+
 def around_fixed(fit: FittedModel) -> tuple[tuple[float, float], tuple[float, float]]:
     """Return the variance of an average row around the fixed part, and its residual part.
 
@@ -126,7 +140,6 @@ def around_fixed(fit: FittedModel) -> tuple[tuple[float, float], tuple[float, fl
     (total, its standard error), (residual, its standard error); NaN where the data do not determine
     them.
     """
-    require_independent(fit, "the variance of an average row", "give sigma= a number")
     parts = _parts(fit)
     total = _sum([*parts.groups, parts.residual])
     out = []
@@ -160,6 +173,11 @@ def _undetermined(fit: FittedModel, moments: list[Matrix], spread: float) -> Mat
         out[:-2, d] /= largest
         out[-1, d] /= largest
     return out
+
+
+def _nothing(parts: _Parts) -> Quantity:
+    """Return the variance of no random effects."""
+    return 0.0, np.zeros_like(parts.fixed[1]), np.zeros_like(parts.fixed[2])
 
 
 def _sum(parts: list[Quantity]) -> Quantity:
@@ -217,10 +235,10 @@ def icc(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
     prior weights the residual variance is that of an average row.  A share that depends on what
     the data do not determine is NaN; attrs["notes"] tells by name why.
     """
-    require_independent(fit, "icc")
+    require_random_effects(fit, "icc")
     level = require_level("level", level)
     parts = _parts(fit)
-    random = _sum(parts.groups)
+    random = _sum(parts.groups or [_nothing(parts)])
     around = _sum([random, parts.residual])
     whole = _sum([parts.fixed, around])
     rows = {
@@ -245,10 +263,9 @@ def r2(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
     DataFrame with columns estimate, std_error, lower, upper; "marginal" is the share of fixed
     effects in the variance, "conditional" that of fixed and random effects.
     """
-    require_independent(fit, "r2")
     level = require_level("level", level)
     parts = _parts(fit)
-    random = _sum(parts.groups)
+    random = _sum(parts.groups or [_nothing(parts)])
     explained = _sum([parts.fixed, random])
     whole = _sum([explained, parts.residual])
     return _table(

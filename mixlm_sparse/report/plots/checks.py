@@ -23,6 +23,7 @@ from mixlm_sparse.report.plots.data import (
     numbers,
     z_value,
 )
+from mixlm_sparse.report.plots.whitened import acf_before_and_after, variograms
 
 if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Axes, Figure
@@ -223,7 +224,9 @@ def autocorrelation(
         rho(l) = mean(r_j r_{j+l}) / mean(r_j^2)
 
     over all pairs l steps apart within groups, with limits for independent residuals.  Residuals
-    around predicted random effects are slightly negatively correlated by construction.
+    around predicted random effects are slightly negatively correlated by construction.  With a
+    residual structure its groups and times are taken, and the correlation is drawn before and after
+    whitening.
 
     Parameters
     ----------
@@ -234,10 +237,12 @@ def autocorrelation(
     ax : where to draw.
     """
     z = z_value(level)
+    figure, one = canvas.panel(ax, 5.4, 3.6)
+    if group is None and fit.matrices.law is not None and fit.matrices.law.correlated:
+        return acf_before_and_after(fit, figure, one, time, max_lag, level)
     label, name, order, codes, _ = _runs(fit, group, time)
     r = scaled(fit)[order]
     lags, rho, count = _autocorrelations(r, codes, max_lag)
-    figure, one = canvas.panel(ax, 5.4, 3.6)
     one.vlines(lags, 0.0, rho, color=BLUE, lw=1.6)
     one.scatter(lags, rho, s=20, color=BLUE, zorder=3)
     limit = z / np.sqrt(count[1:])
@@ -291,6 +296,9 @@ def semivariogram(
     bins : number of distances; pairs are parted evenly between them.
     ax : where to draw.
     """
+    figure, one = canvas.panel(ax, 5.4, 3.6)
+    if group is None and fit.matrices.law is not None and fit.matrices.law.correlated:
+        return variograms(fit, figure, one, time, bins)
     label, name, order, codes, values = _runs(fit, group, time)
     if time is None:
         counts = np.bincount(codes)
@@ -302,7 +310,6 @@ def semivariogram(
     distance = np.abs(values[first] - values[second])
     half_square = 0.5 * (r[first] - r[second]) ** 2
     at, mean, count = _binned(distance, half_square, bins)
-    figure, one = canvas.panel(ax, 5.4, 3.6)
     one.axhline(1.0, color=BLACK, lw=0.9)
     one.plot(at, mean, color=PALE, lw=1.0, zorder=1)
     one.scatter(at, mean, s=15.0 + 60.0 * count / count.max(), color=BLUE, zorder=3)

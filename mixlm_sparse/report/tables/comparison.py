@@ -211,7 +211,7 @@ def _size(value: float) -> str:
 
 
 def _share(fit: FittedModel, kind: str, row: str) -> str:
-    if fit.perfect:
+    if fit.perfect or (kind == "icc" and not fit.matrices.terms):
         return ""
     try:
         table = icc(fit) if kind == "icc" else r2(fit)

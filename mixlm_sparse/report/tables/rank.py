@@ -10,6 +10,7 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.text import percent
 from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.structured import require_random_effects
 from mixlm_sparse.report.plots.data import choose, effects_of, z_value
 
 MOST_DRAWS = 20_000_000  # numbers drawn at most: fewer simulations for very many groups
@@ -58,6 +59,7 @@ def rank(
     308         1           1           4
     337         2           1           5
     """
+    require_random_effects(fit, "rank")
     level = require_level("level", level)
     nsim, seed = require_count("nsim", nsim, most=10**6), require_count("seed", seed, least=0)
     if effect is not None:
