@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,11 +79,11 @@ class ByVisit(Correlation):
 
     def correlation(self, t: NDArray[np.float64], omega: Vector, places: Places) -> Array3:
         at = t.astype(np.intp)
-        return self.full(omega, places.T)[0][at[:, :, None], at[:, None, :]]
+        return full_matrix(self, omega, places.T)[0][at[:, :, None], at[:, None, :]]
 
     def slopes(self, t: NDArray[np.float64], omega: Vector, places: Places) -> NDArray[np.float64]:
         at = t.astype(np.intp)
-        found = self.full(omega, places.T)[1][:, at[:, :, None], at[:, None, :]]
+        found = full_matrix(self, omega, places.T)[1][:, at[:, :, None], at[:, None, :]]
         return np.moveaxis(found, 0, 1)
 
     def contract(
@@ -92,8 +93,20 @@ class ByVisit(Correlation):
         T = places.T
         flat = (at[:, :, None] * T + at[:, None, :]).ravel()
         total = np.bincount(flat, weights=core.ravel(), minlength=T * T)
-        out: Vector = self.full(omega, T)[1].reshape(-1, T * T) @ total
+        out: Vector = full_matrix(self, omega, T)[1].reshape(-1, T * T) @ total
         return out
+
+
+def full_matrix(structure: ByVisit, omega: Vector, T: int) -> tuple[Matrix, Array3]:
+    """Return `structure.full(omega, T)`; an evaluation asks for it once for every pattern."""
+    return _kept(structure, omega.tobytes(), T)
+
+
+@lru_cache(maxsize=16)
+def _kept(structure: ByVisit, omega: bytes, T: int) -> tuple[Matrix, Array3]:
+    C, slopes = structure.full(np.frombuffer(omega), T)
+    C.flags.writeable = slopes.flags.writeable = False
+    return C, slopes
 
 
 @correlation_structure("un")
@@ -149,7 +162,7 @@ class Unstructured(ByVisit):
         return C, slopes
 
     def natural(self, omega: Vector, places: Places) -> tuple[Vector, Matrix]:
-        C, slopes = self.full(omega, places.T)
+        C, slopes = full_matrix(self, omega, places.T)
         pairs = np.triu_indices(places.T, 1)
         return C[pairs], slopes[:, pairs[0], pairs[1]].T
 

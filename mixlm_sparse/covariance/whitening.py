@@ -182,6 +182,10 @@ class Whitening:
         """Return d log|R| / d rho, (n_rho,)."""
         return self._slopes(np.zeros((self.law.n, 0)), np.zeros((self.law.n, 0)), 1.0)
 
+    def slopes(self, G: Matrix, WG: Matrix) -> Vector:
+        """Return d (log|R| + tr(G'W'W G)) / d rho, (n_rho,), in one pass."""
+        return self._slopes(G, WG, 1.0)
+
     def squares_slopes(self, G: Matrix, WG: Matrix) -> Vector:
         """Return d tr(G'W'W G) / d rho, (n_rho,), for G (n, c) and WG = W G."""
         return self._slopes(G, WG, 0.0)

@@ -34,7 +34,7 @@ __all__ = ["evaluate_whitened", "pwrss_slopes"]
 
 def evaluate_whitened(
     lambdas: list[Matrix], system: PenalizedSystem, *, reml: bool, log_sigma: float | None = None
-) -> tuple[float, list[Matrix], Vector, float]:
+) -> tuple[float, list[Matrix], Vector, WorkingSolution]:
     """Return the criterion and its derivatives.
 
     Parameters
@@ -48,7 +48,7 @@ def evaluate_whitened(
     value : the criterion.
     G : its derivative by every working factor, (K, K) each.
     slopes : (n_rho,) its derivative by rho.
-    pwrss : the penalized residual sum of squares.
+    solution : at these factors.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def evaluate_whitened(
         value = criterion_of(at, system, reml=reml, log_sigma=log_sigma)
         G = slopes_of_factors(at, system, sigma_sq, reml=reml) if lambdas else []
         slopes = _slopes(at, system, sigma_sq, reml=reml)
-    return value, G, slopes, at.pwrss
+    return value, G, slopes, at
 
 
 def pwrss_slopes(solution: WorkingSolution, system: PenalizedSystem) -> Vector:
@@ -81,7 +81,7 @@ def _slopes(
     plain, white = residual_columns(solution, system)
     scale = 1.0 / np.sqrt(sigma_sq)
     G, WG = joint_columns(solution, system, fixed=reml)
-    slopes: Vector = whitened.whitening.log_det_slopes()
-    return slopes + whitened.whitening.squares_slopes(
+    slopes: Vector = whitened.whitening.slopes(
         np.hstack([plain * scale, G]), np.hstack([white * scale, WG])
     )
+    return slopes

@@ -16,13 +16,12 @@ from mixlm_sparse.solve.curvature import (
     HESSIAN_STEP,
     Curvature,
     ProductDerivatives,
-    differences,
     finished,
     parameter_levels,
     phi_scales,
     product_derivatives,
 )
-from mixlm_sparse.solve.pls import WorkingSolution, solve_at
+from mixlm_sparse.solve.pls import WorkingSolution
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.criterion import evaluate_whitened, pwrss_slopes
 
@@ -47,22 +46,14 @@ def whitened_curvature(
     scales = np.concatenate([phi_scales(phi, system), np.ones(r)])
     log_sigma = None if sigma is None else float(np.log(sigma))
 
-    def gradient(at: Vector) -> Vector:
-        moved = system.at_rho(at[m:]) if (at[m:] != rho).any() else system
-        chart = system.chart
-        _, G, slopes, _ = evaluate_whitened(
-            chart.lambdas(at[:m]), moved, reml=reml, log_sigma=log_sigma
-        )
-        return np.concatenate([chart.pull_back(at[:m], chart.split(G)), slopes])
-
     own = product_derivatives(phi, system)
     solution = own.solution
-    products = np.concatenate([own.products, _product_slopes(phi, system)])
-    pwrss = np.concatenate([own.pwrss, pwrss_slopes(solution, system)])
-    derivatives = ProductDerivatives(solution, products, pwrss)
     H = np.zeros((m + r + 1, m + r + 1))
     H[-1, -1] = 4.0 * nu
-    H[:-1, :-1] = differences(gradient, x, scales)
+    H[:-1, :-1], by_rho = _differences(x, m, scales, system, reml=reml, log_sigma=log_sigma)
+    products = np.concatenate([own.products, by_rho])
+    pwrss = np.concatenate([own.pwrss, pwrss_slopes(solution, system)])
+    derivatives = ProductDerivatives(solution, products, pwrss)
     if sigma is None:
         q = nu / solution.pwrss * pwrss
         H[:-1, :-1] += np.outer(q, q) / nu
@@ -74,34 +65,47 @@ def whitened_curvature(
     return finished(H, np.append(units, 1.0 / np.sqrt(4.0 * nu)), x, sigma, derivatives, nu)
 
 
-def _product_slopes(phi: Vector, system: PenalizedSystem) -> Array3:
-    """Return the derivatives of [X y]'V^{-1}[X y] by rho, (n_rho, p + 1, p + 1).
+def _differences(
+    x: Vector, m: int, scales: Vector, system: PenalizedSystem, *, reml: bool,
+    log_sigma: float | None,
+) -> tuple[Matrix, Array3]:
+    """Return the Hessian in x = (phi, rho) and d [X y]'V^{-1}[X y] / d rho.
 
-    In the working columns of `system`; differences of fourth order.
+    Central differences of fourth order of the exact gradient and of the form, from the same
+    evaluations; the form (n_rho, p + 1, p + 1) is in the working columns of `system`.
     """
     whitened = system.whitened
     assert whitened is not None
-    rho = whitened.rho
-    lambdas = system.chart.lambdas(phi)
+    chart = system.chart
 
-    def form(at: Vector) -> Matrix:
-        moved = system.at_rho(at)
-        assert moved.whitened is not None
-        R = _factor(solve_at(lambdas, moved))
-        half = R @ np.linalg.inv(moved.whitened.M) @ whitened.M
-        return half.T @ half
+    def at(moved: Vector) -> tuple[Vector, Matrix]:
+        rho = moved[m:]
+        there = system.at_rho(rho) if (rho != whitened.rho).any() else system
+        _, G, slopes, solution = evaluate_whitened(
+            chart.lambdas(moved[:m]), there, reml=reml, log_sigma=log_sigma
+        )
+        assert there.whitened is not None
+        half = _factor(solution) @ np.linalg.solve(there.whitened.M, whitened.M)
+        gradient = np.concatenate([chart.pull_back(moved[:m], chart.split(G)), slopes])
+        return gradient, half.T @ half
 
     P = system.p + 1
-    out = np.empty((rho.size, P, P))
-    for k in range(rho.size):
-        values = []
+    H, forms = np.empty((x.size, x.size)), np.empty((x.size - m, P, P))
+    for i, scale in enumerate(scales):
+        gradients, values = [], []
         for step in (1.0, -1.0, 2.0, -2.0):
-            at = rho.copy()
-            at[k] += step * HESSIAN_STEP
-            values.append(form(at))
-        near, far = values[0] - values[1], values[2] - values[3]
-        out[k] = (8.0 * near - far) / (12.0 * HESSIAN_STEP)
-    return out
+            moved = x.copy()
+            moved[i] += step * HESSIAN_STEP * scale
+            gradient, form = at(moved)
+            gradients.append(gradient)
+            values.append(form)
+        divisor = 12.0 * HESSIAN_STEP * scale
+        near, far = gradients[0] - gradients[1], gradients[2] - gradients[3]
+        H[i] = (8.0 * near - far) / divisor
+        if i >= m:
+            form = 8.0 * (values[0] - values[1]) - (values[2] - values[3])
+            forms[i - m] = form / divisor
+    return 0.5 * (H + H.T), forms
 
 
 def _factor(solution: WorkingSolution) -> Matrix:
