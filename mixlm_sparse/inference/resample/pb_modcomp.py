@@ -170,6 +170,8 @@ def pb_modcomp(
     if not isinstance(larger, FittedModel):
         raise OptionError("the larger model must be a fit of lmer: fit it first")
     require_independent(larger, "pb_modcomp")
+    if isinstance(smaller, FittedModel):
+        require_independent(smaller, "pb_modcomp")
     large = larger.refit_ml()
     null = null_model(large, smaller)
     df, statistic = _observed(large, null)
