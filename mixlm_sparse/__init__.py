@@ -73,6 +73,7 @@ if TYPE_CHECKING:
     from mixlm_sparse.model.simulate import simulate
     from mixlm_sparse.model.varcorr import VarCorr
     from mixlm_sparse.report import plots
+    from mixlm_sparse.report.explain import explain
     from mixlm_sparse.report.tables.comparison import compare_table
     from mixlm_sparse.solve.criterion import DevianceFunction
     from mixlm_sparse.solve.optimize import optimize
@@ -141,6 +142,7 @@ _HOMES = {
     "model.plan": ("Plan",),
     "model.simulate": ("simulate",),
     "model.varcorr": ("VarCorr",),
+    "report.explain": ("explain",),
     "report.tables.comparison": ("compare_table",),
     "solve.criterion": ("DevianceFunction",),
     "solve.optimize": ("optimize",),
@@ -215,6 +217,7 @@ __all__ = [
     "cross_products",
     "datasets",
     "deviance_function",
+    "explain",
     "fit_matrices",
     "fit_products",
     "gls",

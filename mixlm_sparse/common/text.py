@@ -307,5 +307,5 @@ def printable(text: str) -> str:
 
 
 def see(page: str) -> str:
-    """Return the end of a message: where its page is in the documentation."""
-    return f". See docs/messages/{page}.md"
+    """Return the end of a message: how to read its page."""
+    return f'. See mx.explain("{page}")'

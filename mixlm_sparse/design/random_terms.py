@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 from mixlm_sparse.common.errors import DataError, FormulaWarning, caller_level
+from mixlm_sparse.common.text import see
 from mixlm_sparse.covariance.random import structure_class
 from mixlm_sparse.design.columns import Part, learn_part
 from mixlm_sparse.design.grouping import GroupingFactor, grouping_factor
@@ -96,8 +97,7 @@ def double_bar_message(random: RandomPart, part: Part) -> str | None:
     return (
         f"'||' does not split the columns of the factor '{part.term_labels[0]}': {random} has "
         f"correlated columns, as in lme4; write diag({factor} | {deparse(random.group)}) to make "
-        "them independent. "
-        "See docs/messages/double-bar.md"
+        f"them independent{see('double-bar')}"
     )
 
 

@@ -12,7 +12,7 @@ import pytest
 import mixlm_sparse as mx
 from tests.support import corpus
 
-PAGE = re.compile(r"See (docs/messages/[a-z-]+\.md)$")
+PAGE = re.compile(r'See mx\.explain\("([a-z-]+)"\)$')
 DOCS = Path(__file__).parents[2] / "docs"
 LONGEST = 420  # characters of a message
 
@@ -112,7 +112,9 @@ def test_each_message_comes_once_with_its_page(sleep, page):
     assert "\n" not in text
     match = PAGE.search(text)
     assert match is not None
-    assert match[1] == f"docs/messages/{page}.md"
+    assert match[1] == page
+    assert mx.explain(text).text == mx.explain(page).text
+    assert mx.explain(page).text in mx.explain(fit).text
     assert fit.messages.count(text) == 1
     shown = " ".join(fit.summary().split())
     assert shown.count(text[-60:]) == 1

@@ -265,7 +265,7 @@ def test_a_singular_fit_is_a_result(folder, capsys):
     corpus.load_data("Dyestuff2").to_csv("d.csv", index=False)
     code, out, err = run(capsys, "fit", "d.csv", "Yield ~ 1 + (1 | Batch)")
     assert (code, err) == (0, "")
-    assert "docs/messages/singular-fit.md" in " ".join(out.split())
+    assert "mixlm explain singular-fit" in " ".join(out.split())
 
 
 def test_formula_warnings_are_notes(folder, capsys, sleep):
@@ -301,12 +301,12 @@ def test_files_without_data(folder, capsys):
 
 
 def test_surprises_are_reported_without_a_traceback(folder, capsys, monkeypatch):
-    from mixlm_sparse.interop.cli import commands
+    from mixlm_sparse.interop.cli import work
 
     def broken(*_, **__):
         raise RuntimeError("lost a bit")
 
-    monkeypatch.setattr(commands, "lmer", broken)
+    monkeypatch.setattr(work, "lmer", broken)
     code, _, err = run(capsys, "fit", "sleep.csv", SLEEP)
     assert code == 1
     assert err.startswith("mixlm: unexpected RuntimeError: lost a bit")
@@ -314,7 +314,7 @@ def test_surprises_are_reported_without_a_traceback(folder, capsys, monkeypatch)
     def stopped(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "lmer", stopped)
+    monkeypatch.setattr(work, "lmer", stopped)
     code, _, err = run(capsys, "fit", "sleep.csv", SLEEP)
     assert code == 130
     assert err == "mixlm: interrupted\n"

@@ -6,21 +6,46 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mixlm_sparse.common.checks import listed
-from mixlm_sparse.common.errors import DataError, MissingPackageError
+from mixlm_sparse.common.errors import DataError, MissingPackageError, OptionError
 from mixlm_sparse.model.saved.archive import atomic_file
 
-__all__ = ["as_factors", "read_table", "require_writable", "write_bytes", "write_table"]
+__all__ = [
+    "TextForm", "as_factors", "read_table", "require_writable", "write_bytes", "write_table",
+]  # fmt: skip
 
 STANDARD = "-"  # standard input or output
 TEXT = {".csv": ",", ".tsv": "\t", ".txt": "\t"}
 BINARY = {".parquet": "parquet", ".pq": "parquet", ".feather": "feather", ".arrow": "feather"}
 COMPRESSED = (".gz", ".bz2", ".xz", ".zst", ".zip")
+
+
+@dataclass(frozen=True, slots=True)
+class TextForm:
+    """How text files are written; None is what the name of the file says, and a point."""
+
+    separator: str | None = None
+    decimal: str | None = None
+
+    def options(self, path: str) -> dict[str, Any]:
+        """Return the arguments of pandas for a file."""
+        separator = self.separator or TEXT.get(kind_of(path), ",")
+        decimal = self.decimal or "."
+        if separator == decimal:
+            raise OptionError(
+                f"cells and decimals cannot both be marked by {decimal!r}: add --sep ';', say"
+            )
+        return {"sep": separator, "decimal": decimal}
+
+
+PLAIN = TextForm()  # as the name of the file says
 
 
 def kind_of(path: str) -> str:
@@ -39,7 +64,7 @@ def require_known(path: str) -> None:
     raise DataError(f"{path!r}: the kind of the file is not known by its name: use one of {known}")
 
 
-def read_table(path: str) -> pd.DataFrame:
+def read_table(path: str, form: TextForm = TextForm()) -> pd.DataFrame:
     """Read a table; "-" is CSV from standard input.
 
     Raises
@@ -50,14 +75,44 @@ def read_table(path: str) -> pd.DataFrame:
     """
     require_known(path)
     if path == STANDARD:
-        return _parsed(path, lambda: pd.read_csv(sys.stdin, low_memory=False))
+        return _text(path, sys.stdin, form)
     if not os.path.exists(path):
         raise FileNotFoundError(f"there is no file {path!r}")
-    separator = TEXT.get(kind_of(path))
-    if separator is not None:
-        return _parsed(path, lambda: pd.read_csv(path, sep=separator, low_memory=False))
+    if kind_of(path) in TEXT:
+        return _text(path, path, form)
     reader = pd.read_parquet if BINARY[kind_of(path)] == "parquet" else pd.read_feather
     return _parsed(path, lambda: reader(path))
+
+
+def _text(path: str, source: Any, form: TextForm) -> pd.DataFrame:
+    """Read a text file, and refuse what another separator or mark of decimals would explain."""
+    options = form.options(path)
+    frame = _parsed(path, lambda: pd.read_csv(source, low_memory=False, **options))
+    what = "standard input" if path == STANDARD else repr(path)
+    if form.separator is None and frame.shape[1] == 1:
+        for mark, word in ((";", "';'"), ("\t", "tab"), (",", "comma")):
+            if mark in str(frame.columns[0]) and mark != options["sep"]:
+                raise DataError(
+                    f"{what} has one column, {str(frame.columns[0])[:60]!r}: it seems that "
+                    f"{word} separates its cells: add --sep {word}"
+                )
+    if form.decimal is None:
+        for name in frame.columns:
+            if _has_decimal_commas(frame[name]):
+                raise DataError(
+                    f"{what}: column {str(name)!r} holds numbers with decimal commas: add "
+                    "--decimal , (or --decimal . to take them as text)"
+                )
+    return frame
+
+
+def _has_decimal_commas(column: pd.Series[Any]) -> bool:
+    if pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column):
+        return False
+    cells = column.dropna().astype(str)
+    commas = cells.str.fullmatch(r"\s*[-+]?\d*,\d+(?:[eE][-+]?\d+)?\s*")
+    plain = cells.str.fullmatch(r"\s*[-+]?\d+\s*")
+    return bool(commas.any() and np.all(commas | plain))
 
 
 def _parsed(path: str, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
@@ -109,19 +164,19 @@ def write_bytes(path: str, content: bytes) -> None:
         file.write(content)
 
 
-def write_table(frame: pd.DataFrame, path: str) -> None:
+def write_table(frame: pd.DataFrame, path: str, form: TextForm = TextForm()) -> None:
     """Write a table; "-" is CSV to standard output."""
     if path == STANDARD:
-        frame.to_csv(sys.stdout, index=False)
+        frame.to_csv(sys.stdout, index=False, **form.options(path))
         return
-    separator = TEXT.get(kind_of(path))
     buffer = io.BytesIO()
-    if separator is not None:
+    if kind_of(path) in TEXT:
+        options = form.options(path)
         compression: Any = "infer"
-        text = frame.to_csv(index=False, sep=separator)
+        text = frame.to_csv(index=False, **options)
         if path.lower().endswith(COMPRESSED):
             # by way of the path, whose end names the compression
-            frame.to_csv(path, index=False, sep=separator, compression=compression)
+            frame.to_csv(path, index=False, compression=compression, **options)
             return
         buffer.write(text.encode())
     else:

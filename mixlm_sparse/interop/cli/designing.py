@@ -1,0 +1,158 @@
+"""`mixlm power` and `mixlm simulate`: responses of a saved fit, or of a planned design."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from mixlm_sparse.api.fit import LinearMixedFit
+from mixlm_sparse.api.load import load
+from mixlm_sparse.api.power import power as estimate_power
+from mixlm_sparse.api.power_curve import power_curve
+from mixlm_sparse.api.power_result import Power, PowerCurve
+from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.render import html_page
+from mixlm_sparse.interop.cli.codes import OK
+from mixlm_sparse.interop.cli.comparing import is_saved_fit
+from mixlm_sparse.interop.cli.files import require_known, require_writable, write_table
+from mixlm_sparse.interop.cli.work import notes_on_stderr, read, text_form
+from mixlm_sparse.model.call import ModelCall
+from mixlm_sparse.model.data import ROLES
+from mixlm_sparse.model.designs import with_given_response
+from mixlm_sparse.model.simulate import simulate as draw
+
+__all__ = ["power", "simulate"]
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A design with the parameters that responses are drawn from."""
+
+    formula: str
+    frame: pd.DataFrame
+    parameters: dict[str, Any]
+    reml: bool
+    options: dict[str, Any]  # weights, offset, subset, contrasts
+
+
+def power(args: argparse.Namespace) -> int:
+    """Estimate the power to find an effect, for the design or for several numbers of groups."""
+    require_writable(args.output)
+    if args.output is not None:
+        require_known(args.output)
+    if args.along is not None and args.n is None:
+        raise OptionError("--along needs --n, the numbers of groups to try")
+    planned = _planned(args)
+    given = (planned.formula, planned.frame, planned.parameters, args.effect)
+    options: dict[str, Any] = {
+        "nsim": args.nsim, "alpha": args.alpha, "seed": args.seed, "test": args.test,
+        "reml": planned.reml, **planned.options,
+    }  # fmt: skip
+    with notes_on_stderr():
+        found: Power | PowerCurve
+        if args.n is None:
+            found = estimate_power(*given, **options)
+        else:
+            found = power_curve(*given, args.n, args.along, **options)
+    forms = {"markdown": "to_markdown", "latex": "to_latex", "html": "to_html"}
+    text = str(getattr(found, forms[args.format])() if args.format in forms else found)
+    print(html_page(f"Power: {planned.formula}", text) if args.format == "html" else text)
+    if args.output is not None:
+        write_table(found.to_frame(), args.output, text_form(args))
+    return OK
+
+
+def simulate(args: argparse.Namespace) -> int:
+    """Draw responses and write them beside the columns of the design."""
+    require_writable(args.output)
+    require_known(args.output)
+    planned = _planned(args)
+    with notes_on_stderr():
+        drawn = draw(
+            planned.formula,
+            planned.frame,
+            **planned.parameters,
+            **planned.options,
+            nsim=args.nsim,
+            seed=args.seed,
+        )
+    names = [f"{args.prefix}{i + 1}" for i in range(args.nsim)]
+    table = pd.DataFrame(drawn, columns=names)
+    if not args.only:
+        taken = [name for name in names if name in planned.frame.columns]
+        if taken:
+            raise DataError(
+                f"the data have a column {taken[0]!r} already: name the responses otherwise with "
+                "--prefix, or write them alone with --only"
+            )
+        table = pd.concat([planned.frame.reset_index(drop=True), table], axis=1)
+    write_table(table, args.output, text_form(args))
+    return OK
+
+
+def _planned(args: argparse.Namespace) -> Planned:
+    beta, sd = _numbers("--beta", args.beta), _numbers("--sd", args.sd)
+    if any(len(values) != 1 for values in beta.values()):
+        raise OptionError("--beta: give one number for each coefficient")
+    coefficients = {name: values[0] for name, values in beta.items()}
+    if not is_saved_fit(args.model):
+        if args.formula is None:
+            raise OptionError(
+                f"{args.model!r} is no saved fit: give the formula after it, and parameters by "
+                "--beta, --sd and --sigma"
+            )
+        if not sd:
+            raise OptionError("--sd: give the standard deviation of every random term, as --sd g=1")
+        frame = read(args, args.model)
+        spread = {name: v if len(v) > 1 else v[0] for name, v in sd.items()}
+        matrices, _ = with_given_response(ModelCall(args.formula, frame).checked())
+        whole = {**dict.fromkeys(matrices.fixed.names, 0.0), **coefficients}
+        sigma = 1.0 if args.sigma is None else args.sigma
+        return Planned(args.formula, frame, {"beta": whole, "sd": spread, "sigma": sigma}, True, {})
+    if args.formula is not None or sd:
+        raise OptionError(
+            "a saved fit has its formula and its random effects: give --beta and --sigma alone, or "
+            "a file with the design and a formula"
+        )
+    fit = load(args.model)
+    unknown = [name for name in coefficients if name not in fit.fixef.index]
+    if unknown:
+        raise OptionError(
+            f"--beta {unknown[0]}: the fit has the coefficients {', '.join(fit.fixef.index)}"
+        )
+    sigma = fit.sigma if args.sigma is None else args.sigma
+    fixed: dict[str, float] = dict(zip(fit.fixef.index, fit.fixef.tolist(), strict=True))
+    parameters = {
+        "beta": {**fixed, **coefficients},
+        "theta": fit.theta * fit.sigma / sigma,  # the random effects stay as they are
+        "sigma": sigma,
+    }
+    options = {role: getattr(fit.call, role) for role in (*ROLES, "contrasts")}
+    return Planned(fit.formula, _frame(fit), parameters, fit.reml, options)
+
+
+def _frame(fit: LinearMixedFit) -> pd.DataFrame:
+    """Return the data that a fit was saved with."""
+    source = getattr(fit.matrices.data, "source", None)
+    if not isinstance(source, pd.DataFrame):
+        raise DataError(
+            "the fit was saved without its data: save it with them, or give a file with the design "
+            "and a formula"
+        )
+    return source
+
+
+def _numbers(option: str, given: list[str]) -> dict[str, list[float]]:
+    out: dict[str, list[float]] = {}
+    for text in given:
+        name, equals, values = text.rpartition("=")
+        try:
+            out[name.strip()] = [float(value) for value in values.split(",")]
+        except ValueError:
+            equals = ""
+        if not equals or not name:
+            raise OptionError(f"{option} {text}: write the name, '=' and a number, as x=0.5")
+    return out

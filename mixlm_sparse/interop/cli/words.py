@@ -1,0 +1,73 @@
+"""Messages of the package in the words of the shell, and arguments in the wrong place."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shlex
+
+from mixlm_sparse.common.errors import OptionError
+
+__all__ = ["of_the_shell", "require_order"]
+
+# Arguments of Python that are options here, with a value and without one.
+VALUED = (
+    "weights", "offset", "subset", "contrasts", "na_action", "engine", "optimizer", "re_form",
+    "interval", "level", "names", "nsim", "seed", "alpha", "effect", "along", "sigma", "format",
+)  # fmt: skip
+FLAGS = ("allow_new_levels", "se", "stars")
+RULES = (
+    (re.compile(r'mx\.explain\("([a-z-]+)"\)'), r"mixlm explain \1"),
+    (re.compile(r"\bcontrol\.max_evaluations\b"), "--max-evaluations"),
+    (re.compile(r"\b(?:fit\.)?refit_ml\(\)|\breml=False\b"), "--ml"),
+    (re.compile(r"\breml=True\b"), "--reml"),
+    (re.compile(rf"\b({'|'.join(FLAGS)})=True\b"), lambda found: _option(found[1])),
+    (
+        re.compile(rf"\b({'|'.join(VALUED)})=(\"[^\"]*\"|'[^']*'|[\w.~-]+)"),
+        lambda found: f"{_option(found[1])} {found[2]}",
+    ),
+    (re.compile(rf"^({'|'.join((*VALUED, *FLAGS))})(?=:| is )"), lambda found: _option(found[1])),
+)
+
+
+def of_the_shell(text: str) -> str:
+    """Return a message of the package with options in the place of arguments of Python.
+
+    Examples
+    --------
+    >>> of_the_shell('raise control.max_evaluations. See mx.explain("convergence")')
+    'raise --max-evaluations. See mixlm explain convergence'
+    >>> of_the_shell("weights: the data have no column 'w'; use allow_new_levels=True")
+    "--weights: the data have no column 'w'; use --allow-new-levels"
+    """
+    for pattern, words in RULES:
+        text = pattern.sub(words, text)
+    return text
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+def require_order(args: argparse.Namespace) -> None:
+    """Raise an OptionError that shows the right order, if two arguments are swapped.
+
+    Raises
+    ------
+    OptionError : a formula stands before the data, or new rows before a fit.
+    """
+    first = getattr(args, "data", None) or getattr(args, "model", None)
+    second = getattr(args, "formula", None)
+    if args.command == "predict":
+        if args.data.endswith(".mixlm") and not args.fit.endswith(".mixlm"):
+            right = shlex.join(["mixlm", "predict", args.data, args.fit])
+            raise OptionError(f"the saved fit comes first, then the new rows: {right}")
+        return
+    if args.command == "compare":
+        first, second = args.models[0], next((m for m in args.models[1:] if "~" not in m), None)
+    if first and second and "~" in first and "~" not in second:
+        right = shlex.join(["mixlm", args.command, second, first])
+        raise OptionError(f"the data come first, then the formula: {right}")
+    if args.command in ("fit", "plan") and second and "~" not in second:
+        right = shlex.join(["mixlm", args.command, first or "", f"{second} ~ x + (1 | g)"])
+        raise OptionError(f"{second!r} is no formula: write one with a ~, in quotes: {right}")
