@@ -11,7 +11,7 @@ how far our criterion is from the best; peak memory of the first call (with the 
 loads) and of later ones, and what a fit cannot do without: the columns that it reads and twice the
 Schur complement. `--busy` lets another process compute beside.
 `--publish` puts the table and the picture of growth into docs/benchmarks.md, with the state of the
-code that printed them.
+code that printed them, and the short table into README.md.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from benchmarks import readme
 from benchmarks.compare import timeouts_of, tools_of
 from benchmarks.processes import (
     REPOSITORY,
@@ -222,7 +223,7 @@ def parser() -> argparse.ArgumentParser:
     out.add_argument("--timeout", type=float, default=120.0, help="seconds, for one call")
     out.add_argument("--timeouts", default="", help="for single tools, such as lme4=600")
     out.add_argument("--no-growth", action="store_true", help="without the picture of growth")
-    out.add_argument("--publish", action="store_true", help="write docs/benchmarks.md")
+    out.add_argument("--publish", action="store_true", help="write docs/benchmarks.md, README.md")
     out.add_argument("--out", type=Path, default=RESULTS, help="folder of JSON and picture")
     return out
 
@@ -270,6 +271,7 @@ def main() -> int:
         grow(arguments.out)
     if arguments.publish:
         publish(text, arguments.out)
+        readme.publish(content)
     print(f"written to {arguments.out / 'installed.json'}")
     return 0
 

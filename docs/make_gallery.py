@@ -19,7 +19,7 @@ HERE = Path(__file__).resolve().parent
 BLOCK = re.compile(
     r"```python\n(?P<code>.*?)```|!\[[^\]]*\]\((?P<picture>figures/[\w.]+)\)", re.DOTALL
 )
-DPI = 110
+DPI = 150
 
 
 def main(wanted: list[str]) -> None:

@@ -1,4 +1,4 @@
-"""Run the Python blocks of the documentation, page by page.
+"""Run the blocks of the documentation, page by page.
 
     python docs/run_pages.py                       # every page; ends at the first that fails
     python docs/run_pages.py docs/quickstart.md    # one page
@@ -10,9 +10,13 @@ reader copies them to, with warnings as errors.  A block is
 
 * a fence marked `python`: what it prints is compared with a fence marked `text` that follows it,
   where there is one; `...` in the text stands for anything;
-* a fence marked `python` that begins with `>>>`: a doctest, compared exactly.
+* a fence marked `python` that begins with `>>>`: a doctest, compared exactly;
+* a fence marked `sh` whose first command is `mixlm`: run by the shell with this copy of the package, its
+  output and errors compared in the same way.
 
-A line `![...](figures/NAME.png)` after a block stands for the figure that the block left current.
+A line `![...](figures/NAME.png)` after a block stands for the figure that the block left current;
+`--figures` draws it.  A picture in static/, as `![...](static/NAME.svg)`, is kept beside the pages for
+readers of the sources, and `--update` draws it.
 """
 
 from __future__ import annotations
@@ -23,6 +27,7 @@ import doctest
 import io
 import os
 import re
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -32,7 +37,8 @@ from typing import Any
 
 DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
-IMAGE = re.compile(r"!\[[^\]]*\]\((?:\.\./)*figures/([\w-]+)\.png\)")
+DPI = 150  # of pictures
+IMAGE = re.compile(r"!\[[^\]]*\]\((?:\.\./|docs/)*(figures/[\w-]+\.png|static/[\w-]+\.svg)\)")
 
 
 class OutputError(AssertionError):
@@ -41,12 +47,13 @@ class OutputError(AssertionError):
 
 @dataclass(frozen=True)
 class Block:
-    """One Python fence: its source, the number of its first line, and what follows it.
+    """One fence that is run: its language, its source, the number of its first line, and what follows it.
 
     `expected` is the text of the output fence, which starts at line `expected_line`; None if the
     page shows no output.
     """
 
+    language: str
     source: str
     line: int
     expected: str | None
@@ -61,12 +68,12 @@ def pages() -> list[Path]:
 
 
 def blocks(page: Path) -> list[Block]:
-    """Return the Python blocks of a page, in order."""
+    """Return the blocks of a page that are run, in order."""
     lines = page.read_text(encoding="utf-8").splitlines()
     fences = _fences(lines)
     found = []
     for i, (kind, first, last) in enumerate(fences):
-        if kind != "python":
+        if kind != "python" and not (kind == "sh" and lines[first].startswith("mixlm ")):
             continue
         stop = fences[i + 1][1] - 1 if i + 1 < len(fences) else len(lines)
         between = lines[last + 1 : stop]
@@ -79,6 +86,7 @@ def blocks(page: Path) -> list[Block]:
         image = next(filter(None, map(IMAGE.search, between)), None)
         found.append(
             Block(
+                language=kind,
                 source="\n".join(lines[first:last]),
                 line=first,
                 expected=expected,
@@ -103,7 +111,7 @@ def _fences(lines: list[str]) -> list[tuple[str, int, int]]:
     return found
 
 
-def run(page: Path, *, update: bool = False, figures: Path | None = None) -> None:
+def run(page: Path, *, update: bool = False, figures: bool = False) -> None:
     """Run the blocks of one page.
 
     Raises
@@ -126,8 +134,8 @@ def run(page: Path, *, update: bool = False, figures: Path | None = None) -> Non
                             f"{page}:{block.line}: the block prints\n{printed}\n"
                             f"where the page says\n{block.expected}"
                         )
-                if block.figure is not None and figures is not None:
-                    _save_current_figure(figures / f"{block.figure}.png")
+                if block.figure is not None and (update if _kept(block.figure) else figures):
+                    _save_current_figure(DOCS / block.figure)
         finally:
             os.chdir(before)
             if "matplotlib.pyplot" in sys.modules:
@@ -137,6 +145,8 @@ def run(page: Path, *, update: bool = False, figures: Path | None = None) -> Non
 
 
 def _run_block(page: Path, block: Block, namespace: dict[str, Any]) -> str:
+    if block.language == "sh":
+        return _run_commands(page, block)
     if block.source.lstrip().startswith(">>>"):
         test = doctest.DocTestParser().get_doctest(
             block.source, namespace, page.name, str(page), block.line
@@ -156,6 +166,21 @@ def _run_block(page: Path, block: Block, namespace: dict[str, Any]) -> str:
     return "\n".join(line.rstrip() for line in printed.getvalue().rstrip().splitlines())
 
 
+def _run_commands(page: Path, block: Block) -> str:
+    """Run commands in the shell, and return what they print."""
+    defined = f'mixlm() {{ "{sys.executable}" -m mixlm_sparse "$@"; }}\nset -e\n'
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": "80", "PYTHONWARNINGS": "error",
+    }  # fmt: skip
+    done = subprocess.run(
+        ["bash", "-c", defined + block.source],
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment, check=False,
+    )  # fmt: skip
+    if done.returncode not in (0, 2):  # 2 is a usage that the page shows to be wrong
+        raise OutputError(f"{page}:{block.line}: exit code {done.returncode}\n{done.stdout}")
+    return "\n".join(line.rstrip() for line in done.stdout.rstrip().splitlines())
+
+
 def agrees(printed: str, expected: str) -> bool:
     """Say whether `printed` is what the page shows; `...` in the page stands for anything."""
     wanted = "\n".join(line.rstrip() for line in expected.rstrip().splitlines())
@@ -163,11 +188,18 @@ def agrees(printed: str, expected: str) -> bool:
     return re.fullmatch(pattern, printed, flags=re.DOTALL) is not None
 
 
+def _kept(figure: str) -> bool:
+    return figure.startswith("static/")
+
+
 def _save_current_figure(path: Path) -> None:
     from matplotlib import pyplot
 
     path.parent.mkdir(exist_ok=True)
-    pyplot.gcf().savefig(path, dpi=110, bbox_inches="tight")
+    # text as text and no date: a small file, the same in every run
+    with pyplot.rc_context({"svg.fonttype": "none", "svg.hashsalt": path.stem}):
+        metadata = {"Date": None} if path.suffix == ".svg" else None
+        pyplot.gcf().savefig(path, dpi=DPI, bbox_inches="tight", metadata=metadata)
     pyplot.close("all")
 
 
@@ -197,7 +229,7 @@ def main() -> None:
         run(
             page.resolve(),
             update=options.update,
-            figures=DOCS / "figures" if options.figures else None,
+            figures=options.figures,
         )
 
 

@@ -36,7 +36,7 @@ def name_of(page: Path) -> str:
 
 @pytest.mark.parametrize("page", [p for p in PAGES if runner.blocks(p)], ids=name_of)
 def test_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every Python block runs, without warnings, and prints what the page shows."""
+    """Every block runs, without warnings, and prints what the page shows."""
     if any("matplotlib" in b.source or ".plot" in b.source for b in runner.blocks(page)):
         pytest.importorskip("matplotlib")
     monkeypatch.setenv("MPLBACKEND", "Agg")
