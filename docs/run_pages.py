@@ -11,12 +11,12 @@ reader copies them to, with warnings as errors.  A block is
 * a fence marked `python`: what it prints is compared with a fence marked `text` that follows it,
   where there is one; `...` in the text stands for anything;
 * a fence marked `python` that begins with `>>>`: a doctest, compared exactly;
-* a fence marked `sh` whose first command is `mixlm`: run by the shell with this copy of the package, its
-  output and errors compared in the same way.
+* a fence marked `sh` whose first command is `mixlm`: run by the shell with this copy of the
+  package, its output and errors compared in the same way.
 
 A line `![...](figures/NAME.png)` after a block stands for the figure that the block left current;
-`--figures` draws it.  A picture in static/, as `![...](static/NAME.svg)`, is kept beside the pages for
-readers of the sources, and `--update` draws it.
+`--figures` draws it.  A picture in static/, as `![...](static/NAME.svg)`, is kept beside the
+pages for readers of the sources, and `--update` draws it.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class OutputError(AssertionError):
 
 @dataclass(frozen=True)
 class Block:
-    """One fence that is run: its language, its source, the number of its first line, and what follows it.
+    """One fence that is run: its language, source, first line's number, and what follows it.
 
     `expected` is the text of the output fence, which starts at line `expected_line`; None if the
     page shows no output.
