@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import mixlm_sparse as mx
+from tests.support.wheel import built
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "mixlm_sparse"
@@ -32,16 +33,7 @@ def pages_named() -> set[str]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory) -> zipfile.ZipFile:
-    pytest.importorskip("hatchling")
-    if not (ROOT / "pyproject.toml").is_file():
-        pytest.skip("the tests run without the sources of the package")
-    folder = tmp_path_factory.mktemp("wheel")
-    subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
-        cwd=ROOT, check=True, capture_output=True,
-    )  # fmt: skip
-    (path,) = folder.glob("*.whl")
-    return zipfile.ZipFile(path)
+    return zipfile.ZipFile(built(tmp_path_factory.mktemp("wheel")))
 
 
 def test_every_page_that_a_message_names_is_in_the_wheel(wheel, tmp_path):

@@ -169,24 +169,26 @@ def qq_random(
 def diagnostics(fit: FittedModel, *, axes: Sequence[Axes] | None = None) -> Figure:
     """Draw four panels: residuals, scale and location, quantiles of residuals and of one effect.
 
+    A model without random effects has three.
+
     Parameters
     ----------
     axes : four axes to draw in, as `plt.subplots(2, 2)[1]`.
     """
+    count = 4 if fit.matrices.terms else 3
     if axes is None:
-        figure, (a, b, c, d) = canvas.panels(4, columns=2, size=(4.3, 3.4))
+        figure, places = canvas.panels(count, columns=2, size=(4.3, 3.4))
     else:
-        given = list(np.asarray(axes, dtype=object).ravel())
-        if len(given) != 4:
-            raise OptionError(f"axes has {len(given)} panels: give four, as plt.subplots(2, 2)")
-        a, b, c, d = given
-        figure = canvas.panel(a)[0]
-    residuals(fit, ax=a)
-    scale_location(fit, ax=b)
-    qq(fit, ax=c)
-    qq_random(fit, effect=effects_of(fit, None).names[0], ax=d)
-    for one, title in ((a, "residuals"), (b, "scale and location"), (c, "residuals, normal")):
+        places = list(np.asarray(axes, dtype=object).ravel())
+        if len(places) not in (count, 4):
+            raise OptionError(f"axes has {len(places)} panels: give four, as plt.subplots(2, 2)")
+        figure = canvas.panel(places[0])[0]
+    titles = ("residuals", "scale and location", "residuals, normal")
+    for draw, title, one in zip((residuals, scale_location, qq), titles, places, strict=False):
+        draw(fit, ax=one)
         one.set_title(title)
+    if count == 4:
+        qq_random(fit, effect=effects_of(fit, None).names[0], ax=places[3])
     return figure
 
 

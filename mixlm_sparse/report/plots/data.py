@@ -19,6 +19,7 @@ from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.table import Column, as_column
 from mixlm_sparse.model.data import data_column
 from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.structured import require_random_effects
 from mixlm_sparse.solve.groupwise import GroupFits, fit_groups
 from mixlm_sparse.solve.rows import InMemory
 
@@ -162,7 +163,13 @@ def group_covariate(
 
 
 def factor_index(fit: FittedModel, group: str | None) -> int:
-    """Return which grouping factor is meant; by default the first."""
+    """Return which grouping factor is meant; by default the first.
+
+    Raises
+    ------
+    OptionError : no such factor, or none at all.
+    """
+    require_random_effects(fit, "this plot")
     labels = [factor.label for factor in fit.matrices.factors]
     if group is None:
         return 0
@@ -301,7 +308,13 @@ def group_coefficients(source: Any, group: str | None = None) -> GroupCoefficien
 
 
 def innermost(fit: FittedModel) -> int:
-    """Return the grouping factor with the most levels, within which rows follow each other."""
+    """Return the grouping factor with the most levels, within which rows follow each other.
+
+    Raises
+    ------
+    OptionError : the model has no random effects.
+    """
+    require_random_effects(fit, "this plot")
     return int(np.argmax([factor.n_levels for factor in fit.matrices.factors]))
 
 

@@ -13,7 +13,7 @@ from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.plots import canvas, marks
 from mixlm_sparse.report.plots.backend import BLACK, BLUE, GREY, ORANGE, PALE, new_figure, styled
 from mixlm_sparse.report.plots.checks import scaled
-from mixlm_sparse.report.plots.data import choose
+from mixlm_sparse.report.plots.data import choose, factor_index
 
 if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Axes, Figure
@@ -106,8 +106,9 @@ def deletion(
     """
     if isinstance(source, FittedModel):
         method: Any = source
-        label = source.matrices.factors[0].label if group is None else group
-        source = method.influence(label)
+        if group is None:
+            group = source.matrices.factors[factor_index(source, None)].label
+        source = method.influence(group)
     distance = source.deletion_distance()
     dfbetas = source.dfbetas()
     names = [str(name) for name in dfbetas.columns]
