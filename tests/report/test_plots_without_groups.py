@@ -45,3 +45,34 @@ def test_diagnostics_have_three_panels_or_the_first_three_given(trial):
     assert axes[0, 0].get_title() == "residuals"
     with pytest.raises(mx.OptionError, match="give four"):
         trial.plot.diagnostics(axes=axes[0])
+
+
+# ------------------------------------------------------------------------ numbers as categories
+
+
+@pytest.fixture(scope="module")
+def ages():
+    data = mx.datasets.load("Orthodont")
+    return mx.lmer("distance ~ factor(age) * Sex + (1 | Subject)", data)
+
+
+def test_numbers_that_are_factors_are_points(ages):
+    (axes,) = ages.plot.predictions("age", at={"Sex": "levels"}).axes
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["8", "10", "12", "14"]
+    means = ages.emmeans(["age", "Sex"]).to_frame()
+    male = means.loc[means["Sex"] == "Male", "emmean"].to_list()
+    drawn = axes.collections[1].get_offsets()[:, 1]
+    assert drawn.tolist() == pytest.approx(male)
+
+
+def test_numbers_that_are_factors_are_averaged_over(ages):
+    (axes,) = ages.plot.predictions("Sex").axes
+    assert "averaged over age" in axes.get_title()
+    drawn = axes.collections[1].get_offsets()[:, 1]
+    assert drawn.tolist() == pytest.approx(ages.emmeans("Sex").to_frame()["emmean"].to_list())
+
+
+def test_trajectories_over_numbers_that_are_factors(ages):
+    (axes,) = ages.plot.trajectories().axes
+    assert axes.get_xlabel() == "age"
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["8", "10", "12", "14"]

@@ -53,6 +53,23 @@ def numeric_names(part: Part) -> list[str]:
     )
 
 
+def coded_numbers(source: GroupedData) -> set[str]:
+    """Return the numeric columns that the model takes as categories, as `year` in factor(year)."""
+    spec = source.matrices.spec
+    if spec is None:
+        return set()
+    names = names_of(
+        [
+            operand.variable
+            for part in (spec.fixed, *(term.part for term in spec.terms))
+            for operands in part.terms
+            for operand in operands
+            if operand.table is not None
+        ]
+    )
+    return {name for name in names if column(source, name, "data").kind == "number"}
+
+
 def default_x(fit: FittedModel, factor: int | None = None) -> str:
     """Return the first numeric predictor of the random terms of a factor, else of the fixed."""
     fixed, *random = parts_of(fit)
@@ -98,13 +115,16 @@ def typical_rows(
     groups : the groups wanted.
     """
     out: dict[str, Any] = {}
+    coded = coded_numbers(source)
     rows = [np.arange(source.matrices.nobs)] if codes is None else _rows_of(codes, groups)
     for name in names:
         if name == x:
             continue
         found = column(source, name, "data")
         values = found.values
-        if found.kind == "number":
+        if name in coded:
+            out[name] = [_most_frequent(values[r]) for r in rows]
+        elif found.kind == "number":
             out[name] = [float(np.mean(values[r])) for r in rows]
         elif found.kind == "bool":
             out[name] = [bool(np.mean(values[r]) > 0.5) for r in rows]
@@ -114,6 +134,11 @@ def typical_rows(
         else:
             raise OptionError(f"'{name}' is a date: lines over other variables need numbers")
     return pd.DataFrame(out, index=range(len(rows)))
+
+
+def _most_frequent(values: Vector) -> float:
+    kinds, counts = np.unique(values, return_counts=True)
+    return float(kinds[counts.argmax()])
 
 
 @dataclass(frozen=True, eq=False, slots=True)

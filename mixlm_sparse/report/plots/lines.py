@@ -24,6 +24,7 @@ from mixlm_sparse.report.plots.backend import (
     styled,
 )
 from mixlm_sparse.report.plots.curves import (
+    coded_numbers,
     default_x,
     group_lines,
     least_squares_lines,
@@ -250,14 +251,20 @@ def _time(
     names = [name for part in (*random, fixed) for name in numeric_names(part)]
     for part in (*random, fixed):  # categories after numbers
         names += names_of([operand.variable for term in part.terms for operand in term])
+    coded = coded_numbers(fit)
     for name in [x] if x is not None else dict.fromkeys(names):
         found = column(fit, name, "x")
         values = np.asarray(found.values, dtype=np.float64)
+        kinds: list[str] | None = None
+        if name in coded:
+            distinct, places = np.unique(values, return_inverse=True)
+            values, kinds = places.astype(np.float64), [f"{value:g}" for value in distinct]
+        elif found.kind not in ("number", "bool"):
+            kinds = list(map(str, found.levels))
         first = np.zeros(factor.n_levels)
         first[factor.codes] = values
         if (values != first[factor.codes]).any():
-            labels = None if found.kind in ("number", "bool") else list(map(str, found.levels))
-            return found.name, values, labels
+            return found.name, values, kinds
     what = "the model has no predictor that changes" if x is None else f"x: '{x}' does not change"
     raise OptionError(
         f"{what} within {factor.label}, and lines need one: name a column that does with x="

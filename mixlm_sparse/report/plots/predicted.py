@@ -12,7 +12,7 @@ import pandas as pd
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.text import percent, shorten_all
 from mixlm_sparse.common.types import Vector
-from mixlm_sparse.design.table import Column
+from mixlm_sparse.design.table import Column, as_column
 from mixlm_sparse.formula.terms import names_of
 from mixlm_sparse.inference.means.emmeans import emmeans
 from mixlm_sparse.inference.means.estimates import NO_MORE_THAN_ROUNDING
@@ -21,6 +21,7 @@ from mixlm_sparse.model.predict.predict import predict
 from mixlm_sparse.report.plots import canvas, marks
 from mixlm_sparse.report.plots.backend import DASHES, GREY, MARKERS, PALETTE, styled
 from mixlm_sparse.report.plots.curves import (
+    coded_numbers,
     numeric_names,
     offset_columns,
     parts_of,
@@ -70,8 +71,12 @@ def predictions(
     chosen = _chosen_values(fit, at or {}, x, needed)
     horizontal = column(fit, x, "x")
     factor_x = horizontal.kind not in ("number", "bool")
-    if factor_x:
-        grid: Any = pd.Categorical(list(horizontal.levels), categories=list(horizontal.levels))
+    if x in coded_numbers(fit):
+        grid: Any = np.unique(horizontal.values)
+        horizontal = as_column(x, pd.Categorical(horizontal.values))
+        factor_x = True
+    elif factor_x:
+        grid = pd.Categorical(list(horizontal.levels), categories=list(horizontal.levels))
     else:
         grid = np.linspace(float(horizontal.values.min()), float(horizontal.values.max()), 60)
     typical = typical_rows(fit, needed, x, None, [0])
@@ -91,7 +96,9 @@ def predictions(
         label = ", ".join(f"{name} {_shown(value)}" for name, value in held.items())
         _draw_line(one, grid, factor_x, fit_line, low, high, place, len(combinations), label)
     if factor_x:
-        one.set_xticks(np.arange(len(grid)), shorten_all(list(map(str, grid)), 16))
+        names = [f"{g:g}" if isinstance(g, float) else str(g) for g in grid]
+        one.set_xticks(np.arange(len(grid)), shorten_all(names, 16))
+        one.set_xlim(-0.5, len(grid) - 0.5)
     one.set_xlabel(x)
     one.set_ylabel(fit.matrices.response_name)
     rest = [n for n in typical.columns if n not in chosen and n not in over]
@@ -149,7 +156,9 @@ def _averaged_over(
     if interval == "prediction" or offset is not None or array:
         return []
     columns = {name: column(fit, name, "x") for name in names}
-    return [n for n, c in columns.items() if c.kind == "factor" and len(c.levels) > 1]
+    coded = coded_numbers(fit)
+    several = [n for n, c in columns.items() if c.kind == "factor" and len(c.levels) > 1]
+    return [n for n in names if n in several or n in coded]
 
 
 def _marginal(
@@ -157,7 +166,7 @@ def _marginal(
 ) -> pd.DataFrame:
     """Return marginal means over x at the chosen values, by the normal distribution."""
     at: dict[str, Any] = {name: list(values) for name, values in chosen.items()}
-    if not isinstance(grid, pd.Categorical):
+    if not isinstance(grid, pd.Categorical) and x not in coded_numbers(fit):
         at[x] = grid.tolist()
     return emmeans(fit, [x, *chosen], at=at, ddf="normal", level=level).to_frame()
 
