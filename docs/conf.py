@@ -17,10 +17,12 @@ author = "mixlm_sparse developers"
 copyright = author
 version = release = mixlm_sparse.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "numpydoc"]
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "numpydoc"]
+autosummary_generate = True  # a page for each object that api.md names
+templates_path = ["_templates"]
 myst_enable_extensions = ["dollarmath", "fieldlist", "deflist"]
 myst_heading_anchors = 3
-exclude_patterns = ["_build", "figures"]
+exclude_patterns = ["_build", "_templates", "figures"]
 html_theme = "furo"
 html_title = f"mixlm_sparse {release}"
 html_static_path = ["static"]

@@ -38,5 +38,15 @@ def load(
     SavedFitError : the file is something else, is broken, is of a later version, or does not go
         with `data`.
     FileNotFoundError : there is no such file.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx, tempfile, pathlib
+    >>> fit = mx.lmer("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff"))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fit.save(pathlib.Path(folder) / "dye.mixlm")
+    ...     again = mx.load(pathlib.Path(folder) / "dye.mixlm")
+    >>> again.criterion == fit.criterion
+    True
     """
     return load_fit(path, LinearMixedFit, data=data, env=env, engine=engine)
