@@ -24,7 +24,7 @@ def residual_structure(fit: FittedModel) -> pd.DataFrame:
     residuals are independent.  Parameters: phi of AR1 and CAR1; rho of CompoundSymmetry;
     rho(1,2), ... of pairs of visits, by their numbers, and rho(1), ... of lags; range of
     Exponential and Gaussian; ratio(level) of standard deviations to that of the first level, power
-    and rate. "|level" behind a name is the level of `by`.  `attrs["visits"]` names the visits.
+    and rate.  Behind a bar stands the level of `by`.  `attrs["visits"]` names the visits.
 
     Errors come from the Hessian of the criterion that was minimized, by the delta method; limits
     are symmetric on an unbounded scale (atanh of a correlation, log of a ratio or range) and
