@@ -208,6 +208,55 @@ def test_models_with_different_structures_compare_by_likelihood_ratio() -> None:
     assert table["Df"].iloc[1] == 5
     difference = small.refit_ml().criterion - large.refit_ml().criterion
     assert table["Chisq"].iloc[1] == pytest.approx(difference)
+    assert "residual structures differ" in table.attrs["note"]
+    assert "structures" not in mx.anova(large, large.update(". ~ . - age:Sex")).attrs["note"]
+
+
+def test_the_engine_says_how_rows_are_whitened() -> None:
+    residual = mx.AR1("visit", "Subject")
+    fit = mx.lmer("distance ~ age + (1 | Subject)", orthodont(), residual=residual)
+    assert "each row is turned from the one before" in fit.describe_engine()
+    assert "27 groups" in fit.describe_engine()
+
+
+def test_rows_that_come_in_batches_are_refused() -> None:
+    data = orthodont()
+    with pytest.raises(OptionError, match="into a frame first"):
+        mx.lmer("distance ~ age + (1 | Subject)", iter([data[:54], data[54:]]),
+                residual=mx.AR1("visit", "Subject"))  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        lambda: mx.AR1(""), lambda: mx.AR1("t", group=[]), lambda: mx.CompoundSymmetry(2),
+        lambda: mx.Exponential([1, 2]), lambda: mx.VarIdent([]), lambda: mx.VarPower(["x", "y"]),
+        lambda: mx.Unstructured("t", "g", by=3), lambda: mx.VarExp(np.ones(3)),
+    ],
+)  # fmt: skip
+def test_structures_take_names_of_columns(structure) -> None:
+    with pytest.raises(OptionError, match="name of a column"):
+        structure()
+
+
+def test_parameters_are_recovered_from_simulated_data() -> None:
+    rng = np.random.default_rng(5)
+    n, m, phi = 400, 6, 0.5
+    e = np.empty((n, m))
+    e[:, 0] = rng.normal(size=n)
+    for t in range(1, m):
+        e[:, t] = phi * e[:, t - 1] + np.sqrt(1 - phi**2) * rng.normal(size=n)
+    arm = np.repeat(rng.integers(0, 2, n), m)
+    data = pd.DataFrame({
+        "g": np.repeat(np.arange(n), m), "t": np.tile(np.arange(m), n), "arm": arm,
+        "y": np.repeat(rng.normal(size=n), m) + e.ravel() * np.where(arm == 1, 2.0, 1.0),
+    }).sample(frac=0.8, random_state=1)  # fmt: skip
+    fit = mx.lmer("y ~ 1 + (1 | g)", data, residual=mx.AR1("t", "g"), variance=mx.VarIdent("arm"))
+    table = fit.residual_structure
+    error = (table["estimate"] - np.array([phi, 2.0])) / table["std_error"]
+    assert (error.abs() < 3.5).all()
+    assert fit.sigma == pytest.approx(1.0, rel=0.1)
+    assert fit.varcorr["g"].iloc[0, 0] == pytest.approx(1.0, rel=0.3)
 
 
 @pytest.mark.parametrize(

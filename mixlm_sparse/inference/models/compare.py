@@ -86,10 +86,22 @@ def compare_models(
         rows.append((fit.n_par, fit.aic, fit.bic, fit.llf, fit.deviance, statistic, df, p))
     table = pd.DataFrame(rows, columns=COLUMNS, index=[labels[i] for i in order])
     table.attrs["formulas"] = {labels[i]: used[i].formula for i in order}
-    table.attrs["note"] = (
-        f"fitted again by ML for the comparison: {', '.join(refitted)}" if refitted else ""
-    )
+    again = f"fitted again by ML for the comparison: {', '.join(refitted)}" if refitted else ""
+    table.attrs["note"] = "; ".join(text for text in (again, _structures_note(fits)) if text)
     return table
+
+
+def _structures_note(fits: Sequence[FittedModel]) -> str:
+    """Say what a comparison of residual structures rests on; "" where they are all the same."""
+    calls = [fit.call for fit in fits]
+    said = {(str(c.residual), str(c.variance)) if c is not None else ("", "") for c in calls}
+    if len(said) < 2:
+        return ""
+    return (
+        "residual structures differ: chi-squared holds where one says what the other does, with "
+        "parameters inside of their ranges; at an end of a range (no correlation of CAR1 or a "
+        "spatial structure, a variance of zero) p is too large"
+    )
 
 
 def likelihood_ratio(smaller: FittedModel, larger: FittedModel) -> tuple[float, int, float]:
