@@ -16,7 +16,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from mixlm_sparse.common.checks import require_count, require_level, require_one_of
+from mixlm_sparse.common.checks import (
+    require_count,
+    require_level,
+    require_one_of,
+    require_vector,
+)
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.types import Vector
@@ -68,20 +73,24 @@ def runs(fit: FittedModel, group: Any = None, time: Any = None) -> Runs:
     else:
         raise OptionError("the rows have no groups: say which column has them, group='subject'")
     if time is not None:
-        if isinstance(time, str):
-            column = data_column(fit, time)
-            values: Any = column.values
-            name = time
-        else:
-            values, name = np.asarray(time), "time"
-        t = np.asarray(values, dtype=np.float64)
-        if t.shape != (fit.nobs,) or not np.isfinite(t).all():
-            raise OptionError("time must be one finite number for each row of the fit")
+        name = time if isinstance(time, str) else "time"
+        t = _times(fit, time)
     elif not t.size:
         t = np.arange(fit.nobs, dtype=np.float64)
     keys = (t[None] if t.ndim == 1 else t.T)[::-1]
     order = np.lexsort((*keys, codes))
     return Runs(order, np.asarray(codes)[order].astype(np.intp), t[order], label, name)
+
+
+def _times(fit: FittedModel, time: Any) -> Vector:
+    """Return one finite number for each row (n,), of a column or an array."""
+    values = time
+    if isinstance(time, str):
+        column = data_column(fit, time)
+        if column.kind not in ("number", "bool") or column.missing is not None:
+            raise OptionError(f"time: column '{time}' must hold numbers, without missing cells")
+        values = column.values.astype(np.float64)
+    return require_vector("time", values, fit.nobs, of="the rows of the fit")
 
 
 def _residuals(fit: FittedModel, kind: str) -> Vector:

@@ -101,12 +101,12 @@ def bootstrap(
     >>> boot.samples.shape, list(boot.samples.columns)
     ((50, 3), ['sd_(Intercept)|Batch', 'sigma', '(Intercept)'])
     """
-    if method != "parametric":
-        remedy = 'use method="parametric", which draws from the structure'
-        require_independent(fit, f"bootstrap by {method}", remedy)
     use_u, n_jobs = require_bool("use_u", use_u), require_jobs(n_jobs)
     count = require_count("nsim", nsim, most=MAX_REPLICATES)
     _require_consistent(fit, statistic, method, use_u, by)
+    if method != "parametric":
+        remedy = 'use method="parametric", which draws from the structure'
+        require_independent(fit, f"bootstrap by {method}", remedy)
     reader = StatisticReader(fit, statistic)
     root = seed_sequence(seed)
     options = refit_options(fit, reml=fit.reml)
