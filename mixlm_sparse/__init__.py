@@ -55,7 +55,9 @@ if TYPE_CHECKING:
     from mixlm_sparse.covariance.visits import CompoundSymmetry, Toeplitz, Unstructured
     from mixlm_sparse.design.arrays import RandomEffect
     from mixlm_sparse.design.build import model_matrices
+    from mixlm_sparse.design.known import Precision, Relationship
     from mixlm_sparse.design.matrices import ModelMatrices
+    from mixlm_sparse.design.pedigree import Pedigree
     from mixlm_sparse.engines.compiled import use_compiled
     from mixlm_sparse.formula.parse import parse_formula
     from mixlm_sparse.formula.terms import MixedFormula
@@ -125,7 +127,9 @@ _HOMES = {
     "covariance.visits": ("CompoundSymmetry", "Toeplitz", "Unstructured"),
     "design.arrays": ("RandomEffect",),
     "design.build": ("model_matrices",),
+    "design.known": ("Precision", "Relationship"),
     "design.matrices": ("ModelMatrices",),
+    "design.pedigree": ("Pedigree",),
     "engines.compiled": ("use_compiled",),
     "formula.parse": ("parse_formula",),
     "formula.terms": ("MixedFormula",),
@@ -187,15 +191,18 @@ __all__ = [
     "OptionError",
     "PBModcomp",
     "ParameterProfile",
+    "Pedigree",
     "PenalizedSystem",
     "Plan",
     "PlsSolution",
     "Power",
     "PowerCurve",
+    "Precision",
     "Profile",
     "RandomEffect",
     "RankDeficiencyWarning",
     "RefitWarning",
+    "Relationship",
     "RobustCovariance",
     "RowsAbsentError",
     "SavedFitError",

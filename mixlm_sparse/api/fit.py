@@ -27,6 +27,7 @@ from mixlm_sparse.inference.models import step as elimination
 from mixlm_sparse.inference.resample import bootstrap as replicates
 from mixlm_sparse.inference.variance import components, shares
 from mixlm_sparse.inference.variance import confint as intervals
+from mixlm_sparse.inference.variance import heritability as inherited
 from mixlm_sparse.inference.variance import residual_structure as structures
 from mixlm_sparse.inference.variance.profile import compute as profiles
 from mixlm_sparse.model import lme4_parts
@@ -95,6 +96,7 @@ class LinearMixedFit(FittedModel):
     confint = intervals.confint
     profile = profiles.profile
     icc = shares.icc
+    heritability = inherited.heritability
     r2 = shares.r2
 
     # other models

@@ -52,6 +52,7 @@ def lmer(
     residual: Correlation | None = None,
     variance: VarianceFunction | None = None,
     fixed: Mapping[str, float] | None = None,
+    known: Mapping[str, Any] | None = None,
 ) -> LinearMixedFit:
     """Fit a linear mixed model.
 
@@ -86,6 +87,10 @@ def lmer(
     fixed : variance parameters held at values, by the names of `fit.confint()`: {"sigma": 1.0},
         {"sd_(Intercept)|g": 2.0}, {"phi|g": 0.5}.  They count as known: n_par, standard errors,
         degrees of freedom and intervals are those of what is left.
+    known : known covariances between the levels of grouping factors, {"animal": A}: A is a
+        DataFrame with labels, `mx.Pedigree(id, sire, dam)`, `mx.Relationship(A, labels)` or the
+        inverse, `mx.Precision(Q, labels)`.  All its levels get random effects, also those without
+        rows.
 
     Returns
     -------
@@ -125,6 +130,7 @@ def lmer(
         contrasts=contrasts,
         env=env,
         fixed=fixed,
+        known=known,
         options=options,
         residual=residual,
         variance=variance,

@@ -19,11 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.covariance.structure import (
-    CovarianceStructure,
-    Edges,
-    NaturalParameter,
-)
+from mixlm_sparse.covariance.described import Edges, NaturalParameter
+from mixlm_sparse.covariance.structure import CovarianceStructure
 from mixlm_sparse.covariance.us import Unstructured
 
 # Closer to an edge than this, phi is looked at as a candidate for it.

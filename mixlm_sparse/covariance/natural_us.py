@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.covariance.described import NaturalParameter
 from mixlm_sparse.covariance.natural import Natural
 from mixlm_sparse.covariance.structure import (
     Closure,
     CovarianceStructure,
-    NaturalParameter,
     structure,
 )
 

@@ -20,12 +20,11 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import FormulaError, OptionError
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.covariance.described import Edges, NaturalParameter
 
 __all__ = [
     "Closure",
     "CovarianceStructure",
-    "Edges",
-    "NaturalParameter",
     "covariance_structure",
     "structure",
     "structure_class",
@@ -34,40 +33,6 @@ __all__ = [
 ]
 
 Closure = Literal["linear", "scales", "one scale"]
-
-
-@dataclass(frozen=True, slots=True)
-class NaturalParameter:
-    """One number of the natural scale: a standard deviation or a correlation of two effects.
-
-    Attributes
-    ----------
-    kind : "sd" or "cor".
-    row, column : which effects of the term; equal for a standard deviation.  Where several effects
-        share the parameter, the first of them.
-    label : its name where several effects share it: "sd", "rho", "phi", "rho2"; else "".
-    least : the least value that it can have: 0, or for a correlation -1 or more.
-    """
-
-    kind: str
-    row: int
-    column: int
-    label: str = ""
-    least: float = -1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Edges:
-    """What a search has to know where working parameters are on the edge of what they can mean.
-
-    Attributes
-    ----------
-    snapped : (n_theta,) the parameters, exactly on the edges that they are close to.
-    inside : per edge, parameters (n_theta,) a little and far off it, nearest first.
-    """
-
-    snapped: Vector
-    inside: tuple[Vector, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,7 @@ from mixlm_sparse.design.choices import check_contrasts, read_contrasts
 from mixlm_sparse.design.columns import DesignColumns, learn_part
 from mixlm_sparse.design.evaluate import Scope
 from mixlm_sparse.design.finite import require_range, require_weight_range
+from mixlm_sparse.design.known import read_known
 from mixlm_sparse.design.learn import learn_states
 from mixlm_sparse.design.matrices import ModelMatrices, RandomTerm
 from mixlm_sparse.design.random_terms import learn_random_terms
@@ -74,6 +75,7 @@ def model_matrices(
     residual: Correlation | None = None,
     variance: VarianceFunction | None = None,
     require_random: bool = True,
+    known: Mapping[str, Any] | None = None,
 ) -> ModelMatrices:
     """Read the columns that a formula names, and arrange them as lme4 does.
 
@@ -93,6 +95,7 @@ def model_matrices(
     warn : whether to warn of a formula that means something other than it seems to.
     residual, variance : correlation and variances of the residuals, as in `lmer`.
     require_random : whether a formula without a random term is an error.
+    known : covariances between the levels of grouping factors, as in `lmer`.
 
     Raises
     ------
@@ -127,7 +130,9 @@ def model_matrices(
     choices = read_contrasts(contrasts)
     fixed = learn_part(formula.fixed.intercept, formula.fixed.terms, variables, choices)
     check_contrasts(choices, fixed, table, warn)
-    term_specs, factor_specs = learn_random_terms(formula, variables, n, warn)
+    term_specs, factor_specs = learn_random_terms(
+        formula, variables, n, warn, read_known(known)
+    )
     spec = FormulaRecipe(formula, fixed, term_specs, factor_specs, states, *given.names, env)
     w = weights_of_rows(given.weights, table, scope, rows)
     law, state = learn_residuals(residual, variance, scope.columns, n, w)

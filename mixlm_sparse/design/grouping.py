@@ -21,7 +21,7 @@ __all__ = ["GroupingFactor", "encode_groups", "grouping_factor", "match_levels"]
 
 @dataclass(frozen=True)
 class GroupingFactor:
-    """Levels of a grouping factor; only those that occur, in order.
+    """Levels of a grouping factor; only those that occur, in order, or those of a known matrix.
 
     Attributes
     ----------
@@ -31,6 +31,7 @@ class GroupingFactor:
     tables : values of the levels of every component, in order.
     keys : (n_levels,) for several components: position of each level among all combinations, the
         first component varying slowest; increasing.
+    known : the known covariance of the levels (`design.known.Known`), or None.
     """
 
     label: str
@@ -38,6 +39,7 @@ class GroupingFactor:
     n_levels: int
     tables: tuple[Any, ...] = field(default=(), repr=False, compare=False)
     keys: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
+    known: Any = field(default=None, repr=False, compare=False)
 
     @cached_property
     def index(self) -> pd.Index[Any]:

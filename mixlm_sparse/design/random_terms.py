@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 
-from mixlm_sparse.common.errors import DataError, FormulaWarning, caller_level
+from mixlm_sparse.common.checks import listed
+from mixlm_sparse.common.errors import DataError, FormulaWarning, OptionError, caller_level
 from mixlm_sparse.common.text import see
 from mixlm_sparse.covariance.random import structure_class
 from mixlm_sparse.design.columns import Part, learn_part
 from mixlm_sparse.design.grouping import GroupingFactor, grouping_factor
+from mixlm_sparse.design.known import Known, with_known
 from mixlm_sparse.design.recipe import FactorSpec, TermSpec
 from mixlm_sparse.design.variables import Variables
 from mixlm_sparse.formula.syntax import deparse
@@ -22,15 +24,27 @@ __all__ = [
 
 
 def learn_random_terms(
-    formula: MixedFormula, variables: Variables, n: int, warn: bool
+    formula: MixedFormula,
+    variables: Variables,
+    n: int,
+    warn: bool,
+    known: Mapping[str, Known] | None = None,
 ) -> tuple[tuple[TermSpec, ...], tuple[FactorSpec, ...]]:
     """Return random terms in lme4's order, and their factors in order of first use."""
     groups: dict[str, GroupingFactor] = {}
     parts = []
     labels = group_labels(formula.random)
+    unknown = [name for name in known or {} if name not in labels]
+    if unknown:
+        raise OptionError(
+            f"known names '{unknown[0]}', which is no grouping factor of the formula: it has "
+            f"{listed(tuple(dict.fromkeys(labels)), quoted=True)}"
+        )
     for random, label in zip(formula.random, labels, strict=True):
         if label not in groups:
             group = grouping_factor(label, random.components, variables)
+            if known is not None and label in known:
+                group = with_known(group, known[label])
             check_group(group)
             groups[label] = group
         parts.append(learn_random(random, variables, warn))

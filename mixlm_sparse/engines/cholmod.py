@@ -16,7 +16,7 @@ import scipy.sparse as sp
 
 from mixlm_sparse.common.errors import EngineError, NotPositiveDefiniteError, OptionError
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
-from mixlm_sparse.engines.interface import BlockSystem
+from mixlm_sparse.engines.interface import BlockSystem, Penalties
 from mixlm_sparse.engines.multifrontal.block_pattern import BlockPattern
 from mixlm_sparse.engines.multifrontal.elimination import Positions, predicted_fill
 from mixlm_sparse.engines.multifrontal.engine import PatternEngine
@@ -274,6 +274,7 @@ class CholmodEngine(PatternEngine):
     Parameters
     ----------
     system : Z'WZ in blocks.
+    penalties : per factor what takes the place of I, or None.
     mode : "auto" lets CHOLMOD choose by the arithmetic per entry of L; "supernodal" or
         "simplicial".
     compiled : use the compiled form for the selected inverse; by default when that pays.
@@ -286,12 +287,17 @@ class CholmodEngine(PatternEngine):
     name = "cholmod"
 
     def __init__(
-        self, system: BlockSystem, *, mode: str = "auto", compiled: bool | None = None
+        self,
+        system: BlockSystem,
+        penalties: Penalties = (),
+        *,
+        mode: str = "auto",
+        compiled: bool | None = None,
     ) -> None:
         if mode not in MODES:
             raise OptionError(f"mode '{mode}' is not known: use one of {', '.join(MODES)}")
         module = load_cholmod()
-        pattern = BlockPattern(system)
+        pattern = BlockPattern(system, penalties)
         # Values only have to exist here: the analysis reads the pattern.
         pattern.matrix.data[:] = 1.0
         factor = cholmod_factor(module, pattern.matrix, mode)

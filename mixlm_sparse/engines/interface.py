@@ -9,6 +9,10 @@ Lambda_g, each (K_g, K_g), the engine factors
 
 and answers log|C|, C^{-1} B and the blocks of C^{-1} on the pattern of Z'WZ.  Lambda_g may be any
 square matrix: the engine never uses a triangular form.
+
+Where the levels of a factor have a known covariance A, Q_g = A^{-1} takes the place of I:
+
+    C = Lambda' Z'WZ Lambda + Q,  Q = diag(Q_g (x) I),    log|C| - log|Q| is what logdet says
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import scipy.sparse as sp
 
 from mixlm_sparse.common.errors import EngineError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
@@ -73,6 +78,25 @@ class BlockSystem:
     @property
     def q(self) -> int:
         return sum(f.n_levels * f.width for f in self.factors)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Penalty:
+    """What stands in the place of I for a factor whose levels have a known covariance.
+
+    Parameters
+    ----------
+    precision : (L, L) CSC, Q symmetric positive definite.
+    root : (L, L) sparse with Q = root'root; its rows are the cliques of Q.
+    log_det : log|Q|.
+    """
+
+    precision: sp.csc_array
+    root: sp.csc_array
+    log_det: float
+
+
+Penalties = Sequence[Penalty | None]
 
 
 def require_same_pattern(old: BlockSystem, new: BlockSystem) -> None:

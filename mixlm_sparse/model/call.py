@@ -73,6 +73,7 @@ class ModelCall:
     contrasts: Any = None
     env: Any = None
     fixed: Any = None
+    known: Any = None
     response: Vector | None = None
     residual: Correlation | None = None
     variance: VarianceFunction | None = None

@@ -15,6 +15,7 @@ from mixlm_sparse.common.checks import plain_name
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.design.build import columns_asked, functions_of
 from mixlm_sparse.design.contrasts import as_contrast
+from mixlm_sparse.design.known import read_known
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.readers import hold, open_table
 from mixlm_sparse.design.residuals import columns_of_residuals
@@ -68,7 +69,8 @@ def held_call(call: ModelCall) -> ModelCall:
         if argument.text is None
     }
     contrasts = held_contrasts(call.contrasts)
-    return replace(call, data=data, contrasts=contrasts, env=env or None, **columns)
+    known = read_known(call.known)
+    return replace(call, data=data, contrasts=contrasts, env=env or None, known=known, **columns)
 
 
 def held_contrasts(contrasts: Any) -> Any:

@@ -21,9 +21,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import scipy.sparse as sp
+from scipy.sparse.linalg import splu
 
 from mixlm_sparse.common.checks import shown
 from mixlm_sparse.common.errors import OptionError
@@ -44,12 +46,25 @@ class Drawn(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RandomPiece:
-    """One random term: columns z, group of each row, and sigma F with F (k, k)."""
+    """One random term: columns z, group of each row, and sigma F with F (k, k).
+
+    `root` is W of the first levels where these have a known covariance W^{-1}W^{-T}.
+    """
 
     columns: ColumnSource
     codes: IntVector
     n_levels: int
     factor: Matrix
+    root: Any = None
+
+    def effects(self, u: Array3) -> Array3:
+        """Return b (L, k, r) of standard normal u (L, k, r)."""
+        if self.root is not None:
+            n = self.root.shape[0]
+            solved = splu(sp.csc_matrix(self.root)).solve(u[:n].reshape(n, -1))
+            u = np.concatenate([solved.reshape(u[:n].shape), u[n:]])
+        out: Array3 = np.einsum("ab,jbr->jar", self.factor, u)
+        return out
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +132,7 @@ class ResponseModel:
     def _responses(self, u: Sequence[Array3], e: Matrix) -> Matrix:
         out: Matrix = self.mean[:, None] + self.sigma * self.residual.draw(e, slice(0, self.n))
         # b_j = sigma F u_j
-        b = [np.einsum("ab,jbr->jar", p.factor, v) for p, v in zip(self.terms, u, strict=True)]
+        b = [p.effects(v) for p, v in zip(self.terms, u, strict=True)]
         rows = InMemory(
             self.n,
             no_columns(self.n),

@@ -14,6 +14,7 @@ from mixlm_sparse.covariance.random import structure_class
 from mixlm_sparse.design.matrices import RandomTerm
 from mixlm_sparse.model.varcorr import TermCovariance, VarCorr
 from mixlm_sparse.solve.solution import PlsSolution
+from mixlm_sparse.solve.system import PenalizedSystem
 
 __all__ = [
     "coefficients_by_level", "conditional_covariances", "effects_by_level", "variance_components",
@@ -39,7 +40,7 @@ def variance_components(
     for t, term in enumerate(system.matrices.terms):
         T = sigma * solution.Lambda(t)
         determined = np.ones(T.shape, dtype=bool) if known is None else known[t]
-        template, label = system.templates[t], system.matrices.factors[term.factor].label
+        template = system.templates[t]
         natural = template.natural_parameters
         shared: tuple[tuple[str, str, float], ...] = ()
         if any(par.label for par in natural):  # theta are these parameters
@@ -62,20 +63,27 @@ def variance_components(
                 covariance=np.where(determined, T @ T.T, np.nan),
                 correlated=len(term.column_names) > 1 and template.correlated,
                 shared=shared,
-                words=_structure_words(term, label),
+                words=_structure_words(term, system),
             )
         )
     return VarCorr(tuple(terms), 0.0 if no_residual else sigma, system.matrices.weights is not None)
 
 
-def _structure_words(term: RandomTerm, label: str) -> str:
-    """Say what structure a term has, where it is not the general one."""
-    cls = structure_class(term.structure)
+def _structure_words(term: RandomTerm, system: PenalizedSystem) -> str:
+    """Say what structure a term has, where it is not the general one of independent levels."""
+    factor = system.matrices.factors[term.factor]
+    cls, label = structure_class(term.structure), factor.label
+    related = ""
+    if factor.known is not None:
+        used = int(system.products.blocks.factors[term.factor].ztz.any(axis=(1, 2)).sum())
+        beside = f", {used} with rows" if 0 < used < factor.n_levels else ""
+        related = f"{label}: levels with a known covariance ({factor.n_levels}{beside})"
     if cls.name == "us" or not cls.words:
-        return ""
+        return related
     names = term.column_names
     columns = names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]}"
-    return f"{cls.written(f'{columns} | {label}')}: {cls.words}"
+    text = f"{cls.written(f'{columns} | {label}')}: {cls.words}"
+    return f"{text}; {related}" if related else text
 
 
 def effects_by_level(solution: PlsSolution) -> dict[str, pd.DataFrame]:

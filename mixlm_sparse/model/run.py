@@ -62,6 +62,7 @@ def matrices_of(call: ModelCall, *, warn: bool = True) -> ModelMatrices:
         warn=warn,
         residual=call.residual,
         variance=call.variance,
+        known=call.known,
     )
     if call.response is None:
         return matrices
@@ -76,7 +77,13 @@ def assemble(call: ModelCall) -> tuple[PenalizedSystem, ModelCall]:
                 "residual=, variance= and gls need all rows of a group together: read the data "
                 "into a frame first"
             )
+        if call.known is not None:
+            raise OptionError("known= needs the data at once: read them into a frame first")
         return assemble_batches(call)
+    if call.known is not None and (call.residual is not None or call.variance is not None):
+        raise OptionError(
+            "known= beside residual= or variance= is not possible: give one of the two"
+        )
     held = held_call(call.checked())
     options = held.options
     matrices = matrices_of(held, warn=options.control.warn)

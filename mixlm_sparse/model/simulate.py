@@ -120,7 +120,9 @@ def model_of_fit(
         if newdata is not None:
             codes, n_levels = new_group_codes(fit, newdata, rows, g)
         if not held[t].any():
-            pieces.append(RandomPiece(rows.terms[t], codes, n_levels, T))
+            known = m.factors[g].known
+            root = None if known is None else known.root
+            pieces.append(RandomPiece(rows.terms[t], codes, n_levels, T, root))
     residual: Independent | DrawnResiduals
     if m.law is not None:
         residual = DrawnResiduals(whitening_of_rows(fit, newdata, rows, weights))
@@ -203,7 +205,13 @@ def model_of_parameters(matrices: ModelMatrices, parameters: Parameters) -> Resp
         first += template.n_theta
         factor = matrices.factors[term.factor]
         pieces.append(
-            RandomPiece(term.columns, factor.codes, factor.n_levels, parameters.sigma * T)
+            RandomPiece(
+                term.columns,
+                factor.codes,
+                factor.n_levels,
+                parameters.sigma * T,
+                None if factor.known is None else factor.known.root,
+            )
         )
     return ResponseModel(mean, tuple(pieces), parameters.sigma, matrices.residual)
 

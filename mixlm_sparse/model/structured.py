@@ -9,7 +9,7 @@ from mixlm_sparse.common.errors import OptionError
 if TYPE_CHECKING:
     from mixlm_sparse.model.base import FitBase
 
-__all__ = ["require_independent", "require_random_effects"]
+__all__ = ["require_independent", "require_random_effects", "require_unrelated"]
 
 
 def require_independent(fit: FitBase, what: str, instead: str = "") -> None:
@@ -27,6 +27,22 @@ def require_independent(fit: FitBase, what: str, instead: str = "") -> None:
         f"{what} is not available for a fit with a residual structure, whose rows are not "
         f"independent: {remedy}"
     )
+
+
+def require_unrelated(fit: FitBase, what: str, instead: str) -> None:
+    """Raise an OptionError where the levels of a grouping factor have a known covariance.
+
+    Parameters
+    ----------
+    what : what was asked for, as the user wrote it.
+    instead : what to do.
+    """
+    for factor in fit.matrices.factors:
+        if factor.known is not None:
+            raise OptionError(
+                f"{what} works group by group, and the levels of '{factor.label}' are related by "
+                f"known=: {instead}"
+            )
 
 
 def require_random_effects(fit: FitBase, what: str) -> None:

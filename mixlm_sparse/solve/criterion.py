@@ -40,6 +40,7 @@ from mixlm_sparse.solve.pls import (
     require_theta,
     residual_products,
     solve_at,
+    spherical,
     user_beta,
 )
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -249,7 +250,8 @@ class DevianceFunction:
         system = self.system
         solution = solve_at(system.chart.lambdas_of_theta(self._checked(theta))[0], system)
         contrast = np.append(-solution.beta, 1.0)
-        ussq = float(sum(((u @ contrast) ** 2).sum() for u in solution.U))  # Q keeps lengths
+        U = spherical(solution.U, system)
+        ussq = float(sum(((u @ contrast) ** 2).sum() for u in U))  # Q keeps lengths
         return {
             "ldL2": solution.ldL2,
             "ldRX2": solution.ldRX2,

@@ -276,7 +276,7 @@ def require_residuals_apart(system: PenalizedSystem) -> None:
     ------
     DataError : a combination of the random effects' covariances is that of the residuals.
     """
-    if system.held is not None and system.held.sigma is not None:
+    if system.known or (system.held is not None and system.held.sigma is not None):
         return
     products = system.products
     n, q = products.n, products.blocks.q

@@ -56,6 +56,8 @@ def generators(system: PenalizedSystem) -> list[Generator]:
         coordinate = chart.templates[hold.term].held_coordinate(hold.parameter)
         held.setdefault(hold.term, set()).add(coordinate)
     for t, (template, place) in enumerate(zip(chart.templates, chart.layout, strict=True)):
+        if system.matrices.factors[place.factor].known is not None:
+            continue  # how levels belong together tells it from what other terms can say
         matrices = _basis(template) if t not in held else _beside_held(template, held[t])
         for E in matrices:
             merged = np.zeros((chart.widths[place.factor],) * 2)

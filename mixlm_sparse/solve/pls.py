@@ -110,7 +110,7 @@ def solve_at(lambdas: list[Matrix], system: PenalizedSystem) -> WorkingSolution:
     """
     products = system.products
     engine = system.engine
-    scale = scale_beyond(lambdas)
+    scale = 1.0 if system.known else scale_beyond(lambdas)
     factored = lambdas if scale == 1.0 else [lam / scale for lam in lambdas]
     V = [
         f.ztx * lam[0, 0] if f.width == 1 else np.matmul(lam.T, f.ztx)
@@ -181,6 +181,21 @@ def _digits_lost(R: Matrix, products: Products) -> bool:
     )
 
 
+def spherical(U: list[Array3], system: PenalizedSystem) -> list[Array3]:
+    """Return U (L, K, m) per factor as independent effects: W U where levels are related.
+
+    What the engine solves for has the covariance sigma^2 Q^{-1}, Q = W'W, over the levels of a
+    factor with a known covariance, so that the penalty is |W U|^2.
+    """
+    out = []
+    for u, factor in zip(U, system.matrices.factors, strict=True):
+        if factor.known is not None:
+            flat = u.reshape(u.shape[0], -1)
+            u = np.asarray(factor.known.root @ flat).reshape(u.shape)
+        out.append(u)
+    return out
+
+
 def factor_by_rows(lambdas: list[Matrix], U: list[Array3], system: PenalizedSystem) -> Matrix:
     """Return the factor of [X y]'V^{-1}[X y] (p + 1, p + 1) without forming a difference.
 
@@ -190,7 +205,7 @@ def factor_by_rows(lambdas: list[Matrix], U: list[Array3], system: PenalizedSyst
     nearly everything (theta near 1e4 and beyond).
     """
     B = [np.matmul(lam, u) for lam, u in zip(lambdas, U, strict=True)]
-    R = stacked(U)
+    R = stacked(spherical(U, system))
     for rows, E, _ in remainders(system.products, system.white_rows(), B):
         R = stack_qr(R, rows.root_weighted(E))
     return positive_diagonal(R)

@@ -11,7 +11,7 @@ from mixlm_sparse.common.checks import require_bool, require_count, shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.interface import SelectedInverse
-from mixlm_sparse.solve.pls import require_theta, solve_at, user_beta
+from mixlm_sparse.solve.pls import require_theta, solve_at, spherical, user_beta
 from mixlm_sparse.solve.rows import RowBlock, RowSource
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.joint import structured_leverage
@@ -56,7 +56,7 @@ class PlsSolution:
     @cached_property
     def ussq(self) -> float:
         """|u|^2."""
-        return float(sum((u * u).sum() for u in self._u))
+        return float(sum((u * u).sum() for u in spherical(self._u, self.system)))
 
     @property
     def wrss(self) -> float:
@@ -103,7 +103,7 @@ class PlsSolution:
     def u(self, term: int) -> Matrix:
         """Return the spherical random effects of a term, (L, k)."""
         place = self.system.products.layout[self._checked(term)]
-        return self._u[place.factor][:, place.columns]
+        return spherical(self._u, self.system)[place.factor][:, place.columns]
 
     def Lambda(self, term: int) -> Matrix:
         """Return the relative covariance factor of a term, (k, k) lower triangular."""
@@ -113,8 +113,12 @@ class PlsSolution:
         return require_count("term", term, 0, len(self._factors) - 1)
 
     def b(self, term: int) -> Matrix:
-        """Return the random effects of a term, (L, k): b = Lambda u for every level."""
-        return self.u(term) @ self._factors[term].T
+        """Return the random effects of a term, (L, k): b = Lambda u for every level.
+
+        With a known covariance A = W^{-1}W^{-T} of the levels, b = (W^{-1} (x) Lambda) u.
+        """
+        place = self.system.products.layout[self._checked(term)]
+        return self._u[place.factor][:, place.columns] @ self._factors[term].T
 
     @cached_property
     def selected_inverse(self) -> SelectedInverse:

@@ -18,7 +18,7 @@ from mixlm_sparse.engines.choose import make_engine
 from mixlm_sparse.engines.compiled import compiled_pays
 from mixlm_sparse.engines.fused.dense import SmallDense
 from mixlm_sparse.engines.fused.levels import SingleFactor
-from mixlm_sparse.engines.interface import Engine, EngineLock
+from mixlm_sparse.engines.interface import Engine, EngineLock, Penalties, Penalty
 from mixlm_sparse.engines.names import ENGINES
 from mixlm_sparse.solve.chart import Chart
 from mixlm_sparse.solve.hold import Held
@@ -147,7 +147,7 @@ class PenalizedSystem:
     @cached_property
     def fused(self) -> SingleFactor | SmallDense | None:
         """The compiled evaluation of models with one factor or few effects, where it is in use."""
-        if not self.may_fuse or not self.products.blocks.factors:
+        if self.known or not self.may_fuse or not self.products.blocks.factors:
             return None
         products = self.products
         factors = products.blocks.factors
@@ -201,6 +201,11 @@ class PenalizedSystem:
         """Number of parameters of the residual structure."""
         return 0 if self.whitened is None else self.whitened.law.n_rho
 
+    @property
+    def known(self) -> bool:
+        """Whether the levels of a grouping factor have a known covariance."""
+        return any(factor.known is not None for factor in self.matrices.factors)
+
     def at_rho(self, rho: Vector, *, centered: bool = False) -> PenalizedSystem:
         """Return the system with residual parameters rho (n_rho,); the symbolic work is shared.
 
@@ -232,6 +237,17 @@ class PenalizedSystem:
         elif self.fused is not None:
             text += f"\n  criterion and gradient in compiled dense sweeps, q = {self.q}"
         return text
+
+
+def penalties_of(matrices: ModelMatrices) -> Penalties:
+    """Return, per grouping factor, what its levels' known covariance puts in the place of I."""
+    found = [
+        None
+        if factor.known is None
+        else Penalty(factor.known.precision, factor.known.root, factor.known.log_det)
+        for factor in matrices.factors
+    ]
+    return found if any(penalty is not None for penalty in found) else ()
 
 
 def penalized_system(
@@ -273,7 +289,7 @@ def penalized_system(
         matrices=matrices,
         products=products,
         templates=tuple(term.template for term in matrices.terms),
-        engine=make_engine(engine, products.blocks),
+        engine=make_engine(engine, products.blocks, penalties_of(matrices)),
         may_fuse=engine == "auto",
         cross=cross,
         source=source,

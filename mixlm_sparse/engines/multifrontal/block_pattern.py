@@ -1,4 +1,8 @@
-"""C = Lambda' Z'WZ Lambda + I as a sparse matrix: blocks in, blocks out, over a fixed pattern."""
+"""C = Lambda' Z'WZ Lambda + I as a sparse matrix: blocks in, blocks out, over a fixed pattern.
+
+With known covariances of levels the constant part is Q (x) I in the place of I: its pattern joins
+that of Z'WZ, its values are written first.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,12 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
-from mixlm_sparse.engines.interface import BlockSystem, SelectedInverse, require_same_pattern
+from mixlm_sparse.engines.interface import (
+    BlockSystem,
+    Penalties,
+    SelectedInverse,
+    require_same_pattern,
+)
 from mixlm_sparse.engines.multifrontal.elimination import lower_pattern, predicted_fill
 from mixlm_sparse.engines.multifrontal.ordering import clique_order
 
@@ -21,6 +30,8 @@ Positions = NDArray[np.int64]
 KRONECKER_CELLS = 36
 # Levels that meet more others than this multiple of the root of their number may go last.
 MANY_MET_FACTOR = 10.0
+# A known precision with more entries than this share of all is dense.
+DENSE_SHARE = 0.25
 
 
 class BlockPattern:
@@ -29,6 +40,7 @@ class BlockPattern:
     Parameters
     ----------
     system : Z'WZ in blocks.
+    penalties : per factor what stands in the place of the identity, or None; () for none.
 
     Attributes
     ----------
@@ -36,8 +48,9 @@ class BlockPattern:
         into its data.
     """
 
-    def __init__(self, system: BlockSystem) -> None:
+    def __init__(self, system: BlockSystem, penalties: Penalties = ()) -> None:
         self.system = system
+        self.penalties = tuple(penalties)
         widths = [f.width for f in system.factors]
         sizes = [f.n_levels * f.width for f in system.factors]
         self.offsets = np.concatenate(([0], np.cumsum(sizes))).astype(np.int64)
@@ -58,13 +71,29 @@ class BlockPattern:
             a, b = (index.ravel() for index in np.indices((widths[g], widths[h])))
             rows.append((at_h[:, None] + b).ravel())
             cols.append((at_g[:, None] + a).ravel())
+        n_blocks = len(rows)
+        constants: list[Vector] = []
+        for g, penalty in enumerate(self.penalties):
+            if penalty is not None:
+                low = sp.tril(penalty.precision).tocoo()
+                within = np.arange(widths[g])
+                rows.append((self.offsets[g] + low.row[:, None] * widths[g] + within).ravel())
+                cols.append((self.offsets[g] + low.col[:, None] * widths[g] + within).ravel())
+                constants.append(np.repeat(low.data, widths[g]))
         row = np.concatenate(rows)
         col = np.concatenate(cols)
-        order = np.lexsort((row, col))
-        place = np.empty(row.size, dtype=np.int64)
-        place[order] = np.arange(row.size)
+        ends = np.cumsum([r.size for r in rows])[:-1]
         # scatter[k]: where the entries of the k-th array of blocks lie in the data of `matrix`
-        self._scatter = np.split(place, np.cumsum([r.size for r in rows])[:-1])
+        if constants:  # on the pattern of Z'WZ or beside it
+            keys, place = np.unique(col * self.q + row, return_inverse=True)
+            row, col = keys % self.q, keys // self.q
+            order = np.arange(row.size)
+        else:
+            order = np.lexsort((row, col))
+            place = np.empty(row.size, dtype=np.int64)
+            place[order] = np.arange(row.size)
+        scatter = np.split(place, ends)
+        self._scatter = scatter[:n_blocks]
         counts = np.bincount(col, minlength=self.q)
         indices = row[order]
         indptr = np.concatenate(([0], np.cumsum(counts)))
@@ -72,6 +101,20 @@ class BlockPattern:
             indices, indptr = indices.astype(np.int32), indptr.astype(np.int32)
         self.matrix = sp.csc_array((np.zeros(row.size), indices, indptr), shape=(self.q, self.q))
         self._diagonal = self.matrix.indptr[:-1]
+        self._constant: Vector | None = None
+        if constants:
+            self._constant = np.zeros(row.size)
+            for g in range(len(system.factors)):
+                if g >= len(self.penalties) or self.penalties[g] is None:
+                    own = slice(int(self.offsets[g]), int(self.offsets[g + 1]))
+                    self._constant[self._diagonal[own]] = 1.0
+            for where, value in zip(scatter[n_blocks:], constants, strict=True):
+                self._constant[where] = value
+        self.log_penalty = sum(
+            penalty.log_det * widths[g]
+            for g, penalty in enumerate(self.penalties)
+            if penalty is not None
+        )
 
     def reload(self, system: BlockSystem) -> BlockPattern:
         """Return the pattern with the numbers of another system; they must fit."""
@@ -86,7 +129,10 @@ class BlockPattern:
         """Return a fill-reducing order of the q columns, found on the graph of the levels."""
         factors = self.system.factors
         levels = np.concatenate(([0], np.cumsum([f.n_levels for f in factors])))
-        order = _level_order(self.system, levels)
+        if self._constant is None:
+            order = _level_order(self.system, levels)
+        else:
+            order = _penalized_order(self.system, self.penalties, levels)
         width = np.repeat([f.width for f in factors], [f.n_levels for f in factors])
         first = np.concatenate(([0], np.cumsum(width)))[:-1]
         ordered = width[order]
@@ -103,18 +149,29 @@ class BlockPattern:
         lambdas : per factor, (K, K); any square matrix.
         """
         data: Vector = self.matrix.data
+        constant = self._constant
+        if constant is not None:
+            data[:] = constant
         k = 0
         for factor, Lambda in zip(self.system.factors, lambdas, strict=True):
             a, b = np.tril_indices(factor.width)
-            data[self._scatter[k]] = _congruence(Lambda, factor.ztz, Lambda, a, b).ravel()
+            self._write(k, _congruence(Lambda, factor.ztz, Lambda, a, b).ravel())
             k += 1
         for g, h in self._pair_keys:
             blocks = self.system.pairs[g, h].values
             a, b = (index.ravel() for index in np.indices(blocks.shape[1:]))
-            data[self._scatter[k]] = _congruence(lambdas[g], blocks, lambdas[h], a, b).ravel()
+            self._write(k, _congruence(lambdas[g], blocks, lambdas[h], a, b).ravel())
             k += 1
-        data[self._diagonal] += 1.0
+        if constant is None:
+            data[self._diagonal] += 1.0
         return data
+
+    def _write(self, k: int, values: Vector) -> None:
+        """Put the k-th array of blocks in its place, on top of what is constant there."""
+        if self._constant is None:
+            self.matrix.data[self._scatter[k]] = values
+        else:
+            self.matrix.data[self._scatter[k]] += values
 
     def blocks(self, entries: Vector) -> SelectedInverse:
         """Gather the blocks of a symmetric matrix from its entries on the pattern: (nnz,)."""
@@ -144,6 +201,47 @@ class BlockPattern:
                 self.system.factors, self.offsets[:-1], self.offsets[1:], strict=True
             )
         ]
+
+
+def _penalized_order(
+    system: BlockSystem, penalties: Penalties, levels: Positions
+) -> IntVector:
+    """Order the levels of all factors where some have a known covariance.
+
+    The rows of a root of Q are cliques of levels, and pairs that meet are edges.  Levels of a
+    dense Q go last, in their order: whatever else is done, they fill in with each other.
+    """
+    total = int(levels[-1])
+    cliques: list[Positions] = []
+    members: list[Positions] = []
+    count = 0
+    last: list[Positions] = []
+    for g, penalty in enumerate(penalties):
+        if penalty is None:
+            continue
+        n = int(levels[g + 1] - levels[g])
+        if penalty.precision.nnz > DENSE_SHARE * n * n:
+            last.append(np.arange(levels[g], levels[g + 1]))
+            continue
+        root = penalty.root.tocoo()
+        cliques.append(root.row.astype(np.int64) + count)
+        members.append(root.col.astype(np.int64) + levels[g])
+        count += n
+    at_end = np.zeros(total, dtype=bool)
+    for own in last:
+        at_end[own] = True
+    for (g, h), pair in system.pairs.items():
+        row, col = levels[g] + pair.rows, levels[h] + pair.cols
+        free = ~(at_end[row] | at_end[col])
+        edge = np.arange(int(free.sum())) + count
+        cliques += [edge, edge]
+        members += [row[free], col[free]]
+        count += edge.size
+    nothing = np.empty(0, dtype=np.int64)
+    order = clique_order(
+        np.concatenate([nothing, *cliques]), np.concatenate([nothing, *members]), total
+    )
+    return np.concatenate([order[~at_end[order]], *last]).astype(np.int32)
 
 
 def _level_order(system: BlockSystem, levels: Positions) -> IntVector:

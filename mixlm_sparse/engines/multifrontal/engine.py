@@ -14,7 +14,7 @@ import numpy as np
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines import contract
 from mixlm_sparse.engines.compiled import compiled_pays
-from mixlm_sparse.engines.interface import BlockSystem, SelectedInverse
+from mixlm_sparse.engines.interface import BlockSystem, Penalties, SelectedInverse
 from mixlm_sparse.engines.multifrontal.block_pattern import BlockPattern
 from mixlm_sparse.engines.multifrontal.cholesky import SparseCholesky
 
@@ -44,8 +44,9 @@ class PatternEngine:
     dense_order: int
     work: float
 
-    def __reduce__(self) -> tuple[type[PatternEngine], tuple[BlockSystem]]:
-        return type(self), (self._pattern.system,)  # a copy does its symbolic work anew
+    def __reduce__(self) -> tuple[type[PatternEngine], tuple[BlockSystem, Penalties]]:
+        # a copy does its symbolic work anew
+        return type(self), (self._pattern.system, self._pattern.penalties)
 
     def __init__(self, pattern: BlockPattern, solver: PatternSolver) -> None:
         self._pattern = pattern
@@ -61,7 +62,7 @@ class PatternEngine:
         """
         self.logdet = float("nan")
         self._solver.factorize(self._pattern.values(lambdas))
-        self.logdet = self._solver.logdet
+        self.logdet = self._solver.logdet - self._pattern.log_penalty
 
     def reload(self: E, system: BlockSystem) -> E:
         """Return an engine for other numbers on the same pattern; the symbolic work is shared.
@@ -102,13 +103,16 @@ class SparseEngine(PatternEngine):
     Parameters
     ----------
     system : Z'WZ in blocks.
+    penalties : per factor what takes the place of I, or None.
     compiled : use the compiled form for the small fronts; by default when that pays.
     """
 
     name = "sparse"
 
-    def __init__(self, system: BlockSystem, *, compiled: bool | None = None) -> None:
-        pattern = BlockPattern(system)
+    def __init__(
+        self, system: BlockSystem, penalties: Penalties = (), *, compiled: bool | None = None
+    ) -> None:
+        pattern = BlockPattern(system, penalties)
         cholesky = SparseCholesky(pattern.matrix, pattern.elimination_order(), compiled=compiled)
         super().__init__(pattern, cholesky)
         self._cholesky = cholesky

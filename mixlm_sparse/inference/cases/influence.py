@@ -19,7 +19,7 @@ from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.inference.cases.row_groups import row_groups
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.parameters import parameter_values, variance_parameters
-from mixlm_sparse.model.structured import require_independent
+from mixlm_sparse.model.structured import require_independent, require_unrelated
 from mixlm_sparse.solve.derived.without_rows import Deletion
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.search.search import Control
@@ -177,6 +177,7 @@ def influence(
         `.variance_change()`, `.estimates()`, `.to_frame()`.
     """
     require_independent(fit, "influence", "look at residuals(type='normalized')")
+    require_unrelated(fit, "influence", "look at hatvalues() and residuals()")
     refit, n_jobs = require_bool("refit", refit), require_jobs(n_jobs)
     if fit.perfect:
         raise OptionError("the fixed effects fit the response exactly: no row has an influence")

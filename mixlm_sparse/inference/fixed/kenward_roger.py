@@ -40,6 +40,7 @@ from mixlm_sparse.inference.fixed.moments import NOTHING_TO_TEST, JointTest, dir
 from mixlm_sparse.inference.fixed.spans import column_lengths, with_unit_length
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.notes import warn_of
+from mixlm_sparse.model.structured import require_unrelated
 from mixlm_sparse.solve.pls import residual_products, solve_at
 
 # Below this the expected information, brought to a unit diagonal, counts as singular.
@@ -157,6 +158,7 @@ def kenward_roger(fit: FittedModel) -> KenwardRogerMoments:
     found = _KEPT.get(fit)
     if found is not None:
         return found
+    require_unrelated(fit, "ddf='kenward-roger'", "use ddf='satterthwaite'")
     if fit.system.held is not None:
         raise OptionError(
             "Kenward-Roger is not defined here for variance parameters that are held "

@@ -40,7 +40,7 @@ from mixlm_sparse.inference.fixed.hypotheses import read_hypotheses
 from mixlm_sparse.inference.fixed.spans import column_lengths, with_unit_length
 from mixlm_sparse.inference.fixed.tests import single_tests
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.model.structured import require_independent
+from mixlm_sparse.model.structured import require_independent, require_unrelated
 
 TYPES = ("CR0", "CR1", "CR2")
 # Eigenvalues of D C D' below this share of the largest are directions that X takes up entirely.
@@ -163,6 +163,7 @@ def robust(fit: FittedModel, cluster: Any = None, type: str = "CR2") -> RobustCo
     Days           10.467      1.546  17.0
     """
     require_independent(fit, "robust")
+    require_unrelated(fit, "robust", "use the standard errors of the model")
     require_one_of("type", type, TYPES)
     if fit.perfect:
         raise OptionError("the fixed effects fit the response exactly: there are no residuals")

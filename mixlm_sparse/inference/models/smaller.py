@@ -12,7 +12,7 @@ from mixlm_sparse.common.checks import plain_name, require_names
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import deparse, plain_text
-from mixlm_sparse.formula.terms import FixedPart, MixedFormula, Term
+from mixlm_sparse.formula.terms import FixedPart, MixedFormula, Term, group_labels
 from mixlm_sparse.inference.models.compare import require_comparable
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.held import still_there
@@ -47,6 +47,10 @@ def refit_with(
         used_names = {plain_text(variable) for term in formula.fixed.terms for variable in term}
         given = fit.call.contrasts.items()
         changes["contrasts"] = {n: value for n, value in given if plain_name(n) in used_names}
+    if fit.call.known:
+        left = group_labels(formula.random)
+        known = {name: matrix for name, matrix in fit.call.known.items() if name in left}
+        changes["known"] = known or None
     if fit.call.fixed:
         # what a smaller model does not have cannot be held in it
         bare = fit.update(formula=text, fixed=None, **changes)

@@ -78,7 +78,12 @@ def _parts(fit: FittedModel) -> _Parts:
         total += X.sum(axis=0)
         for t, inverse in enumerate(to_working):
             z = rows.z(t) @ inverse
-            moments[t] += z.T @ z
+            known = matrices.factors[matrices.terms[t].factor].known
+            if known is None:
+                moments[t] += z.T @ z
+            else:  # related levels have the variances of their matrix
+                own = known.variances[rows.codes(matrices.terms[t].factor)]
+                moments[t] += (z * own[:, None]).T @ z
     cov_X = (cov_X - np.outer(total, total) / n) / (n - 1)
     width = m + 1 + p
 

@@ -71,7 +71,9 @@ def matrices_without_rows(
         y=np.empty(0),
         fixed=AbsentColumns(spec.fixed.names, why),
         factors=tuple(
-            FactorWithoutRows(f.label, none, f.known.n_levels, f.known.tables, f.known.keys, why)
+            FactorWithoutRows(
+                f.label, none, f.known.n_levels, f.known.tables, f.known.keys, None, why
+            )
             for f in spec.factors
         ),
         terms=tuple(

@@ -112,6 +112,9 @@ def _solves_rows(fit: FittedModel) -> bool:
         T = solution.Lambda(t)
         scale = length * np.sqrt(float(squares[t].max(initial=0.0))) * float(np.abs(T).sum())
         u = solution.u(t)
+        known = matrices.factors[matrices.terms[t].factor].known
+        if known is not None:  # Lambda'Z'W(y - mu) = Q a, and u = W a
+            u = np.asarray(known.root.T @ u)
         scale += float(np.abs(u).max(initial=0.0))
         if (np.abs(effects @ T - u) > ROWS_RTOL * scale).any():
             return False

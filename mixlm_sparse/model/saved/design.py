@@ -129,6 +129,7 @@ def stored_matrices(
     env: Mapping[str, Callable[..., Any]],
     *,
     with_rows: bool,
+    known: Mapping[str, Any],
 ) -> ModelMatrices:
     n, n_input = (whole(about[name], archive, name) for name in ("nobs", "n_input"))
     spec = None if about["spec"] is None else FormulaRecipe.from_dict(about["spec"], env)
@@ -144,9 +145,10 @@ def stored_matrices(
             tables, keys = spec.factors[g].known.tables, spec.factors[g].known.keys
         if with_rows:
             codes = archive.positions(f"codes.{g}", n, saved["n_levels"])
-            factors.append(GroupingFactor(saved["label"], codes, saved["n_levels"], tables, keys))
+            label, levels = saved["label"], saved["n_levels"]
+            factors.append(GroupingFactor(label, codes, levels, tables, keys, known.get(label)))
         else:
-            factors.append(_absent_factor(saved, tables, keys, why))
+            factors.append(_absent_factor(saved, tables, keys, known.get(saved["label"]), why))
 
     def columns(name: str, names: list[str]) -> ColumnSource:
         if not with_rows:
@@ -183,9 +185,11 @@ def stored_matrices(
     return MatricesWithoutRows(**values, why=why)
 
 
-def _absent_factor(saved: Mapping[str, Any], tables: Any, keys: Any, why: Reason) -> GroupingFactor:
+def _absent_factor(
+    saved: Mapping[str, Any], tables: Any, keys: Any, known: Any, why: Reason
+) -> GroupingFactor:
     none = np.empty(0, dtype=np.int32)
-    return FactorWithoutRows(saved["label"], none, saved["n_levels"], tables, keys, why)
+    return FactorWithoutRows(saved["label"], none, saved["n_levels"], tables, keys, known, why)
 
 
 def _row_values(name: str, about: Mapping[str, Any], archive: Archive, n: int) -> Any:

@@ -56,6 +56,7 @@ from mixlm_sparse.model.saved.frame import (
     frame_from,
     frame_to,
 )
+from mixlm_sparse.model.saved.known import known_from, known_to
 from mixlm_sparse.model.saved.parts import (
     held_from,
     held_to,
@@ -70,7 +71,7 @@ from mixlm_sparse.model.saved.parts import (
 from mixlm_sparse.model.saved.schema import require_form
 from mixlm_sparse.model.saved.structure import structure_from, structure_to
 from mixlm_sparse.solve.products.final import Products
-from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
+from mixlm_sparse.solve.system import PenalizedSystem, penalized_system, penalties_of
 
 __all__ = ["FORMAT_VERSION", "load_fit", "save"]
 
@@ -131,6 +132,8 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
         document["structure"] = structure
     if fit.system.held is not None:
         document["held"] = held_to(fit.system.held)
+    if fit.system.known:
+        document["known"] = known_to(fit.matrices.factors, arrays)
     has_rows = not isinstance(fit.matrices, MatricesWithoutRows)
     include_data = include_data and has_rows
     if not fit.perfect and (has_rows or "residual_quantiles" in vars(fit)):
@@ -194,7 +197,7 @@ def _fit_from(
     if matrices.law is not None:
         return _structured(document, archive, cls, matrices, call, name, options)
     try:
-        made = make_engine(name, products.blocks)
+        made = make_engine(name, products.blocks, penalties_of(matrices))
     except EngineError as error:
         raise EngineError(f"{error}; or load the fit with engine='blocked'") from error
     has_rows = not isinstance(matrices, MatricesWithoutRows)
@@ -292,7 +295,8 @@ def _matrices_from(
         matrices, call = _evaluated(call, given=data is not None)
         require_same(about, matrices, products, archive, given=data is not None)
         return matrices, call
-    return stored_matrices(about, archive, env, with_rows=kind == "matrices"), call
+    known = known_from(document, archive) or {}
+    return stored_matrices(about, archive, env, with_rows=kind == "matrices", known=known), call
 
 
 def _evaluated(call: ModelCall, *, given: bool) -> tuple[ModelMatrices, ModelCall]:
@@ -369,6 +373,7 @@ def _call_from(
         env=dict(env) or None,
         fixed=None if held is None else dict(held.names),
         **structure_from(document.get("structure")),
+        known=known_from(document, archive),
         response=response,
         options=options,
     )

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.covariance.structure import Closure, Edges
+from mixlm_sparse.covariance.described import Edges
+from mixlm_sparse.covariance.structure import Closure
 from mixlm_sparse.solve.chart import Chart
 from mixlm_sparse.solve.search.bfgs import ROUNDING
 from mixlm_sparse.solve.search.objective import BoundaryReport

@@ -212,6 +212,8 @@ class ProfiledObjective:
         """
         if self.beyond or self.system.chart.size(phi) <= SATURATED:
             return False
+        if self.system.known:  # with one row a level the criterion has a limit, not a minimum
+            return True
         lambdas = self.merged(phi)
         try:
             if solve_at(lambdas, self.system).pwrss > NOTHING_LEFT * self.system.products.yy:
