@@ -46,7 +46,7 @@ from mixlm_sparse.report.tables import tidy as tables
 # What other modules of the package read; completion does not offer it.
 INTERNAL = frozenset(
     {
-        "dropped_combinations", "error_reason", "fitted_used", "has_error", "notes", "options",
+        "error_reason", "fitted_used", "has_error", "notes", "options",
         "pearson_used", "perfect", "resid_used", "residual_quantiles", "scaled_residuals_used",
         "standard_errors", "t_ratios",
     }

@@ -27,7 +27,6 @@ from mixlm_sparse.model.effects import (
     effects_by_level,
     variance_components,
 )
-from mixlm_sparse.model.identified import dropped_combinations
 from mixlm_sparse.model.rows import row_series
 from mixlm_sparse.model.structured import require_independent
 from mixlm_sparse.model.varcorr import VarCorr
@@ -126,11 +125,6 @@ class FittedModel(FitBase):
         known = self._determined[:, None] & self._determined
         V = np.where(known, self.scale * self.solution.vcov_unscaled, np.nan)
         return pd.DataFrame(V, index=names, columns=names)
-
-    @cached_property
-    def dropped_combinations(self) -> Matrix:
-        """D (p, dropped): the dropped columns of X are X D."""
-        return dropped_combinations(self.system)
 
     def model_matrix(self) -> Matrix:
         """Return X (n, p): the columns of the fixed part that were kept."""

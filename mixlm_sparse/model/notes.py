@@ -19,7 +19,6 @@ from mixlm_sparse.common.errors import (
 )
 from mixlm_sparse.common.text import format_number, see
 from mixlm_sparse.design.random_terms import double_bar_message
-from mixlm_sparse.model.identified import dropped_combinations
 from mixlm_sparse.model.singularity import singular_message, singular_reasons
 from mixlm_sparse.solve.identification import Identification, identification
 from mixlm_sparse.solve.search.optimum import Optimum
@@ -61,7 +60,7 @@ def dropped_message(dropped: tuple[str, ...], affected: tuple[str, ...] = ()) ->
 
 def _affected(system: PenalizedSystem) -> tuple[str, ...]:
     """Return the names of kept columns that the dropped ones are combinations of."""
-    D = dropped_combinations(system)
+    D = system.products.D
     largest = np.abs(D).max(axis=0, initial=0.0)
     inside = (np.abs(D) > AFFECTED_RTOL * largest).any(axis=1)
     return tuple(name for name, one in zip(system.x_names, inside, strict=True) if one)

@@ -47,6 +47,22 @@ def parts_of(data, cuts):
 
 
 class TestSum:
+    def test_a_dropped_column_is_known_without_rows(self, data, tmp_path):
+        data = data.assign(x2=2.0 * data["x"] + 3.0)
+        formula = "y ~ x + x2 + (x | g)"
+        with pytest.warns(mx.RankDeficiencyWarning, match="coefficients of .*x"):
+            whole = mx.lmer(formula, data)
+            summed = mx.fit_products(mx.cross_products(formula, data))
+        summed.save(tmp_path / "fit.mixlm")
+        loaded = mx.load(tmp_path / "fit.mixlm")
+        rows = data.iloc[:4].copy()
+        np.testing.assert_allclose(loaded.predict(rows), whole.predict(rows), rtol=1e-10)
+        rows["x2"] += 1.0  # not on the line of the data
+        with pytest.warns(mx.RankDeficiencyWarning, match="predicted as NaN"):
+            assert np.isnan(loaded.predict(rows)).all()
+        with pytest.warns(mx.RankDeficiencyWarning):
+            assert loaded.refit_ml().criterion == pytest.approx(whole.refit_ml().criterion)
+
     def test_is_the_fit_of_all_rows(self, data):
         whole = mx.lmer(FORMULA, data, control=QUIET)
         parts = [

@@ -34,8 +34,7 @@ def estimable_rows(fit: FittedModel, rows: DesignRows) -> NDArray[np.bool_] | No
     """Return which rows have an estimable mean, (n,); None if all have."""
     if not rows.new or rows.fixed is None or not fit.system.dropped:
         return None
-    D = fit.dropped_combinations
-    kept = list(fit.system.products.kept)
+    D, kept = fit.system.products.D, list(fit.system.products.kept)
     dropped = [j for j in range(len(rows.fixed.names)) if j not in set(kept)]
     products = fit.system.products
     # the root mean square of each dropped column, against which rounding is judged

@@ -44,6 +44,8 @@ def require_consistent(system: PenalizedSystem, archive: Archive) -> None:
         raise archive.broken("the levels are not those of the products")
     if products.n != matrices.nobs or products.kept[-1:] >= (len(matrices.fixed.names),):
         raise archive.broken("the rows or columns are not those of the products")
+    if products.p and products.D.shape[1] != len(matrices.fixed.names) - products.p:
+        raise archive.broken("the columns left out are not those of the products")
     # least squares splits the response in two orthogonal parts
     explained = float(((products.R_x @ products.beta_ols) ** 2).sum())
     whole = products.y_length**2
@@ -58,7 +60,7 @@ def require_solution(fit: FittedModel, archive: Archive) -> None:
     """Raise a SavedFitError unless the criterion is the one that the search ended with."""
     if fit.optimum.status == "perfect fit" or not np.isfinite(fit.optimum.criterion):
         return
-    if fit.system.held is not None:
+    if fit.optimum.sigma is not None:
         lambdas, _ = fit.system.chart.lambdas_of_theta(fit.theta)
         d = joint_criterion(lambdas, float(np.log(fit.sigma)), fit.system, reml=fit.reml)[0]
     else:

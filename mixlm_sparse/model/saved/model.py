@@ -138,8 +138,6 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
     include_data = include_data and has_rows
     if not fit.perfect and (has_rows or "residual_quantiles" in vars(fit)):
         arrays["residual_quantiles"] = fit.residual_quantiles
-    if fit.system.dropped and (has_rows or "dropped_combinations" in vars(fit)):
-        arrays["dropped_combinations"] = fit.dropped_combinations
     if fit.call is not None:
         document["call"] = _call_to(fit, fit.call, document, arrays, include_data)
     elif include_data:
@@ -224,9 +222,6 @@ def _fit_from(
     if "residual_quantiles" in archive:
         # a cached property: what is stored need not be computed, where the rows may be absent
         vars(fit)["residual_quantiles"] = archive.numbers("residual_quantiles", 5)
-    if "dropped_combinations" in archive:
-        shape = system.p, len(system.dropped)
-        vars(fit)["dropped_combinations"] = archive.numbers("dropped_combinations", *shape)
     require_solution(fit, archive)
     if has_rows:
         require_rows(fit, archive, given=data is not None)

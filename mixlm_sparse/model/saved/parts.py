@@ -41,6 +41,8 @@ def products_to(products: Products, arrays: Arrays) -> dict[str, Any]:
     """Return what describes the products; their arrays are added to `arrays`."""
     arrays["R_x"] = products.R_x
     arrays["beta_ols"] = products.beta_ols
+    if products.D.size:
+        arrays["dropped_combinations"] = products.D
     for t, Rz in enumerate(products.Rz):
         arrays[f"Rz.{t}"] = Rz
     return {
@@ -85,6 +87,11 @@ def products_from(saved: Mapping[str, Any], archive: Archive) -> Products:
         log_weight_sum=finite(saved["log_weight_sum"], archive, "log_weight_sum"),
         kept=kept,
         R_x=archive.numbers("R_x", p, p),
+        D=(
+            archive.numbers("dropped_combinations", p, None)
+            if "dropped_combinations" in archive
+            else np.zeros((p, 0))
+        ),
         beta_ols=archive.numbers("beta_ols", p),
         yy=finite(saved["yy"], archive, "yy"),
         y_length=finite(saved["y_length"], archive, "y_length"),
@@ -174,6 +181,9 @@ def optimum_from(saved: Mapping[str, Any], archive: Archive) -> Optimum:
             values[name] = archive.array(f"optimum.{name}", None)
         elif kind == "float":
             values[name] = float(saved[name])
+        elif kind == "float | None":
+            given = saved[name]
+            values[name] = None if given is None else finite(given, archive, name)
         else:
             value = saved[name]
             plain = {"int": int, "bool": bool, "str": str}.get(kind)
@@ -183,6 +193,8 @@ def optimum_from(saved: Mapping[str, Any], archive: Archive) -> Optimum:
     values["history"] = tuple(values["history"].tolist())
     if not np.isfinite(values["theta"]).all():
         raise archive.broken("theta is not finite")
+    if values.get("sigma") is not None and values["sigma"] <= 0.0:
+        raise archive.broken("sigma is not positive")
     return Optimum(**values)
 
 

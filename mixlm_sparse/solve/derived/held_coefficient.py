@@ -68,6 +68,7 @@ class HeldColumn:
             products,
             kept=tuple(products.kept[j] for j in self.rest),
             R_x=self._R[:-1, :-1],
+            D=np.zeros((len(self.rest), 0)),  # what is dropped has a part of the held column
             beta_ols=beta_ols,
             yy=products.yy + delta * delta,
             blocks=BlockSystem(tuple(blocks), products.blocks.pairs),

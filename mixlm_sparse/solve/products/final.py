@@ -23,6 +23,7 @@ class Products:
     ----------
     kept : indices of the columns of X that are not combinations of earlier ones.
     R_x : (p, p) upper triangular.
+    D : (p, dropped) the other columns are combinations of these: X[:, dropped] = X[:, kept] D.
     beta_ols : (p,) least-squares coefficients.
     yy : y_f'W y_f, the residual sum of squares of least squares.
     y_length : length of sqrt(W)(y - offset), the scale that rounding errors are measured on.
@@ -32,6 +33,7 @@ class Products:
     log_weight_sum: float
     kept: tuple[int, ...]
     R_x: Matrix
+    D: Matrix
     beta_ols: Vector
     yy: float
     y_length: float
@@ -102,6 +104,7 @@ def orthonormal_products(cross: CrossProducts) -> Products:
         log_weight_sum=cross.log_weight_sum,
         kept=kept,
         R_x=R_x,
+        D=R_inverse @ (Q.T @ R_columns[:, dropped]),
         beta_ols=beta_ols,
         yy=r_yy * r_yy + float(residual @ residual),
         y_length=float(np.sqrt(fitted @ fitted + r_yy * r_yy)),
