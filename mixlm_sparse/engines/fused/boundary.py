@@ -18,6 +18,7 @@ from mixlm_sparse.engines.fused.descent import (
     PROBING,
     ROUNDING,
     TURNED,
+    rounding_of,
     value_at,
 )
 from mixlm_sparse.engines.fused.small import lower_triangular, symmetric_eigen
@@ -289,7 +290,7 @@ def settle(phi, value, model):  # type: ignore[no-untyped-def]
     factors_of(phi, terms, T)
     if not null_part(T, terms, directions, columns, n_null):
         return value, False, False
-    noise = ROUNDING * abs(value)
+    noise = rounding_of(value, model)
     there = same_covariance(phi, T, terms)
     at, false_boundary, last, number = value, False, 0, 0
     while number <= last:

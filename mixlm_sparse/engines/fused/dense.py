@@ -13,7 +13,9 @@ from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.engines.compiled import njit
 from mixlm_sparse.engines.fused.profile import (
     FusedValue,
+    back_solve,
     cholesky,
+    half_solve,
     inverse,
     inverse_of_factor,
     profile,
@@ -64,18 +66,14 @@ def sweep_dense(A, first, count, width, lams, X, yy, M, Cinv, U, S, out):  # typ
     T = np.empty((q, q))
     inverse_of_factor(L, q, T)
     inverse(T, q, Cinv)
-    for a in range(q):
-        for c in range(P):
-            s = 0.0
-            for b in range(q):
-                s += Cinv[a, b] * V[b, c]
-            U[a, c] = s
+    half_solve(L, q, V)
     for c in range(P):
         for d in range(c + 1):
             s = 0.0
             for a in range(q):
-                s -= V[a, c] * U[a, d]
+                s -= V[a, c] * V[a, d]
             S[c, d] = s
+    back_solve(L, q, V, U)
     for c in range(p):
         S[c, c] += 1.0
     S[p, p] += yy

@@ -58,7 +58,7 @@ class Model(NamedTuple):
 
 
 VALUES, GRADIENTS, GIVEN_UP, HISTORY, TURNED, USED, MOST, PROBING = range(8)
-YY, FLOOR, NU, CONSTANT, LEAST_PIVOT, REML, TOLERANCE = range(7)
+YY, FLOOR, NU, CONSTANT, LEAST_PIVOT, REML, TOLERANCE, PWRSS, PIVOT = range(9)
 FIRST_LEVEL, WIDTH, FIRST_COLUMN, COUNT = range(4)
 FACTOR, COLUMN, COLUMNS, CLOSURE = range(4)
 CONVERGED, STALLED, LIMIT = range(3)
@@ -67,6 +67,7 @@ ARMIJO = 1e-4
 CURVATURE = 0.9
 EPS = float(np.finfo(np.float64).eps)
 ROUNDING = 64.0 * EPS
+UNITS = 4.0  # of rounding in a remainder of sums of squares
 MAX_LINE_SEARCH = 25
 MAX_STEP = 2.0
 SATURATED = 2e4  # as in `profiled.objective`: beyond, the search in Python knows what to do
@@ -110,7 +111,8 @@ def evaluate(model):  # type: ignore[no-untyped-def]
     if not abs(value) < np.inf:
         state[GIVEN_UP] = 1
         return np.inf
-    scalars[TOLERANCE + 1] = out[2]
+    scalars[PWRSS] = out[2]
+    scalars[PIVOT] = out[4]
     return value
 
 
@@ -203,13 +205,21 @@ def newton_step(H, gradient, step):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def rounding_of(value, model):  # type: ignore[no-untyped-def]
+    # How uncertain the criterion that was evaluated last is: what remains of sums of squares has
+    # their rounding, which is that much larger beside it.
+    squares = UNITS * EPS * model.scalars[NU] / model.scalars[PIVOT]
+    return max(ROUNDING * abs(value), squares)
+
+
+@inlined
 def line_search(x, value, slope, step, found, model):  # type: ignore[no-untyped-def]
     # found (2, m): the point, and its gradient. Returns its value (inf: none is lower), how far
     # it is along the step, and whether it is accepted.
     m = x.shape[0]
     state = model.state
     point, trial_gradient = np.empty(m), np.empty(m)
-    noise = ROUNDING * abs(value)
+    noise = rounding_of(value, model)
     alpha, low, high = 1.0, 0.0, np.inf
     slope_low, value_low = slope, value
     best, best_alpha = np.inf, 0.0

@@ -17,6 +17,7 @@ from mixlm_sparse.engines.compiled import njit
 from mixlm_sparse.engines.fused.profile import (
     FusedValue,
     cholesky,
+    half_solve,
     inverse_of_factor,
     profile,
 )
@@ -80,18 +81,19 @@ def sweep_levels(ztz, ztx, yy, lam, U, Cinv, S, out):  # type: ignore[no-untyped
                 for b in range(K):
                     s += lam[b, a] * ztx[j, b, c]
                 V[a, c] = s
-        for a in range(K):
-            for c in range(P):
-                s = 0.0
-                for b in range(K):
-                    s += Cinv[j, a, b] * V[b, c]
-                U[j, a, c] = s
+        half_solve(C, K, V)
         for c in range(P):
             for d in range(c + 1):
                 s = 0.0
                 for a in range(K):
-                    s += V[a, c] * U[j, a, d]
+                    s += V[a, c] * V[a, d]
                 S[c, d] -= s
+        for a in range(K - 1, -1, -1):  # as `back_solve` does, without the cost of a view
+            for c in range(P):
+                s = V[a, c]
+                for b in range(a + 1, K):
+                    s -= C[b, a] * U[j, b, c]
+                U[j, a, c] = s / C[a, a]
     for c in range(P):
         for d in range(c + 1):
             S[c, d] += total[c, d]

@@ -65,6 +65,29 @@ def inverse(T, n, out):  # type: ignore[no-untyped-def]
 
 
 @njit
+def half_solve(L, n, V):  # type: ignore[no-untyped-def]
+    # V (n, P) becomes L^{-1} V.  Products of these keep the digits that C^{-1} V, formed with an
+    # inverse, loses by the condition of C where random effects are many times the noise.
+    for a in range(n):
+        for c in range(V.shape[1]):
+            s = V[a, c]
+            for b in range(a):
+                s -= L[a, b] * V[b, c]
+            V[a, c] = s / L[a, a]
+
+
+@njit
+def back_solve(L, n, V, U):  # type: ignore[no-untyped-def]
+    # U (n, P) = L^{-T} V
+    for a in range(n - 1, -1, -1):
+        for c in range(V.shape[1]):
+            s = V[a, c]
+            for b in range(a + 1, n):
+                s -= L[b, a] * U[b, c]
+            U[a, c] = s / L[a, a]
+
+
+@njit
 def profile(S, floor, nu, reml, Omega, out):  # type: ignore[no-untyped-def]
     # S (P,P), lower triangle set; on return it holds the factor.  Omega (P,P) is overwritten.
     # out[1:]: ldRX2, pwrss, failed, least pivot relative to 1 (X) and to yy (y)

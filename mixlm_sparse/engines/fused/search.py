@@ -28,6 +28,7 @@ from mixlm_sparse.engines.fused.descent import (
     HISTORY,
     LIMIT,
     MOST,
+    PWRSS,
     TOLERANCE,
     TURNED,
     VALUES,
@@ -128,7 +129,7 @@ def search(phi, limit, check_boundary, gradient, numbers, model):  # type: ignor
     state[GRADIENTS] -= 0 if moved else 1
     if not moved and state[HISTORY] > 0:
         state[HISTORY] -= 1
-    numbers[3] = model.scalars[TOLERANCE + 1]
+    numbers[3] = model.scalars[PWRSS]
     if not moved or state[GIVEN_UP] != 0:
         return
     numbers[0] = value
@@ -237,7 +238,7 @@ class FusedSearch:
     ) -> None:
         self._df = float(max(df, 1))
         self._scalars = np.array(
-            [fused.yy, fused.floor, nu, constant, least_pivot, float(reml), 0.0, np.nan]
+            [fused.yy, fused.floor, nu, constant, least_pivot, float(reml), 0.0, np.nan, 1.0]
         )
         n_factors, P = len(ztz), ztx[0].shape[2]
         levels = np.array([a.shape[0] for a in ztz])
