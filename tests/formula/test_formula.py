@@ -137,7 +137,7 @@ def test_long_sums_are_read():
         ("y ~ x + (1 | g | h)", "two bars"),
         ("y ~ x + ((1 | g) | h)", "inside another"),
         ("y ~ x + exp(x | g)", "'exp' is not a covariance structure.*use one of ar1, cs, diag, id"),
-        ("y ~ x + foo(x | g)", "'foo' is not a covariance structure.*use one of ar1, cs, diag, id, toep, us"),
+        ("y ~ x + foo(x | g)", "'foo' is not a covariance structure.*one of ar1, cs, .*toep, us"),
         ("y ~ x + diag(x || g)", "one bar"),
         ("y ~ 2 + (1 | g)", "not a term"),
         ("y ~ x^z + (1 | g)", "whole number"),
