@@ -23,6 +23,7 @@ from mixlm_sparse.design.rows import RowArgument, restrict
 from mixlm_sparse.design.table import Column, HeldData, Table
 from mixlm_sparse.design.whitelist import check_functions
 from mixlm_sparse.formula.parse import parse_formula
+from mixlm_sparse.model.batches.rows import Batches
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.call import ModelCall
@@ -120,6 +121,9 @@ def data_columns(
 
     The arguments are those of `all_rows`.
     """
+    rows = _batches(source)
+    if rows is not None:
+        return rows.columns(map(plain_name, names), map(plain_name, optional))
     return restrict(all_rows(source, names, optional).columns, source.matrices.rows)
 
 
@@ -128,9 +132,18 @@ def data_column(source: HasMatrices, name: str) -> Column:
 
     Cells of a column that the model does not use may be missing.
     """
+    batches = _batches(source)
+    if batches is not None:
+        return batches.columns((plain_name(name),))[plain_name(name)]
     column = all_rows(source, (name,)).columns[plain_name(name)]
     rows = source.matrices.rows
     return column if rows is None else column.take(rows)
+
+
+def _batches(source: HasMatrices) -> Batches | None:
+    """Return the rows of a fit that come in batches."""
+    rows = getattr(getattr(source, "system", None), "source", None)
+    return rows if isinstance(rows, Batches) else None
 
 
 def columns_of_call(call: Any) -> Table:

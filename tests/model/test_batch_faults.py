@@ -260,6 +260,10 @@ class TestReadOnce:
         with pytest.raises(mx.DataError, match="returns the same iterator at every call"):
             fit(lambda: walk)
 
+    def test_a_function_that_returns_one_frame(self, data):
+        for make in (lambda: data, lambda: pa.Table.from_pandas(data), lambda: [data]):
+            same_fit(fit(make), fit(data))
+
     def test_a_function_that_returns_no_iterator(self, data):
         with pytest.raises(mx.DataError, match="returns a int"):
             fit(lambda: 3)

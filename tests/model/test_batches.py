@@ -334,3 +334,16 @@ class TestTheFit:
     def test_what_needs_all_rows_at_once_says_so(self, pair, ask):
         with pytest.raises(mx.RowsAbsentError, match=r"come in batches.*fit\.stream"):
             ask(pair[0])
+
+    def test_marginal_means_read_the_columns_again(self, pair):
+        part, whole = pair
+        for ask in (
+            lambda fit: fit.emmeans("f").to_frame(),
+            lambda fit: fit.emmeans("f", at={"x": [1999, 2001]}).to_frame(),
+            lambda fit: fit.emtrends("x", specs="f").to_frame(),
+        ):
+            a, b = ask(part), ask(whole)
+            pd.testing.assert_frame_equal(
+                a.select_dtypes("number"), b.select_dtypes("number"), rtol=1e-5
+            )
+            assert list(a.columns) == list(b.columns)

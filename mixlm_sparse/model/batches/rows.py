@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,16 @@ from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.covariance.residual import Independent
 from mixlm_sparse.design.batches.design import BatchDesign, BatchRows, GroupCoder
 from mixlm_sparse.design.batches.learn import Opened
+from mixlm_sparse.design.batches.levels import LevelMap
 from mixlm_sparse.design.batches.pieces import read_piece
-from mixlm_sparse.design.table import Table
+from mixlm_sparse.design.table import Column, Table
 from mixlm_sparse.model.rowless import BATCHES, NoRows
 from mixlm_sparse.solve.rows import BLOCK_ROWS, InMemory, RowBlock
 
 __all__ = ["Batches", "as_rows"]
+
+# Whole columns are read again only where they have at most so many rows, 160 MB for each.
+MOST_AT_ONCE = 20_000_000
 
 CHANGED = (
     "the data are not those that the model was fitted to: {what}; fit the model again, or keep the "
@@ -93,6 +97,25 @@ class Batches:
         if n != self.n:
             raise DataError(CHANGED.format(what=f"there are {n} rows instead of {self.n}"))
 
+    def columns(self, names: Iterable[str], optional: Iterable[str] = ()) -> dict[str, Column]:
+        """Return columns of the formula on all rows used, read again.
+
+        Raises
+        ------
+        RowsAbsentError : there are more than `MOST_AT_ONCE` rows, or the formula names no such
+            column.
+        """
+        known = (*self.opened.names, *self.opened.optional)
+        names = tuple(names)
+        if self.n > MOST_AT_ONCE or any(name not in known for name in names):
+            BATCHES.say()
+        parts: dict[str, list[Column]] = {}
+        for _, table, places, _ in self.walk():
+            for name in (*names, *(name for name in optional if name not in names)):
+                if name in table.columns:
+                    parts.setdefault(name, []).append(table.columns[name].take(places))
+        return {name: _joined(name, columns) for name, columns in parts.items()}
+
     def _levels(self, factor: int, codes: IntVector) -> IntVector:
         places = self.places[factor]
         if codes.size and int(codes.max()) >= places.size:
@@ -111,6 +134,17 @@ class Batches:
                 there = slice(start + first, start + stop)
                 yield RowBlock(rows, slice(first, stop), there, kept)
             start += rows.n
+
+
+def _joined(name: str, columns: list[Column]) -> Column:
+    """Return one column of those of all batches, whose levels may be numbered in different ways."""
+    if columns[0].kind != "factor":
+        values = np.concatenate([column.values for column in columns])
+        return Column(name, columns[0].kind, values)
+    known = LevelMap(name)
+    codes = np.concatenate([known.encode(column) for column in columns])
+    levels, order = known.finish()
+    return Column(name, "factor", order[codes], levels, known.ordered)
 
 
 def _places(batch: BatchRows) -> IntVector:

@@ -17,9 +17,11 @@ from mixlm_sparse.design.table import Column
 from mixlm_sparse.inference.fixed.methods import linear_tests, require_ddf
 from mixlm_sparse.inference.fixed.tests import METHODS
 from mixlm_sparse.inference.variance.components import variance_components
+from mixlm_sparse.model.batches.rows import Batches
 from mixlm_sparse.model.data import all_rows, data_columns
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.parameters import variance_parameters
+from mixlm_sparse.model.rowless import BATCHES
 from mixlm_sparse.model.rows import padded, row_index
 
 EFFECTS = ("fixed", "ran_pars", "ran_vals")
@@ -228,6 +230,8 @@ def augment(fit: FittedModel) -> pd.DataFrame:
     whitened by it, over sigma), and .weights and .offset where there are any.  With
     na_action="exclude" all rows of the data, with NaN in those not used.
     """
+    if isinstance(fit.system.source, Batches):
+        BATCHES.say()  # fit.stream yields the same, batch by batch
     columns: dict[str, Any] = _data_columns(fit)
     own: dict[str, Any] = {
         ".fitted": padded(fit.matrices, fit.fitted_used),
