@@ -10,13 +10,26 @@ import numpy as np
 import scipy.linalg
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
-from mixlm_sparse.common.types import Matrix
+from mixlm_sparse.common.types import Array3, Matrix
 from mixlm_sparse.engines.threads import large_block
 
 NOT_POSITIVE_DEFINITE = (
     "Lambda'Z'WZ Lambda + I is not positive definite in floating point: theta is too large or "
     "not finite; check the scale of the columns and the start value"
 )
+
+
+# From so many columns on, one product of all levels reads the other factor once, not once a level.
+TOGETHER = 64
+
+
+def times(blocks: Array3, M: Matrix) -> Array3:
+    """Return blocks (L, K, P) times M (P, r)."""
+    P = blocks.shape[2]
+    if P < TOGETHER:
+        out: Array3 = np.matmul(blocks, M)
+        return out
+    return (blocks.reshape(-1, P) @ M).reshape(*blocks.shape[:2], M.shape[1])
 
 
 def symmetric_from_lower(S: Matrix) -> None:

@@ -34,6 +34,7 @@ import numpy as np
 import scipy.linalg
 
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.engines.dense import times
 from mixlm_sparse.solve.pls import (
     CANCELLATION_LIMIT,
     WorkingSolution,
@@ -105,7 +106,7 @@ def slopes_of_factors(
     out = []
     residuals = residual_products(solution, system)
     for trace, R, U in zip(traces, residuals, solution.U, strict=True):
-        out.append(2.0 * (trace - np.tensordot(R @ G, U @ G, axes=([0, 2], [0, 2]))))
+        out.append(2.0 * (trace - np.tensordot(times(R, G), times(U, G), axes=([0, 2], [0, 2]))))
     return out
 
 

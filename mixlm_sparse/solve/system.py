@@ -24,9 +24,13 @@ from mixlm_sparse.solve.chart import Chart
 from mixlm_sparse.solve.hold import Held
 from mixlm_sparse.solve.products.accumulate import CrossProducts, cross_products
 from mixlm_sparse.solve.products.final import Products, orthonormal_products
+from mixlm_sparse.solve.products.wide import wide_products
 from mixlm_sparse.solve.rows import BLOCK_ROWS, InMemory, RowBlock, RowSource
 from mixlm_sparse.solve.separate import Separated, separate
 from mixlm_sparse.solve.whitened.frame import Whitened, whitened_frame
+
+# Up to this many columns of X loops over levels are quicker than calls of BLAS.
+FUSED_COLUMNS = 150
 
 # Up to this many random effects C is treated as one dense matrix, if kernels are compiled.
 SMALL_DENSE_Q = 72
@@ -150,6 +154,8 @@ class PenalizedSystem:
         if self.known or not self.may_fuse or not self.products.blocks.factors:
             return None
         products = self.products
+        if products.p > FUSED_COLUMNS:
+            return None
         factors = products.blocks.factors
         f = factors[0]
         if len(factors) > 1 and self.q > SMALL_DENSE_Q:
@@ -277,7 +283,8 @@ def penalized_system(
     if matrices.law is not None:
         return _whitened_system(matrices, engine)
     if cross is None:
-        cross = cross_products(matrices, source=source)
+        rows = InMemory.of(matrices) if source is None else source
+        cross = wide_products(matrices, rows) or cross_products(matrices, source=source)
     require_instance("cross", cross, CrossProducts, "leave it out, or use products of this design")
     products = orthonormal_products(cross)
     if products.p >= products.n:

@@ -111,7 +111,7 @@ def cross_products(
         if term_inverse.shape[0] != place.width:
             raise DataError("the basis belongs to a model with other random-effects columns")
 
-    sums = _Sums(matrices.factors, source, widths, P, compiled=compiled)
+    sums = LevelSums(matrices.factors, source, widths, P, compiled=compiled)
     gram = np.zeros((P, P))
     stacked: Matrix | None = None
     log_weight_sum = 0.0
@@ -140,7 +140,7 @@ def cross_products(
     )
 
 
-class _Sums:
+class LevelSums:
     """Z~'WZ~ and Z~'W[X~ y~] by level, and by pair of levels that occur together."""
 
     def __init__(

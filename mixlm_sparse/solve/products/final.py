@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.engines.dense import times
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
 from mixlm_sparse.solve.products.accumulate import CrossProducts
 from mixlm_sparse.solve.products.basis import RANK_RTOL, TermLayout, triangular_inverse
@@ -110,7 +111,7 @@ def orthonormal_products(cross: CrossProducts) -> Products:
         y_length=float(np.sqrt(fitted @ fitted + r_yy * r_yy)),
         blocks=BlockSystem(
             factors=tuple(
-                FactorBlock(f.label, f.ztz, np.matmul(f.ztx, M)) for f in cross.blocks.factors
+                FactorBlock(f.label, f.ztz, times(f.ztx, M)) for f in cross.blocks.factors
             ),
             pairs=cross.blocks.pairs,
         ),
