@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +13,7 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.interface import SelectedInverse
 from mixlm_sparse.solve.pls import require_theta, solve_at, spherical, user_beta
-from mixlm_sparse.solve.rows import RowBlock, RowSource
+from mixlm_sparse.solve.rows import RowBlock
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.joint import structured_leverage
 
@@ -194,73 +195,74 @@ class PlsSolution:
 
     # -- rows ---------------------------------------------------------------------------------
 
-    def fitted(self, include_random: bool = True, source: RowSource | None = None) -> Vector:
-        """Return X beta + offset, with Z b if asked for; (n,).
-
-        `source` are the rows in question, by default those of the fit.
-        """
+    def fitted(self, include_random: bool = True) -> Vector:
+        """Return X beta + offset, with Z b if asked for; (n,)."""
         include_random = require_bool("include_random", include_random)
-        out = np.empty(self.system.n if source is None else source.n)
-        walk = (
-            self.system.rows()
-            if source is None
-            else source.blocks(self.system.products.kept)
-        )
-        layout = self.system.products.layout if include_random else ()
-        b = [self.b(t) for t in range(len(layout))]
-        for rows in walk:
-            mean = rows.X @ self.beta
-            for t, place in enumerate(layout):
-                mean += np.einsum("ik,ik->i", rows.z(t), b[t][rows.codes(place.factor)])
-            out[rows.slice] = mean + rows.offset
-        return out
+        return fitted_rows(self, self.system.plain_rows(), self.system.n, include_random)
 
-    def leverage(self, source: RowSource | None = None) -> Vector:
+    def leverage(self) -> Vector:
         """Return the diagonal of the matrix that maps y to the fitted values, (n,).
-
-        `source` are some of the rows of the fit, by default all.
 
         h_i = w_i (z_i'M z_i + |R_X^{-T}(x_i - RZX_i)|^2) with M = Lambda C^{-1} Lambda', and
         RZX_i = z_i' Lambda C^{-1} Lambda'Z'WX.
         """
         if self.system.whitened is not None:
             return structured_leverage(self._working, self.system)
-        inverse = self.selected_inverse
-        lambdas = self.reference_factors
-        M_diag = [
-            np.matmul(np.matmul(lam, block), lam.T)
-            for lam, block in zip(lambdas, inverse.diag, strict=True)
-        ]
-        M_pairs = {
-            (g, h): np.matmul(np.matmul(lambdas[g], block), lambdas[h].T)
-            for (g, h), block in inverse.pairs.items()
-        }
-        projected = [
-            np.matmul(lam, v)
-            for lam, v in zip(self.merged_factors, self.C_inverse_RZX, strict=True)
-        ]
-        n_levels = [f.n_levels for f in self.system.products.blocks.factors]
-        keys = {
-            (g, h): pair.rows.astype(np.int64) * n_levels[h] + pair.cols
-            for (g, h), pair in self.system.products.blocks.pairs.items()
-        }
-        source = self.system.row_source if source is None else source
-        out = np.empty(source.n)
-        for rows in source.blocks(self.system.products.kept):
-            X = rows.X
-            Z = _merged_user_columns(rows, self.system)
-            codes = [rows.codes(g) for g in range(len(Z))]
-            h_i = np.zeros(len(rows))
-            for g, z in enumerate(Z):
-                h_i += np.einsum("ia,iab,ib->i", z, M_diag[g][codes[g]], z)
-                X = X - np.einsum("ia,iap->ip", z, projected[g][codes[g]])
-            for (g, h), values in M_pairs.items():
-                key = codes[g].astype(np.int64) * n_levels[h] + codes[h]
-                at = np.searchsorted(keys[g, h], key)
-                h_i += 2.0 * np.einsum("ia,iab,ib->i", Z[g], values[at], Z[h])
-            h_i += ((X @ self.RX_inv) ** 2).sum(axis=1)
-            out[rows.slice] = rows.weighted(h_i)
-        return out
+        return leverage_rows(self, self.system.rows(), self.system.n)
+
+
+def fitted_rows(
+    solution: PlsSolution, walk: Iterable[RowBlock], n: int, include_random: bool = True
+) -> Vector:
+    """Return X beta + offset, with Z b if asked for, of n rows of the model."""
+    out = np.empty(n)
+    layout = solution.system.products.layout if include_random else ()
+    b = [solution.b(t) for t in range(len(layout))]
+    for rows in walk:
+        mean = rows.X @ solution.beta
+        for t, place in enumerate(layout):
+            mean += np.einsum("ik,ik->i", rows.z(t), b[t][rows.codes(place.factor)])
+        out[rows.slice] = mean + rows.offset
+    return out
+
+
+def leverage_rows(solution: PlsSolution, walk: Iterable[RowBlock], n: int) -> Vector:
+    """Return the leverage of n rows of the model; see `PlsSolution.leverage`."""
+    inverse = solution.selected_inverse
+    lambdas = solution.reference_factors
+    M_diag = [
+        np.matmul(np.matmul(lam, block), lam.T)
+        for lam, block in zip(lambdas, inverse.diag, strict=True)
+    ]
+    M_pairs = {
+        (g, h): np.matmul(np.matmul(lambdas[g], block), lambdas[h].T)
+        for (g, h), block in inverse.pairs.items()
+    }
+    projected = [
+        np.matmul(lam, v)
+        for lam, v in zip(solution.merged_factors, solution.C_inverse_RZX, strict=True)
+    ]
+    n_levels = [f.n_levels for f in solution.system.products.blocks.factors]
+    keys = {
+        (g, h): pair.rows.astype(np.int64) * n_levels[h] + pair.cols
+        for (g, h), pair in solution.system.products.blocks.pairs.items()
+    }
+    out = np.empty(n)
+    for rows in walk:
+        X = rows.X
+        Z = _merged_user_columns(rows, solution.system)
+        codes = [rows.codes(g) for g in range(len(Z))]
+        h_i = np.zeros(len(rows))
+        for g, z in enumerate(Z):
+            h_i += np.einsum("ia,iab,ib->i", z, M_diag[g][codes[g]], z)
+            X = X - np.einsum("ia,iap->ip", z, projected[g][codes[g]])
+        for (g, h), values in M_pairs.items():
+            key = codes[g].astype(np.int64) * n_levels[h] + codes[h]
+            at = np.searchsorted(keys[g, h], key)
+            h_i += 2.0 * np.einsum("ia,iab,ib->i", Z[g], values[at], Z[h])
+        h_i += ((X @ solution.RX_inv) ** 2).sum(axis=1)
+        out[rows.slice] = rows.weighted(h_i)
+    return out
 
 
 def _merged_user_columns(rows: RowBlock, system: PenalizedSystem) -> list[Matrix]:

@@ -243,7 +243,8 @@ class Frames(_Stays):
     def pieces(self, names: Sequence[str]) -> Iterator[Any]:
         """Yield the frames."""
         found = self.open()
-        if isinstance(found, (pd.DataFrame, Mapping)) or hasattr(found, "schema"):
+        one = hasattr(found, "schema") and not hasattr(found, "__next__")
+        if one or isinstance(found, (pd.DataFrame, Mapping)):
             found = [found]  # the function returns one frame
         try:
             walk = iter(found)

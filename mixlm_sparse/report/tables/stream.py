@@ -12,6 +12,7 @@ from mixlm_sparse.model.batches.rows import Batches
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.tables.tidy import augment, plain_values
 from mixlm_sparse.solve.rows import InMemory
+from mixlm_sparse.solve.solution import fitted_rows, leverage_rows
 
 __all__ = ["stream"]
 
@@ -70,10 +71,13 @@ def _frames(
 def _describe(
     fit: FittedModel, rows: InMemory, frame: pd.DataFrame, columns: tuple[str, ...] | None
 ) -> None:
-    fitted = fit.solution.fitted(source=rows)
+    kept = fit.system.products.kept
+    fitted = fitted_rows(fit.solution, rows.blocks(kept), rows.n)
     resid = rows.y - fitted
     wanted = columns or (".fitted", ".resid", ".fixed", ".hat", ".std_resid", ".cooksd")
-    hat = fit.solution.leverage(rows) if {".hat", ".cooksd"} & set(wanted) else np.empty(0)
+    hat = np.empty(0)
+    if {".hat", ".cooksd"} & set(wanted):
+        hat = leverage_rows(fit.solution, rows.blocks(kept), rows.n)
     pearson = rows.whole().root_weighted(resid)
     with np.errstate(divide="ignore", invalid="ignore"):
         for name in wanted:
@@ -82,7 +86,7 @@ def _describe(
             elif name == ".resid":
                 frame[name] = resid
             elif name == ".fixed":
-                frame[name] = fit.solution.fitted(include_random=False, source=rows)
+                frame[name] = fitted_rows(fit.solution, rows.blocks(kept), rows.n, False)
             elif name == ".hat":
                 frame[name] = hat
             elif name == ".std_resid":
