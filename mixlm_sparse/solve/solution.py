@@ -198,7 +198,7 @@ class PlsSolution:
     def fitted(self, include_random: bool = True) -> Vector:
         """Return X beta + offset, with Z b if asked for; (n,)."""
         include_random = require_bool("include_random", include_random)
-        return fitted_rows(self, self.system.plain_rows(), self.system.n, include_random)
+        return fitted_rows(self, self.system.rows(), self.system.n, include_random)
 
     def leverage(self) -> Vector:
         """Return the diagonal of the matrix that maps y to the fitted values, (n,).
