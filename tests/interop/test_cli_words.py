@@ -47,6 +47,20 @@ def test_notes_name_options(folder, capsys):
     assert "mixlm explain convergence" in " ".join(out.split())
 
 
+@pytest.mark.parametrize("form", ["text", "markdown", "latex", "html"])
+def test_a_summary_names_the_command_in_every_format(folder, capsys, form):
+    corpus.load_data("Dyestuff2").to_csv("d.csv", index=False)
+    _, out, _ = run(capsys, "fit", "d.csv", "Yield ~ 1 + (1 | Batch)", "--format", form)
+    assert "mixlm explain singular-fit" in " ".join(out.split())
+
+
+def test_names_in_tables_stay(folder, capsys, sleep):
+    sleep.rename(columns={"Days": "level=a"}).to_csv("n.csv", index=False)
+    code, out, _ = run(capsys, "fit", "n.csv", "Reaction ~ `level=a` + (1 | Subject)")
+    assert code == 0
+    assert "level=a  " in out
+
+
 def test_explain(folder, capsys):
     code, out, err = run(capsys, "explain", "singular-fit")
     assert (code, err) == (0, "")

@@ -70,7 +70,7 @@ def fit(args: argparse.Namespace) -> int:
             "latex": summary.to_latex,
             "html": lambda: html_page(model.formula, summary.to_html()),
         }
-        print(of_the_shell(forms[args.format]()))
+        print(of_the_shell(forms[args.format](), table=True))
     with notes_on_stderr():
         if args.tidy is not None:
             write_table(_tidy(model, args), args.tidy, text_form(args))
@@ -200,7 +200,7 @@ def plan(args: argparse.Namespace) -> int:
         text = describe_plan(
             matrices, args.formula, engine=args.engine, reml=args.reml, frame=frame
         )
-        print(of_the_shell(text))
+        print(of_the_shell(text, table=True))
     return OK
 
 

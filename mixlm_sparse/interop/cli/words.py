@@ -17,7 +17,7 @@ VALUED = (
 )  # fmt: skip
 FLAGS = ("allow_new_levels", "se", "stars")
 RULES = (
-    (re.compile(r'mx\.explain\("([a-z-]+)"\)'), r"mixlm explain \1"),
+    (re.compile(r'mx\.explain\((?:"|&quot;)([a-z-]+)(?:"|&quot;)\)'), r"mixlm explain \1"),
     (re.compile(r"\bcontrol\.max_evaluations\b"), "--max-evaluations"),
     (re.compile(r"\b(?:fit\.)?refit_ml\(\)|\breml=False\b"), "--ml"),
     (re.compile(r"\breml=True\b"), "--reml"),
@@ -30,8 +30,15 @@ RULES = (
 )
 
 
-def of_the_shell(text: str) -> str:
+IN_TABLES = 2  # so many of the rules change nothing that a name of a column could be
+
+
+def of_the_shell(text: str, *, table: bool = False) -> str:
     """Return a message of the package with options in the place of arguments of Python.
+
+    Parameters
+    ----------
+    table : the text holds names of the user as well, which stay as they are.
 
     Examples
     --------
@@ -40,7 +47,7 @@ def of_the_shell(text: str) -> str:
     >>> of_the_shell("weights: the data have no column 'w'; use allow_new_levels=True")
     "--weights: the data have no column 'w'; use --allow-new-levels"
     """
-    for pattern, words in RULES:
+    for pattern, words in RULES[:IN_TABLES] if table else RULES:
         text = pattern.sub(words, text)
     return text
 
