@@ -30,6 +30,8 @@ SLEEP = "Reaction ~ Days + (Days | Subject)"
         ("different fixed parts: use refit_ml()", "different fixed parts: use --ml"),
         ("fit with reml=False", "fit with --ml"),
         ('re_form="population" is', '--re-form "population" is'),
+        ("sd['g'] is 1.0: give 2", "--sd g is 1.0: give 2"),
+        ("sd has 'h', but", "--sd has 'h', but"),
         ("subset: the data have no column 'z'", "--subset: the data have no column 'z'"),
         ("a column 'weights' is missing", "a column 'weights' is missing"),
     ],
@@ -136,6 +138,9 @@ def test_a_file_of_another_form_is_recognized(folder, capsys, sleep):
     code, _, err = run(capsys, "fit", "s.csv", SLEEP, "--sep", ";")
     assert code == 2
     assert "column 'Reaction' holds numbers with decimal commas: add --decimal ," in err
+    code, _, err = run(capsys, "fit", "sleep.csv", SLEEP, "--sep", ";")
+    assert code == 2
+    assert "add --sep comma" in err
     code, _, err = run(capsys, "fit", "s.csv", SLEEP, "--decimal", ",", "--sep", ",")
     assert code == 2
     assert "cannot both be marked" in err

@@ -89,7 +89,7 @@ def _text(path: str, source: Any, form: TextForm) -> pd.DataFrame:
     options = form.options(path)
     frame = _parsed(path, lambda: pd.read_csv(source, low_memory=False, **options))
     what = "standard input" if path == STANDARD else repr(path)
-    if form.separator is None and frame.shape[1] == 1:
+    if frame.shape[1] == 1:  # no model has the response alone
         for mark, word in ((";", "';'"), ("\t", "tab"), (",", "comma")):
             if mark in str(frame.columns[0]) and mark != options["sep"]:
                 raise DataError(

@@ -26,6 +26,8 @@ RULES = (
         re.compile(rf"\b({'|'.join(VALUED)})=(\"[^\"]*\"|'[^']*'|[\w.~-]+)"),
         lambda found: f"{_option(found[1])} {found[2]}",
     ),
+    (re.compile(r"\bsd\['([^']+)'\]"), r"--sd \1"),
+    (re.compile(r"^(sd|beta) has\b"), r"--\1 has"),
     (re.compile(rf"^({'|'.join((*VALUED, *FLAGS))})(?=:| is )"), lambda found: _option(found[1])),
 )
 
