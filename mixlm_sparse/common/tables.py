@@ -6,8 +6,8 @@ What belongs to a table beside its cells is in `attrs`, which pandas keeps and p
 heading : what the table is.
 formulas : the models, by the label of their row.
 note, notes : lines below; `notes` by the label of a row, or a list.
-blank : columns that print as blanks where all of them are missing: the first of several models has
-    no test.
+blank : by column, labels of the rows in which it has nothing to say (the first of several models has
+    no test); a number that is missing there prints as a blank, elsewhere as NaN.
 absent : columns in which every missing number prints as a blank.
 decimals : by column, where it is known how many are of use.
 labels : columns that name the rows, numbers too; the index then does not print.
@@ -17,7 +17,7 @@ hidden : columns that repeat what the label of the row says, and do not print.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
 from typing import Any, ParamSpec, TypeGuard
@@ -98,8 +98,7 @@ def _columns(frame: pd.DataFrame, *, index: bool) -> tuple[list[Column], int]:
             labels = _written(frame.index.get_level_values(level))
             out.append(Column("" if name is None else str(name), labels, text=True))
     named = len(out)
-    blank = [name for name in frame.attrs.get("blank", ()) if name in frame.columns]
-    nothing = frame[blank].isna().all(axis=1).tolist()
+    blank: Mapping[str, Sequence[Any]] = frame.attrs.get("blank", {})
     absent = set(frame.attrs.get("absent", ()))
     naming = set(frame.attrs.get("labels", ()))
     fixed: dict[str, int] = frame.attrs.get("decimals", {})
@@ -121,7 +120,8 @@ def _columns(frame: pd.DataFrame, *, index: bool) -> tuple[list[Column], int]:
             cells = [f"{v:.{fixed[name]}f}" if np.isfinite(v) else c for v, c in
                      zip(numbers.tolist(), cells, strict=True)]  # fmt: skip
         if name in blank:
-            cells = ["" if gone else c for gone, c in zip(nothing, cells, strict=True)]
+            silent = frame.index.isin(list(blank[name])) & np.isnan(numbers)
+            cells = ["" if gone else c for gone, c in zip(silent, cells, strict=True)]
         if name in absent:
             cells = ["" if np.isnan(v) else c for v, c in zip(numbers, cells, strict=True)]
         out.append(Column(head, tuple(cells)))

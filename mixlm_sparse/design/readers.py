@@ -54,21 +54,22 @@ def open_table(data: Any, names: Iterable[str], optional: Iterable[str] = ()) ->
 def hold(data: Any, names: Iterable[str], optional: Iterable[str] = ()) -> HeldData:
     """Read columns as `open_table` does, for a model that is to keep them.
 
-    Arrays are copied, unless pandas' copy-on-write guards them.
+    They are copied: pandas' copy-on-write does not guard a frame that stands on a NumPy array or an
+    Arrow table of the user's (`pd.DataFrame(array, copy=False)`).
     """
     data = _records(data)
     if isinstance(data, HeldData):
         found = open_table(data, names, optional)
         columns = {**data.table.columns, **found.columns}
         table = Table(found.n, columns, frozenset(columns), found.header, found.index)
-        return HeldData(table, data.source, data.frozen)
+        return HeldData(table, data.source)
     if isinstance(data, pd.DataFrame) and _copies_on_write():
-        shallow = data.copy(deep=False)
-        return HeldData(open_table(shallow, names, optional), shallow, frozen=True)
+        data = data.copy(deep=False)  # further columns stay what they are as well
     table = open_table(data, names, optional)
     columns = {name: column.copy() for name, column in table.columns.items()}
     source = dict(data) if type(data) is dict else data
-    return HeldData(replace(table, columns=columns), source)
+    index = table.index if table.index is None else table.index.copy(deep=True)
+    return HeldData(replace(table, columns=columns, index=index), source)
 
 
 def _records(data: Any) -> Any:
@@ -97,12 +98,9 @@ def _open_held(data: HeldData, names: tuple[str, ...], optional: tuple[str, ...]
         further = open_table(
             data.source, absent, [name for name in optional if name not in columns]
         )
-        if further.columns and not data.frozen:
+        if further.columns:
             _require_unchanged(data, next(iter(further.columns)))
-        columns |= {
-            name: column if data.frozen else column.copy()
-            for name, column in further.columns.items()
-        }
+        columns |= {name: column.copy() for name, column in further.columns.items()}
     columns = {name: columns[name] for name in names + optional if name in columns}
     return Table(held.n, columns, frozenset(columns), held.header, held.index)
 
@@ -117,8 +115,7 @@ def _require_unchanged(data: HeldData, wanted: str) -> None:
         now is None
         or now.n != data.table.n
         or not all(
-            _equal(now.columns[name].values, column.values)
-            for name, column in data.table.columns.items()
+            _equal(now.columns[name], column) for name, column in data.table.columns.items()
         )
     ):
         raise DataError(
@@ -127,8 +124,13 @@ def _require_unchanged(data: HeldData, wanted: str) -> None:
         )
 
 
-def _equal(a: Any, b: Any) -> bool:
-    return np.array_equal(a, b, equal_nan=a.dtype.kind == b.dtype.kind == "f")
+def _equal(a: Column, b: Column) -> bool:
+    if (a.missing is None) != (b.missing is None):
+        return False
+    if a.missing is None or b.missing is None:
+        return np.array_equal(a.values, b.values)
+    there = ~b.missing
+    return np.array_equal(a.missing, b.missing) and np.array_equal(a.values[there], b.values[there])
 
 
 def _open_pandas(data: pd.DataFrame, names: tuple[str, ...], optional: tuple[str, ...]) -> Table:

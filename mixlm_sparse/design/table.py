@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -48,7 +49,9 @@ class Column:
         """Return the column with arrays of its own."""
         missing = None if self.missing is None else self.missing.copy()
         values = self.values.copy()
-        return Column(self.name, self.kind, values, self.levels, self.ordered, missing)
+        levels = self.levels
+        levels = levels.copy(deep=True) if isinstance(levels, pd.Index) else copy.copy(levels)
+        return Column(self.name, self.kind, values, levels, self.ordered, missing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +75,13 @@ class HeldData:
     ----------
     table : the columns, on all rows.
     source : where further columns are, or None.  A pandas frame is held by a shallow copy, which
-        pandas copies when the frame is written to.
-    frozen : whether `source` cannot change either.
+        pandas copies when the frame is written to; other frames may change.
 
     A pickled copy holds the columns alone.
     """
 
     table: Table
     source: Any = None
-    frozen: bool = False
 
     def __deepcopy__(self, memo: object) -> HeldData:
         return self
@@ -94,7 +95,7 @@ class HeldData:
         table = Table(
             self.table.n, columns, frozenset(columns), (*self.table.header, name), self.table.index
         )
-        return HeldData(table, self.source, self.frozen)
+        return HeldData(table, self.source)
 
 
 def as_column(name: str, values: Any) -> Column:

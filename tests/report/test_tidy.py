@@ -198,3 +198,30 @@ def test_bad_arguments():
             call(level=1.5)
     with pytest.raises(mx.OptionError, match="ddf is 'residual'"):
         fit.tidy(ddf="residual")
+
+
+def test_a_test_that_cannot_be_had_prints_as_nan_with_the_reason():
+    rng = np.random.default_rng(1)
+    data = pd.DataFrame({"g": np.repeat(list("abcdefgh"), 4), "x": np.tile(np.arange(4.0), 8)})
+    data["t"] = np.where(data.g < "e", "u", "v")
+    data["y"] = rng.normal(size=32)
+    fit = mx.lmer("y ~ x + t + (1 | g) + (1 | t)", data, control=mx.Control(warn=False))
+    why = "do not determine the variance of (1 | t)"
+    tables = {"fixed": fit.tidy(["fixed", "ran_pars"]), "drop1": fit.drop1(test="F")}
+    for table in tables.values():
+        assert why in " ".join(repr(table).split())
+    lines = repr(tables["fixed"]).splitlines()
+    assert lines[2].split()[-3:] == ["NaN"] * 3  # the intercept: statistic, df, p
+    assert not any("NaN" in line for line in lines if line.startswith("ran_pars"))
+    last = repr(tables["drop1"]).splitlines()[3]
+    assert last.split() == ["t", "NaN", "NaN", "1", "NaN", "NaN", "NaN"]
+
+
+def test_what_is_not_asked_for_prints_as_a_blank():
+    fit = mx.lmer("Reaction ~ Days + (1 | Subject)", mx.datasets.load("sleepstudy"))
+    assert "NaN" not in repr(fit.tidy(ddf=None))
+    assert "NaN" not in repr(fit.tidy(["fixed", "ran_pars", "ran_vals"]))
+    assert "NaN" not in repr(fit.tidy("ran_pars", conf_int=True))
+    models = mx.anova(fit, fit.update(". ~ . - Days"))
+    for table in (fit.drop1(), fit.ranova(), fit.lr_vs_lm(), models):
+        assert "NaN" not in repr(table)

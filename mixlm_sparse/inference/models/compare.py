@@ -26,7 +26,7 @@ SAME_LENGTH_RTOL = 1e-12
 COLUMNS = ["npar", "AIC", "BIC", "logLik", "deviance", "Chisq", "Df", "Pr(>Chisq)"]
 
 
-@result_table("Comparison of models by likelihood ratios", blank=["Chisq", "Df", "Pr(>Chisq)"])
+@result_table("Comparison of models by likelihood ratios")
 def compare_models(
     *fits: FittedModel, refit: bool = True, names: Sequence[str] | None = None
 ) -> pd.DataFrame:
@@ -85,6 +85,7 @@ def compare_models(
             statistic, df, p = likelihood_ratio(used[order[place - 1]], fit)
         rows.append((fit.n_par, fit.aic, fit.bic, fit.llf, fit.deviance, statistic, df, p))
     table = pd.DataFrame(rows, columns=COLUMNS, index=[labels[i] for i in order])
+    table.attrs["blank"] = dict.fromkeys(COLUMNS[-3:], [labels[order[0]]])
     table.attrs["formulas"] = {labels[i]: used[i].formula for i in order}
     again = f"fitted again by ML for the comparison: {', '.join(refitted)}" if refitted else ""
     table.attrs["note"] = "; ".join(text for text in (again, _structures_note(fits)) if text)

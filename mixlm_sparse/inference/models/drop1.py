@@ -10,7 +10,7 @@ from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.inference.fixed.anova import removal_table
 from mixlm_sparse.inference.fixed.methods import require_ddf
 from mixlm_sparse.inference.models.compare import likelihood_ratio
-from mixlm_sparse.inference.models.linear import require_imperfect
+from mixlm_sparse.inference.models.linear import LR_TEST, require_imperfect
 from mixlm_sparse.inference.models.smaller import (
     chosen_terms,
     formula_of,
@@ -21,7 +21,7 @@ from mixlm_sparse.inference.models.smaller import (
 from mixlm_sparse.model.fitted import FittedModel
 
 
-@result_table(blank=["LRT", "Df", "Pr(>Chisq)", "F value", "Pr(>F)"])
+@result_table()
 def drop1(
     fit: FittedModel,
     scope: object = None,
@@ -58,6 +58,7 @@ def drop1(
     table = table.astype({"npar": np.int64})
     if test == "none":
         table = table.drop(columns=["LRT", "Pr(>Chisq)"])
+    table.attrs["blank"] = dict.fromkeys(LR_TEST, ["<none>"])
     table.attrs["heading"] = "Single term deletions, likelihood-ratio tests"
     table.attrs["note"] = "all models fitted by ML" if fit.reml else ""
     return table

@@ -18,6 +18,8 @@ from mixlm_sparse.solve.system import PenalizedSystem
 RANDOM_COLUMNS = [
     "npar", "logLik", "AIC", "LRT", "Df", "Pr(>Chisq)", "Pr(>Chibar2)", "mixture",
 ]  # fmt: skip
+# What the row of the model that others are tested against has nothing to say of.
+LR_TEST = ("LRT", "Df", "Pr(>Chisq)", "Pr(>Chibar2)")
 P_VALUES = {"boundary": "Pr(>Chibar2)", "naive": "Pr(>Chisq)"}
 
 
@@ -39,7 +41,7 @@ def linear_parameters(system: PenalizedSystem) -> int:
     return system.p + (system.held is None or system.held.sigma is None)
 
 
-@result_table(blank=["LRT", "Df", "Pr(>Chisq)", "Pr(>Chibar2)"])
+@result_table()
 def lr_vs_lm(fit: FittedModel) -> pd.DataFrame:
     """Test all random effects together: LR test against the linear model, as Stata prints.
 
@@ -69,6 +71,7 @@ def lr_vs_lm(fit: FittedModel) -> pd.DataFrame:
         index=["linear model", "mixed model"],
     )
     name = "chibar2(01)" if df == 1 else f"chi2({df})"
+    table.attrs["blank"] = dict.fromkeys(LR_TEST, ["mixed model"])
     describe_random(table, f"LR test against the linear model: {name} = {statistic:.2f}", fit)
     return table
 

@@ -13,6 +13,7 @@ from mixlm_sparse.covariance.random import structure_class
 from mixlm_sparse.formula.terms import MixedFormula, RandomPart
 from mixlm_sparse.inference.models.compare import likelihood_ratio
 from mixlm_sparse.inference.models.linear import (
+    LR_TEST,
     RANDOM_COLUMNS,
     describe_random,
     linear_criterion,
@@ -78,7 +79,7 @@ def compared_without(
     return random_row(smaller.n_par, smaller.llf, statistic, df, effects), smaller
 
 
-@result_table(blank=["LRT", "Df", "Pr(>Chisq)", "Pr(>Chibar2)"])
+@result_table()
 def ranova(fit: FittedModel, reduce_terms: bool = True) -> pd.DataFrame:
     """Test each random term by comparison with the model without it.
 
@@ -106,5 +107,6 @@ def ranova(fit: FittedModel, reduce_terms: bool = True) -> pd.DataFrame:
         rows.append(row)
         labels.append(reduction.label)
     table = pd.DataFrame(rows, columns=RANDOM_COLUMNS, index=labels)
+    table.attrs["blank"] = dict.fromkeys(LR_TEST, ["<none>"])
     describe_random(table, "Likelihood-ratio tests of random effects", fit)
     return table

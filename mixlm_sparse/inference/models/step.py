@@ -20,6 +20,7 @@ from mixlm_sparse.inference.fixed.tests import F_COLUMNS
 from mixlm_sparse.inference.models.drop1 import drop1
 from mixlm_sparse.inference.models.linear import (
     P_VALUES,
+    LR_TEST,
     RANDOM_COLUMNS,
     describe_random,
     require_imperfect,
@@ -89,7 +90,7 @@ class StepResult:
         return "\n\n".join(str(table.to_markdown()) for table in self._tables())
 
     def _tables(self) -> tuple[ResultTable, ResultTable]:
-        blank = ["LRT", "Df", "Pr(>Chisq)", "Pr(>Chibar2)"]
+        blank = dict.fromkeys(LR_TEST, ["<none>"])
         heading = "Backward elimination of {} effects"
         return (
             as_result(self.random, heading=heading.format("random"), blank=blank),

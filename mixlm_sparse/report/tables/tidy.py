@@ -34,7 +34,7 @@ COLUMNS = ["effect", "group", "level", "term", "estimate", "std_error", "statist
            "p_value", "conf_low", "conf_high"]  # fmt: skip
 
 
-@result_table(blank=["statistic", "df", "p_value"])
+@result_table()
 def tidy(
     fit: FittedModel,
     effects: str | Sequence[str] = "fixed",
@@ -76,8 +76,20 @@ def tidy(
     if not conf_int:
         columns = columns[:-2]
     out = table[columns]
+    out.attrs["blank"] = _unasked(out["effect"], require_ddf(ddf), errors=conf_int)
     out.attrs["heading"] = "Estimates" if len(wanted) > 1 else HEADINGS[wanted[0]]
     out.attrs["notes"] = _kinds(fit, wanted, require_ddf(ddf), level if conf_int else None)
+    return out
+
+
+def _unasked(effect: pd.Series[str], ddf: str, *, errors: bool) -> dict[str, list[int]]:
+    """Return the rows in which a column has nothing to say: random effects have no tests."""
+    untested = list(np.flatnonzero((effect != "fixed") | (ddf == "none")))
+    out = dict.fromkeys(("statistic", "df", "p_value"), untested)
+    if ddf == "none":  # a statistic needs no distribution
+        out["statistic"] = list(np.flatnonzero(effect != "fixed"))
+    if not errors:
+        out["std_error"] = list(np.flatnonzero(effect == "ran_pars"))
     return out
 
 
@@ -102,6 +114,8 @@ def _kinds(
             f"{percent(level)} intervals of random effects by the normal distribution, given the "
             "variances"
         )
+    if fit.error_reason:
+        notes.append(fit.error_reason)
     return notes
 
 
