@@ -49,7 +49,8 @@ def run(
     Parameters
     ----------
     work : range of tasks -> their results in order; for several processes it must pickle.
-    n_jobs : processes; -1 takes all processors.
+    n_jobs : processes; -1 takes all processors.  Not more are started than there are processors
+        (two at least) or pieces.
     threads : take threads of this process instead: for work in machine code, which runs without the
         interpreter's lock.
     progress : None, True or "auto" for a bar in terminals and notebooks, False for silence, or a
@@ -83,7 +84,8 @@ def run(
 
 def _jobs(n_jobs: int) -> int:
     count = require_jobs(n_jobs)
-    return processors() if count == -1 else count
+    # more than there are processors wait for each other
+    return processors() if count == -1 else min(count, max(processors(), 2))
 
 
 def processors() -> int:

@@ -6,8 +6,8 @@ What belongs to a table beside its cells is in `attrs`, which pandas keeps and p
 heading : what the table is.
 formulas : the models, by the label of their row.
 note, notes : lines below; `notes` by the label of a row, or a list.
-blank : by column, labels of the rows in which it has nothing to say (the first of several models has
-    no test); a number that is missing there prints as a blank, elsewhere as NaN.
+blank : by column, labels of the rows in which it has nothing to say (the first of several models
+    has no test); a number that is missing there prints as a blank, elsewhere as NaN.
 absent : columns in which every missing number prints as a blank.
 decimals : by column, where it is known how many are of use.
 labels : columns that name the rows, numbers too; the index then does not print.

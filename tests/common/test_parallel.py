@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.common.parallel import run
+from mixlm_sparse.common.parallel import processors, run
 
 
 def squares(tasks: range) -> list[int]:
@@ -92,6 +92,13 @@ def test_results_come_in_order_and_from_other_processes():
 
 def test_one_piece_needs_no_other_process():
     assert run(process_of, 3, 5, n_jobs=4, progress=False)[0] == [os.getpid()] * 3
+
+
+@pytest.mark.parametrize("n_jobs", [500, 10**400])
+def test_no_more_processes_than_processors_are_started(n_jobs):
+    done, complete = run(process_of, 40, 1, n_jobs=n_jobs, progress=False)
+    assert complete
+    assert 1 <= len(set(done)) <= max(processors(), 2)
 
 
 def test_an_early_end_keeps_what_is_done_and_ends_the_processes():

@@ -31,7 +31,8 @@ TESTS = pd.DataFrame(
 def table():
     return as_result(
         TESTS, heading="Likelihood-ratio tests", formulas={"m1": "y ~ x + (1 | g)"},
-        note="by REML", notes={"<none>": "all terms"}, blank=dict.fromkeys(["LRT", "Df", "Pr(>Chisq)"], ["<none>"]),
+        note="by REML", notes={"<none>": "all terms"},
+        blank=dict.fromkeys(["LRT", "Df", "Pr(>Chisq)"], ("<none>",)),
     )  # fmt: skip
 
 

@@ -147,7 +147,7 @@ def test_arrays_below_a_frame_are_not_the_fits(tmp_path: Any) -> None:
     assert np.shares_memory(data["x"].to_numpy(), BUFFERS["x"])
     fit = mx.lmer(FORMULA, data, weights="w", offset="o", subset="k != 2", control=QUIET)
     before = answers(fit, tmp_path)
-    for name, array in BUFFERS.items():
+    for array in BUFFERS.values():
         array[:] = array[::-1].copy() if array.dtype == object else array * 2 + 1
     compare(before, answers(fit, tmp_path))
     with pytest.raises(mx.DataError, match="data have changed since the model was fitted"):

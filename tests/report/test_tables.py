@@ -317,3 +317,35 @@ def test_maketables_shows_fits(fits):
         assert text in latex
     # a fit as it is: statsmodels' extractor reads it
     assert "251.405" in maketables.ETable(fits).make("tex")
+
+
+def shares_of(table):
+    lines = [line.split() for line in str(table).splitlines()]
+    return {line[-2]: line[-1] for line in lines if len(line) > 1 and line[-2] in SHARE_ENDS}
+
+
+SHARE_ENDS = ("ICC", "marginal", "conditional")
+
+
+def test_shares_that_cannot_be_had_are_nan_with_the_reason(tmp_path):
+    rng = np.random.default_rng(4)
+    data = pd.DataFrame({"g": np.repeat(np.arange(12), 5), "x": np.tile(np.arange(5), 12)})
+    data["y"] = data.x + rng.normal(size=12)[data.g] + rng.normal(size=60)
+    data["exact"] = 2.0 * data.x
+    formula, quiet = "y ~ x + (1 | g)", mx.Control(warn=False)
+    fit = mx.lmer(formula, data)
+    fit.save(tmp_path / "fit.mixlm", include_data=False)
+    ar1 = mx.AR1(time="x", group="g")
+    table = {
+        "saved without its data": mx.load(tmp_path / "fit.mixlm"),
+        "made from products": mx.fit_products(mx.cross_products(formula, data)),
+        "a residual structure": mx.lmer(formula, data, residual=ar1, control=quiet),
+        "nothing is left to the residuals": mx.lmer("exact ~ x + (1 | g)", data, control=quiet),
+    }
+    for reason, other in table.items():
+        found = mx.compare_table(other)
+        assert shares_of(found) == dict.fromkeys(SHARE_ENDS, "NaN")
+        assert reason in " ".join(found.split())
+    assert "NaN" not in shares_of(mx.compare_table(fit)).values()
+    both = mx.compare_table(table["made from products"], fit, table["made from products"])
+    assert "(1), (3): no ICC" in both

@@ -85,7 +85,7 @@ def compare_models(
             statistic, df, p = likelihood_ratio(used[order[place - 1]], fit)
         rows.append((fit.n_par, fit.aic, fit.bic, fit.llf, fit.deviance, statistic, df, p))
     table = pd.DataFrame(rows, columns=COLUMNS, index=[labels[i] for i in order])
-    table.attrs["blank"] = dict.fromkeys(COLUMNS[-3:], [labels[order[0]]])
+    table.attrs["blank"] = dict.fromkeys(COLUMNS[-3:], (labels[order[0]],))
     table.attrs["formulas"] = {labels[i]: used[i].formula for i in order}
     again = f"fitted again by ML for the comparison: {', '.join(refitted)}" if refitted else ""
     table.attrs["note"] = "; ".join(text for text in (again, _structures_note(fits)) if text)

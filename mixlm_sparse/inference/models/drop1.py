@@ -58,7 +58,7 @@ def drop1(
     table = table.astype({"npar": np.int64})
     if test == "none":
         table = table.drop(columns=["LRT", "Pr(>Chisq)"])
-    table.attrs["blank"] = dict.fromkeys(LR_TEST, ["<none>"])
+    table.attrs["blank"] = dict.fromkeys(LR_TEST, ("<none>",))
     table.attrs["heading"] = "Single term deletions, likelihood-ratio tests"
     table.attrs["note"] = "all models fitted by ML" if fit.reml else ""
     return table

@@ -71,7 +71,7 @@ def lr_vs_lm(fit: FittedModel) -> pd.DataFrame:
         index=["linear model", "mixed model"],
     )
     name = "chibar2(01)" if df == 1 else f"chi2({df})"
-    table.attrs["blank"] = dict.fromkeys(LR_TEST, ["mixed model"])
+    table.attrs["blank"] = dict.fromkeys(LR_TEST, ("mixed model",))
     describe_random(table, f"LR test against the linear model: {name} = {statistic:.2f}", fit)
     return table
 

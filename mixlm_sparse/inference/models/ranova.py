@@ -107,6 +107,6 @@ def ranova(fit: FittedModel, reduce_terms: bool = True) -> pd.DataFrame:
         rows.append(row)
         labels.append(reduction.label)
     table = pd.DataFrame(rows, columns=RANDOM_COLUMNS, index=labels)
-    table.attrs["blank"] = dict.fromkeys(LR_TEST, ["<none>"])
+    table.attrs["blank"] = dict.fromkeys(LR_TEST, ("<none>",))
     describe_random(table, "Likelihood-ratio tests of random effects", fit)
     return table

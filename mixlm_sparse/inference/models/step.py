@@ -19,8 +19,8 @@ from mixlm_sparse.common.tables import ResultTable, as_result
 from mixlm_sparse.inference.fixed.tests import F_COLUMNS
 from mixlm_sparse.inference.models.drop1 import drop1
 from mixlm_sparse.inference.models.linear import (
-    P_VALUES,
     LR_TEST,
+    P_VALUES,
     RANDOM_COLUMNS,
     describe_random,
     require_imperfect,
@@ -90,7 +90,7 @@ class StepResult:
         return "\n\n".join(str(table.to_markdown()) for table in self._tables())
 
     def _tables(self) -> tuple[ResultTable, ResultTable]:
-        blank = dict.fromkeys(LR_TEST, ["<none>"])
+        blank = dict.fromkeys(LR_TEST, ("<none>",))
         heading = "Backward elimination of {} effects"
         return (
             as_result(self.random, heading=heading.format("random"), blank=blank),

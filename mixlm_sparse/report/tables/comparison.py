@@ -10,7 +10,7 @@ from html import escape
 import numpy as np
 
 from mixlm_sparse.common.checks import require_bool, require_names, require_one_of, shown
-from mixlm_sparse.common.errors import OptionError, SavedFitError
+from mixlm_sparse.common.errors import OptionError, RowsAbsentError, SavedFitError
 from mixlm_sparse.common.layout import WIDTH
 from mixlm_sparse.common.render import (
     RichText,
@@ -42,6 +42,11 @@ LEVELS = ((0.001, "***"), (0.01, "**"), (0.05, "*"))
 FORMATS = ("text", "markdown", "latex", "html")
 GAP = "  "
 RESIDUAL = "SD residual"
+SHARES = {  # name here: table and row
+    "ICC": ("icc", "adjusted"),
+    "R² marginal": ("r2", "marginal"),
+    "R² conditional": ("r2", "conditional"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +155,19 @@ def _collect(fits: list[FittedModel], heads: list[str], stars: bool) -> _Table:
     for label in _union([list(fit.ngroups) for fit in fits]):
         add(f"Groups: {label}", [str(fit.ngroups.get(label, "")) for fit in fits])
     add("Observations", [str(fit.nobs) for fit in fits])
-    add("ICC", [_share(fit, "icc", "adjusted") for fit in fits])
-    for kind in ("marginal", "conditional"):
-        add(f"R² {kind}", [_share(fit, "r2", kind) for fit in fits])
+    shares = [_shares(fit) for fit in fits]
+    for name in SHARES:
+        add(name, [cells[name] for cells, _ in shares])
     add("AIC", [format_criterion(fit.aic) for fit in fits])
     add("Log-likelihood", [format_criterion(fit.llf) for fit in fits])
     add("Method", ["REML" if fit.reml else "ML" for fit in fits])
-    return _Table(names, columns, [rule for rule in rules if rule], _notes(fits, stars, heads))
+    notes = _notes(fits, stars, heads)
+    why: dict[str, list[str]] = {}  # models by reason, so that each is said once
+    for head, (_, reason) in zip(heads, shares, strict=True):
+        if reason:
+            why.setdefault(reason, []).append(head)
+    notes += [f"{', '.join(which)}: no ICC and R²: {reason}." for reason, which in why.items()]
+    return _Table(names, columns, [rule for rule in rules if rule], notes)
 
 
 def _union(lists: list[list[str]]) -> list[str]:
@@ -210,15 +221,27 @@ def _size(value: float) -> str:
     return f"{value:.3f}" if 0.01 <= value < 1e6 else format_number(value, DIGITS)
 
 
-def _share(fit: FittedModel, kind: str, row: str) -> str:
-    if fit.perfect or (kind == "icc" and not fit.matrices.terms):
-        return ""
+def _shares(fit: FittedModel) -> tuple[dict[str, str], str]:
+    """Return the cells of `SHARES`, and why they are NaN or ""."""
+    missing = dict.fromkeys(SHARES, "NaN")
+    if fit.perfect:
+        return missing, "nothing is left to the residuals"
     try:
-        table = icc(fit) if kind == "icc" else r2(fit)
-        value = float(table["estimate"].to_dict()[row])
-    except SavedFitError:  # saved without its rows
-        return ""
-    return f"{value:.3f}" if np.isfinite(value) else ""
+        tables = {"r2": r2(fit)}
+        if fit.matrices.terms:  # there is none without random effects
+            tables["icc"] = icc(fit)
+    except (OptionError, RowsAbsentError, SavedFitError) as error:
+        return missing, str(error)
+    cells, reasons = {}, []
+    for name, (table, row) in SHARES.items():
+        if table not in tables:
+            cells[name] = ""
+            continue
+        value = float(tables[table]["estimate"].to_dict()[row])
+        cells[name] = f"{value:.3f}" if np.isfinite(value) else "NaN"
+        if not np.isfinite(value):
+            reasons.append(tables[table].attrs.get("notes", {}).get(row, ""))
+    return cells, "; ".join(dict.fromkeys(filter(None, reasons)))
 
 
 def _notes(fits: list[FittedModel], stars: bool, heads: list[str]) -> list[str]:
@@ -235,7 +258,7 @@ def _notes(fits: list[FittedModel], stars: bool, heads: list[str]) -> list[str]:
         )
     for fit, head in zip(fits, heads, strict=True):
         if fit.convergence.status != "converged":
-            notes.append(f"{head}: {fit.convergence.status} fit.")
+            notes.append(f"{head}: {fit.convergence.status.removesuffix(' fit')} fit.")
     if len({fit.nobs for fit in fits}) > 1:
         notes.append("The models use different numbers of rows.")
     return notes
