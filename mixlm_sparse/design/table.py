@@ -255,7 +255,33 @@ def factor_column(name: str, codes: NDArray[Any], levels: Any, ordered: bool | N
 
 def _text(name: str, values: Any) -> Column:
     codes, uniques = pd.factorize(values)
-    return sorted_factor(name, codes, np.asarray(uniques, dtype=object))
+    levels = np.asarray(uniques, dtype=object)
+    if not all(isinstance(level, str) and level.isascii() for level in levels) and _broken(levels):
+        # pandas 2 takes all text that is no Unicode for one
+        codes, levels = _told_apart(np.asarray(values, dtype=object))
+    return sorted_factor(name, codes, levels)
+
+
+def _broken(levels: NDArray[Any]) -> bool:
+    """Say whether text holds halves of surrogate pairs."""
+    try:
+        "".join(level for level in levels if isinstance(level, str)).encode()
+    except UnicodeEncodeError:
+        return True
+    return False
+
+
+def _told_apart(values: NDArray[Any]) -> tuple[IntVector, NDArray[Any]]:
+    """Return codes and levels of text as Python compares it; -1 is missing."""
+    missing = np.asarray(pd.isna(values)).tolist()
+    known: dict[Any, int] = {}
+    codes = [
+        -1 if gone else known.setdefault(value, len(known))
+        for value, gone in zip(values.tolist(), missing, strict=True)
+    ]
+    levels = np.empty(len(known), dtype=object)
+    levels[:] = list(known)
+    return np.asarray(codes, dtype=np.int32), levels
 
 
 def sorted_factor(name: str, codes: NDArray[Any], uniques: NDArray[Any]) -> Column:

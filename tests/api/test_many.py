@@ -156,7 +156,7 @@ def test_processes_change_nothing_and_the_work_can_end_early(sleep):
     ({"responses": ["Reaction", "Reaction"]}, OptionError, "'Reaction' twice"),
     ({"responses": []}, OptionError, "empty"),
     ({"responses": np.ones((3, 2))}, DataError, "3 rows, the data have 180"),
-    ({"responses": [["a"], ["b"]]}, DataError, "not numeric"),
+    ({"responses": [["a"], ["b"]]}, DataError, "responses is .*give names"),
     ({"formula": "~ Dais + (1 | Subject)"}, DataError, "no column 'Dais'"),
     ({"formula": "~ Days"}, FormulaError, "no random term"),
     ({"optimizer": "magic"}, OptionError, "optimizer"),

@@ -164,7 +164,8 @@ def test_nothing_changes_when_the_data_do(kind: str, na_action: str, tmp_path: A
     before = answers(fit, tmp_path)
     further = fit.update(". ~ . + more").criterion
     spoil(data)
-    if kind in ("pandas", "pyarrow of arrays"):
+    guarded = kind == "pandas" and pd.__version__ >= "3"  # by copy-on-write
+    if guarded or kind == "pyarrow of arrays":
         compare(before, answers(fit, tmp_path))
         assert fit.update(". ~ . + more").criterion == pytest.approx(further, rel=1e-12)
         return

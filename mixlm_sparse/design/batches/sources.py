@@ -194,10 +194,10 @@ class Relation(_Stays):
         wanted = [name for name in names if name in self.header]
         quoted = ", ".join('"' + name.replace('"', '""') + '"' for name in wanted)
         query = self.data.project(quoted or "1")
-        reader = query.to_arrow_reader if hasattr(query, "to_arrow_reader") else (
-            query.fetch_record_batch
-        )  # fmt: skip
-        yield from reader(piece_rows(len(wanted)))
+        # duckdb has renamed it, oldest last
+        names_of_reader = ("to_arrow_reader", "fetch_record_batch", "fetch_arrow_reader")
+        reader = next(name for name in names_of_reader if hasattr(query, name))
+        yield from getattr(query, reader)(piece_rows(len(wanted)))
 
 
 @dataclass(frozen=True, eq=False)

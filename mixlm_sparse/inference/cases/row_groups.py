@@ -74,7 +74,7 @@ def row_groups(fit: FittedModel, given: Any, argument: str) -> RowGroups:
         ) from None
     if (codes < 0).any():
         raise DataError(f"{name} has missing values in the rows used: leave those rows out")
-    return RowGroups(name, codes.astype(np.int32), tuple(levels.tolist()))
+    return RowGroups(name, codes.astype(np.int32), tuple(pd.Index(levels).tolist()))
 
 
 def _column(fit: FittedModel, name: str, argument: str, labels: list[str]) -> Any:

@@ -84,12 +84,12 @@ def tidy(
 
 def _unasked(effect: pd.Series[str], ddf: str, *, errors: bool) -> dict[str, list[int]]:
     """Return the rows in which a column has nothing to say: random effects have no tests."""
-    untested = list(np.flatnonzero((effect != "fixed") | (ddf == "none")))
-    out = dict.fromkeys(("statistic", "df", "p_value"), untested)
-    if ddf == "none":  # a statistic needs no distribution
-        out["statistic"] = list(np.flatnonzero(effect != "fixed"))
+    random = np.flatnonzero(effect != "fixed").tolist()
+    # without a method there is a statistic, but no distribution
+    untested = list(range(len(effect))) if ddf == "none" else random
+    out = {"statistic": random, "df": untested, "p_value": untested}
     if not errors:
-        out["std_error"] = list(np.flatnonzero(effect == "ran_pars"))
+        out["std_error"] = np.flatnonzero(effect == "ran_pars").tolist()
     return out
 
 
