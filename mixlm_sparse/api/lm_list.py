@@ -59,8 +59,8 @@ def lm_list(
         results with NaN to the length of the data, "raise" makes them an error.
     contrasts : per factor: "treatment", "sum", "helmert", "poly", or a matrix.
     env : functions that the formula may call, by name.
-    warn : warn of groups that cannot be fitted; they are in `skipped` all the same.
-        What they leave of residuals and degrees of freedom counts in `sigma`, as in R.
+    warn : warn of groups that do not determine all coefficients; they are in `skipped` all the
+        same.  What they leave of residuals and degrees of freedom counts in `sigma`, as in R.
 
     Returns
     -------
@@ -220,7 +220,11 @@ class LmList:
     # -- coefficients -------------------------------------------------------------------------
 
     def coef(self) -> pd.DataFrame:
-        """Return the coefficients (L, p); NaN for groups that could not be fitted."""
+        """Return the coefficients (L, p); NaN for those that the rows of a group do not determine.
+
+        They depend on which columns are left out; R leaves out the last ones and gives numbers for
+        the others.
+        """
         return self._frame(self.fits.coefficients[:, :, 0])
 
     def std_errors(self, pool: bool = True) -> pd.DataFrame:
@@ -274,7 +278,7 @@ class LmList:
         Returns
         -------
         DataFrame with columns group, term, estimate, std_error, statistic, df, p_value, and with
-        `conf_int` conf_low and conf_high.  Groups that could not be fitted have NaN.
+        `conf_int` conf_low and conf_high; NaN for coefficients that are not determined.
         """
         level = require_level("level", level)
         pool, conf_int = require_bool("pool", pool), require_bool("conf_int", conf_int)
@@ -316,7 +320,7 @@ class LmList:
 
     @cached_property
     def skipped(self) -> pd.DataFrame:
-        """Groups that could not be fitted: nobs and reason."""
+        """Groups whose rows do not determine all coefficients: nobs and reason."""
         out = np.flatnonzero(~self.fits.full_rank)
         p = len(self.names)
         rows = self.fits.nobs[out]
@@ -329,15 +333,16 @@ class LmList:
 
     @property
     def skipped_note(self) -> str:
-        """How many groups could not be fitted and why, in a sentence; "" if all could."""
+        """How many groups do not determine all coefficients and why; "" if all do."""
         if not len(self.skipped):
             return ""
         counts = self.skipped["reason"].value_counts()
         first = listed(self.skipped.index, 5, quoted=True)
         reasons = "; ".join(f"{count} with {reason}" for reason, count in counts.items())
         return (
-            f"{len(self.skipped)} of {len(self)} levels of '{self.group}' could not be fitted and "
-            f"have NaN: {reasons} ({first}); `skipped` lists them, a mixed model uses them"
+            f"{len(self.skipped)} of {len(self)} levels of '{self.group}' do not determine all "
+            f"coefficients; the others are NaN: {reasons} ({first}); `skipped` lists them, a mixed "
+            "model uses them"
         )
 
     # -- rows ---------------------------------------------------------------------------------

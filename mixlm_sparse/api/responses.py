@@ -22,6 +22,7 @@ from mixlm_sparse.model.call import ModelCall
 from mixlm_sparse.model.designs import quoted, with_given_response
 from mixlm_sparse.solve.derived.other_response import ResponseColumns, not_finite
 from mixlm_sparse.solve.derived.sparse_response import stored_column
+from mixlm_sparse.solve.optimize import require_rank
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 __all__ = ["Pattern", "Responses", "patterns_of", "read_responses"]
@@ -235,6 +236,7 @@ def _pattern(
             matrices, _ = with_given_response(call, given.column(members[0]), "y", columns)
         # products with a response of zeros are not used
         system = penalized_system(matrices, call.options.engine)
+        require_rank(system, call.options.control)
     except MixedModelError as error:
         return Pattern(tuple(members), None, call, f"{type(error).__name__}: {error}")
     return Pattern(tuple(members), system, call, "")

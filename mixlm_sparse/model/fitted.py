@@ -74,6 +74,15 @@ class FittedModel(FitBase):
         return self._named(self.solution.beta)
 
     @property
+    def fixef_all(self) -> pd.Series[float]:
+        """Fixed effects of all columns, NaN for those dropped for rank deficiency.
+
+        lme4's ``fixef(fit, add.dropped = TRUE)``; what is indexed by `fixef` takes this form by
+        ``bse.reindex(fit.fixef_all.index)``.
+        """
+        return self.fixef.reindex(list(self.matrices.fixed.names))
+
+    @property
     def params(self) -> pd.Series[float]:
         """Fixed effects; the same as `fixef`."""
         return self.fixef

@@ -18,15 +18,16 @@ COLLINEAR_RTOL = 1e-7
 class GroupFits:
     """Least squares of m responses on the same p columns in each of L groups.
 
-    Groups whose coefficients are not determined have NaN there; their fitted values, sums of
-    squares and degrees of freedom are determined all the same.
+    Coefficients that the rows of a group do not determine are NaN; those that they do (which are
+    the same whichever columns are left out) and fitted values, sums of squares and degrees of
+    freedom are there all the same.
 
     Parameters
     ----------
     coefficients : (L, p, m).
     solutions : (L, p, m) `coefficients`, or where these are not determined those of least length
         among all that fit best, of columns brought to length one.
-    unscaled : (L, p, p) inverse of X'WX of each group.
+    unscaled : (L, p, p) inverse of X'WX of each group, NaN for coefficients not determined.
     rss : (L, m) weighted residual sums of squares.
     nobs : (L,) rows of each group.
     rank : (L,) columns of each group that are no combinations of others.
@@ -66,8 +67,8 @@ def fit_groups(
 
     Returns
     -------
-    GroupFits : coefficients are NaN for groups with fewer rows than columns, or with columns that
-        are linear combinations of each other within the group.
+    GroupFits : coefficients are NaN that depend on which columns are left out, where a group has
+        fewer rows than columns, or columns that are linear combinations of each other.
     """
     Y = y[:, None] if y.ndim == 1 else y
     p, m = X.shape[1], Y.shape[1]
@@ -108,9 +109,15 @@ def fit_groups(
         rows = order[starts[g] : starts[g] + counts[g]]
         length = np.linalg.norm(X[rows], axis=0)
         length[length == 0.0] = 1.0
-        scaled, _, rank, _ = np.linalg.lstsq(X[rows] / length, Y[rows], rcond=COLLINEAR_RTOL)
-        out.solutions[g] = scaled / length[:, None]
-        out.rss[g] = ((Y[rows] - X[rows] @ out.solutions[g]) ** 2).sum(axis=0)
+        U, s, Vt = np.linalg.svd(X[rows] / length, full_matrices=False)
         # what the rule above takes for a combination has at most p - 1 columns of its own
-        out.rank[g] = min(int(rank), p - 1) if p else 0
+        rank = min(int((s > COLLINEAR_RTOL * s.max(initial=0.0)).sum()), max(p - 1, 0))
+        half = Vt[:rank].T / s[:rank] / length[:, None]
+        out.solutions[g] = half @ (U[:, :rank].T @ Y[rows])
+        out.rss[g] = ((Y[rows] - X[rows] @ out.solutions[g]) ** 2).sum(axis=0)
+        out.rank[g] = rank
+        # e_j is in the row space: its part there has length one
+        known = np.flatnonzero((Vt[:rank] ** 2).sum(axis=0) > 1.0 - COLLINEAR_RTOL)
+        out.coefficients[g, known] = out.solutions[g, known]
+        out.unscaled[g][np.ix_(known, known)] = (half @ half.T)[np.ix_(known, known)]
     return out

@@ -14,7 +14,7 @@ from mixlm_sparse.common.checks import (
     require_vector,
     shown,
 )
-from mixlm_sparse.common.errors import NotPositiveDefiniteError, OptionError
+from mixlm_sparse.common.errors import DataError, NotPositiveDefiniteError, OptionError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.solve.identification import require_residuals_apart
@@ -56,7 +56,8 @@ def optimize(
     Raises
     ------
     OptionError : unknown optimizer, or a start of the wrong length or outside the bounds.
-    DataError : random effects that cannot be told from the residuals.
+    DataError : random effects that cannot be told from the residuals; columns of X that are
+        combinations of each other, if `control` refuses them.
     """
     began = time.perf_counter()
     require_instance("system", system, PenalizedSystem, "use mx.penalized_system(matrices)")
@@ -67,6 +68,7 @@ def optimize(
         raise OptionError(
             f"progress is {shown(progress)}: use a function of (evaluation, criterion, theta)"
         )
+    require_rank(system, control)
     method = "bfgs" if optimizer == "auto" else optimizer
     if system.whitened is not None:
         with one_blas_thread():
@@ -86,6 +88,18 @@ def optimize(
             objective, phi, given=start is not None, method=method, control=control, began=began
         )
         return smallest(found, system)
+
+
+def require_rank(system: PenalizedSystem, control: Control) -> None:
+    """Raise a DataError if columns of X were dropped and `control` refuses that."""
+    if control.rank_deficient == "error" and system.dropped:
+        one = len(system.dropped) == 1
+        raise DataError(
+            f"the fixed-effects matrix is rank deficient: {listed(system.dropped)} "
+            f"{'is a combination' if one else 'are combinations'} of earlier columns: remove the "
+            f"term{'' if one else 's'}, combine levels that never occur together, or use "
+            'Control(rank_deficient="drop")'
+        )
 
 
 def _start(system: PenalizedSystem, start: Vector | None) -> Vector | None:

@@ -154,6 +154,31 @@ def test_aliased_coefficients_leave_degrees_of_freedom():
     assert fits.coef().loc["9"].isna().all()
 
 
+@pytest.mark.parametrize("formula", ["y ~ x + z | g", "y ~ z + x | g"])
+def test_what_a_group_determines_is_given_whatever_the_order_of_columns(formula):
+    data = toy()
+    rng = np.random.default_rng(5)
+    data["z"] = rng.normal(size=len(data))
+    data.loc[data["g"] == "b", "z"] = 0.0  # the intercept and x are determined
+    data.loc[data["g"] == "c", "z"] = 2.0  # x alone
+    with pytest.warns(SkippedGroupsWarning, match="2 of 4 levels of 'g' do not determine all"):
+        fits = mx.lm_list(formula, data)
+    pooled = fits.sigma
+    for group, known in {"b": ["(Intercept)", "x"], "c": ["x"]}.items():
+        rows = data[data["g"] == group]
+        X = np.column_stack([np.ones(len(rows)), rows["x"]])
+        beta = dict(zip(["(Intercept)", "x"], np.linalg.lstsq(X, rows["y"])[0], strict=True))
+        errors = pooled * np.sqrt(np.diag(np.linalg.inv(X.T @ X)))
+        se = dict(zip(["(Intercept)", "x"], errors, strict=True))
+        coef, std = fits.coef().loc[group], fits.std_errors().loc[group]
+        assert sorted(coef.dropna().index) == sorted(std.dropna().index) == known
+        for name in known:
+            assert coef[name] == pytest.approx(beta[name], rel=1e-9)
+            assert std[name] == pytest.approx(se[name], rel=1e-9)
+        assert fits.resid[data["g"] == group] == pytest.approx(rows["y"] - X @ [*beta.values()])
+    assert fits.df_resid == 7 + 8 + 8 + 7
+
+
 def test_a_group_without_degrees_of_freedom_is_fitted_exactly():
     data = toy().drop(index=range(2, 10))
     fits = mx.lm_list("y ~ x | g", data)

@@ -360,6 +360,21 @@ def test_new_levels_are_refused_by_name(fit, data):
         fit.predict(data.iloc[:3].assign(f="zz"), allow_new_levels=True)
 
 
+def test_new_levels_are_nan_on_request(fit, data):
+    new = data.iloc[:3].assign(g=["nine", "ten", "1"])
+    found = fit.predict(new, allow_new_levels="nan", interval="prediction")
+    assert found.iloc[:2].isna().all(axis=None)
+    known = fit.predict(new.iloc[2:], interval="prediction")
+    pd.testing.assert_frame_equal(found.iloc[2:], known)
+    assert fit.predict(new, allow_new_levels="nan").isna().tolist() == [True, True, False]
+    # what the prediction does not use need not be known
+    population = fit.predict(new, "population", allow_new_levels="nan")
+    pd.testing.assert_series_equal(population, fit.predict(new, "population"))
+    assert fit.predict(new, "~ (1 | h)", allow_new_levels="nan").notna().all()
+    with pytest.raises(mx.OptionError, match='use True, False or "nan"'):
+        fit.predict(new, allow_new_levels="missing")
+
+
 @pytest.mark.parametrize(("options", "error", "words"), [
     ({"re_form": "~ (1 | school)"}, FormulaError, "school.*grouping factors are 'g', 'h'"),
     ({"re_form": "~ (x | h)"}, FormulaError, r"'x' in \(x \| h\).*'\(Intercept\)'"),

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 from scipy.special import ndtri
 
-from mixlm_sparse.common.checks import require_bool, require_level, require_one_of
+from mixlm_sparse.common.checks import require_bool, require_level, require_one_of, shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.predict.effects import Selection, select_effects, whole_terms
@@ -36,7 +37,7 @@ def predict(
     fit: FittedModel,
     newdata: Any = None,
     re_form: str | None = None,
-    allow_new_levels: bool = False,
+    allow_new_levels: bool | str = False,
     random_only: bool = False,
     se: bool = False,
     interval: str | None = None,
@@ -53,8 +54,8 @@ def predict(
     newdata : a frame of any supported kind; None for the rows of the fit.
     re_form : random effects that count: None for all, "population" for none, or random terms
         of the model such as "~ (1 | Subject)", of which columns may be left out.
-    allow_new_levels : predict for groups that the fit has not seen with random effects of
-        zero; their variance counts in `se` and intervals.  By default they are refused.
+    allow_new_levels : groups that the fit has not seen: True predicts with random effects of zero,
+        whose variance counts in `se` and intervals; "nan" gives NaN; by default they are refused.
     random_only : the random effects only, without fixed part and offset.
     se : standard errors too.
     interval : "confidence" for the mean x'beta + z'b, "prediction" for a new response, which
@@ -112,11 +113,9 @@ def predict(
     if interval is not None:
         require_one_of("interval", interval, INTERVALS)
     level = require_level("level", level)
-    for name, flag in (
-        ("se", se), ("allow_new_levels", allow_new_levels), ("random_only", random_only),
-        ("forecast", forecast),
-    ):  # fmt: skip
+    for name, flag in (("se", se), ("random_only", random_only), ("forecast", forecast)):
         require_bool(name, flag)
+    _require_levels_choice(allow_new_levels)
     selection = select_effects(re_form, fit.matrices)
     rows = design_rows(
         fit,
@@ -129,10 +128,8 @@ def predict(
     if not allow_new_levels:
         refuse_unknown_levels(rows, fit)
     mean = linear_predictor(fit, rows, selection)
-    estimable = estimable_rows(fit, rows)
-    if estimable is not None:
-        warn_of_cells(fit, newdata, rows, estimable)
-        mean[~estimable] = np.nan
+    unknown = _unknown(fit, newdata, rows, new_levels=allow_new_levels == "nan")
+    mean[unknown] = np.nan
     ahead = None
     if forecast:
         _require_whole(re_form, random_only)
@@ -142,8 +139,7 @@ def predict(
         return pd.Series(rows.align(mean), index=rows.labels())
     used = rows if ahead is None else ahead.rows
     variance = fit.scale * mean_variance(fit.solution, used, selection)
-    if estimable is not None:
-        variance[~estimable] = np.nan
+    variance[unknown] = np.nan
     spread = variance
     if interval == "prediction":
         own = _residual_part(fit, newdata, rows, weights) if ahead is None else ahead.variance
@@ -173,6 +169,26 @@ def _residual_part(
         return residual_variances(fit, newdata, rows, weights)
     w = prior_weights(fit, newdata, rows, weights)
     return 1.0 if w is None else 1.0 / w
+
+
+def _require_levels_choice(allow: object) -> None:
+    if not (isinstance(allow, bool | np.bool_) or (isinstance(allow, str) and allow == "nan")):
+        raise OptionError(f'allow_new_levels is {shown(allow)}: use True, False or "nan"')
+
+
+def _unknown(
+    fit: FittedModel, newdata: Any, rows: DesignRows, *, new_levels: bool
+) -> NDArray[np.bool_]:
+    """Say which rows (n,) have no prediction: not estimable, or of `new_levels`; warn of cells."""
+    out = np.zeros(rows.n, dtype=bool)
+    estimable = estimable_rows(fit, rows)
+    if estimable is not None:
+        warn_of_cells(fit, newdata, rows, estimable)
+        out |= ~estimable
+    if new_levels:
+        for t in rows.terms:
+            out |= rows.codes[fit.matrices.terms[t].factor] < 0
+    return out
 
 
 def linear_predictor(fit: FittedModel, rows: DesignRows, selection: Selection) -> Vector:

@@ -217,7 +217,8 @@ def refuse_unknown_levels(rows: DesignRows, fit: FittedModel) -> None:
         raise DataError(
             f"the new data have {'the level' if one else 'the levels'} {shown} of "
             f"'{name}', which the fit has not seen: use allow_new_levels=True, which sets "
-            f"{'its' if one else 'their'} random effects to zero, or re_form=\"population\""
+            f"{'its' if one else 'their'} random effects to zero, allow_new_levels=\"nan\", or "
+            're_form="population"'
         )
 
 

@@ -11,6 +11,7 @@ from mixlm_sparse.common.checks import (
     require_count,
     require_instance,
     require_number,
+    require_one_of,
 )
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.search.bfgs import ROUNDING, minimize_bfgs
@@ -29,7 +30,7 @@ MAX_PASSES = 5
 FEW_EVALUATIONS = 4
 # Steps off a saddle that are tried, relative to the size of the parameters.
 SADDLE_STEPS = (0.5, 0.05)
-
+RANK_DEFICIENT = ("drop", "error")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,8 @@ class Control:
         optimum is called converged.
     check_boundary : test optima on the boundary and leave false ones.
     warn : emit warnings about singular fits, dropped columns, scales and convergence.
+    rank_deficient : columns of the fixed part that are combinations of earlier ones: "drop" leaves
+        them out and says so, "error" refuses the model.
     """
 
     max_evaluations: int | None = None
@@ -57,6 +60,7 @@ class Control:
     gradient_tolerance: float = 1e-6
     check_boundary: bool = True
     warn: bool = True
+    rank_deficient: str = "drop"
 
     def __post_init__(self) -> None:
         if self.max_evaluations is not None:
@@ -68,6 +72,7 @@ class Control:
             object.__setattr__(self, name, number)
         for name in ("check_boundary", "warn"):
             object.__setattr__(self, name, require_bool(name, getattr(self, name)))
+        require_one_of("rank_deficient", self.rank_deficient, RANK_DEFICIENT)
 
 
 def control_of(control: Control | None) -> Control:
