@@ -72,3 +72,13 @@ def test_a_response_alone_is_refused(data):
 def test_another_word_is_refused():
     with pytest.raises(mx.OptionError, match="'stop': use one of 'drop', 'error'"):
         mx.Control(rank_deficient="stop")
+
+
+def test_the_warning_needs_no_rows(data):
+    formula = "Reaction ~ hours + Days + (1 | Subject)"
+    quiet = mx.Control(warn=False)
+    whole = mx.lmer(formula, data, control=quiet)
+    summed = mx.fit_products(mx.cross_products(formula, data), control=quiet)
+    parts = mx.lmer(formula, lambda: iter([data.iloc[:90], data.iloc[90:]]), control=quiet)
+    assert summed.messages == parts.messages == whole.messages
+    assert "hours" in whole.messages[0]
