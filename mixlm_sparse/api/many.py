@@ -12,7 +12,7 @@ import pandas as pd
 from mixlm_sparse.api.fit import LinearMixedFit
 from mixlm_sparse.api.keywords import answers_unknown_keywords
 from mixlm_sparse.api.responses import Pattern, Responses, patterns_of, read_responses
-from mixlm_sparse.common.checks import require_jobs, shown, unknown_name
+from mixlm_sparse.common.checks import require_jobs, require_same_index, shown, unknown_name
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.progress import counter
@@ -243,6 +243,7 @@ def lmer_many(
             f"the responses have {given.n} rows, the data have {columns.table.n}: give one row for "
             + ("each, responses.T" if len(given.names) == columns.table.n else "each")
         )
+    require_same_index("responses", responses, columns.table.index)
     call = held_call(replace(call, data=columns))
     # an error here is one of the right side, which all responses share
     shared, _ = with_given_response(call, None, "y", columns)

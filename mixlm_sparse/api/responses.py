@@ -77,7 +77,7 @@ def read_responses(formula: str, data: Any, responses: Any) -> Responses:
 
     Raises
     ------
-    DataError : they are not numeric, have no such shape, or another index than the data.
+    DataError : they are not numeric, or have no such shape.
     OptionError : no name, or a name twice.
     """
     if isinstance(responses, str):
@@ -86,12 +86,6 @@ def read_responses(formula: str, data: Any, responses: Any) -> Responses:
     if by_name:
         return _named_responses(data, list(responses))
     names: tuple[str, ...] | None = None
-    if isinstance(responses, pd.DataFrame | pd.Series) and isinstance(data, pd.DataFrame):
-        if len(responses) == len(data) and not responses.index.equals(data.index):
-            raise DataError(
-                "the responses have another index than the data: align them, or pass "
-                "responses.to_numpy() if the rows are in the same order"
-            )
     if isinstance(responses, pd.Series) and responses.name is not None:
         names = (str(responses.name),)
     if isinstance(responses, pd.DataFrame):

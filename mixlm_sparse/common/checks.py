@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixlm_sparse.common.errors import MixedModelError, OptionError
+from mixlm_sparse.common.errors import DataError, MixedModelError, OptionError
 from mixlm_sparse.common.text import printable, shorten
 from mixlm_sparse.common.types import Vector
 
@@ -366,3 +366,20 @@ def require_path(argument: str, value: Any) -> str:
     if not path or "\0" in path:
         raise OptionError(f"{argument} is {shown(value)}: give the name of a file")
     return path
+
+
+def require_same_index(argument: str, value: Any, index: Any, of: str = "the data") -> None:
+    """Refuse a Series or frame whose labels are not those of the rows: its order would be taken.
+
+    Parameters
+    ----------
+    index : of the rows, or None if they have no labels.
+    of : whose rows they are, for the message.
+    """
+    labelled = isinstance(value, pd.Series | pd.DataFrame)
+    if index is None or not labelled or len(value) != len(index) or value.index.equals(index):
+        return
+    raise DataError(
+        f"{argument} is a {type(value).__name__} whose index differs from that of {of}: "
+        f"align it, or pass {argument}.to_numpy() if the rows are in the same order"
+    )

@@ -10,7 +10,14 @@ import numpy as np
 import pandas as pd
 import scipy.sparse
 
-from mixlm_sparse.common.checks import listed, require_names, require_one_of, shape_of, shown
+from mixlm_sparse.common.checks import (
+    listed,
+    require_names,
+    require_one_of,
+    require_same_index,
+    shape_of,
+    shown,
+)
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.covariance.random import covariance_structure, structure_class, structure_names
@@ -65,6 +72,7 @@ def array_matrices(
     if not terms:
         raise DataError("there is no random term: give at least one, such as (groups,)")
     factors, built = _random_terms(terms, n)
+    _require_one_index(y, X, terms, weights, offset)
     w = None if weights is None else numbers("weights", weights, n)
     if w is not None and not (w > 0.0).all():
         raise DataError("weights must be positive: drop rows with a weight of zero")
@@ -82,6 +90,20 @@ def array_matrices(
         response_name=y_name,
         index=y.index if isinstance(y, pd.Series) else None,
     )
+
+
+def _require_one_index(
+    y: Any, X: Any, terms: Sequence[RandomEffect | tuple[Any, ...]], weights: Any, offset: Any
+) -> None:
+    """Refuse Series and frames of which the rows have different labels."""
+    given = {"y": y, "X": X, "weights": weights, "offset": offset}
+    for i, one in enumerate(terms):
+        term = one if isinstance(one, RandomEffect) else _from_tuple(one)
+        given[f"terms[{i}].groups"], given[f"terms[{i}].columns"] = term.groups, term.columns
+    labelled = {k: v for k, v in given.items() if isinstance(v, pd.Series | pd.DataFrame)}
+    first = next(iter(labelled), None)
+    for name, value in labelled.items():
+        require_same_index(name, value, labelled[str(first)].index, of=str(first))
 
 
 def _random_terms(

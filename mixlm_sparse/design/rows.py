@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
-from mixlm_sparse.common.checks import listed, shape_of
+from mixlm_sparse.common.checks import listed, require_same_index, shape_of
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector, Vector
 from mixlm_sparse.design.evaluate import Scope, evaluate
@@ -67,11 +66,7 @@ class RowArgument:
         value: Any = self.array
         if self._column is not None:
             return self._column
-        if isinstance(value, pd.Series) and index is not None and not value.index.equals(index):
-            raise DataError(
-                f"{self.role} is a Series whose index differs from that of the data: "
-                f"align it, or pass {self.role}.to_numpy() if the rows are in the same order"
-            )
+        require_same_index(self.role, value, index)
         if isinstance(value, Column):  # read before, and held since
             column = value
         elif not shape_of(value):

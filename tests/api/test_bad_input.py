@@ -349,3 +349,47 @@ def test_tolerance_of_singularity(sleep, tol):
     fit = mx.lmer(FORMULA, sleep)
     with pytest.raises(OptionError, match="tol"):
         fit.is_singular(tol=tol)
+
+
+def _shuffled():
+    rng = np.random.default_rng(2)
+    data = pd.DataFrame({"g": np.repeat(list("abcdef"), 5), "x": np.tile(np.arange(5.0), 6)})
+    data["y"] = data["x"] + rng.normal(size=6)[np.arange(30) // 5] + rng.normal(size=30)
+    data["w"] = rng.uniform(0.5, 2.0, 30)
+    return data, data.sample(frac=1, random_state=1)
+
+
+SHUFFLED = {
+    "weights": lambda d, s: mx.lmer("y ~ x + (1 | g)", d, weights=s["w"]),
+    "responses": lambda d, s: mx.lmer_many("~ x + (1 | g)", d, s[["y"]], progress=False),
+    "responses of a dict": lambda d, s: mx.lmer_many(
+        "~ x + (1 | g)", {"x": d["x"], "g": d["g"]}, s["y"], progress=False
+    ),
+    "X": lambda d, s: mx.fit_matrices(d["y"], s[["x"]], [(d["g"],)]),
+    "groups": lambda d, s: mx.fit_matrices(d["y"], d[["x"]], [(s["g"],)]),
+    "columns": lambda d, s: mx.fit_matrices(d["y"], d[["x"]], [(d["g"], s[["x"]])]),
+    "weights of matrices": lambda d, s: mx.fit_matrices(
+        d["y"].to_numpy(), d[["x"]], [(d["g"],)], weights=s["w"]
+    ),
+    "influence": lambda d, s: _fit(d).influence(s["g"], refit=False, progress=False),
+    "influence of rows used": lambda d, s: _fit(d.assign(x=d["x"].where(d.index > 0))).influence(
+        s["g"].drop(0), refit=False, progress=False
+    ),
+    "robust": lambda d, s: _fit(d).robust(cluster=s["g"]),
+    "refit": lambda d, s: _fit(d).refit(s["y"]),
+    "offset of a prediction": lambda d, s: _fit(d).predict(d, offset=s["x"]),
+}
+
+
+def _fit(data):
+    return mx.lmer("y ~ x + (1 | g)", data, control=mx.Control(warn=False))
+
+
+@pytest.mark.parametrize("case", SHUFFLED)
+def test_rows_in_another_order_are_not_taken_by_position(case):
+    data, shuffled = _shuffled()
+    with pytest.raises(mx.DataError, match=r"index differs from that of .*: align it, or pass"):
+        SHUFFLED[case](data, shuffled)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", mx.MixedModelWarning)
+        SHUFFLED[case](data, data)  # the same in their own order

@@ -179,7 +179,7 @@ def test_positions_are_checked(sleep, Y):
 
 def test_row_labels_must_agree(sleep, Y):
     other = pd.DataFrame(Y[:, :2], index=np.arange(180)[::-1])
-    with pytest.raises(DataError, match="another index"):
+    with pytest.raises(DataError, match="index differs"):
         mx.lmer_many(FORMULA, sleep, other)
     with pytest.raises(DataError, match="weights is a Series whose index differs"):
         mx.lmer_many(FORMULA, sleep, Y, weights=pd.Series(1.0, index=np.arange(180)[::-1]))

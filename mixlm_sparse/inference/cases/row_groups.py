@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import plain_name, shape_of, shown
+from mixlm_sparse.common.checks import plain_name, require_same_index, shape_of, shown
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.model.data import data_column
 from mixlm_sparse.model.fitted import FittedModel
 
@@ -55,6 +56,8 @@ def row_groups(fit: FittedModel, given: Any, argument: str) -> RowGroups:
             f"{argument} is {shown(given)}, of shape {shape_of(given)}: give one label for each row"
         )
     else:
+        for index in (matrices.index, _used_index(matrices)):
+            require_same_index(argument, given, index)
         values = np.asarray(given)
         name = str(getattr(given, "name", None) or argument)
     if values.ndim != 1:
@@ -74,7 +77,15 @@ def row_groups(fit: FittedModel, given: Any, argument: str) -> RowGroups:
         ) from None
     if (codes < 0).any():
         raise DataError(f"{name} has missing values in the rows used: leave those rows out")
-    return RowGroups(name, codes.astype(np.int32), tuple(pd.Index(levels).tolist()))
+    # dates stay dates, which NumPy's lists would make numbers of
+    found = pd.Index(levels) if levels.dtype.kind in "mM" else levels
+    return RowGroups(name, codes.astype(np.int32), tuple(found.tolist()))
+
+
+def _used_index(matrices: ModelMatrices) -> Any:
+    """Return the labels of the rows used, None if they have none or all are used."""
+    index, rows = matrices.index, matrices.rows
+    return None if index is None or rows is None else index[rows]
 
 
 def _column(fit: FittedModel, name: str, argument: str, labels: list[str]) -> Any:
