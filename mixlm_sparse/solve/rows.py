@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -147,7 +147,6 @@ def _read(columns: ColumnSource, at: Positions) -> Matrix:
     return np.ascontiguousarray(columns.block(slice(first, int(at[-1]) + 1))[at - first])
 
 
-@runtime_checkable
 class RowSource(Protocol):
     """Rows that can be walked over, as often as is asked."""
 
