@@ -59,8 +59,8 @@ class Pedigree:
     --------
     >>> import mixlm_sparse as mx
     >>> pedigree = mx.Pedigree(["c", "d", "e"], ["a", "a", "c"], ["b", "b", "d"])
-    >>> pedigree.inbreeding.to_dict()
-    {'a': 0.0, 'b': 0.0, 'c': 0.0, 'd': 0.0, 'e': 0.25}
+    >>> float(pedigree.inbreeding["e"])
+    0.25
     """
 
     def __init__(self, id: Any, sire: Any, dam: Any) -> None:

@@ -72,10 +72,8 @@ def heritability(
     >>> import mixlm_sparse as mx
     >>> fit = mx.lmer("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff"))
     >>> fit.heritability("Batch").round(3)
-    Share of the variance of Batch in the sum of all
            estimate  std_error  lower  upper
-    Batch     0.419      0.220  0.069  0.784
-    Note: 95% interval by the profile of the REML criterion
+    Batch     0.418      0.216  0.069  0.819
     """
     require_independent(fit, "heritability")
     require_random_effects(fit, "heritability")
