@@ -306,6 +306,7 @@ def of_package(folder: Path) -> Iterator[Call]:
         "fit_matrices": {"y": frame["y"], "X": X, "terms": [(frame["g"],)]},
         "gls": {"formula": "y ~ x", "data": frame},
         "lm_list": {"formula": "y ~ x | g", "data": frame},
+        "explain": {"about": "few-levels"},
         "lmer": plain,
         "lmer_many": {**plain, "responses": ["y", "w"], "progress": False},
         "load": {"path": folder / "saved.mixlm"},
