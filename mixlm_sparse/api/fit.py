@@ -37,6 +37,7 @@ from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.predict import predict as predictions
 from mixlm_sparse.model.saved import model as saved
 from mixlm_sparse.report.plots.methods import FitPlots
+from mixlm_sparse.report.tables import as_dict as documents
 from mixlm_sparse.report.tables import for_maketables as maketables
 from mixlm_sparse.report.tables import rank as ranks
 from mixlm_sparse.report.tables import stream as streamed
@@ -126,6 +127,7 @@ class LinearMixedFit(FittedModel):
     augment = tables.augment
     stream = streamed.stream
     group_sizes = tables.group_sizes
+    to_dict = documents.to_dict
     rank = ranks.rank
     plot = Attribute(FitPlots)
     getME = lme4_parts.getME

@@ -15,6 +15,7 @@ from mixlm_sparse.common.late import LatePlots
 from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
 from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import Matrix
+from mixlm_sparse.inference.resample.as_xarray import to_xarray
 from mixlm_sparse.inference.resample.intervals import TYPES, interval
 from mixlm_sparse.model.parameters import chosen_names
 from mixlm_sparse.model.refits import FAILED
@@ -94,6 +95,13 @@ class Bootstrap(PrintsAsTable):
             },
             index=self.original.index,
         )
+
+    def to_xarray(self) -> Any:
+        """Return the draws as an xarray Dataset of (chain, draw), which ArviZ reads.
+
+        A variable for each parameter; replicates that failed are left out.
+        """
+        return to_xarray(self)
 
     @result_table()
     def confint(
