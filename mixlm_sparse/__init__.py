@@ -59,6 +59,7 @@ if TYPE_CHECKING:
     from mixlm_sparse.design.matrices import ModelMatrices
     from mixlm_sparse.design.pedigree import Pedigree
     from mixlm_sparse.engines.compiled import use_compiled
+    from mixlm_sparse.engines.threads import use_threads
     from mixlm_sparse.formula.parse import parse_formula
     from mixlm_sparse.formula.terms import MixedFormula
     from mixlm_sparse.inference.cases.influence import Influence
@@ -131,6 +132,7 @@ _HOMES = {
     "design.matrices": ("ModelMatrices",),
     "design.pedigree": ("Pedigree",),
     "engines.compiled": ("use_compiled",),
+    "engines.threads": ("use_threads",),
     "formula.parse": ("parse_formula",),
     "formula.terms": ("MixedFormula",),
     "inference.cases.influence": ("Influence",),
@@ -246,6 +248,7 @@ __all__ = [
     "simulate",
     "solve_pls",
     "use_compiled",
+    "use_threads",
 ]
 
 _ELSEWHERE = {  # what users of other packages type

@@ -10,7 +10,8 @@ that moment.
 The limit is counted, not stacked: calls that overlap in several threads share it, and the last one
 to end leaves the libraries as the first one found them.  What was found (from environment variables
 such as OPENBLAS_NUM_THREADS, or threadpoolctl) is never exceeded.  Entering and leaving take about
-10 microseconds, and less than one inside another such call.
+10 microseconds, and less than one inside another such call.  `use_threads` says how many threads
+such blocks get.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from typing import Any, ParamSpec, TypeVar
 
 import scipy
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
+
+from mixlm_sparse.common.checks import require_count
 
 # Order of a dense block from which more than one thread pays.
 MANY_THREADS_FROM = 1_000
@@ -65,6 +68,7 @@ class _Limit:
     """One BLAS thread while anybody is inside; reentrant, and shared by threads."""
 
     def __init__(self) -> None:
+        self.most: int | None = None  # threads for large blocks; None: as many as cores are idle
         self._lock = threading.Lock()
         self._inside: dict[int, int] = {}  # thread -> depth
         self._libraries: dict[bool, list[_Library]] = {}
@@ -111,7 +115,7 @@ class _Limit:
                     scipys = self._found
                 if alone and scipys:
                     raised, limit = scipys[0]
-                    raised.set(min(limit, idle_cores()))
+                    raised.set(min(limit, self.most or idle_cores()))
         try:
             yield
         finally:
@@ -139,6 +143,22 @@ def idle_cores() -> int:
 _limit = _Limit()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_limit.forget)
+
+
+def use_threads(choice: int | None) -> None:
+    """Say how many BLAS threads large dense blocks may use; everything else uses one.
+
+    Parameters
+    ----------
+    choice : 1 for none but the caller's own, a number of threads, or None for as many as cores are
+        idle, the automatic choice.  Never more than the library was found with
+        (OPENBLAS_NUM_THREADS, threadpoolctl).
+
+    Raises
+    ------
+    OptionError : not a whole number of at least 1.
+    """
+    _limit.most = None if choice is None else require_count("choice", choice)
 
 
 def one_blas_thread() -> _Limit:

@@ -330,7 +330,7 @@ def of_package(folder: Path) -> Iterator[Call]:
     for name in mx.__all__:
         function = getattr(mx, name)
         plain = callable(function) and not inspect.isclass(function)
-        if plain and name != "use_compiled":
+        if plain and name not in ("use_compiled", "use_threads"):
             without = ("others",) if name == "anova" else ()
             yield Call(name, function, table[name], without)
     yield Call("Control", mx.Control)
@@ -339,6 +339,14 @@ def of_package(folder: Path) -> Iterator[Call]:
         arguments = {} if name == "names" else {"name": "sleepstudy"}
         yield Call(f"datasets.{name}", getattr(mx.datasets, name), arguments)
     yield Call("use_compiled", _use_compiled, {"choice": None})
+    yield Call("use_threads", _use_threads, {"choice": None})
+
+
+def _use_threads(choice: Any) -> None:
+    try:
+        mx.use_threads(choice)
+    finally:
+        mx.use_threads(None)
 
 
 def _use_compiled(choice: Any) -> None:

@@ -150,3 +150,19 @@ def test_a_forked_process_can_fit(data: pd.DataFrame) -> None:
             except BaseException:
                 os._exit(2)
         assert os.waitpid(child, 0)[1] == 0
+
+
+def test_the_user_says_how_many_threads_large_blocks_get(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "idle_cores", lambda: 2)
+    order = threads.MANY_THREADS_FROM
+    with threadpool_limits(4, user_api="blas"):
+        for choice, expected in ((1, 1), (3, 3), (9, 4), (None, 2)):
+            threads.use_threads(choice)
+            try:
+                with one_blas_thread(), large_block(order):
+                    assert max(blas_threads()) == expected
+            finally:
+                threads.use_threads(None)
+    for wrong in (0, -1, 1.5, "two", True):
+        with pytest.raises(mx.OptionError, match="choice"):
+            threads.use_threads(wrong)
