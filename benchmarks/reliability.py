@@ -1,0 +1,189 @@
+"""How often the package is right: random models, random starts, invariance, a soak.
+
+    python -m benchmarks.reliability --size 0.1
+
+The whole (size 1): 10,000 random small models against an independent dense search; 500 random
+starts of each hard model; inference on 1,000 models under another order, labels and units; 10,000
+fits of one model in flat memory.  Ends with exit code 1 if a claim of the table is broken.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import warnings
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+
+import mixlm_sparse as mx
+from benchmarks.random_models import Model, random_model
+
+ABOVE = 1e-5  # largest excess of a criterion over the best that is known
+RELATIVE = 1e-4  # largest change of an inference under what should not change it
+GROWTH = 20.0  # MB that a soak may add after its first tenth
+HARD = {
+    "sleepstudy, ||": ("Reaction ~ Days + (Days || Subject)", "sleepstudy"),
+    "sleepstudy, slopes": ("Reaction ~ Days + (Days | Subject)", "sleepstudy"),
+    "Penicillin, crossed": ("diameter ~ 1 + (1 | plate) + (1 | sample)", "Penicillin"),
+    "Orthodont, quadratic slopes": ("distance ~ age + (age + I(age^2) | Subject)", "Orthodont"),
+    "Pastes, nested": ("strength ~ 1 + (1 | batch/cask)", "Pastes"),
+}
+
+
+@dataclass
+class Claim:
+    """One row of the report: what was done how often, the worst that was seen, what broke."""
+
+    what: str
+    count: int
+    worst: str
+    broken: list[str] = field(default_factory=list)
+
+
+def fit_of(model: Model) -> mx.LinearMixedFit:
+    return mx.lmer(
+        model.formula, model.data, reml=model.reml, weights=model.weights, offset=model.offset,
+        control=mx.Control(warn=False), progress=False,
+    )  # fmt: skip
+
+
+def models(count: int, seed: int) -> list[Claim]:
+    """Compare the optimum of each model with that of the dense search."""
+    excess, statuses, above, silent = [], Counter(), [], []
+    for i in range(seed, seed + count):
+        model = random_model(i)
+        fit = fit_of(model)
+        statuses[fit.convergence.status] += 1
+        over = fit.criterion - model.best()
+        excess.append(over)
+        if not over <= ABOVE:
+            above.append(f"model {i}: {model.formula} ({model.kind}) is {over:.2e} above")
+        if not fit.convergence.status:
+            silent.append(f"model {i} has no status")
+    said = ", ".join(f"{name} {number}" for name, number in statuses.most_common())
+    return [
+        Claim("models against a dense search", count, f"{max(excess):.1e} above", above),
+        Claim("models with a status", count, said, silent),
+    ]
+
+
+def starts(count: int, seed: int) -> list[Claim]:
+    """Fit hard models from random starts."""
+    claims = []
+    for name, (formula, data) in HARD.items():
+        frame = mx.datasets.load(data)
+        best = mx.lmer(formula, frame, control=mx.Control(warn=False), progress=False)
+        rng = np.random.default_rng([seed, len(name)])
+        worst, broken = 0.0, []
+        for _ in range(count):
+            start = 10.0 ** rng.uniform(-3, 3, best.theta.size)
+            start *= np.where(np.isfinite(best.lower), 1.0, rng.choice([-1.0, 1.0]))
+            again = mx.lmer(
+                formula, frame, start=start, control=mx.Control(warn=False), progress=False
+            )
+            over = again.criterion - best.criterion
+            worst = max(worst, abs(over))
+            if not abs(over) <= ABOVE:
+                broken.append(f"{name} from {start.round(4).tolist()}: {over:+.2e}")
+        claims.append(Claim(f"starts of {name}", count, f"{worst:.1e} apart", broken))
+    return claims
+
+
+def _inference(fit: mx.LinearMixedFit, slope: float, unit: float) -> np.ndarray:
+    """Return what no units, order or labels should change."""
+    names = ["x", "z"]
+    t = fit.tidy(effects="fixed", ddf="satterthwaite").set_index("term").loc[names]
+    ratios = fit.bse[names].to_numpy() * [slope, 1.0] / unit
+    return np.concatenate([t["statistic"], t["df"], t["p_value"], ratios, [fit.sigma / unit]])
+
+
+def invariance(count: int, seed: int) -> list[Claim]:
+    """Compare inference after rows are shuffled, levels renamed, units and origins changed."""
+    worst, broken = 0.0, []
+    for i in range(seed, seed + count):
+        model = random_model(i)
+        rng = np.random.default_rng([seed, i])
+        shuffled = model.data.sample(frac=1.0, random_state=int(rng.integers(2**31)))
+        groups = [name for name in ("g", "h") if name in shuffled]
+        renamed = shuffled.assign(
+            **{g: shuffled[g].map(dict(_renamed(shuffled[g], rng))) for g in groups}
+        )
+        unit = 1000.0
+        moved = renamed.assign(y=renamed["y"] * unit, o=renamed["o"] * unit)
+        pair = [fit_of(model), fit_of(replace(model, data=moved))]
+        one, other = _inference(pair[0], 1.0, 1.0), _inference(pair[1], 1.0, unit)
+        with np.errstate(invalid="ignore"):
+            change = np.abs(one - other) / np.maximum(np.abs(one), 1e-8)
+        if (np.isnan(one) != np.isnan(other)).any():
+            broken.append(f"model {i}: {model.formula} ({model.kind}) has other missing numbers")
+        largest = float(np.nanmax(change, initial=0.0))
+        worst = max(worst, largest)
+        if largest > RELATIVE:
+            broken.append(f"model {i}: {model.formula} ({model.kind}) changes by {largest:.1e}")
+    return [Claim("models under order, labels and units", count, f"{worst:.1e} relative", broken)]
+
+
+def _renamed(column: pd.Series, rng: np.random.Generator) -> list[tuple[str, str]]:
+    levels = sorted(set(column))
+    return list(zip(levels, [f"r{j}" for j in rng.permutation(len(levels))], strict=True))
+
+
+def soak(count: int, seed: int) -> list[Claim]:
+    """Fit one model again and again, with its inference, and watch the memory."""
+    frame = mx.datasets.load("sleepstudy")
+    first, size = 0.0, 0.0
+    for i in range(count):
+        fit = mx.lmer("Reaction ~ Days + (Days | Subject)", frame, progress=False)
+        fit.pvalues  # noqa: B018
+        if i == count // 10:
+            first = _resident()
+    size = _resident()
+    grown = size - first
+    broken = [f"memory grew by {grown:.1f} MB"] if grown > GROWTH else []
+    return [Claim("fits in flat memory", count, f"{grown:+.1f} MB", broken)]
+
+
+def _resident() -> float:
+    """Return the memory in use now, MB (the peak where /proc does not exist)."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * resource.getpagesize() / 2**20
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
+
+
+PARTS = {
+    "models": (models, 10_000),
+    "starts": (starts, 500),
+    "invariance": (invariance, 1_000),
+    "soak": (soak, 10_000),
+}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--size", type=float, default=1.0, help="share of the whole, such as 0.1")
+    parser.add_argument("--seed", type=int, default=0, help="number of the first model")
+    parser.add_argument("--only", choices=list(PARTS), nargs="+", default=list(PARTS))
+    given = parser.parse_args(arguments)
+    warnings.simplefilter("ignore", mx.MixedModelWarning)
+    claims = []
+    print("| what | count | worst | broken |\n| --- | --- | --- | --- |")
+    for name in given.only:
+        run, whole = PARTS[name]
+        for claim in run(max(1, round(whole * given.size)), given.seed):
+            claims.append(claim)
+            row = (claim.what, f"{claim.count:,}", claim.worst, f"{len(claim.broken)}")
+            print("| " + " | ".join(row) + " |", flush=True)
+    for claim in claims:
+        for line in claim.broken:
+            print(line)
+    return int(any(claim.broken for claim in claims))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,45 @@
+"""A thousandth of the reliability suite, and that it can find faults."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from benchmarks import reliability
+from benchmarks.random_models import random_model
+from tests.support import dense_oracle
+
+
+def test_a_thousandth_holds(capsys):
+    assert reliability.main(["--size", "0.001", "--seed", "20000"]) == 0
+    table = capsys.readouterr().out
+    assert table.count("| 0 |") == len(table.splitlines()) - 2
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_dense_criterion_is_that_of_the_oracle(seed):
+    model = random_model(seed)
+    par = np.random.default_rng(seed).normal(size=sum(t.n_par for t in model.terms))
+    parts = np.split(par, np.cumsum([t.n_par for t in model.terms])[:-1])
+    factors = [t.factor(p) for t, p in zip(model.terms, parts, strict=True)]
+    theta = [T.T[np.triu_indices(len(T))] for T in factors]  # down the columns
+    terms = [
+        dense_oracle.OracleTerm(t.columns, t.codes, int(t.codes.max()) + 1) for t in model.terms
+    ]
+    expected = dense_oracle.criterion(
+        np.concatenate(theta), model.y, model.X, terms, reml=model.reml, weights=model.w
+    )
+    assert model.at(par) == pytest.approx(expected, rel=1e-9)
+
+
+def test_an_optimum_that_is_not_the_best_is_reported(monkeypatch, capsys):
+    real = reliability.fit_of
+
+    class Worse:
+        def __init__(self, model):
+            fit = real(model)
+            self.criterion, self.convergence = fit.criterion + 1e-4, fit.convergence
+
+    monkeypatch.setattr(reliability, "fit_of", Worse)
+    assert reliability.main(["--size", "0.0003", "--only", "models"]) == 1
+    assert "above" in capsys.readouterr().out.splitlines()[-1]
