@@ -326,8 +326,6 @@ def of_package(folder: Path) -> Iterator[Call]:
         "cross_products": plain,
         "fit_products": {"products": mx.cross_products(**plain)},
         "load_products": {"path": folder / "products.mixlm"},
-        "explain": {"about": "singular-fit"},
-        "plan": plain,
     }  # fmt: skip
     for name in mx.__all__:
         function = getattr(mx, name)
