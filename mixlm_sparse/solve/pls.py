@@ -205,9 +205,10 @@ def factor_by_rows(lambdas: list[Matrix], U: list[Array3], system: PenalizedSyst
     nearly everything (theta near 1e4 and beyond).
     """
     B = [np.matmul(lam, u) for lam, u in zip(lambdas, U, strict=True)]
-    R = stacked(spherical(U, system))
+    R = stacked(spherical(U, system)) if U else None  # a model may have no random effects
     for rows, E, _ in remainders(system.products, system.white_rows(), B):
         R = stack_qr(R, rows.root_weighted(E))
+    assert R is not None
     return positive_diagonal(R)
 
 

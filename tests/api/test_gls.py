@@ -403,3 +403,32 @@ def test_missing_cells_of_the_structure_are_missing_cells() -> None:
     assert fit.nobs == 107
     with pytest.raises(DataError, match="visit"):
         mx.gls("distance ~ age", data, residual=mx.AR1("visit", "Subject"), na_action="raise")
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        {},
+        {"residual": mx.AR1(time="visit", group="Subject")},
+        {"variance": mx.VarIdent(by="Sex")},
+        {
+            "residual": mx.Unstructured(time="visit", group="Subject"),
+            "variance": mx.VarIdent(by="visit"),
+        },
+    ],
+)
+def test_a_constant_response_is_fitted_perfectly(structure) -> None:
+    data = orthodont().assign(distance=3.0)
+    with pytest.warns(mx.ConvergenceWarning, match="perfect fit: the response is constant"):
+        fit = mx.gls("distance ~ age + Sex", data, **structure)
+    np.testing.assert_allclose(fit.params, [3.0, 0.0, 0.0], atol=1e-12)
+    assert fit.sigma == 0.0
+
+
+def test_a_model_without_random_effects_has_no_rows_of_them() -> None:
+    fit = mx.gls("distance ~ age", orthodont())
+    values = fit.tidy("ran_vals")
+    assert len(values) == 0
+    assert {"group", "level", "term", "estimate"} <= set(values.columns)
+    both = fit.tidy(["fixed", "ran_vals"])
+    assert list(both["effect"]) == ["fixed", "fixed"]

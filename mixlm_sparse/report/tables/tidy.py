@@ -212,7 +212,8 @@ def _values(fit: FittedModel, level: float) -> pd.DataFrame:
                 levels * k,
             )
         )
-    return pd.concat(tables, ignore_index=True)
+    # a model without random effects has none
+    return pd.concat(tables, ignore_index=True) if tables else _frame({}, 0)
 
 
 @result_table("Fit")
