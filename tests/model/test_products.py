@@ -245,3 +245,38 @@ class TestAppend:
         arrays = mx.fit_matrices(data["y"], data[["x"]], [(data["g"],)], control=QUIET)
         with pytest.raises(mx.OptionError, match="made from matrices"):
             arrays.append(data[:5])
+
+
+@pytest.mark.parametrize(
+    ("term", "fixed"),
+    [
+        ("(1 | Subject)", {"sigma": 1.3}),
+        ("(1 | Subject)", {"sd_(Intercept)|Subject": 2.5}),
+        ("(age | Subject)", {"sigma": 1.1}),
+        ("ar1(0 + age | Subject)", {"phi|Subject": 0.5}),
+        ("ar1(0 + age | Subject)", None),
+    ],
+)
+def test_appended_rows_leave_the_model_as_it_is(term, fixed):
+    once = mx.datasets.load("Orthodont")
+    rng = np.random.default_rng(1)
+    data = pd.concat([once.assign(distance=once["distance"] + rng.normal(size=108)), once])
+    whole = mx.lmer(f"distance ~ Sex + {term}", data, fixed=fixed)
+    grown = mx.lmer(f"distance ~ Sex + {term}", data[:150], fixed=fixed).append(data[150:])
+    assert grown.criterion == pytest.approx(whole.criterion, abs=1e-6)
+    assert grown.n_par == whole.n_par
+    np.testing.assert_allclose(grown.bse, whole.bse, rtol=1e-4)
+    again = grown.refit_ml()
+    assert again.n_par == whole.n_par
+
+
+def test_what_appending_would_change_is_refused():
+    data = mx.datasets.load("Orthodont")
+    held = mx.lmer("distance ~ age + (age | Subject)", data, fixed={"sd_age|Subject": 0.2})
+    with pytest.raises(mx.OptionError, match="only where all rows are in memory"):
+        held.append(data[:3])
+    levels = sorted(set(data["Subject"]))
+    covariance = pd.DataFrame(np.eye(len(levels)) + 0.3, index=levels, columns=levels)
+    related = mx.lmer("distance ~ age + (1 | Subject)", data, known={"Subject": covariance})
+    with pytest.raises(mx.OptionError, match="append is not possible for a fit with known="):
+        related.append(data[:3])

@@ -22,24 +22,25 @@ from mixlm_sparse.model.batches.sums import sum_more
 from mixlm_sparse.model.batches.without_rows import draft_matrices
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.held import held_system
 from mixlm_sparse.model.rowless import PRODUCTS, AbsentFrame, NoRows
 from mixlm_sparse.model.run import solve_system
 from mixlm_sparse.solve.products.accumulate import cross_products
 from mixlm_sparse.solve.products.batches import arranged
-from mixlm_sparse.solve.system import penalized_system
 
 __all__ = ["append", "fit_of_products"]
 
 F = TypeVar("F", bound=FittedModel)
 
 
-def fit_of_products(cls: type[F], products: ModelProducts, options: FitOptions) -> F:
-    """Fit the model of products; warns as `lmer` does."""
+def fit_of_products(
+    cls: type[F], products: ModelProducts, options: FitOptions, fixed: Any = None
+) -> F:
+    """Fit the model of products, with the parameters of `fixed` held; warns as `lmer` does."""
     options.checked()
     matrices, cross, _, _ = products.in_model_order()
-    system = penalized_system(
-        matrices, options.engine, cross=cross, source=NoRows(cross.n, PRODUCTS)
-    )
+    rows = NoRows(cross.n, PRODUCTS)
+    system = held_system(matrices, options.engine, fixed, cross=cross, source=rows)
     optimum, solution = solve_system(system, options)
     arguments = products.design.arguments
     call = ModelCall(
@@ -50,6 +51,7 @@ def fit_of_products(cls: type[F], products: ModelProducts, options: FitOptions) 
         subset=arguments.subset,
         na_action=arguments.na_action,
         env=dict(products.design.env) or None,
+        fixed=fixed,
         options=replace(options, start=None),
     )
     fit = fit_of(
@@ -69,26 +71,32 @@ def append(fit: F, rows: Any) -> F:
 
     Returns
     -------
-    A fit of the same class.  It is made from sums, in time that depends on the new rows and on the
-    number of random effects, starts from the theta of this fit, and holds no rows: what needs them
+    A fit of the same class, with the same parameters held.  It is made from sums, in time that
+    depends on the new rows and on the number of random effects, and holds no rows: what needs them
     says so.
 
     Raises
     ------
     DataError : a level of the fixed part is not known to the fit, a column is missing, ...
-    OptionError : the fit was made from matrices, or with arrays as weights, offset or subset.
+    OptionError : the fit was made from matrices, with arrays as weights, offset or subset, with
+        known covariances of levels, or holds a parameter that sums cannot hold.
     """
     if fit.call is None or fit.matrices.spec is None:
         raise OptionError(
             "this fit was made from matrices, which say nothing of new rows: make it by lmer with "
             "a formula and data"
         )
+    if fit.call.known is not None:
+        raise OptionError(
+            "append is not possible for a fit with known=, whose covariances of levels need the "
+            "data at once: fit all rows together by lmer"
+        )
     old = _products_of(fit, fit.call, fit.matrices.spec)
     total = old + sum_more(old.design, batch_source(rows))
     options = replace(fit.options, start=None)
     if not fit.is_singular():
         options = replace(options, start=_theta_for(fit, total))
-    return fit_of_products(type(fit), total, options)
+    return fit_of_products(type(fit), total, options, fit.call.fixed)
 
 
 def _theta_for(fit: FittedModel, total: ModelProducts) -> Any:
@@ -97,7 +105,9 @@ def _theta_for(fit: FittedModel, total: ModelProducts) -> Any:
     before = fit.matrices.spec
     assert before is not None
     same = [term.name for term in spec.terms] == [term.name for term in before.terms]
-    return fit.theta if same else None
+    # the criterion of other structures can have several valleys: search them from the usual start
+    plain = all(template.name in ("us", "diag", "id") for template in fit.system.templates)
+    return fit.theta if same and plain else None
 
 
 def _products_of(fit: FittedModel, call: ModelCall, spec: FormulaRecipe) -> ModelProducts:
