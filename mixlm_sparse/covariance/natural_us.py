@@ -18,6 +18,8 @@ from mixlm_sparse.covariance.structure import (
     structure,
 )
 
+NO_ROOM = 1e-12  # a correlation that can move by less is fixed by the others
+
 
 @lru_cache(maxsize=64)
 def _pairs(k: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
@@ -89,7 +91,8 @@ class NaturalUnstructured(Natural):
             raise NotPositiveDefiniteError(
                 f"a correlation of {value:.4g} does not go with the others"
             )
-        padded[at] = np.arcsin(min(max(rest / room, -1.0), 1.0)) if room > 0.0 else 0.0
+        # on an edge cos(pi / 2) is rounding: nothing of this correlation is free
+        padded[at] = np.arcsin(min(max(rest / room, -1.0), 1.0)) if room > NO_ROOM else 0.0
         slopes = np.zeros(x.size)
         J = self.rho_at(padded)[1][at]
         if J[at] != 0.0:

@@ -200,4 +200,4 @@ def is_singular(fit: FitBase, tol: float = SINGULAR_TOL) -> bool:
     OptionError : `tol` is not a number, or negative.
     """
     tol = require_number("tol", tol, least=0.0, example="1e-4")
-    return singularity.is_singular(fit.system, fit.theta, tol)
+    return singularity.is_singular(fit.system, fit.theta, tol, fit.identification)

@@ -31,9 +31,20 @@ def relative_spread(system: PenalizedSystem, theta: Vector) -> list[Vector]:
     return out
 
 
-def is_singular(system: PenalizedSystem, theta: Vector, tol: float = SINGULAR_TOL) -> bool:
-    """Return whether some combination of a term's effects has (almost) no variance."""
-    return any(bool(spread[-1] < tol) for spread in relative_spread(system, theta))
+def is_singular(
+    system: PenalizedSystem,
+    theta: Vector,
+    tol: float = SINGULAR_TOL,
+    judged: Identification | None = None,
+) -> bool:
+    """Return whether some combination of a term's effects has (almost) no variance.
+
+    Terms that the data do not determine, according to `judged`, do not count.
+    """
+    return any(
+        bool(spread[-1] < tol) and (judged is None or bool(judged.entries[t].all()))
+        for t, spread in enumerate(relative_spread(system, theta))
+    )
 
 
 def singular_reasons(

@@ -14,17 +14,11 @@ from mixlm_sparse.common.errors import FormulaError, NotPositiveDefiniteError, O
 from mixlm_sparse.covariance.random import (
     BUILT_IN,
     covariance_structure,
-    structure_key,
     structure_names,
 )
 from mixlm_sparse.covariance.structure import CovarianceStructure, structure
 
-
-def _arguments(cls):
-    return {"hom": cls.arguments.endswith("TRUE")} if cls.arguments else {}
-
-
-NAMES = tuple(structure_key(cls.name, _arguments(cls)) for cls in BUILT_IN)
+NAMES = tuple(f"{cls.name}({cls.arguments})" if cls.arguments else cls.name for cls in BUILT_IN)
 every_structure = pytest.mark.parametrize("name", NAMES)
 sizes = st.integers(1, 4)
 seeds = st.integers(0, 2**32 - 1)

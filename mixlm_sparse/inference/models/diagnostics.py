@@ -27,6 +27,7 @@ from mixlm_sparse.solve.search.names import OPTIMIZERS
 
 # Optimizers that search, each once ("auto" is one of them).
 SEARCHES = tuple(name for name in OPTIMIZERS if name != "auto")
+NOT_DETERMINED = "not determined by the data"
 
 
 @result_table("Singularity of each random term")
@@ -41,21 +42,29 @@ def singularity(fit: FittedModel, tol: float = SINGULAR_TOL) -> pd.DataFrame:
     -------
     DataFrame by term: effects, smallest_sd (of a combination of the term's effects, relative
     to sigma, over columns of length one), singular, lme4_theta (smallest diagonal element of
-    the raw factor, which depends on a predictor's unit), lme4_singular, reason.
+    the raw factor, which depends on a predictor's unit), lme4_singular, reason.  Of a term that
+    the data do not determine the numbers are NaN, and it is not called singular.
     """
     tol = require_number("tol", tol, least=0.0)
     if not tol > 0.0:
         raise OptionError(f"tol is {tol!r}: use a small positive number such as 1e-4")
     system, theta = fit.system, fit.theta
     spreads = relative_spread(system, theta)
-    reasons = iter(singular_reasons(system, theta, tol))
+    judged = fit.identification
+    reasons = iter(singular_reasons(system, theta, tol, judged))
     rows = []
-    for term, part, spread in zip(system.matrices.terms, system.chart.slices, spreads, strict=True):
+    for term, part, spread, known in zip(
+        system.matrices.terms, system.chart.slices, spreads, judged.entries, strict=True
+    ):
+        effects = ", ".join(term.column_names)
+        if not known.all():
+            rows.append((term.name, effects, np.nan, False, np.nan, False, NOT_DETERMINED))
+            continue
         bounded = theta[part][system.lower[part] == 0.0]
         least = float(bounded.min()) if bounded.size else np.nan
         singular = bool(spread[-1] < tol)
         rows.append((
-            term.name, ", ".join(term.column_names), float(spread[-1]), singular,
+            term.name, effects, float(spread[-1]), singular,
             least, bool(least < tol), next(reasons) if singular else "",
         ))  # fmt: skip
     columns = [
