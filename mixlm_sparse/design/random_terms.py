@@ -6,7 +6,13 @@ import warnings
 from collections.abc import Mapping, Sequence
 
 from mixlm_sparse.common.checks import listed
-from mixlm_sparse.common.errors import DataError, FormulaWarning, OptionError, caller_level
+from mixlm_sparse.common.errors import (
+    DataError,
+    FormulaError,
+    FormulaWarning,
+    OptionError,
+    caller_level,
+)
 from mixlm_sparse.common.text import see
 from mixlm_sparse.covariance.random import structure_class
 from mixlm_sparse.design.columns import Part, learn_part
@@ -18,7 +24,7 @@ from mixlm_sparse.formula.syntax import deparse
 from mixlm_sparse.formula.terms import MixedFormula, RandomPart, group_labels
 
 __all__ = [
-    "arrange_random_terms", "check_group", "double_bar_message", "learn_random",
+    "arrange_random_terms", "check_group", "check_places", "double_bar_message", "learn_random",
     "learn_random_terms", "term_order",
 ]  # fmt: skip
 
@@ -95,10 +101,31 @@ def learn_random(random: RandomPart, variables: Variables, warn: bool) -> Part:
     """Return the columns of a random term; `warn` of `||` that leaves columns correlated."""
     as_levels = structure_class(random.structure).over_levels
     part = learn_part(random.intercept, random.terms, variables, {}, as_levels=as_levels)
+    if as_levels:
+        check_places(random)
     message = double_bar_message(random, part)
     if warn and message is not None:
         warnings.warn(message, FormulaWarning, stacklevel=caller_level())
     return part
+
+
+def check_places(random: RandomPart) -> None:
+    """Raise unless the columns of a structure over times are levels of factors.
+
+    The correlation of two columns depends on the number of columns between them; an intercept has
+    no place among times, and what it would mean depended on the coding of the factor.
+
+    Raises
+    ------
+    FormulaError : there is an intercept.
+    """
+    name = random.structure.split("(")[0]
+    if random.intercept and random.terms:
+        inside = " + ".join(":".join(deparse(expr) for expr in term) for term in random.terms)
+        raise FormulaError(
+            f"{random} has an intercept beside the levels, which has no place among times: write "
+            f"{name}(0 + {inside} | {deparse(random.group)})"
+        )
 
 
 def double_bar_message(random: RandomPart, part: Part) -> str | None:
