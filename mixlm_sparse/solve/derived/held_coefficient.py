@@ -31,6 +31,7 @@ class HeldColumn:
     Attributes
     ----------
     rest : places of the other columns.
+    turn : (p, p) orthogonal: brings q last among the working columns.
     """
 
     def __init__(self, system: PenalizedSystem, column: int) -> None:
@@ -40,12 +41,16 @@ class HeldColumn:
         self.rest = [j for j in range(products.p) if j != column]
         turn, R = np.linalg.qr(products.R_x[:, [*self.rest, column]])
         signs = np.where(np.diag(R) < 0.0, -1.0, 1.0)
-        turn, self._R = turn * signs, R * signs[:, None]
+        self.turn, self._R = turn * signs, R * signs[:, None]
         self._turned = [
-            np.concatenate([np.matmul(f.ztx[:, :, :-1], turn), f.ztx[:, :, -1:]], axis=2)
+            np.concatenate([np.matmul(f.ztx[:, :, :-1], self.turn), f.ztx[:, :, -1:]], axis=2)
             for f in products.blocks.factors
         ]
         self._last: tuple[float, PenalizedSystem] | None = None
+
+    def delta(self, b: float) -> float:
+        """Return the multiple of q that y - b x has beyond the other columns and y_f."""
+        return float(self._R[-1, -1] * (self._system.products.beta_ols[self._column] - b))
 
     def at(self, b: float) -> PenalizedSystem:
         """Return the system without the column, for the response y - b x."""
@@ -53,7 +58,7 @@ class HeldColumn:
             return self._last[1]
         system, products = self._system, self._system.products
         shift = products.beta_ols[self._column] - b
-        delta = self._R[-1, -1] * shift
+        delta = self.delta(b)
         blocks = []
         for f, turned in zip(products.blocks.factors, self._turned, strict=True):
             ztx = np.delete(turned, -2, axis=2)

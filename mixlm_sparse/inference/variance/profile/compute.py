@@ -18,21 +18,33 @@ from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.inference.variance.components import undetermined, variance_components
 from mixlm_sparse.inference.variance.profile.curve import ParameterProfile, Profile
 from mixlm_sparse.inference.variance.profile.follow import Follow, Point, Target
-from mixlm_sparse.inference.variance.profile.held import Held, HeldCoefficient, HeldSigma
+from mixlm_sparse.inference.variance.profile.held import (
+    Held,
+    HeldCoefficient,
+    HeldSigma,
+    HeldVariance,
+)
 from mixlm_sparse.inference.variance.profile.held_factor import HeldInFactor
 from mixlm_sparse.inference.variance.profile.held_natural import (
     HeldCoefficientBeside,
     HeldNatural,
 )
+from mixlm_sparse.inference.variance.profile.held_residual import (
+    HeldBesideResiduals,
+    HeldResidual,
+    HeldWhitenedCoefficient,
+    residual_bounds,
+)
+from mixlm_sparse.inference.variance.residual_structure import residual_table
 from mixlm_sparse.model.parameters import (
     VarianceParameter,
     chosen_names,
     parameter_kinds,
     parameter_values,
     relative_lengths,
+    residual_names,
     variance_parameters,
 )
-from mixlm_sparse.model.structured import require_independent
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -82,7 +94,6 @@ def profile(
            lower  upper
     sigma  39.73  64.07
     """
-    require_independent(fit, "profile", "use confint(method='wald') or 'boot'")
     reml, n_jobs = require_bool("reml", reml), require_jobs(n_jobs)
     began = time.perf_counter()
     level_max = require_level("level_max", level_max)
@@ -160,12 +171,13 @@ class _Base:
     Parameters
     ----------
     fit : by ML, or by REML where that criterion is profiled.
-    phi, criterion, sigma : of its optimum, to the last digit.
+    phi, rho, criterion, sigma : of its optimum, to the last digit.
     variance_errors : standard errors of the variance parameters.
     """
 
     fit: FittedModel
     phi: Vector
+    rho: Vector
     criterion: float
     sigma: float
     reml: bool
@@ -184,9 +196,12 @@ def _ml_or_reml(fit: FittedModel, reml: bool) -> _Base:
     # ends of profiles are differences of criteria: start from the last digit
     optimum: Optimum = base.optimum
     if optimum.optimizer not in ("bfgs", "lbfgsb"):
-        optimum = optimize(base.system, reml=reml, start=optimum.theta)
+        start = np.concatenate([optimum.theta, optimum.rho])
+        optimum = optimize(base.system, reml=reml, start=start)
     errors = variance_components(base)["std_error"].to_numpy(np.float64)
-    return _Base(base, optimum.phi, optimum.criterion, base.sigma, reml, errors)
+    return _Base(
+        base, optimum.phi, optimum.rho, optimum.criterion, base.sigma, reml, errors
+    )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -221,20 +236,20 @@ def _profile_of(base: _Base, name: str, z_max: float) -> tuple[ParameterProfile,
     if at is not None:
         target = _variance_target(base, parameters[at], at, float(values[at]))
         held = _held(base, parameters[at])
+    elif name in residual_names(system):
+        k = residual_names(system).index(name)
+        target = _residual_target(base, name, k, len(parameters) + k)
+        held = HeldResidual(system, base.phi, base.rho, k, reml=base.reml)
     else:
         column = system.x_names.index(name)
         beta, se = base.fit.solution.beta, base.fit.standard_errors
         target = Target(
             "beta", name, float(beta[column]), (-math.inf, math.inf), float(se[column]), column
         )
-        held = (
-            HeldCoefficient(system, base.phi, column)
-            if system.held is None
-            else HeldCoefficientBeside(system, base.phi, base.sigma, column)
-        )
+        held = _held_coefficient(base, column)
     if math.isnan(target.estimate):
         note = "undefined: a standard deviation is estimated as zero"
-        width = len(parameters) + system.p
+        width = len(parameters) + system.n_rho + system.p
         return _undefined(target.kind, name, target.bounds, width, note), 0
     follow = Follow(target, held, parameters, base.criterion, z_max, reml=base.reml)
     if target.kind == "cor" and at is not None:
@@ -243,7 +258,23 @@ def _profile_of(base: _Base, name: str, z_max: float) -> tuple[ParameterProfile,
     return follow.curve(), follow.n_evaluations
 
 
+def _held_coefficient(base: _Base, column: int) -> Held:
+    system = base.fit.system
+    if system.whitened is not None:
+        return HeldWhitenedCoefficient(system, base.phi, base.rho, column)
+    if system.held is not None:
+        return HeldCoefficientBeside(system, base.phi, base.sigma, column)
+    return HeldCoefficient(system, base.phi, column)
+
+
 def _held(base: _Base, par: VarianceParameter) -> Held:
+    system, inner = base.fit.system, _held_variance(base, par)
+    if system.whitened is None:
+        return inner
+    return HeldBesideResiduals(inner, system, base.rho, reml=base.reml)
+
+
+def _held_variance(base: _Base, par: VarianceParameter) -> HeldVariance:
     system = base.fit.system
     if par.kind == "sigma" and system.held is None:
         return HeldSigma(system, base.phi, reml=base.reml)
@@ -263,6 +294,22 @@ def _variance_target(base: _Base, par: VarianceParameter, place: int, estimate: 
         length = relative_lengths(base.fit.system)[par.term][par.row]
         spread = 0.2 * base.sigma / float(length)
     return Target(par.kind, par.name, estimate, par.bounds, spread, place)
+
+
+def _residual_target(base: _Base, name: str, k: int, place: int) -> Target:
+    """Return the target of parameter k of the residuals."""
+    whitened = base.fit.system.whitened
+    assert whitened is not None
+    law = whitened.law
+    values, slopes = law.natural(base.rho)
+    estimate, bounds = float(values[k]), residual_bounds(law, k)
+    spread = float(residual_table(base.fit)["std_error"].to_numpy(np.float64)[k])
+    if not (math.isfinite(spread) and spread > 0.0):
+        spread = 0.1 * max(float(abs(slopes[k, k])), 1e-3)
+    room = min(estimate - bounds[0], bounds[1] - estimate)
+    if 0.0 < 0.5 * room < spread:
+        spread = 0.5 * room
+    return Target("residual", name, estimate, bounds, spread, place)
 
 
 def _ceiling(

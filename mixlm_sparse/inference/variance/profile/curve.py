@@ -26,7 +26,7 @@ class ParameterProfile:
 
     Parameters
     ----------
-    kind : "sd", "cor", "sigma" or "beta".
+    kind : "sd", "cor", "sigma", "residual" or "beta".
     name : of the parameter.
     estimate : where zeta is zero; NaN for a correlation that the fit leaves undefined.
     values, zeta : (r,) points of the curve, both ascending;

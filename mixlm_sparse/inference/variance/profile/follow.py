@@ -31,10 +31,11 @@ class Target:
 
     Parameters
     ----------
-    kind : "sd", "cor", "sigma" or "beta"; name : as tables print it.
+    kind : "sd", "cor", "sigma", "residual" or "beta"; name : as tables print it.
     estimate : where zeta is zero; bounds : least and greatest value.
     spread : first guess of its standard error.
-    place : index among the variance parameters, or of the coefficient.
+    place : index among the variance parameters, those of the residuals after sigma, or of the
+        coefficient.
     """
 
     kind: str
@@ -156,6 +157,7 @@ class Follow:
         found = parameter_values(
             self._parameters, self.held.system.chart.user_factors(state.blocks), state.sigma
         )
+        found = np.concatenate([found, state.residual])
         if self.target.kind != "beta":
             found[self.target.place] = c
         beta = np.full(self.held.system.p, np.nan)

@@ -24,13 +24,16 @@ OFF_SADDLE = 0.05
 
 
 class State:
-    """A point of the model: working factors per term and sigma."""
+    """A point of the model: working factors per term, sigma, natural parameters of residuals."""
 
-    __slots__ = ("blocks", "sigma")
+    __slots__ = ("blocks", "residual", "sigma")
 
-    def __init__(self, blocks: list[Matrix], sigma: float) -> None:
+    def __init__(
+        self, blocks: list[Matrix], sigma: float, residual: Vector | None = None
+    ) -> None:
         self.blocks = blocks
         self.sigma = sigma
+        self.residual = np.zeros(0) if residual is None else residual
 
 
 class Held(Protocol):
@@ -52,6 +55,16 @@ class Held(Protocol):
 
     def beta(self, c: float, x: Vector) -> Vector:
         """Return the coefficients (p,) at this point."""
+        ...
+
+
+class HeldVariance(Held, Protocol):
+    """A standard deviation, correlation or sigma held; the system may be one of the same chart."""
+
+    def value_and_gradient(
+        self, c: float, x: Vector, system: PenalizedSystem | None = None
+    ) -> tuple[float, Vector]:
+        """Return the criterion and its gradient (d,), of another system if one is given."""
         ...
 
 
@@ -85,15 +98,18 @@ class HeldSigma:
     def start(self) -> Vector:
         return off_saddle(self._phi, self.system)
 
-    def value_and_gradient(self, c: float, x: Vector) -> tuple[float, Vector]:
-        lambdas = self.system.chart.merge(self.system.chart.factors(x))
+    def value_and_gradient(
+        self, c: float, x: Vector, system: PenalizedSystem | None = None
+    ) -> tuple[float, Vector]:
+        system = self.system if system is None else system
+        lambdas = system.chart.merge(system.chart.factors(x))
         try:
-            value, G, _ = joint_criterion(lambdas, math.log(c), self.system, reml=self._reml)
+            value, G, _ = joint_criterion(lambdas, math.log(c), system, reml=self._reml)
         except NotPositiveDefiniteError:
             return undefined(x)
         if not math.isfinite(value):
             return undefined(x)
-        return value, self.system.chart.pull_back(x, self.system.chart.split(G))
+        return value, system.chart.pull_back(x, system.chart.split(G))
 
     def state(self, c: float, x: Vector) -> State:
         return State(self.system.chart.factors(x), c)

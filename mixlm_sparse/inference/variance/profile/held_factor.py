@@ -158,9 +158,11 @@ class HeldInFactor:
         blocks[self._parameter.term] = self._Q @ L
         return blocks, L, slopes, phi, log_sigma
 
-    def value_and_gradient(self, c: float, x: Vector) -> tuple[float, Vector]:
+    def value_and_gradient(
+        self, c: float, x: Vector, system: PenalizedSystem | None = None
+    ) -> tuple[float, Vector]:
         """Return the criterion and its gradient (d,), infinity where it is not defined."""
-        system = self.system
+        system = self.system if system is None else system
         try:
             with np.errstate(over="ignore"):
                 blocks, L, slopes, phi, log_sigma = self._blocks(c, x)

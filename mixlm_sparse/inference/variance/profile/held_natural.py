@@ -61,11 +61,13 @@ class HeldNatural:
         phi = off_quarter(off_saddle(self._phi, self.system), self.system)
         return self._at(1.0).reduce(phi, self._sigma)
 
-    def value_and_gradient(self, c: float, x: Vector) -> tuple[float, Vector]:
+    def value_and_gradient(
+        self, c: float, x: Vector, system: PenalizedSystem | None = None
+    ) -> tuple[float, Vector]:
         """Return the criterion and its gradient (d,), infinity where it is not defined."""
         if not math.isfinite(c):
             return undefined(x)
-        return self._at(c).value_and_gradient(x, reml=self._reml)
+        return self._at(c).value_and_gradient(x, reml=self._reml, system=system)
 
     def state(self, c: float, x: Vector) -> State:
         """Return the factors and sigma at this point."""
