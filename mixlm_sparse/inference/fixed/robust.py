@@ -9,7 +9,8 @@ residuals e_g = y_g - X_g beta,
     CR2: A_g C_g A_g = V_g with C_g = V_g - X_g M X_g', the covariance of e_g
 
 of which the symmetric solution is A_g = D'(D C_g D')^{-1/2} D for any root D'D = V_g.  If the model
-is right, CR2 is unbiased.  Everything is formed cluster by cluster.  Without weights V_g and C_g
+is right, CR2 is unbiased.  Everything is formed cluster by cluster; V_g = Z_g Lambda Lambda'Z_g' +
+R_g in units of sigma^2, with R_g the law of the residuals.  Where R_g is the identity, V_g and C_g
 leave the span of [Z_g X_g] invariant and are equal outside of it, so that the work is done there:
 matrices of a cluster have the order of its random effects plus p, not of its rows.
 
@@ -35,12 +36,13 @@ from mixlm_sparse.common.checks import require_level, require_one_of
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
+from mixlm_sparse.covariance.whitening import Whitening
 from mixlm_sparse.inference.cases.row_groups import is_nested, row_groups
 from mixlm_sparse.inference.fixed.hypotheses import read_hypotheses
 from mixlm_sparse.inference.fixed.spans import column_lengths, with_unit_length
 from mixlm_sparse.inference.fixed.tests import single_tests
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.model.structured import require_independent, require_unrelated
+from mixlm_sparse.model.structured import require_unrelated
 
 TYPES = ("CR0", "CR1", "CR2")
 # Eigenvalues of D C D' below this share of the largest are directions that X takes up entirely.
@@ -135,7 +137,8 @@ def robust(fit: FittedModel, cluster: Any = None, type: str = "CR2") -> RobustCo
     Parameters
     ----------
     cluster : a grouping factor, a column of the data or an array; by default the grouping
-        factor in which all others are nested.
+        factor in which all others are nested; without random effects the group of the residual
+        structure.
     type : "CR0" (plain sandwich), "CR1" (times G / (G - 1)) or "CR2" (unbiased if the model
         is right; as clubSandwich).
 
@@ -151,7 +154,7 @@ def robust(fit: FittedModel, cluster: Any = None, type: str = "CR2") -> RobustCo
     Notes
     -----
     No n x n matrix is formed.  A cluster costs the cube of its number of random effects plus p;
-    with prior weights that of its rows.
+    with prior weights or a residual structure that of its rows.
 
     Examples
     --------
@@ -162,7 +165,6 @@ def robust(fit: FittedModel, cluster: Any = None, type: str = "CR2") -> RobustCo
     (Intercept)   251.405      6.825  17.0
     Days           10.467      1.546  17.0
     """
-    require_independent(fit, "robust")
     require_unrelated(fit, "robust", "use the standard errors of the model")
     require_one_of("type", type, TYPES)
     if fit.perfect:
@@ -181,8 +183,8 @@ def robust(fit: FittedModel, cluster: Any = None, type: str = "CR2") -> RobustCo
     start = 0
     for g, stop in enumerate(stops):
         rows = np.sort(order[start:stop])
-        X, R, ZL, w = rows_of(rows)
-        N[g], Q[g], scores[g] = _cluster(X, R, ZL, w, type, n_clusters)
+        X, e, ZL, R = rows_of(rows)
+        N[g], Q[g], scores[g] = _cluster(X, e, ZL, R, type, n_clusters)
         start = int(stop)
     return RobustCovariance(
         type=type,
@@ -201,21 +203,22 @@ def _cluster(
     X: Matrix,
     e: Vector,
     ZL: Matrix,
-    w: Vector | None,
+    R: Matrix | None,
     type: str,
     n_clusters: int,
 ) -> tuple[Matrix, Matrix, Vector]:
     """Return X'A W X, X'W A V A W X and X'W A e of one cluster.
 
     X (n, p), columns in which M is the identity; e (n,) residuals in units of sigma;
-    ZL = Z Lambda (n, q_g); w (n,) weights or None.
+    ZL = Z Lambda (n, q_g); R (n, n) covariance of the residuals over sigma^2, None
+    for the identity.
     """
-    if w is None and X.shape[0] > ZL.shape[1] + X.shape[1]:
+    if R is None and X.shape[0] > ZL.shape[1] + X.shape[1]:
         # the span of [Z X]: beyond it V = C = I, and W X has nothing there
         basis = np.linalg.qr(np.hstack([ZL, X]))[0]
         X, ZL, e = basis.T @ X, basis.T @ ZL, basis.T @ e
     V = ZL @ ZL.T
-    V[np.diag_indices_from(V)] += 1.0 if w is None else 1.0 / w
+    V += np.eye(V.shape[0]) if R is None else R
     WX = scipy.linalg.cho_solve(scipy.linalg.cho_factor(V), X)
     if type == "CR2":
         A = _adjustment(V, V - X @ X.T)
@@ -236,7 +239,7 @@ def _adjustment(V: Matrix, C: Matrix) -> Matrix:
 
 
 class _ClusterRows:
-    """X half, residuals in units of sigma, Z Lambda and weights of any set of rows."""
+    """X half, residuals in units of sigma, Z Lambda and the residuals' R of any set of rows."""
 
     def __init__(self, fit: FittedModel) -> None:
         self._fit = fit
@@ -248,9 +251,9 @@ class _ClusterRows:
             for t, term in enumerate(fit.matrices.terms)
         ]
 
-    def __call__(self, rows: np.ndarray) -> tuple[Matrix, Vector, Matrix, Vector | None]:
+    def __call__(self, rows: np.ndarray) -> tuple[Matrix, Vector, Matrix, Matrix | None]:
         matrices = self._fit.matrices
-        parts = []
+        parts = [np.zeros((rows.size, 0))]
         for t, term in enumerate(matrices.terms):
             levels, place = np.unique(
                 matrices.factors[term.factor].codes[rows], return_inverse=True
@@ -260,8 +263,17 @@ class _ClusterRows:
             dense = np.zeros((rows.size, levels.size, k))
             dense[np.arange(rows.size), place] = values
             parts.append(dense.reshape(rows.size, levels.size * k))
-        w = None if matrices.weights is None else matrices.weights[rows]
-        return self._X[rows], self._e[rows], np.hstack(parts), w
+        return self._X[rows], self._e[rows], np.hstack(parts), self._residual(rows)
+
+    def _residual(self, rows: np.ndarray) -> Matrix | None:
+        """Return R of the rows, weights included; None for the identity."""
+        whitened, weights = self._fit.system.whitened, self._fit.matrices.weights
+        if whitened is not None:
+            law = whitened.law.take(rows)
+            root = Whitening.of(law, whitened.rho).draw(np.eye(rows.size))
+            R: Matrix = root @ root.T
+            return R
+        return None if weights is None else np.diag(1.0 / weights[rows])
 
 
 def _clusters(fit: FittedModel, cluster: Any) -> tuple[IntVector, int, str]:
@@ -269,7 +281,12 @@ def _clusters(fit: FittedModel, cluster: Any) -> tuple[IntVector, int, str]:
     if cluster is not None:
         found = row_groups(fit, cluster, "cluster")
         return found.codes, len(found.labels), found.name
-    factors = fit.matrices.factors
+    factors, law = fit.matrices.factors, fit.matrices.law
+    if not factors:
+        if law is not None and law.correlation is not None and law.sizes.size > 1:
+            name = ":".join(law.correlation.columns("group"))
+            return law.group_of.astype(np.int32), law.sizes.size, name
+        raise OptionError("the model has no groups: give cluster= a column of the data or an array")
     for factor in factors:
         if all(is_nested(other.codes, factor.codes) for other in factors):
             return factor.codes, factor.n_levels, factor.label
@@ -281,6 +298,15 @@ def _clusters(fit: FittedModel, cluster: Any) -> tuple[IntVector, int, str]:
 
 
 def _require_nested(fit: FittedModel, codes: IntVector, label: str) -> None:
+    law = fit.matrices.law
+    if law is not None and law.correlated and not is_nested(law.group_of.astype(np.int32), codes):
+        assert law.correlation is not None
+        group = ":".join(law.correlation.columns("group")) or "one series of all rows"
+        raise OptionError(
+            f"groups of the residual structure ({group}) cross the clusters ({label}): rows of "
+            "different clusters are correlated in the model, and cluster-robust covariances are "
+            f"not defined then; use clusters in which {group} is nested"
+        )
     for factor in fit.matrices.factors:
         if not is_nested(factor.codes, codes):
             raise OptionError(

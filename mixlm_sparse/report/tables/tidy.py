@@ -17,6 +17,7 @@ from mixlm_sparse.design.table import Column
 from mixlm_sparse.inference.fixed.methods import linear_tests, require_ddf
 from mixlm_sparse.inference.fixed.tests import METHODS
 from mixlm_sparse.inference.variance.components import variance_components
+from mixlm_sparse.inference.variance.residual_structure import residual_table
 from mixlm_sparse.model.batches.rows import Batches
 from mixlm_sparse.model.data import all_rows, data_columns
 from mixlm_sparse.model.fitted import FittedModel
@@ -47,7 +48,8 @@ def tidy(
 
     Parameters
     ----------
-    effects : "fixed", "ran_pars" (standard deviations and correlations), "ran_vals" (predicted
+    effects : "fixed", "ran_pars" (standard deviations and correlations; parameters of the residual
+        structure as terms of the group Residual), "ran_vals" (predicted
         random effects), or several of them.
     ddf : tests of the fixed effects: "satterthwaite", "kenward-roger" (a fit by ML is fitted
         again by REML, with a warning), "normal" or None for none.
@@ -161,7 +163,17 @@ def _parameters(fit: FittedModel, level: float, *, errors: bool) -> pd.DataFrame
     if errors and not fit.perfect:
         keys = [_key(name, kind, first, second) for name, kind, first, second, _ in found]
         rows |= _parameter_errors(fit, level, keys)
-    return _frame(rows, len(term))
+    table = _frame(rows, len(term))
+    residual = residual_table(fit, level)
+    if residual.empty:
+        return table
+    figures = {"estimate": "estimate"}
+    if errors:
+        figures |= {"std_error": "std_error", "conf_low": "lower", "conf_high": "upper"}
+    more: dict[str, Any] = {"effect": "ran_pars", "group": "Residual"}
+    more["term"] = residual["parameter"].tolist()
+    more |= {to: residual[of].to_numpy(np.float64) for to, of in figures.items()}
+    return pd.concat([table, _frame(more, len(residual))], ignore_index=True)
 
 
 def _parameter_errors(fit: FittedModel, level: float, keys: list[object]) -> dict[str, Any]:
