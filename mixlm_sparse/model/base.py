@@ -78,12 +78,18 @@ class FitBase:
     def n_par(self) -> int:
         """Number of parameters, p + m + 1, and those of the residual structure; also after REML.
 
-        Parameters that are held do not count, nor does a combination of variances that the data do
-        not determine.
+        Parameters that are held do not count.
         """
         held = 0 if self.system.held is None else self.system.held.count
-        less = held + len(self.identification.directions)
-        return self.system.p + self.system.n_theta + self.system.n_rho + 1 - less
+        return self.system.p + self.system.n_theta + self.system.n_rho + 1 - held
+
+    @property
+    def n_determined(self) -> int:
+        """Number of parameters without combinations of variances that the data do not determine.
+
+        Its differences are the degrees of freedom of likelihood-ratio tests.
+        """
+        return self.n_par - len(self.identification.directions)
 
     @property
     def df_resid(self) -> int:

@@ -112,7 +112,7 @@ def likelihood_ratio(smaller: FittedModel, larger: FittedModel) -> tuple[float, 
     that the data do not determine have no degrees of freedom.
     """
     statistic = lr_statistic(smaller.criterion, larger.criterion)
-    df = larger.n_par - smaller.n_par
+    df = larger.n_determined - smaller.n_determined
     return statistic, df, float(chdtrc(df, statistic)) if df > 0 else float("nan")
 
 

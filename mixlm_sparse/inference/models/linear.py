@@ -57,8 +57,8 @@ def lr_vs_lm(fit: FittedModel) -> pd.DataFrame:
         linear = linear_criterion(system, reml=fit.reml)
     else:  # the linear model with the same residual structure
         smaller = without_random_effects(fit)
-        linear, n_linear = smaller.criterion, smaller.n_par
-    df = fit.n_par - n_linear
+        linear, n_linear = smaller.criterion, smaller.n_determined
+    df = fit.n_determined - n_linear
     statistic = lr_statistic(linear, fit.criterion)
     effects = sum(len(term.column_names) for term in fit.matrices.terms)
     effects = min(effects, df)  # id() has one variance for all its effects

@@ -70,7 +70,7 @@ def compared_without(
         linear = linear_criterion(fit.system, reml=fit.reml)
         statistic = lr_statistic(linear, fit.criterion)
         smallest = linear_parameters(fit.system)
-        df = fit.n_par - smallest
+        df = fit.n_determined - smallest
         return random_row(smallest, -0.5 * linear, statistic, df, n_effects(fit)), None
     random = bool(reduction.random)
     smaller = refit_with(fit, replace(formula, random=reduction.random), random=random)

@@ -40,7 +40,7 @@ class MixedNull:
 
     @property
     def n_par(self) -> int:
-        return self.fit.n_par
+        return self.fit.n_determined
 
     @property
     def criterion(self) -> float:

@@ -199,11 +199,11 @@ def pb_modcomp(
 
 def _observed(large: FittedModel, null: MixedNull | LinearNull) -> tuple[int, float]:
     """Return the difference in parameters and the likelihood ratio of the data."""
-    df = large.n_par - null.n_par
+    df = large.n_determined - null.n_par
     if df < 1:
         raise OptionError(
-            f"the first model has {large.n_par} parameters and the second {null.n_par}: give the "
-            "larger model first, and a smaller one that is nested in it"
+            f"the first model has {large.n_determined} parameters and the second {null.n_par}: "
+            "give the larger model first, and a smaller one that is nested in it"
         )
     statistic = null.criterion - large.criterion
     if statistic < -NEGATIVE_ATOL * max(1.0, abs(large.criterion)):
