@@ -262,7 +262,7 @@ def test_parameters_are_recovered_from_simulated_data() -> None:
 @pytest.mark.parametrize(
     "call",
     [
-        lambda fit: fit.influence(),
+
         lambda fit: fit.step(), lambda fit: fit.cooks_distance(), lambda fit: fit.getME("Zt"),
         lambda fit: fit.append(orthodont().head(4)),
     ],

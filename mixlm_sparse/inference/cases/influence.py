@@ -18,8 +18,13 @@ from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.inference.cases.row_groups import row_groups
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.model.parameters import parameter_values, variance_parameters
-from mixlm_sparse.model.structured import require_independent, require_unrelated
+from mixlm_sparse.model.parameters import (
+    parameter_values,
+    residual_names,
+    residual_values,
+    variance_parameters,
+)
+from mixlm_sparse.model.structured import require_unrelated
 from mixlm_sparse.solve.derived.without_rows import Deletion
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.search.search import Control
@@ -161,7 +166,8 @@ def influence(
     """Leave out each row, or each group, and estimate again.
 
     Rows leave by subtraction from the products, so that a deletion costs no pass over the data;
-    the search starts from this fit's theta.
+    the search starts from this fit's theta.  With a residual structure every deletion is a fit of
+    the rows that are left, whose visits keep their places, started from this fit's parameters.
 
     Parameters
     ----------
@@ -176,7 +182,6 @@ def influence(
     Influence : `.dfbetas()`, `.deletion_distance()`, `.mdffits()`, `.covratio()`,
         `.variance_change()`, `.estimates()`, `.to_frame()`.
     """
-    require_independent(fit, "influence", "look at residuals(type='normalized')")
     require_unrelated(fit, "influence", "look at hatvalues() and residuals()")
     refit, n_jobs = require_bool("refit", refit), require_jobs(n_jobs)
     if fit.perfect:
@@ -203,9 +208,11 @@ def influence(
         by=by,
         labels=labels[: len(found)],
         names=names,
-        variance_names=tuple(par.name for par in parameters),
+        variance_names=(*(par.name for par in parameters), *residual_names(system)),
         beta=fit.solution.beta,
-        variances=parameter_values(parameters, factors, fit.sigma),
+        variances=np.concatenate(
+            [parameter_values(parameters, factors, fit.sigma), residual_values(system)]
+        ),
         vcov=fit.scale * fit.solution.vcov_unscaled,
         deleted_beta=np.array([row[0] for row in found]),
         deleted_vcov=np.array([row[1] for row in found]),
@@ -234,7 +241,8 @@ class _Deletions:
         self._deletion = Deletion(fit.system)
         self._parameters = variance_parameters(fit.system)
         # a singular theta is a saddle of another criterion, a bad place to start from
-        self._start = None if fit.is_singular() else fit.theta
+        whole = np.concatenate([fit.theta, fit.optimum.rho])
+        self._start = None if fit.is_singular() else whole
 
     def __call__(self, tasks: range) -> list[Estimates]:
         with one_blas_thread():
@@ -249,20 +257,29 @@ class _Deletions:
                 control = Control(warn=False)
                 optimum = optimize(rest, reml=fit.reml, start=self._start, control=control)
                 theta, status, held = optimum.theta, str(optimum.status), optimum.sigma
+                rho = optimum.rho
             else:
                 theta, status, held = fit.theta, "theta kept", fit.optimum.sigma
+                rho = fit.optimum.rho
+            if rest.whitened is not None:
+                rest = rest.at_rho(rho)
             solution = solve_pls(theta, rest)
         except SavedFitError:  # not one deletion fails, but there are no rows
             raise
         except MixedModelError as error:
-            return beta, vcov, np.full(len(self._parameters), np.nan), f"failed: {error}"
+            nothing = np.full(len(self._parameters) + fit.system.n_rho, np.nan)
+            return beta, vcov, nothing, f"failed: {error}"
         nu = rest.n - rest.p if fit.reml else rest.n
         sigma = float(np.sqrt(solution.pwrss / nu)) if held is None else held
         at = [names.index(name) for name in rest.x_names]
         beta[at] = solution.beta
         vcov[np.ix_(at, at)] = sigma**2 * solution.vcov_unscaled
         factors = rest.chart.user_factors(rest.chart.factors(rest.chart.phi_of_theta(theta)))
-        return beta, vcov, parameter_values(self._parameters, factors, sigma), status
+        residual = residual_values(rest)
+        if rest.whitened is not None:  # what the rows that are left say nothing of
+            residual[rest.whitened.whitening.without_influence()] = np.nan
+        variances = parameter_values(self._parameters, factors, sigma)
+        return beta, vcov, np.concatenate([variances, residual]), status
 
 
 def _row_labels(fit: FittedModel) -> tuple[Any, ...]:

@@ -19,6 +19,8 @@ import numpy as np
 import scipy.linalg
 
 from mixlm_sparse.common.types import Matrix
+from mixlm_sparse.design.columns import ArrayColumns, ColumnSource
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
 from mixlm_sparse.solve.products.basis import triangular_inverse
 from mixlm_sparse.solve.products.final import Products
@@ -66,6 +68,8 @@ class Deletion:
         """Return the system without the given rows (positions among the rows used, ascending)."""
         system = self._system
         matrices, old = system.matrices, system.products
+        if system.whitened is not None:  # rows are whitened anew for every rho
+            return penalized_system(_rest(matrices, rows), self._engine_name)
         rest = Without(system.row_source, rows)
         E_all, Z_all = self._working_rows
         E = E_all[rows]
@@ -137,3 +141,25 @@ class Deletion:
     @property
     def _engine_name(self) -> str:
         return "cholmod" if self._system.engine.name == "cholmod" else "auto"
+
+
+def _rest(matrices: ModelMatrices, rows: np.ndarray) -> ModelMatrices:
+    """Return the design without the given rows; levels and visits keep their places."""
+    kept = np.setdiff1d(np.arange(matrices.nobs), rows)
+    everything = slice(0, matrices.nobs)
+
+    def columns(source: ColumnSource) -> ArrayColumns:
+        return ArrayColumns(source.names, source.block(everything)[kept])
+
+    return replace(
+        matrices,
+        y=matrices.y[kept],
+        fixed=columns(matrices.fixed),
+        factors=tuple(replace(factor, codes=factor.codes[kept]) for factor in matrices.factors),
+        terms=tuple(replace(term, columns=columns(term.columns)) for term in matrices.terms),
+        weights=None if matrices.weights is None else matrices.weights[kept],
+        offset=None if matrices.offset is None else matrices.offset[kept],
+        nobs=int(kept.size),
+        rows=kept if matrices.rows is None else matrices.rows[kept],
+        law=None if matrices.law is None else matrices.law.take(kept),
+    )
