@@ -13,6 +13,7 @@ from mixlm_sparse.covariance.correlation import Correlation, structures
 from mixlm_sparse.covariance.variance import VarianceFunction
 from mixlm_sparse.covariance.whitening import Whitening
 from mixlm_sparse.design.build import model_matrices
+from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.system import penalized_system
 from mixlm_sparse.solve.whitened.criterion import evaluate_whitened
 from mixlm_sparse.solve.whitened.objective import WhitenedObjective
@@ -233,3 +234,23 @@ def test_natural_parameters_have_their_derivative(correlation) -> None:
     for k, parameter in enumerate(law.parameters):
         if parameter.link == "working":
             assert law.from_working(k, rho[k]) == pytest.approx(values[k])
+
+
+SERIES = {
+    "sleepstudy": ("Reaction ~ Days + (1 | Subject)", "Subject"),
+    "Ovary": ("follicles ~ s1 + c1 + (1 | Mare)", "Mare"),
+    "Orthodont": ("distance ~ age * Sex + (1 | Subject)", "Subject"),
+}
+
+
+@pytest.mark.parametrize("name", sorted(SERIES))
+def test_no_start_finds_a_better_optimum_of_ar1_beside_an_intercept(name) -> None:
+    formula, group = SERIES[name]
+    data = mx.datasets.load(name)
+    data["row"] = data.groupby(group, observed=True).cumcount()
+    fit = mx.lmer(formula, data, residual=mx.AR1("row", group))
+    for phi in (-0.6, 0.0, 0.5, 0.8, 0.95):
+        for theta in (0.1, 2.0):
+            start = np.array([theta, np.arctanh(phi)])
+            found = optimize(fit.system, reml=True, start=start)
+            assert found.criterion > fit.criterion - 1e-7, (phi, theta)
