@@ -209,7 +209,8 @@ def of_fit(folder: Path) -> Iterator[Call]:
             arguments = {"method": "wald", "parm": "x"}
         # the user's function may raise what it likes
         works = name != "append"  # which needs a fit of products
-        yield Call(f"fit.{name}", getattr(base, name), arguments, ("statistic",), works)
+        owner = mx.lmer("y ~ x + f + (1 | g)", data()) if name == "heritability" else base
+        yield Call(f"fit.{name}", getattr(owner, name), arguments, ("statistic",), works)
     yield Call("fit.confint(boot)", small().confint, {"method": "boot", "nsim": 2, "seed": 1})
     for name in (
         "weights", "offset", "subset", "na_action", "contrasts", "start", "optimizer", "engine",

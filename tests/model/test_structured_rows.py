@@ -164,5 +164,3 @@ def test_wald_intervals_hold_the_residual_parameters() -> None:
     ]  # fmt: skip
     own = fit.residual_structure.set_index("parameter")
     np.testing.assert_allclose(table.loc["phi"], own.loc["phi", ["lower", "upper"]])
-    with pytest.raises(OptionError, match="wald"):
-        fit.confint()

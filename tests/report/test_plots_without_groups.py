@@ -25,7 +25,11 @@ def _closed():
     plt.close("all")
 
 
-NEED_AN_ARGUMENT = {"coefficient_by": {"by": "RACE"}, "effects_by": {"by": "RACE"}}
+NEED_AN_ARGUMENT = {
+    "coefficient_by": {"by": "RACE"},
+    "effects_by": {"by": "RACE"},
+    "profile_pairs": {"parm": ["sigma", "rho(1,2)"]},
+}
 
 
 @pytest.mark.parametrize("kind", FitPlots.kinds())

@@ -113,11 +113,7 @@ def _term(fit: FittedModel, group: str | None) -> int:
             "effects: use icc()"
         )
     if group is not None:
-        if group not in names:
-            raise OptionError(
-                f"group is {group!r}, which is no random term: use {listed(names, quoted=True)}"
-            )
-        return names.index(group)
+        return names.index(require_one_of("group", group, names))
     known = [
         t for t, term in enumerate(matrices.terms)
         if matrices.factors[term.factor].known is not None
@@ -216,6 +212,8 @@ class _Profile:
 
             if abs(h - end) <= EDGE or excess(end) <= 0.0:
                 return round(end)
+            if excess(h) >= 0.0:  # a level of almost nothing
+                return h
             near = h
             step = (end - h) / 16.0
             if math.isfinite(error) and error > 0.0:
