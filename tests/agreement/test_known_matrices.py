@@ -281,7 +281,7 @@ def test_heritability(herd, fit):
     V = fit.curvature.covariance
     assert 0.0 < wald["std_error"].iloc[0] < 0.5
     assert V.shape == (3, 3)
-    with pytest.raises(mx.OptionError, match="use 'animal', 'herd'"):
+    with pytest.raises(mx.OptionError, match="use one of 'animal', 'herd'"):
         fit.heritability("sire")
 
 
