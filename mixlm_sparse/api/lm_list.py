@@ -386,8 +386,7 @@ class LmList:
         columns.append(["sigma", *format_column(frame["sigma"].to_list(), 4)])
         lines = text_table(columns, left=1, gap="  ")
         if n > SHOWN_GROUPS:
-            middle = f"... {n - SHOWN_GROUPS} more levels of {self.group}"
-            lines.insert(1 + SHOWN_GROUPS // 2, middle)
+            lines.insert(1 + half, f"... {n - SHOWN_GROUPS} more levels of {self.group}")
         lines = [f"Least squares by group: {self.formula}", "", *lines, ""]
         lines.append(
             f"Pooled residual SD: {format_number(self.sigma)} on {self.df_resid} degrees of "

@@ -251,14 +251,13 @@ def lmer_many(
 
     done: list[tuple[int, Row]] = []
     complete = True
-    r = len(given.names)
     with counter(progress, "responses", "fits") as report:
         for pattern in patterns:
             if pattern.system is None:
                 failed = Row(None, None, None, np.nan, np.nan, FAILED, pattern.message)
                 done += [(i, failed) for i in pattern.members]
                 continue
-            progress_here = _Shifted(report, len(done), r)
+            progress_here = _Shifted(report, len(done), len(given.names))
             rows, complete = _fit_pattern(pattern, given, options, n_jobs, progress_here)
             done += list(zip(pattern.members, rows, strict=False))
             if not complete:

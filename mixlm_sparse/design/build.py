@@ -130,9 +130,7 @@ def model_matrices(
     choices = read_contrasts(contrasts)
     fixed = learn_part(formula.fixed.intercept, formula.fixed.terms, variables, choices)
     check_contrasts(choices, fixed, table, warn)
-    term_specs, factor_specs = learn_random_terms(
-        formula, variables, n, warn, read_known(known)
-    )
+    term_specs, factor_specs = learn_random_terms(formula, variables, n, warn, read_known(known))
     spec = FormulaRecipe(formula, fixed, term_specs, factor_specs, states, *given.names, env)
     w = weights_of_rows(given.weights, table, scope, rows)
     law, state = learn_residuals(residual, variance, scope.columns, n, w)

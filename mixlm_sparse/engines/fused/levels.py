@@ -30,6 +30,8 @@ CHUNK = 1024
 @njit
 def sweep_levels(ztz, ztx, yy, lam, U, Cinv, S, out):  # type: ignore[no-untyped-def]
     # ztz (L,K,K), ztx (L,K,P), lam (K,K); U (L,K,P), Cinv (L,K,K) and S (P,P) are overwritten.
+    # Long, because the loops over a level share its small arrays, and a view of them for each call
+    # would cost more than the arithmetic.
     L, K, P = ztx.shape
     p = P - 1
     AL = np.empty((K, K))

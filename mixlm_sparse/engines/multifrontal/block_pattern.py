@@ -101,20 +101,27 @@ class BlockPattern:
             indices, indptr = indices.astype(np.int32), indptr.astype(np.int32)
         self.matrix = sp.csc_array((np.zeros(row.size), indices, indptr), shape=(self.q, self.q))
         self._diagonal = self.matrix.indptr[:-1]
-        self._constant: Vector | None = None
-        if constants:
-            self._constant = np.zeros(row.size)
-            for g in range(len(system.factors)):
-                if g >= len(self.penalties) or self.penalties[g] is None:
-                    own = slice(int(self.offsets[g]), int(self.offsets[g + 1]))
-                    self._constant[self._diagonal[own]] = 1.0
-            for where, value in zip(scatter[n_blocks:], constants, strict=True):
-                self._constant[where] = value
+        self._constant = self._penalty_at(scatter[n_blocks:], constants, row.size)
         self.log_penalty = sum(
             penalty.log_det * widths[g]
             for g, penalty in enumerate(self.penalties)
             if penalty is not None
         )
+
+    def _penalty_at(
+        self, places: Sequence[Positions], precisions: Sequence[Vector], size: int
+    ) -> Vector | None:
+        """Return what is added to the data of `matrix`; None where that is the identity."""
+        if not precisions:
+            return None
+        out = np.zeros(size)
+        for g in range(len(self.system.factors)):
+            if g >= len(self.penalties) or self.penalties[g] is None:
+                own = slice(int(self.offsets[g]), int(self.offsets[g + 1]))
+                out[self._diagonal[own]] = 1.0
+        for where, value in zip(places, precisions, strict=True):
+            out[where] = value
+        return out
 
     def reload(self, system: BlockSystem) -> BlockPattern:
         """Return the pattern with the numbers of another system; they must fit."""

@@ -64,8 +64,7 @@ def _parts(fit: FittedModel) -> _Parts:
     system, matrices = fit.system, fit.matrices
     # (phi, rho of a residual structure), then log sigma and beta
     m, p, n = fit.theta.size + system.n_rho, system.p, system.n
-    sigma = fit.sigma
-    chart, phi = system.chart, fit.optimum.phi
+    chart, phi, sigma = system.chart, fit.optimum.phi, fit.sigma
     to_working = [triangular_inverse(Rz) for Rz in chart.Rz]
     moments = [np.zeros((len(t.column_names),) * 2) for t in matrices.terms]
     cov_X = np.zeros((p, p))
