@@ -101,7 +101,7 @@ def optimize_held(
     found = record(
         objective, phi_found, best.value, gradient[:-1], best.decrement, status, "bfgs", began
     )
-    return replace(found, sigma=math.exp(log_sigma))
+    return replace(found, sigma=held.sigma or math.exp(log_sigma))
 
 
 class _Search:
