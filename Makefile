@@ -61,7 +61,7 @@ $(VENV)-oldest/.installed: pyproject.toml tools/lower_bounds.py
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' \
 	  || { echo "the oldest versions have wheels for Python 3.11 and 3.12: make PYTHON=python3.12 test-oldest" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)-oldest
-	$(PYTHON) tools/lower_bounds.py test | grep -v -E '^(ruff|mypy)=' > $(VENV)-oldest/bounds.txt
+	$(PYTHON) tools/lower_bounds.py test | grep -v -E '^(ruff|mypy|arviz|marginaleffects)=' > $(VENV)-oldest/bounds.txt
 	$(VENV)-oldest/bin/python -m pip install --quiet -r $(VENV)-oldest/bounds.txt
 	$(VENV)-oldest/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@

@@ -29,7 +29,7 @@ def names() -> list[str]:
 
     >>> import mixlm_sparse as mx
     >>> mx.datasets.names()[:3]
-    ['cake', 'Chem97', 'Dyestuff']
+    ['BodyWeight', 'cake', 'Chem97']
     """
     return sorted(_index(), key=str.casefold)
 
