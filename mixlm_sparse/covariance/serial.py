@@ -48,17 +48,24 @@ class Lagged(Correlation):
         return np.array([float((core * slope).sum())])
 
 
-def line_steps(
-    structure: Lagged, t: Vector, before: Vector, omega: Vector, places: Places
-) -> tuple[Vector, list[tuple[int, NDArray[np.intp] | slice, Vector]]]:
-    """Return `Correlation.steps` of a structure of one parameter on a line."""
-    a, slope = structure.of_lag(np.abs(t - before), float(omega[0]), places)
-    return a, [(0, slice(None), slope)]
+class AutoRegressive(Lagged):
+    """Times on a line, and one parameter phi: a row depends on the row before it."""
+
+    __slots__ = ()
+
+    def parameters(self, places: Places) -> tuple[str, ...]:
+        return ("phi",)
+
+    def steps(
+        self, t: Vector, before: Vector, omega: Vector, places: Places
+    ) -> tuple[Vector, list[tuple[int, NDArray[np.intp] | slice, Vector]]]:
+        a, slope = self.of_lag(np.abs(t - before), float(omega[0]), places)
+        return a, [(0, slice(None), slope)]
 
 
 @correlation_structure("ar1")
 @dataclass(frozen=True, slots=True)
-class AR1(Lagged):
+class AR1(AutoRegressive):
     """Autoregressive residuals: Cor(e_s, e_t) = phi^|s - t|, -1 < phi < 1.
 
     Parameters
@@ -82,9 +89,6 @@ class AR1(Lagged):
     group: str | tuple[str, ...] | None = None
     by: str | tuple[str, ...] | None = None
 
-    def parameters(self, places: Places) -> tuple[str, ...]:
-        return ("phi",)
-
     def natural(self, omega: Vector, places: Places) -> tuple[Vector, Matrix]:
         phi = np.tanh(omega)
         return phi, np.diag(1.0 - phi**2)
@@ -96,15 +100,10 @@ class AR1(Lagged):
             slope = np.where(d > 0.0, d * np.power(phi, np.maximum(d - 1.0, 0.0)), 0.0)
         return np.power(phi, d), slope * change
 
-    def steps(
-        self, t: Vector, before: Vector, omega: Vector, places: Places
-    ) -> tuple[Vector, list[tuple[int, NDArray[np.intp] | slice, Vector]]]:
-        return line_steps(self, t, before, omega, places)
-
 
 @correlation_structure("car1")
 @dataclass(frozen=True, slots=True)
-class CAR1(Lagged):
+class CAR1(AutoRegressive):
     """Autoregressive residuals in continuous time: Cor(e_s, e_t) = phi^|s - t|, 0 < phi < 1.
 
     Parameters
@@ -120,9 +119,6 @@ class CAR1(Lagged):
     group: str | tuple[str, ...] | None = None
     by: str | tuple[str, ...] | None = None
 
-    def parameters(self, places: Places) -> tuple[str, ...]:
-        return ("phi",)
-
     def natural(self, omega: Vector, places: Places) -> tuple[Vector, Matrix]:
         rate = np.exp(-omega) / places.scale
         phi = np.exp(-rate)
@@ -132,11 +128,6 @@ class CAR1(Lagged):
         scaled = d * (np.exp(-np.clip(omega, -40.0, 40.0)) / places.scale)
         value = np.exp(-scaled)
         return value, value * scaled
-
-    def steps(
-        self, t: Vector, before: Vector, omega: Vector, places: Places
-    ) -> tuple[Vector, list[tuple[int, NDArray[np.intp] | slice, Vector]]]:
-        return line_steps(self, t, before, omega, places)
 
 
 @correlation_structure("ante")

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.progress import CountProgress, counter
@@ -29,9 +29,7 @@ from mixlm_sparse.model.batches.products import ModelProducts
 from mixlm_sparse.model.batches.rows import Batches, as_rows
 from mixlm_sparse.model.batches.without_rows import draft_matrices
 from mixlm_sparse.model.call import ModelCall
-from mixlm_sparse.model.rowless import (
-    BATCHES,
-)
+from mixlm_sparse.model.rowless import BATCHES
 from mixlm_sparse.solve.products.accumulate import CrossProducts
 from mixlm_sparse.solve.products.basis import Basis
 from mixlm_sparse.solve.products.batches import (
@@ -49,6 +47,9 @@ NO_ROWS = (
     "no rows are left after dropping those with missing cells and those that subset leaves out: "
     "check the values and the condition"
 )
+Used = dict[Expr, frozenset[str]]  # levels of the fixed part that occur
+Part = tuple[ModelProducts, Used] | None  # of one partition; None without rows
+Sums = TypeVar("Sums")
 PIECES_AHEAD = 2  # pieces in memory for each thread: one worked on, one waiting
 
 
@@ -95,6 +96,27 @@ def sum_batches(
     levels : levels of factors of the fixed part, by column.
     threads : how many work on pieces; by default one for each core, up to `MOST_THREADS`.
     """
+
+    def walk(opened: Opened, design: BatchDesign) -> tuple[_Walk, Used] | None:
+        with one_blas_thread():
+            found = _Walk(opened, design, threads or _cores(), progress)
+            return (found, found.used) if found.run() else None
+
+    return _summed_with(call, source, levels, walk).summed()
+
+
+def _summed_with(
+    call: ModelCall,
+    source: Source,
+    levels: Mapping[str, Any] | None,
+    walk: Callable[[Opened, BatchDesign], tuple[Sums, Used] | None],
+) -> Sums:
+    """Return what `walk` sums, without levels of the fixed part that no row that is used has.
+
+    Parameters
+    ----------
+    walk : sums the rows of a design; returns the sums and the levels that occur, None without rows.
+    """
     formula, arguments = _checked(call)
     opened = open_batches(source, formula, arguments)
     warn = call.options.control.warn
@@ -104,13 +126,13 @@ def sum_batches(
             opened, formula, arguments, contrasts=call.contrasts, env=call.env, levels=levels,
             without=without, warn=warn and not without,
         )  # fmt: skip
-        with one_blas_thread():
-            walk = _Walk(opened, design, threads or _cores(), progress)
-            if not walk.run():
-                raise DataError(NO_ROWS)
-        unused = design.unused(walk.used)
+        found = walk(opened, design)
+        if found is None:
+            raise DataError(NO_ROWS)
+        sums, used = found
+        unused = design.unused(used)
         if not unused:
-            return walk.summed()
+            return sums
         if not source.again:
             name, labels = next((str(expr), rest) for expr, rest in unused.items())
             raise DataError(
@@ -141,27 +163,12 @@ def sum_partitions(
     Passes and parameters are those of `sum_batches`; one partition is read here, to see what the
     columns are.
     """
-    formula, arguments = _checked(call)
-    opened = open_batches(source, formula, arguments)
-    warn = call.options.control.warn
-    without: dict[Expr, frozenset[str]] = {}
-    while True:
-        design = learn_design(
-            opened, formula, arguments, contrasts=call.contrasts, env=call.env, levels=levels,
-            without=without, warn=warn and not without,
-        )  # fmt: skip
+
+    def walk(opened: Opened, design: BatchDesign) -> Part:
         names = (*opened.names, *opened.optional)
-        found = reduce_partitions(source.columns(names), partial(_of_partition, design), _both)
-        if found is None:
-            raise DataError(NO_ROWS)
-        products, used = found
-        unused = design.unused(used)
-        if not unused:
-            return products
-        without = {**without, **unused}
+        return reduce_partitions(source.columns(names), partial(_of_partition, design), _both)
 
-
-Part = tuple[ModelProducts, dict[Expr, frozenset[str]]] | None
+    return _summed_with(call, source, levels, walk)
 
 
 def _of_partition(design: BatchDesign, piece: Any) -> Part:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
 from mixlm_sparse.solve.derived.sparse_response import (
+    effect_columns,
     in_working_columns,
     sparse_products,
     stored_column,
@@ -115,13 +116,8 @@ def _dense_block(system: PenalizedSystem, Y: Matrix) -> ResponseBlock:
     for rows in system.rows():
         weighted = rows.weighted(residual[rows.slice])
         yy += (residual[rows.slice] * weighted).sum(axis=0)
-        ends = np.arange(len(rows) + 1)
-        for t, place in enumerate(products.layout):
-            z, codes = rows.z(t), rows.codes(place.factor)
-            shape = (len(rows), factors[place.factor].n_levels)
-            for a in range(place.width):
-                Z = sp.csr_array((z[:, a], codes, ends), shape=shape)
-                sums[place.factor][place.first + a] += Z.T @ weighted
+        for factor, column, Z in effect_columns(system, rows):
+            sums[factor][column] += Z.T @ weighted
     zy = in_working_columns(system, sums)
     return ResponseBlock(Y, beta, yy, np.sqrt(squares), zy)
 

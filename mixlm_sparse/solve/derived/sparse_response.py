@@ -12,6 +12,7 @@ takes their residuals row by row.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.solve.rows import RowBlock
 from mixlm_sparse.solve.system import PenalizedSystem
 
 # yy / |y - o|^2 below which a response is taken row by row.
@@ -65,6 +67,19 @@ def in_working_columns(system: PenalizedSystem, sums: list[Array3]) -> tuple[Arr
     return tuple(out)
 
 
+def effect_columns(
+    system: PenalizedSystem, rows: RowBlock
+) -> Iterator[tuple[int, int, sp.csr_array]]:
+    """Yield, for every column of every term, its factor, its place there and Z (rows, levels)."""
+    products = system.products
+    ends = np.arange(len(rows) + 1)
+    for t, place in enumerate(products.layout):
+        z, codes = rows.z(t), rows.codes(place.factor)
+        shape = (len(rows), products.blocks.factors[place.factor].n_levels)
+        for a in range(place.width):
+            yield place.factor, place.first + a, sp.csr_array((z[:, a], codes, ends), shape=shape)
+
+
 def sparse_products(
     system: PenalizedSystem, Y: sp.csc_array
 ) -> tuple[SparseProducts, NDArray[np.bool_]]:
@@ -91,15 +106,10 @@ def sparse_products(
         crossed = np.asarray(weighted.T @ offset)
         squares += float(offset @ weighted_offset) - 2.0 * crossed
         right -= (rows.X.T @ weighted_offset)[:, None]
-        ends = np.arange(len(rows) + 1)
-        for t, place in enumerate(products.layout):
-            z, codes = rows.z(t), rows.codes(place.factor)
-            shape = (len(rows), factors[place.factor].n_levels)
-            for a in range(place.width):
-                Z = sp.csr_array((z[:, a], codes, ends), shape=shape)
-                total = sums[place.factor][place.first + a]
-                total += (Z.T @ weighted).toarray()
-                total -= np.asarray(Z.T @ weighted_offset)[:, None]
+        for factor, column, Z in effect_columns(system, rows):
+            total = sums[factor][column]
+            total += (Z.T @ weighted).toarray()
+            total -= np.asarray(Z.T @ weighted_offset)[:, None]
     h = right
     beta = right
     condition = 1.0
