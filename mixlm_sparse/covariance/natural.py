@@ -259,6 +259,14 @@ class Natural(CovarianceStructure):
         rho[at] = value
         return float(self.x_of(rho)[at]), np.zeros(self.n_rho)
 
+    def slopes_of_held(self, at: int, x: Vector) -> Vector:
+        """Return d x_at / dx (n_rho,) along which rho_at, of earlier coordinates, stays."""
+        J = self.rho_at(x)[1][at]
+        slopes = np.zeros(self.n_rho)
+        if J[at] != 0.0:
+            slopes[:at] = -J[:at] / J[at]
+        return slopes
+
     def held_coordinate(self, parameter: int) -> int:
         return parameter
 

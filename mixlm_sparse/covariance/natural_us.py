@@ -93,11 +93,7 @@ class NaturalUnstructured(Natural):
             )
         # on an edge cos(pi / 2) is rounding: nothing of this correlation is free
         padded[at] = np.arcsin(min(max(rest / room, -1.0), 1.0)) if room > NO_ROOM else 0.0
-        slopes = np.zeros(x.size)
-        J = self.rho_at(padded)[1][at]
-        if J[at] != 0.0:
-            slopes[:at] = -J[:at] / J[at]
-        return float(padded[at]), slopes
+        return float(padded[at]), self.slopes_of_held(at, padded)
 
     def root(self, x: Vector) -> tuple[Matrix, Array3]:
         k, n = self.k, self.n_rho

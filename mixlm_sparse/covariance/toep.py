@@ -88,11 +88,7 @@ class Toeplitz(Natural):
             )
         r = min(max((value - predicted) / left, -1.0), 1.0) if left > 0.0 else 0.0
         padded[at] = np.arcsin(r)
-        J = self.rho_at(padded)[1][at]
-        slopes = np.zeros(self.n_rho)
-        if J[at] != 0.0:
-            slopes[:at] = -J[:at] / J[at]
-        return float(padded[at]), slopes
+        return float(padded[at]), self.slopes_of_held(at, padded)
 
     def root(self, x: Vector) -> tuple[Matrix, Array3]:
         k, n = self.k, self.n_rho
