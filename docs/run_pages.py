@@ -15,8 +15,10 @@ reader copies them to, with warnings as errors.  A block is
   package, its output and errors compared in the same way.
 
 A line `![...](figures/NAME.png)` after a block stands for the figure that the block left current;
-`--figures` draws it.  A picture in static/, as `![...](static/NAME.svg)`, is kept beside the
-pages for readers of the sources, and `--update` draws it.
+`--figures` draws it.  A fence marked `{raw} html` with the line `:file: figures/NAME.html` stands
+for what a notebook shows of the block's variable `result`; `--figures` writes it.  A picture in
+static/, as `![...](static/NAME.svg)`, is kept beside the pages for readers of the sources, and
+`--update` draws it.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ DOCS = Path(__file__).resolve().parent
 ROOT = DOCS.parent
 DPI = 150  # of pictures
 IMAGE = re.compile(r"!\[[^\]]*\]\((?:\.\./|docs/)*(figures/[\w-]+\.png|static/[\w-]+\.svg)\)")
+HTML = re.compile(r"^:file: (figures/[\w-]+\.html)$")
 
 
 class OutputError(AssertionError):
@@ -50,7 +53,7 @@ class Block:
     """One fence that is run: its language, source, first line's number, and what follows it.
 
     `expected` is the text of the output fence, which starts at line `expected_line`; None if the
-    page shows no output.
+    page shows no output.  `figure` and `html` are the files of a picture and of a result in HTML.
     """
 
     language: str
@@ -59,6 +62,7 @@ class Block:
     expected: str | None
     expected_line: int
     figure: str | None
+    html: str | None
 
 
 def pages() -> list[Path]:
@@ -84,6 +88,8 @@ def blocks(page: Path) -> list[Block]:
             stop = fences[i + 2][1] - 1 if i + 2 < len(fences) else len(lines)
             between = lines[after:stop]
         image = next(filter(None, map(IMAGE.search, between)), None)
+        follows = i + (2 if expected is not None else 1)
+        html = _html_after(lines, fences[follows]) if follows < len(fences) else None
         found.append(
             Block(
                 language=kind,
@@ -92,9 +98,17 @@ def blocks(page: Path) -> list[Block]:
                 expected=expected,
                 expected_line=fences[i + 1][1] if expected is not None else -1,
                 figure=None if image is None else image.group(1),
+                html=html,
             )
         )
     return found
+
+
+def _html_after(lines: list[str], fence: tuple[str, int, int]) -> str | None:
+    """Return the file that a fence takes HTML from; None if it is of another kind."""
+    mark, first, _ = fence
+    found = HTML.match(lines[first]) if mark == "{raw} html" else None
+    return None if found is None else found.group(1)
 
 
 def _fences(lines: list[str]) -> list[tuple[str, int, int]]:
@@ -136,6 +150,8 @@ def run(page: Path, *, update: bool = False, figures: bool = False) -> None:
                         )
                 if block.figure is not None and (update if _kept(block.figure) else figures):
                     _save_current_figure(DOCS / block.figure)
+                if block.html is not None and figures:
+                    _save_html(namespace["result"], DOCS / block.html)
         finally:
             os.chdir(before)
             if "matplotlib.pyplot" in sys.modules:
@@ -201,6 +217,12 @@ def _save_current_figure(path: Path) -> None:
         metadata = {"Date": None} if path.suffix == ".svg" else None
         pyplot.gcf().savefig(path, dpi=DPI, bbox_inches="tight", metadata=metadata)
     pyplot.close("all")
+
+
+def _save_html(result: Any, path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    text = result if isinstance(result, str) and result.startswith("<") else result._repr_html_()
+    path.write_text(text, encoding="utf-8")
 
 
 def _write(page: Path, outputs: list[tuple[Block, str]]) -> None:

@@ -80,8 +80,8 @@ if TYPE_CHECKING:
     from mixlm_sparse.report.tables.comparison import compare_table
     from mixlm_sparse.solve.criterion import DevianceFunction
     from mixlm_sparse.solve.optimize import optimize
+    from mixlm_sparse.solve.search.control import Control
     from mixlm_sparse.solve.search.optimum import Optimum
-    from mixlm_sparse.solve.search.search import Control
     from mixlm_sparse.solve.solution import PlsSolution, solve_pls
     from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
@@ -152,8 +152,8 @@ _HOMES = {
     "report.tables.comparison": ("compare_table",),
     "solve.criterion": ("DevianceFunction",),
     "solve.optimize": ("optimize",),
+    "solve.search.control": ("Control",),
     "solve.search.optimum": ("Optimum",),
-    "solve.search.search": ("Control",),
     "solve.solution": ("PlsSolution", "solve_pls"),
     "solve.system": ("PenalizedSystem", "penalized_system"),
 }

@@ -47,9 +47,9 @@ from mixlm_sparse.report.tables import tidy as tables
 # What other modules of the package read; completion does not offer it.
 INTERNAL = frozenset(
     {
-        "error_reason", "fitted_used", "has_error", "n_determined", "notes", "options",
-        "pearson_used", "perfect", "resid_used", "residual_quantiles", "scaled_residuals_used",
-        "standard_errors", "t_ratios",
+        "error_reason", "fitted_used", "has_error", "n_determined", "normalized_used", "notes",
+        "options", "pearson_used", "perfect", "resid_used", "residual_quantiles",
+        "scaled_residuals_used", "standard_errors", "t_ratios",
     }
 )  # fmt: skip
 

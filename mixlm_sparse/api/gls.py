@@ -16,7 +16,7 @@ from mixlm_sparse.formula.terms import MixedFormula
 from mixlm_sparse.model.base import announced, fit_of
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.run import assemble, solve_system
-from mixlm_sparse.solve.search.search import Control
+from mixlm_sparse.solve.search.control import Control
 
 
 @answers_unknown_keywords

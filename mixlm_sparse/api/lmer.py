@@ -27,8 +27,8 @@ from mixlm_sparse.model.base import announced, fit_of
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.run import assemble, solve_system
 from mixlm_sparse.solve.criterion import DevianceFunction
+from mixlm_sparse.solve.search.control import Control, control_of
 from mixlm_sparse.solve.search.optimum import Optimum
-from mixlm_sparse.solve.search.search import Control, control_of
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 

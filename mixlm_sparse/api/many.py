@@ -33,7 +33,7 @@ from mixlm_sparse.model.refits import (
     warm_up,
 )
 from mixlm_sparse.solve.optimize import optimize
-from mixlm_sparse.solve.search.search import Control, control_of
+from mixlm_sparse.solve.search.control import Control, control_of
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 __all__ = ["ManyFits", "lmer_many"]

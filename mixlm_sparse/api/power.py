@@ -48,7 +48,7 @@ from mixlm_sparse.model.refits import (
     warm_up,
 )
 from mixlm_sparse.model.simulate import model_of_parameters
-from mixlm_sparse.solve.search.search import Control
+from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 __all__ = ["power"]

@@ -15,7 +15,7 @@ from mixlm_sparse.model.batches.fits import fit_of_products
 from mixlm_sparse.model.batches.products import ModelProducts, require_products
 from mixlm_sparse.model.batches.sums import products_of
 from mixlm_sparse.model.call import FitOptions, ModelCall
-from mixlm_sparse.solve.search.search import Control
+from mixlm_sparse.solve.search.control import Control
 
 __all__ = ["cross_products", "fit_products"]
 

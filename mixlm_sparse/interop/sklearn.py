@@ -24,7 +24,7 @@ from mixlm_sparse.covariance.correlation import Correlation
 from mixlm_sparse.covariance.variance import VarianceFunction
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import Name
-from mixlm_sparse.solve.search.search import Control
+from mixlm_sparse.solve.search.control import Control
 
 try:
     from sklearn.base import BaseEstimator, RegressorMixin

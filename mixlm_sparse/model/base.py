@@ -1,7 +1,7 @@
 """The parts of a fit, and what is read off its optimum: sizes, names, theta, criterion, sigma.
 
 `FitBase` is what further fits (`model.refit`) and the diagnosis (`model.convergence`,
-`model.singularity`) need to know; `model.fitted.FittedModel` adds the effects and the rows.
+`model.singularity`) need to know; `model.fitted_rows` adds the rows, `model.fitted` the effects.
 """
 
 from __future__ import annotations
@@ -66,7 +66,16 @@ class FitBase:
 
     @property
     def messages(self) -> tuple[str, ...]:
-        """What the user should know about this fit, in words."""
+        """What the user should know about this fit, in words.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> yields = mx.datasets.load("Dyestuff2")
+        >>> fit = mx.lmer("Yield ~ 1 + (1 | Batch)", yields, control=mx.Control(warn=False))
+        >>> fit.messages[0].split(":")[0]
+        'boundary (singular) fit'
+        """
         return tuple(text for _, text in self.notes)
 
     @property
@@ -98,7 +107,14 @@ class FitBase:
 
     @property
     def ngroups(self) -> dict[str, int]:
-        """Number of levels of each grouping factor."""
+        """Number of levels of each grouping factor.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> mx.lmer("strength ~ 1 + (1 | batch/cask)", mx.datasets.load("Pastes")).ngroups
+        {'cask:batch': 30, 'batch': 10}
+        """
         return {f.label: f.n_levels for f in self.matrices.factors}
 
     @property
@@ -120,12 +136,28 @@ class FitBase:
 
     @property
     def theta(self) -> Vector:
-        """(m,) relative covariance parameters, in lme4's order."""
+        """(m,) relative covariance parameters, in lme4's order.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+        >>> fit.theta.round(4)
+        array([0.9667, 0.0152, 0.2309])
+        """
         return self.optimum.theta
 
     @property
     def theta_names(self) -> tuple[str, ...]:
-        """Names of theta: "Subject.(Intercept)", "Subject.Days.(Intercept)", ..."""
+        """Names of theta: "Subject.(Intercept)", "Subject.Days.(Intercept)", ...
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+        >>> fit.theta_names
+        ('Subject.(Intercept)', 'Subject.Days.(Intercept)', 'Subject.Days')
+        """
         return self.system.theta_names
 
     @property
@@ -145,7 +177,15 @@ class FitBase:
 
     @property
     def criterion(self) -> float:
-        """REML criterion or ML deviance at the optimum; -inf for a perfect fit."""
+        """REML criterion or ML deviance at the optimum; -inf for a perfect fit.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+        >>> round(fit.criterion, 4), round(fit.llf, 4), round(fit.aic, 2)
+        (1743.6283, -871.8141, 1755.63)
+        """
         return -np.inf if self.perfect else self.optimum.criterion
 
     @property
@@ -177,6 +217,13 @@ class FitBase:
         """Residual standard deviation: sqrt(pwrss / (n - p)) after REML, sqrt(pwrss / n) after ML.
 
         With prior weights the residual variance of row i is sigma^2 / w_i.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+        >>> round(fit.sigma, 4)
+        25.5918
         """
         if self.perfect:
             return 0.0
@@ -194,7 +241,15 @@ class FitBase:
 
     @cached_property
     def identification(self) -> Identification:
-        """What the data determine: which variances, covariances and tests have an answer."""
+        """What the data determine: which variances, covariances and tests have an answer.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+        >>> fit.identification.complete
+        True
+        """
         return identification(self.system, reml=self.reml, phi=self.optimum.phi)
 
     @property

@@ -12,8 +12,8 @@ from mixlm_sparse.covariance.correlation import Correlation
 from mixlm_sparse.covariance.variance import VarianceFunction
 from mixlm_sparse.design.residuals import require_structures
 from mixlm_sparse.engines.names import ENGINES
+from mixlm_sparse.solve.search.control import Control, control_of
 from mixlm_sparse.solve.search.names import OPTIMIZERS
-from mixlm_sparse.solve.search.search import Control, control_of
 
 __all__ = ["FitOptions", "ModelCall"]
 

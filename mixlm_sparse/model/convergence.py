@@ -180,7 +180,15 @@ class ConvergenceReport(PrintsAsTable):
 
 
 def convergence(fit: FitBase) -> ConvergenceReport:
-    """Where the search ended: status, exact gradient, curvature, evaluations, advice."""
+    """Where the search ended: status, exact gradient, curvature, evaluations, advice.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> fit.convergence.status, fit.convergence.n_evaluations < 30
+    ('converged', True)
+    """
     judged = fit.identification
     reasons = () if fit.perfect else singular_reasons(fit.system, fit.theta, judged=judged)
     return ConvergenceReport(fit.optimum, fit.system, reasons, judged)
@@ -198,6 +206,16 @@ def is_singular(fit: FitBase, tol: float = SINGULAR_TOL) -> bool:
     Raises
     ------
     OptionError : `tol` is not a number, or negative.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> flat, yields = mx.datasets.load("Dyestuff2"), mx.datasets.load("Dyestuff")
+    >>> quiet = mx.Control(warn=False)
+    >>> mx.lmer("Yield ~ 1 + (1 | Batch)", flat, control=quiet).is_singular()
+    True
+    >>> mx.lmer("Yield ~ 1 + (1 | Batch)", yields).is_singular()
+    False
     """
     tol = require_number("tol", tol, least=0.0, example="1e-4")
     return singularity.is_singular(fit.system, fit.theta, tol, fit.identification)

@@ -1,9 +1,10 @@
 """A fitted model as frozen data, with everything that can be read off it.
 
 A `FittedModel` holds the design, the theta-free products, the optimum and the solution there
-(`FitBase`); everything else is computed when it is asked for first, and kept.  What takes more than
-reading off (tables, predictions, tests, plots) are functions of other modules that take a
-`FittedModel`; `api.fit.LinearMixedFit`, which users see, gives these functions the form of methods.
+(`FitBase`), and what is said of the rows used (`FittedRows`); everything else is computed when it
+is asked for first, and kept.  What takes more than reading off (tables, predictions, tests, plots)
+are functions of other modules that take a `FittedModel`; `api.fit.LinearMixedFit`, which users see,
+gives these functions the form of methods.
 """
 
 from __future__ import annotations
@@ -16,26 +17,19 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixlm_sparse.common.checks import require_bool, require_one_of
+from mixlm_sparse.common.checks import require_bool
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.model import convergence as diagnosis
 from mixlm_sparse.model import refit as further
-from mixlm_sparse.model.base import FitBase
 from mixlm_sparse.model.effects import (
     coefficients_by_level,
     conditional_covariances,
     effects_by_level,
     variance_components,
 )
-from mixlm_sparse.model.rows import row_series
-from mixlm_sparse.model.structured import require_independent
+from mixlm_sparse.model.fitted_rows import FittedRows
 from mixlm_sparse.model.varcorr import VarCorr
 from mixlm_sparse.solve.curvature import residual_share
-
-# A row with 1 - h below this is fitted exactly; its residual is rounding.
-FITTED_EXACTLY_TOL = 1e-10
-RESIDUAL_TYPES = ("response", "pearson", "deviance", "working", "normalized")
-
 
 # Where nothing is left to the residuals, a variance with a larger share of theirs is not known.
 RESIDUAL_SHARE = 1e-3
@@ -46,7 +40,7 @@ NO_RESIDUAL = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class FittedModel(FitBase):
+class FittedModel(FittedRows):
     """A fitted linear mixed model: data, estimates and further fits.
 
     y | b ~ N(X beta + Z b + o, sigma^2 W^{-1}),  b ~ N(0, sigma^2 Lambda Lambda')
@@ -70,7 +64,17 @@ class FittedModel(FitBase):
 
     @property
     def fixef(self) -> pd.Series[float]:
-        """Fixed effects by R's names; columns dropped for rank deficiency are left out."""
+        """Fixed effects by R's names; columns dropped for rank deficiency are left out.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+        >>> fit.fixef.round(3)
+        (Intercept)    251.405
+        Days            10.467
+        dtype: float64
+        """
         return self._named(self.solution.beta)
 
     @property
@@ -79,6 +83,18 @@ class FittedModel(FitBase):
 
         lme4's ``fixef(fit, add.dropped = TRUE)``; what is indexed by `fixef` takes this form by
         ``bse.reindex(fit.fixef_all.index)``.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> quiet = mx.Control(warn=False)
+        >>> data = mx.datasets.load("sleepstudy").assign(Weeks=lambda d: d["Days"] / 7)
+        >>> fit = mx.lmer("Reaction ~ Days + Weeks + (1 | Subject)", data, control=quiet)
+        >>> fit.fixef_all.round(3)
+        (Intercept)    251.405
+        Days            10.467
+        Weeks              NaN
+        dtype: float64
         """
         return self.fixef.reindex(list(self.matrices.fixed.names))
 
@@ -89,12 +105,32 @@ class FittedModel(FitBase):
 
     @property
     def bse(self) -> pd.Series[float]:
-        """Standard errors of the fixed effects; NaN where the data do not determine them."""
+        """Standard errors of the fixed effects; NaN where the data do not determine them.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+        >>> fit.bse.round(3)
+        (Intercept)    6.825
+        Days           1.546
+        dtype: float64
+        """
         return self._named(np.where(self._determined, self.standard_errors, np.nan))
 
     @property
     def tvalues(self) -> pd.Series[float]:
-        """Fixed effects divided by their standard errors; NaN where these are not determined."""
+        """Fixed effects divided by their standard errors; NaN where these are not determined.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+        >>> fit.tvalues.round(3)
+        (Intercept)    36.838
+        Days            6.771
+        dtype: float64
+        """
         return self._named(np.where(self._determined, self.t_ratios, np.nan))
 
     @cached_property
@@ -129,6 +165,15 @@ class FittedModel(FitBase):
         """Return the covariance matrix (p, p) of the fixed effects.
 
         NaN for coefficients whose standard error the data do not determine.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+        >>> fit.cov_params().round(3)
+                     (Intercept)   Days
+        (Intercept)       46.575 -1.451
+        Days              -1.451  2.389
         """
         names = list(self.system.x_names)
         known = self._determined[:, None] & self._determined
@@ -136,7 +181,17 @@ class FittedModel(FitBase):
         return pd.DataFrame(V, index=names, columns=names)
 
     def model_matrix(self) -> Matrix:
-        """Return X (n, p): the columns of the fixed part that were kept."""
+        """Return X (n, p): the columns of the fixed part that were kept.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+        >>> fit.model_matrix()[:3]
+        array([[1., 0.],
+               [1., 1.],
+               [1., 2.]])
+        """
         blocks = [rows.X for rows in self.system.rows(self.nobs)]
         return blocks[0] if len(blocks) == 1 else np.vstack(blocks)
 
@@ -147,6 +202,20 @@ class FittedModel(FitBase):
         """Variances, standard deviations and correlations of the random effects.
 
         NaN where the data do not determine them.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+        >>> fit.varcorr
+         Groups    Name         Variance  Std.Dev.  Corr
+         Subject   (Intercept)    612.09    24.740
+                   Days            35.07     5.922  0.07
+         Residual                 654.94    25.592
+        >>> fit.varcorr["Subject"].round(2)
+                     (Intercept)   Days
+        (Intercept)       612.09   9.60
+        Days                9.60  35.07
         """
         nothing = self.optimum.no_residual
         judged = self.identification
@@ -177,6 +246,20 @@ class FittedModel(FitBase):
         dict from grouping factor to a DataFrame of levels x effects, the terms of one factor side
         by side, indexed by the levels in the type that the data have; with `cond_var` a pair, the
         second a dict of (levels, k, k) arrays that follow the rows and columns of the frames.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+        >>> fit.ranef()["Subject"].head(3).round(3)
+                 (Intercept)   Days
+        Subject
+        308            2.259  9.199
+        309          -40.399 -8.620
+        310          -38.960 -5.449
+        >>> effects, covariances = fit.ranef(cond_var=True)
+        >>> covariances["Subject"].shape
+        (18, 2, 2)
         """
         cond_var = require_bool("cond_var", cond_var)
         effects = effects_by_level(self.solution)
@@ -189,117 +272,19 @@ class FittedModel(FitBase):
 
         A random effect without a fixed effect of its name is added to zero; such columns come
         first.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+        >>> fit.coef()["Subject"].head(3).round(3)
+                 (Intercept)    Days
+        Subject
+        308          253.664  19.666
+        309          211.007   1.848
+        310          212.445   5.018
         """
         return coefficients_by_level(self.solution)
-
-    # -- rows ---------------------------------------------------------------------------------
-
-    @cached_property
-    def fitted_used(self) -> Vector:
-        """(n,) fitted values of the rows used, random effects and offset included."""
-        return self.solution.fitted()
-
-    @cached_property
-    def resid_used(self) -> Vector:
-        """(n,) response residuals of the rows used."""
-        out = np.empty(self.nobs)
-        for rows in self.system.rows():
-            out[rows.slice] = rows.y - self.fitted_used[rows.slice]
-        return out
-
-    @cached_property
-    def pearson_used(self) -> Vector:
-        """(n,) residuals of the rows used over their standard deviation relative to sigma."""
-        if self.system.whitened is not None:
-            return self.resid_used / self.system.whitened.whitening.sd
-        out = np.empty(self.nobs)
-        for rows in self.system.rows():
-            out[rows.slice] = rows.root_weighted(self.resid_used[rows.slice])
-        return out
-
-    @cached_property
-    def normalized_used(self) -> Vector:
-        """(n,) residuals of the rows used, whitened by the residual structure."""
-        if self.system.whitened is None:
-            return self.pearson_used
-        white = self.system.whitened.whitening.apply(self.resid_used[:, None])
-        return np.asarray(white[:, 0])
-
-    @property
-    def scaled_residuals_used(self) -> Vector:
-        """(n,) sqrt(w) (y - mu) / sigma of the rows used."""
-        return self.pearson_used / self.sigma
-
-    @cached_property
-    def residual_quantiles(self) -> Vector:
-        """(5,) least, lower quartile, median, upper quartile and largest scaled residual."""
-        return np.asarray(np.quantile(self.scaled_residuals_used, [0.0, 0.25, 0.5, 0.75, 1.0]))
-
-    @property
-    def fittedvalues(self) -> pd.Series[float]:
-        """Fitted values X beta + Z b + offset, indexed by the rows used (see `na_action`)."""
-        return row_series(self.matrices, self.fitted_used)
-
-    @property
-    def resid(self) -> pd.Series[float]:
-        """Response residuals y - mu, indexed by the rows used (see `na_action`)."""
-        return row_series(self.matrices, self.resid_used)
-
-    def residuals(self, type: str = "response", *, scaled: bool = False) -> pd.Series[float]:
-        """Return residuals.
-
-        Parameters
-        ----------
-        type : "response" and "working" are y - mu; "pearson" and "deviance" are
-            sqrt(w) (y - mu), with a variance function over its standard deviation relative to
-            sigma; "normalized" are these multiplied by the inverse factor of their correlation
-            within groups, so that they are independent if the structure is right.
-        scaled : divide by sigma.
-
-        Returns
-        -------
-        Series (n,) with the index of the rows used; of all rows with na_action="exclude".
-        """
-        scaled = require_bool("scaled", scaled)
-        require_one_of("type", type, RESIDUAL_TYPES)
-        if type in ("response", "working"):
-            values = self.resid_used
-        else:
-            values = self.normalized_used if type == "normalized" else self.pearson_used
-        return row_series(self.matrices, values / self.sigma if scaled else values)
-
-    def _require_uncorrelated(self, what: str) -> None:
-        if self.matrices.law is not None and self.matrices.law.correlated:
-            require_independent(self, what, "residuals(type='normalized') are its counterpart")
-
-    @cached_property
-    def _leverage(self) -> Vector:
-        return self.solution.leverage()
-
-    def hatvalues(self) -> pd.Series[float]:
-        """Return the joint leverage of fixed and random effects, the diagonal of dmu/dy."""
-        return row_series(self.matrices, self._leverage)
-
-    def cooks_distance(self) -> pd.Series[float]:
-        """Return Cook's distance, (r / (1 - h))^2 h / (sigma^2 p) with r = sqrt(w) (y - mu)."""
-        self._require_uncorrelated("cooks_distance")
-        h = self._leverage
-        with np.errstate(divide="ignore", invalid="ignore"):
-            distance = (self.pearson_used / (1.0 - h)) ** 2 * h / (self.scale * self.system.p)
-        return row_series(self.matrices, distance)
-
-    def rstudent(self) -> pd.Series[float]:
-        """Return studentized residuals, sqrt(w) (y - mu) / (sigma sqrt(1 - h)).
-
-        h is the leverage of `hatvalues`; sigma is that of the fit, with all rows.  NaN where the
-        model fits a row whatever its response (h = 1).
-        """
-        self._require_uncorrelated("rstudent")
-        free = 1.0 - self._leverage
-        free = np.where(free > FITTED_EXACTLY_TOL, free, np.nan)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            values = self.pearson_used / (self.sigma * np.sqrt(free))
-        return row_series(self.matrices, np.where(np.isfinite(values), values, np.nan))
 
     # -- diagnosis and further fits -------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from mixlm_sparse.model.responses import response_for
 from mixlm_sparse.model.run import assemble, solve_system
 from mixlm_sparse.model.singularity import is_singular
 from mixlm_sparse.solve.derived.other_response import with_response
-from mixlm_sparse.solve.search.search import control_of
+from mixlm_sparse.solve.search.control import control_of
 from mixlm_sparse.solve.system import PenalizedSystem
 
 F = TypeVar("F", bound=FitBase)
@@ -108,6 +108,16 @@ def refit(fit: F, y: Any) -> F:
     A fit of the same class: the design, the products without y and the symbolic work are
     shared.  What is to be said about it is in its `messages`; no warning is emitted, for refits
     come by the thousand.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> y = fit.simulate(1, seed=1)[:, 0]
+    >>> fit.refit(y).fixef.round(2)
+    (Intercept)    241.81
+    Days             9.74
+    dtype: float64
     """
     response = response_for(fit.matrices, y)
     call = None if fit.call is None else replace(fit.call, response=response)
@@ -116,12 +126,29 @@ def refit(fit: F, y: Any) -> F:
 
 
 def refit_ml(fit: F) -> F:
-    """Return the fit by maximum likelihood, as model comparisons need it."""
+    """Return the fit by maximum likelihood, as model comparisons need it.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> round(fit.refit_ml().deviance, 4)
+    1751.9393
+    """
     return fit if not fit.reml else _refit_reml(fit, False)
 
 
 def refit_reml(fit: F) -> F:
-    """Return the fit by restricted maximum likelihood."""
+    """Return the fit by restricted maximum likelihood.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> sleepstudy = mx.datasets.load("sleepstudy")
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", sleepstudy, reml=False)
+    >>> round(fit.refit_reml().criterion, 4)
+    1743.6283
+    """
     return fit if fit.reml else _refit_reml(fit, True)
 
 
@@ -160,6 +187,18 @@ def update(fit: F, formula: str | None = None, data: Any = None, **changes: Any)
     Raises
     ------
     OptionError : an argument that `lmer` does not have.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> fit.update(". ~ . + I(Days^2)").fixef.round(3)
+    (Intercept)    255.449
+    Days             7.434
+    I(Days^2)        0.337
+    dtype: float64
+    >>> fit.update(reml=False, subset="Days > 1").nobs
+    144
     """
     options, of_model = split_changes(fit.options, changes)
     same_engine = options.engine == fit.options.engine

@@ -30,8 +30,8 @@ from mixlm_sparse.solve.derived.other_response import (
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.many import BlockOptima, optimize_block, status_and_message
+from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.optimum import Optimum
-from mixlm_sparse.solve.search.search import Control
 from mixlm_sparse.solve.solution import PlsSolution
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.search import solution_at

@@ -71,6 +71,20 @@ class VarCorr:
     terms : one entry per random-effects term, in lme4's order.
     sigma : residual standard deviation.
     weighted : with prior weights the residual variance of row i is sigma^2 / w_i.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> fit.varcorr["Subject"].round(2)
+                 (Intercept)   Days
+    (Intercept)       612.09   9.60
+    Days                9.60  35.07
+    >>> fit.varcorr.to_frame()[["grp", "var1", "vcov", "sdcor"]].dropna().round(3)
+           grp         var1     vcov   sdcor
+    0  Subject  (Intercept)  612.090  24.740
+    1  Subject         Days   35.072   5.922
+    2  Subject  (Intercept)    9.604   0.066
     """
 
     terms: tuple[TermCovariance, ...]

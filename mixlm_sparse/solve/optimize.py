@@ -20,10 +20,11 @@ from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.solve.identification import require_residuals_apart
 from mixlm_sparse.solve.profiled.held_search import optimize_held
 from mixlm_sparse.solve.profiled.objective import SATURATED, ProfiledObjective
+from mixlm_sparse.solve.search.control import Control, control_of
 from mixlm_sparse.solve.search.names import OPTIMIZERS
 from mixlm_sparse.solve.search.objective import Progress
 from mixlm_sparse.solve.search.optimum import Optimum
-from mixlm_sparse.solve.search.search import Control, control_of, search
+from mixlm_sparse.solve.search.search import search
 from mixlm_sparse.solve.smallest import smallest
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.search import optimize_whitened

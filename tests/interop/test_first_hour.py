@@ -51,12 +51,13 @@ FIRST = [
     'fit.tidy(["fixed", "ran_pars"], conf_int=True).to_csv("estimates.csv", index=False)\n'
     'open("table.tex", "w").write(mx.compare_table(small, large, format="latex")) > 0',
     'fit.plot.caterpillar().savefig("effects.pdf")',
-    'fit.save("sleep.mixlm")\nlarge.save("schools.mixlm")',
+    'fit.save("sleep.mixlm")\nlarge.save("schools.mixlm")\ntrial.save("trial.mixlm")',
 ]
 SECOND = [
     'import mixlm_sparse as mx\nfit = mx.load("sleep.mixlm")\nfit.summary()',
     'fit.predict({"Days": [10], "Subject": ["308"]}).round(2).tolist()',
     'mx.load("schools.mixlm").emmeans("sector").pairs()',
+    'mx.load("trial.mixlm").emmeans("ARMCD | AVISIT").contrast("trt.vs.ctrl")',
 ]
 
 
@@ -137,3 +138,6 @@ def test_a_saved_fit_is_the_fit(shown):
     predicted = 'fit.predict({"Days": [10], "Subject": ["308"]}).round(2).tolist()'
     assert shown[predicted]["text/plain"] == "[450.33]"
     assert "Catholic" in shown['mx.load("schools.mixlm").emmeans("sector").pairs()']["text/html"]
+    trial = shown['mx.load("trial.mixlm").emmeans("ARMCD | AVISIT").contrast("trt.vs.ctrl")']
+    assert "3.7744" in trial["text/html"]
+    assert "4.3985" in trial["text/html"]

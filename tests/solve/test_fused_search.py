@@ -21,8 +21,8 @@ from mixlm_sparse.model.refits import RefitBlock, quiet, row_of
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
+from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.optimum import Optimum
-from mixlm_sparse.solve.search.search import Control
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 from tests.support.strategies import Design, designs
 

@@ -7,8 +7,9 @@ import time
 import numpy as np
 import pytest
 
+from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.objective import BoundaryReport, Start
-from mixlm_sparse.solve.search.search import Control, search
+from mixlm_sparse.solve.search.search import search
 
 H = np.array([[3.0, 1.0], [1.0, 2.0]])
 MINIMUM = np.array([0.7, -1.3])

@@ -19,7 +19,7 @@ from mixlm_sparse.solve.curvature import hessian_eigenvalues
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.profiled.boundary import settle_boundary
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
-from mixlm_sparse.solve.search.search import Control
+from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 from tests.support import corpus
 from tests.support.strategies import Design, designs_with_theta

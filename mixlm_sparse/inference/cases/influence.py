@@ -27,7 +27,7 @@ from mixlm_sparse.model.parameters import (
 from mixlm_sparse.model.structured import require_unrelated
 from mixlm_sparse.solve.derived.without_rows import Deletion
 from mixlm_sparse.solve.optimize import optimize
-from mixlm_sparse.solve.search.search import Control
+from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.solution import solve_pls
 
 # Deletions that one process does at a time.

@@ -189,7 +189,8 @@ def contest(
     rhs : value of each hypothesis, a number or (q,).
     joint : one F test of all rows; otherwise a t test of each.
     ddf : "satterthwaite" (as lmerTest), "kenward-roger" (as pbkrtest; a fit by ML is fitted again
-        by REML, with a warning), "normal" (z and chi-squared tests), "none" or None (no tests).
+        by REML, with a warning), "sas" (Satterthwaite's, several rows together as in SAS and mmrm),
+        "normal" (z and chi-squared tests), "none" or None (no tests).
     level : coverage of the intervals of single tests.
 
     Returns

@@ -205,6 +205,7 @@ def anova(
         that do not contain it, 3, "III" or "marginal" each by marginal contrasts,
         whatever the coding of factors.
     ddf : "satterthwaite"; "kenward-roger" (a fit by ML is fitted again by REML, with a warning);
+        "sas", Satterthwaite's with the degrees of freedom of several rows together as in SAS;
         "normal" for chi-squared tests; None for none.
     refit : of a comparison: fit REML models again by ML first, which comparisons of fixed effects
         need.

@@ -17,7 +17,7 @@ from mixlm_sparse.common.errors import ConvergenceWarning, MixedModelWarning, Op
 from mixlm_sparse.interop.cli.codes import OK, PROBLEM
 from mixlm_sparse.interop.cli.files import TextForm, as_factors, read_table, write_bytes
 from mixlm_sparse.interop.cli.words import of_the_shell
-from mixlm_sparse.solve.search.search import Control
+from mixlm_sparse.solve.search.control import Control
 
 __all__ = [
     "exit_code", "fitted", "model_arguments", "notes_on_stderr", "read", "text_form", "write_text",

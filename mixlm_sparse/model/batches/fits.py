@@ -80,6 +80,16 @@ def append(fit: F, rows: Any) -> F:
     DataError : a level of the fixed part is not known to the fit, a column is missing, ...
     OptionError : the fit was made from matrices, with arrays as weights, offset or subset, with
         known covariances of levels, or holds a parameter that sums cannot hold.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> sleepstudy = mx.datasets.load("sleepstudy")
+    >>> early = mx.lmer("Reaction ~ Days + (Days | Subject)", sleepstudy.iloc[:90])
+    >>> early.append(sleepstudy.iloc[90:]).fixef.round(3)
+    (Intercept)    251.405
+    Days            10.467
+    dtype: float64
     """
     if fit.call is None or fit.matrices.spec is None:
         raise OptionError(

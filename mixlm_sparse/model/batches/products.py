@@ -55,6 +55,17 @@ class ModelProducts:
     factors : grouping factors in the order of the formula, without rows.
     cross : the sums, terms and factors in the order of the formula.
     n_input : rows of the data, used or not.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> sleepstudy = mx.datasets.load("sleepstudy")
+    >>> formula = "Reaction ~ Days + (Days | Subject)"
+    >>> levels = {"Subject": sorted(sleepstudy["Subject"].unique())}
+    >>> a = mx.cross_products(formula, sleepstudy.iloc[:90], levels=levels)
+    >>> b = mx.cross_products(formula, sleepstudy.iloc[90:], levels=levels)
+    >>> (a + b).nobs, (a + b).ngroups
+    (180, {'Subject': 18})
     """
 
     design: BatchDesign
@@ -187,6 +198,15 @@ def load_products(
     ------
     SavedFitError : the file is something else, is broken or is of a later version.
     FileNotFoundError : there is no such file.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> sleepstudy = mx.datasets.load("sleepstudy")
+    >>> products = mx.cross_products("Reaction ~ Days + (Days | Subject)", sleepstudy)
+    >>> products.save("sleep.products")
+    >>> round(mx.fit_products(mx.load_products("sleep.products")).criterion, 4)
+    1743.6283
     """
     archive = Archive(require_path("path", path))
     saved = archive.document

@@ -19,8 +19,8 @@ from mixlm_sparse.model.saved.archive import Archive, Arrays
 from mixlm_sparse.solve.hold import Held, Hold
 from mixlm_sparse.solve.products.basis import TermLayout
 from mixlm_sparse.solve.products.final import Products
+from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.optimum import Optimum
-from mixlm_sparse.solve.search.search import Control
 
 __all__ = [
     "blocks_from",

@@ -18,8 +18,9 @@ from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
 from mixlm_sparse.solve.profiled.valleys import other_starts
 from mixlm_sparse.solve.search.bfgs import ROUNDING
+from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.optimum import Optimum, report
-from mixlm_sparse.solve.search.search import Control, default_limit
+from mixlm_sparse.solve.search.search import default_limit
 from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.system import PenalizedSystem
 

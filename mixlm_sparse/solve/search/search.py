@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
-from mixlm_sparse.common.checks import (
-    require_bool,
-    require_count,
-    require_instance,
-    require_number,
-    require_one_of,
-)
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.search.bfgs import ROUNDING, minimize_bfgs
+from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.derivative_free import minimize_bobyqa, minimize_cobyqa
 from mixlm_sparse.solve.search.objective import FarStart, NoMinimumError, Objective
 from mixlm_sparse.solve.search.optimum import Optimum, limit, perfect_fit, record, report
@@ -30,55 +24,6 @@ MAX_PASSES = 5
 FEW_EVALUATIONS = 4
 # Steps off a saddle that are tried, relative to the size of the parameters.
 SADDLE_STEPS = (0.5, 0.05)
-RANK_DEFICIENT = ("drop", "error")
-
-
-@dataclass(frozen=True, slots=True)
-class Control:
-    """Settings of the search; the defaults reach the tight optimum.
-
-    Parameters
-    ----------
-    max_evaluations : evaluations of the criterion before the search gives up; None chooses by
-        optimizer and number of parameters.
-    tolerance : a gradient search ends when a Newton step predicts a smaller decrease of the
-        criterion than this.
-    xtol, ftol : a derivative-free search ends when steps of the (scaled) parameters, or changes of
-        the criterion, are below these.
-    gradient_tolerance : largest predicted decrease, computed from the exact gradient, with which an
-        optimum is called converged.
-    check_boundary : test optima on the boundary and leave false ones.
-    warn : emit warnings about singular fits, dropped columns, scales and convergence.
-    rank_deficient : columns of the fixed part that are combinations of earlier ones: "drop" leaves
-        them out and says so, "error" refuses the model.
-    """
-
-    max_evaluations: int | None = None
-    tolerance: float = 1e-12
-    xtol: float = 1e-8
-    ftol: float = 1e-11
-    gradient_tolerance: float = 1e-6
-    check_boundary: bool = True
-    warn: bool = True
-    rank_deficient: str = "drop"
-
-    def __post_init__(self) -> None:
-        if self.max_evaluations is not None:
-            # NLopt takes Python's numbers only
-            count = require_count("max_evaluations", self.max_evaluations)
-            object.__setattr__(self, "max_evaluations", count)
-        for name in ("tolerance", "xtol", "ftol", "gradient_tolerance"):
-            number = require_number(name, getattr(self, name), least=0.0, example="1e-8")
-            object.__setattr__(self, name, number)
-        for name in ("check_boundary", "warn"):
-            object.__setattr__(self, name, require_bool(name, getattr(self, name)))
-        require_one_of("rank_deficient", self.rank_deficient, RANK_DEFICIENT)
-
-
-def control_of(control: Control | None) -> Control:
-    """Return settings of a search; None stands for the defaults."""
-    remedy = "use mx.Control(...), for example mx.Control(max_evaluations=1000)"
-    return Control() if control is None else require_instance("control", control, Control, remedy)
 
 
 def search(

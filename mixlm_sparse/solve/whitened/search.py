@@ -7,9 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from mixlm_sparse.common.types import Vector
+from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.objective import Progress
 from mixlm_sparse.solve.search.optimum import Optimum
-from mixlm_sparse.solve.search.search import Control, search
+from mixlm_sparse.solve.search.search import search
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.objective import FARTHEST, WhitenedObjective
