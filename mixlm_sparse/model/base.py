@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -284,9 +284,9 @@ def fit_of(
         system=system,
         optimum=optimum,
         solution=solution,
-        options=options,
+        options=options.for_further_fits(),
         formula=formula,
-        call=call,
+        call=None if call is None else replace(call, options=call.options.for_further_fits()),
         notes=notes_on(system, optimum) if notes is None else notes,
     )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mixlm_sparse.common.checks import NA_ACTIONS, require_bool, require_one_of
@@ -51,6 +51,12 @@ class FitOptions:
         control_of(self.control)
         fit_progress(self.progress)
         return self
+
+    def for_further_fits(self) -> FitOptions:
+        """Return the options of further fits: a checkpoint is of one search."""
+        if self.control.checkpoint is None:
+            return self
+        return replace(self, control=replace(self.control, checkpoint=None))
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from mixlm_sparse.common.checks import (
 from mixlm_sparse.common.errors import DataError, NotPositiveDefiniteError, OptionError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.threads import one_blas_thread
+from mixlm_sparse.solve.checkpoint import Checkpoint
 from mixlm_sparse.solve.identification import require_residuals_apart
 from mixlm_sparse.solve.profiled.held_search import optimize_held
 from mixlm_sparse.solve.profiled.objective import SATURATED, ProfiledObjective
@@ -71,14 +72,19 @@ def optimize(
         )
     require_rank(system, control)
     method = "bfgs" if optimizer == "auto" else optimizer
+    begin = start
+    if control.checkpoint is not None:
+        checkpoint = Checkpoint(control.checkpoint, system, reml=reml)
+        begin = start if checkpoint.theta is None else checkpoint.theta
+        progress = checkpoint.following(progress)
     if system.whitened is not None:
         with one_blas_thread():
             return optimize_whitened(
-                system, _start(system, start), reml=reml, method=method, control=control,
+                system, _start(system, begin), reml=reml, method=method, control=control,
                 progress=progress, began=began,
             )  # fmt: skip
     require_residuals_apart(system)
-    phi = _start(system, start)
+    phi = _start(system, begin)
     objective = ProfiledObjective(system, reml, progress)
     with one_blas_thread():
         if system.held is not None:

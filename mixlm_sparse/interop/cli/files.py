@@ -15,7 +15,7 @@ import pandas as pd
 
 from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import DataError, MissingPackageError, OptionError
-from mixlm_sparse.model.saved.archive import atomic_file
+from mixlm_sparse.common.files import atomic_file
 
 __all__ = [
     "TextForm", "as_factors", "read_table", "require_writable", "write_bytes", "write_table",

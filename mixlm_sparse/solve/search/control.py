@@ -10,6 +10,7 @@ from mixlm_sparse.common.checks import (
     require_instance,
     require_number,
     require_one_of,
+    require_path,
 )
 
 RANK_DEFICIENT = ("drop", "error")
@@ -33,6 +34,8 @@ class Control:
     warn : emit warnings about singular fits, dropped columns, scales and convergence.
     rank_deficient : columns of the fixed part that are combinations of earlier ones: "drop" leaves
         them out and says so, "error" refuses the model.
+    checkpoint : name of a file in which the search keeps its best point: the same call, made again,
+        goes on from there.  Further fits from the fit do not write it.
     """
 
     max_evaluations: int | None = None
@@ -43,6 +46,7 @@ class Control:
     check_boundary: bool = True
     warn: bool = True
     rank_deficient: str = "drop"
+    checkpoint: str | None = None
 
     def __post_init__(self) -> None:
         if self.max_evaluations is not None:
@@ -55,6 +59,8 @@ class Control:
         for name in ("check_boundary", "warn"):
             object.__setattr__(self, name, require_bool(name, getattr(self, name)))
         require_one_of("rank_deficient", self.rank_deficient, RANK_DEFICIENT)
+        if self.checkpoint is not None:
+            object.__setattr__(self, "checkpoint", require_path("checkpoint", self.checkpoint))
 
 
 def control_of(control: Control | None) -> Control:
