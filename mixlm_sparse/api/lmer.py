@@ -74,7 +74,9 @@ def lmer(
     start : (m,) theta to start from; by default a moment estimate.
     optimizer : "auto" and "bfgs" use the exact gradient, "lbfgsb" is SciPy's; "bobyqa" and "cobyqa"
         work without derivatives.
-    engine : "auto", "blocked" or "cholmod".
+    engine : "auto", "blocked", "sparse" or "cholmod" factor, with the same results; "krylov" needs
+        no factor, for crossed factors too large for one, and estimates the criterion (see
+        `fit.convergence.criterion_error`).
     control : `mx.Control(...)`: tolerances, limits, warnings.
     progress : None shows a bar in terminals and notebooks if the fit takes longer than a second,
         False none.  A function is called with (evaluation, criterion, theta) at every evaluation;

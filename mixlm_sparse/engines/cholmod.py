@@ -309,6 +309,7 @@ class CholmodEngine(PatternEngine):
         self._fill = predicted_fill(pattern.matrix, factor.permutation())
         self.dense_order = self._fill.widest
         self.work = 3.0 * self._fill.flops
+        self.fill = self._fill.nnz_L
 
     def describe(self) -> str:
         """Say in words how the system is factored."""

@@ -8,6 +8,7 @@ from mixlm_sparse.engines.blocked.engine import BlockedEngine
 from mixlm_sparse.engines.cholmod import CholmodEngine
 from mixlm_sparse.engines.empty import EmptyEngine
 from mixlm_sparse.engines.interface import BlockSystem, Engine, Penalties
+from mixlm_sparse.engines.krylov.engine import KrylovEngine
 from mixlm_sparse.engines.multifrontal.engine import SparseEngine
 from mixlm_sparse.engines.names import ENGINES
 
@@ -36,4 +37,4 @@ def make_engine(name: str, system: BlockSystem, penalties: Penalties = ()) -> En
         raise EngineError(
             f"engine '{name}' cannot hold known covariances of levels: use 'auto' or 'sparse'"
         )
-    return BlockedEngine(system)
+    return KrylovEngine(system) if name == "krylov" else BlockedEngine(system)

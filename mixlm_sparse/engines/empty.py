@@ -12,8 +12,10 @@ class EmptyEngine:
     """An engine of order zero."""
 
     name = "none"
+    exact = True
     logdet = 0.0
     dense_order = 0
+    fill = 0
     work = 0.0
 
     def factorize(self, lambdas: Sequence[Matrix]) -> None:

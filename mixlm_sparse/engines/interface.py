@@ -167,9 +167,15 @@ class Engine(Protocol):
     """
 
     name: str
-    logdet: float
+    exact: bool  # False where logdet and the traces are estimates from random vectors
     dense_order: int  # order of the largest dense block that is factored
+    fill: int  # entries of the factor, but for what is eliminated level by level
     work: float  # multiply-adds of an evaluation with its gradient, a tenth of those left to BLAS
+
+    @property
+    def logdet(self) -> float:
+        """log|C| at the last factorization."""
+        ...
 
     def factorize(self, lambdas: Sequence[Matrix]) -> None:
         """Factor C; `lambdas[g]` is (K_g, K_g).

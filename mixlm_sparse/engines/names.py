@@ -2,4 +2,4 @@
 
 from __future__ import annotations
 
-ENGINES = ("auto", "blocked", "sparse", "cholmod")
+ENGINES = ("auto", "blocked", "sparse", "cholmod", "krylov")

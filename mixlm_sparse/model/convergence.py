@@ -20,6 +20,7 @@ from mixlm_sparse.solve.curvature import hessian_eigenvalues
 from mixlm_sparse.solve.identification import Identification
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.system import PenalizedSystem
+from mixlm_sparse.solve.uncertainty import EstimationError, estimation_error
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -38,6 +39,9 @@ class ConvergenceReport(PrintsAsTable):
     status : "converged", "singular", "perfect fit", "not converged" or "evaluation limit".
     gradient : (m,) exact gradient in working parameters of order one; zero where at a bound.
     hessian_eigenvalues : ascending, for the parameters that are free; computed when asked for.
+    criterion_error : standard error of the criterion where it is estimated (engine="krylov"), or 0.
+    theta_error, beta_error : (m,), (p,) what that leaves uncertain of theta and of coefficients,
+        beside what the sample does.
     """
 
     optimum: Optimum
@@ -131,15 +135,33 @@ class ConvergenceReport(PrintsAsTable):
             self.optimum.phi, self.system, reml=self.optimum.reml, sigma=self.optimum.sigma
         )
 
+    @cached_property
+    def _estimation(self) -> EstimationError:
+        return estimation_error(self.optimum.phi, self.system, reml=self.optimum.reml)
+
+    @property
+    def criterion_error(self) -> float:
+        """Standard error of the criterion from the engine's random vectors; 0 if it is exact."""
+        return self._estimation.criterion
+
+    @property
+    def theta_error(self) -> Vector:
+        """(m,) what random vectors of the engine leave uncertain of theta; 0 if it is exact."""
+        return self._estimation.theta
+
+    @property
+    def beta_error(self) -> Vector:
+        """(p,) what random vectors of the engine leave uncertain of the coefficients."""
+        return self._estimation.beta
+
     @property
     def headline(self) -> str:
         """One line for the summary."""
         search = f"{self.optimizer}, {self.n_evaluations} evaluations"
         if self.status in ("converged", "singular"):
             gain = format_number(self.predicted_decrease, 2)
-            return (
-                f"{self.status}; {search}; a Newton step by the exact gradient would gain {gain}"
-            )
+            by = "exact gradient" if self.system.engine.exact else "gradient"
+            return f"{self.status}; {search}; a Newton step by the {by} would gain {gain}"
         return f"{self.status} ({self.message}); {search}"
 
     def __bool__(self) -> bool:
@@ -156,6 +178,19 @@ class ConvergenceReport(PrintsAsTable):
     def _table(self) -> ResultTable:
         return as_result(self.to_frame(), heading="Convergence")
 
+    def _uncertain(self) -> list[tuple[str, str]]:
+        """Rows on curvature or, where the criterion is estimated, on its error.
+
+        Curvature would take many evaluations there, which are dear.
+        """
+        if self.system.engine.exact:
+            eigenvalues = ", ".join(format_number(v, 4) for v in self.hessian_eigenvalues)
+            return [("Hessian eigenvalues", eigenvalues or "none free")]
+        return [
+            ("standard error of it", format_number(self.criterion_error, 3)),
+            ("... of theta by that", ", ".join(format_number(v, 2) for v in self.theta_error)),
+        ]
+
     def _rows(self) -> list[tuple[str, str]]:
         rows = [
             ("status", self.status),
@@ -165,10 +200,7 @@ class ConvergenceReport(PrintsAsTable):
                 else format_number(self.optimum.criterion, 10)),
             ("largest gradient", format_number(self.max_abs_gradient, 3)),
             ("predicted decrease", format_number(self.predicted_decrease, 3)),
-            (
-                "Hessian eigenvalues",
-                ", ".join(format_number(v, 4) for v in self.hessian_eigenvalues) or "none free",
-            ),
+            *self._uncertain(),
             ("optimizer", self.optimizer),
             ("evaluations", f"{self.n_evaluations} ({self.n_gradients} with gradient)"),
             *(("searched from" if i == 0 else "", line) for i, line in enumerate(self.tried)),

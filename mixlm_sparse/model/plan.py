@@ -34,6 +34,7 @@ class Plan:
     q : random effects in all.
     engine : how an evaluation is done.
     order : order of the largest dense matrix that is factored.
+    fill : entries of the factor, but for what is eliminated level by level.
     bytes : of products, factor and work space.
     free : bytes that are free now, or None.
     seconds_products, seconds_evaluation : measured; of the criterion with its gradient.
@@ -49,6 +50,7 @@ class Plan:
     q: int = 0
     engine: str = ""
     order: int = 0
+    fill: int = 0
     bytes: int = 0
     free: int | None = None
     seconds_products: float = float("nan")
@@ -64,6 +66,7 @@ class Plan:
             f"parameters of the search {self.n_theta}",
             *(f"  {line}" for line in self.terms.to_string(index=False).splitlines()),
             *(f"  {line.strip()}" for line in self.engine.splitlines()),
+            *([f"  entries of the factor {self.fill}"] if self.fill else []),
             f"  memory beside the data {size_text(self.bytes)}{free}",
             f"  products {self.seconds_products:.3g} s, an evaluation with its gradient "
             f"{self.seconds_evaluation:.3g} s; a search takes some 10 to 30",
@@ -91,6 +94,7 @@ def plan_of(call: ModelCall) -> Plan:
         q=system.q,
         engine=system.describe(),
         order=system.engine.dense_order,
+        fill=system.engine.fill,
         bytes=reachable_bytes((system.products, system.engine, vars(system).get("fused"))),
         free=free_bytes(),
         seconds_products=formed,

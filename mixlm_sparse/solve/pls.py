@@ -110,7 +110,9 @@ def solve_at(lambdas: list[Matrix], system: PenalizedSystem) -> WorkingSolution:
     """
     products = system.products
     engine = system.engine
-    scale = 1.0 if system.known else scale_beyond(lambdas)
+    # known levels, and engines that estimate, have no rank to say what large effects count
+    plain = system.known or not engine.exact
+    scale = 1.0 if plain else scale_beyond(lambdas)
     factored = lambdas if scale == 1.0 else [lam / scale for lam in lambdas]
     V = [
         f.ztx * lam[0, 0] if f.width == 1 else np.matmul(lam.T, f.ztx)

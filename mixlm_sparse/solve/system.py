@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mixlm_sparse.common.checks import require_instance, require_one_of, shown
-from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.errors import DataError, EngineError, OptionError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.covariance.random import CovarianceStructure
 from mixlm_sparse.design.matrices import ModelMatrices
@@ -179,6 +179,11 @@ class PenalizedSystem:
     @cached_property
     def apart(self) -> Separated:
         """What random effects cannot reach of [X y]; leaves the engine factored otherwise."""
+        if not self.engine.exact:
+            raise EngineError(
+                "random effects are so much larger than the residuals that engine='krylov' cannot "
+                "tell them apart: fit with engine='auto'"
+            )
         with self.lock:
             return separate(self.products, self.engine, self.white_rows)
 
@@ -268,7 +273,7 @@ def penalized_system(
     Parameters
     ----------
     matrices : the design.
-    engine : "auto", "blocked" or "cholmod".
+    engine : "auto", "blocked", "sparse", "cholmod" or "krylov".
     cross : products formed before; by default they are formed from the rows.
     source : the rows; by default those of `matrices`.
 

@@ -61,3 +61,36 @@ def test_a_container_has_its_own_limit(monkeypatch, tmp_path):
     assert memory.free_bytes() == 600_000
     limit.write_text("max\n")
     assert memory.free_bytes() > 600_000
+
+
+@pytest.mark.parametrize("engine", ["blocked", "sparse", "krylov"])
+def test_fill_of_the_factor(crossed, engine):
+    plan = mx.plan(FORMULA, crossed, engine=engine)
+    assert plan.fits
+    items = int(plan.terms["levels"].iloc[1])
+    if engine == "blocked":
+        assert plan.fill == items * (items + 1) // 2
+    elif engine == "sparse":
+        assert plan.fill > items * (items + 1) // 2
+    else:
+        assert plan.fill == 0
+    assert ("entries of the factor" in str(plan)) == (plan.fill > 0)
+
+
+def test_a_sparse_factor_that_does_not_fit_is_said_before(crossed, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 500_000)
+    plan = mx.plan(FORMULA, crossed, engine="sparse")
+    assert not plan.fits
+    assert "fill in to" in plan.reason
+    with pytest.raises(mx.EngineError, match="engine='krylov'"):
+        mx.lmer(FORMULA, crossed, engine="sparse")
+
+
+def test_the_remedy_is_one(crossed, monkeypatch):
+    formula, quiet = "y ~ x + (1 | user) + (1 | item)", mx.Control(warn=False)
+    exact = mx.lmer(formula, crossed, control=quiet)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 500_000)
+    with pytest.raises(mx.EngineError, match="use engine='krylov'"):
+        mx.lmer(formula, crossed)
+    fit = mx.lmer(formula, crossed, engine="krylov", control=quiet)
+    assert abs(fit.criterion - exact.criterion) < 5.0 * fit.convergence.criterion_error

@@ -40,6 +40,7 @@ class DenseRest:
         self._A = self._products() if len(factors) > 1 else None
         self.P: Matrix | None = None
         self.work = BLAS_SHARE * float(self.order) ** 3
+        self.fill = self.order * (self.order + 1) // 2
 
     def reload(self, system: BlockSystem, pairs: dict[tuple[int, int], PairBlock]) -> DenseRest:
         twin = copy.copy(self)
@@ -197,6 +198,6 @@ def require_dense_memory(
     require_memory(
         2.0 * 8.0 * float(order) ** 2,
         f"{inner} crossed with {outer}, a dense matrix of order {order},",
-        "leave out levels with few rows, put a factor into the fixed part or leave it out, or "
-        "fit on a machine with more memory",
+        "use engine='krylov', which needs no such matrix, leave out levels with few rows, put a "
+        "factor into the fixed part or leave it out, or fit on a machine with more memory",
     )

@@ -56,6 +56,7 @@ class BlockedEngine:
     """Elimination by blocks; see the module's docstring."""
 
     name = "blocked"
+    exact = True
 
     def __reduce__(self) -> tuple[type[BlockedEngine], tuple[BlockSystem]]:
         return type(self), (self._system,)  # a copy does its symbolic work anew
@@ -91,6 +92,7 @@ class BlockedEngine:
         if isinstance(self._schur, DenseRest) and len(self._rest) > 1:
             self._dense_rest = frozenset(r.index for r in self._rest)
         self.dense_order = self._m if isinstance(self._schur, DenseRest) else 0
+        self.fill = 0 if self._schur is None else self._schur.fill
         self.logdet = float("nan")
         self.work = sum(
             factors[i].ztz.size * (4.0 * factors[i].width + 2.0 * factors[i].ztx.shape[2])

@@ -50,6 +50,7 @@ class Rest(Protocol):
     """What the two forms have in common."""
 
     work: float  # multiply-adds of an evaluation with its gradient
+    fill: int  # entries of the factor
 
     def reload(
         self, system: BlockSystem, pairs: dict[tuple[int, int], PairBlock]

@@ -72,6 +72,7 @@ class SparseRest:
         compiled: bool,
     ) -> None:
         self.work = 3.0 * flops
+        self.fill = cholesky.tree.nnz
         self._system = system
         self._factors = factors
         self._pairs = pairs

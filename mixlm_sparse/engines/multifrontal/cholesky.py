@@ -20,6 +20,7 @@ from scipy.linalg import blas, lapack
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.engines.compiled import njit
+from mixlm_sparse.engines.memory import require_memory
 from mixlm_sparse.engines.multifrontal.frontal_tree import FrontalTree, Step, analyse
 from mixlm_sparse.engines.multifrontal.fronts import (
     add_to_front,
@@ -81,6 +82,13 @@ class SparseCholesky:
         row, col = rank[row], rank[col]
         # where the entries of A lie among those of L
         self._place = self.tree.locate(np.maximum(row, col), np.minimum(row, col))
+        require_memory(
+            8.0 * (2.0 * self.tree.nnz + self.tree.arena_size),  # the factor, its inverse, fronts
+            f"a sparse factor of order {n}, whose {pattern.nnz} entries fill in to "
+            f"{self.tree.nnz},",
+            "use engine='krylov', which needs no factor, leave out levels with few rows, or fit on "
+            "a machine with more memory",
+        )
         self._values = np.empty(self.tree.nnz)
         self._arena = np.empty(self.tree.arena_size)
         self.logdet = float("nan")

@@ -41,7 +41,9 @@ class PatternEngine:
     """Blocks to a sparse matrix, the matrix to a solver, and its answers back to blocks."""
 
     name: str
+    exact = True
     dense_order: int
+    fill: int
     work: float
 
     def __reduce__(self) -> tuple[type[PatternEngine], tuple[BlockSystem, Penalties]]:
@@ -118,6 +120,7 @@ class SparseEngine(PatternEngine):
         self._cholesky = cholesky
         self.dense_order = int(cholesky.tree.shapes()[1].max(initial=0))
         self.work = 3.0 * cholesky.tree.work
+        self.fill = cholesky.tree.nnz
 
     def describe(self) -> str:
         """Say in words how the system is factored."""

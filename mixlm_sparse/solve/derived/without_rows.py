@@ -140,7 +140,8 @@ class Deletion:
 
     @property
     def _engine_name(self) -> str:
-        return "cholmod" if self._system.engine.name == "cholmod" else "auto"
+        name = self._system.engine.name
+        return name if name in ("cholmod", "krylov") else "auto"
 
 
 def _rest(matrices: ModelMatrices, rows: np.ndarray) -> ModelMatrices:

@@ -122,7 +122,10 @@ class ProfiledObjective:
 
         Lower triangular factors are a poor chart near a singular covariance unless its null space
         lies in the last columns; along the principal axes T is diagonal, in decreasing order.
+        An estimated criterion differs between axes, within its error: there they stay.
         """
+        if not self.system.engine.exact:
+            return phi
         rotations, parts = [], []
         chart = self.system.chart
         for template, part, T in zip(

@@ -1,0 +1,1 @@
+"""The engine without a factor: conjugate gradients and Lanczos, for crossed factors that fill."""

@@ -1,0 +1,259 @@
+"""The engine that factors nothing.
+
+The factor with most random effects is eliminated in closed form; what is left of C, the Schur
+complement of all others, is an operator that costs two passes over the pairs of levels (see
+`schur`).  Systems are solved by preconditioned conjugate gradients, to rounding.  The
+log-determinant is estimated from random vectors (see `lanczos`), always the same ones: as a
+function of Lambda the estimate is smooth, its slope is its own derivative, and a search ends where
+that is zero.
+
+The vectors are signs.  They come in groups that differ by the signs of whole columns (one column of
+one factor at all its levels), the patterns being the rows of a Hadamard matrix: the mean over a
+group has no products between different columns.  The estimate is then even in every column of a
+factor, as the criterion is, and a variance of zero is where the exact criterion has it.  The
+spread of the means of groups says how uncertain the estimate is.
+
+References
+----------
+Kuendig and Sigrist (2025), arXiv:2505.09552, for Krylov methods with crossed random effects.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import scipy.linalg
+
+from mixlm_sparse.common.errors import EngineError
+from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.engines.compiled import compiled_pays
+from mixlm_sparse.engines.interface import BlockSystem, SelectedInverse, require_same_pattern
+from mixlm_sparse.engines.krylov.conjugate import conjugate_gradients
+from mixlm_sparse.engines.krylov.coupling import coupling_of
+from mixlm_sparse.engines.krylov.lanczos import Quadrature, log_quadrature
+from mixlm_sparse.engines.krylov.schur import Schur
+from mixlm_sparse.engines.krylov.slopes import Slopes
+
+# Random vectors, at least; and groups of them, whose spread is the standard error.
+VECTORS = 16
+LEAST_GROUPS = 4
+SEED = 20250514
+# Steps of an evaluation with its gradient, for the count of its work.
+USUAL_STEPS = 25
+NO_INVERSE = (
+    "engine 'krylov' solves without a factor and has no blocks of the inverse: conditional "
+    "variances of random effects, standard errors of predictions and leverages are not to be had "
+    "from it; fit with engine='auto', or a part of the rows, where these are needed"
+)
+
+
+class KrylovEngine:
+    """Conjugate gradients and Lanczos in the place of a factor; see the module's docstring.
+
+    Parameters
+    ----------
+    system : Z'WZ in blocks.
+    compiled : use machine code; by default when that pays.
+    vectors, seed : number of random vectors, at least, and where their signs come from.
+    """
+
+    name = "krylov"
+    exact = False
+    dense_order = 0
+    fill = 0
+
+    def __reduce__(self) -> tuple[type[KrylovEngine], tuple[BlockSystem]]:
+        return type(self), (self._system,)
+
+    def __init__(
+        self,
+        system: BlockSystem,
+        *,
+        compiled: bool | None = None,
+        vectors: int = VECTORS,
+        seed: int = SEED,
+    ) -> None:
+        self._system = system
+        entries = float(sum(pair.values.size for pair in system.pairs.values()))
+        self.work = 4.0 * entries * vectors * USUAL_STEPS
+        self._compiled = compiled_pays(10.0 * self.work) if compiled is None else compiled
+        self._coupling = coupling_of(system, compiled=self._compiled)
+        self._Z, self._groups = _signs(
+            [(r.n_levels, r.width) for r in self._coupling.rest], vectors, seed
+        )
+        self._lambdas: list[Matrix] = []
+        self._schur: Schur | None = None
+        self._found: Quadrature | None = None
+
+    def reload(self, system: BlockSystem) -> KrylovEngine:
+        """Return an engine for other numbers on the same pattern, with the same random vectors.
+
+        Raises
+        ------
+        EngineError : the levels, widths or pairs of `system` are not those of this engine.
+        """
+        require_same_pattern(self._system, system)
+        twin = copy.copy(self)
+        twin._system = system
+        twin._coupling = coupling_of(system, compiled=self._compiled)
+        twin._schur = twin._found = None
+        return twin
+
+    def factorize(self, lambdas: Sequence[Matrix]) -> None:
+        """Take Lambda; `lambdas[g]` is (K_g, K_g), any square matrix.
+
+        Raises
+        ------
+        NotPositiveDefiniteError : C is not positive definite (overflow or NaN in Lambda).
+        """
+        if self._schur is not None and all(
+            np.array_equal(a, b) for a, b in zip(self._lambdas, lambdas, strict=True)
+        ):
+            return  # what was found at this Lambda is kept
+        self._schur = self._found = None
+        self._schur = Schur(self._coupling, lambdas)
+        self._lambdas = [lam.copy() for lam in lambdas]
+
+    @property
+    def _at(self) -> Schur:
+        assert self._schur is not None  # factorize comes first
+        return self._schur
+
+    @property
+    def _quadrature(self) -> Quadrature:
+        if self._found is None:
+            self._found = log_quadrature(self._at.preconditioned, self._Z)
+        return self._found
+
+    @property
+    def logdet(self) -> float:
+        """The estimate of log|C|."""
+        if not self._coupling.rest:
+            return self._at.ldC
+        return self._at.ldC + self._at.ldD + float(self._quadrature.values.mean())
+
+    @property
+    def logdet_error(self) -> float:
+        """Standard error of `logdet`, by the spread of the groups."""
+        if not self._coupling.rest:
+            return 0.0
+        return _error(self._quadrature.values.reshape(self._groups, -1).mean(axis=1))
+
+    def solve(self, rhs: Sequence[Array3]) -> list[Array3]:
+        """Return C^{-1} rhs; rhs[g] is (L_g, K_g, m)."""
+        at, coupling = self._at, self._coupling
+        e = coupling.eliminated
+        n_rhs = rhs[0].shape[2]
+        own: Array3 = rhs[e]
+        out: list[Array3] = [np.empty(0)] * len(rhs)
+        if coupling.rest:
+            b = np.concatenate([rhs[r.index].reshape(-1, n_rhs) for r in coupling.rest])
+            b = b - at.scaled_back(coupling.scatter(np.matmul(at.G, own)))
+            x = at.colored(conjugate_gradients(at.preconditioned, at.whitened(b)))
+            for r in coupling.rest:
+                out[r.index] = x[r.columns].reshape(r.n_levels, r.width, n_rhs)
+            own = own - np.matmul(at.lam.T, coupling.gather(at.scaled(x)))
+        out[e] = np.matmul(at.C_inv, own)
+        return out
+
+    def multiply(self, B: Sequence[Array3]) -> list[Array3]:
+        """Return Z'WZ B; B[g] is (L_g, K_g, m)."""
+        coupling = self._coupling
+        e = coupling.eliminated
+        m = B[0].shape[2]
+        out: list[Array3] = [np.empty(0)] * len(B)
+        out[e] = np.matmul(coupling.ztz, B[e])
+        if coupling.rest:
+            rest = np.concatenate([B[r.index].reshape(-1, m) for r in coupling.rest])
+            out[e] += coupling.gather(rest)
+            product = coupling.A_rr @ rest + coupling.scatter(B[e])
+            for r in coupling.rest:
+                out[r.index] = product[r.columns].reshape(r.n_levels, r.width, m)
+        return out
+
+    def trace_products(self, lambdas: Sequence[Matrix]) -> list[Matrix]:
+        """Return half the derivative of `logdet` by every factor at the last `lambdas`, (K, K).
+
+        Its expectation is sum_j [Z'WZ Lambda C^{-1}]_jj, which other engines return.
+        """
+        slopes = Slopes.none(self._at)
+        if self._coupling.rest:
+            slopes.add_quadrature(self._at, self._quadrature, range(self._Z.shape[1]))
+        return slopes.finished(self._at, exact=True)
+
+    def trace_errors(self) -> list[list[Matrix]]:
+        """Return what each group of random vectors adds to `trace_products`, in its own estimate.
+
+        The spread of the groups says how uncertain `trace_products` is.
+        """
+        if not self._coupling.rest:
+            return []
+        out = []
+        every = np.arange(self._Z.shape[1]).reshape(self._groups, -1)
+        for group in every.tolist():
+            slopes = Slopes.none(self._at)
+            slopes.add_quadrature(self._at, self._quadrature, group)
+            out.append(slopes.finished(self._at, exact=False))
+        return out
+
+    def selected_inverse(self) -> SelectedInverse:
+        """Refuse: there is no factor.
+
+        Raises
+        ------
+        EngineError : always.
+        """
+        raise EngineError(NO_INVERSE)
+
+    def describe(self) -> str:
+        """Say in words how systems are solved."""
+        factors, coupling = self._system.factors, self._coupling
+        e = factors[coupling.eliminated]
+        lines = [
+            f"engine 'krylov', {'compiled' if self._compiled else 'NumPy'} kernels",
+            f"  eliminated in closed form: {e.label} ({e.n_levels} levels, {e.width} "
+            f"effect{'s' if e.width > 1 else ''} a level)",
+        ]
+        if coupling.rest:
+            names = ", ".join(
+                f"{factors[r.index].label} ({r.n_levels} x {r.width})" for r in coupling.rest
+            )
+            lines.append(
+                f"  Schur complement of order {coupling.m} as an operator: {names}; conjugate "
+                "gradients"
+            )
+            lines.append(
+                f"  log-determinant estimated from {self._Z.shape[1]} random vectors, always the "
+                "same"
+            )
+        return "\n".join(lines)
+
+
+def _error(means: Vector) -> float:
+    """Return the standard error of a mean from independent parts (g,)."""
+    return float(means.std(ddof=1) / np.sqrt(means.size))
+
+
+def _signs(sizes: Sequence[tuple[int, int]], vectors: int, seed: int) -> tuple[Matrix, int]:
+    """Return random signs (m, t), and in how many groups of neighbours they come.
+
+    Parameters
+    ----------
+    sizes : levels and width of every factor.
+    vectors : t is this or more.
+    """
+    columns = sum(width for _, width in sizes)
+    each = 1 << max(columns - 1, 0).bit_length()  # a Hadamard matrix has a power of two as order
+    groups = max(LEAST_GROUPS, -(-vectors // each))
+    patterns = scipy.linalg.hadamard(each)[:, :columns].astype(np.float64)
+    rng = np.random.default_rng(seed)
+    parts = []
+    first = 0
+    for levels, width in sizes:
+        base = 2.0 * rng.integers(0, 2, size=(levels, width, groups, 1)) - 1.0
+        signs = patterns[:, first : first + width].T[None, :, None, :]
+        parts.append((base * signs).reshape(levels * width, groups * each))
+        first += width
+    return np.concatenate(parts) if parts else np.empty((0, groups)), groups

@@ -1,0 +1,230 @@
+"""The engine without a factor against dense algebra: what is exact, estimated, and its slope."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import scipy.linalg
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mixlm_sparse.common.errors import EngineError, NotPositiveDefiniteError
+from mixlm_sparse.engines.krylov.conjugate import conjugate_gradients
+from mixlm_sparse.engines.krylov.engine import KrylovEngine
+from mixlm_sparse.engines.krylov.lanczos import divided_log, log_quadrature
+from tests.support.block_systems import KINDS, DenseTwin, random_lambdas, random_system
+
+WIDTHS = ([1], [2], [1, 3], [2, 1])
+STANDARD_ERRORS = 5.0
+
+
+def engine_at(twin: DenseTwin, lambdas: list[np.ndarray], **options: object) -> KrylovEngine:
+    engine = KrylovEngine(twin.system, **options)  # type: ignore[arg-type]
+    engine.factorize(lambdas)
+    return engine
+
+
+def in_blocks(twin: DenseTwin, flat: np.ndarray) -> list[np.ndarray]:
+    sizes = [L * K for L, K in zip(twin.levels, twin.widths, strict=True)]
+    parts = np.split(flat, np.cumsum(sizes)[:-1])
+    return [
+        part.reshape(L, K, flat.shape[1])
+        for part, L, K in zip(parts, twin.levels, twin.widths, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("lambda_kind", ["general", "singular", "zero"])
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_solutions_are_exact(
+    kind: str, widths: list[int], lambda_kind: str, compiled: bool
+) -> None:
+    twin = random_system(kind, widths, seed=3)
+    lambdas = random_lambdas(twin, lambda_kind, 5)
+    engine = engine_at(twin, lambdas, compiled=compiled)
+    rhs = np.random.default_rng(0).standard_normal((twin.A.shape[0], 3))
+    rhs[:, 1] = 0.0  # nothing to solve for
+    C = twin.C(lambdas)
+    solved = np.vstack([s.reshape(-1, 3) for s in engine.solve(in_blocks(twin, rhs))])
+    np.testing.assert_allclose(C @ solved, rhs, atol=1e-9)
+    multiplied = np.vstack([s.reshape(-1, 3) for s in engine.multiply(in_blocks(twin, rhs))])
+    np.testing.assert_allclose(multiplied, twin.A @ rhs, atol=1e-10 * np.abs(twin.A).max())
+
+
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_estimates_lie_within_their_errors(kind: str, widths: list[int]) -> None:
+    twin = random_system(kind, widths, seed=4)
+    lambdas = random_lambdas(twin, "general", 6)
+    engine = engine_at(twin, lambdas, vectors=512)
+    C = twin.C(lambdas)
+    off = engine.logdet - float(np.linalg.slogdet(C)[1])
+    assert abs(off) <= STANDARD_ERRORS * engine.logdet_error + 1e-9
+
+    whole = twin.A @ twin.Lambda(lambdas) @ np.linalg.inv(C)
+    groups = engine.trace_errors()
+    for g, (L, found) in enumerate(zip(twin.levels, engine.trace_products(lambdas), strict=True)):
+        expected = sum(twin.block(whole, g, j, g, j) for j in range(L))
+        if groups:
+            spread = np.std([group[g] for group in groups], axis=0, ddof=1) / np.sqrt(len(groups))
+        else:
+            spread = np.zeros_like(found)
+        np.testing.assert_array_less(
+            np.abs(found - expected), STANDARD_ERRORS * spread + 1e-8 * (1 + np.abs(expected))
+        )
+
+
+@pytest.mark.parametrize("kind", ["one", "nested"])
+def test_one_factor_is_exact(kind: str) -> None:
+    twin = random_system(kind, [2], seed=4)
+    lambdas = random_lambdas(twin, "general", 6)
+    engine = engine_at(twin, lambdas)
+    expected = float(np.linalg.slogdet(twin.C(lambdas))[1])
+    if kind == "one":
+        assert engine.logdet_error == 0.0
+    # each level of the outer factor is a block of its own, which D takes whole
+    assert engine.logdet == pytest.approx(expected, abs=1e-9)
+    assert engine.logdet_error == pytest.approx(0.0, abs=1e-9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    kind=st.sampled_from(KINDS),
+    widths=st.sampled_from(WIDTHS),
+    lambda_kind=st.sampled_from(["general", "triangular", "singular"]),
+    size=st.floats(0.05, 5.0),
+    seed=st.integers(0, 10_000),
+)
+def test_slope_is_that_of_the_estimate(
+    kind: str, widths: list[int], lambda_kind: str, size: float, seed: int
+) -> None:
+    twin = random_system(kind, widths, seed=seed % 7)
+    lambdas = [size * lam for lam in random_lambdas(twin, lambda_kind, seed)]
+    rng = np.random.default_rng(seed)
+    steps = [rng.standard_normal(lam.shape) for lam in lambdas]
+    engine = KrylovEngine(twin.system)
+    engine.factorize(lambdas)
+    slope = 2.0 * sum(
+        float((trace * step).sum())
+        for trace, step in zip(engine.trace_products(lambdas), steps, strict=True)
+    )
+    h = 1e-4 * size
+
+    def value(t: float) -> float:
+        engine.factorize([lam + t * s for lam, s in zip(lambdas, steps, strict=True)])
+        return engine.logdet
+
+    differences = (8.0 * (value(h) - value(-h)) - (value(2 * h) - value(-2 * h))) / (12.0 * h)
+    assert differences == pytest.approx(slope, rel=1e-6, abs=1e-6 * (1.0 + 1.0 / size))
+
+
+@pytest.mark.parametrize("kind", ["three crossed", "nested thrice and two crossed"])
+def test_estimate_is_even_in_every_column(kind: str) -> None:
+    twin = random_system(kind, [1, 3], seed=2)
+    lambdas = random_lambdas(twin, "triangular", 3)
+    expected = engine_at(twin, lambdas).logdet
+    for g, lam in enumerate(lambdas):
+        for a in range(lam.shape[1]):
+            turned = [x.copy() for x in lambdas]
+            turned[g][:, a] *= -1.0
+            assert engine_at(twin, turned).logdet == pytest.approx(expected, rel=1e-10)
+
+
+def test_same_seed_same_number_other_seed_another() -> None:
+    twin = random_system("three crossed", [1, 2], seed=2)
+    lambdas = random_lambdas(twin, "general", 3)
+    first = engine_at(twin, lambdas)
+    assert engine_at(twin, lambdas).logdet == first.logdet
+    assert engine_at(twin, lambdas, seed=1).logdet != first.logdet
+    assert engine_at(twin, lambdas, vectors=4096).logdet_error < first.logdet_error
+
+
+def test_what_was_found_is_kept_for_the_same_factors_only() -> None:
+    twin = random_system("crossed", [1], seed=2)
+    lambdas = random_lambdas(twin, "general", 3)
+    engine = engine_at(twin, lambdas)
+    first = engine.logdet
+    lambdas[0] *= 2.0  # a caller's array that changes is another Lambda
+    engine.factorize(lambdas)
+    assert engine.logdet == engine_at(twin, lambdas).logdet != first
+
+
+def test_reload_takes_other_numbers() -> None:
+    twin = random_system("three crossed", [1, 2], seed=2)
+    lambdas = random_lambdas(twin, "general", 3)
+    engine = engine_at(twin, lambdas)
+    before = engine.logdet
+    other = random_system("three crossed", [1, 2], seed=3)
+    with pytest.raises(EngineError, match="another pattern"):
+        engine.reload(other.system)
+    twin_engine = engine.reload(twin.system)
+    twin_engine.factorize(lambdas)
+    assert twin_engine.logdet == before == engine.logdet
+
+
+def test_no_blocks_of_the_inverse() -> None:
+    twin = random_system("crossed", [1], seed=2)
+    engine = engine_at(twin, random_lambdas(twin, "general", 3))
+    with pytest.raises(EngineError, match="engine='auto'"):
+        engine.selected_inverse()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e200])
+def test_a_factor_beyond_numbers_is_refused(bad: float) -> None:
+    twin = random_system("crossed", [1], seed=2)
+    lambdas = [np.full((1, 1), 1.0), np.full((1, 1), bad)]
+    engine = KrylovEngine(twin.system)
+    with pytest.raises(NotPositiveDefiniteError), np.errstate(all="ignore"):
+        engine.factorize(lambdas)
+        engine.logdet  # noqa: B018
+
+
+# -- parts ----------------------------------------------------------------------------------------
+
+
+def positive_matrix(m: int, seed: int) -> np.ndarray:
+    B = np.random.default_rng(seed).standard_normal((m, m))
+    return np.eye(m) + 0.1 * B @ B.T
+
+
+@pytest.mark.parametrize("m", [1, 2, 9, 40])
+def test_quadrature_against_a_dense_logarithm(m: int) -> None:
+    M = positive_matrix(m, 1)
+    Z = np.sign(np.random.default_rng(2).standard_normal((m, 5)))
+    found = log_quadrature(lambda X: M @ X, Z)
+    expected = np.einsum("it,ij,jt->t", Z, scipy.linalg.logm(M), Z)
+    np.testing.assert_allclose(found.values, expected, rtol=1e-10)
+
+
+def test_directions_against_a_dense_derivative() -> None:
+    M = positive_matrix(30, 1)
+    S = np.random.default_rng(3).standard_normal((30, 30))
+    S = S + S.T
+    Z = np.sign(np.random.default_rng(2).standard_normal((30, 3)))
+    found = log_quadrature(lambda X: M @ X, Z)
+    values, vectors = np.linalg.eigh(M)
+    moved = vectors @ (divided_log(values) * (vectors.T @ S @ vectors)) @ vectors.T
+    for s in range(3):
+        X = found.vectors(s)
+        slope = float(found.weights[s] @ np.einsum("ic,ij,jc->c", X, S, X))
+        assert slope == pytest.approx(float(Z[:, s] @ moved @ Z[:, s]), rel=1e-8)
+
+
+@pytest.mark.parametrize("m", [1, 9, 40])
+def test_conjugate_gradients(m: int) -> None:
+    M = positive_matrix(m, 1)
+    B = np.random.default_rng(2).standard_normal((m, 4))
+    B[:, 2] = 0.0
+    np.testing.assert_allclose(
+        conjugate_gradients(lambda X: M @ X, B), np.linalg.solve(M, B), atol=1e-10
+    )
+
+
+def test_an_indefinite_matrix_is_refused() -> None:
+    M = np.diag([1.0, -1.0, 2.0])
+    Z = np.ones((3, 1))
+    with pytest.raises(NotPositiveDefiniteError):
+        conjugate_gradients(lambda X: M @ X, Z)
+    with pytest.raises(NotPositiveDefiniteError):
+        log_quadrature(lambda X: M @ X, Z)
