@@ -8,11 +8,9 @@ import numpy as np
 
 from mixlm_sparse.common.types import Array3, Matrix
 from mixlm_sparse.engines.compiled import njit
+from mixlm_sparse.engines.dense import sum_of_products
 from mixlm_sparse.engines.interface import BlockSystem, SelectedInverse
 from mixlm_sparse.engines.kernels import sum_by_group
-
-# Multiply by the small matrix first: levels x k^2 work, no levels x k^4 intermediate.
-_PATH = ["einsum_path", (0, 1), (0, 1)]
 
 
 @njit
@@ -111,7 +109,7 @@ def trace_products(
         elif f.width == 1:
             out.append(np.full((1, 1), float(np.vdot(f.ztz, diag)) * lam[0, 0]))
         else:
-            out.append(np.einsum("jac,cd,jdb->ab", f.ztz, lam, diag, optimize=_PATH))
+            out.append(sum_of_products(np.matmul(f.ztz, lam), diag))
     for (g, h), pair in system.pairs.items():
         if g in without and h in without:
             continue
@@ -126,6 +124,6 @@ def trace_products(
             _trace_pairs(A, np.ascontiguousarray(M), lam_g, lam_h, out[g], out[h])
             continue
         # [A Lambda C^{-1}]_gg += A_gh Lambda_h [C^{-1}]_hg, and the same with g and h exchanged
-        out[g] += np.einsum("nac,cd,nbd->ab", A, lambdas[h], M, optimize=_PATH)
-        out[h] += np.einsum("nca,cd,ndb->ab", A, lambdas[g], M, optimize=_PATH)
+        out[g] += sum_of_products(np.matmul(A, lambdas[h]), np.swapaxes(M, 1, 2))
+        out[h] += sum_of_products(np.matmul(np.swapaxes(A, 1, 2), lambdas[g]), M)
     return out

@@ -32,6 +32,15 @@ def times(blocks: Array3, M: Matrix) -> Array3:
     return (blocks.reshape(-1, P) @ M).reshape(*blocks.shape[:2], M.shape[1])
 
 
+def sum_of_products(left: Array3, right: Array3) -> Matrix:
+    """Return sum_j left_j right_j of blocks (L, a, c) and (L, c, b)."""
+    # one product of matrices: for small blocks einsum's search for a path costs more than the sum
+    out: Matrix = np.swapaxes(left, 0, 1).reshape(left.shape[1], -1) @ right.reshape(
+        -1, right.shape[2]
+    )
+    return out
+
+
 def symmetric_from_lower(S: Matrix) -> None:
     """Copy the lower triangle of S (m, m) to the upper one, in place and by tiles."""
     m = S.shape[0]

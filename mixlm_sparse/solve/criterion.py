@@ -34,7 +34,7 @@ import numpy as np
 import scipy.linalg
 
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.engines.dense import times
+from mixlm_sparse.engines.dense import sum_of_products, times
 from mixlm_sparse.solve.pls import (
     CANCELLATION_LIMIT,
     WorkingSolution,
@@ -99,14 +99,14 @@ def slopes_of_factors(
     G = np.zeros((p + 1, p + 1 if reml else 1))
     G[:, -1] = np.append(-solution.beta, 1.0) / math.sqrt(sigma_sq)
     if reml and p:
-        G[:p, :p] = scipy.linalg.solve_triangular(solution.R_X, np.eye(p))
+        G[:p, :p] = scipy.linalg.lapack.dtrtri(solution.R_X)[0]
     traces = system.engine.trace_products(solution.factored)
     if solution.scale > 1.0:
         traces = [trace / solution.scale for trace in traces]
     out = []
     residuals = residual_products(solution, system)
     for trace, R, U in zip(traces, residuals, solution.U, strict=True):
-        out.append(2.0 * (trace - np.tensordot(times(R, G), times(U, G), axes=([0, 2], [0, 2]))))
+        out.append(2.0 * (trace - sum_of_products(times(R, G), np.swapaxes(times(U, G), 1, 2))))
     return out
 
 

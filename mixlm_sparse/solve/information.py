@@ -13,6 +13,7 @@ H_ab = sum_j R_j[a] R_j[b]' (p, p).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -26,6 +27,8 @@ NULL_RTOL = 1e-12
 ZERO_LENGTH_RTOL = 1e-10
 # Numbers that one pass over blocks holds at a time.
 PASS_NUMBERS = 2**22
+# Matrices of so many cells of which few are not zero are kept sparse.
+SPARSE_FROM = 10_000
 # Random vectors that the average information is summed over, always the same ones.
 PROBES = 3
 
@@ -99,7 +102,8 @@ def gram(system: PenalizedSystem, found: list[Generator], *, project: bool) -> M
         moments[g, g] = _on_pattern(f.ztz, levels, levels, R, g, g)
         traces.append(f.ztz.sum(axis=0))
         if R is not None:
-            traces[g] = traces[g] - np.einsum("jap,jbp->ab", R[g], R[g], optimize=True)
+            sides = np.swapaxes(R[g], 0, 1).reshape(f.width, -1)
+            traces[g] = traces[g] - sides @ sides.T
     for (g, h), pair in blocks.pairs.items():
         moments[g, h] = _on_pattern(pair.values, pair.rows, pair.cols, R, g, h)
     if R is not None:
@@ -110,7 +114,7 @@ def gram(system: PenalizedSystem, found: list[Generator], *, project: bool) -> M
     J = np.zeros((size + 1, size + 1))
     # <E_i x E_k, F> for all pairs of two factors at once; the E have few numbers that are not zero
     of = {g: [i for i, one in enumerate(found) if one.factor == g] for g in range(n_factors)}
-    E = {g: sp.csr_array(np.array([found[i].merged.ravel() for i in of[g]])) for g in of if of[g]}
+    E = {g: _few(np.array([found[i].merged.ravel() for i in of[g]])) for g in of if of[g]}
     for g in E:
         for h in E:
             if g <= h:
@@ -121,6 +125,11 @@ def gram(system: PenalizedSystem, found: list[Generator], *, project: bool) -> M
         J[of[g], size] = J[size, of[g]] = E[g] @ traces[g].ravel()
     J[size, size] = system.n - (system.p if project else 0)
     return J
+
+
+def _few(rows: Matrix) -> Any:
+    """Return rows of few numbers that are not zero in the form that multiplies faster."""
+    return sp.csr_array(rows) if rows.size > SPARSE_FROM else rows
 
 
 def lengths(system: PenalizedSystem, found: list[Generator]) -> Vector:
@@ -275,7 +284,16 @@ def _everywhere(R: Array3, S: Array3) -> Matrix:
     out = np.zeros((R.shape[1], R.shape[1], S.shape[1], S.shape[1]))
     for start in range(0, p, step):
         part = slice(start, start + step)
-        left = np.einsum("jau,jbv->aubv", R[:, :, part], R, optimize=True)
-        right = left if S is R else np.einsum("jcu,jdv->cudv", S[:, :, part], S, optimize=True)
-        out += np.einsum("aubv,cudv->abcd", left, right, optimize=True)
+        left = _pair_moments(R[:, :, part], R)
+        right = left if S is R else _pair_moments(S[:, :, part], S)
+        out += (left @ right.T).reshape(out.shape)
+    return out
+
+
+def _pair_moments(R: Array3, S: Array3) -> Matrix:
+    """Return sum_j R_j[a, u] S_j[b, v] as ((a, b), (u, v))."""
+    L, K, u = R.shape
+    v = S.shape[2]
+    both = R.reshape(L, K * u).T @ S.reshape(L, K * v)
+    out: Matrix = both.reshape(K, u, K, v).transpose(0, 2, 1, 3).reshape(K * K, u * v)
     return out
