@@ -32,7 +32,7 @@ from mixlm_sparse.report.plots.lines import (
     trajectories,
     trellis,
 )
-from mixlm_sparse.report.plots.means import marginal_means
+from mixlm_sparse.report.plots.means import interaction, marginal_means
 from mixlm_sparse.report.plots.predicted import predictions
 from mixlm_sparse.report.plots.uncertainty import (
     bootstrap,
@@ -55,6 +55,7 @@ __all__ = [
     "effects_by",
     "fixed_effects",
     "influence",
+    "interaction",
     "least_squares_trellis",
     "marginal_means",
     "optimization_path",

@@ -182,4 +182,5 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "at": _mapping, "interval": _interval, "offset": require_number,
     "add_fixed": require_bool, "intercept": require_bool, "points": require_bool,
     "absolute": require_bool, "smooth": require_bool, "observed": require_bool,
+    "trace": _name, "intervals": require_bool,
 }  # fmt: skip

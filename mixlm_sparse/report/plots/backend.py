@@ -1,9 +1,9 @@
 """The only importer of matplotlib: the house style, and figures that every front end shows once.
 
 matplotlib is imported when the first plot is drawn.  A plot is drawn in the style of the package,
-whatever the settings outside are, and these are put back key by key: the backend and whether pyplot
-is interactive stay untouched, for a backend that the first figure loads sets them for good, for the
-user's own plots as well.
+whatever the settings outside are, but on a dark background where the user has one.  The settings
+are put back key by key: the backend and whether pyplot is interactive stay untouched, for a backend
+that the first figure loads sets them for good, for the user's own plots as well.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from weakref import WeakSet
 
 from mixlm_sparse.common.errors import MissingPackageError
 from mixlm_sparse.report.plots.arguments import checked_arguments
+from mixlm_sparse.report.plots.inks import Inks, drawn_with, inks_on
 
 if TYPE_CHECKING:  # the other modules take these types from here
     from matplotlib.axes import Axes as Axes
@@ -26,13 +27,7 @@ if TYPE_CHECKING:  # the other modules take these types from here
 
 P = ParamSpec("P")
 
-# Okabe and Ito (2008): told apart by people with any common form of colour blindness.
-BLUE, ORANGE, GREEN, AMBER, PINK, SKY = (
-    "#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9",
-)  # fmt: skip
-BLACK, GREY, PALE = "#222222", "#8A8A8A", "#C8C8C8"
-PALETTE = (BLUE, ORANGE, GREEN, AMBER, PINK, SKY, BLACK)
-# Series differ in shape and dash as well, for print in grey.
+# Series differ in shape and dash as well as in colour, for print in grey.
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (1, 1)))
 
@@ -47,13 +42,9 @@ STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "legend.title_fontsize": 8.0,
     "figure.titlesize": 10.0,
-    "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
     "figure.constrained_layout.h_pad": 0.07,
     "figure.constrained_layout.w_pad": 0.07,
-    "axes.facecolor": "white",
-    "axes.edgecolor": "#666666",
-    "axes.labelcolor": BLACK,
     "axes.linewidth": 0.8,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -61,16 +52,12 @@ STYLE: dict[str, Any] = {
     "axes.axisbelow": True,
     "axes.xmargin": 0.03,
     "axes.ymargin": 0.04,
-    "grid.color": "#E8E8E8",
     "grid.linewidth": 0.7,
-    "xtick.color": "#555555",
-    "ytick.color": "#555555",
     "xtick.direction": "out",
     "ytick.direction": "out",
     "lines.linewidth": 1.4,
     "lines.markersize": 4.0,
     "patch.linewidth": 0.8,
-    "image.cmap": "Blues",
 }
 # Settings of looks that are matplotlib's own where the style has none; fonts stay the user's.
 LOOKS = ("axes.", "xtick.", "ytick.", "grid.", "lines.", "markers.", "patch.", "legend.",
@@ -112,7 +99,7 @@ def line_collection(lines: list[Any], **more: Any) -> Any:
 
 
 @cache
-def _house_style() -> dict[str, Any]:
+def _house_style(inks: Inks) -> dict[str, Any]:
     from matplotlib import rcParamsDefault
 
     plain: dict[str, Any] = {
@@ -120,19 +107,44 @@ def _house_style() -> dict[str, Any]:
         for key, value in rcParamsDefault.items()
         if key.startswith(LOOKS) and not key.startswith(NOT_LOOKS)
     }
-    return {**plain, **STYLE, "axes.prop_cycle": pyplot().cycler(color=PALETTE)}
+    colours = {
+        "text.color": inks.text, "axes.labelcolor": inks.front,
+        "axes.edgecolor": inks.edge, "xtick.color": inks.ticks, "ytick.color": inks.ticks,
+        "grid.color": inks.grid, "axes.facecolor": inks.back, "figure.facecolor": inks.page,
+        "image.cmap": inks.counts,
+        "axes.prop_cycle": pyplot().cycler(color=[inks.series(place) for place in range(7)]),
+    }  # fmt: skip
+    return {**plain, **STYLE, **colours}
+
+
+def _inks_of(axes: Any) -> Inks:
+    """Return the colours for axes of the user, or for new ones where there are none."""
+    from matplotlib.colors import to_rgba
+
+    settings = pyplot().rcParams
+    back, page = settings["axes.facecolor"], settings["figure.facecolor"]
+    if axes is not None:
+        back, page = axes.get_facecolor(), axes.figure.canvas.figure.get_facecolor()
+    return inks_on(to_rgba(back), to_rgba(page), to_rgba(settings["text.color"]))
 
 
 @contextmanager
-def house_style() -> Iterator[None]:
-    """Draw in the style of the package, and put back exactly the settings that it changes."""
+def house_style(axes: Any = None) -> Iterator[None]:
+    """Draw in the style of the package, and put back exactly the settings that it changes.
+
+    Parameters
+    ----------
+    axes : of the user, whose background the colours are to be seen on.
+    """
     settings = pyplot().rcParams
-    style = _house_style()
     with _DRAWING:
+        inks = _inks_of(axes)
+        style = _house_style(inks)
         before = {key: settings[key] for key in style}
         settings.update(style)
         try:
-            yield
+            with drawn_with(inks):
+                yield
         finally:
             settings.update(before)
 
@@ -143,7 +155,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
     @wraps(draw)
     def inside(*args: P.args, **kwargs: P.kwargs) -> Figure:
         places, names = checked_arguments(draw, args, kwargs)
-        with house_style():
+        with house_style(_given(names)):
             figure = draw(*places, **names)
             if figure in _OWN:
                 for axes in figure.axes:  # ticks that are made later copy the first
@@ -153,6 +165,18 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
         return figure
 
     return inside
+
+
+def _given(names: dict[str, Any]) -> Any:
+    """Return the axes among the arguments of a plot, the first of several, or None."""
+    if names.get("axes") is None:
+        return names.get("ax")
+    first = names["axes"]
+    while isinstance(first, list | tuple) or hasattr(first, "ravel"):
+        if not len(first):
+            return None
+        first = first[0]
+    return first
 
 
 # ---------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.text import display_width, shorten_all
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.report.plots.backend import STYLE, is_own, new_figure
+from mixlm_sparse.report.plots.inks import ink
 
 if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Axes, Figure
@@ -34,10 +35,10 @@ def _dress(ax: Axes) -> None:
     """Give the user's axes the look of ours inside; text and all around them stays the user's."""
     if is_own(ax.figure.canvas.figure):
         return
-    ax.set_facecolor(STYLE["axes.facecolor"])
+    ax.set_facecolor(ink().back)
     ax.spines[["top", "right"]].set_visible(False)
     ax.set_axisbelow(True)
-    ax.grid(visible=True, color=STYLE["grid.color"], linewidth=STYLE["grid.linewidth"])
+    ax.grid(visible=True, color=ink().grid, linewidth=STYLE["grid.linewidth"])
 
 
 def panels(

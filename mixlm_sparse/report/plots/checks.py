@@ -14,7 +14,7 @@ from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import IntVector, Vector
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.plots import canvas, marks
-from mixlm_sparse.report.plots.backend import BLACK, BLUE, GREY, ORANGE, PALE, styled
+from mixlm_sparse.report.plots.backend import styled
 from mixlm_sparse.report.plots.data import (
     choose,
     effects_of,
@@ -23,6 +23,7 @@ from mixlm_sparse.report.plots.data import (
     numbers,
     z_value,
 )
+from mixlm_sparse.report.plots.inks import ink
 from mixlm_sparse.report.plots.whitened import acf_before_and_after, variograms
 
 if TYPE_CHECKING:
@@ -51,9 +52,9 @@ def residuals(fit: FittedModel, *, smooth: bool = True, ax: Axes | None = None) 
     figure, one = canvas.panel(ax, 5.4, 3.8)
     x, y = fit.fitted_used, scaled(fit)
     marks.points(one, x, y)
-    one.axhline(0.0, color=BLACK, lw=0.9)
+    one.axhline(0.0, color=ink().front, lw=0.9)
     if smooth and x.size > 5:
-        one.plot(*marks.trend(x, y), color=ORANGE, lw=1.6)
+        one.plot(*marks.trend(x, y), color=ink().orange, lw=1.6)
     one.set_xlabel("fitted value")
     one.set_ylabel("scaled residual")
     return figure
@@ -73,7 +74,7 @@ def scale_location(fit: FittedModel, *, ax: Axes | None = None) -> Figure:
     x, y = fit.fitted_used, np.sqrt(np.abs(scaled(fit)))
     marks.points(one, x, y)
     if x.size > 5:
-        one.plot(*marks.trend(x, y), color=ORANGE, lw=1.6)
+        one.plot(*marks.trend(x, y), color=ink().orange, lw=1.6)
     one.set_ylim(bottom=0.0)
     one.set_xlabel("fitted value")
     one.set_ylabel("√|scaled residual|")
@@ -97,11 +98,11 @@ def _normal_quantiles(ax: Axes, sample: Vector, level: float) -> None:
     expected = ndtri((i - 0.5) / n)
     tail = 0.5 * (1.0 - level)
     low, high = (ndtri(betaincinv(i, n + 1 - i, share)) for share in (tail, 1.0 - tail))
-    ax.fill_between(expected, low, high, color=BLUE, alpha=0.15, linewidth=0,
+    ax.fill_between(expected, low, high, color=ink().blue, alpha=0.15 * ink().veil, linewidth=0,
                     label=f"{percent(level)} pointwise")  # fmt: skip
-    ax.plot(expected, expected, color=BLACK, lw=0.9)
+    ax.plot(expected, expected, color=ink().front, lw=0.9)
     outside = (ordered < low) | (ordered > high)
-    for mask, color in ((~outside, BLUE), (outside, ORANGE)):
+    for mask, color in ((~outside, ink().blue), (outside, ink().orange)):
         ax.scatter(expected[mask], ordered[mask], s=max(marks.marker_size(n), 4.0), color=color,
                    linewidths=0, zorder=3, rasterized=n > 1500)  # fmt: skip
     ax.set_xlabel(f"normal quantile (orange: outside of\nthe {percent(level)} pointwise band)")
@@ -159,7 +160,7 @@ def qq_random(
         one.set_ylabel("standardized random effect")
         if not (sd > 1e-8 * max(fit.sigma, 1e-300)).all():
             one.text(0.5, 0.5, "the variance is estimated as zero", ha="center",
-                     transform=one.transAxes, color=GREY)  # fmt: skip
+                     transform=one.transAxes, color=ink().grey)  # fmt: skip
             continue
         _normal_quantiles(one, effects.values[:, k] / sd, level)
     return figure
@@ -245,12 +246,12 @@ def autocorrelation(
     label, name, order, codes, _ = _runs(fit, group, time)
     r = scaled(fit)[order]
     lags, rho, count = _autocorrelations(r, codes, max_lag)
-    one.vlines(lags, 0.0, rho, color=BLUE, lw=1.6)
-    one.scatter(lags, rho, s=20, color=BLUE, zorder=3)
+    one.vlines(lags, 0.0, rho, color=ink().blue, lw=1.6)
+    one.scatter(lags, rho, s=20, color=ink().blue, zorder=3)
     limit = z / np.sqrt(count[1:])
     for sign in (-1.0, 1.0):
-        one.plot(lags[1:], sign * limit, color=ORANGE, ls="--", lw=1.1)
-    one.axhline(0.0, color=BLACK, lw=0.9)
+        one.plot(lags[1:], sign * limit, color=ink().orange, ls="--", lw=1.1)
+    one.axhline(0.0, color=ink().front, lw=0.9)
     one.locator_params(axis="x", integer=True)
     one.set_xlabel(f"lag within {label} ({name})")
     one.set_ylabel("correlation of residuals")
@@ -312,14 +313,14 @@ def semivariogram(
     distance = np.abs(values[first] - values[second])
     half_square = 0.5 * (r[first] - r[second]) ** 2
     at, mean, count = _binned(distance, half_square, bins)
-    one.axhline(1.0, color=BLACK, lw=0.9)
-    one.plot(at, mean, color=PALE, lw=1.0, zorder=1)
-    one.scatter(at, mean, s=15.0 + 60.0 * count / count.max(), color=BLUE, zorder=3)
+    one.axhline(1.0, color=ink().front, lw=0.9)
+    one.plot(at, mean, color=ink().pale, lw=1.0, zorder=1)
+    one.scatter(at, mean, s=15.0 + 60.0 * count / count.max(), color=ink().blue, zorder=3)
     one.set_ylim(0.0, max(1.15, 1.1 * float(mean.max())))
     one.set_xlabel(f"distance within {label} ({name})")
     one.set_ylabel("semivariogram")
     if sampled:
-        one.set_title(f"from a sample of {first.size:,} pairs", fontsize=8, color=GREY)
+        one.set_title(f"from a sample of {first.size:,} pairs", fontsize=8, color=ink().grey)
     return figure
 
 

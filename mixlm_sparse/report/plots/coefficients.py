@@ -13,17 +13,7 @@ from mixlm_sparse.common.text import percent, shorten_all
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.plots import canvas, marks
-from mixlm_sparse.report.plots.backend import (
-    BLACK,
-    BLUE,
-    GREY,
-    MARKERS,
-    ORANGE,
-    PALE,
-    PALETTE,
-    new_figure,
-    styled,
-)
+from mixlm_sparse.report.plots.backend import MARKERS, new_figure, styled
 from mixlm_sparse.report.plots.data import (
     Covariate,
     GroupCoefficients,
@@ -34,6 +24,7 @@ from mixlm_sparse.report.plots.data import (
     z_value,
 )
 from mixlm_sparse.report.plots.effects import against_covariate, ranked_intervals
+from mixlm_sparse.report.plots.inks import ink
 
 if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Axes, Figure
@@ -70,7 +61,7 @@ def _note(figure: Figure, ax: Axes | None, table: GroupCoefficients) -> None:
     """Say above the figure how many groups are missing."""
     text = table.left_out()
     if text and ax is None:
-        figure.suptitle(text, fontsize=8, color=GREY)
+        figure.suptitle(text, fontsize=8, color=ink().grey)
 
 
 @styled
@@ -97,8 +88,9 @@ def coefficient_histograms(
     figure, axes = _axes(ax, chosen, table, (3.4, 2.8))
     for k, one in zip(chosen, axes, strict=True):
         values = table.estimates[table.fitted, k]
-        one.hist(values, bins=bins, color=BLUE, alpha=0.65, edgecolor="white", linewidth=0.5)
-        one.axvline(float(values.mean()), color=ORANGE, lw=1.4)
+        one.hist(values, bins=bins, color=ink().blue, alpha=0.65, edgecolor=ink().back,
+                 linewidth=0.5)  # fmt: skip
+        one.axvline(float(values.mean()), color=ink().orange, lw=1.4)
         sd = f", sd {values.std(ddof=1):.3g}" if values.size > 1 else ""
         one.set_title(f"{table.names[k]}: mean {values.mean():.3g}{sd}")
         one.set_xlabel("least-squares coefficient")
@@ -136,8 +128,8 @@ def coefficient_scatter(
     keep = table.fitted
     x, y = table.estimates[keep, pair[0]], table.estimates[keep, pair[1]]
     figure, one = canvas.panel(ax, 5.4 if by is None else 6.4, 4.2)
-    one.axvline(float(x.mean()), color=PALE, lw=1.0, zorder=0.8)
-    one.axhline(float(y.mean()), color=PALE, lw=1.0, zorder=0.8)
+    one.axvline(float(x.mean()), color=ink().pale, lw=1.0, zorder=0.8)
+    one.axhline(float(y.mean()), color=ink().pale, lw=1.0, zorder=0.8)
     if by is None:
         marks.points(one, x, y)
     else:
@@ -152,7 +144,7 @@ def coefficient_scatter(
                 mine = covariate.values[keep] == code
                 one.scatter(
                     x[mine], y[mine], s=marks.marker_size(x.size), linewidths=0, alpha=0.75,
-                    color=PALETTE[code % len(PALETTE)], marker=MARKERS[code % len(MARKERS)],
+                    color=ink().series(code), marker=MARKERS[code % len(MARKERS)],
                     label=label,
                 )  # fmt: skip
             canvas.legend(one, title=covariate.name)
@@ -196,12 +188,13 @@ def coefficient_by_size(
         weights = 1.0 / np.maximum(se, 1e-300) ** 2
         precise = np.isfinite(weights).all() and float(weights.sum()) > 0.0
         mean = float(weights @ values / weights.sum()) if precise else float(values.mean())
-        one.axhline(mean, color=BLACK, lw=1.0)
+        one.axhline(mean, color=ink().front, lw=1.0)
         if precise and np.ptp(size) > 0:
             scale = float(np.median(se * np.sqrt(size)))
             at = np.linspace(size.min(), size.max(), 100)
             for sign in (-1.0, 1.0):
-                one.plot(at, mean + sign * z * scale / np.sqrt(at), color=ORANGE, lw=1.0, ls="--")
+                edge = mean + sign * z * scale / np.sqrt(at)
+                one.plot(at, edge, color=ink().orange, lw=1.0, ls="--")
         _keep_to(one, values)
         if size.max() > MANY_ROWS * size.min():
             one.set_xscale("log")
@@ -308,10 +301,10 @@ def _intervals_at(ax: Axes, height: Vector, middle: Vector, half: Vector) -> Non
     n = middle.size
     marks.segments(
         ax, np.column_stack([middle - half, height]), np.column_stack([middle + half, height]),
-        color=BLUE, width=float(np.clip(150.0 / n, 0.3, 1.2)), alpha=0.5,
+        color=ink().blue, width=float(np.clip(150.0 / n, 0.3, 1.2)), alpha=0.5,
     )  # fmt: skip
-    ax.scatter(middle, height, s=marks.marker_size(n), color=BLUE, linewidths=0)
-    ax.axvline(float(middle.mean()), color=BLACK, lw=0.9)
+    ax.scatter(middle, height, s=marks.marker_size(n), color=ink().blue, linewidths=0)
+    ax.axvline(float(middle.mean()), color=ink().front, lw=0.9)
 
 
 @styled

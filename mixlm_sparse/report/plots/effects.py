@@ -13,7 +13,7 @@ from mixlm_sparse.common.text import percent, shorten
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.plots import canvas, marks
-from mixlm_sparse.report.plots.backend import BLACK, BLUE, GREY, ORANGE, PALE, styled
+from mixlm_sparse.report.plots.backend import styled
 from mixlm_sparse.report.plots.data import (
     Covariate,
     choose,
@@ -23,6 +23,7 @@ from mixlm_sparse.report.plots.data import (
     random_columns,
     z_value,
 )
+from mixlm_sparse.report.plots.inks import ink
 from mixlm_sparse.solve.groupwise import fit_groups
 from mixlm_sparse.solve.rows import InMemory
 
@@ -56,9 +57,9 @@ def ranked_intervals(
     many = n > marks.MANY_LEVELS
     width = float(np.clip(90.0 / n, 0.25, 1.3))
     for mask, color, front in (
-        (~away & ~picked, GREY if reference is not None else BLUE, 1),
-        (away & ~picked, BLUE, 2),
-        (picked, ORANGE, 3),
+        (~away & ~picked, ink().grey if reference is not None else ink().blue, 1),
+        (away & ~picked, ink().blue, 2),
+        (picked, ink().orange, 3),
     ):
         if not mask.any():
             continue
@@ -76,7 +77,7 @@ def ranked_intervals(
             rasterized=n > 1500,
         )  # fmt: skip
     if reference is not None:
-        ax.axvline(reference, color=BLACK, lw=0.9, zorder=0.9)
+        ax.axvline(reference, color=ink().front, lw=0.9, zorder=0.9)
     if canvas.label_levels(ax, y, labels) < n and picked.any():
         _name_picked(ax, labels, picked)
     ax.set_ylim(-0.02 * n - 0.6, n - 1 + 0.02 * n + 0.6)
@@ -95,7 +96,7 @@ def _name_picked(ax: Axes, labels: Sequence[str], picked: NDArray[np.bool_]) -> 
         ax.annotate(
             shorten(labels[row], canvas.LABEL_WIDTH), (1.0, height),
             xycoords=("axes fraction", "data"), xytext=(3, 0),
-            textcoords="offset points", va="center", fontsize=7, color=ORANGE,
+            textcoords="offset points", va="center", fontsize=7, color=ink().orange,
             annotation_clip=False,
         )  # fmt: skip
 
@@ -296,16 +297,16 @@ def _shrink_line(ax: Axes, labels: list[str], raw: Vector, shrunk: Vector, middl
     y = np.arange(n, dtype=float)
     size = float(np.clip(1500.0 / n, 1.5, 24.0))
     marks.segments(
-        ax, np.column_stack([raw, y]), np.column_stack([shrunk, y]), color=PALE,
+        ax, np.column_stack([raw, y]), np.column_stack([shrunk, y]), color=ink().pale,
         width=float(np.clip(90.0 / n, 0.3, 1.2)), zorder=1, rasterized=n > 1500,
     )  # fmt: skip
-    ax.scatter(raw, y, s=size, facecolors="none", edgecolors=ORANGE,
+    ax.scatter(raw, y, s=size, facecolors="none", edgecolors=ink().orange,
                linewidths=0.8 if n < 500 else 0.4,
                label="least squares", zorder=2, rasterized=n > 1500)  # fmt: skip
-    ax.scatter(shrunk, y, s=size, color=BLUE, linewidths=0, label="mixed model", zorder=3,
+    ax.scatter(shrunk, y, s=size, color=ink().blue, linewidths=0, label="mixed model", zorder=3,
                rasterized=n > 1500)  # fmt: skip
     if np.ptp(middle) <= 1e-8 * max(1.0, float(np.abs(middle).max())):
-        ax.axvline(float(middle[0]), color=BLACK, lw=1.0, label="population", zorder=0.9)
+        ax.axvline(float(middle[0]), color=ink().front, lw=1.0, label="population", zorder=0.9)
     canvas.label_levels(ax, y, [labels[i] for i in rank])
     ax.set_ylim(-0.02 * n - 0.6, n - 1 + 0.02 * n + 0.6)
 
@@ -314,19 +315,19 @@ def _shrink_plane(ax: Axes, raw: Any, shrunk: Any, middle: Any) -> None:
     n = len(raw)
     size = float(np.clip(2600.0 / n, 2.5, 30.0))
     marks.segments(
-        ax, raw, shrunk, color=PALE if n < 500 else "#DDDDDD",
+        ax, raw, shrunk, color=ink().pale if n < 500 else ink().paler,
         width=float(np.clip(120.0 / n, 0.25, 1.2)), zorder=1, rasterized=n > 1500,
     )  # fmt: skip
-    ax.scatter(raw[:, 0], raw[:, 1], s=size, facecolors="none", edgecolors=ORANGE,
+    ax.scatter(raw[:, 0], raw[:, 1], s=size, facecolors="none", edgecolors=ink().orange,
                linewidths=0.9 if n < 500 else 0.4, label="least squares", zorder=2,
                rasterized=n > 1500)  # fmt: skip
-    ax.scatter(shrunk[:, 0], shrunk[:, 1], s=size, color=BLUE, linewidths=0, label="mixed model",
-               zorder=3, rasterized=n > 1500)  # fmt: skip
+    ax.scatter(shrunk[:, 0], shrunk[:, 1], s=size, color=ink().blue, linewidths=0,
+               label="mixed model", zorder=3, rasterized=n > 1500)  # fmt: skip
     scale = np.maximum(np.abs(middle).max(axis=0), 1e-300)
     distinct = np.unique(np.round(middle / scale, 8), axis=0) * scale
     if len(distinct) <= MANY_POPULATIONS:
-        ax.scatter(distinct[:, 0], distinct[:, 1], s=70, marker="D", color=BLACK,
-                   edgecolors="white", linewidths=0.8, label="population", zorder=4)  # fmt: skip
+        ax.scatter(distinct[:, 0], distinct[:, 1], s=70, marker="D", color=ink().front,
+                   edgecolors=ink().back, linewidths=0.8, label="population", zorder=4)  # fmt: skip
 
 
 @styled
@@ -365,7 +366,7 @@ def effects_by(
         shift = float(fit.fixef.get(effects.names[k], 0.0)) if add_fixed else 0.0
         against_covariate(one, effects.values[:, k] + shift, covariate)
         if not add_fixed:
-            one.axhline(0.0, color=BLACK, lw=0.8, zorder=0.9)
+            one.axhline(0.0, color=ink().front, lw=0.8, zorder=0.9)
         one.set_title(effects.names[k])
         what = "fixed + random effect" if add_fixed else "random effect"
         one.set_ylabel(f"{what} of {effects.label}")

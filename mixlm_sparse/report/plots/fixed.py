@@ -12,8 +12,9 @@ from mixlm_sparse.common.text import percent, shorten_all
 from mixlm_sparse.inference.models.compare import require_fits
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.plots import canvas, marks
-from mixlm_sparse.report.plots.backend import BLACK, MARKERS, PALETTE, styled
+from mixlm_sparse.report.plots.backend import MARKERS, styled
 from mixlm_sparse.report.plots.data import choose, z_value
+from mixlm_sparse.report.plots.inks import ink
 
 if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Axes, Figure
@@ -64,14 +65,14 @@ def fixed_effects(
         y = np.array([heights[name] + shift for name in mine])
         middle = fit.fixef[mine].to_numpy()
         half = z * fit.bse[mine].to_numpy()
-        color = PALETTE[place % len(PALETTE)]
+        color = ink().series(place)
         marks.segments(
             one, np.column_stack([middle - half, y]), np.column_stack([middle + half, y]),
             color=color, width=1.5,
         )  # fmt: skip
         one.scatter(middle, y, s=26, color=color, marker=MARKERS[place % len(MARKERS)], zorder=3,
                     label=title if count > 1 else None)  # fmt: skip
-    one.axvline(0.0, color=BLACK, lw=0.9, zorder=0.9)
+    one.axvline(0.0, color=ink().front, lw=0.9, zorder=0.9)
     one.set_ylim(-0.6, len(terms) - 0.4)
     canvas.label_levels(one, np.array(list(heights.values())), terms)
     one.set_xlabel(f"fixed effect, {percent(level)} interval")

@@ -11,9 +11,10 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.plots import canvas, marks
-from mixlm_sparse.report.plots.backend import BLACK, BLUE, GREY, ORANGE, PALE, new_figure, styled
+from mixlm_sparse.report.plots.backend import new_figure, styled
 from mixlm_sparse.report.plots.checks import scaled
 from mixlm_sparse.report.plots.data import choose, factor_index
+from mixlm_sparse.report.plots.inks import ink
 
 if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Axes, Figure
@@ -45,13 +46,13 @@ def influence(fit: FittedModel, *, label: int = 5, ax: Axes | None = None) -> Fi
     largest = np.zeros(d.size, dtype=bool)
     largest[order[::-1][: max(label, 0)]] = True
     many = d.size > 3000
-    one.scatter(h[~largest], r[~largest], s=size[~largest], color=BLUE, linewidths=0,
+    one.scatter(h[~largest], r[~largest], s=size[~largest], color=ink().blue, linewidths=0,
                 alpha=max(0.2, marks.opacity(d.size)), rasterized=many)  # fmt: skip
-    one.scatter(h[largest], r[largest], s=size[largest], facecolors="none", edgecolors=ORANGE,
+    one.scatter(h[largest], r[largest], s=size[largest], facecolors="none", edgecolors=ink().orange,
                 linewidths=1.2, zorder=3)  # fmt: skip
     names = _row_names(fit)
     _name_points(one, h, r, size, [(int(i), names[int(i)]) for i in np.flatnonzero(largest)])
-    one.axhline(0.0, color=BLACK, lw=0.9, zorder=0.9)
+    one.axhline(0.0, color=ink().front, lw=0.9, zorder=0.9)
     one.margins(0.08)
     one.set_xlabel("leverage")
     one.set_ylabel("scaled residual")
@@ -84,7 +85,7 @@ def _name_points(
         away = np.sqrt(size[i] / np.pi) + 3.0
         left = x[i] > centre
         ax.annotate(name, (x[i], last), xytext=(-away if left else away, 0.0),
-                    textcoords="offset points", fontsize=7, color=BLACK, va="center",
+                    textcoords="offset points", fontsize=7, color=ink().front, va="center",
                     ha="right" if left else "left", zorder=4)  # fmt: skip
 
 
@@ -129,12 +130,12 @@ def deletion(
     cut = 2.0 / np.sqrt(values.size)
     for place, (one, (title, x)) in enumerate(zip(axes, columns, strict=True)):
         beyond = np.abs(x) > cut if place else np.zeros(n, dtype=bool)
-        one.hlines(y, 0.0, x, color=np.where(beyond, ORANGE, BLUE), lw=1.2)
-        one.scatter(x, y, s=16, color=np.where(beyond, ORANGE, BLUE), zorder=3)
-        one.axvline(0.0, color=BLACK, lw=0.8)
+        one.hlines(y, 0.0, x, color=np.where(beyond, ink().orange, ink().blue), lw=1.2)
+        one.scatter(x, y, s=16, color=np.where(beyond, ink().orange, ink().blue), zorder=3)
+        one.axvline(0.0, color=ink().front, lw=0.8)
         if place:
             for sign in (-1.0, 1.0):
-                one.axvline(sign * cut, color=GREY, ls="--", lw=0.8)
+                one.axvline(sign * cut, color=ink().grey, ls="--", lw=0.8)
         one.set_title(title)
         one.set_xlabel("DFBETAS" if place else "distance")
         one.locator_params(axis="x", nbins=4)
@@ -164,9 +165,10 @@ def optimization_path(fit: FittedModel, *, ax: Axes | None = None) -> Figure:
     floor = max(np.spacing(abs(best)), 1e-13)
     above = np.where(finite, np.maximum(history - best, floor), np.nan)
     at = np.arange(1, history.size + 1)
-    one.semilogy(at, above, color=PALE, lw=1.0, zorder=1)
-    one.scatter(at, above, s=marks.marker_size(history.size), color=BLUE, linewidths=0, zorder=3)
-    one.semilogy(at, np.fmin.accumulate(above), color=ORANGE, lw=1.4)
+    one.semilogy(at, above, color=ink().pale, lw=1.0, zorder=1)
+    one.scatter(at, above, s=marks.marker_size(history.size), color=ink().blue, linewidths=0,
+                zorder=3)  # fmt: skip
+    one.semilogy(at, np.fmin.accumulate(above), color=ink().orange, lw=1.4)
     one.locator_params(axis="x", integer=True)
     one.set_xlabel("evaluation")
     one.set_ylabel("criterion above its optimum")

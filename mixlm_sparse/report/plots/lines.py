@@ -14,15 +14,7 @@ from mixlm_sparse.common.types import Vector
 from mixlm_sparse.formula.terms import names_of
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.plots import canvas, marks
-from mixlm_sparse.report.plots.backend import (
-    BLACK,
-    BLUE,
-    DASHES,
-    GREY,
-    ORANGE,
-    PALETTE,
-    styled,
-)
+from mixlm_sparse.report.plots.backend import DASHES, styled
 from mixlm_sparse.report.plots.curves import (
     coded_numbers,
     default_x,
@@ -39,6 +31,7 @@ from mixlm_sparse.report.plots.data import (
     numbers,
     spread_choice,
 )
+from mixlm_sparse.report.plots.inks import ink
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.grouping import GroupingFactor
@@ -81,11 +74,11 @@ def trellis(
     figure, axes = _group_panels(len(chosen), columns)
     for place, (j, one) in enumerate(zip(chosen, axes, strict=True)):
         _group_points(one, values, fit.matrices.y, factor.codes == j, factor.levels[j], len(chosen))
-        one.plot(lines.x[place], lines.own[place], color=ORANGE, ls=DASHES[1], lw=1.1,
+        one.plot(lines.x[place], lines.own[place], color=ink().orange, ls=DASHES[1], lw=1.1,
                  label="least squares in the group", zorder=3)  # fmt: skip
-        one.plot(lines.x[place], lines.population[place], color=BLACK, ls=DASHES[3], lw=1.2,
+        one.plot(lines.x[place], lines.population[place], color=ink().front, ls=DASHES[3], lw=1.2,
                  label="population", zorder=3)  # fmt: skip
-        one.plot(lines.x[place], lines.group[place], color=BLUE, lw=1.4, label="mixed model",
+        one.plot(lines.x[place], lines.group[place], color=ink().blue, lw=1.4, label="mixed model",
                  zorder=4)  # fmt: skip
     canvas.figure_legend(figure, axes[0])
     _finish_trellis(figure, name, fit.matrices.response_name, chosen, factor, groups)
@@ -129,7 +122,7 @@ def least_squares_trellis(
     figure, axes = _group_panels(len(chosen), columns)
     for place, (j, one) in enumerate(zip(chosen, axes, strict=True)):
         _group_points(one, values, matrices.y, factor.codes == j, factor.levels[j], len(chosen))
-        one.plot(xs[place], own[place], color=BLUE, lw=1.4)
+        one.plot(xs[place], own[place], color=ink().blue, lw=1.4)
     _finish_trellis(figure, name, matrices.response_name, chosen, factor, groups)
     return figure
 
@@ -140,7 +133,7 @@ def _group_panels(n: int, columns: int | None) -> tuple[Figure, list[Axes]]:
 
 
 def _group_points(ax: Axes, x: Vector, y: Vector, rows: Any, level: str, n: int) -> None:
-    ax.scatter(x[rows], y[rows], s=7, color=GREY, linewidths=0, alpha=0.7, zorder=2)
+    ax.scatter(x[rows], y[rows], s=7, color=ink().grey, linewidths=0, alpha=0.7, zorder=2)
     ax.set_title(shorten(level, 16), fontsize=7.5 if n > 4 else 9, pad=2)
     ax.tick_params(labelsize=6.5 if n > 4 else 8, length=2)
     ax.locator_params(axis="x", nbins=4)
@@ -202,7 +195,7 @@ def trajectories(
     n = factor.n_levels
     name, time, labels = _time(fit, factor, x)
     figure, one = canvas.panel(ax, 6.6, 4.2)
-    parts: list[tuple[str | None, Any, str]] = [(None, np.arange(n), BLUE)]
+    parts: list[tuple[str | None, Any, str]] = [(None, np.arange(n), ink().blue)]
     if by is not None:
         covariate = group_covariate(fit, by, factor.codes, factor.levels, factor.label)
         if covariate.labels is None:
@@ -211,7 +204,7 @@ def trajectories(
             )
         members = covariate.members()
         parts = [
-            (f"{covariate.name}: {label}", m, PALETTE[i % len(PALETTE)])
+            (f"{covariate.name}: {label}", m, ink().series(i))
             for i, (label, m) in enumerate(zip(covariate.labels, members, strict=True))
         ]
     alpha, width = max(0.12, min(0.6, 9.0 / n**0.5 / 2.0)), 0.8 if n < 300 else 0.4
@@ -224,11 +217,11 @@ def trajectories(
             lines = group_lines(fit, g, name, members_of.tolist(), grid=GRID, own=False)
             marks.polylines(one, lines.x, lines.group, **thin)
         at, average = _population(fit, g, name, members_of, None if labels is None else time)
-        front = BLACK if label is None else color
-        one.plot(at, average, color="white", lw=4.2, zorder=4)
+        front = ink().front if label is None else color
+        one.plot(at, average, color=ink().back, lw=4.2, zorder=4)
         one.plot(at, average, color=front, lw=2.4, zorder=5, ls=DASHES[place % len(DASHES)],
                  label="population" if label is None else label)  # fmt: skip
-    one.plot([], [], color=BLUE if by is None else GREY, lw=0.8, alpha=0.7,
+    one.plot([], [], color=ink().blue if by is None else ink().grey, lw=0.8, alpha=0.7,
              label=f"each {factor.label} ({n})")  # fmt: skip
     if labels is not None:
         one.set_xticks(np.arange(len(labels)), shorten_all(labels, 16))

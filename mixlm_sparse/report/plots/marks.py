@@ -11,7 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from mixlm_sparse.common.text import shorten_all
 from mixlm_sparse.common.types import Vector
-from mixlm_sparse.report.plots.backend import BLACK, BLUE, GREY, PALETTE, line_collection
+from mixlm_sparse.report.plots.backend import line_collection
+from mixlm_sparse.report.plots.inks import ink
 
 if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Axes
@@ -30,17 +31,21 @@ def opacity(n: int) -> float:
     return float(np.clip(6.0 / math.sqrt(max(n, 1)), 0.12, 0.9))
 
 
-def points(ax: Axes, x: Vector, y: Vector, *, color: str = BLUE, label: str | None = None) -> None:
+def points(
+    ax: Axes, x: Vector, y: Vector, *, color: str | None = None, label: str | None = None
+) -> None:
     """Draw a cloud of points: markers, thinner the more there are, or counts in hexagons."""
     if x.size > MANY_POINTS:
-        drawn = ax.hexbin(x, y, gridsize=60, mincnt=1, bins="log", linewidths=0.1, cmap="Blues")
+        drawn = ax.hexbin(
+            x, y, gridsize=60, mincnt=1, bins="log", linewidths=0.1, cmap=ink().counts
+        )
         bar = ax.figure.colorbar(drawn, ax=ax, fraction=0.04, pad=0.02)
         bar.set_label("rows")
         bar.outline.set_visible(False)
         return
     ax.scatter(
-        x, y, s=marker_size(x.size), color=color, alpha=max(opacity(x.size), 0.25), linewidths=0,
-        label=label, rasterized=x.size > 3000,
+        x, y, s=marker_size(x.size), color=color or ink().blue, linewidths=0,
+        alpha=max(opacity(x.size), 0.25), label=label, rasterized=x.size > 3000,
     )  # fmt: skip
 
 
@@ -49,13 +54,14 @@ def segments(
     start: ArrayLike,
     stop: ArrayLike,
     *,
-    color: Any = GREY,
+    color: Any = None,
     width: float = 1.0,
     **more: Any,
 ) -> None:
     """Draw lines from the points `start` (n, 2) to the points `stop` (n, 2)."""
     lines = np.stack([np.asarray(start), np.asarray(stop)], axis=1)
-    ax.add_collection(line_collection(list(lines), colors=color, linewidths=width, **more))
+    colors = ink().grey if color is None else color
+    ax.add_collection(line_collection(list(lines), colors=colors, linewidths=width, **more))
     ax.autoscale_view()
 
 
@@ -82,17 +88,17 @@ def boxes(ax: Axes, values: Sequence[Vector], labels: Sequence[str]) -> None:
     places = np.arange(len(values), dtype=float)
     drawn = ax.boxplot(
         list(values), positions=places, widths=0.55, showfliers=False, patch_artist=True,
-        medianprops={"color": BLACK, "linewidth": 1.6},
-        whiskerprops={"color": GREY}, capprops={"color": GREY},
+        medianprops={"color": ink().front, "linewidth": 1.6},
+        whiskerprops={"color": ink().grey}, capprops={"color": ink().grey},
     )  # fmt: skip
     for place, patch in enumerate(drawn["boxes"]):
-        patch.set_facecolor(PALETTE[place % len(PALETTE)])
+        patch.set_facecolor(ink().series(place))
         patch.set_alpha(0.35)
-        patch.set_edgecolor(PALETTE[place % len(PALETTE)])
+        patch.set_edgecolor(ink().series(place))
     for place, sample in enumerate(values):
         ax.scatter(
             place + spread(sample.size, 0.2), sample, s=0.6 * marker_size(sample.size),
-            color=PALETTE[place % len(PALETTE)], alpha=max(0.3, opacity(sample.size)), linewidths=0,
+            color=ink().series(place), alpha=max(0.3, opacity(sample.size)), linewidths=0,
             zorder=3, rasterized=sample.size > 3000,
         )  # fmt: skip
     slanted = len(labels) > 4 and max(map(len, labels)) > 8
@@ -142,4 +148,4 @@ def least_squares_line(ax: Axes, x: Vector, y: Vector, **more: Any) -> None:
         return
     slope, level = np.polynomial.Polynomial.fit(x, y, 1).convert().coef[::-1]
     ends = np.array([x.min(), x.max()])
-    ax.plot(ends, level + slope * ends, **{"color": BLACK, "lw": 1.2, **more})
+    ax.plot(ends, level + slope * ends, **{"color": ink().front, "lw": 1.2, **more})

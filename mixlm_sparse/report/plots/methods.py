@@ -160,6 +160,7 @@ class MeansPlots(Plots):
     default = "intervals"
 
     intervals = _Plot(means.marginal_means)
+    interaction = _Plot(means.interaction)
 
 
 class IntervalPlots(Plots):

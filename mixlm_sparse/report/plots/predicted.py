@@ -19,7 +19,7 @@ from mixlm_sparse.inference.means.estimates import NO_MORE_THAN_ROUNDING
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.predict.predict import predict
 from mixlm_sparse.report.plots import canvas, marks
-from mixlm_sparse.report.plots.backend import DASHES, GREY, MARKERS, PALETTE, styled
+from mixlm_sparse.report.plots.backend import DASHES, MARKERS, styled
 from mixlm_sparse.report.plots.curves import (
     coded_numbers,
     numeric_names,
@@ -29,6 +29,7 @@ from mixlm_sparse.report.plots.curves import (
     weight_columns,
 )
 from mixlm_sparse.report.plots.data import column, z_value
+from mixlm_sparse.report.plots.inks import ink
 
 if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Axes, Figure
@@ -187,7 +188,7 @@ def _observations(ax: Axes, horizontal: Column, y: Vector) -> None:
     x = np.asarray(horizontal.values, dtype=np.float64)
     if horizontal.kind == "factor":
         x = x + marks.spread(x.size, 0.12)
-    marks.points(ax, x, y, color=GREY)
+    marks.points(ax, x, y, color=ink().grey)
 
 
 def _chosen_values(
@@ -235,7 +236,7 @@ def _draw_line(
     ax: Axes, grid: Any, factor_x: bool, line: Vector, low: Vector | None, high: Vector | None,
     place: int, count: int, label: str,
 ) -> None:  # fmt: skip
-    color = PALETTE[place % len(PALETTE)]
+    color = ink().series(place)
     if factor_x:
         shift = 0.0 if count == 1 else 0.5 * ((place + 0.5) / count - 0.5)
         at = np.arange(len(grid)) + shift
@@ -246,5 +247,5 @@ def _draw_line(
                    label=label or None)  # fmt: skip
         return
     if low is not None and high is not None:
-        ax.fill_between(grid, low, high, color=color, alpha=0.18, linewidth=0)
+        ax.fill_between(grid, low, high, color=color, alpha=0.18 * ink().veil, linewidth=0)
     ax.plot(grid, line, color=color, ls=DASHES[place % len(DASHES)], lw=1.8, label=label or None)

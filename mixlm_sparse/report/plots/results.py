@@ -9,7 +9,8 @@ import pandas as pd
 
 from mixlm_sparse.common.text import percent
 from mixlm_sparse.report.plots import canvas, marks
-from mixlm_sparse.report.plots.backend import BLACK, BLUE, ORANGE, styled
+from mixlm_sparse.report.plots.backend import styled
+from mixlm_sparse.report.plots.inks import ink
 
 if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Axes, Figure
@@ -47,12 +48,12 @@ def intervals(table: pd.DataFrame, *, ax: Axes | None = None) -> Figure:
     for (title, names), one in zip(panels.items(), axes, strict=True):
         y = np.arange(len(names), 0.0, -1.0) - 1.0
         low, high = table.loc[names, ["lower", "upper"]].to_numpy(float).T
-        marks.segments(one, np.column_stack([low, y]), np.column_stack([high, y]), color=BLUE,
+        marks.segments(one, np.column_stack([low, y]), np.column_stack([high, y]), color=ink().blue,
                        width=1.5)  # fmt: skip
         values = np.array([middle.get(name, np.nan) for name in names], dtype=np.float64)
-        one.scatter(values, y, s=26, color=BLUE, zorder=3)
+        one.scatter(values, y, s=26, color=ink().blue, zorder=3)
         if title in ("coefficients", "correlations"):
-            one.axvline(0.0, color=BLACK, lw=0.9, zorder=0.9)
+            one.axvline(0.0, color=ink().front, lw=0.9, zorder=0.9)
         one.set_ylim(-0.6, len(names) - 0.4)
         canvas.label_levels(one, y, names)
         one.set_xlabel(title)
@@ -73,11 +74,11 @@ def power_curve(curve: Any, *, goal: float | None = 0.8, ax: Axes | None = None)
     n, power, low, high = table[["n", "power", "lower", "upper"]].to_numpy(float).T
     figure, one = canvas.panel(ax, 5.6, 3.8)
     if goal is not None:
-        one.axhline(float(goal), color=BLACK, lw=0.9, ls="--", zorder=0.9)
-    one.plot(n, power, color=BLUE, lw=1.2)
-    marks.segments(one, np.column_stack([n, low]), np.column_stack([n, high]), color=BLUE,
+        one.axhline(float(goal), color=ink().front, lw=0.9, ls="--", zorder=0.9)
+    one.plot(n, power, color=ink().blue, lw=1.2)
+    marks.segments(one, np.column_stack([n, low]), np.column_stack([n, high]), color=ink().blue,
                    width=1.5)  # fmt: skip
-    one.scatter(n, power, s=26, color=BLUE, zorder=3)
+    one.scatter(n, power, s=26, color=ink().blue, zorder=3)
     one.set_ylim(0.0, 1.02)
     one.set_xlabel(f"levels of {curve.along}")
     level = percent(curve.points[0].level)
@@ -107,10 +108,10 @@ def power_estimates(found: Any, *, effect: str | None = None, ax: Axes | None = 
         significant = known & (p < found.alpha)
         one.hist(
             [values[significant], values[known & ~significant]], bins=edges, stacked=True,
-            color=[BLUE, ORANGE], alpha=0.7, edgecolor="white", linewidth=0.4,
+            color=[ink().blue, ink().orange], alpha=0.7, edgecolor=ink().back, linewidth=0.4,
             label=[f"p < {found.alpha:g}", "not significant"],
         )  # fmt: skip
-    one.axvline(float(found.true[k]), color=BLACK, lw=1.3, label="true")
+    one.axvline(float(found.true[k]), color=ink().front, lw=1.3, label="true")
     one.set_xlabel(f"estimate of {names[k]}")
     one.set_ylabel("simulations")
     canvas.legend(one)

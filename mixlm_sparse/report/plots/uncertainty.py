@@ -15,8 +15,9 @@ from mixlm_sparse.common.text import percent, shorten
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.plots import canvas
-from mixlm_sparse.report.plots.backend import BLACK, BLUE, GREY, ORANGE, new_figure, styled
+from mixlm_sparse.report.plots.backend import new_figure, styled
 from mixlm_sparse.report.plots.data import choose, z_value
+from mixlm_sparse.report.plots.inks import ink
 
 if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Axes, Figure
@@ -124,14 +125,14 @@ def profile_zeta(
     for curve, one in zip(curves, axes, strict=True):
         at = np.linspace(curve.value[0], curve.value[-1], 200)
         line = curve.forward(at)
-        one.plot(at, np.abs(line) if absolute else line, color=BLUE)
+        one.plot(at, np.abs(line) if absolute else line, color=ink().blue)
         for height in z:
             ends = curve.backward(np.array([-height, height]))
             for end, sign in zip(ends.tolist(), (-1.0, 1.0), strict=True):
                 if np.isfinite(end):
                     top = height if absolute else sign * height
-                    one.plot([end, end], [0.0, top], color=ORANGE, lw=1.0)
-        one.axhline(0.0, color=BLACK, lw=0.8)
+                    one.plot([end, end], [0.0, top], color=ink().orange, lw=1.0)
+        one.axhline(0.0, color=ink().front, lw=0.8)
         one.set_title(shorten(curve.name, 34))
         one.locator_params(axis="x", nbins=5)
         one.set_ylabel("|ζ|" if absolute else "ζ")
@@ -169,9 +170,10 @@ def profile_density(
         slope = scipy.interpolate.PchipInterpolator(curve.value, _slopes(curve))(at)
         density = np.exp(-0.5 * zeta**2) / np.sqrt(2.0 * np.pi) * slope
         inside = np.abs(zeta) <= z
-        one.plot(at, density, color=BLUE)
-        one.fill_between(at, 0.0, density, where=inside, color=BLUE, alpha=0.2, linewidth=0)
-        one.axvline(curve.estimate, color=BLACK, lw=0.9)
+        one.plot(at, density, color=ink().blue)
+        one.fill_between(at, 0.0, density, where=inside, color=ink().blue, linewidth=0,
+                         alpha=0.2 * ink().veil)  # fmt: skip
+        one.axvline(curve.estimate, color=ink().front, lw=0.9)
         one.set_ylim(bottom=0.0)
         one.set_title(shorten(curve.name, 34))
         one.locator_params(axis="x", nbins=5)
@@ -255,7 +257,7 @@ def _name_panel(ax: Axes, name: str, side: float) -> None:
             fontsize=8 if max(map(len, text.split("\n"))) <= room else 6.5)  # fmt: skip
     ax.set_xticks([])
     ax.set_yticks([])
-    ax.set_facecolor("#F4F4F4")
+    ax.set_facecolor(ink().faint)
 
 
 def _trace(of: Curve, other: Curve) -> tuple[Vector, Vector]:
@@ -304,23 +306,23 @@ def contour(
 
 def _zeta_panel(ax: Axes, x: Curve, y: Curve, radii: list[float], limit: float) -> None:
     x_trace, y_trace = _trace(x, y), _trace(y, x)
-    ax.plot(*x_trace, color=ORANGE, lw=1.0)
-    ax.plot(*y_trace[::-1], color=ORANGE, lw=1.0, ls="--")
+    ax.plot(*x_trace, color=ink().orange, lw=1.0)
+    ax.plot(*y_trace[::-1], color=ink().orange, lw=1.0, ls="--")
     for radius in radii:
         found = contour(x_trace, y_trace, radius)
         if found is not None:
-            ax.plot(*found, color=BLUE, lw=1.0)
+            ax.plot(*found, color=ink().blue, lw=1.0)
     ax.set_xlim(-limit, limit)
     ax.set_ylim(-limit, limit)
 
 
 def _value_panel(ax: Axes, x: Curve, y: Curve, radii: list[float]) -> None:
-    ax.plot(x.value, x.table[y.name], color=ORANGE, lw=1.0)
-    ax.plot(y.table[x.name], y.value, color=ORANGE, lw=1.0, ls="--")
+    ax.plot(x.value, x.table[y.name], color=ink().orange, lw=1.0)
+    ax.plot(y.table[x.name], y.value, color=ink().orange, lw=1.0, ls="--")
     for radius in radii:
         found = contour(_trace(x, y), _trace(y, x), radius)
         if found is not None:
-            ax.plot(x.backward(found[0]), y.backward(found[1]), color=BLUE, lw=1.0)
+            ax.plot(x.backward(found[0]), y.backward(found[1]), color=ink().blue, lw=1.0)
     ax.locator_params(axis="x", nbins=4)
     ax.locator_params(axis="y", nbins=4)
 
@@ -367,11 +369,11 @@ def bootstrap(
         if values.size:
             # a scale that rounding alone fills has no bins
             same = np.ptp(values) <= 1e-9 * max(1.0, float(np.abs(values).max()))
-            one.hist(values, bins=1 if same else bins, color=BLUE, alpha=0.6, edgecolor="white",
-                     linewidth=0.4)  # fmt: skip
-        one.axvline(float(boot.original[name]), color=BLACK, lw=1.3)
+            one.hist(values, bins=1 if same else bins, color=ink().blue, alpha=0.6,
+                     edgecolor=ink().back, linewidth=0.4)  # fmt: skip
+        one.axvline(float(boot.original[name]), color=ink().front, lw=1.3)
         for end in limits.loc[name, ["lower", "upper"]]:
-            one.axvline(float(end), color=ORANGE, lw=1.2, ls="--")
+            one.axvline(float(end), color=ink().orange, lw=1.2, ls="--")
         one.set_title(shorten(name, 34))
         one.set_ylabel("replicates")
         one.locator_params(axis="x", nbins=5)
@@ -381,6 +383,6 @@ def bootstrap(
         figure.suptitle(
             f"{len(boot.samples)} replicates; line: estimate,{gap}"
             f"dashes: {percent(level)} {type} interval",
-            fontsize=8.5, color=GREY,
+            fontsize=8.5, color=ink().grey,
         )  # fmt: skip
     return figure
