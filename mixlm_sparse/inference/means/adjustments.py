@@ -6,16 +6,22 @@
     scheffe      every contrast of the space that the family spans: t^2 / r against F(r, df)
     sidak        1 - (1 - p)^n
     bonferroni   n p
-    holm         Bonferroni one step after the other;  hochberg: from the largest p downwards
+    holm         Bonferroni one step after the other;  hochberg: from the largest p downwards;
+                 hommel: the closed test by Simes's inequality, at least as powerful as hochberg
     fdr (BH)     the false discovery rate, Benjamini and Hochberg;  BY: under any dependence
     none
 
 The methods that go step by step have no simultaneous intervals of their own: limits are
 Bonferroni's.
 
+Across g families, p-values adjusted within each become g p (bonferroni) or 1 - (1 - p)^g (sidak),
+and limits have coverage 1 - (1 - level) / g or level^(1/g) within each: the whole table then keeps
+the level, where families are adjusted so that each keeps it.
+
 References
 ----------
-Hochberg and Tamhane (1987), Multiple comparison procedures; Benjamini and Yekutieli (2001),
+Hochberg and Tamhane (1987), Multiple comparison procedures; Hommel (1988),
+doi:10.1093/biomet/75.2.383; Wright (1992), doi:10.2307/2532694; Benjamini and Yekutieli (2001),
 doi:10.1214/aos/1013699998.
 """
 
@@ -32,8 +38,8 @@ from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.means.max_t import MaxT, max_t
 
 ADJUSTMENTS = (
-    "tukey", "dunnett", "mvt", "scheffe", "sidak", "bonferroni", "holm", "hochberg", "fdr", "BY",
-    "none",
+    "tukey", "dunnett", "mvt", "scheffe", "sidak", "bonferroni", "holm", "hochberg", "hommel",
+    "fdr", "BY", "none",
 )  # fmt: skip
 ALIASES = {
     "bh": "fdr", "by": "BY", "dunnettx": "dunnett", "hsd": "tukey", "tukey-hsd": "tukey",
@@ -48,11 +54,13 @@ NAMES = {
     "bonferroni": "Bonferroni's method",
     "holm": "Holm's method",
     "hochberg": "Hochberg's method",
+    "hommel": "Hommel's method",
     "fdr": "the false discovery rate (Benjamini-Hochberg)",
     "BY": "the false discovery rate (Benjamini-Yekutieli)",
 }
 # Their limits are Bonferroni's.
-STEPWISE = ("holm", "hochberg", "fdr", "BY")
+STEPWISE = ("holm", "hochberg", "hommel", "fdr", "BY")
+ACROSS = ("none", "bonferroni", "sidak")  # what families together are adjusted by
 SIDES = ("two-sided", "less", "greater")
 SIDE_ALIASES = {
     "=": "two-sided", "!=": "two-sided", "two.sided": "two-sided", "equivalence": "two-sided",
@@ -69,6 +77,30 @@ def require_adjust(adjust: object) -> str:
     if isinstance(adjust, str):
         adjust = ALIASES.get(adjust.lower(), adjust.lower())
     return str(require_one_of("adjust", adjust, ADJUSTMENTS))
+
+
+def require_across(cross_adjust: object) -> str:
+    """Return how p-values and limits are adjusted across families; None is "none"."""
+    if cross_adjust is None:
+        return "none"
+    folded = cross_adjust.lower() if isinstance(cross_adjust, str) else cross_adjust
+    return str(require_one_of("cross_adjust", folded, ACROSS))
+
+
+def p_across(p: Vector, families: int, across: str) -> Vector:
+    """Return p-values (k,), adjusted within their family, as those of one of so many families."""
+    if across == "none" or families < 2:
+        return p
+    if across == "bonferroni":
+        return np.asarray(np.minimum(1.0, families * p), dtype=np.float64)
+    return np.asarray(-np.expm1(families * np.log1p(-np.minimum(p, 1.0 - 1e-16))))
+
+
+def level_within(level: float, families: int, across: str) -> float:
+    """Return the coverage of limits within each family that keeps `level` across all."""
+    if across == "none" or families < 2:
+        return level
+    return 1.0 - (1.0 - level) / families if across == "bonferroni" else level ** (1.0 / families)
 
 
 def require_side(side: object) -> str:
@@ -237,15 +269,23 @@ def note_of(adjust: str, sizes: list[int], *, limits: bool, tests: bool) -> str:
         what = f"contrasts of rank {size}"
     if adjust == "tukey":
         what = f"a family of {size} means"
-    head = {
-        (True, True): "p-values and limits", (True, False): "p-values", (False, True): "limits",
-    }[tests, limits]  # fmt: skip
     if adjust in STEPWISE and limits:
         second = f"limits by Bonferroni's method for {what}"
         if not tests:
             return second
         return f"p-values adjusted by {NAMES[adjust]} for {what}; {second}"
-    return f"{head} adjusted by {NAMES[adjust]} for {what}"
+    return f"{_what(limits, tests)} adjusted by {NAMES[adjust]} for {what}"
+
+
+def note_across(across: str, families: int, *, limits: bool, tests: bool) -> str:
+    """Say how families were adjusted together."""
+    if across == "none" or families < 2:
+        return ""
+    return f"{_what(limits, tests)} adjusted across {families} families by {NAMES[across]}"
+
+
+def _what(limits: bool, tests: bool) -> str:
+    return " and ".join([*(["p-values"] if tests else []), *(["limits"] if limits else [])])
 
 
 def _means_of(pairs: int) -> int:
@@ -258,7 +298,9 @@ def _stepwise(p: Vector, adjust: str) -> Vector:
     n = p.size
     order = np.argsort(p, kind="stable")
     sorted_p, rank = p[order], np.arange(1, n + 1)
-    if adjust == "holm":
+    if adjust == "hommel":
+        steps = _hommel(sorted_p)
+    elif adjust == "holm":
         steps = np.maximum.accumulate((n - rank + 1) * sorted_p)
     else:
         factor = n - rank + 1.0 if adjust == "hochberg" else n / rank
@@ -267,6 +309,23 @@ def _stepwise(p: Vector, adjust: str) -> Vector:
         steps = np.minimum.accumulate((factor * sorted_p)[::-1])[::-1]
     out = np.empty(n)
     out[order] = np.minimum(1.0, steps)
+    return out
+
+
+def _hommel(p: Vector) -> Vector:
+    """Return Hommel's adjusted p-values of n rising ones.
+
+    The closed test rejects a hypothesis if Simes's test, min_k m p_(k) / k, rejects every set with
+    it.  Of the sets of size m that is least likely for the one with the m - 1 largest others, so
+    that n sets tell for each hypothesis.
+    """
+    n = p.size
+    out = p.copy()
+    for m in range(2, n + 1):
+        # the m - 1 largest have the ranks from 2 on
+        others = float((m * p[n - m + 1 :] / np.arange(2, m + 1)).min())
+        first = np.minimum(p, p[n - m])  # one of the m largest makes their own set
+        out = np.maximum(out, np.minimum(m * first, others))
     return out
 
 

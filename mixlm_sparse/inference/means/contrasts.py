@@ -11,11 +11,12 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import require_names, shown
+from mixlm_sparse.common.checks import require_count, require_names, shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.means.estimates import Estimates, written
 from mixlm_sparse.inference.means.families import (
+    MOST_DEGREES,
     USUAL,
     Coefficients,
     given_contrasts,
@@ -32,7 +33,13 @@ NOTHING_TO_COMPARE = (
 
 
 def contrasts_of(
-    means: E, method: Any, *, by: Any = "same", ref: Any = None, reverse: bool = False
+    means: E,
+    method: Any,
+    *,
+    by: Any = "same",
+    ref: Any = None,
+    reverse: bool = False,
+    max_degree: int = MOST_DEGREES,
 ) -> E:
     """Return contrasts of the cells of each family.
 
@@ -42,8 +49,9 @@ def contrasts_of(
     method : name of a family, or weights in any form of `given_contrasts`; weights for all rows of
         the table cross the families.
     by : columns of the cells that separate families; "same" as in `means`.
-    ref, reverse : see `named_family`.
+    ref, reverse, max_degree : see `named_family`.
     """
+    max_degree = require_count("max_degree", max_degree, most=MOST_DEGREES)
     columns = tuple(_by(means, by))
     named = require_method(method) if isinstance(method, str) else ""
     families = means.families(columns)
@@ -57,7 +65,9 @@ def contrasts_of(
         if named:
             if len(rows) < 2 and named != "identity":
                 continue
-            found = named_family(named, mine, ref=ref, reverse=reverse)
+            found = named_family(
+                named, mine, ref=ref, reverse=reverse, max_degree=max_degree
+            )
         else:
             if ref is not None:
                 raise OptionError("ref is for method='trt.vs.ctrl': weights have no reference")

@@ -58,6 +58,11 @@ def standard_deviation(estimates: Estimates, sigma: Any, edf: Any) -> tuple[floa
 
 def effect_sizes(contrasts: Estimates, sigma: Any, edf: Any, level: float) -> pd.DataFrame:
     """Return the table of standardized contrasts with their intervals."""
+    if contrasts.carried:
+        raise OptionError(
+            "standard deviations are those on the scale of the model: take effect sizes before "
+            "regrid"
+        )
     sd, nu, name = standard_deviation(contrasts, sigma, edf)
     found = contrasts.tested()
     d = found.estimate / sd

@@ -19,7 +19,8 @@ from mixlm_sparse.common.checks import (
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.inference.fixed.methods import require_ddf
 from mixlm_sparse.inference.means.adjustments import require_adjust
-from mixlm_sparse.inference.means.averages import averages
+from mixlm_sparse.inference.means.averages import Averages, averages
+from mixlm_sparse.inference.means.counterfactual import counterfactual_averages
 from mixlm_sparse.inference.means.grid import ReferenceGrid, reference_grid, rows_of_design
 from mixlm_sparse.inference.means.marginal_means import MarginalMeans
 from mixlm_sparse.inference.means.predictors import PREDICTOR, Predictor, predictors_of, reduced
@@ -54,6 +55,7 @@ def emmeans(
     bias_adjust: bool = False,
     sigma: float | None = None,
     level: float = 0.95,
+    counterfactuals: str | Sequence[str] | None = None,
 ) -> MarginalMeans:
     """Return estimated marginal means.
 
@@ -88,6 +90,8 @@ def emmeans(
     bias_adjust : estimate the mean of the data instead of what a mean on the scale of the model
         goes back to; `sigma` is the standard deviation of rows around it (None: the total one).
     level : coverage of the intervals.
+    counterfactuals : predictors that are set to each of their levels on every row of the data, all
+        else as it is there; means are then averages over rows instead of over the grid.
 
     Returns
     -------
@@ -104,7 +108,6 @@ def emmeans(
     ddf_name, level = require_ddf(ddf), require_level("level", level)
     predictors = predictors_of(fit)
     wanted = read_specs(specs, by, list(predictors))
-    grid = grid_of(fit, predictors, at, cov_reduce)
     back = _transformation(fit, require_one_of("type", type, SCALES), tran)
     spread = 0.0
     if require_bool("bias_adjust", bias_adjust):
@@ -115,9 +118,20 @@ def emmeans(
             if sigma is None
             else require_number("sigma", sigma, least=0.0)
         )
-    means = _averaged(fit, grid, "emmean", wanted, weights, ddf_name, level)
+    basis = ""
+    if counterfactuals is None:
+        grid = grid_of(fit, predictors, at, cov_reduce)
+        means = _averaged(fit, grid, "emmean", wanted, weights, ddf_name, level)
+    else:
+        if weights != "equal" or cov_reduce is not True:
+            raise OptionError(
+                "counterfactuals are averages over the rows of the data: leave out weights= and "
+                "cov_reduce="
+            )
+        found, basis = counterfactual_averages(fit, predictors, counterfactuals, wanted, at)
+        means = _means(fit, found, "emmean", wanted, ddf_name, level)
     return replace(
-        means, adjust=require_adjust(adjust), transform=back, type=type, spread=spread
+        means, adjust=require_adjust(adjust), transform=back, type=type, spread=spread, basis=basis
     )
 
 
@@ -180,7 +194,7 @@ def slopes_of(fit: FittedModel, grid: ReferenceGrid, predictor: Predictor) -> Re
     center = np.asarray(grid.values(predictor.name), dtype=np.float64)
     (X, offset), (X_below, offset_below) = (
         rows_of_design(
-            fit, grid.predictors, grid.codes, grid.size, **{predictor.name: center + sign * step}
+            fit, grid.predictors, grid.codes, grid.size, {predictor.name: center + sign * step}
         )
         for sign in (1.0, -1.0)
     )
@@ -218,6 +232,12 @@ def _averaged(
     level: float,
 ) -> MarginalMeans:
     found = averages(fit, grid, (*wanted.names, *wanted.by), weights)
+    return replace(_means(fit, found, what, wanted, ddf, level), within=grid.within)
+
+
+def _means(
+    fit: FittedModel, found: Averages, what: str, wanted: Specs, ddf: str, level: float
+) -> MarginalMeans:
     return MarginalMeans(
         fit=fit,
         what=what,
@@ -229,6 +249,5 @@ def _averaged(
         level=level,
         averaged_over=found.averaged_over,
         at=found.at,
-        within=grid.within,
         asked=wanted.method,
     )

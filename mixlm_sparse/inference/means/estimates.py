@@ -14,7 +14,14 @@ from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.fixed.estimable import kept_part
 from mixlm_sparse.inference.fixed.methods import linear_tests, moments
 from mixlm_sparse.inference.fixed.tests import SingleTests
-from mixlm_sparse.inference.means.adjustments import Family, note_of, tail_p
+from mixlm_sparse.inference.means.adjustments import (
+    Family,
+    level_within,
+    note_across,
+    note_of,
+    p_across,
+    tail_p,
+)
 from mixlm_sparse.inference.means.transformations import Transformation
 from mixlm_sparse.model.fitted import FittedModel
 
@@ -40,6 +47,7 @@ class Question:
     null, side, delta : tests against `null`; with `delta`, of equivalence ("two-sided": closer to
         it than delta), non-inferiority ("greater": above null - delta) or non-superiority.
     tests, limits : which of them are shown.
+    across : how the families are adjusted together, see `adjustments`.
     """
 
     adjust: str
@@ -49,6 +57,7 @@ class Question:
     delta: float = 0.0
     tests: bool = True
     limits: bool = False
+    across: str = "none"
 
     @property
     def equivalence(self) -> bool:
@@ -100,6 +109,8 @@ class Estimates:
     sums : (r,) what the weights of the means in each row add up to: 1 for means, 0 for differences.
     transform : what was done to the response; type : "link" or "response", the scale shown.
     spread : standard deviation of rows that the scale of the response is corrected for, 0 for none.
+    carried : said of means that were taken to another scale for good, otherwise "".
+    basis : said of averages over rows of the data, otherwise "".
     """
 
     fit: FittedModel
@@ -119,6 +130,8 @@ class Estimates:
     transform: Transformation | None = None
     type: str = "link"
     spread: float = 0.0
+    carried: str = ""
+    basis: str = ""
 
     # -- names --------------------------------------------------------------------------------
 
@@ -170,16 +183,20 @@ class Estimates:
         p[np.isnan(found.p_value)] = np.nan
         lower, upper = np.full(p.size, -np.inf), np.full(p.size, np.inf)
         V = self.covariance(found.std_error)
+        families = [rows for _, rows in self.families()]
+        count = sum(bool(np.isfinite(found.std_error[rows]).any()) for rows in families)
+        level = level_within(asked.level, count, asked.across)
         sizes = []
-        for _, rows in self.families():
+        for rows in families:
             pairs = self.method in ("pairwise", "revpairwise")
             family = Family(V[np.ix_(rows, rows)], pairs, side, asked.equivalence)
             sizes.append(family.size(asked.adjust))
             if asked.tests:
-                p[rows] = family.p_values(statistic[rows], found.df[rows], p[rows], asked.adjust)
+                inside = family.p_values(statistic[rows], found.df[rows], p[rows], asked.adjust)
+                p[rows] = p_across(inside, count, asked.across)
             if asked.limits:
                 both = Family(family.covariance, pairs, asked.side, asked.equivalence)
-                half = both.critical(asked.level, found.df[rows], asked.adjust)
+                half = both.critical(level, found.df[rows], asked.adjust)
                 half = half * found.std_error[rows]
                 if asked.side != "less":
                     lower[rows] = found.estimate[rows] - half
@@ -203,7 +220,8 @@ class Estimates:
         if asked.limits:
             table["lower"], table["upper"] = lower, upper
         adjusted = note_of(asked.adjust, sizes, limits=asked.limits, tests=asked.tests)
-        said = [adjusted, asked.note, note, found.note]
+        across = note_across(asked.across, count, limits=asked.limits, tests=asked.tests)
+        said = [adjusted, across, asked.note, note, self.carried, found.note]
         table.attrs["notes"] = [text for text in said if text]
         table.attrs["labels"] = list(map(str, self.cells.columns))
         return table

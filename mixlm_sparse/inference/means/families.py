@@ -75,7 +75,12 @@ def require_method(method: object) -> str:
 
 
 def named_family(
-    method: str, labels: Sequence[str], *, ref: Any = None, reverse: bool = False
+    method: str,
+    labels: Sequence[str],
+    *,
+    ref: Any = None,
+    reverse: bool = False,
+    max_degree: int = MOST_DEGREES,
 ) -> Coefficients:
     """Return the contrasts of a family.
 
@@ -86,6 +91,7 @@ def named_family(
     ref : label or position (from 0; -1 is the last) of the reference, or several, whose mean it
         then is.
     reverse : turn every sign.
+    max_degree : of polynomials.
     """
     k = len(labels)
     if ref is not None and not method.startswith("trt"):
@@ -116,7 +122,7 @@ def named_family(
         ]).reshape(-1, k)  # fmt: skip
         called = [f"{labels[i]} vs earlier" for i in range(1, k)]
     elif method == "poly":
-        rows = _polynomials(k)
+        rows = _polynomials(k)[:max_degree]
         degrees = [f"degree {d}" for d in range(5, MOST_DEGREES + 1)]
         called = [*POLYNOMIALS, *degrees][: len(rows)]
     else:

@@ -99,7 +99,7 @@ def rows_of_design(
     predictors: Mapping[str, Predictor],
     codes: Mapping[str, np.ndarray],
     count: int,
-    **instead: Vector,
+    instead: Mapping[str, Vector] | None = None,
 ) -> tuple[Matrix, Vector]:
     """Evaluate the fixed part on new cells: rows of all columns (count, p_all), and the offset.
 
@@ -117,7 +117,7 @@ def rows_of_design(
             levels, ordered = list(predictor.column.levels), predictor.column.ordered
             frame[name] = pd.Categorical(values, categories=levels, ordered=ordered)
         else:
-            frame[name] = instead.get(name, np.asarray(values))
+            frame[name] = (instead or {}).get(name, np.asarray(values))
     if not frame:  # the intercept alone
         frame["(cell)"] = np.zeros(count)
     design = spec.evaluate(frame, terms=())

@@ -11,11 +11,43 @@ Piepho (2004), doi:10.1198/1061860043515; Gramm et al. (2007), doi:10.1109/TCBB.
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.types import Vector
+from mixlm_sparse.inference.means.estimates import Estimates
 
 MOST_SETS = 5000
 ALPHABET = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def lettered(
+    means: Estimates, table: pd.DataFrame, p: Vector, *, alpha: float, reverse: bool
+) -> pd.DataFrame:
+    """Return the table of means with their letters, sorted by the estimate in each family.
+
+    Parameters
+    ----------
+    table : of the means; p : of all pairs of each family, in the order of the upper triangle.
+    """
+    middle = means.tested().estimate
+    pieces, start = [], 0
+    for _, rows in means.families():
+        k = len(rows)
+        differ = np.zeros((k, k), dtype=bool)
+        count = k * (k - 1) // 2
+        differ[np.triu_indices(k, 1)] = p[start : start + count] < alpha
+        differ |= differ.T
+        start += count
+        known = np.flatnonzero(np.isfinite(middle[rows]))
+        sign = -1.0 if reverse else 1.0
+        order = known[np.argsort(sign * middle[rows][known], kind="stable")]
+        found = compact_letters(differ[np.ix_(order, order)])
+        rest = np.setdiff1d(np.arange(k), known)
+        piece = table.iloc[rows[np.r_[order, rest]]].copy()
+        piece["letters"] = [*found, *[""] * len(rest)]
+        pieces.append(piece)
+    return pd.concat(pieces, ignore_index=True)
 
 
 def compact_letters(differ: np.ndarray) -> list[str]:

@@ -12,11 +12,15 @@ import pandas as pd
 from mixlm_sparse.common.checks import require_bool, require_level, require_number
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.late import LatePlots
-from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
+from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, result_table
 from mixlm_sparse.inference.fixed.estimable import kept_part
 from mixlm_sparse.inference.fixed.methods import joint_test, moments, reason_of
 from mixlm_sparse.inference.fixed.tests import f_table
-from mixlm_sparse.inference.means.adjustments import require_adjust, require_side
+from mixlm_sparse.inference.means.adjustments import (
+    require_across,
+    require_adjust,
+    require_side,
+)
 from mixlm_sparse.inference.means.contrasts import (
     contrasts_of,
     interaction_contrasts,
@@ -25,10 +29,16 @@ from mixlm_sparse.inference.means.contrasts import (
 )
 from mixlm_sparse.inference.means.effect_sizes import effect_sizes
 from mixlm_sparse.inference.means.estimates import METHODS, Estimates, Question, written
-from mixlm_sparse.inference.means.letters import compact_letters
+from mixlm_sparse.inference.means.letters import lettered
+from mixlm_sparse.inference.means.regrid import on_scale
+from mixlm_sparse.inference.means.shown import as_shown, heading
 
 # What the tables are made of; completion does not offer it.
-INTERNAL = frozenset({"asked", "covariance", "families", "labels", "sums", "table", "tested"})
+INTERNAL = frozenset(
+    {
+        "asked", "basis", "carried", "covariance", "families", "labels", "sums", "table", "tested",
+    }
+)  # fmt: skip
 
 
 class Contrasts(ResultTable):
@@ -91,20 +101,27 @@ class MarginalMeans(PrintsAsTable, Estimates):
         return self.table(asked)
 
     def confint(
-        self, *, level: float | None = None, adjust: str | None = None, side: str = "two-sided"
+        self,
+        *,
+        level: float | None = None,
+        adjust: str | None = None,
+        cross_adjust: str | None = "none",
+        side: str = "two-sided",
     ) -> Contrasts:
         """Return the table with limits.
 
         Parameters
         ----------
         level : coverage; None that of `emmeans`.
-        adjust : as in `contrast`, for the rows of each `by` group; None as in the table.
+        adjust, cross_adjust : as in `contrast`, for the rows of each `by` group; None as in the
+            table.
         side : "two-sided"; "greater" for lower limits alone, "less" for upper ones.
         """
         level = self.level if level is None else require_level("level", level)
         asked = Question(
-            self._adjust(adjust), level, side=require_side(side), tests=False, limits=True
-        )
+            self._adjust(adjust), level, side=require_side(side), tests=False, limits=True,
+            across=require_across(cross_adjust),
+        )  # fmt: skip
         return self._answer(asked, f"Intervals, level {level:g}")
 
     def test(
@@ -114,6 +131,7 @@ class MarginalMeans(PrintsAsTable, Estimates):
         side: str = "two-sided",
         delta: float = 0.0,
         adjust: str | None = None,
+        cross_adjust: str | None = "none",
         conf_int: bool = False,
     ) -> Contrasts:
         """Test each estimate.
@@ -125,7 +143,8 @@ class MarginalMeans(PrintsAsTable, Estimates):
         delta : a margin.  "two-sided" then tests equivalence (two one-sided tests: closer to
             `null` than delta), "greater" non-inferiority (above null - delta), "less"
             non-superiority (below null + delta).
-        adjust : as in `contrast`, for the rows of each `by` group; None as in the table.
+        adjust, cross_adjust : as in `contrast`, for the rows of each `by` group; None as in the
+            table.
         conf_int : with limits.
 
         Returns
@@ -139,6 +158,7 @@ class MarginalMeans(PrintsAsTable, Estimates):
             side=require_side(side),
             delta=require_number("delta", delta, least=0.0),
             limits=require_bool("conf_int", conf_int),
+            across=require_across(cross_adjust),
         )
         what = "contrasts" if self.method else "marginal means"
         return self._answer(asked, f"Tests of {what}")
@@ -174,12 +194,14 @@ class MarginalMeans(PrintsAsTable, Estimates):
         simple: Any = None,
         reverse: bool = False,
         conf_int: bool = False,
+        cross_adjust: str | None = "none",
     ) -> Contrasts:
         """Compare every two cells of each group.
 
         Parameters
         ----------
-        adjust : of the p-values (and limits) within each group; see `contrast`.
+        adjust, cross_adjust : of the p-values (and limits) within each group, and across groups;
+            see `contrast`.
         by : columns that separate groups; None for none.
         simple : the factor (or factors) to compare within each combination of the others.
         reverse : later minus earlier instead of earlier minus later.
@@ -191,8 +213,9 @@ class MarginalMeans(PrintsAsTable, Estimates):
         and, if asked for, lower and upper.
         """
         return self.contrast(
-            "pairwise", adjust=adjust, by=by, simple=simple, reverse=reverse, conf_int=conf_int
-        )
+            "pairwise", adjust=adjust, by=by, simple=simple, reverse=reverse, conf_int=conf_int,
+            cross_adjust=cross_adjust,
+        )  # fmt: skip
 
     def contrast(
         self,
@@ -208,6 +231,8 @@ class MarginalMeans(PrintsAsTable, Estimates):
         null: float = 0.0,
         side: str = "two-sided",
         delta: float = 0.0,
+        cross_adjust: str | None = "none",
+        max_degree: int = 6,
     ) -> Contrasts:
         """Compare the cells of each group by a family of contrasts.
 
@@ -226,13 +251,16 @@ class MarginalMeans(PrintsAsTable, Estimates):
         interaction : a family for each factor of the table (or one for all): products of them.
         adjust : of p-values and limits within each group: "tukey" (all pairs), "dunnett" or "mvt"
             (exact, by the multivariate t distribution), "scheffe", "sidak", "bonferroni", "holm",
-            "hochberg", "fdr" (Benjamini-Hochberg), "BY" or "none".  "usual" is Tukey's for pairs,
-            Dunnett's for comparisons with a reference, "mvt" for consec and mean_chg, "fdr" for
-            effects, otherwise none.
+            "hochberg", "hommel", "fdr" (Benjamini-Hochberg), "BY" or "none".  "usual" is Tukey's
+            for pairs, Dunnett's for comparisons with a reference, "mvt" for consec and mean_chg,
+            "fdr" for effects, otherwise none.
         ref : level of the reference, or several, whose mean it is then.
         reverse : turn all signs.
         conf_int : with simultaneous limits (Bonferroni's for methods that go step by step).
         null, side, delta : as in `test`.
+        cross_adjust : across the groups of `by`, on top of `adjust`: "bonferroni", "sidak" or
+            "none".
+        max_degree : of polynomial contrasts, the largest one.
 
         Returns
         -------
@@ -246,11 +274,25 @@ class MarginalMeans(PrintsAsTable, Estimates):
         if interaction is not None:
             found = interaction_contrasts(self, interaction, by=by)
         else:
-            found = contrasts_of(self, method, by=by, ref=ref, reverse=reverse)
+            found = contrasts_of(
+                self, method, by=by, ref=ref, reverse=reverse, max_degree=max_degree
+            )
         usual = isinstance(adjust, str) and adjust == "usual"
         name = usual_adjustment(found) if usual else require_adjust(adjust)
         found = replace(found, adjust=name)
-        return found.test(null, side=side, delta=delta, conf_int=conf_int)
+        return found.test(
+            null, side=side, delta=delta, conf_int=conf_int, cross_adjust=cross_adjust
+        )
+
+    def regrid(self, scale: str = "response") -> MarginalMeans:
+        """Return the means on the scale of the data for good: contrasts are differences there.
+
+        Parameters
+        ----------
+        scale : "response", back from the transformation of the formula; or "log", the logarithms of
+            these, whose comparisons are ratios of means, by the delta method.
+        """
+        return on_scale(self, scale)
 
     @property
     def contrasts(self) -> Contrasts:
@@ -278,24 +320,7 @@ class MarginalMeans(PrintsAsTable, Estimates):
         adjust, reverse = require_adjust(adjust), require_bool("reverse", reverse)
         table = self.to_frame()
         p = self.pairs(adjust)["p_value"].to_numpy()
-        middle = self.tested().estimate
-        pieces, start = [], 0
-        for _, rows in self.families():
-            k = len(rows)
-            differ = np.zeros((k, k), dtype=bool)
-            count = k * (k - 1) // 2
-            differ[np.triu_indices(k, 1)] = p[start : start + count] < alpha
-            differ |= differ.T
-            start += count
-            known = np.flatnonzero(np.isfinite(middle[rows]))
-            sign = -1.0 if reverse else 1.0
-            order = known[np.argsort(sign * middle[rows][known], kind="stable")]
-            found = compact_letters(differ[np.ix_(order, order)])
-            rest = np.setdiff1d(np.arange(k), known)
-            piece = table.iloc[rows[np.r_[order, rest]]].copy()
-            piece["letters"] = [*found, *[""] * len(rest)]
-            pieces.append(piece)
-        out = pd.concat(pieces, ignore_index=True)
+        out = lettered(self, table, p, alpha=alpha, reverse=reverse)
         out.attrs["labels"] = table.attrs["labels"]
         out.attrs["notes"] = [
             *table.attrs["notes"],
@@ -340,12 +365,11 @@ class MarginalMeans(PrintsAsTable, Estimates):
     def _adjust(self, adjust: str | None) -> str:
         return self.adjust if adjust is None else require_adjust(adjust)
 
-    def _answer(self, asked: Question, heading: str) -> Contrasts:
+    def _answer(self, asked: Question, what: str) -> Contrasts:
         table = self.table(asked)
         about = dict(table.attrs)
-        if self.method:
-            heading = _HEADINGS.get(self.method, "Contrasts")
-        about["heading"] = f"{heading} ({METHODS[self.ddf]})"
+        called = heading(self) if self.method else what
+        about["heading"] = f"{called} ({METHODS[self.ddf]})"
         return _as_contrasts(self, table, about)
 
     def __repr__(self) -> str:
@@ -358,29 +382,7 @@ class MarginalMeans(PrintsAsTable, Estimates):
         return self.to_html() + (str(self.contrasts.to_html()) if self.asked else "")
 
     def _table(self) -> ResultTable:
-        what = "Marginal means" if self.what == "emmean" else f"Marginal slopes of {self.what[:-6]}"
-        if self.method:
-            what = _HEADINGS.get(self.method, "Contrasts")
-        table = self.to_frame()
-        notes = [f"degrees of freedom: {METHODS[self.ddf]}; level {self.level:g}"]
-        if self.averaged_over:
-            notes.append(f"averaged over the levels of {', '.join(self.averaged_over)}")
-        for inner, outer in self.within.items():
-            notes.append(f"levels of {inner} within those of {', '.join(outer)}")
-        if self.at:
-            notes.append("at " + ", ".join(f"{k} = {written(v[0])}" for k, v in self.at.items()))
-        return as_result(table, heading=what, notes=[*notes, *table.attrs["notes"]])
-
-
-_HEADINGS = {
-    "pairwise": "Pairwise comparisons",
-    "revpairwise": "Pairwise comparisons",
-    "trt.vs.ctrl": "Comparisons with a reference",
-    "trt.vs.ctrlk": "Comparisons with a reference",
-    "consec": "Consecutive comparisons",
-    "poly": "Polynomial contrasts",
-    "interaction": "Interaction contrasts",
-}
+        return as_shown(self, self.to_frame())
 
 
 def _as_contrasts(
