@@ -90,7 +90,7 @@ def _parsed(text: str, require_response: bool, require_random: bool) -> MixedFor
     if require_random and not random:
         raise FormulaError(
             f"the formula '{text}' has no random term: add one such as (1 | group), "
-            f"or use a linear model"
+            "or use mx.gls, for a linear model without"
         )
     return MixedFormula(text, response, fixed, random)
 

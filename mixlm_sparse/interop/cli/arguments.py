@@ -6,20 +6,32 @@ import argparse
 import importlib.metadata
 from typing import NoReturn, TypeAlias
 
-from mixlm_sparse.engines.names import ENGINES
+from mixlm_sparse.interop.cli.options import (
+    counts,
+    factor_option,
+    format_option,
+    level,
+    model_arguments,
+    model_options,
+    positive,
+    search_options,
+    text_options,
+    whole,
+)
 from mixlm_sparse.interop.cli.texts import (
     COMPARE_EXAMPLES,
     DESCRIPTION,
+    EMMEANS_EXAMPLES,
     EXIT_CODES,
     EXPLAIN_EXAMPLES,
     FILES,
     FIT_EXAMPLES,
+    GLS_EXAMPLES,
     PLAN_EXAMPLES,
     POWER_EXAMPLES,
     PREDICT_EXAMPLES,
     SIMULATE_EXAMPLES,
 )
-from mixlm_sparse.solve.search.names import OPTIMIZERS
 
 __all__ = ["parser"]
 
@@ -58,6 +70,8 @@ def parser() -> argparse.ArgumentParser:
     )
     commands_of = out.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_fit(commands_of)
+    _add_gls(commands_of)
+    _add_emmeans(commands_of)
     _add_compare(commands_of)
     _add_predict(commands_of)
     _add_plan(commands_of)
@@ -84,111 +98,20 @@ def _add(
     return command
 
 
-def _level(text: str) -> float:
-    try:
-        level = float(text)
-    except ValueError:
-        level = float("nan")
-    if not 0.0 < level < 1.0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not between 0 and 1; give 0.95, say")
-    return level
-
-
-def _separator(text: str) -> str:
-    named = {"tab": "\t", "\\t": "\t", "space": " ", "comma": ",", "semicolon": ";"}
-    character = named.get(text, text)
-    if len(character) != 1 or character.isalnum() or character in "\"'.-\n":
-        raise argparse.ArgumentTypeError(f"{text!r} cannot separate cells; use ';', tab or space")
-    return character
-
-
-def _decimal(text: str) -> str:
-    if text not in (".", ","):
-        raise argparse.ArgumentTypeError(f"{text!r} is no mark of decimals; use '.' or ','")
-    return text
-
-
-def _positive(text: str) -> int:
-    try:
-        count = int(text)
-    except ValueError:
-        count = 0
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a positive whole number")
-    return count
-
-
-def _model_arguments(command: argparse.ArgumentParser) -> None:
-    command.add_argument("data", metavar="DATA", help="file with the data")
-    command.add_argument("formula", metavar="FORMULA", help='such as "y ~ x + (1 | g)"')
-    _text_options(command)
-
-
-def _text_options(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("text files")
-    group.add_argument("--sep", type=_separator, help='between cells: ";", tab, space; default: ,')
-    group.add_argument("--decimal", type=_decimal, help='mark of decimals: "." (default) or ","')
-
-
-def _format_option(group: argparse._ActionsContainer, help: str) -> None:
-    formats = ("text", "markdown", "latex", "html")
-    group.add_argument("--format", choices=formats, default="text", help=help)
-
-
-def _model_options(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("the model")
-    either = group.add_mutually_exclusive_group()
-    either.add_argument(
-        "--reml", action="store_true", default=True, help="restricted likelihood (the default)"
-    )
-    either.add_argument("--ml", dest="reml", action="store_false", help="maximum likelihood")
-    _factor_option(group)
-    group.add_argument("--weights", metavar="COLUMN", help="prior weights: Var = sigma^2 / w")
-    group.add_argument("--offset", metavar="COLUMN", help="added with coefficient one")
-    group.add_argument("--subset", metavar="EXPRESSION", help='rows to use, such as "Days > 1"')
-    group.add_argument(
-        "--contrasts",
-        metavar="FACTOR=NAME",
-        action="append",
-        default=[],
-        help="treatment, sum, helmert or poly; may be given several times",
-    )
-    group.add_argument(
-        "--na-action",
-        choices=("omit", "exclude", "raise"),
-        default="omit",
-        help="rows with missing cells: leave out (default), or refuse",
-    )
-    group.add_argument("--engine", choices=ENGINES, default="auto", help="default: auto")
-
-
-def _factor_option(group: argparse._ActionsContainer) -> None:
-    group.add_argument(
-        "--factor",
-        metavar="COLUMN",
-        action="append",
-        default=[],
-        help="treat numbers as a factor; may be given several times",
-    )
-
-
-def _search_options(command: argparse.ArgumentParser) -> None:
-    group = command.add_argument_group("the search")
-    group.add_argument("--optimizer", choices=OPTIMIZERS, default="auto", help="default: auto")
-    group.add_argument("--max-evaluations", metavar="N", type=_positive, help="give up after N")
-    group.add_argument(
-        "--no-progress",
-        dest="progress",
-        action="store_false",
-        help="no progress on the terminal, which otherwise appears after a second",
-    )
-
-
 def _add_fit(commands_of: Commands) -> None:
-    command = _add(commands_of, "fit", "fit a model and print its summary", FIT_EXAMPLES)
-    _model_arguments(command)
-    _model_options(command)
-    _search_options(command)
+    short = "fit a model and print its summary"
+    _fitting_arguments(_add(commands_of, "fit", short, FIT_EXAMPLES))
+
+
+def _add_gls(commands_of: Commands) -> None:
+    short = "fit a linear model with correlated or unequal residuals"
+    _fitting_arguments(_add(commands_of, "gls", short, GLS_EXAMPLES), random=False)
+
+
+def _fitting_arguments(command: argparse.ArgumentParser, *, random: bool = True) -> None:
+    model_arguments(command)
+    model_options(command, random=random)
+    search_options(command)
     group = command.add_argument_group("results")
     group.add_argument(
         "--ddf",
@@ -196,7 +119,7 @@ def _add_fit(commands_of: Commands) -> None:
         default="auto",
         help="tests of the coefficients; auto is Satterthwaite unless that takes long",
     )
-    group.add_argument("--level", type=_level, default=0.95, help="of intervals; default: 0.95")
+    group.add_argument("--level", type=level, default=0.95, help="of intervals; default: 0.95")
     group.add_argument("--tidy", metavar="FILE", help="estimates, one row each, as a table")
     group.add_argument(
         "--random-effects", action="store_true", help="with --tidy: every group's effects too"
@@ -216,8 +139,64 @@ def _add_fit(commands_of: Commands) -> None:
         action="store_false",
         help="with --save: leave the data out of the file",
     )
-    _format_option(group, "of the summary; default: text")
+    format_option(group, "of the summary; default: text")
     group.add_argument("-q", "--quiet", action="store_true", help="do not print the summary")
+
+
+def _add_emmeans(commands_of: Commands) -> None:
+    command = _add(
+        commands_of,
+        "emmeans",
+        "print marginal means of a saved fit, and compare them",
+        EMMEANS_EXAMPLES,
+    )
+    command.add_argument("fit", metavar="FIT", help="file that --save wrote, with its data")
+    command.add_argument(
+        "specs", metavar="SPECS", help='predictors: arm, "~ arm | visit", "pairwise ~ arm | visit"'
+    )
+    group = command.add_argument_group("the means")
+    group.add_argument(
+        "--by", metavar="COLUMN", action="append", default=[],
+        help="compare within each of its levels; may be given several times",
+    )  # fmt: skip
+    group.add_argument(
+        "--at", metavar="NAME=V,V", action="append", default=[],
+        help="values of a predictor instead of its mean or all levels",
+    )  # fmt: skip
+    group.add_argument("--slope", metavar="COLUMN", help="slopes of this covariate, no means")
+    group.add_argument(
+        "--weights",
+        choices=("equal", "proportional", "outer", "cells", "flat"),
+        default="equal",
+        help="of the levels averaged over; default: equal",
+    )
+    group.add_argument(
+        "--type", choices=("link", "response"), default="link",
+        help="scale of the model (default) or of the data, such as back from log(y)",
+    )  # fmt: skip
+    group.add_argument(
+        "--ddf",
+        choices=("satterthwaite", "kenward-roger", "normal"),
+        default="satterthwaite",
+        help="degrees of freedom; default: satterthwaite",
+    )
+    group.add_argument("--level", type=level, default=0.95, help="of intervals; default: 0.95")
+    group = command.add_argument_group("comparisons")
+    group.add_argument(
+        "--contrast",
+        metavar="FAMILY",
+        help="pairwise, trt.vs.ctrl, consec, eff, poly, ...",
+    )
+    group.add_argument("--ref", metavar="LEVEL", help="with trt.vs.ctrl: the level to compare with")
+    group.add_argument(
+        "--adjust", metavar="METHOD", help="tukey, dunnett, holm, fdr, none; default: the usual"
+    )
+    group = command.add_argument_group("the result")
+    group.add_argument(
+        "-o", "--output", metavar="FILE", help="the comparisons, or else the means, as a table"
+    )
+    format_option(group, "of what is printed; default: text")
+    text_options(command)
 
 
 def _add_compare(commands_of: Commands) -> None:
@@ -233,13 +212,13 @@ def _add_compare(commands_of: Commands) -> None:
         nargs="+",
         help="two or more saved fits; or a data file and two or more formulas",
     )
-    _text_options(command)
-    _model_options(command)
-    _search_options(command)
+    text_options(command)
+    model_options(command)
+    search_options(command)
     group = command.add_argument_group("the table")
     group.add_argument("--names", metavar="A,B,...", help="heads of the columns")
     group.add_argument("--stars", action="store_true", help="mark p-values by stars")
-    _format_option(group, "default: text")
+    format_option(group, "default: text")
     group.add_argument("-o", "--output", metavar="FILE", help="default: standard output")
 
 
@@ -267,11 +246,11 @@ def _add_predict(commands_of: Commands) -> None:
     )
     command.add_argument("--se", action="store_true", help="standard errors too")
     command.add_argument("--interval", choices=("confidence", "prediction"), help="limits too")
-    command.add_argument("--level", type=_level, default=0.95, help="of the limits; default: 0.95")
+    command.add_argument("--level", type=level, default=0.95, help="of the limits; default: 0.95")
     command.add_argument("--prefix", default="", help="of the names fit, se, lower, upper")
     command.add_argument("--only", action="store_true", help="leave the columns of the data out")
-    _factor_option(command)
-    _text_options(command)
+    factor_option(command)
+    text_options(command)
 
 
 def _add_plan(commands_of: Commands) -> None:
@@ -281,8 +260,8 @@ def _add_plan(commands_of: Commands) -> None:
         "say what a fit would build and take, without fitting",
         PLAN_EXAMPLES,
     )
-    _model_arguments(command)
-    _model_options(command)
+    model_arguments(command)
+    model_options(command)
 
 
 def _design_arguments(command: argparse.ArgumentParser) -> None:
@@ -300,19 +279,9 @@ def _design_arguments(command: argparse.ArgumentParser) -> None:
             help=f"{what}; may be given several times",
         )  # fmt: skip
     group.add_argument("--sigma", type=float, help="residual standard deviation")
-    _factor_option(command)
-    _text_options(command)
-    command.add_argument("--seed", type=_whole, help="whole number: the same draws again")
-
-
-def _whole(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
-    return int(text)
-
-
-def _counts(text: str) -> list[int]:
-    return [_positive(part.strip()) for part in text.split(",")]
+    factor_option(command)
+    text_options(command)
+    command.add_argument("--seed", type=whole, help="whole number: the same draws again")
 
 
 def _add_power(commands_of: Commands) -> None:
@@ -322,24 +291,24 @@ def _add_power(commands_of: Commands) -> None:
         "--effect", metavar="NAME", action="append", required=True,
         help="coefficient that is tested; several are tested jointly",
     )  # fmt: skip
-    command.add_argument("--nsim", type=_positive, default=1000, help="simulations; default: 1000")
-    command.add_argument("--alpha", type=_level, default=0.05, help="of the test; default: 0.05")
+    command.add_argument("--nsim", type=positive, default=1000, help="simulations; default: 1000")
+    command.add_argument("--alpha", type=level, default=0.05, help="of the test; default: 0.05")
     command.add_argument(
         "--test",
         choices=("satterthwaite", "z", "lr"),
         default="satterthwaite",
         help="of the effect",
     )
-    command.add_argument("--n", metavar="N,N,...", type=_counts, help="numbers of groups to try")
+    command.add_argument("--n", metavar="N,N,...", type=counts, help="numbers of groups to try")
     command.add_argument("--along", metavar="FACTOR", help="the groups that --n counts")
     command.add_argument("-o", "--output", metavar="FILE", help="the result as a table")
-    _format_option(command, "of what is printed; default: text")
+    format_option(command, "of what is printed; default: text")
 
 
 def _add_simulate(commands_of: Commands) -> None:
     command = _add(commands_of, "simulate", "draw responses from a model", SIMULATE_EXAMPLES)
     _design_arguments(command)
-    command.add_argument("--nsim", type=_positive, default=1, help="responses; default: 1")
+    command.add_argument("--nsim", type=positive, default=1, help="responses; default: 1")
     command.add_argument(
         "-o", "--output", metavar="FILE", default="-", help="default: CSV on standard output"
     )

@@ -120,6 +120,7 @@ def _as_json(model: LinearMixedFit, args: argparse.Namespace) -> dict[str, Any]:
         "ddf": _ddf(args),
         "level": args.level,
         "random": _records(model.varcorr.to_frame()),
+        "residual_structure": _records(model.residual_structure),
         "dropped_columns": list(model.system.dropped),
         "convergence": {
             "status": report.status,

@@ -45,7 +45,10 @@ def power(args: argparse.Namespace) -> int:
         require_known(args.output)
     if args.along is not None and args.n is None:
         raise OptionError("--along needs --n, the numbers of groups to try")
-    planned = _planned(args)
+    fit = load(args.model) if is_saved_fit(args.model) else None
+    if fit is not None and _structures(fit):
+        raise OptionError(_without(fit))
+    planned = _planned(args, fit)
     given = (planned.formula, planned.frame, planned.parameters, args.effect)
     options: dict[str, Any] = {
         "nsim": args.nsim, "alpha": args.alpha, "seed": args.seed, "test": args.test,
@@ -69,8 +72,29 @@ def simulate(args: argparse.Namespace) -> int:
     """Draw responses and write them beside the columns of the design."""
     require_writable(args.output)
     require_known(args.output)
-    planned = _planned(args)
+    frame, drawn = _drawn(args)
+    names = [f"{args.prefix}{i + 1}" for i in range(args.nsim)]
+    table = pd.DataFrame(drawn, columns=names)
+    if not args.only:
+        taken = [name for name in names if name in frame.columns]
+        if taken:
+            raise DataError(
+                f"the data have a column {taken[0]!r} already: name the responses otherwise with "
+                "--prefix, or write them alone with --only"
+            )
+        table = pd.concat([frame.reset_index(drop=True), table], axis=1)
+    write_table(table, args.output, text_form(args))
+    return OK
+
+
+def _drawn(args: argparse.Namespace) -> tuple[pd.DataFrame, Any]:
+    """Return the columns of the design and responses (n, nsim) for its rows."""
+    fit = load(args.model) if is_saved_fit(args.model) else None
     with notes_on_stderr():
+        if fit is not None and _structures(fit):
+            _require_own(args, fit)
+            return _frame(fit), fit.simulate(args.nsim, seed=args.seed)
+        planned = _planned(args, fit)
         drawn = draw(
             planned.formula,
             planned.frame,
@@ -79,26 +103,15 @@ def simulate(args: argparse.Namespace) -> int:
             nsim=args.nsim,
             seed=args.seed,
         )
-    names = [f"{args.prefix}{i + 1}" for i in range(args.nsim)]
-    table = pd.DataFrame(drawn, columns=names)
-    if not args.only:
-        taken = [name for name in names if name in planned.frame.columns]
-        if taken:
-            raise DataError(
-                f"the data have a column {taken[0]!r} already: name the responses otherwise with "
-                "--prefix, or write them alone with --only"
-            )
-        table = pd.concat([planned.frame.reset_index(drop=True), table], axis=1)
-    write_table(table, args.output, text_form(args))
-    return OK
+        return planned.frame, drawn
 
 
-def _planned(args: argparse.Namespace) -> Planned:
+def _planned(args: argparse.Namespace, fit: LinearMixedFit | None) -> Planned:
     beta, sd = _numbers("--beta", args.beta), _numbers("--sd", args.sd)
     if any(len(values) != 1 for values in beta.values()):
         raise OptionError("--beta: give one number for each coefficient")
     coefficients = {name: values[0] for name, values in beta.items()}
-    if not is_saved_fit(args.model):
+    if fit is None:
         if args.formula is None:
             raise OptionError(
                 f"{args.model!r} is no saved fit: give the formula after it, and parameters by "
@@ -117,7 +130,6 @@ def _planned(args: argparse.Namespace) -> Planned:
             "a saved fit has its formula and its random effects: give --beta and --sigma alone, or "
             "a file with the design and a formula"
         )
-    fit = load(args.model)
     unknown = [name for name in coefficients if name not in fit.fixef.index]
     if unknown:
         raise OptionError(
@@ -132,6 +144,31 @@ def _planned(args: argparse.Namespace) -> Planned:
     }
     options = {role: getattr(fit.call, role) for role in (*ROLES, "contrasts")}
     return Planned(fit.formula, _frame(fit), parameters, fit.reml, options)
+
+
+def _structures(fit: LinearMixedFit) -> list[str]:
+    """Return what a fit has that a formula and its parameters do not say."""
+    call = fit.call
+    if call is None:
+        return []
+    given = {
+        "--residual": call.residual, "--variance": call.variance, "known=": call.known,
+        "fixed=": call.fixed,
+    }  # fmt: skip
+    return [name for name, value in given.items() if value is not None]
+
+
+def _without(fit: LinearMixedFit) -> str:
+    return (
+        f"the fit has {', '.join(_structures(fit))}, and responses would be drawn without: use "
+        "mixlm simulate with the fit alone, or a fit without them"
+    )
+
+
+def _require_own(args: argparse.Namespace, fit: LinearMixedFit) -> None:
+    """Raise an OptionError for other parameters than those of the fit."""
+    if args.beta or args.sd or args.sigma is not None or args.formula is not None:
+        raise OptionError(_without(fit))
 
 
 def _frame(fit: LinearMixedFit) -> pd.DataFrame:

@@ -15,7 +15,10 @@ from mixlm_sparse.interop.cli.words import of_the_shell, require_order
 
 __all__ = ["main"]
 
-MODULES = {"compare": "comparing", "power": "designing", "simulate": "designing"}
+MODULES = {
+    "compare": "comparing", "emmeans": "means", "power": "designing", "simulate": "designing",
+}  # fmt: skip
+FUNCTIONS = {"gls": "fit"}  # the same work with another model
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -26,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # what fits models is loaded once there is something to do: help comes at once
         module = MODULES.get(args.command, "commands")
         commands = importlib.import_module(f"mixlm_sparse.interop.cli.{module}")
-        code: int = getattr(commands, args.command)(args)
+        code: int = getattr(commands, FUNCTIONS.get(args.command, args.command))(args)
         sys.stdout.flush()
         return code
     except KeyboardInterrupt:

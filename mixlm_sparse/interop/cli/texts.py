@@ -28,6 +28,25 @@ examples:
   mixlm fit data.parquet "y ~ x + (1 | g)" --ml --tidy out.csv --json out.json --plot out.png
   mixlm fit data.csv "score ~ year + (1 | school/class)" --factor year --weights w --save m.mixlm
 """
+GLS_EXAMPLES = """\
+examples:
+  mixlm gls fev.csv "FEV1 ~ RACE + SEX + ARMCD * AVISIT" --save mmrm.mixlm \\
+    --residual "Unstructured(time=AVISIT, group=USUBJID)" --variance "VarIdent(by=AVISIT)"
+  mixlm gls ovary.csv "follicles ~ x" --residual "AR1(time=day, group=mare)" --tidy out.csv
+"""
+STRUCTURES = """\
+names of columns, in quotes where they have spaces:
+  --residual "AR1(time=visit, group=patient)"; or CAR1, Unstructured, Toeplitz, AnteDependence;
+      "CompoundSymmetry(group=pen)"; "Exponential(position=[x, y])" or Gaussian; by=arm gives each
+      arm parameters of its own
+  --variance "VarIdent(by=visit)", "VarPower(covariate=x)" or "VarExp(covariate=x)"
+"""
+EMMEANS_EXAMPLES = """\
+examples:
+  mixlm emmeans mmrm.mixlm "~ ARMCD | AVISIT"
+  mixlm emmeans mmrm.mixlm "pairwise ~ ARMCD | AVISIT" -o differences.csv
+  mixlm emmeans fit.mixlm dose --contrast trt.vs.ctrl --ref placebo --at age=40,60 --by age
+"""
 COMPARE_EXAMPLES = """\
 examples:
   mixlm compare a.mixlm b.mixlm

@@ -14,7 +14,10 @@ __all__ = ["of_the_shell", "require_order"]
 VALUED = (
     "weights", "offset", "subset", "contrasts", "na_action", "engine", "optimizer", "re_form",
     "interval", "level", "names", "nsim", "seed", "alpha", "effect", "along", "sigma", "format",
+    "adjust", "ref", "type", "ddf",
 )  # fmt: skip
+# Arguments that a message begins with; within it they may be those of a structure, VarIdent(by=f).
+FIRST = (*VALUED, "residual", "variance", "by", "at")
 FLAGS = ("allow_new_levels", "se", "stars")
 RULES = (
     (re.compile(r'mx\.explain\((?:"|&quot;)([a-z-]+)(?:"|&quot;)\)'), r"mixlm explain \1"),
@@ -26,9 +29,17 @@ RULES = (
         re.compile(rf"\b({'|'.join(VALUED)})=(\"[^\"]*\"|'[^']*'|[\w.~-]+)"),
         lambda found: f"{_option(found[1])} {found[2]}",
     ),
+    (re.compile(r"\bmx\.(AR1|CAR1|Var\w+|Unstructured)\("), r"\1("),
+    (re.compile(r"\b(residual|variance|known|at|weights|adjust)=(?![\w\"'])"), r"--\1"),
+    (re.compile(r"\buse lmer\b"), "use mixlm fit"),
+    (re.compile(r"\b(?:use|or) mx\.gls\b|\buse gls\b"), "use mixlm gls"),
+    (re.compile(r"^gls\b"), "mixlm gls"),
     (re.compile(r"\bsd\['([^']+)'\]"), r"--sd \1"),
     (re.compile(r"^(sd|beta) has\b"), r"--\1 has"),
-    (re.compile(rf"^({'|'.join((*VALUED, *FLAGS))})(?=:| is )"), lambda found: _option(found[1])),
+    (
+        re.compile(rf"^({'|'.join((*FIRST, *FLAGS))})(?=:| is | names )"),
+        lambda found: _option(found[1]),
+    ),
 )
 
 
@@ -72,11 +83,17 @@ def require_order(args: argparse.Namespace) -> None:
             right = shlex.join(["mixlm", "predict", args.data, args.fit])
             raise OptionError(f"the saved fit comes first, then the new rows: {right}")
         return
+    if args.command == "emmeans":
+        if args.specs.endswith(".mixlm") and not args.fit.endswith(".mixlm"):
+            right = shlex.join(["mixlm", "emmeans", args.specs, args.fit])
+            raise OptionError(f"the saved fit comes first, then the predictors: {right}")
+        return
     if args.command == "compare":
         first, second = args.models[0], next((m for m in args.models[1:] if "~" not in m), None)
     if first and second and "~" in first and "~" not in second:
         right = shlex.join(["mixlm", args.command, second, first])
         raise OptionError(f"the data come first, then the formula: {right}")
-    if args.command in ("fit", "plan") and second and "~" not in second:
-        right = shlex.join(["mixlm", args.command, first or "", f"{second} ~ x + (1 | g)"])
+    if args.command in ("fit", "gls", "plan") and second and "~" not in second:
+        rest = "x" if args.command == "gls" else "x + (1 | g)"
+        right = shlex.join(["mixlm", args.command, first or "", f"{second} ~ {rest}"])
         raise OptionError(f"{second!r} is no formula: write one with a ~, in quotes: {right}")

@@ -12,10 +12,13 @@ from typing import Any
 import pandas as pd
 
 from mixlm_sparse.api.fit import LinearMixedFit
+from mixlm_sparse.api.gls import gls
 from mixlm_sparse.api.lmer import lmer
 from mixlm_sparse.common.errors import ConvergenceWarning, MixedModelWarning, OptionError
+from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.interop.cli.codes import OK, PROBLEM
 from mixlm_sparse.interop.cli.files import TextForm, as_factors, read_table, write_bytes
+from mixlm_sparse.interop.cli.structures import residual_of, variance_of
 from mixlm_sparse.interop.cli.words import of_the_shell
 from mixlm_sparse.solve.search.control import Control
 
@@ -46,12 +49,15 @@ def notes_on_stderr() -> Iterator[None]:
 
 
 def model_arguments(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the arguments of `lmer` and `gls` that say what the model is."""
     return {
         "weights": args.weights,
         "offset": args.offset,
         "subset": args.subset,
         "na_action": args.na_action,
         "contrasts": _contrasts(args.contrasts),
+        "residual": residual_of(args.residual),
+        "variance": variance_of(args.variance),
     }
 
 
@@ -66,18 +72,24 @@ def _contrasts(given: list[str]) -> dict[str, str] | None:
 
 
 def fitted(args: argparse.Namespace, frame: pd.DataFrame, formula: str) -> LinearMixedFit:
+    """Fit a model: `gls` where it is asked for, or a structure stands beside no random term."""
+    options: dict[str, Any] = {
+        "reml": args.reml,
+        "optimizer": args.optimizer,
+        # the summary prints what there is to say
+        "control": Control(warn=False, max_evaluations=args.max_evaluations),
+        "progress": None if args.progress else False,
+        **model_arguments(args),
+    }
+    structured = options["residual"] is not None or options["variance"] is not None
     with notes_on_stderr():
-        return lmer(
-            formula,
-            frame,
-            reml=args.reml,
-            **model_arguments(args),
-            optimizer=args.optimizer,
-            engine=args.engine,
-            # the summary prints what there is to say
-            control=Control(warn=False, max_evaluations=args.max_evaluations),
-            progress=None if args.progress else False,
-        )
+        if args.command == "gls" or (structured and not _has_random_terms(formula)):
+            return gls(formula, frame, **options)
+        return lmer(formula, frame, engine=args.engine, **options)
+
+
+def _has_random_terms(formula: str) -> bool:
+    return bool(parse_formula(formula, require_random=False).random)
 
 
 def exit_code(model: LinearMixedFit) -> int:
