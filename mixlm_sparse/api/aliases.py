@@ -49,6 +49,7 @@ ANSWERS = {
     "bse_re": "write fit.variance_components(), which has their standard errors",
     "k_fe": "write len(fit.fixef)",
     "k_re": "write len(fit.theta_names)",
+    "emmip": "write fit.emmeans(['arm', 'visit']).plot.interaction()",
     "pairs": "write fit.emmeans('factor').pairs()",
     "contrast": "write fit.emmeans('factor').contrast('pairwise'), or fit.contest(L)",
     "cooks": "write fit.cooks_distance()",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mixlm_sparse.api.aliases import other_name
 from mixlm_sparse.api.attribute import Attribute
+from mixlm_sparse.api.called import answer_calls
 from mixlm_sparse.api.keywords import answering_methods
 from mixlm_sparse.api.pictures import attach_plots
 from mixlm_sparse.engines.threads import calm_methods
@@ -159,3 +160,4 @@ for _name, _read in maketables.PLUG_IN_ATTRIBUTES.items():
     setattr(LinearMixedFit, _name, Attribute(_read))
 
 attach_plots()
+answer_calls(LinearMixedFit)

@@ -85,6 +85,10 @@ ANYWHERE = {
     "re_formula": "write re_form={value}",
     "cov_keep": "write at= or cov_reduce=",
 }
+# Results in which a name is looked up.
+ENTRIES = {"coef": "write fit.coef()[{value}]", "ranef": "write fit.ranef()[{value}]"}
+BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+MANY = 10**9
 
 
 def answering_methods(cls: C) -> C:
@@ -102,6 +106,10 @@ def answers_unknown_keywords(function: Callable[P, T]) -> Callable[P, T]:
     """Make a function answer a keyword that it does not have with what to write instead."""
     parameters = inspect.signature(function).parameters
     known = list(parameters)
+    places = [name for name, one in parameters.items() if one.kind in BY_PLACE]
+    most = len(places)
+    if any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters.values()):
+        most = MANY
     if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
         return function  # it answers itself
 
@@ -110,9 +118,32 @@ def answers_unknown_keywords(function: Callable[P, T]) -> Callable[P, T]:
         for name, value in kwargs.items():
             if name not in known:
                 raise unknown_argument(function.__name__, name, value, known)
+        if len(args) > most:
+            raise too_many(function.__name__, args[most:], places, known)
         return function(*args, **kwargs)
 
     return answering
+
+
+def too_many(
+    function: str, values: tuple[object, ...], places: list[str], known: list[str]
+) -> UnknownArgumentError:
+    """Return the error for values beyond the arguments that a function takes by their place."""
+    by_place = [name for name in places if name not in ("self", "fit")]
+    others = [name for name in known if name not in places]
+    value = shown(values[0])
+    if function in ENTRIES:
+        remedy = ENTRIES[function].format(value=value)
+    elif others:
+        remedy = f"name it, {function}(..., {others[0]}={value}); those to be named are " + listed(
+            others, 20
+        )
+    else:
+        remedy = "leave it out"
+    taken = f"takes {listed(by_place)} by place" if by_place else "takes no argument"
+    if others and not by_place:
+        taken = "takes no argument by place"
+    return UnknownArgumentError(f"{function} {taken}, and not {value} as well: {remedy}")
 
 
 def _fits(answer: str, known: list[str]) -> bool:

@@ -18,6 +18,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.checks import require_bool
+from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.layout import wrap
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.model import convergence as diagnosis
 from mixlm_sparse.model import refit as further
@@ -261,6 +263,9 @@ class FittedModel(FittedRows):
         >>> covariances["Subject"].shape
         (18, 2, 2)
         """
+        given: object = cond_var
+        if isinstance(given, str) and given in self.ngroups:
+            raise OptionError(f"ranef has all groups, by name: write fit.ranef()[{given!r}]")
         cond_var = require_bool("cond_var", cond_var)
         effects = effects_by_level(self.solution)
         return (
@@ -298,8 +303,9 @@ class FittedModel(FittedRows):
     def __repr__(self) -> str:
         groups = ", ".join(f"{label} {count}" for label, count in self.ngroups.items())
         groups = f", groups {groups}" if groups else ""
-        return (
+        said = (
             f"<{type(self).__name__} {self.formula!r} by {'REML' if self.reml else 'ML'}: "
             f"criterion {self.criterion:.6g}, {self.nobs} rows{groups}, "
             f"{self.convergence.status}>"
         )
+        return "\n".join(wrap("", said))
