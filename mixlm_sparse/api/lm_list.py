@@ -16,7 +16,8 @@ from mixlm_sparse.api.attribute import Attribute
 from mixlm_sparse.api.keywords import answers_unknown_keywords
 from mixlm_sparse.common.checks import listed, require_bool, require_level
 from mixlm_sparse.common.errors import FormulaError, OptionError, SkippedGroupsWarning
-from mixlm_sparse.common.text import format_column, format_number, text_table
+from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
+from mixlm_sparse.common.text import format_number
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.build import model_matrices
 from mixlm_sparse.design.matrices import ModelMatrices
@@ -29,8 +30,6 @@ from mixlm_sparse.formula.terms import MixedFormula, RandomPart
 from mixlm_sparse.report.plots.methods import LmListPlots
 from mixlm_sparse.solve.groupwise import GroupFits, fit_groups
 from mixlm_sparse.solve.rows import InMemory
-
-SHOWN_GROUPS = 30  # a longer table is printed with its middle left out
 
 
 @answers_unknown_keywords
@@ -143,7 +142,7 @@ def _is_several(group: Expr) -> bool:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LmList:
+class LmList(PrintsAsTable):
     """Separate least-squares fits of one model in each group.
 
     Parameters
@@ -248,6 +247,7 @@ class LmList:
     def _frame(self, values: Matrix) -> pd.DataFrame:
         return pd.DataFrame(values, index=self._index, columns=list(self.names))
 
+    @result_table("Intervals of least squares by group")
     def conf_int(self, level: float = 0.95, pool: bool = True) -> pd.DataFrame:
         """Return t intervals of all coefficients.
 
@@ -265,6 +265,7 @@ class LmList:
         bounds = table[["conf_low", "conf_high"]].to_numpy()
         return pd.DataFrame(bounds, index=index, columns=["lower", "upper"])
 
+    @result_table("Least squares by group")
     def tidy(
         self, *, pool: bool = True, conf_int: bool = False, level: float = 0.95
     ) -> pd.DataFrame:
@@ -319,6 +320,7 @@ class LmList:
     # -- groups that could not be fitted ------------------------------------------------------
 
     @cached_property
+    @result_table("Groups whose rows do not determine all coefficients")
     def skipped(self) -> pd.DataFrame:
         """Groups whose rows do not determine all coefficients: nobs and reason."""
         out = np.flatnonzero(~self.fits.full_rank)
@@ -374,27 +376,16 @@ class LmList:
 
     def summary(self) -> str:
         """Return the coefficients with standard errors, and the pooled residual, as text."""
-        frame = self.to_frame()
-        n = len(frame)
-        if n > SHOWN_GROUPS:
-            half = SHOWN_GROUPS // 2
-            frame = pd.concat([frame.iloc[:half], frame.iloc[-half:]])
-        columns = [[self.group, *map(str, frame.index)], ["n", *map(str, frame["nobs"])]]
-        for name in self.names:
-            for head, values in ((name, frame[name]), ("Std. Error", frame[f"se_{name}"])):
-                columns.append([head, *format_column(values.to_list(), 4)])
-        columns.append(["sigma", *format_column(frame["sigma"].to_list(), 4)])
-        lines = text_table(columns, left=1, gap="  ")
-        if n > SHOWN_GROUPS:
-            lines.insert(1 + half, f"... {n - SHOWN_GROUPS} more levels of {self.group}")
-        lines = [f"Least squares by group: {self.formula}", "", *lines, ""]
-        lines.append(
-            f"Pooled residual SD: {format_number(self.sigma)} on {self.df_resid} degrees of "
-            f"freedom, {self.nobs} rows, {n} groups"
-        )
-        if self.skipped_note:
-            lines.append(f"Note: {self.skipped_note}")
-        return "\n".join(lines)
+        return self._table().text()
 
-    def __repr__(self) -> str:
-        return self.summary()
+    def _table(self) -> ResultTable:
+        table = self.to_frame().rename(columns={"nobs": "n"})
+        table.index = table.index.map(str)
+        notes = [
+            f"pooled residual SD: {format_number(self.sigma)} on {self.df_resid} degrees of "
+            f"freedom, {self.nobs} rows, {len(table)} groups; it is in the standard errors (se)"
+        ]
+        return as_result(
+            table, heading="Least squares by group", formulas={"Formula": self.formula},
+            notes=notes + ([self.skipped_note] if self.skipped_note else []),
+        )  # fmt: skip

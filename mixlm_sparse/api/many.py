@@ -16,6 +16,7 @@ from mixlm_sparse.common.checks import require_jobs, require_same_index, shown, 
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.progress import counter
+from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.model.base import announced, fit_of
@@ -39,10 +40,11 @@ from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 __all__ = ["ManyFits", "lmer_many"]
 
 NOT_RUN = "not run"
+FAILURES_SHOWN = 5  # responses without a fit that are named below the table
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ManyFits:
+class ManyFits(PrintsAsTable):
     """Fits of one formula to many responses; row i belongs to response i.
 
     Parameters
@@ -81,6 +83,12 @@ class ManyFits:
         return len(self.names)
 
     @property
+    def formula(self) -> str:
+        """The right side that all responses share; "" if none could be fitted."""
+        return str(self._patterns[0].call.formula) if self._patterns else ""
+
+    @property
+    @result_table("Responses without a fit")
     def failures(self) -> pd.DataFrame:
         """The responses without a fit, with the reason."""
         failed = [i for i, s in enumerate(self.status) if s in (FAILED, NOT_RUN)]
@@ -155,10 +163,29 @@ class ManyFits:
             )
         return int(i) % len(self)
 
-    def __repr__(self) -> str:
-        counts = ", ".join(f"{self.status.count(s)} {s}" for s in dict.fromkeys(self.status))
+    def _table(self) -> ResultTable:
+        table = self.to_frame().drop(columns=["message", "criterion"]).set_index("response")
+        table = table.drop(columns=[f"theta_{name}" for name in self.theta_names])
+        counts = [f"{self.status.count(s)} {s}" for s in dict.fromkeys(self.status)]
+        if len(counts) == 1:
+            table = table.drop(columns="status")
+        if len(table) and len(set(self.nobs.tolist())) == 1:
+            table = table.drop(columns="nobs")
+            counts.append(f"{self.nobs[0]} rows each")
+        failed = self.failures
+        notes = [", ".join(counts) or "no responses"]
+        notes += [
+            f"{name}: {text}"
+            for name, text in failed[["response", "message"]].head(FAILURES_SHOWN).to_numpy()
+        ]
+        if len(failed) > FAILURES_SHOWN:
+            notes.append(f"{len(failed) - FAILURES_SHOWN} more in failures")
         kind = "REML" if self.reml else "ML"
-        return f"<ManyFits: {len(self)} responses by {kind}; {counts}>"
+        responses = "1 response" if len(self) == 1 else f"{len(self)} responses"
+        return as_result(
+            table, heading=f"Linear mixed models of {responses} by {kind}",
+            formulas={"Formula": self.formula} if self.formula else {}, notes=notes,
+        )  # fmt: skip
 
 
 @answers_unknown_keywords

@@ -202,6 +202,17 @@ def shorten(text: str, width: int) -> str:
     return _start(text, room - room // 2) + ELLIPSIS + _end(text, room // 2)
 
 
+def in_brackets(text: str, width: int = 80) -> str:
+    """Return what stands for an object that is no result, on one line.
+
+    Examples
+    --------
+    >>> in_brackets("Optimum: converged")
+    '<Optimum: converged>'
+    """
+    return f"<{shorten(text, width - 2)}>"
+
+
 def shorten_all(names: Sequence[str], width: int) -> list[str]:
     """Cut names in the middle to `width` columns; different names stay different.
 

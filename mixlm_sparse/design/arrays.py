@@ -19,6 +19,7 @@ from mixlm_sparse.common.checks import (
     shown,
 )
 from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.covariance.random import covariance_structure, structure_class, structure_names
 from mixlm_sparse.design.columns import ArrayColumns
@@ -28,7 +29,7 @@ from mixlm_sparse.design.matrices import ModelMatrices, RandomTerm
 from mixlm_sparse.design.table import as_column
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RandomEffect:
     """One random-effects term for `fit_matrices`.
 
@@ -50,6 +51,9 @@ class RandomEffect:
 
     def __post_init__(self) -> None:
         require_one_of("structure", self.structure, structure_names())
+
+    def __repr__(self) -> str:
+        return in_brackets(f"RandomEffect {self.structure}: groups are {shown(self.groups)}")
 
 
 def array_matrices(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.covariance.law import ResidualLaw
 from mixlm_sparse.covariance.random import CovarianceStructure, covariance_structure
@@ -44,7 +45,7 @@ class RandomTerm:
         return covariance_structure(self.structure, len(self.column_names))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ModelMatrices:
     """What a mixed model is made of, before anything numerical happens.
 
@@ -81,6 +82,13 @@ class ModelMatrices:
     data: HeldData | None = None
     law: ResidualLaw | None = None
     residuals: ResidualState | None = None
+
+    def __repr__(self) -> str:
+        terms = ", ".join(term.name for term in self.terms) or "none"
+        return in_brackets(
+            f"ModelMatrices of {self.response_name}: {self.nobs} rows, {len(self.fixed.names)} "
+            f"fixed columns, random terms {terms}"
+        )
 
     @property
     def recipe(self) -> Recipe:

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
+from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.covariance.random import structure_class
 from mixlm_sparse.formula.syntax import (
     Binary,
@@ -88,7 +89,7 @@ class RandomPart:
         return structure_class(self.structure).written(written)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class MixedFormula:
     """An lme4 formula, read but not evaluated.
 
@@ -104,6 +105,9 @@ class MixedFormula:
     response: Expr | None
     fixed: FixedPart
     random: tuple[RandomPart, ...]
+
+    def __repr__(self) -> str:
+        return in_brackets(f"MixedFormula: {self.text}")
 
     def __hash__(self) -> int:
         return hash(self.text)

@@ -7,6 +7,7 @@ from typing import Any
 
 from mixlm_sparse.common.checks import NA_ACTIONS, require_bool, require_one_of
 from mixlm_sparse.common.progress import SearchProgress, fit_progress
+from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.covariance.correlation import Correlation
 from mixlm_sparse.covariance.variance import VarianceFunction
@@ -59,7 +60,7 @@ class FitOptions:
         return replace(self, control=replace(self.control, checkpoint=None))
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class ModelCall:
     """The arguments of `lmer` that say what the model is, and the options of the fit.
 
@@ -85,6 +86,9 @@ class ModelCall:
     variance: VarianceFunction | None = None
     random: bool = True
     options: FitOptions = field(default_factory=FitOptions)
+
+    def __repr__(self) -> str:
+        return in_brackets(f"ModelCall: {self.formula}")
 
     def checked(self) -> ModelCall:
         """Return self; an unknown name of an option is an OptionError."""

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mixlm_sparse.common.errors import EngineError, NotPositiveDefiniteError
+from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result
 from mixlm_sparse.engines.memory import free_bytes, size_text
 from mixlm_sparse.model.call import ModelCall
 from mixlm_sparse.model.run import assemble
@@ -20,9 +21,9 @@ from mixlm_sparse.solve.system import PenalizedSystem
 __all__ = ["Plan", "plan_of", "reachable_bytes"]
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What a fit would take; printed as text.
+@dataclass(frozen=True, repr=False)
+class Plan(PrintsAsTable):
+    """What a fit would take; prints as a table of its random terms.
 
     Attributes
     ----------
@@ -56,24 +57,27 @@ class Plan:
     seconds_products: float = float("nan")
     seconds_evaluation: float = float("nan")
 
-    def __str__(self) -> str:
+    def to_frame(self) -> pd.DataFrame:
+        """Return a row for each random term: term, levels, effects, q, structure."""
+        return self.terms.copy()
+
+    def _table(self) -> ResultTable:
+        heading = f"Plan of {self.formula}"
         if not self.fits:
-            return f"Plan of {self.formula}\n  cannot be fitted here: {self.reason}"
+            answer = pd.DataFrame({"": ["cannot be fitted here"]})
+            return as_result(answer, heading=heading, notes=[self.reason])
         free = "" if self.free is None else f" of {size_text(self.free)} that are free"
-        lines = [
-            f"Plan of {self.formula}",
-            f"  rows {self.nobs}, fixed columns {self.n_fixed}, random effects {self.q}, "
+        notes = [
+            f"rows {self.nobs}, fixed columns {self.n_fixed}, random effects {self.q}, "
             f"parameters of the search {self.n_theta}",
-            *(f"  {line}" for line in self.terms.to_string(index=False).splitlines()),
-            *(f"  {line.strip()}" for line in self.engine.splitlines()),
-            *([f"  entries of the factor {self.fill}"] if self.fill else []),
-            f"  memory beside the data {size_text(self.bytes)}{free}",
-            f"  products {self.seconds_products:.3g} s, an evaluation with its gradient "
+            *(line.strip() for line in self.engine.splitlines()),
+            *([f"entries of the factor {self.fill}"] if self.fill else []),
+            f"memory beside the data {size_text(self.bytes)}{free}",
+            f"products {self.seconds_products:.3g} s, an evaluation with its gradient "
             f"{self.seconds_evaluation:.3g} s; a search takes some 10 to 30",
         ]
-        return "\n".join(lines)
-
-    __repr__ = __str__
+        terms = self.terms if len(self.terms) else pd.DataFrame({"random terms": ["none"]})
+        return as_result(terms, heading=heading, notes=notes)
 
 
 def plan_of(call: ModelCall) -> Plan:

@@ -11,7 +11,14 @@ import pandas as pd
 from mixlm_sparse.common.checks import require_count, require_one_of, shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.layout import Column, Finished, as_html, as_latex, as_markdown
-from mixlm_sparse.common.text import NEGLIGIBLE, format_column, shorten, shorten_all, text_table
+from mixlm_sparse.common.text import (
+    NEGLIGIBLE,
+    format_column,
+    in_brackets,
+    shorten,
+    shorten_all,
+    text_table,
+)
 from mixlm_sparse.common.types import Matrix
 
 WEIGHTED = "Residual variance of row i: variance / weight of row i"
@@ -19,7 +26,7 @@ MAX_DIGITS = 17  # of a number of double precision
 NAME_WIDTH = 30  # longer names of groups and columns are cut in print
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
 class TermCovariance:
     """Estimated covariance of the random effects of one term.
 
@@ -42,6 +49,9 @@ class TermCovariance:
     correlated: bool
     shared: tuple[tuple[str, str, float], ...] = ()
     words: str = ""
+
+    def __repr__(self) -> str:
+        return in_brackets(f"TermCovariance of {self.name}: {', '.join(self.columns)}")
 
     @property
     def sd(self) -> Matrix:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from mixlm_sparse.common.checks import require_one_of, shown
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.layout import WIDTH
 
 __all__ = ["Explanation", "explain"]
 
@@ -29,7 +31,8 @@ class Explanation:
     text: str
 
     def __str__(self) -> str:
-        return LINK.sub(r"\1", FENCE.sub(_indented, self.text)).strip()
+        text = LINK.sub(r"\1", FENCE.sub(_indented, self.text)).strip()
+        return "\n\n".join(_filled(part) for part in text.split("\n\n"))
 
     __repr__ = __str__
 
@@ -103,6 +106,20 @@ def _read(page: Path) -> Explanation:
     text = page.read_text(encoding="utf-8")
     # the list of pages is for the site alone
     return Explanation(re.sub(r"^```\{toctree\}.*?^```\n?", "", text, flags=re.DOTALL | re.M))
+
+
+def _filled(paragraph: str) -> str:
+    """Break the lines of a paragraph at 80 columns; code, tables and headings stay."""
+    if any(line.startswith(("    ", "|", "#")) for line in paragraph.splitlines()):
+        return paragraph
+    items = re.split(r"\n(?=[-*] )", paragraph)
+    return "\n".join(
+        textwrap.fill(
+            " ".join(item.split()), WIDTH, break_long_words=False, break_on_hyphens=False,
+            subsequent_indent="  " if item.startswith(("- ", "* ")) else "",
+        )
+        for item in items
+    )  # fmt: skip
 
 
 def _indented(fence: re.Match[str]) -> str:

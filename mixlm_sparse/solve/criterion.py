@@ -33,6 +33,7 @@ import math
 import numpy as np
 import scipy.linalg
 
+from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.engines.dense import sum_of_products, times
 from mixlm_sparse.solve.pls import (
@@ -235,6 +236,10 @@ class DevianceFunction:
         self.theta0 = system.theta0
         self.lower = system.lower
         self.theta_names = system.theta_names
+
+    def __repr__(self) -> str:
+        kind = "REML criterion" if self.reml else "ML deviance"
+        return in_brackets(f"DevianceFunction: {kind} of {', '.join(self.theta_names)}")
 
     def _checked(self, theta: object) -> Vector:
         return require_theta("theta", theta, self.system)

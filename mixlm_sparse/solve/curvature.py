@@ -23,6 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
+from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.solve.criterion import evaluate, joint_criterion, residual_df
 from mixlm_sparse.solve.held import HeldCoordinates
@@ -153,7 +154,7 @@ def differences(gradient: Callable[[Vector], Vector], phi: Vector, scales: Vecto
     return 0.5 * (H + H.T)
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
 class Curvature:
     """Curvature of the criterion in (phi, log sigma) at a point, and what follows from it.
 
@@ -176,6 +177,10 @@ class Curvature:
     flat: Matrix
     negative: bool
     derivatives: ProductDerivatives
+
+    def __repr__(self) -> str:
+        flat = f", {self.flat.shape[1]} directions flat" if self.flat.shape[1] else ""
+        return in_brackets(f"Curvature: {self.phi.size} parameters and log sigma{flat}")
 
 
 def curvature_at(

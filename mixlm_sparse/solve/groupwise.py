@@ -14,7 +14,7 @@ from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
 COLLINEAR_RTOL = 1e-7
 
 
-@dataclass(frozen=True, eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
 class GroupFits:
     """Least squares of m responses on the same p columns in each of L groups.
 
@@ -39,6 +39,10 @@ class GroupFits:
     rss: Matrix
     nobs: NDArray[np.int64]
     rank: NDArray[np.int64]
+
+    def __repr__(self) -> str:
+        groups, columns, responses = self.coefficients.shape
+        return f"<GroupFits: {groups} groups, {columns} columns, {responses} responses>"
 
     @property
     def full_rank(self) -> NDArray[np.bool_]:

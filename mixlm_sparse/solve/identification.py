@@ -40,10 +40,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 import scipy.linalg
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import DataError
+from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.random import structure_class
 from mixlm_sparse.solve.information import (
@@ -83,8 +85,8 @@ class Direction:
     moves_beta: bool
 
 
-@dataclass(frozen=True, eq=False)
-class Identification:
+@dataclass(frozen=True, eq=False, repr=False)
+class Identification(PrintsAsTable):
     """What the data determine of a model.
 
     Parameters
@@ -124,6 +126,29 @@ class Identification:
     def residual(self) -> bool:
         """Whether the residual variance is determined."""
         return all(direction.sigma_sq == 0.0 for direction in self.directions)
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return every variance and covariance, and whether the data determine it.
+
+        Returns
+        -------
+        DataFrame with columns term, parameter, determined; the residual variance comes last.
+        """
+        rows: list[tuple[str, str, bool]] = []
+        for term, names, known in zip(self.terms, self.columns, self.entries, strict=True):
+            rows += [
+                (term, _parameter(names, i, j), bool(known[i, j]))
+                for j in range(len(names))
+                for i in range(j, len(names))
+            ]
+        rows.append(("Residual", "variance", self.residual))
+        return pd.DataFrame(rows, columns=["term", "parameter", "determined"])
+
+    def _table(self) -> ResultTable:
+        table = self.to_frame()
+        table["determined"] = table["determined"].map({True: "yes", False: "no"})
+        said = [self.sentence, self.advice] if not self.complete else ["everything is determined"]
+        return as_result(table, heading="What the data determine", notes=said)
 
     def parameter(self, term: int, row: int, column: int) -> bool:
         """Say whether a standard deviation or correlation is determined.
@@ -214,11 +239,14 @@ def _named(term: str, names: tuple[str, ...], known: NDArray[np.bool_]) -> str:
     pairs = [(i, j) for j in range(k) for i in range(j, k) if not known[i, j]]
     if len(pairs) > MAX_NAMED or len(pairs) == k * (k + 1) // 2:
         return f"the variances and covariances of {term}"
-    parts = [
-        f"the variance of {names[i]}" if i == j else f"the covariance of {names[j]} and {names[i]}"
-        for i, j in pairs
-    ]
+    parts = [f"the {_parameter(names, i, j)}" for i, j in pairs]
     return f"{_joined(parts)} in {term}"
+
+
+def _parameter(names: tuple[str, ...], row: int, column: int) -> str:
+    if row == column:
+        return f"variance of {names[row]}"
+    return f"covariance of {names[column]} and {names[row]}"
 
 
 # ---------------------------------------------------------------------------------------------

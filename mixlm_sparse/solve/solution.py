@@ -10,6 +10,7 @@ import scipy.linalg
 
 from mixlm_sparse.common.checks import require_bool, require_count, shown
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.interface import SelectedInverse
 from mixlm_sparse.solve.pls import require_theta, solve_at, spherical, user_beta
@@ -39,6 +40,11 @@ class PlsSolution:
         self._Q = [
             None if np.array_equal(Q, np.eye(Q.shape[0])) else Q for Q in chart.merge(rotations)
         ]
+
+    def __repr__(self) -> str:
+        return in_brackets(
+            f"PlsSolution at theta of {self.theta.size} parameters: pwrss {self.pwrss:.6g}"
+        )
 
     # -- parts of the criterion ---------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from mixlm_sparse.common.checks import require_instance, require_one_of, shown
 from mixlm_sparse.common.errors import DataError, EngineError, OptionError
+from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.covariance.random import CovarianceStructure
 from mixlm_sparse.design.matrices import ModelMatrices
@@ -36,7 +37,7 @@ FUSED_COLUMNS = 150
 SMALL_DENSE_Q = 72
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PenalizedSystem:
     """Theta-free products, covariance templates and the engine with its symbolic work done.
 
@@ -63,6 +64,12 @@ class PenalizedSystem:
     held: Held | None = None
     lock: EngineLock = field(default_factory=EngineLock, repr=False, compare=False)
     judged: dict[tuple[bool, bool], Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def __repr__(self) -> str:
+        return in_brackets(
+            f"PenalizedSystem: {self.n} rows, {self.p} fixed columns, {self.q} random effects, "
+            f"{self.n_theta} parameters"
+        )
 
     def __getstate__(self) -> dict[str, Any]:
         # buffers of compiled evaluations are made anew where they are used

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import functools
 import inspect
 import math
 import sys
@@ -183,6 +184,11 @@ def small() -> mx.LinearMixedFit:
     return mx.lmer("y ~ x + (1 | g)", data())
 
 
+def _is_method(value: Any) -> bool:
+    """A bound method, or a function that is bound to an object."""
+    return inspect.ismethod(value) or isinstance(value, functools.partial)
+
+
 def of_fit(folder: Path) -> Iterator[Call]:
     """Every method of a fit."""
     quick: dict[str, dict[str, Any]] = {
@@ -201,7 +207,7 @@ def of_fit(folder: Path) -> Iterator[Call]:
     }
     for name in dir(fit()):
         method = getattr(fit(), name)
-        if name.startswith("_") or not inspect.ismethod(method):
+        if name.startswith("_") or not _is_method(method):
             continue
         base = fit() if name not in ("step", "ranova", "profile") else small()
         arguments = quick.get(name, {})
@@ -278,7 +284,7 @@ def methods(found: Any) -> Iterator[Call]:
         if hidden or {label, kind.__name__} & INSIDE:
             continue
         method = getattr(found, name)
-        if inspect.ismethod(method):
+        if _is_method(method):
             yield Call(label, method, GOOD.get(label, {}))
 
 
@@ -378,7 +384,7 @@ def of_plots() -> Iterator[Call]:
             source = profile
         elif name == "bootstrap":
             source = boot
-        elif name == "marginal_means":
+        elif name in ("marginal_means", "interaction"):
             source = fit().emmeans("f")
         yield Call(f"plots.{name}", function, {first: source, **more.get(name, {})})
 

@@ -99,7 +99,7 @@ def test_table_has_one_row_per_group(sleep):
     ]  # fmt: skip
     assert (frame["nobs"] == 10).all()
     text = sleep.summary()
-    assert max(map(len, text.splitlines())) <= 100
+    assert max(map(len, text.splitlines())) <= 80
     assert "308" in text
     assert "144 degrees of freedom" in text
     assert repr(sleep) == text
@@ -110,7 +110,8 @@ def test_a_long_table_leaves_its_middle_out():
     lines = fits.summary().splitlines()
     assert len(fits) == 160
     assert len(lines) < 45
-    assert any("130 more levels of school" in line for line in lines)
+    assert "[160 rows, 6 columns]" in lines
+    assert any(line.startswith("…") for line in lines)
 
 
 def test_groups_that_cannot_be_fitted_are_reported():

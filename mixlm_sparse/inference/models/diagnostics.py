@@ -106,7 +106,9 @@ def rePCA(fit: FittedModel, scaled: bool = False) -> dict[str, pd.DataFrame]:
         found = _components(Lambda, effects)
         entries = zip(fit.identification.entries, system.products.layout, strict=True)
         known = all(one.all() for one, place in entries if place.factor == g)
-        out[factor.label] = found if known else found * np.nan
+        out[factor.label] = as_result(
+            found if known else found * np.nan, heading=f"Principal components of {factor.label}"
+        )
     return out
 
 

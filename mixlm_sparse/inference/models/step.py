@@ -52,6 +52,13 @@ class StepResult:
     fixed: pd.DataFrame
     fit: FittedModel
 
+    def __post_init__(self) -> None:
+        blank = dict.fromkeys(LR_TEST, ("<none>",))
+        heading = "Backward elimination of {} effects"
+        random = as_result(self.random, heading=heading.format("random"), blank=blank)
+        object.__setattr__(self, "random", random)
+        object.__setattr__(self, "fixed", as_result(self.fixed, heading=heading.format("fixed")))
+
     @property
     def formula(self) -> str:
         """Formula of the model found."""
@@ -90,12 +97,7 @@ class StepResult:
         return "\n\n".join(str(table.to_markdown()) for table in self._tables())
 
     def _tables(self) -> tuple[ResultTable, ResultTable]:
-        blank = dict.fromkeys(LR_TEST, ("<none>",))
-        heading = "Backward elimination of {} effects"
-        return (
-            as_result(self.random, heading=heading.format("random"), blank=blank),
-            as_result(self.fixed, heading=heading.format("fixed")),
-        )
+        return as_result(self.random), as_result(self.fixed)
 
 
 def step(
@@ -142,7 +144,7 @@ def step(
     kept = _kept(fit, keep)
     random, current = _step_random(fit, alpha_random, reduce_random, P_VALUES[p], kept)
     fixed, current = _step_fixed(current, alpha_fixed, reduce_fixed, ddf, kept)
-    return StepResult(random=random, fixed=fixed, fit=current)
+    return StepResult(random, fixed, current)
 
 
 def _kept(fit: FittedModel, keep: Any) -> frozenset[str]:

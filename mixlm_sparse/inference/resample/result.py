@@ -67,6 +67,7 @@ class Bootstrap(PrintsAsTable):
         return sum(s == FAILED for s in self.status)
 
     @property
+    @result_table("Replicates without a fit")
     def failures(self) -> pd.DataFrame:
         """The replicates that failed, with the reason."""
         failed = [i for i, s in enumerate(self.status) if s == FAILED]

@@ -6,8 +6,10 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from mixlm_sparse.common.checks import require_bool, require_names, require_one_of, shown
 from mixlm_sparse.common.errors import OptionError, RowsAbsentError, SavedFitError
@@ -59,12 +61,51 @@ class _Table:
     notes: list[str]
 
 
+class Comparison(RichText):
+    """The text of a comparison in the form asked for; a notebook shows its table instead.
+
+    It is a `str`; `to_markdown()`, `to_latex()` and `to_html()` give the other forms, `to_frame()`
+    the cells.
+    """
+
+    _cells: _Table
+
+    def __new__(cls, text: str, html: str, cells: _Table) -> Comparison:
+        self = super().__new__(cls, text, html)
+        assert isinstance(self, Comparison)
+        self._cells = cells
+        return self
+
+    def __getnewargs__(self) -> tuple[Any, ...]:
+        return str(self), self.html, self._cells
+
+    def to_markdown(self) -> str:
+        """Return the table in Markdown."""
+        return _as_markdown(self._cells)
+
+    def to_latex(self) -> str:
+        """Return the table in LaTeX; it needs the package booktabs."""
+        return _as_latex(self._cells)
+
+    def to_html(self) -> str:
+        """Return the table in HTML, as a notebook shows it."""
+        return self.html
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the cells as texts: a column for each model, rows in the order shown."""
+        heads = [column[0] for column in self._cells.models]
+        cells = [column[1:] for column in self._cells.models]
+        names = pd.Index(self._cells.names[1:], name=self._cells.names[0] or None)
+        frame = pd.DataFrame(dict(enumerate(cells)), index=names)
+        return frame.set_axis(heads, axis=1)
+
+
 def compare_table(
     *fits: FittedModel | Sequence[FittedModel] | Mapping[str, FittedModel],
     names: Sequence[str] | None = None,
     stars: bool = False,
     format: str = "text",
-) -> RichText:
+) -> Comparison:
     """Put several fitted models side by side.
 
     Coefficients have their standard errors in parentheses below them; then come the standard
@@ -121,10 +162,10 @@ def compare_table(
     table = _collect(models, heads, stars)
     html = _as_html(table)
     if format == "text":
-        return RichText(_as_text(table), html)
+        return Comparison(_as_text(table), html, table)
     if format == "markdown":
-        return RichText(_as_markdown(table), html)
-    return RichText(_as_latex(table) if format == "latex" else html, html)
+        return Comparison(_as_markdown(table), html, table)
+    return Comparison(_as_latex(table) if format == "latex" else html, html, table)
 
 
 # ---------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.inference.fixed.methods import require_ddf
 from mixlm_sparse.inference.variance.shares import icc, r2
 from mixlm_sparse.model.fitted import FittedModel
@@ -65,6 +66,9 @@ class MaketablesModel:
 
     def __init__(self, fit: FittedModel, ddf: str = "satterthwaite") -> None:
         self._fit, self._ddf = fit, ddf
+
+    def __repr__(self) -> str:
+        return in_brackets(f"MaketablesModel of {self._fit.formula}")
 
     @property
     def __maketables_coef_table__(self) -> pd.DataFrame:

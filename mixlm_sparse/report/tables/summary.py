@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from mixlm_sparse.common.checks import require_bool
 from mixlm_sparse.common.layout import WIDTH, Column
@@ -28,23 +29,43 @@ CORRELATION_MAX_P = 12  # more fixed effects than this: their correlations stay 
 CORRELATION_CELL = 6  # characters of a correlation and of the abbreviated name above it
 
 
+# What users of R and statsmodels ask of a summary.
+OTHER_NAMES = {
+    "tables": "summary.to_frame(), the table of coefficients", "coefficients": "summary.to_frame()",
+    "coef": "summary.to_frame()", "params": "summary.to_frame()", "as_latex": "summary.to_latex()",
+    "as_html": "summary.to_html()", "as_text": "str(summary)",
+    "to_csv": "summary.to_frame().to_csv(...)",
+    "varcor": "fit.varcorr", "sigma": "fit.sigma", "residuals": "fit.residuals()",
+    "as_csv": "summary.to_frame().to_csv(...)",
+}  # fmt: skip
+
+
 class Summary(RichText):
     """The text of a summary; a notebook shows its tables instead.
 
     It is a `str`: print it, search it, write it to a file.  `html` holds the notebook form,
-    `to_markdown()` and `to_latex()` give the others.
+    `to_markdown()` and `to_latex()` give the others, `to_frame()` the table of coefficients.
     """
 
     _parts: Parts
+    _frame: pd.DataFrame
 
-    def __new__(cls, text: str, html: str, parts: Parts) -> Summary:
+    def __new__(cls, text: str, html: str, parts: Parts, frame: pd.DataFrame) -> Summary:
         self = super().__new__(cls, text, html)
         assert isinstance(self, Summary)
-        self._parts = parts
+        self._parts, self._frame = parts, frame
         return self
 
     def __getnewargs__(self) -> tuple[Any, ...]:
-        return str(self), self.html, self._parts
+        return str(self), self.html, self._parts, self._frame
+
+    def __getattr__(self, name: str) -> Any:
+        remedy = OTHER_NAMES.get(name)
+        raise AttributeError(f"a summary has no {name!r}" + (f": write {remedy}" if remedy else ""))
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the fixed effects: estimate, std_error, df, statistic, p_value, by coefficient."""
+        return self._frame.copy()
 
     def to_markdown(self) -> str:
         """Return the summary in Markdown."""
@@ -77,8 +98,18 @@ def summary(
     """
     if correlation is not None:
         correlation = require_bool("correlation", correlation)
-    parts = _collect(fit, correlation, coefficient_tests(fit, ddf))
-    return Summary(as_text(parts), as_html(parts), parts)
+    tests = coefficient_tests(fit, ddf)
+    parts = _collect(fit, correlation, tests)
+    return Summary(as_text(parts), as_html(parts), parts, _frame(fit, tests))
+
+
+def _frame(fit: FittedModel, tests: SingleTests | None) -> pd.DataFrame:
+    frame = pd.DataFrame({"estimate": fit.solution.beta}, index=list(fit.system.x_names))
+    if tests is None or not tests.shown:
+        return frame.assign(std_error=fit.standard_errors, statistic=fit.t_ratios)
+    return frame.assign(
+        std_error=tests.std_error, df=tests.df, statistic=tests.statistic, p_value=tests.p_value
+    )
 
 
 def coefficient_columns(fit: FittedModel, tests: SingleTests | None = None) -> tuple[Column, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from mixlm_sparse.common.checks import (
     require_bool,
@@ -16,7 +16,7 @@ from mixlm_sparse.common.checks import (
 RANK_DEFICIENT = ("drop", "error")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Control:
     """Settings of the search; the defaults reach the tight optimum.
 
@@ -61,6 +61,15 @@ class Control:
         require_one_of("rank_deficient", self.rank_deficient, RANK_DEFICIENT)
         if self.checkpoint is not None:
             object.__setattr__(self, "checkpoint", require_path("checkpoint", self.checkpoint))
+
+    def __repr__(self) -> str:
+        """Show what differs from the defaults."""
+        changed = [
+            f"{one.name}={getattr(self, one.name)!r}"
+            for one in fields(self)
+            if getattr(self, one.name) != one.default
+        ]
+        return f"Control({', '.join(changed)})"
 
 
 def control_of(control: Control | None) -> Control:

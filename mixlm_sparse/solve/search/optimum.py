@@ -7,13 +7,14 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.solve.search.bfgs import ROUNDING
 from mixlm_sparse.solve.search.objective import Objective
 from mixlm_sparse.solve.search.status import Status
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Optimum:
     """Where the search ended and what is known about the point.
 
@@ -57,6 +58,12 @@ class Optimum:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "status", Status(self.status))
+
+    def __repr__(self) -> str:
+        return in_brackets(
+            f"Optimum: {self.status}, criterion {self.criterion:.8g}, {self.n_evaluations} "
+            f"evaluations by {self.optimizer}"
+        )
 
     @property
     def no_residual(self) -> bool:

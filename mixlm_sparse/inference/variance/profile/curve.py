@@ -15,13 +15,13 @@ from mixlm_sparse.common.checks import listed, require_array, require_level, sho
 from mixlm_sparse.common.errors import OptionError, UnknownKeyError
 from mixlm_sparse.common.late import LatePlots
 from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
-from mixlm_sparse.common.text import percent
+from mixlm_sparse.common.text import format_number, percent
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.model.parameters import chosen_names
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class ParameterProfile:
+@dataclass(frozen=True, eq=False, slots=True, repr=False)
+class ParameterProfile(PrintsAsTable):
     """The profile of one parameter.
 
     Parameters
@@ -47,6 +47,14 @@ class ParameterProfile:
     bounds: tuple[float, float]
     reached: tuple[bool, bool]
     note: str = ""
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the points of the curve: value and zeta."""
+        return pd.DataFrame({"value": self.values, "zeta": self.zeta})
+
+    def _table(self) -> ResultTable:
+        notes = [f"estimate {format_number(self.estimate)}"] + ([self.note] if self.note else [])
+        return as_result(self.to_frame(), heading=f"Profile of {self.name}", notes=notes)
 
     def forward(self, value: Vector | float) -> Vector:
         """Return zeta at parameter values, by a cubic spline; NaN outside of the curve."""
