@@ -97,7 +97,7 @@ def rePCA(fit: FittedModel, scaled: bool = False) -> dict[str, pd.DataFrame]:
             for Rz, T in zip(system.products.Rz, blocks, strict=True)
         ]
     merged = system.chart.merge(blocks)
-    out = {}
+    out: dict[str, pd.DataFrame] = {}
     for g, (factor, Lambda) in enumerate(zip(fit.matrices.factors, merged, strict=True)):
         effects = [""] * Lambda.shape[0]
         for term, place in zip(fit.matrices.terms, system.products.layout, strict=True):
