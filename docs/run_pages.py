@@ -34,6 +34,7 @@ import sys
 import tempfile
 import warnings
 from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -221,7 +222,12 @@ def _save_current_figure(path: Path) -> None:
 
 def _save_html(result: Any, path: Path) -> None:
     path.parent.mkdir(exist_ok=True)
-    text = result if isinstance(result, str) and result.startswith("<") else result._repr_html_()
+    if isinstance(result, str) and result.startswith("<"):
+        text = result
+    elif hasattr(result, "_repr_html_"):
+        text = result._repr_html_()
+    else:  # a notebook shows the text
+        text = f"<pre>{escape(repr(result))}</pre>"
     path.write_text(text, encoding="utf-8")
 
 

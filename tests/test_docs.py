@@ -78,6 +78,28 @@ def test_names_exist(page: Path) -> None:
     assert missing == []
 
 
+@pytest.mark.parametrize(
+    "page",
+    ["algorithm.md", "add_covariance.md", "contribute.md", "identification.md", "stability.md"],
+)
+def test_names_of_the_source_exist(page: str) -> None:
+    """A name of the code in the prose, such as `settle_boundary`, is a name of the code."""
+    sources = [p for folder in ("mixlm_sparse", "tests") for p in (ROOT / folder).rglob("*.py")]
+    words = set(re.findall(r"\w+", " ".join(p.read_text(encoding="utf-8") for p in sources)))
+    named = re.findall(r"`([A-Za-z_]\w*(?:\.\w+)*)`", prose(DOCS / page))
+    code = [n for n in named if "_" in n or re.search(r"[a-z][A-Z]", n)]
+    missing = [name for name in code if not set(name.split(".")) <= words]
+    assert set(missing) <= {"FutureWarning"}
+
+
+def test_results_are_at_most_80_columns_wide() -> None:
+    text = (DOCS / "results.md").read_text(encoding="utf-8")
+    shown = re.findall(r"^```text\n(.*?)^```", text, flags=re.M | re.S)
+    wide = [line for fence in shown for line in fence.splitlines() if len(line) > 80]
+    assert len(shown) > 40
+    assert wide == []
+
+
 def test_every_page_is_reached() -> None:
     """Each page is in some table of contents, so that the site shows it."""
     listed = {DOCS / "index.md"}

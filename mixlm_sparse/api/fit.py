@@ -139,7 +139,16 @@ class LinearMixedFit(FittedModel):
     __maketables_stat__ = maketables.stat
 
     def describe_engine(self) -> str:
-        """Say in words how the system is factored and evaluated."""
+        """Say in words how the system is factored and evaluated.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+        >>> print(fit.describe_engine())
+        engine 'blocked', ... kernels
+          eliminated in closed form: Subject (18 levels, 2 effects a level)
+        """
         return self.system.describe()
 
     def _repr_html_(self) -> str:

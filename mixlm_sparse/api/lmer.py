@@ -161,6 +161,17 @@ def make_fit(
     optimum : from `optimize` on the same system; says whether it is REML or ML.
     formula : how the model is to be called; by default it is written from the names of its columns.
     options : settings for further fits from this one.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> formula = mx.parse_formula("Reaction ~ Days + (Days | Subject)")
+    >>> system = mx.penalized_system(mx.model_matrices(formula, mx.datasets.load("sleepstudy")))
+    >>> fit = mx.make_fit(system, mx.optimize(system), formula=formula)
+    >>> fit.fixef.round(3)
+    (Intercept)    251.405
+    Days            10.467
+    dtype: float64
     """
     require_instance("system", system, PenalizedSystem, "use mx.penalized_system(matrices)")
     require_instance("optimum", optimum, Optimum, "use mx.optimize(system)")

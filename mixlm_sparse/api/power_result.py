@@ -32,6 +32,15 @@ class Power(PrintsAsTable):
     status, message : of each simulation.
     nsim : simulations asked for.
     level, interval : of the Monte-Carlo interval.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> plan = {"x": [0.0, 1.0] * 30, "g": [f"g{i // 6}" for i in range(60)]}
+    >>> truth = {"beta": {"(Intercept)": 0.0, "x": 0.8}, "sd": {"g": 0.5}, "sigma": 1.0}
+    >>> found = mx.power("~ x + (1 | g)", plan, truth, effect="x", nsim=50, seed=1)
+    >>> found.power, found.n_significant, found.n_failed
+    (0.88, 44, 0)
     """
 
     effect: tuple[str, ...]
@@ -110,6 +119,17 @@ class PowerCurve(PrintsAsTable):
     along : the grouping factor.
     n : numbers of its levels.
     points : the analysis for each of them.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> plan = {"x": [0.0, 1.0] * 30, "g": [f"g{i // 6}" for i in range(60)]}
+    >>> truth = {"beta": {"(Intercept)": 0.0, "x": 0.8}, "sd": {"g": 0.5}, "sigma": 1.0}
+    >>> curve = mx.power_curve("~ x + (1 | g)", plan, truth, "x", [5, 15], nsim=50, seed=1)
+    >>> curve.to_frame()[["n", "power"]]
+        n  power
+    0   5    0.6
+    1  15    1.0
     """
 
     along: str

@@ -104,6 +104,16 @@ def fit_products(
     -------
     LinearMixedFit : the fit of all rows that were summed.  What needs the rows themselves
         (residuals, influence, ...) says so.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> sleepstudy = mx.datasets.load("sleepstudy")
+    >>> products = mx.cross_products("Reaction ~ Days + (Days | Subject)", sleepstudy)
+    >>> mx.fit_products(products).fixef.round(3)
+    (Intercept)    251.405
+    Days            10.467
+    dtype: float64
     """
     options = FitOptions(
         reml=reml,

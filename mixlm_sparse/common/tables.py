@@ -58,7 +58,15 @@ class PrintsAsTable:
         return self.to_html()
 
     def to_html(self) -> str:
-        """Return the table in HTML, as a notebook shows it."""
+        """Return the table in HTML, as a notebook shows it.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+        >>> fit.influence("Subject").to_html()[:6]
+        '<div c'
+        """
         return str(self._table().to_html())
 
     def to_latex(self) -> str:
@@ -164,7 +172,20 @@ class ResultTable(pd.DataFrame):
         return as_html(_finished(self))
 
     def to_markdown(self, *args: Any, **options: Any) -> Any:
-        """Return the table in Markdown."""
+        """Return the table in Markdown.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+        >>> print(fit.conf_int().to_markdown())
+        **95% Wald intervals by Satterthwaite's degrees of freedom**
+        <BLANKLINE>
+        |             |   lower |   upper |
+        | ----------- | ------: | ------: |
+        | (Intercept) | 237.007 | 265.804 |
+        | Days        |   7.206 |  13.729 |
+        """
         if args or options:
             return super().to_markdown(*args, **options)
         return as_markdown(_finished(self, short=False))

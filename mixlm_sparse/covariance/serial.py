@@ -78,8 +78,11 @@ class AR1(AutoRegressive):
     Examples
     --------
     >>> import mixlm_sparse as mx
-    >>> mx.AR1(time="visit", group="patient")
-    AR1(time='visit', group='patient', by=None)
+    >>> boys = mx.datasets.load("Oxboys")
+    >>> fit = mx.gls("height ~ age", boys, residual=mx.AR1(time="Occasion", group="Subject"))
+    >>> fit.residual_structure.round(3)
+      parameter  estimate  std_error  lower  upper
+    0       phi     0.995      0.001  0.992  0.997
     """
 
     words = "autoregressive of order one"
@@ -110,6 +113,15 @@ class CAR1(AutoRegressive):
     ----------
     time : column of numbers, the times in any unit; phi is the correlation one unit apart.
     group, by : as in `AR1`.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> rats = mx.datasets.load("BodyWeight")
+    >>> fit = mx.gls("weight ~ Time * Diet", rats, residual=mx.CAR1(time="Time", group="Rat"))
+    >>> fit.residual_structure.round(4)
+      parameter  estimate  std_error   lower  upper
+    0       phi    0.9979     0.0008  0.9956  0.999
     """
 
     words = "autoregressive in continuous time"
@@ -140,6 +152,17 @@ class AnteDependence(Correlation):
     Parameters
     ----------
     time, group, by : as in `AR1`.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> teeth = mx.datasets.load("Orthodont")
+    >>> steps = mx.AnteDependence(time="age", group="Subject")
+    >>> mx.gls("distance ~ age * Sex", teeth, residual=steps).residual_structure.round(3)
+      parameter  estimate  std_error  lower  upper
+    0  rho(1,2)     0.591      0.126  0.291  0.785
+    1  rho(2,3)     0.560      0.128  0.262  0.761
+    2  rho(3,4)     0.712      0.087  0.497  0.845
     """
 
     words = "ante-dependence of order one"

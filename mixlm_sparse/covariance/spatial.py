@@ -41,6 +41,15 @@ class Exponential(Spatial):
     position : column of positions, or several columns (coordinates).
     group : column (or columns) whose levels are independent of each other; None for one map.
     by : column (or columns) each of whose levels has a range of its own.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> rats = mx.datasets.load("BodyWeight")
+    >>> near = mx.Exponential(position="Time", group="Rat")
+    >>> mx.lmer("weight ~ Time * Diet + (1 | Rat)", rats, residual=near).residual_structure.round(1)
+      parameter  estimate  std_error  lower  upper
+    0     range      37.5       31.9    7.1  198.5
     """
 
     words = "exponential in distance"
@@ -65,6 +74,15 @@ class Gaussian(Spatial):
     Parameters
     ----------
     position, group, by : as in `Exponential`.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> rats = mx.datasets.load("BodyWeight")
+    >>> near = mx.Gaussian(position="Time", group="Rat")
+    >>> mx.lmer("weight ~ Time * Diet + (1 | Rat)", rats, residual=near).residual_structure.round(1)
+      parameter  estimate  std_error  lower  upper
+    0     range       2.1        0.4    1.4    3.2
     """
 
     words = "Gaussian in distance"

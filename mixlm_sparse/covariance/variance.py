@@ -116,6 +116,16 @@ class VarIdent(VarianceFunction):
     Parameters
     ----------
     by : column (or columns, for every combination of their levels).
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> teeth = mx.datasets.load("Orthodont")
+    >>> by_sex = mx.VarIdent(by="Sex")
+    >>> fit = mx.lmer("distance ~ age * Sex + (1 | Subject)", teeth, variance=by_sex)
+    >>> fit.residual_structure.round(3)
+           parameter  estimate  std_error  lower  upper
+    0  ratio(Female)     0.468      0.076  0.341  0.642
     """
 
     words = "a standard deviation for each level"
@@ -183,6 +193,16 @@ class VarPower(ByCovariate):
     Parameters
     ----------
     covariate : column of numbers, none of them zero.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fev = mx.datasets.load("fev_data")
+    >>> grows = mx.VarPower(covariate="VISITN")
+    >>> fit = mx.lmer("FEV1 ~ AVISIT * ARMCD + (1 | USUBJID)", fev, variance=grows)
+    >>> fit.residual_structure.round(3)
+      parameter  estimate  std_error  lower  upper
+    0     power     0.385       0.08  0.228  0.543
     """
 
     words = "a power of the covariate"
@@ -204,6 +224,16 @@ class VarExp(ByCovariate):
     Parameters
     ----------
     covariate : column of numbers.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fev = mx.datasets.load("fev_data")
+    >>> grows = mx.VarExp(covariate="VISITN")
+    >>> fit = mx.lmer("FEV1 ~ AVISIT * ARMCD + (1 | USUBJID)", fev, variance=grows)
+    >>> fit.residual_structure.round(3)
+      parameter  estimate  std_error  lower  upper
+    0      rate     0.217      0.036  0.148  0.287
     """
 
     words = "exponential in the covariate"

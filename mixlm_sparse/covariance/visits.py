@@ -26,6 +26,15 @@ class CompoundSymmetry(Correlation):
     ----------
     group : column (or columns) whose levels are independent of each other.
     by : column (or columns) each of whose levels has a rho of its own.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> teeth = mx.datasets.load("Orthodont")
+    >>> same = mx.CompoundSymmetry(group="Subject")
+    >>> mx.gls("distance ~ age * Sex", teeth, residual=same).residual_structure.round(3)
+      parameter  estimate  std_error  lower  upper
+    0       rho     0.632      0.086  0.442  0.776
     """
 
     words = "compound symmetry"
@@ -126,6 +135,20 @@ class Unstructured(ByVisit):
     -----
     C = L L', where row i of L is (w_i1, ..., w_i,i-1, 1) brought to length one: any w give a
     correlation matrix, and every regular one has its w.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> teeth = mx.datasets.load("Orthodont")
+    >>> pairs = mx.Unstructured(time="age", group="Subject")
+    >>> mx.gls("distance ~ age * Sex", teeth, residual=pairs).residual_structure.round(3)
+      parameter  estimate  std_error  lower  upper
+    0  rho(1,2)     0.575      0.140  0.241  0.788
+    1  rho(1,3)     0.638      0.109  0.376  0.805
+    2  rho(1,4)     0.515      0.150  0.167  0.748
+    3  rho(2,3)     0.574      0.129  0.269  0.775
+    4  rho(2,4)     0.749      0.088  0.523  0.877
+    5  rho(3,4)     0.721      0.088  0.500  0.853
     """
 
     words = "unstructured"
@@ -181,6 +204,17 @@ class Toeplitz(ByVisit):
     -----
     omega are the inverse hyperbolic tangents of the partial autocorrelations, which may be any
     numbers between -1 and 1; the Durbin-Levinson recursion gives the correlations.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> teeth = mx.datasets.load("Orthodont")
+    >>> lags = mx.Toeplitz(time="age", group="Subject")
+    >>> mx.gls("distance ~ age * Sex", teeth, residual=lags).residual_structure.round(3)
+      parameter  estimate  std_error  lower  upper
+    0    rho(1)     0.637      0.093  0.419  0.786
+    1    rho(2)     0.697      0.080  0.506  0.822
+    2    rho(3)     0.479      0.147  0.146  0.714
     """
 
     words = "Toeplitz"

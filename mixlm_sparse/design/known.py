@@ -94,6 +94,15 @@ class Relationship:
     ----------
     A : (L, L) symmetric positive definite, a SciPy sparse matrix or an array.
     labels : (L,) which level each row is.
+
+    Examples
+    --------
+    >>> import numpy as np, mixlm_sparse as mx
+    >>> batches = mx.datasets.load("Dyestuff")
+    >>> A = mx.Relationship(0.5 * np.eye(6) + 0.5, list("ABCDEF"))
+    >>> fit = mx.lmer("Yield ~ 1 + (1 | Batch)", batches, known={"Batch": A})
+    >>> round(fit.criterion, 4)
+    319.6543
     """
 
     A: Any

@@ -67,6 +67,15 @@ def use_compiled(choice: bool | None) -> None:
     Raises
     ------
     MissingPackageError : True is asked for and numba does not load.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> mx.use_compiled(False)  # NumPy alone
+    >>> fit = mx.lmer("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff"))
+    >>> mx.use_compiled(None)
+    >>> round(fit.criterion, 4)
+    319.6543
     """
     global _switch
     choice = None if choice is None else require_bool("choice", choice)

@@ -157,6 +157,12 @@ def use_threads(choice: int | None) -> None:
     Raises
     ------
     OptionError : not a whole number of at least 1.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> mx.use_threads(1)  # as many processes as cores do the work
+    >>> mx.use_threads(None)
     """
     _limit.most = None if choice is None else require_count("choice", choice)
 

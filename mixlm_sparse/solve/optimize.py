@@ -60,6 +60,14 @@ def optimize(
     OptionError : unknown optimizer, or a start of the wrong length or outside the bounds.
     DataError : random effects that cannot be told from the residuals; columns of X that are
         combinations of each other, if `control` refuses them.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> matrices = mx.model_matrices("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff"))
+    >>> optimum = mx.optimize(mx.penalized_system(matrices), reml=False)
+    >>> optimum.theta.round(5), round(optimum.criterion, 4)
+    (array([0.75258]), 327.3271)
     """
     began = time.perf_counter()
     require_instance("system", system, PenalizedSystem, "use mx.penalized_system(matrices)")

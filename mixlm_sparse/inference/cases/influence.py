@@ -48,6 +48,22 @@ class Influence(PrintsAsTable):
     deleted_beta : (r, p); deleted_vcov : (r, p, p); deleted_variances : (r, v).  A coefficient that
         cannot be estimated without the rows is NaN.
     status : (r,) where each search ended.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> without = fit.influence("Subject")
+    >>> without.dfbetas().head(3).round(3)
+             (Intercept)   Days
+    Subject
+    308            0.059 -0.449
+    309            0.411  0.310
+    310            0.428  0.158
+    >>> without.deletion_distance().nlargest(1).round(3)
+    Subject
+    309    0.149
+    dtype: float64
     """
 
     plot = LatePlots()
@@ -181,6 +197,17 @@ def influence(
     -------
     Influence : `.dfbetas()`, `.deletion_distance()`, `.mdffits()`, `.covratio()`,
         `.variance_change()`, `.estimates()`, `.to_frame()`.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> fit.influence("Subject").to_frame().nlargest(3, "cooks").iloc[:, :5].round(3)
+             cooks  mdffits  covratio  dfbetas_(Intercept)  dfbetas_Days
+    Subject
+    309      0.149    0.188     0.890                0.411         0.310
+    335      0.129    0.155     0.938               -0.095         0.556
+    337      0.126    0.150     0.947               -0.334        -0.325
     """
     require_unrelated(fit, "influence", "look at hatvalues() and residuals()")
     refit, n_jobs = require_bool("refit", refit), require_jobs(n_jobs)

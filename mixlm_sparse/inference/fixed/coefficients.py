@@ -80,6 +80,15 @@ def pvalues(fit: FittedModel) -> pd.Series[float]:
     """Two-sided p-values (p,) of the fixed effects with Satterthwaite's degrees of freedom.
 
     Computed when asked for first; other methods: `tidy(ddf=...)`.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> fit.pvalues
+    (Intercept)    1.170885e-17
+    Days           3.263786e-06
+    dtype: float64
     """
     return _by_name(fit, linear_tests(fit, np.eye(fit.system.p)).p_value)
 
@@ -90,6 +99,18 @@ def df_coefficients(fit: FittedModel, ddf: str | None = "satterthwaite") -> pd.S
     Parameters
     ----------
     ddf : "satterthwaite", "kenward-roger", "normal" (infinite) or "none" (NaN).
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> exam = mx.datasets.load("Exam")
+    >>> fit = mx.lmer("normexam ~ standLRT + schgend + (standLRT | school)", exam)
+    >>> fit.df_coefficients().round(1)
+    (Intercept)     63.3
+    standLRT        56.3
+    schgendboys     57.4
+    schgendgirls    54.6
+    dtype: float64
     """
     return _by_name(fit, linear_tests(fit, np.eye(fit.system.p), ddf=ddf).df)
 
@@ -99,6 +120,14 @@ def vcov_adjusted(fit: FittedModel) -> pd.DataFrame:
 
     A fit by ML is fitted again by REML, with a RefitWarning.  NaN for coefficients whose standard
     error the data do not determine.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("diameter ~ 1 + (1 | plate) + (1 | sample)", mx.datasets.load("Penicillin"))
+    >>> fit.vcov_adjusted().round(4)
+                 (Intercept)
+    (Intercept)       0.6538
     """
     names = list(fit.system.x_names)
     known = fit.has_error(np.eye(len(names)))
@@ -256,6 +285,16 @@ def wald_test(fit: FittedModel, L: Any = None, *, rhs: Any = 0.0) -> pd.DataFram
     Raises
     ------
     OptionError : as in `contest`.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> cake = mx.datasets.load("cake")
+    >>> fit = mx.lmer("angle ~ recipe * temperature + (1 | recipe:replicate)", cake)
+    >>> fit.wald_test(["recipeB", "recipeC"])
+    Wald test, chi-squared by the normal distribution
+                       chi2  df  p_value
+    recipeB; recipeC  0.619   2   0.7338
     """
     names = fit.system.x_names
     why = ""

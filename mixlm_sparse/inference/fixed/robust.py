@@ -63,6 +63,18 @@ class RobustCovariance(PrintsAsTable):
     half : (p, p) with sigma^2 half half' what the model says, M; the rest is in the columns X half.
     scores : (G, p) X_g'W_g A_g e_g.
     meat : per cluster, X_g'A_g X~_g with X~ = W X, and X~_g'A_g V_g A_g X~_g, (G, p, p) each.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> robust = fit.robust()
+    >>> robust.cov.round(3)
+                 (Intercept)   Days
+    (Intercept)       46.575 -1.451
+    Days              -1.451  2.389
+    >>> robust.df([0, 1]).round(1)
+    array([17.])
     """
 
     type: str

@@ -44,6 +44,17 @@ def singularity(fit: FittedModel, tol: float = SINGULAR_TOL) -> pd.DataFrame:
     to sigma, over columns of length one), singular, lme4_theta (smallest diagonal element of
     the raw factor, which depends on a predictor's unit), lme4_singular, reason.  Of a term that
     the data do not determine the numbers are NaN, and it is not called singular.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> machines = mx.datasets.load("Machines")
+    >>> fit = mx.lmer("score ~ Machine + (1 | Worker/Machine)", machines)
+    >>> fit.singularity()
+    Singularity of each random term
+    term            effects      smallest_sd  singular  lme4_theta  lme4_singular
+    Machine:Worker  (Intercept)        3.879  False          3.879  False
+    Worker          (Intercept)        4.972  False          4.972  False
     """
     tol = require_number("tol", tol, least=0.0)
     if not tol > 0.0:
@@ -86,6 +97,15 @@ def rePCA(fit: FittedModel, scaled: bool = False) -> dict[str, pd.DataFrame]:
     dict from grouping factor to a DataFrame with rows PC1, PC2, ... and columns sd (relative to
     sigma), proportion, cumulative, and the loading of each effect; NaN for a grouping factor whose
     covariances the data do not determine.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> fit.rePCA()["Subject"].round(3)
+            sd  proportion  cumulative  (Intercept)   Days
+    PC1  0.967       0.946       0.946        1.000  0.017
+    PC2  0.231       0.054       1.000       -0.017  1.000
     """
     scaled = require_bool("scaled", scaled)
     system = fit.system
@@ -135,6 +155,16 @@ class AllFits(PrintsAsTable, Mapping[str, FittedModel]):
     ----------
     fits : by optimizer; failures : optimizer and message of those that raised an error.
     seconds : by optimizer, the whole refit.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> fits = mx.all_fit(fit, ["bfgs", "bobyqa"])
+    >>> fits["bobyqa"].fixef.round(3)
+    (Intercept)    251.405
+    Days            10.467
+    dtype: float64
     """
 
     fits: dict[str, FittedModel]
@@ -196,6 +226,16 @@ def all_fit(fit: FittedModel, optimizers: object = None, *, progress: Progress =
     -------
     AllFits : `.to_frame()` with criterion, its excess over the best, evaluations, seconds,
         status and estimates; `.spread()` the largest differences; a mapping to the fits.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> fits = fit.all_fit(["bfgs", "bobyqa"])
+    >>> fits.to_frame()["criterion"].round(4)
+    bfgs      1743.6283
+    bobyqa    1743.6283
+    Name: criterion, dtype: float64
     """
     require_instance("fit", fit, FittedModel, "give a fit of lmer")
     names = list(SEARCHES)

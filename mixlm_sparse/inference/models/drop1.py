@@ -35,6 +35,18 @@ def drop1(
     scope : labels of terms; None for all that are part of no other term.
     test : "lrt" (both models by ML), "F" (tests in this fit) or "none" (AIC alone).
     ddf : method of the F tests: "satterthwaite" or "kenward-roger".
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> cake = mx.datasets.load("cake")
+    >>> fit = mx.lmer("angle ~ recipe * temperature + (1 | recipe:replicate)", cake)
+    >>> fit.drop1()
+    Single term deletions, likelihood-ratio tests
+                        npar  logLik     AIC     LRT  Df  Pr(>Chisq)
+    <none>                20  -839.5  1719.1
+    recipe:temperature    10  -844.8  1709.6  10.530  10      0.3953
+    Note: all models fitted by ML
     """
     require_one_of("test", test, ("lrt", "F", "none"))
     name = require_ddf(ddf)

@@ -48,6 +48,19 @@ def lr_vs_lm(fit: FittedModel) -> pd.DataFrame:
     Returns
     -------
     DataFrame with the columns of `ranova`, rows "linear model" and "mixed model".
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> fit.lr_vs_lm()
+    LR test against the linear model: chi2(3) = 150.04
+                  npar  logLik     AIC      LRT  Df  Pr(>Chisq)  Pr(>Chibar2)
+    linear model     3  -946.8  1899.7  150.035   3      <2e-16        <2e-16
+    mixed model      6  -871.8  1755.6
+    Note: by REML; Pr(>Chisq) ignores that variances cannot be negative,
+          Pr(>Chibar2) takes it into account by the mixture
+    Note: mixture of linear model: 1/2 chi2(2) + 1/2 chi2(3), upper bound
     """
     require_random_effects(fit, "lr_vs_lm")
     require_imperfect(fit)

@@ -95,6 +95,19 @@ def ranova(fit: FittedModel, reduce_terms: bool = True) -> pd.DataFrame:
     account that a variance cannot be negative, by the mixture that is named; "upper bound"
     marks mixtures that bound p from above, for more than one effect is left out.  A term of which
     the data determine nothing beside the others has 0 Df and no p; the note says why.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> fit.ranova()
+    Likelihood-ratio tests of random effects
+                             npar logLik    AIC    LRT Df Pr(>Chisq) Pr(>Chibar2)
+    <none>                      6 -871.8 1755.6
+    Days in (Days | Subject)    4 -893.2 1794.5 42.837  2   4.99e-10     2.79e-10
+    Note: by REML; Pr(>Chisq) ignores that variances cannot be negative,
+          Pr(>Chibar2) takes it into account by the mixture
+    Note: mixture of Days in (Days | Subject): 1/2 chi2(1) + 1/2 chi2(2)
     """
     reduce_terms = require_bool("reduce_terms", reduce_terms)
     require_random_effects(fit, "ranova")

@@ -170,6 +170,8 @@ def acf(
         for lag in lags_found
     ]
     table = pd.DataFrame(rows, columns=["lag", "acf", "limit", "pairs"])
+    table.attrs["labels"] = ["lag"]
+    table.attrs["blank"] = {"limit": [0]}
     table.attrs["note"] = f"{type} residuals within {found.group}, by {found.time}"
     return table
 
@@ -194,6 +196,20 @@ def variogram(
     -------
     DataFrame with columns distance, variogram and pairs.  Residuals are over their standard
     deviation, so that independent ones lie at one.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> boys = mx.datasets.load("Oxboys")
+    >>> fit = mx.lmer("height ~ age + (age | Subject)", boys)
+    >>> fit.variogram(time="age", bins=4)
+    Semivariogram of residuals within groups
+       distance  variogram  pairs
+    0    0.2674     0.5466    234
+    1    0.5843     0.9301    230
+    2    0.9387     1.3003    238
+    3    1.5387     0.7481    234
+    Note: normalized residuals within Subject, by age
     """
     bins = require_count("bins", bins)
     found = runs(fit, group, time)

@@ -46,6 +46,18 @@ class StepResult:
     random, fixed : one row for each term looked at; `Eliminated` counts the steps, 0 for terms that
         stay.
     fit : the model found.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> cake = mx.datasets.load("cake")
+    >>> fit = mx.lmer("angle ~ recipe * temperature + (1 | recipe:replicate)", cake)
+    >>> found = fit.step()
+    >>> found.fixed[["Eliminated", "F value", "Pr(>F)"]].round(4)
+                        Eliminated  F value  Pr(>F)
+    recipe:temperature           1   1.0062  0.4393
+    recipe                       2   0.2488  0.7809
+    temperature                  0  20.5141  0.0000
     """
 
     random: pd.DataFrame
@@ -133,6 +145,15 @@ def step(
     Raises
     ------
     OptionError : an option or a label in `keep` is not known; a fit without residual variance.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> cake = mx.datasets.load("cake")
+    >>> fit = mx.lmer("angle ~ recipe * temperature + (1 | recipe:replicate)", cake)
+    >>> found = fit.step()
+    >>> found.formula
+    'angle ~ temperature + (1 | recipe:replicate)'
     """
     require_independent(fit, "step")
     alpha_random = require_number("alpha_random", alpha_random, least=0.0, most=1.0)

@@ -48,6 +48,16 @@ class PBModcomp(PrintsAsTable):
     status : "ok" or "failed" of each.
     message : why, where it failed.
     nsim : replicates asked for.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> yields = mx.datasets.load("Dyestuff")
+    >>> larger = mx.lmer("Yield ~ 1 + (1 | Batch)", yields, reml=False)
+    >>> smaller = mx.lmer("Yield ~ 0 + (1 | Batch)", yields, reml=False)
+    >>> found = mx.pb_modcomp(larger, smaller, nsim=50, seed=1)
+    >>> found.to_frame().shape
+    (5, 4)
     """
 
     larger: str

@@ -36,6 +36,18 @@ class Bootstrap(PrintsAsTable):
     status, message : of each refit: "converged", "singular", ... or "failed".
     nsim : replicates asked for.
     entropy : of the seed; `bootstrap(seed=entropy)` gives the same samples again.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> draws = fit.bootstrap(50, seed=1)
+    >>> draws.confint(parm=["Days", "sigma"]).round(2)
+           lower  upper
+    sigma  22.66  27.96
+    Days    7.12  13.18
+    >>> draws.samples.shape
+    (50, 6)
     """
 
     plot = LatePlots()

@@ -29,6 +29,15 @@ def residual_structure(fit: FittedModel) -> pd.DataFrame:
     Errors come from the Hessian of the criterion that was minimized, by the delta method; limits
     are symmetric on an unbounded scale (atanh of a correlation, log of a ratio or range) and
     transformed back.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> rats = mx.datasets.load("BodyWeight")
+    >>> fit = mx.gls("weight ~ Time * Diet", rats, residual=mx.CAR1(time="Time", group="Rat"))
+    >>> fit.residual_structure.round(4)
+      parameter  estimate  std_error   lower  upper
+    0       phi    0.9979     0.0008  0.9956  0.999
     """
     return residual_table(fit)
 

@@ -238,6 +238,17 @@ def icc(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
     leave.  Random slopes count with the variance that they add to the rows on average; with
     prior weights the residual variance is that of an average row.  A share that depends on what
     the data do not determine is NaN; attrs["notes"] tells by name why.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> mx.lmer("strength ~ 1 + (1 | batch/cask)", mx.datasets.load("Pastes")).icc()
+    Intraclass correlations
+                estimate  std_error    lower    upper
+    adjusted     0.93704    0.02290  0.87431  0.96955
+    unadjusted   0.93704    0.02290  0.87431  0.96955
+    cask:batch   0.78314    0.20009  0.26404  0.97323
+    batch        0.15390    0.20349  0.00843  0.79552
     """
     require_random_effects(fit, "icc")
     level = require_level("level", level)
@@ -266,6 +277,16 @@ def r2(fit: FittedModel, *, level: float = 0.95) -> pd.DataFrame:
     -------
     DataFrame with columns estimate, std_error, lower, upper; "marginal" is the share of fixed
     effects in the variance, "conditional" that of fixed and random effects.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> fit.r2()
+    Nakagawa's R²: shares of the variance
+                 estimate  std_error    lower    upper
+    marginal      0.27865    0.07696  0.15425  0.44999
+    conditional   0.79922    0.04357  0.70040  0.87142
     """
     level = require_level("level", level)
     parts = _parts(fit)

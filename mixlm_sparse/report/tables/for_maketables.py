@@ -151,7 +151,15 @@ def for_maketables(fit: FittedModel, ddf: str = "satterthwaite") -> MaketablesMo
 
 
 def endog_names(fit: FittedModel) -> str:
-    """Name of the response, as statsmodels calls it."""
+    """Name of the response, as statsmodels calls it.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> fit.endog_names
+    'Reaction'
+    """
     return fit.matrices.response_name or "y"
 
 

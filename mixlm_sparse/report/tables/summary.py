@@ -95,6 +95,26 @@ def summary(
     Returns
     -------
     Summary : a `str` with `to_markdown()`, `to_latex()` and `to_html()`.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff"))
+    >>> print(fit.summary())
+    Linear mixed model fit by REML
+    Formula: Yield ~ 1 + (1 | Batch)
+       Data: 30 rows
+    ...
+    Random effects:
+     Groups    Name         Variance  Std.Dev.
+     Batch     (Intercept)      1764     42.00
+     Residual                   2451     49.51
+    Number of obs: 30, groups: Batch, 6
+    <BLANKLINE>
+    Fixed effects (t tests with Satterthwaite's degrees of freedom):
+                Estimate Std. Error  df t value Pr(>|t|)
+    (Intercept)  1527.50      19.38 5.0  78.804 6.23e-09
+    ...
     """
     if correlation is not None:
         correlation = require_bool("correlation", correlation)

@@ -60,6 +60,23 @@ def tidy(
     -------
     DataFrame with columns effect, group, term, estimate, std_error, statistic, df, p_value and,
     if asked for, conf_low, conf_high; with "ran_vals" also level.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> fit.tidy()
+    Fixed effects
+    effect  term         estimate  std_error  statistic    df   p_value
+    fixed   (Intercept)   251.405      6.825     36.838  17.0    <2e-16
+    fixed   Days           10.467      1.546      6.771  17.0  3.26e-06
+    Note: tests of fixed effects by Satterthwaite's degrees of freedom
+    >>> fit.tidy("ran_pars", conf_int=True)[["group", "term", "estimate", "conf_low", "conf_high"]]
+          group                   term   estimate   conf_low  conf_high
+    0   Subject        sd__(Intercept)  24.740451  15.581531  39.283041
+    1   Subject               sd__Days   5.922133   3.918278   8.950784
+    2   Subject  cor__(Intercept).Days   0.065551  -0.518393   0.607803
+    3  Residual        sd__Observation  25.591816  22.800458  28.724907
     """
     conf_int = require_bool("conf_int", conf_int)
     wanted = require_names("effects", effects, EFFECTS, "kind of effects")
@@ -230,7 +247,16 @@ def _values(fit: FittedModel, level: float) -> pd.DataFrame:
 
 @result_table("Fit")
 def glance(fit: FittedModel) -> pd.DataFrame:
-    """Return the figures of the fit as one row: nobs, sigma, llf, aic, bic, criterion, ..."""
+    """Return the figures of the fit as one row: nobs, sigma, llf, aic, bic, criterion, ...
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> fit.glance()[["nobs", "sigma", "aic", "bic"]].round(2)
+       nobs  sigma      aic      bic
+    0   180  25.59  1755.63  1774.79
+    """
     row: dict[str, Any] = {
         "nobs": fit.nobs,
         "n_par": fit.n_par,
@@ -256,6 +282,15 @@ def augment(fit: FittedModel) -> pd.DataFrame:
     sigma), .cooksd (not where residuals are correlated), .normalized (with a residual structure:
     whitened by it, over sigma), and .weights and .offset where there are any.  With
     na_action="exclude" all rows of the data, with NaN in those not used.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> fit.augment().head(2)[["Reaction", "Days", "Subject", ".fitted", ".resid", ".hat"]].round(3)
+       Reaction  Days Subject  .fitted  .resid   .hat
+    0   249.560   0.0     308  253.664  -4.104  0.229
+    1   258.705   1.0     308  273.330 -14.625  0.170
     """
     if isinstance(fit.system.source, Batches):
         BATCHES.say()  # fit.stream yields the same, batch by batch
@@ -318,6 +353,16 @@ def group_sizes(fit: FittedModel) -> pd.DataFrame:
     """Return, for each grouping factor, its levels and the rows per level.
 
     Columns levels, min, mean, median, max.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("strength ~ 1 + (1 | batch/cask)", mx.datasets.load("Pastes"))
+    >>> fit.group_sizes()
+    Rows per level
+                levels  min  mean  median  max
+    cask:batch      30    2     2       2    2
+    batch           10    6     6       6    6
     """
     rows = {}
     for factor in fit.matrices.factors:

@@ -36,6 +36,14 @@ class Control:
         them out and says so, "error" refuses the model.
     checkpoint : name of a file in which the search keeps its best point: the same call, made again,
         goes on from there.  Further fits from the fit do not write it.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> control = mx.Control(max_evaluations=500, warn=False)
+    >>> fit = mx.lmer("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff2"), control=control)
+    >>> fit.convergence.status
+    'singular'
     """
 
     max_evaluations: int | None = None
