@@ -12,6 +12,10 @@ from mixlm_sparse.engines.dense import sum_of_products
 from mixlm_sparse.engines.interface import BlockSystem, SelectedInverse
 from mixlm_sparse.engines.kernels import sum_by_group
 
+# Where the least singular value of Lambda is at least this, traces are read off the diagonal blocks
+# of C^{-1}: differences of those from I are then known to 14 digits of a level's share.
+REGULAR = 1e-2
+
 
 @njit
 def _multiply_pairs(rows, cols, values, Bg, Bh, out_g, out_h):  # type: ignore[no-untyped-def]
@@ -54,11 +58,13 @@ def multiply(
     B: Sequence[Array3],
     *,
     without: Collection[int] = (),
+    without_pairs: Collection[tuple[int, int]] = (),
     compiled: bool = False,
 ) -> list[Array3]:
     """Return Z'WZ B; B[g] is (L_g, K_g, m).
 
-    Products among the factors in `without` are left out.
+    Products among the factors in `without` are left out, as are those of `without_pairs`, keys of
+    the system's pairs.
     """
     out = []
     for g, (f, b) in enumerate(zip(system.factors, B, strict=True)):
@@ -67,7 +73,7 @@ def multiply(
         else:
             out.append(f.ztz * b if f.width == 1 else np.matmul(f.ztz, b))
     for (g, h), pair in system.pairs.items():
-        if g in without and h in without:
+        if (g in without and h in without) or (g, h) in without_pairs:
             continue
         values = pair.values
         scalar = values.shape[1] == 1 and values.shape[2] == 1
@@ -90,40 +96,78 @@ def _sum_rows(codes: np.ndarray, values: Array3, shape: tuple[int, ...]) -> Arra
     return sum_by_group(codes, flat, shape[0]).reshape(shape)
 
 
+def irregular(lambdas: Sequence[Matrix]) -> frozenset[int]:
+    """Return the factors whose traces cannot be read off the diagonal blocks of C^{-1}."""
+    return frozenset(
+        g
+        for g, lam in enumerate(lambdas)
+        if not (
+            abs(lam[0, 0]) >= REGULAR
+            if lam.shape[0] == 1
+            else np.linalg.svd(lam, compute_uv=False)[-1] >= REGULAR
+        )
+    )
+
+
+def traces_by_diagonals(
+    lambdas: Sequence[Matrix], diag: Sequence[Array3], without: Collection[int] = ()
+) -> list[Matrix]:
+    """Return sum_j [Z'WZ Lambda C^{-1}]_jj = Lambda^{-T} sum_j (I - [C^{-1}]_jj) of every factor.
+
+    For factors in `without`, zeros: for they have no Lambda^{-1} that could be used.
+    """
+    out = []
+    for g, (lam, blocks) in enumerate(zip(lambdas, diag, strict=True)):
+        if g in without:
+            out.append(np.zeros(lam.shape))
+            continue
+        L, K, _ = blocks.shape
+        out.append(np.linalg.solve(lam.T, L * np.eye(K) - blocks.sum(axis=0)))
+    return out
+
+
 def trace_products(
     system: BlockSystem,
     lambdas: Sequence[Matrix],
     inverse: SelectedInverse,
     *,
+    of: Collection[int] | None = None,
     without: Collection[int] = (),
     compiled: bool = False,
 ) -> list[Matrix]:
     """Return sum_j [Z'WZ Lambda C^{-1}]_jj over the levels of every factor, (K, K) each.
 
-    Products among the factors in `without` are left out.
+    Parameters
+    ----------
+    of : the factors that are asked for, others have zeros; None for all.
+    without : products among these factors are left out.
     """
+    wanted = range(len(system.factors)) if of is None else of
     out = []
     for g, (f, lam, diag) in enumerate(zip(system.factors, lambdas, inverse.diag, strict=True)):
-        if g in without:
+        if g in without or g not in wanted:
             out.append(np.zeros((f.width, f.width)))
         elif f.width == 1:
             out.append(np.full((1, 1), float(np.vdot(f.ztz, diag)) * lam[0, 0]))
         else:
             out.append(sum_of_products(np.matmul(f.ztz, lam), diag))
     for (g, h), pair in system.pairs.items():
-        if g in without and h in without:
+        if (g in without and h in without) or (g not in wanted and h not in wanted):
             continue
         A, M = pair.values, inverse.pairs[g, h]
         if A.shape[1] == 1 and A.shape[2] == 1:
             both = float(np.vdot(A, M))
-            out[g] += both * lambdas[h][0, 0]
-            out[h] += both * lambdas[g][0, 0]
-            continue
-        if compiled:
+            to_g, to_h = both * lambdas[h], both * lambdas[g]
+        elif compiled:
+            to_g, to_h = np.zeros_like(out[g]), np.zeros_like(out[h])
             lam_g, lam_h = np.ascontiguousarray(lambdas[g]), np.ascontiguousarray(lambdas[h])
-            _trace_pairs(A, np.ascontiguousarray(M), lam_g, lam_h, out[g], out[h])
-            continue
-        # [A Lambda C^{-1}]_gg += A_gh Lambda_h [C^{-1}]_hg, and the same with g and h exchanged
-        out[g] += sum_of_products(np.matmul(A, lambdas[h]), np.swapaxes(M, 1, 2))
-        out[h] += sum_of_products(np.matmul(np.swapaxes(A, 1, 2), lambdas[g]), M)
+            _trace_pairs(A, np.ascontiguousarray(M), lam_g, lam_h, to_g, to_h)
+        else:
+            # [A Lambda C^{-1}]_gg += A_gh Lambda_h [C^{-1}]_hg, and the same with both exchanged
+            to_g = sum_of_products(np.matmul(A, lambdas[h]), np.swapaxes(M, 1, 2))
+            to_h = sum_of_products(np.matmul(np.swapaxes(A, 1, 2), lambdas[g]), M)
+        if g in wanted:
+            out[g] += to_g
+        if h in wanted:
+            out[h] += to_h
     return out

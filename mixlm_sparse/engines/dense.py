@@ -101,6 +101,15 @@ def potrs_lower(chol: Matrix, rhs: Matrix) -> Matrix:
     return out
 
 
+def half_solve_rows(chol: Matrix, W: Matrix) -> Matrix:
+    """Return W L^{-T} (rows, m) from the factor that `potrf_lower` left, C ordered."""
+    if chol.shape[0] == 0:
+        return W.copy()
+    with large_block(min(W.shape)):
+        out: Matrix = scipy.linalg.blas.dtrsm(1.0, chol.T, W.T, lower=0, trans_a=1).T
+    return out
+
+
 def symmetric_times(P: Matrix, rhs: Matrix) -> Matrix:
     """Return P rhs for a symmetric P (m, m) of which the lower triangle is set; rhs (m, r)."""
     if P.shape[0] == 0:

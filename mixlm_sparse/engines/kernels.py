@@ -6,7 +6,6 @@ Both forms are tested against each other.
 from __future__ import annotations
 
 import numpy as np
-import scipy.sparse as sp
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
@@ -290,80 +289,3 @@ def block_lower_inverse(chol: Array3, *, compiled: bool) -> Array3:
             s = np.einsum("jc,jc->j", chol[:, b, a:b], out[:, a:b, a])
             out[:, b, a] = -s / chol[:, b, b]
     return out
-
-
-# ---------------------------------------------------------------------------------------------
-# The eliminated levels against the dense rest
-#
-# Level j of an eliminated factor meets the scalar columns cols[ptr[j]:ptr[j+1]] of the rest;
-# entry e holds a K-vector W[e].
-# ---------------------------------------------------------------------------------------------
-
-
-@njit
-def _rank_update_compiled(ptr, cols, W, S):  # type: ignore[no-untyped-def]
-    # S lower triangle -= W W' summed over levels; cols ascending within a level
-    n_levels = ptr.shape[0] - 1
-    K = W.shape[1]
-    if K == 1:
-        for j in range(n_levels):
-            for e in range(ptr[j], ptr[j + 1]):
-                w = W[e, 0]
-                r = cols[e]
-                for f in range(ptr[j], e + 1):
-                    S[r, cols[f]] -= w * W[f, 0]
-        return
-    for j in range(n_levels):
-        for e in range(ptr[j], ptr[j + 1]):
-            r = cols[e]
-            for f in range(ptr[j], e + 1):
-                s = 0.0
-                for a in range(K):
-                    s += W[e, a] * W[f, a]
-                S[r, cols[f]] -= s
-
-
-@njit
-def _times_inverse_compiled(ptr, cols, E, P, out):  # type: ignore[no-untyped-def]
-    # out[e] = sum_f E[f] P[cols f, cols e] within a level; P symmetric, lower triangle stored
-    n_levels = ptr.shape[0] - 1
-    K = E.shape[1]
-    if K == 1:
-        for j in range(n_levels):
-            for e in range(ptr[j], ptr[j + 1]):
-                r = cols[e]
-                x = E[e, 0]
-                s = 0.0
-                for f in range(ptr[j], e):
-                    p = P[r, cols[f]]
-                    s += E[f, 0] * p
-                    out[f, 0] += x * p
-                out[e, 0] += s + x * P[r, r]
-        return
-    for j in range(n_levels):
-        for e in range(ptr[j], ptr[j + 1]):
-            r = cols[e]
-            for f in range(ptr[j], e):
-                p = P[r, cols[f]]
-                for a in range(K):
-                    out[e, a] += E[f, a] * p
-                    out[f, a] += E[e, a] * p
-            p = P[r, r]
-            for a in range(K):
-                out[e, a] += E[e, a] * p
-
-
-@njit
-def gather_blocks(whole, rows, cols, first, out):  # type: ignore[no-untyped-def]
-    # out[t] (K, Kh) = whole[rows[t], :, first + cols[t] Kh :], whole (L, K, m)
-    n, K, Kh = out.shape
-    for t in range(n):
-        at = first + cols[t] * Kh
-        for a in range(K):
-            for b in range(Kh):
-                out[t, a, b] = whole[rows[t], a, at + b]
-
-
-def csr(ptr: np.ndarray, cols: IntVector, values: np.ndarray, n_columns: int) -> sp.csr_array:
-    """Return the matrix with these entries by row."""
-    return sp.csr_array((np.ascontiguousarray(values), cols, ptr), shape=(ptr.size - 1, n_columns))

@@ -9,7 +9,8 @@ import numpy as np
 
 from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.types import Array3, Matrix
-from mixlm_sparse.engines import dense, kernels
+from mixlm_sparse.engines import dense
+from mixlm_sparse.engines.blocked import entries
 from mixlm_sparse.engines.blocked.rest import Adjacency, RestFactor
 from mixlm_sparse.engines.interface import BLAS_SHARE, BlockSystem, PairBlock
 from mixlm_sparse.engines.memory import require_memory
@@ -91,10 +92,10 @@ class DenseRest:
         """Subtract W'W of the levels of one eliminated factor; W holds its entries, (E, K)."""
         at = self._adjacency[slot]
         if self._compiled:
-            kernels._rank_update_compiled(at.ptr, at.cols, W, self.S)
+            entries.rank_update(at.ptr, at.cols, W, self.S)
             return
         for a in range(W.shape[1]):
-            half = kernels.csr(at.ptr, at.cols, W[:, a], self.order)
+            half = entries.csr(at.ptr, at.cols, W[:, a], self.order)
             product = (half.T @ half).tocoo()
             self.S[product.row, product.col] -= product.data
 
@@ -112,25 +113,29 @@ class DenseRest:
         if self.P is None:
             self.P = dense.potri_lower(self.S, both=self._both, overwrite=True)
 
+    def half_solve_rows(self, W: Matrix) -> Matrix | None:
+        """Return W L_S^{-T} (rows, m); None where the inverse has taken the factor's place."""
+        return dense.half_solve_rows(self.S, W) if self.P is None else None
+
     def times_inverse(self, slot: int, E: Matrix) -> Matrix:
         """Return sum_f E[f] S^{-1}[cols f, cols e] within each level, (E, K)."""
         assert self.P is not None
         at = self._adjacency[slot]
         out = np.zeros_like(E)
         if self._compiled:
-            kernels._times_inverse_compiled(at.ptr, at.cols, E, self.P, out)
+            entries.times_inverse(at.ptr, at.cols, E, self.P, out)
             return out
         # chunks of levels keep the dense product within about 32 MB
         n_levels = at.ptr.size - 1
         level = np.repeat(np.arange(n_levels), np.diff(at.ptr))
         step = max(1, 4_000_000 // max(self.order, 1))
         for a in range(E.shape[1]):
-            whole = kernels.csr(at.ptr, at.cols, E[:, a], self.order)
+            whole = entries.csr(at.ptr, at.cols, E[:, a], self.order)
             for j in range(0, n_levels, step):
                 stop = min(j + step, n_levels)
-                entries = slice(int(at.ptr[j]), int(at.ptr[stop]))
+                span = slice(int(at.ptr[j]), int(at.ptr[stop]))
                 product = whole[j:stop] @ self.P
-                out[entries, a] = product[level[entries] - j, at.cols[entries]]
+                out[span, a] = product[level[span] - j, at.cols[span]]
         return out
 
     def multiply(self, B: Matrix) -> Matrix:

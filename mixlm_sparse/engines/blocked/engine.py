@@ -14,9 +14,7 @@ is the *rest*; its Schur complement S is dense or sparse (see `rest`).
 Every update of the chain falls on the pattern of Z'WZ itself: if level j of factor 1 lies in level
 h(j) of factor 2, whatever j meets, h(j) meets too.
 
-The blocks of C^{-1} on that pattern follow backwards (Takahashi, Fagan and Chin 1973): with
-E_iN = C_ii^{-1} C_iN over the neighbours N of a level, [C^{-1}]_iN = -E_iN [C^{-1}]_NN and
-[C^{-1}]_ii = C_ii^{-1} + E_iN [C^{-1}]_NN E_iN'.
+The blocks of C^{-1} on that pattern follow backwards: see `selected`.
 """
 
 from __future__ import annotations
@@ -28,16 +26,13 @@ import numpy as np
 
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
 from mixlm_sparse.engines import contract, kernels
-from mixlm_sparse.engines.blocked.coupling import (
-    Coupling,
-    DenseCoupling,
-    SparseCoupling,
-    bmm,
-    transposed,
-)
+from mixlm_sparse.engines.blocked.coupling import Coupling, bmm, transposed
+from mixlm_sparse.engines.blocked.dense_coupling import DenseCoupling
 from mixlm_sparse.engines.blocked.dense_rest import DenseRest, require_dense_memory
 from mixlm_sparse.engines.blocked.pairs import oriented_pair
 from mixlm_sparse.engines.blocked.rest import Rest, RestFactor
+from mixlm_sparse.engines.blocked.selected import Elimination, selected_blocks
+from mixlm_sparse.engines.blocked.sparse_coupling import SparseCoupling
 from mixlm_sparse.engines.blocked.sparse_rest import sparse_rest
 from mixlm_sparse.engines.compiled import compiled_pays
 from mixlm_sparse.engines.interface import (
@@ -184,7 +179,7 @@ class BlockedEngine:
             if dense:
                 couplings.append(DenseCoupling(L, K, self._rest, pairs, compiled=self._compiled))
             else:
-                couplings.append(SparseCoupling(L, K, self._rest, pairs))
+                couplings.append(SparseCoupling(L, K, self._rest, pairs, compiled=self._compiled))
         for s, coupling in enumerate(couplings):
             if isinstance(coupling, SparseCoupling):
                 for t, parent in self._parents[s].items():
@@ -297,87 +292,76 @@ class BlockedEngine:
     def multiply(self, B: Sequence[Array3]) -> list[Array3]:
         """Return Z'WZ B; B[g] is (L_g, K_g, m)."""
         B = [np.ascontiguousarray(b) for b in B]
+        coupled = [
+            (min(i, r.index), max(i, r.index))
+            for i in (self._chain if self._couplings else ())
+            for r in self._rest
+        ]
         out = contract.multiply(
-            self._system, B, without=self._dense_rest, compiled=self._compiled
+            self._system,
+            B,
+            without=self._dense_rest,
+            without_pairs=coupled,
+            compiled=self._compiled,
         )
+        if self._couplings:
+            m = B[0].shape[2]
+            rest = np.concatenate([B[r.index].reshape(-1, m) for r in self._rest])
+            for i, coupling in zip(self._chain, self._couplings, strict=True):
+                to_chain, to_rest = coupling.multiply(B[i], rest)
+                out[i] += to_chain
+                for r in self._rest:
+                    out[r.index] += to_rest[r.columns].reshape(r.n_levels, r.width, m)
         if self._dense_rest:
             assert isinstance(self._schur, DenseRest)
-            m = B[0].shape[2]
-            product = self._schur.multiply(
-                np.concatenate([B[r.index].reshape(-1, m) for r in self._rest])
-            )
+            product = self._schur.multiply(rest)
             for r in self._rest:
                 out[r.index] += product[r.columns].reshape(r.n_levels, r.width, m)
         return out
 
     def trace_products(self, lambdas: Sequence[Matrix]) -> list[Matrix]:
         """Return sum_j [Z'WZ Lambda C^{-1}]_jj of every factor, (K, K)."""
-        inverse = self._selected(rest_pairs=not self._dense_rest)
-        out = contract.trace_products(
-            self._system, lambdas, inverse, without=self._dense_rest, compiled=self._compiled
+        direct = contract.irregular(lambdas)
+        inside = frozenset[int]() if direct.isdisjoint(self._dense_rest) else self._dense_rest
+        inverse = selected_blocks(self._elimination(), of=direct, without=self._dense_rest)
+        out = contract.traces_by_diagonals(lambdas, inverse.diag, without=direct)
+        if not direct:
+            return out
+        found = contract.trace_products(
+            self._system,
+            lambdas,
+            inverse,
+            of=direct,
+            without=self._dense_rest,
+            compiled=self._compiled,
         )
-        if self._dense_rest:
+        for g in direct:
+            out[g] += found[g]
+        if inside:
             assert isinstance(self._schur, DenseRest)
-            found = self._schur.trace_products([lambdas[r.index] for r in self._rest])
-            for r, G in zip(self._rest, found, strict=True):
-                out[r.index] += G
+            dense = self._schur.trace_products([lambdas[r.index] for r in self._rest])
+            for r, G in zip(self._rest, dense, strict=True):
+                if r.index in direct:
+                    out[r.index] += G
         return out
 
     def selected_inverse(self) -> SelectedInverse:
         """Return the blocks of C^{-1} on the pattern of Z'WZ."""
-        return self._selected(rest_pairs=True)
+        return selected_blocks(self._elimination(), of=range(len(self._system.factors)))
 
-    def _selected(self, *, rest_pairs: bool) -> SelectedInverse:
-        factors = self._system.factors
-        diag: list[Array3] = [np.empty(0)] * len(factors)
-        pairs: dict[tuple[int, int], Array3] = {}
-        if self._schur is not None:
-            self._schur.invert()
-            for a, r in enumerate(self._rest):
-                diag[r.index] = self._schur.diagonal_blocks(a)
-                for b in range(a + 1, len(self._rest) if rest_pairs else 0):
-                    block = self._schur.pair_blocks(a, b)
-                    self._store(pairs, r.index, self._rest[b].index, block)
-        chain_inverse: dict[tuple[int, int], Array3] = {}
-        for s in range(len(self._chain) - 1, -1, -1):
-            i = self._chain[s]
-            Linv = self._Linv[s]
-            E = {t: bmm(transposed(Linv), Wp) for t, Wp in self._Wp[s].items()}
-            block = bmm(transposed(Linv), Linv)
-            if self._schur is not None:
-                links = [(self._couplings[t], self._parents[s][t], E[t], t) for t in E]
-                block = block + self._couplings[s].invert(Linv, self._schur, s, links)
-                for w, r in enumerate(self._rest):
-                    self._store(pairs, i, r.index, self._couplings[s].inverse_pairs(w))
-            for t, parent in self._parents[s].items():
-                h = self._chain[t]
-                Y = bmm(E[t], diag[h][parent])
-                for v in E:
-                    if v == t:
-                        continue
-                    # block (v(j), t(j)) of the inverse, found through whichever is nested
-                    if v < t:
-                        between = chain_inverse[v, t][self._parents[s][v]]
-                    else:
-                        between = transposed(chain_inverse[t, v])[parent]
-                    Y = Y + np.matmul(E[v], between)
-                if self._rest:
-                    Y = Y + self._couplings[s].times_inverse_rest(self._couplings[t], parent, t)
-                chain_inverse[s, t] = -Y
-                block = block + bmm(Y, transposed(E[t]))
-                self._store(pairs, i, h, -Y)
-            diag[i] = block
-        return SelectedInverse(diag=diag, pairs=pairs)
+    def _elimination(self) -> Elimination:
+        return Elimination(
+            system=self._system,
+            chain=self._chain,
+            parents=self._parents,
+            Linv=self._Linv,
+            Wp=self._Wp,
+            couplings=self._couplings,
+            rest=self._rest,
+            schur=self._schur,
+            by_column=self._by_column,
+        )
 
-    def _store(self, pairs: dict[tuple[int, int], Array3], g: int, h: int, values: Array3) -> None:
-        """File blocks that are sorted by (level of g, level of h) under the system's key."""
-        if g < h:
-            pairs[g, h] = values
-            return
-        order = self._by_column[h, g]
-        back = np.empty_like(order)
-        back[order] = np.arange(order.size)
-        pairs[h, g] = np.ascontiguousarray(transposed(values)[back])
 
     def describe(self) -> str:
         factors = self._system.factors
