@@ -142,7 +142,7 @@ class RefitBlock:
     def __init__(
         self, system: PenalizedSystem, Y: ResponseColumns, options: FitOptions, *, compiled: bool
     ) -> None:
-        self._system = system if compiled else replace(system, may_fuse=False)
+        self._system = system if compiled else replace(system, may_compile=False)
         self._options = options
         self._missing = not_finite(Y)
         self._optima: BlockOptima | None = None

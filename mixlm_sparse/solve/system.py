@@ -19,6 +19,7 @@ from mixlm_sparse.engines.choose import make_engine
 from mixlm_sparse.engines.compiled import compiled_pays
 from mixlm_sparse.engines.fused.dense import SmallDense
 from mixlm_sparse.engines.fused.levels import SingleFactor
+from mixlm_sparse.engines.fused.plain import PlainDense, PlainFactor
 from mixlm_sparse.engines.interface import Engine, EngineLock, Penalties, Penalty
 from mixlm_sparse.engines.names import ENGINES
 from mixlm_sparse.solve.chart import Chart
@@ -33,6 +34,9 @@ from mixlm_sparse.solve.whitened.frame import Whitened, whitened_frame
 # Up to this many columns of X loops over levels are quicker than calls of BLAS.
 FUSED_COLUMNS = 150
 
+# Up to this many numbers of Z'W[X y] a model with one factor is evaluated in few calls of NumPy.
+PLAIN_SIZE = 20_000
+
 # Up to this many random effects C is treated as one dense matrix, if kernels are compiled.
 SMALL_DENSE_Q = 72
 
@@ -46,7 +50,8 @@ class PenalizedSystem:
     Parameters
     ----------
     matrices : the design that was learnt: names, terms, levels.
-    may_fuse : allow the compiled evaluations of `engines.fused` in the engine's place.
+    may_fuse : allow the evaluations of `engines.fused` in the engine's place.
+    may_compile : allow the compiled ones among them.
     source : where the rows are read; None for those of `matrices`.
     whitened : of a model with a residual structure, its rows at one rho: `products` are theirs.
     held : variance parameters at given values; None where all are estimated.
@@ -64,6 +69,7 @@ class PenalizedSystem:
     held: Held | None = None
     lock: EngineLock = field(default_factory=EngineLock, repr=False, compare=False)
     judged: dict[tuple[bool, bool], Any] = field(default_factory=dict, repr=False, compare=False)
+    may_compile: bool = True
 
     def __repr__(self) -> str:
         return in_brackets(
@@ -156,8 +162,8 @@ class PenalizedSystem:
         return self.white_source.blocks(self.products.kept, size=size)
 
     @cached_property
-    def fused(self) -> SingleFactor | SmallDense | None:
-        """The compiled evaluation of models with one factor or few effects, where it is in use."""
+    def fused(self) -> SingleFactor | SmallDense | PlainFactor | PlainDense | None:
+        """The evaluation of models with one factor or few effects, where it is in use."""
         if self.known or not self.may_fuse or not self.products.blocks.factors:
             return None
         products = self.products
@@ -172,16 +178,21 @@ class PenalizedSystem:
         else:
             work = self.q**3
         # a search takes about 10 evaluations, each of which saves about 200 us of calls
-        return self.fuse() if compiled_pays(10.0 * work + 4e4) else None
+        if self.may_compile and compiled_pays(10.0 * work + 4e4):
+            return self.fuse()
+        return self.fuse(compiled=False) if len(factors) > 1 or f.ztx.size < PLAIN_SIZE else None
 
-    def fuse(self) -> SingleFactor | SmallDense:
-        """Return the compiled evaluation of this model, of one factor or few effects."""
+    def fuse(
+        self, *, compiled: bool = True
+    ) -> SingleFactor | SmallDense | PlainFactor | PlainDense:
+        """Return the evaluation of this model, of one factor or few effects, in either form."""
         products = self.products
         factors = products.blocks.factors
-        floor = products.pwrss_floor
+        yy, floor = products.yy, products.pwrss_floor
         if len(factors) == 1:
-            return SingleFactor(factors[0].ztz, factors[0].ztx, products.yy, floor)
-        return SmallDense(products.blocks, products.yy, floor)
+            single = SingleFactor if compiled else PlainFactor
+            return single(factors[0].ztz, factors[0].ztx, yy, floor)
+        return (SmallDense if compiled else PlainDense)(products.blocks, yy, floor)
 
     @cached_property
     def apart(self) -> Separated:
@@ -211,7 +222,7 @@ class PenalizedSystem:
         return PenalizedSystem(
             matrices, products, self.templates, self.engine, self.may_fuse,
             source=source, held=self.held, lock=self.lock,
-            judged=self.judged if same_design else {},
+            judged=self.judged if same_design else {}, may_compile=self.may_compile,
         )  # fmt: skip
 
     @property
@@ -252,8 +263,10 @@ class PenalizedSystem:
             )
         if isinstance(self.fused, SingleFactor):
             text += "\n  criterion and gradient fused in two compiled sweeps over the levels"
-        elif self.fused is not None:
+        elif isinstance(self.fused, SmallDense):
             text += f"\n  criterion and gradient in compiled dense sweeps, q = {self.q}"
+        elif self.fused is not None:
+            text += "\n  criterion and gradient fused in a few calls of NumPy"
         return text
 
 

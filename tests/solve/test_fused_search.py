@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 
 import mixlm_sparse as mx
 from mixlm_sparse.engines.compiled import LazyKernel, use_compiled
+from mixlm_sparse.engines.fused import levels
 from mixlm_sparse.engines.fused import search as kernels
+from mixlm_sparse.engines.fused.levels import SingleFactor
 from mixlm_sparse.model.call import FitOptions
 from mixlm_sparse.model.refits import RefitBlock, quiet, row_of
 from mixlm_sparse.solve.optimize import optimize
@@ -198,6 +200,51 @@ def test_many_fits_are_the_single_fits() -> None:
         assert found.criterion == pytest.approx(alone.criterion, rel=1e-11)
         np.testing.assert_allclose(found.theta, alone.theta, atol=1e-6)
     assert together[5].optimum.status == "perfect fit"  # type: ignore[union-attr]
+
+
+def balanced(seed: int, n_levels: int = 24) -> pd.DataFrame:
+    """The same rows in every level."""
+    rng = np.random.default_rng(seed)
+    g, x = np.repeat(np.arange(n_levels), 6), np.tile(np.arange(6.0), n_levels)
+    effects = rng.choice([0.0, 0.5, 2.0], size=2)[:, None] * rng.normal(size=(2, n_levels))
+    y = effects[0][g] + effects[1][g] * x + rng.normal(size=g.size)
+    return pd.DataFrame({"y": y, "x": x, "z": x**2, "g": g, "f": np.where(x > 2.0, "a", "b")})
+
+
+@pytest.mark.parametrize("formula", [f for f in FORMULAS if "| h)" not in f])
+def test_balanced_designs_by_classes_of_levels(formula: str) -> None:
+    for seed in range(8):
+        matrices = mx.model_matrices(formula, balanced(seed, 40))
+        system = penalized_system(matrices, "auto")
+        assert isinstance(system.fused, SingleFactor)
+        assert system.fused.classes is not None
+        assert system.fused.classes.count.size == 1
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(levels, "classes_of", lambda *_: None)
+            plain = penalized_system(matrices, "auto")
+            assert isinstance(plain.fused, SingleFactor)
+            assert plain.fused.classes is None
+        for reml in (True, False):
+            a = optimize(system, reml=reml)
+            assert_same(a, in_python(system, reml=reml))
+            assert_same(a, optimize(plain, reml=reml))
+
+
+def test_a_block_of_responses_of_a_balanced_design() -> None:
+    data = balanced(3)
+    rng = np.random.default_rng(2)
+    Y = data["y"].to_numpy()[:, None] + rng.normal(size=(len(data), 8))
+    Y[:, 3] = rng.normal(size=len(data))  # most likely singular
+    system = penalized_system(mx.model_matrices("y ~ x + (x | g)", data), "auto")
+    block = RefitBlock(system, Y, quiet(FitOptions()), compiled=True)
+    assert block.at_once.all()
+    for i, row in enumerate(block.rows()):
+        single = penalized_system(mx.model_matrices("y ~ x + (x | g)", data.assign(y=Y[:, i])))
+        alone = in_python(single)
+        assert row.status == alone.status
+        assert row.criterion == pytest.approx(alone.criterion, rel=1e-12)
+        assert row.theta is not None
+        np.testing.assert_allclose(row.theta, alone.theta, atol=1e-6)
 
 
 @pytest.mark.parametrize("reml", [True, False])

@@ -112,47 +112,61 @@ def gradient_dense(first, count, width, X, M, Cinv, U, Omega, G):  # type: ignor
                     G[g, a, b] += 2.0 * s
 
 
-class SmallDense:
-    """Buffers and products of a small model with several grouping factors.
+class DenseProducts:
+    """Products of a small model with several grouping factors.
 
     Parameters
     ----------
     blocks : Z'WZ and Z'W[X y].
     yy, floor : as in `SingleFactor`.
+
+    Attributes
+    ----------
+    A, X : (q, q) Z'WZ and (q, P) Z'W[X y].
+    count, width, first : per factor, its levels, their width, its first column.
     """
 
     def __init__(self, blocks: BlockSystem, yy: float, floor: float) -> None:
         factors = blocks.factors
-        self._count = np.array([f.n_levels for f in factors])
-        self._width = np.array([f.width for f in factors])
-        self._first = np.concatenate([[0], np.cumsum(self._count * self._width)[:-1]])
+        self.count = np.array([f.n_levels for f in factors])
+        self.width = np.array([f.width for f in factors])
+        self.first = np.concatenate([[0], np.cumsum(self.count * self.width)[:-1]])
         self.order = blocks.q
         q, P = blocks.q, factors[0].ztx.shape[2]
         self.X = np.concatenate([f.ztx.reshape(-1, P) for f in factors])
         self.A = np.zeros((q, q))
         for g, f in enumerate(factors):
-            at = self._columns(g, np.arange(f.n_levels))
+            at = self.columns(g, np.arange(f.n_levels))
             self.A[at[:, :, None], at[:, None, :]] = f.ztz
         for (g, h), pair in blocks.pairs.items():
-            rows, cols = self._columns(g, pair.rows), self._columns(h, pair.cols)
+            rows, cols = self.columns(g, pair.rows), self.columns(h, pair.cols)
             self.A[rows[:, :, None], cols[:, None, :]] = pair.values
             self.A[cols[:, :, None], rows[:, None, :]] = np.swapaxes(pair.values, 1, 2)
         self.yy = yy
         self.floor = floor
+
+    def columns(self, g: int, codes: np.ndarray) -> np.ndarray:
+        """Return the scalar columns of some levels of factor g, (len(codes), width)."""
+        K = int(self.width[g])
+        out: np.ndarray = int(self.first[g]) + codes[:, None] * K + np.arange(K)
+        return out
+
+
+class SmallDense(DenseProducts):
+    """Buffers and products of a small model with several grouping factors; see `DenseProducts`."""
+
+    def __init__(self, blocks: BlockSystem, yy: float, floor: float) -> None:
+        super().__init__(blocks, yy, floor)
+        q, P = self.X.shape
         self._M = np.empty((q, q))
         self._Cinv = np.empty((q, q))
         self._U = np.empty((q, P))
         self._S = np.empty((P, P))
         self._Omega = np.empty((P, P))
-        K = int(self._width.max())
-        self._lams = np.zeros((len(factors), K, K))
-        self._G = np.empty((len(factors), K, K))
+        n_factors, K = self.width.size, int(self.width.max())
+        self._lams = np.zeros((n_factors, K, K))
+        self._G = np.empty((n_factors, K, K))
         self._out = np.empty(5)
-
-    def _columns(self, g: int, codes: np.ndarray) -> np.ndarray:
-        K = int(self._width[g])
-        out: np.ndarray = int(self._first[g]) + codes[:, None] * K + np.arange(K)
-        return out
 
     def evaluate(
         self, lambdas: Sequence[Matrix], nu: int, *, reml: bool, gradient: bool
@@ -162,7 +176,7 @@ class SmallDense:
             K = lam.shape[0]
             self._lams[g, :K, :K] = lam
         out = self._out
-        layout = (self._first, self._count, self._width)
+        layout = (self.first, self.count, self.width)
         sweep_dense(
             self.A, *layout, self._lams, self.X, self.yy, self._M, self._Cinv, self._U,
             self._S, out,
@@ -174,5 +188,5 @@ class SmallDense:
         G: list[Matrix] = []
         if gradient:
             gradient_dense(*layout, self.X, self._M, self._Cinv, self._U, self._Omega, self._G)
-            G = [self._G[g, :K, :K].copy() for g, K in enumerate(self._width)]
+            G = [self._G[g, :K, :K].copy() for g, K in enumerate(self.width)]
         return FusedValue(float(out[0]), float(out[1]), float(out[2]), float(out[4]), G)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.compiled import inlined, njit
+from mixlm_sparse.engines.fused.classes import gradient_classes, sweep_classes
 from mixlm_sparse.engines.fused.dense import gradient_dense, sweep_dense
 from mixlm_sparse.engines.fused.levels import gradient_levels, sweep_levels
 from mixlm_sparse.engines.fused.profile import profile
@@ -29,6 +30,9 @@ class Model(NamedTuple):
     Parameters
     ----------
     ztz, ztx : (N, K, K) and (N, K, P) over the levels of all grouping factors, padded with zeros.
+    blocks, members : (C, K, K), and (C,) numbers of levels with them, of the classes (see
+        `classes`); where there are none, `ztz` and ones.
+    code, gram : (N,) and (C, KP, KP) of the classes; where there are none, empty.
     A, X : Z'WZ (q, q) and Z'W[X y] (q, P) of a system that is treated as dense, else (0, 0).
     layout : (4, G + 1): first level, width, first column and number of levels per factor.
     terms : (T, 1 + k, k), k at least 4. Row 0 of a term: its factor, first column there, number of
@@ -45,6 +49,10 @@ class Model(NamedTuple):
 
     ztz: Array3
     ztx: Array3
+    blocks: Array3
+    members: Vector
+    code: NDArray[np.int64]
+    gram: Array3
     A: Matrix
     X: Matrix
     layout: NDArray[np.int64]
@@ -84,7 +92,17 @@ def evaluate(model):  # type: ignore[no-untyped-def]
     lams, G = model.factors[0], model.factors[1]
     reml = scalars[REML] != 0.0
     q = model.A.shape[0]
-    if q == 0:
+    if model.gram.shape[0] > 0:
+        X, Cinv = np.empty_like(model.blocks), np.empty_like(model.blocks)
+        sweep_classes(
+            model.blocks, model.members, model.gram, scalars[YY], lams[0], Cinv, X, S, out
+        )
+        if out[3] == 0.0:
+            profile(S, scalars[FLOOR], scalars[NU], reml, Omega, out)
+            gradient_classes(
+                model.blocks, model.members, model.gram, lams[0], Cinv, X, Omega, G[0]
+            )
+    elif q == 0:
         U, Cinv = np.empty_like(model.ztx), np.empty_like(model.ztz)
         sweep_levels(model.ztz, model.ztx, scalars[YY], lams[0], U, Cinv, S, out)
         if out[3] == 0.0:

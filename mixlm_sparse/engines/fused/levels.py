@@ -2,8 +2,10 @@
 
 Nothing couples the levels but beta: C is block diagonal.  A first sweep over the (K, K) blocks
 gathers S = [X y]'V^{-1}[X y]; pwrss, beta and Omega are read off its Cholesky factor, and a second
-sweep forms the gradient (see `mixlm_sparse.solve.criterion` for the formulas).  Calls into NumPy
-would cost a small model more than its arithmetic, and a large one the memory of its intermediates.
+sweep forms the gradient (see `mixlm_sparse.solve.criterion` for the formulas).  Where many levels
+have the same block of Z'WZ, the sweeps are over the blocks that differ (see `classes`).  Calls into
+NumPy would cost a small model more than its arithmetic, and a large one the memory of its
+intermediates.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import numpy as np
 
 from mixlm_sparse.common.types import Array3, Matrix
 from mixlm_sparse.engines.compiled import njit
+from mixlm_sparse.engines.fused.classes import classes_of, gradient_classes, sweep_classes
 from mixlm_sparse.engines.fused.profile import (
     FusedValue,
     cholesky,
@@ -169,9 +172,15 @@ class SingleFactor:
         self._ztx = np.ascontiguousarray(ztx)
         self.yy = yy
         self.floor = floor
-        self._U = np.empty_like(self._ztx)
-        self._Cinv = np.empty_like(self._ztz)
         P = self._ztx.shape[2]
+        self.classes = classes_of(self._ztz, P)
+        if self.classes is None:
+            self._U = np.empty_like(self._ztx)
+            self._Cinv = np.empty_like(self._ztz)
+        else:
+            self.gram = self.classes.gram(self._ztx)
+            self._U = np.empty_like(self.classes.blocks)
+            self._Cinv = np.empty_like(self.classes.blocks)
         self._S = np.empty((P, P))
         self._Omega = np.empty((P, P))
         self._out = np.empty(5)
@@ -181,8 +190,12 @@ class SingleFactor:
     ) -> FusedValue | None:
         """Return the parts of the criterion, or None where C or S has no factor."""
         lam = np.ascontiguousarray(lambdas[0])
-        out = self._out
-        sweep_levels(self._ztz, self._ztx, self.yy, lam, self._U, self._Cinv, self._S, out)
+        out, classes, inside = self._out, self.classes, (self._Cinv, self._U)
+        if classes is None:
+            sweep_levels(self._ztz, self._ztx, self.yy, lam, self._U, self._Cinv, self._S, out)
+        else:
+            own = (classes.blocks, classes.count, self.gram)
+            sweep_classes(*own, self.yy, lam, *inside, self._S, out)
         if out[3] == 0.0:
             profile(self._S, self.floor, float(nu), reml, self._Omega, out)
         if out[3] != 0.0:
@@ -190,5 +203,8 @@ class SingleFactor:
         G: list[Matrix] = []
         if gradient:
             G = [np.empty(lam.shape)]
-            gradient_levels(self._ztz, self._ztx, lam, self._U, self._Cinv, self._Omega, G[0])
+            if classes is None:
+                gradient_levels(self._ztz, self._ztx, lam, self._U, self._Cinv, self._Omega, G[0])
+            else:
+                gradient_classes(*own, lam, *inside, self._Omega, G[0])
         return FusedValue(float(out[0]), float(out[1]), float(out[2]), float(out[4]), G)

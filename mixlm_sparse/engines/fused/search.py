@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.engines.compiled import inlined, slow_to_compile
+from mixlm_sparse.engines.compiled import inlined, njit, slow_to_compile
 from mixlm_sparse.engines.fused.boundary import principal_axes, settle, unturn, without_small
 from mixlm_sparse.engines.fused.dense import SmallDense
 from mixlm_sparse.engines.fused.descent import (
@@ -142,6 +142,28 @@ def search(phi, limit, check_boundary, gradient, numbers, model):  # type: ignor
             numbers[1] += 0.5 * gradient[i] * H[i, j] * gradient[j]
 
 
+@njit
+def put_response(model):  # type: ignore[no-untyped-def]
+    # the rows and columns of the response in the sums of every class
+    ztx, gram, code = model.ztx, model.gram, model.code
+    N, K, P = ztx.shape
+    y = P - 1
+    for c in range(gram.shape[0]):
+        for a in range(K):
+            for i in range(K * P):
+                gram[c, a * P + y, i] = 0.0
+    for j in range(N):
+        for a in range(K):
+            z = ztx[j, a, y]
+            for b in range(K):
+                for d in range(P):
+                    gram[code[j], a * P + y, b * P + d] += z * ztx[j, b, d]
+    for c in range(gram.shape[0]):
+        for a in range(K):
+            for i in range(K * P):
+                gram[c, i, a * P + y] = gram[c, a * P + y, i]
+
+
 @slow_to_compile
 def search_many(moments, zy, yy, floor, df, limit, check_boundary, phi, gradient, numbers, counts, S, model):  # type: ignore[no-untyped-def]  # fmt: skip  # noqa: E501
     # One search for each response: zy (r, N, K), yy, floor (r,); starts, unless by moments, and
@@ -159,6 +181,8 @@ def search_many(moments, zy, yy, floor, df, limit, check_boundary, phi, gradient
                     for a in range(K):
                         at = layout[FIRST_COLUMN, g] + i * K + a
                         X[at, y] = zy[r, layout[FIRST_LEVEL, g] + i, a]
+        if model.gram.shape[0] > 0:
+            put_response(model)
         model.scalars[YY] = yy[r]
         model.scalars[FLOOR] = floor[r]
         for i in range(state.shape[0]):
@@ -260,8 +284,13 @@ class FusedSearch:
                 self._ztz[at, : a.shape[1], : a.shape[1]] = a
                 self._ztx[at, : a.shape[1]] = x
         self._A, self._X = np.zeros((0, 0)), np.zeros((0, 0))
+        self._blocks, self._members = self._ztz, np.ones(self._ztz.shape[0])
+        self._code, self._gram = np.zeros(0, dtype=np.int64), np.zeros((0, 0, 0))
         if isinstance(fused, SmallDense):
             self._A, self._X = fused.A, fused.X
+        elif fused.classes is not None:
+            self._blocks, self._members = fused.classes.blocks, fused.classes.count
+            self._code, self._gram = fused.classes.code, fused.gram
         kmax = max(4, *(t.position.shape[0] for t in terms))  # four numbers stand in a first row
         self._terms = np.full((len(terms), 1 + kmax, kmax), -1, dtype=np.int64)
         for t, term in enumerate(terms):
@@ -278,6 +307,10 @@ class FusedSearch:
         return Model(
             ztz=self._ztz,
             ztx=self._ztx.copy() if own else self._ztx,
+            blocks=self._blocks,
+            members=self._members,
+            code=self._code,
+            gram=self._gram.copy() if own else self._gram,
             A=self._A,
             X=self._X.copy() if own else self._X,
             layout=self._layout,

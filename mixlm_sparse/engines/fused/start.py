@@ -70,17 +70,20 @@ def moment_start(df, phi, model):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def second_moments(ztz, lo, hi, K, lams, g, E, total):  # type: ignore[no-untyped-def]
-    # E[ab, cd] = sum_j D_ab D_cd, total = sum_j D, D = A - A Lambda C^{-1} Lambda'A, over levels
+def second_moments(ztz, count, lo, hi, K, lams, g, E, total):  # type: ignore[no-untyped-def]
+    # E[ab, cd] = sum_j n_j D_ab D_cd, total = sum_j n_j D, D = A - A Lambda C^{-1} Lambda'A, over
+    # blocks A_j of n_j levels. Returns the number of levels over that of those looked at.
     stride = -(-(hi - lo) // MAX_LEVELS)
     C, W, D = np.empty((K, K)), np.empty((K, K)), np.empty(K * K)
     for e in range(K * K):
         total[e] = 0.0
         for f in range(K * K):
             E[e, f] = 0.0
-    seen = 0
+    levels, seen = 0.0, 0.0
+    for j in range(lo, hi):
+        levels += count[j]
     for j in range(lo, hi, stride):
-        seen += 1
+        seen += count[j]
         for a in range(K):
             for b in range(K):
                 s = 0.0
@@ -107,11 +110,11 @@ def second_moments(ztz, lo, hi, K, lams, g, E, total):  # type: ignore[no-untype
                 for c in range(K):
                     s -= W[c, a] * W[c, b]
                 D[a * K + b] = s
-                total[a * K + b] += s
+                total[a * K + b] += count[j] * s
         for e in range(K * K):
             for f in range(K * K):
-                E[e, f] += D[e] * D[f]
-    return (hi - lo) / seen
+                E[e, f] += count[j] * D[e] * D[f]
+    return levels / seen
 
 
 @njit
@@ -119,7 +122,7 @@ def expected_hessian(phi, H, model):  # type: ignore[no-untyped-def]
     # H (m, m): a positive definite guess of the criterion's Hessian at phi; False where it fails.
     # Long, because every further function costs half a second to compile.
     ztz, terms, layout, lams, turn = (
-        model.ztz, model.terms, model.layout, model.factors, model.turn,
+        model.blocks, model.terms, model.layout, model.factors, model.turn,
     )  # fmt: skip
     turned = model.state[TURNED] != 0
     m = phi.shape[0]
@@ -131,9 +134,10 @@ def expected_hessian(phi, H, model):  # type: ignore[no-untyped-def]
     for f in range(layout.shape[1] - 1):
         K = layout[WIDTH, f]
         E, total = np.empty((K * K, K * K)), np.empty(K * K)
-        scale = second_moments(
-            ztz, layout[FIRST_LEVEL, f], layout[FIRST_LEVEL, f + 1], K, lams, f, E, total
-        )
+        lo, hi = layout[FIRST_LEVEL, f], layout[FIRST_LEVEL, f + 1]
+        if model.gram.shape[0] > 0:
+            lo, hi = 0, ztz.shape[0]
+        scale = second_moments(ztz, model.members, lo, hi, K, lams, f, E, total)
         if not scale > 0.0:
             return False
         sigma = np.zeros((m, K, K))  # dLambda Lambda' + Lambda dLambda' by each parameter

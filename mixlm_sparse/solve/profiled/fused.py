@@ -6,6 +6,7 @@ import numpy as np
 
 from mixlm_sparse.engines.compiled import expect_searches, search_pays
 from mixlm_sparse.engines.fused import search as fused_kernels
+from mixlm_sparse.engines.fused.dense import SmallDense
 from mixlm_sparse.engines.fused.levels import SingleFactor
 from mixlm_sparse.engines.fused.search import FusedSearch, Term
 from mixlm_sparse.solve.criterion import residual_df
@@ -31,7 +32,9 @@ def fused_search(system: PenalizedSystem, *, reml: bool, count: int = 1) -> Fuse
         expect_searches(1)
     if system.held is not None:
         return None
-    if fused is None or not search_pays(fused_kernels.search, count * CALLS_SAVED):
+    if not isinstance(fused, SingleFactor | SmallDense):
+        return None
+    if not search_pays(fused_kernels.search, count * CALLS_SAVED):
         return None
     products = system.products
     factors = products.blocks.factors

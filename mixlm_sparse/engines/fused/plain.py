@@ -1,0 +1,193 @@
+"""The fused evaluations in NumPy: for models so small that loading compiled code does not pay.
+
+What `levels`, `classes` and `dense` do in machine code, in few calls of NumPy and LAPACK: for such
+models a call costs more than its arithmetic.  Both forms are tested against each other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.linalg import lapack
+
+from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.engines.fused.classes import classes_of
+from mixlm_sparse.engines.fused.dense import DenseProducts
+from mixlm_sparse.engines.fused.profile import FusedValue
+from mixlm_sparse.engines.interface import BlockSystem
+from mixlm_sparse.engines.kernels import block_lower_inverse
+
+
+class PlainFactor:
+    """A model with one grouping factor, all its levels (or kinds of levels) at once.
+
+    Parameters
+    ----------
+    ztz : (L, K, K).
+    ztx : (L, K, p + 1).
+    yy, floor : as in `SingleFactor`.
+    """
+
+    def __init__(self, ztz: Array3, ztx: Array3, yy: float, floor: float) -> None:
+        K, P = ztx.shape[1:]
+        self.yy, self.floor = yy, floor
+        self._ztx = ztx
+        self._eye = np.eye(K)
+        classes = classes_of(ztz, P)
+        self._blocks = ztz if classes is None else classes.blocks
+        self._count: Vector | None = None
+        if classes is not None:
+            C = classes.count.size
+            self._count = np.repeat(classes.count, K)
+            gram = classes.gram(ztx).reshape(C, K, P, K, P)
+            self._gram = gram.transpose(0, 1, 3, 2, 4).reshape(C * K * K, P * P)
+
+    def evaluate(
+        self, lambdas: Sequence[Matrix], nu: float, *, reml: bool, gradient: bool
+    ) -> FusedValue | None:
+        """Return the parts of the criterion, or None where C or S has no factor."""
+        lam, count = lambdas[0], self._count
+        K = lam.shape[0]
+        AL = np.matmul(self._blocks, lam)
+        try:
+            chol = np.linalg.cholesky(np.matmul(lam.T, AL) + self._eye)
+        except np.linalg.LinAlgError:
+            return None
+        logs = np.log(np.diagonal(chol, axis1=1, axis2=2).reshape(-1))
+        ldL2 = 2.0 * float(logs.sum() if count is None else count @ logs)
+        half = block_lower_inverse(chol, compiled=False)
+        if count is None:
+            V = np.matmul(half, np.matmul(lam.T, self._ztx))
+            flat = V.reshape(-1, V.shape[2])
+            down = flat.T @ flat
+        else:
+            V = np.matmul(half, lam.T)
+            inner = np.matmul(V.transpose(0, 2, 1), V).reshape(-1)
+            down = (inner @ self._gram).reshape(self._ztx.shape[2], -1)
+        found = profile_plain(down, self.yy, self.floor, nu, reml=reml)
+        if found is None or not np.isfinite(ldL2):
+            return None
+        ldRX2, pwrss, least, Omega = found
+        if not gradient:
+            return FusedValue(ldL2, ldRX2, pwrss, least, [])
+        turned = half.transpose(0, 2, 1)
+        inverse = np.matmul(turned, half)
+        U = np.matmul(turned, V)
+        if count is None:
+            R = self._ztx - np.matmul(self._blocks, np.matmul(lam, U))
+            G = _over_levels(AL, inverse) - _over_levels(np.matmul(R, Omega), U.transpose(0, 2, 1))
+        else:
+            H = (self._gram @ Omega.reshape(-1)).reshape(-1, K, K)
+            R = H - np.matmul(AL, np.matmul(U, H))
+            inverse = inverse * count[::K, None, None]
+            G = _over_levels(AL, inverse) - _over_levels(R, U.transpose(0, 2, 1))
+        return FusedValue(ldL2, ldRX2, pwrss, least, [2.0 * G])
+
+
+def _over_levels(A: Array3, B: Array3) -> Matrix:
+    """Return sum_j A_j B_j of (L, a, c) and (L, c, b)."""
+    a, b = A.shape[1], B.shape[2]
+    out: Matrix = A.transpose(1, 0, 2).reshape(a, -1) @ B.reshape(-1, b)
+    return out
+
+
+class PlainDense(DenseProducts):
+    """A model with several grouping factors and few random effects, C as one dense matrix.
+
+    Parameters
+    ----------
+    blocks : Z'WZ and Z'W[X y].
+    yy, floor : as in `SingleFactor`.
+    """
+
+    def __init__(self, blocks: BlockSystem, yy: float, floor: float) -> None:
+        super().__init__(blocks, yy, floor)
+        self._scalar = bool((self.width == 1).all())
+        self._Lambda = np.zeros((self.order, self.order))
+        self._places = [
+            self.columns(g, np.arange(L)) for g, L in enumerate(self.count.tolist())
+        ]
+
+    def evaluate(
+        self, lambdas: Sequence[Matrix], nu: float, *, reml: bool, gradient: bool
+    ) -> FusedValue | None:
+        """Return the parts of the criterion, or None where C or S has no factor."""
+        if self._scalar:
+            scale = np.repeat([float(lam[0, 0]) for lam in lambdas], self.count)
+            M = self.A * scale
+            C = M * scale[:, None]
+            V = self.X * scale[:, None]
+        else:
+            Lambda = self._Lambda
+            for at, lam in zip(self._places, lambdas, strict=True):
+                Lambda[at[:, :, None], at[:, None, :]] = lam
+            M = self.A @ Lambda
+            C = Lambda.T @ M
+            V = Lambda.T @ self.X
+        C.ravel()[:: self.order + 1] += 1.0
+        chol, info = lapack.dpotrf(C, lower=1, clean=1)
+        ldL2 = 2.0 * float(np.log(np.diagonal(chol)).sum()) if info == 0 else np.inf
+        if not np.isfinite(ldL2):
+            return None
+        half, _ = lapack.dtrtri(chol, lower=1)
+        V = half @ V
+        found = profile_plain(V.T @ V, self.yy, self.floor, nu, reml=reml)
+        if found is None:
+            return None
+        ldRX2, pwrss, least, Omega = found
+        if not gradient:
+            return FusedValue(ldL2, ldRX2, pwrss, least, [])
+        U = half.T @ V
+        inverse = half.T @ half
+        RO = (self.X - M @ U) @ Omega
+        if self._scalar:
+            rows = (M * inverse).sum(axis=1) - (RO * U).sum(axis=1)
+            sums = np.add.reduceat(rows, self.first)
+            return FusedValue(ldL2, ldRX2, pwrss, least, [s.reshape(1, 1) for s in 2.0 * sums])
+        G = []
+        for at in self._places:
+            rows, K = at.reshape(-1), at.shape[1]
+            # C^{-1} is symmetric: its rows are its columns
+            left = np.hstack([M[rows], -RO[rows]]).reshape(len(at), K, -1)
+            right = np.hstack([inverse[rows], U[rows]]).reshape(len(at), K, -1)
+            G.append(2.0 * np.tensordot(left, right, axes=([0, 2], [0, 2])))
+        return FusedValue(ldL2, ldRX2, pwrss, least, G)
+
+
+def profile_plain(
+    down: Matrix, yy: float, floor: float, nu: float, *, reml: bool
+) -> tuple[float, float, float, Matrix] | None:
+    """Profile beta and sigma out, as `profile` does.
+
+    Parameters
+    ----------
+    down : (P, P), so that [X y]'V^{-1}[X y] = diag(I, yy) - down.
+
+    Returns
+    -------
+    ldRX2, pwrss, least pivot, Omega (P, P); None where there is no factor.
+    """
+    p = down.shape[0] - 1
+    pwrss, least, ldRX2 = yy - float(down[p, p]), 1.0, 0.0
+    contrast = np.ones(p + 1)
+    if not np.isfinite(down).all():
+        return None
+    if p:
+        S = -down[:p, :p]
+        S.ravel()[:: p + 1] += 1.0
+        chol, info = lapack.dpotrf(S, lower=1, clean=1)
+        diagonal = np.diagonal(chol)
+        if info != 0:
+            return None
+        half, _ = lapack.dtrtri(chol, lower=1)
+        v = half @ down[p, :p]
+        pwrss -= float(v @ v)
+        ldRX2, least = 2.0 * float(np.log(diagonal).sum()), min(1.0, float(diagonal.min()) ** 2)
+        contrast[:p] = half.T @ v
+    if not pwrss > floor:
+        pwrss = floor
+    Omega = np.outer(contrast * (nu / pwrss), contrast)
+    if reml and p:
+        Omega[:p, :p] += half.T @ half
+    return ldRX2, pwrss, min(least, pwrss / yy), Omega
