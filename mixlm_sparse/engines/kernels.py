@@ -6,6 +6,7 @@ Both forms are tested against each other.
 from __future__ import annotations
 
 import numpy as np
+import scipy.sparse as sp
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
@@ -289,3 +290,8 @@ def block_lower_inverse(chol: Array3, *, compiled: bool) -> Array3:
             s = np.einsum("jc,jc->j", chol[:, b, a:b], out[:, a:b, a])
             out[:, b, a] = -s / chol[:, b, b]
     return out
+
+
+def csr(ptr: np.ndarray, cols: IntVector, values: np.ndarray, n_columns: int) -> sp.csr_array:
+    """Return the matrix with these entries by row."""
+    return sp.csr_array((np.ascontiguousarray(values), cols, ptr), shape=(ptr.size - 1, n_columns))

@@ -9,7 +9,7 @@ import numpy as np
 
 from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.types import Array3, Matrix
-from mixlm_sparse.engines import dense
+from mixlm_sparse.engines import dense, kernels
 from mixlm_sparse.engines.blocked import entries
 from mixlm_sparse.engines.blocked.rest import Adjacency, RestFactor
 from mixlm_sparse.engines.interface import BLAS_SHARE, BlockSystem, PairBlock
@@ -95,7 +95,7 @@ class DenseRest:
             entries.rank_update(at.ptr, at.cols, W, self.S)
             return
         for a in range(W.shape[1]):
-            half = entries.csr(at.ptr, at.cols, W[:, a], self.order)
+            half = kernels.csr(at.ptr, at.cols, W[:, a], self.order)
             product = (half.T @ half).tocoo()
             self.S[product.row, product.col] -= product.data
 
@@ -130,7 +130,7 @@ class DenseRest:
         level = np.repeat(np.arange(n_levels), np.diff(at.ptr))
         step = max(1, 4_000_000 // max(self.order, 1))
         for a in range(E.shape[1]):
-            whole = entries.csr(at.ptr, at.cols, E[:, a], self.order)
+            whole = kernels.csr(at.ptr, at.cols, E[:, a], self.order)
             for j in range(0, n_levels, step):
                 stop = min(j + step, n_levels)
                 span = slice(int(at.ptr[j]), int(at.ptr[stop]))

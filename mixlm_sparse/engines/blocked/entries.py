@@ -6,10 +6,6 @@ holds a K-vector W[e].  The columns of one level of the rest are entries one aft
 
 from __future__ import annotations
 
-import numpy as np
-import scipy.sparse as sp
-
-from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.engines.compiled import njit
 
 
@@ -113,8 +109,3 @@ def gather_blocks(whole, rows, cols, first, out):  # type: ignore[no-untyped-def
         for a in range(K):
             for b in range(Kh):
                 out[t, a, b] = whole[rows[t], a, at + b]
-
-
-def csr(ptr: np.ndarray, cols: IntVector, values: np.ndarray, n_columns: int) -> sp.csr_array:
-    """Return the matrix with these entries by row."""
-    return sp.csr_array((np.ascontiguousarray(values), cols, ptr), shape=(ptr.size - 1, n_columns))

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
+from mixlm_sparse.engines import kernels
 from mixlm_sparse.engines.blocked import entries
 from mixlm_sparse.engines.blocked.coupling import Coupling, bmm, transposed
 from mixlm_sparse.engines.blocked.rest import Adjacency, Rest, RestFactor
@@ -124,13 +125,13 @@ class SparseCoupling:
         return np.asarray(np.einsum("eab,eb->ea", M[self._level], W))
 
     def _csr(self, a: int) -> sp.csr_array:
-        return entries.csr(self._ptr, self._cols, self.W[:, a], self._m)
+        return kernels.csr(self._ptr, self._cols, self.W[:, a], self._m)
 
     def multiply(self, own: Array3, rest: Matrix) -> tuple[Array3, Matrix]:
         """Return A rest (L, K, r) and A' own (m, r)."""
         to_own, to_rest = np.empty_like(own), np.zeros_like(rest)
         for a in range(self._A.shape[1]):
-            A = entries.csr(self._ptr, self._cols, self._A[:, a], self._m)
+            A = kernels.csr(self._ptr, self._cols, self._A[:, a], self._m)
             to_own[:, a] = A @ rest
             to_rest += A.T @ own[:, a]
         return to_own, to_rest
