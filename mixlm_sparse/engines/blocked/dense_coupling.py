@@ -90,7 +90,7 @@ class DenseCoupling:
         A = self._A.reshape(-1, m)
         return (A @ rest).reshape(L, K, -1), A.T @ own.reshape(L * K, -1)
 
-    def inside(self, Linv: Array3, rest: Rest) -> Array3 | None:
+    def inside(self, Linv: Array3, rest: Rest, slot: int) -> Array3 | None:
         """Return L_i^{-T} W S^{-1} W' L_i^{-1} (L, K, K) from the factor of S, if it is there."""
         assert isinstance(rest, DenseRest)
         L, K, m = self.W.shape

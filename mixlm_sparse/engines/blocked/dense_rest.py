@@ -117,6 +117,15 @@ class DenseRest:
         """Return W L_S^{-T} (rows, m); None where the inverse has taken the factor's place."""
         return dense.half_solve_rows(self.S, W) if self.P is None else None
 
+    def inside(self, slot: int, W: Matrix) -> Array3 | None:
+        """Return sum_ef W[e] S^{-1}[e, f] W[f]' of every level, (L, K, K), if compiled."""
+        if not self._compiled:
+            return None
+        self.invert()
+        assert self.P is not None
+        at = self._adjacency[slot]
+        return entries.inside_levels(at.ptr, at.cols, W, self.P)
+
     def times_inverse(self, slot: int, E: Matrix) -> Matrix:
         """Return sum_f E[f] S^{-1}[cols f, cols e] within each level, (E, K)."""
         assert self.P is not None

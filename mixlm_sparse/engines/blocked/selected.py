@@ -65,7 +65,7 @@ def selected_blocks(
     inside: list[Array3 | None] = [None] * n_chain
     if done.schur is not None:
         if n_chain == 1 and not keep[0]:  # cheaper from the factor, which is still there
-            inside[0] = done.couplings[0].inside(done.Linv[0], done.schur)
+            inside[0] = done.couplings[0].inside(done.Linv[0], done.schur, 0)
         done.schur.invert()
         for a, r in enumerate(done.rest):
             diag[r.index] = done.schur.diagonal_blocks(a)

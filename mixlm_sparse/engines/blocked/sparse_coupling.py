@@ -12,6 +12,7 @@ from mixlm_sparse.common.types import Array3, IntVector, Matrix
 from mixlm_sparse.engines import kernels
 from mixlm_sparse.engines.blocked import entries
 from mixlm_sparse.engines.blocked.coupling import Coupling, bmm, transposed
+from mixlm_sparse.engines.blocked.dense_rest import DenseRest
 from mixlm_sparse.engines.blocked.rest import Adjacency, Rest, RestFactor
 from mixlm_sparse.engines.interface import PairBlock
 
@@ -136,9 +137,10 @@ class SparseCoupling:
             to_rest += A.T @ own[:, a]
         return to_own, to_rest
 
-    def inside(self, Linv: Array3, rest: Rest) -> Array3 | None:
-        """Return None: there is no cheaper way than `invert`."""
-        return None
+    def inside(self, Linv: Array3, rest: Rest, slot: int) -> Array3 | None:
+        """Return L_i^{-T} W S^{-1} W' L_i^{-1} (L, K, K); None where `invert` is as cheap."""
+        inner = rest.inside(slot, self.W) if isinstance(rest, DenseRest) else None
+        return None if inner is None else bmm(transposed(Linv), bmm(inner, Linv))
 
     @property
     def inverse(self) -> Matrix:
