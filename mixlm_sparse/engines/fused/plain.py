@@ -12,6 +12,7 @@ import numpy as np
 from scipy.linalg import lapack
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.engines.dense import sum_of_products
 from mixlm_sparse.engines.fused.classes import classes_of
 from mixlm_sparse.engines.fused.dense import DenseProducts
 from mixlm_sparse.engines.fused.profile import FusedValue
@@ -72,24 +73,16 @@ class PlainFactor:
         if not gradient:
             return FusedValue(ldL2, ldRX2, pwrss, least, [])
         turned = half.transpose(0, 2, 1)
-        inverse = np.matmul(turned, half)
-        U = np.matmul(turned, V)
+        inverse, U = np.matmul(turned, half), np.matmul(turned, V)
         if count is None:
             R = self._ztx - np.matmul(self._blocks, np.matmul(lam, U))
-            G = _over_levels(AL, inverse) - _over_levels(np.matmul(R, Omega), U.transpose(0, 2, 1))
+            R = np.matmul(R, Omega)
         else:
             H = (self._gram @ Omega.reshape(-1)).reshape(-1, K, K)
             R = H - np.matmul(AL, np.matmul(U, H))
             inverse = inverse * count[::K, None, None]
-            G = _over_levels(AL, inverse) - _over_levels(R, U.transpose(0, 2, 1))
+        G = sum_of_products(AL, inverse) - sum_of_products(R, U.transpose(0, 2, 1))
         return FusedValue(ldL2, ldRX2, pwrss, least, [2.0 * G])
-
-
-def _over_levels(A: Array3, B: Array3) -> Matrix:
-    """Return sum_j A_j B_j of (L, a, c) and (L, c, b)."""
-    a, b = A.shape[1], B.shape[2]
-    out: Matrix = A.transpose(1, 0, 2).reshape(a, -1) @ B.reshape(-1, b)
-    return out
 
 
 class PlainDense(DenseProducts):
