@@ -32,6 +32,7 @@ from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.inference.fixed.satterthwaite import satterthwaite
 from mixlm_sparse.inference.fixed.tests import f_p
+from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.designs import with_given_response
 from mixlm_sparse.model.draws import ResponseModel, Seed, seed_sequence
@@ -231,7 +232,7 @@ class _Simulations:
             p = self._p_value(refit)
         except failures as error:
             return np.nan, nothing, nothing, FAILED, f"{type(error).__name__}: {error}"
-        se = refit.sigma * np.sqrt(np.diag(refit.solution.vcov_unscaled)[self.at])
+        se = refit.unit_of_theta * np.sqrt(np.diag(refit.solution.vcov_unscaled)[self.at])
         return p, refit.solution.beta[self.at], se, refit.optimum.status, refit.message
 
     def _p_value(self, refit: Refit) -> float:
@@ -240,7 +241,7 @@ class _Simulations:
         at = self.at
         if self.test == "z":
             beta = refit.solution.beta[at]
-            V = refit.sigma**2 * refit.solution.vcov_unscaled[np.ix_(at, at)]
+            V = refit.unit_of_theta**2 * refit.solution.vcov_unscaled[np.ix_(at, at)]
             return _wald(beta, V)
         fit = LinearMixedFit(
             system=refit.system,
@@ -303,7 +304,7 @@ def _parameters(parameters: Any, matrices: ModelMatrices) -> Parameters:
                 f"{listed(absent + unknown, quoted=True)}: "
                 "give parameters as a mapping with beta, sigma and theta, sd or cov"
             )
-        return given_parameters(matrices, beta=beta, theta=fit.theta, sigma=fit.sigma)
+        return given_parameters(matrices, beta=beta, theta=fit.theta, sigma=unit_of_theta(fit))
     if not isinstance(parameters, Mapping):
         raise OptionError(
             f"parameters is a {type(parameters).__name__}: give a mapping with beta, sigma and "

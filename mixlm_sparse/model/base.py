@@ -212,11 +212,12 @@ class FitBase:
         """Schwarz's criterion, criterion + log(nobs) n_par."""
         return self.criterion + float(np.log(self.nobs)) * self.n_par
 
-    @cached_property
+    @property
     def sigma(self) -> float:
         """Residual standard deviation: sqrt(pwrss / (n - p)) after REML, sqrt(pwrss / n) after ML.
 
-        With prior weights the residual variance of row i is sigma^2 / w_i.
+        With prior weights the residual variance of row i is sigma^2 / w_i.  Zero where nothing is
+        left to the residuals; theta is then relative to a small value (see `unit_of_theta`).
 
         Examples
         --------
@@ -225,11 +226,7 @@ class FitBase:
         >>> round(fit.sigma, 4)
         25.5918
         """
-        if self.perfect:
-            return 0.0
-        if self.optimum.sigma is not None:  # not the best one at theta: something is held
-            return self.optimum.sigma
-        return profiled_sigma(self.solution.pwrss, self.system, reml=self.reml)
+        return 0.0 if self.unbounded else unit_of_theta(self)
 
     @cached_property
     def curvature(self) -> Curvature:
@@ -256,6 +253,19 @@ class FitBase:
     def scale(self) -> float:
         """sigma^2."""
         return self.sigma**2
+
+
+def unit_of_theta(fit: FitBase) -> float:
+    """Return the standard deviation that theta is relative to.
+
+    It is sigma; where that is zero beside the random effects, the small value that the search held
+    it at; 0 for a perfect fit.
+    """
+    if fit.perfect:
+        return 0.0
+    if fit.optimum.sigma is not None:  # not the best one at theta: something is held
+        return fit.optimum.sigma
+    return profiled_sigma(fit.solution.pwrss, fit.system, reml=fit.reml)
 
 
 def fit_of(

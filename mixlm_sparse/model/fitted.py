@@ -23,6 +23,7 @@ from mixlm_sparse.common.layout import wrap
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.model import convergence as diagnosis
 from mixlm_sparse.model import refit as further
+from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.effects import (
     coefficients_by_level,
     conditional_covariances,
@@ -53,7 +54,7 @@ class FittedModel(FittedRows):
     @cached_property
     def standard_errors(self) -> Vector:
         """(p,) standard errors of the fixed effects; `bse` is the same with names."""
-        out: Vector = self.sigma * np.sqrt(np.diag(self.solution.vcov_unscaled))
+        out: Vector = unit_of_theta(self) * np.sqrt(np.diag(self.solution.vcov_unscaled))
         return out
 
     @property
@@ -179,7 +180,7 @@ class FittedModel(FittedRows):
         """
         names = list(self.system.x_names)
         known = self._determined[:, None] & self._determined
-        V = np.where(known, self.scale * self.solution.vcov_unscaled, np.nan)
+        V = np.where(known, unit_of_theta(self) ** 2 * self.solution.vcov_unscaled, np.nan)
         return pd.DataFrame(V, index=names, columns=names)
 
     def model_matrix(self) -> Matrix:
@@ -222,7 +223,7 @@ class FittedModel(FittedRows):
         nothing = self.optimum.no_residual
         judged = self.identification
         return variance_components(
-            self.solution, self.sigma, no_residual=nothing,
+            self.solution, unit_of_theta(self), no_residual=nothing,
             known=None if judged.complete else judged.entries,
         )  # fmt: skip
 
@@ -268,9 +269,9 @@ class FittedModel(FittedRows):
             raise OptionError(f"ranef has all groups, by name: write fit.ranef()[{given!r}]")
         cond_var = require_bool("cond_var", cond_var)
         effects = effects_by_level(self.solution)
-        return (
-            (effects, conditional_covariances(self.solution, self.scale)) if cond_var else effects
-        )
+        if not cond_var:
+            return effects
+        return effects, conditional_covariances(self.solution, unit_of_theta(self) ** 2)
 
     def coef(self) -> dict[str, pd.DataFrame]:
         """Return the coefficients of each level: fixed effects plus random effects.

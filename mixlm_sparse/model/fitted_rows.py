@@ -57,7 +57,11 @@ class FittedRows(FitBase):
     @property
     def scaled_residuals_used(self) -> Vector:
         """(n,) sqrt(w) (y - mu) / sigma of the rows used."""
-        return self.pearson_used / self.sigma
+        return self._over_sigma(self.pearson_used)
+
+    def _over_sigma(self, values: Vector) -> Vector:
+        """Return values in units of sigma; NaN where sigma is zero."""
+        return values / self.sigma if self.sigma > 0.0 else np.full_like(values, np.nan)
 
     @cached_property
     def residual_quantiles(self) -> Vector:
@@ -127,7 +131,7 @@ class FittedRows(FitBase):
             values = self.resid_used
         else:
             values = self.normalized_used if type == "normalized" else self.pearson_used
-        return row_series(self.matrices, values / self.sigma if scaled else values)
+        return row_series(self.matrices, self._over_sigma(values) if scaled else values)
 
     def _require_uncorrelated(self, what: str) -> None:
         if self.matrices.law is not None and self.matrices.law.correlated:
@@ -165,7 +169,8 @@ class FittedRows(FitBase):
         self._require_uncorrelated("cooks_distance")
         h = self._leverage
         with np.errstate(divide="ignore", invalid="ignore"):
-            distance = (self.pearson_used / (1.0 - h)) ** 2 * h / (self.scale * self.system.p)
+            size = self._over_sigma(self.pearson_used) / (1.0 - h)
+            distance = size**2 * h / self.system.p
         return row_series(self.matrices, distance)
 
     def rstudent(self) -> pd.Series[float]:
@@ -189,5 +194,5 @@ class FittedRows(FitBase):
         free = 1.0 - self._leverage
         free = np.where(free > FITTED_EXACTLY_TOL, free, np.nan)
         with np.errstate(divide="ignore", invalid="ignore"):
-            values = self.pearson_used / (self.sigma * np.sqrt(free))
+            values = self._over_sigma(self.pearson_used) / np.sqrt(free)
         return row_series(self.matrices, np.where(np.isfinite(values), values, np.nan))

@@ -11,9 +11,10 @@ import numpy as np
 from mixlm_sparse.common.checks import listed, plain_name, shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.model.base import unit_of_theta
 
 if TYPE_CHECKING:
-    from mixlm_sparse.model.base import FitBase
+    from mixlm_sparse.model.fitted import FittedModel
     from mixlm_sparse.solve.system import PenalizedSystem
 
 # Kinds of variance parameters; coefficients are of the kind "beta".
@@ -125,12 +126,20 @@ def parameter_values(
     return out
 
 
+def estimated_values(fit: FittedModel, parameters: Sequence[VarianceParameter]) -> Vector:
+    """Return the estimates of sds, correlations and sigma, (len(parameters),)."""
+    factors = [fit.solution.Lambda(t) for t in range(len(fit.matrices.terms))]
+    out = parameter_values(parameters, factors, unit_of_theta(fit))
+    out[[par.kind == "sigma" for par in parameters]] = fit.sigma
+    return out
+
+
 def relative_lengths(system: PenalizedSystem) -> list[Vector]:
     """Return, per term, the root mean square (k,) of each column, by which sds compare to sigma."""
     return [np.sqrt((Rz * Rz).sum(axis=0)) for Rz in system.products.Rz]
 
 
-def parameter_kinds(fit: FitBase) -> dict[str, str]:
+def parameter_kinds(fit: FittedModel) -> dict[str, str]:
     """Return the kind of each parameter by its name: "sd", "cor", "sigma", "residual", "beta".
 
     No two parameters have one name, whatever the predictors are called.

@@ -94,6 +94,13 @@ class Refit:
 
     @property
     def sigma(self) -> float:
+        """The residual standard deviation; zero where nothing is left to the residuals."""
+        nothing = self.optimum is not None and self.optimum.no_residual
+        return 0.0 if nothing else self.unit_of_theta
+
+    @property
+    def unit_of_theta(self) -> float:
+        """The standard deviation that theta is relative to: see `base.unit_of_theta`."""
         if self.optimum is None or self.solution is None:
             return float("nan")
         if self.optimum.status == "perfect fit":
@@ -302,13 +309,12 @@ def row_of(refit: Refit) -> Row:
     """Return what is kept of a fit when thousands are made."""
     if refit.optimum is None or refit.solution is None:
         return Row(None, None, None, np.nan, np.nan, FAILED, refit.message)
-    sigma = refit.sigma
-    bse = sigma * np.sqrt((refit.solution.RX_inv**2).sum(axis=1))
+    bse = refit.unit_of_theta * np.sqrt((refit.solution.RX_inv**2).sum(axis=1))
     return Row(
         refit.optimum.theta,
         refit.solution.beta,
         bse,
-        sigma,
+        refit.sigma,
         refit.criterion,
         refit.optimum.status,
         refit.message,

@@ -18,6 +18,7 @@ from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.covariance.random import covariance_structure
 from mixlm_sparse.covariance.residual import Independent
 from mixlm_sparse.design.matrices import ModelMatrices
+from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.call import ModelCall
 from mixlm_sparse.model.designs import with_given_response
 from mixlm_sparse.model.draws import (
@@ -115,7 +116,7 @@ def model_of_fit(
     pieces = []
     for t in terms:
         g = m.terms[t].factor
-        T = fit.sigma * symmetric_factor(fit.solution.Lambda(t), fit.system.chart.Rz[t])
+        T = unit_of_theta(fit) * symmetric_factor(fit.solution.Lambda(t), fit.system.chart.Rz[t])
         codes, n_levels = rows.codes[g], m.factors[g].n_levels
         if newdata is not None:
             codes, n_levels = new_group_codes(fit, newdata, rows, g)

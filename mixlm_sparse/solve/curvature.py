@@ -37,6 +37,10 @@ EVALUATIONS_PER_PARAMETER = 4
 # Curvature that levels of the factor (of the residual: rows) would give a parameter of order one;
 # a direction with less than this share of it is not seen by the criterion.
 FLAT_RTOL = 1e-7
+# Step of forward differences in units in which a change of one matters, and curvature in these
+# units, 1 where all is well, from which on the Hessian is looked at closely.
+SCREEN_STEP = 1e-3
+SUSPICIOUS = 0.05
 # Curvature below minus this share is no rounding error: the point is no minimum.
 NEGATIVE_RTOL = 1e-6
 
@@ -109,24 +113,50 @@ def profiled_hessian(phi: Vector, system: PenalizedSystem, *, reml: bool) -> Mat
 
     Central differences of fourth order of the exact gradient, 4 m evaluations.
     """
+    gradient = profiled_gradient(system, reml=reml)
+    return differences(gradient, phi, phi_scales(phi, system))
+
+
+def profiled_gradient(system: PenalizedSystem, *, reml: bool) -> Callable[[Vector], Vector]:
+    """Return the gradient (m,) of the profiled criterion as a function of phi."""
     chart = system.chart
 
     def gradient(at: Vector) -> Vector:
         _, G = evaluate(chart.lambdas(at), system, reml=reml, gradient=True)
         return chart.pull_back(at, chart.split(G))
 
-    return differences(gradient, phi, phi_scales(phi, system))
+    return gradient
 
 
-def downward_direction(phi: Vector, system: PenalizedSystem, *, reml: bool) -> Vector | None:
-    """Return a step (m,) of the size of phi along which the criterion curves downwards, if any."""
-    scales = phi_scales(phi, system)
-    H = profiled_hessian(phi, system, reml=reml) * np.outer(scales, scales)
-    values, vectors = np.linalg.eigh(H)
+def downward_direction(H: Matrix, scales: Vector) -> Vector | None:
+    """Return a step (m,) of the size of `scales` along which H (m, m) curves downwards, if any."""
+    values, vectors = np.linalg.eigh(H * np.outer(scales, scales))
     if values[0] >= -NEGATIVE_RTOL * max(float(values[-1]), 1.0):
         return None
     step: Vector = scales * vectors[:, 0]
     return step
+
+
+def may_curve_down(
+    gradient: Callable[[Vector], Vector], phi: Vector, guess: Matrix
+) -> bool:
+    """Say whether the Hessian may have an eigenvalue that is not clearly positive.
+
+    Forward differences are enough for that, along directions in which the guess is the identity:
+    where it is good, all eigenvalues are near one; m + 1 evaluations.
+
+    Parameters
+    ----------
+    gradient : as a function of phi (m,).
+    guess : (m, m) of the Hessian, positive definite.
+    """
+    steps = np.linalg.inv(np.linalg.cholesky(guess))  # rows
+    at = gradient(phi)
+    changes = np.array([gradient(phi + SCREEN_STEP * step) - at for step in steps]) / SCREEN_STEP
+    M = changes @ steps.T
+    if not np.isfinite(M).all():
+        return True
+    return bool(np.linalg.eigvalsh(0.5 * (M + M.T))[0] < SUSPICIOUS)
 
 
 def _hessian_at_sigma(phi: Vector, sigma: float, system: PenalizedSystem, *, reml: bool) -> Matrix:
@@ -332,7 +362,10 @@ def hessian_eigenvalues(
         coordinates = HeldCoordinates.of(system)
         y = coordinates.reduce(phi, sigma)
         return np.asarray(np.linalg.eigvalsh(_held_hessian(coordinates, y, reml=reml)))
-    H = profiled_hessian(phi, system, reml=reml)
+    if sigma is None:
+        H = profiled_hessian(phi, system, reml=reml)
+    else:  # where that is zero in the limit, the profiled criterion has no minimum
+        H = _hessian_at_sigma(phi, sigma, system, reml=reml)
     live = [np.broadcast_to(np.abs(T).any(axis=0) * 1.0, T.shape) for T in chart.factors(phi)]
     free = chart.pull_back(phi, live) != 0.0
     return np.asarray(np.linalg.eigvalsh(H[np.ix_(free, free)]), dtype=np.float64)

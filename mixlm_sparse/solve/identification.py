@@ -268,16 +268,8 @@ def identification(
     if not system.templates:
         return Identification((), (), (), (), system.products.R_x)
     seen = information_of(system, reml=reml)
-    found, scale, values = seen.generators, seen.scale, seen.values
-    null = seen.null
-    tolerance = PART_RTOL
-    if ((values > NULL_RTOL) & (values <= SUSPECT_RTOL)).any():
-        places = [system.chart.start] if phi is None else [system.chart.start, phi]
-        flat = min(
-            (_flat_at(system, found, at, reml=reml) for at in places), key=lambda c: c.shape[1]
-        )
-        if flat.shape[1] > null.shape[1]:
-            null, tolerance = flat, float(np.sqrt(FLAT_RTOL))
+    found, scale = seen.generators, seen.scale
+    null, tolerance = unseen(system, reml=reml, phi=phi)
     return Identification(
         directions=tuple(_direction(system, found, c / scale, scale, tolerance) for c in null.T),
         terms=tuple(_term_text(system, t) for t in range(len(system.templates))),
@@ -285,6 +277,29 @@ def identification(
         lengths=tuple(np.sqrt((Rz * Rz).sum(axis=0)) for Rz in system.chart.Rz),
         R_x=system.products.R_x,
     )
+
+
+def unseen(
+    system: PenalizedSystem, *, reml: bool, phi: Vector | None = None
+) -> tuple[Matrix, float]:
+    """Return the directions of the variance parameters that the data do not see, or hardly.
+
+    Returns
+    -------
+    null : (g + 1, r), the parameters in units of `Seen.scale`.
+    tolerance : parts of a direction below this are none.
+    """
+    seen = information_of(system, reml=reml)
+    values, null = seen.values, seen.null
+    if ((values > NULL_RTOL) & (values <= SUSPECT_RTOL)).any():
+        places = [system.chart.start] if phi is None else [system.chart.start, phi]
+        flat = min(
+            (_flat_at(system, seen.generators, at, reml=reml) for at in places),
+            key=lambda c: c.shape[1],
+        )
+        if flat.shape[1] > null.shape[1]:
+            return flat, float(np.sqrt(FLAT_RTOL))
+    return null, PART_RTOL
 
 
 def _flat_at(

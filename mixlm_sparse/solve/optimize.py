@@ -19,7 +19,7 @@ from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.solve.checkpoint import Checkpoint
 from mixlm_sparse.solve.identification import require_residuals_apart
-from mixlm_sparse.solve.profiled.held_search import optimize_held
+from mixlm_sparse.solve.profiled.held_search import held_criterion, optimize_held
 from mixlm_sparse.solve.profiled.objective import SATURATED, ProfiledObjective
 from mixlm_sparse.solve.search.control import Control, control_of
 from mixlm_sparse.solve.search.names import OPTIMIZERS
@@ -96,9 +96,10 @@ def optimize(
     objective = ProfiledObjective(system, reml, progress)
     with one_blas_thread():
         if system.held is not None:
-            return optimize_held(
+            found = optimize_held(
                 system, phi, reml=reml, control=control, objective=objective, began=began
             )
+            return smallest(found, system, held_criterion(found, system))
         found = search(
             objective, phi, given=start is not None, method=method, control=control, began=began
         )

@@ -19,17 +19,22 @@ Boyle and Dykstra (1986), doi:10.1007/978-1-4613-9940-7_3, for the projection on
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.criterion import evaluate
+from mixlm_sparse.solve.identification import unseen
 from mixlm_sparse.solve.information import information_of
 from mixlm_sparse.solve.search.bfgs import ROUNDING
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.system import PenalizedSystem
+
+# Value and gradient by what is free, at phi (m,).
+Criterion = Callable[[Vector], tuple[float, Vector]]
 
 MAX_STEPS = 20_000
 TOLERANCE = 1e-13  # of the covariances, relative to the largest
@@ -41,17 +46,24 @@ RESIDUAL_PART = 1e-7
 SAME_CRITERION = 1e-7
 
 
-def smallest(optimum: Optimum, system: PenalizedSystem) -> Optimum:
+def smallest(
+    optimum: Optimum, system: PenalizedSystem, criterion: Criterion | None = None
+) -> Optimum:
     """Return the optimum with the smallest covariances that fit as well.
 
     Parameters
     ----------
     optimum : where a search ended.
+    system : with a residual structure, at the optimum's rho.
+    criterion : value and gradient by all that is free, as a function of phi (m,); by default the
+        profiled one.
     """
     if optimum.status is Status.PERFECT or not np.isfinite(optimum.theta).all():
         return optimum
+    if not system.templates:
+        return optimum
     seen = information_of(system, reml=optimum.reml)
-    null = seen.null
+    null, tolerance = unseen(system, reml=optimum.reml, phi=optimum.phi)
     if not null.shape[1] or np.abs(null[-1]).max() > RESIDUAL_PART:
         return optimum
     if any(template.covariance_basis is None for template in system.templates):
@@ -71,8 +83,23 @@ def smallest(optimum: Optimum, system: PenalizedSystem) -> Optimum:
         _root(moved[place].reshape(template.k, template.k), zero)
         for template, place in zip(chart.templates, places, strict=True)
     ]
-    undetermined = [bool(np.abs(N[place]).any()) for place in places]
-    return _moved(optimum, system, chart.parameters_of(roots), undetermined)
+    largest = float(np.abs(N).max())
+    free = [bool((np.abs(N[place]) > tolerance * largest).any()) for place in places]
+    holds = () if system.held is None else system.held.holds
+    if any(free[hold.term] for hold in holds):  # on the way, what is held would change
+        return optimum
+    at = _profiled(system, reml=optimum.reml) if criterion is None else criterion
+    return _moved(optimum, system, chart.parameters_of(roots), free, at)
+
+
+def _profiled(system: PenalizedSystem, *, reml: bool) -> Criterion:
+    chart = system.chart
+
+    def criterion(phi: Vector) -> tuple[float, Vector]:
+        value, G = evaluate(chart.lambdas(phi), system, reml=reml, gradient=True)
+        return value, chart.pull_back(phi, chart.split(G))
+
+    return criterion
 
 
 def _root(S: Matrix, zero: float) -> Matrix:
@@ -86,15 +113,19 @@ def _root(S: Matrix, zero: float) -> Matrix:
 
 
 def _moved(
-    optimum: Optimum, system: PenalizedSystem, phi: Vector, undetermined: list[bool]
+    optimum: Optimum,
+    system: PenalizedSystem,
+    phi: Vector,
+    undetermined: list[bool],
+    criterion: Criterion,
 ) -> Optimum:
     """Return the record of the same optimum at another phi; unchanged if it does not fit as well.
 
     A variance that is zero because that is the smallest is not on the boundary of what fits.
     """
-    chart, reml = system.chart, optimum.reml
+    chart = system.chart
     theta = chart.theta_of_phi(phi)
-    value, G = evaluate(chart.lambdas(phi), system, reml=reml, gradient=True)
+    value, gradient = criterion(phi)
     if np.isfinite(optimum.criterion):
         allowed = SAME_CRITERION + ROUNDING * abs(value)
         if not value <= optimum.criterion + allowed:
@@ -102,7 +133,6 @@ def _moved(
         value = min(value, optimum.criterion)
     else:
         value = optimum.criterion
-    gradient = chart.pull_back(phi, chart.split(G))
     chosen = np.concatenate(
         [np.full(part.stop - part.start, free) for part, free in
          zip(chart.slices, undetermined, strict=True)]

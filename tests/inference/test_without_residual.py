@@ -90,3 +90,51 @@ def test_what_is_judged_within_groups_has_no_error():
     assert np.isnan(fit.anova().loc["step", "Pr(>F)"])
     assert np.isfinite(fit.anova().loc["arm", "Pr(>F)"])
     assert "judged within groups" in str(fit.summary())
+
+
+def test_sigma_is_zero_in_every_result():
+    frame = data()
+    fit = mx.lmer("y ~ arm + (1 | g)", frame, control=QUIET)
+    assert fit.sigma == 0.0
+    assert fit.scale == 0.0
+    assert fit.getME("sigma") == 0.0
+    assert fit.to_dict()["sigma"] == 0.0
+    assert fit.glance().loc[0, "sigma"] == 0.0
+    assert fit.variance_components().loc["sigma", "estimate"] == 0.0
+    table = fit.tidy(effects="ran_pars").set_index("group")
+    assert table.loc["Residual", "estimate"] == 0.0
+    sd, se = groups()
+    assert table.loc["g", "estimate"] == pytest.approx(sd, rel=1e-6)
+    assert fit.cov_params().loc["armb", "armb"] == pytest.approx(se**2, rel=1e-6)
+    # nothing is in units of a sigma that is zero
+    for values in (fit.residuals(scaled=True), fit.rstudent(), fit.cooks_distance()):
+        assert values.isna().all()
+    assert fit.augment()[".std_resid"].isna().all()
+    assert "Scaled residuals" not in str(fit.summary())
+    with pytest.raises(mx.OptionError, match="no residuals"):
+        fit.acf("g")
+
+
+def test_draws_have_the_variance_of_the_groups_and_no_residuals():
+    frame = data()
+    fit = mx.lmer("y ~ arm + (1 | g)", frame, control=QUIET)
+    drawn = pd.DataFrame(fit.simulate(200, seed=3))
+    within = drawn.groupby(frame["g"]).transform(lambda y: y - y.mean())
+    assert np.abs(within.to_numpy()).max() < 1e-9
+    between = drawn.groupby(frame["g"]).first().iloc[:10].std(ddof=1)
+    assert float(np.sqrt((between**2).mean())) == pytest.approx(groups()[0], rel=0.05)
+    interval = fit.predict(frame.head(2), interval="prediction")
+    np.testing.assert_allclose(interval["upper"], interval["fit"], atol=1e-3)
+
+
+def test_correlations_of_coefficients_without_error_are_missing():
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"g": np.repeat(np.arange(8), 5), "step": np.tile(np.arange(5.0), 8)})
+    frame["arm"] = np.where(frame["g"] % 2, "T", "C")
+    frame["y"] = np.repeat(rng.uniform(5, 100, 8), 5)
+    text = str(mx.lmer("y ~ arm + step + (1 | g)", frame, control=QUIET).summary())
+    panel = text.partition("Correlation of fixed effects")[2].partition("Convergence")[0]
+    cells = {line.split()[0]: line.split()[1:] for line in panel.strip(": \n").splitlines()}
+    arm, step = cells["armT"], cells["step"]
+    assert float(arm[0]) == pytest.approx(-np.sqrt(0.5), abs=1e-3)
+    assert step == ["NaN", "NaN"]

@@ -17,8 +17,10 @@ from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.inference.cases.row_groups import row_groups
+from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.parameters import (
+    estimated_values,
     parameter_values,
     residual_names,
     residual_values,
@@ -230,7 +232,6 @@ def influence(
     size = 1 if n_jobs == 1 else min(PIECE, -(-len(sets) // 8))
     found, _ = run(work, len(sets), size, n_jobs=n_jobs, progress=progress)
     parameters, names = variance_parameters(system), system.x_names
-    factors = [fit.solution.Lambda(t) for t in range(len(matrices.terms))]
     return Influence(
         by=by,
         labels=labels[: len(found)],
@@ -238,9 +239,9 @@ def influence(
         variance_names=(*(par.name for par in parameters), *residual_names(system)),
         beta=fit.solution.beta,
         variances=np.concatenate(
-            [parameter_values(parameters, factors, fit.sigma), residual_values(system)]
+            [estimated_values(fit, parameters), residual_values(system)]
         ),
-        vcov=fit.scale * fit.solution.vcov_unscaled,
+        vcov=unit_of_theta(fit) ** 2 * fit.solution.vcov_unscaled,
         deleted_beta=np.array([row[0] for row in found]),
         deleted_vcov=np.array([row[1] for row in found]),
         deleted_variances=np.array([row[2] for row in found]),

@@ -38,6 +38,7 @@ from mixlm_sparse.inference.fixed.kenward_roger_structured import structured_sum
 from mixlm_sparse.inference.fixed.kenward_roger_sums import accumulate, covariance_directions
 from mixlm_sparse.inference.fixed.moments import NOTHING_TO_TEST, JointTest, directions
 from mixlm_sparse.inference.fixed.spans import column_lengths, with_unit_length
+from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.notes import warn_of
 from mixlm_sparse.model.structured import require_unrelated
@@ -212,7 +213,7 @@ def _compute(fit: FittedModel, note: str) -> KenwardRogerMoments:
         beta=fit.solution.beta,
         half=fit.solution.RX_inv,
         adjusted=np.eye(p) + change + change.T,
-        sigma=fit.sigma,
+        sigma=unit_of_theta(fit),
         P=P,
         W=W,
         note=note,
@@ -241,7 +242,7 @@ def _compute_structured(fit: FittedModel, note: str) -> KenwardRogerMoments:
         beta=fit.solution.beta,
         half=fit.solution.RX_inv,
         adjusted=np.eye(p) + change + change.T,
-        sigma=fit.sigma,
+        sigma=unit_of_theta(fit),
         P=sums.P,
         W=W,
         note=note,

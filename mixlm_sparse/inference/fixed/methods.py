@@ -12,6 +12,7 @@ from mixlm_sparse.inference.fixed.kenward_roger import kenward_roger
 from mixlm_sparse.inference.fixed.moments import CoefficientMoments, JointTest, NormalMoments
 from mixlm_sparse.inference.fixed.satterthwaite import rowwise, satterthwaite
 from mixlm_sparse.inference.fixed.tests import SingleTests, single_tests
+from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.fitted import FittedModel
 
 DDF = ("satterthwaite", "kenward-roger", "sas", "normal", "none")
@@ -60,7 +61,7 @@ def moments(fit: FittedModel, ddf: str | None = "satterthwaite") -> CoefficientM
     name = require_ddf(ddf)
     if name in ("normal", "none") or fit.perfect or fit.system.p == 0:
         beta, half = fit.solution.beta, fit.solution.RX_inv
-        return NormalMoments(beta=beta, half=half, sigma=fit.sigma, label=name)
+        return NormalMoments(beta=beta, half=half, sigma=unit_of_theta(fit), label=name)
     if name == "sas":
         return rowwise(fit)
     return kenward_roger(fit) if name == "kenward-roger" else satterthwaite(fit)

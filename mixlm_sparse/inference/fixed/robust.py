@@ -41,6 +41,7 @@ from mixlm_sparse.inference.cases.row_groups import is_nested, row_groups
 from mixlm_sparse.inference.fixed.hypotheses import read_hypotheses
 from mixlm_sparse.inference.fixed.spans import column_lengths, with_unit_length
 from mixlm_sparse.inference.fixed.tests import single_tests
+from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.structured import require_unrelated
 
@@ -204,7 +205,7 @@ def robust(fit: FittedModel, cluster: Any = None, type: str = "CR2") -> RobustCo
         n_clusters=n_clusters,
         names=fit.system.x_names,
         beta=fit.solution.beta,
-        sigma=fit.sigma,
+        sigma=unit_of_theta(fit),
         half=fit.solution.RX_inv,
         scores=scores,
         meat=(N, Q),
@@ -257,7 +258,7 @@ class _ClusterRows:
         self._fit = fit
         n = fit.nobs
         self._X = fit.model_matrix() @ fit.solution.RX_inv
-        self._e = (fit.matrices.y - fit.solution.fitted(include_random=False)) / fit.sigma
+        self._e = (fit.matrices.y - fit.solution.fitted(include_random=False)) / unit_of_theta(fit)
         self._ZL = [
             term.columns.block(slice(0, n)) @ fit.solution.Lambda(t)
             for t, term in enumerate(fit.matrices.terms)

@@ -37,6 +37,7 @@ import scipy.linalg
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.inference.fixed.moments import Directions, ModelMoments
 from mixlm_sparse.inference.fixed.spans import with_unit_length
+from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.solve.curvature import EVALUATIONS_PER_PARAMETER
 
@@ -175,7 +176,7 @@ def satterthwaite(fit: FittedModel) -> SatterthwaiteMoments:
         found = SatterthwaiteMoments(
             beta=fit.solution.beta,
             half=fit.solution.RX_inv,
-            sigma=fit.sigma,
+            sigma=unit_of_theta(fit),
             slopes=curvature.derivatives.products[:, :p, :p],
             A=curvature.covariance,
             flat=curvature.flat,

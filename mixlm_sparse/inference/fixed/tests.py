@@ -18,6 +18,7 @@ from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.inference.fixed.moments import JointTest
+from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.fitted import FittedModel
 
 TEST_COLUMNS = ("estimate", "std_error", "df", "statistic", "p_value")
@@ -156,9 +157,9 @@ def f_table(
     found : the tests; labels : names of the rows.
     test : with degrees of freedom and p; otherwise these are NaN.
     """
-    rows = []
+    rows, unit = [], unit_of_theta(fit)
     for one in found:
-        mean_sq = fit.sigma * (one.F / one.scale * fit.sigma)
+        mean_sq = unit * (one.F / one.scale * unit)
         df = one.den_df if test else float("nan")
         sum_sq = mean_sq * one.num_df if one.num_df else float("nan")
         rows.append((sum_sq, mean_sq, one.num_df, df, one.F, f_p(one.F, one.num_df, df)))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixlm_sparse.common.types import Matrix
+from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.draws import ResponseModel, stream
 from mixlm_sparse.model.simulate import model_of_fit
 from mixlm_sparse.solve.rows import InMemory
@@ -86,7 +87,7 @@ def _pool(fit: FittedModel, t: int) -> Matrix:
     another origin or in another unit of a predictor.
     """
     Rz = fit.system.chart.Rz[t]
-    T = fit.sigma * (Rz @ fit.solution.Lambda(t))
+    T = unit_of_theta(fit) * (Rz @ fit.solution.Lambda(t))
     pool = reflated(fit.solution.b(t) @ Rz.T, T @ T.T)
     return np.asarray(np.linalg.solve(Rz, pool.T).T, dtype=np.float64)
 

@@ -61,7 +61,8 @@ class StatisticReader:
         assert refit.optimum is not None
         if self._statistic is None:
             factors = refit.system.chart.theta_factors(refit.optimum.theta)
-            spread = parameter_values(self._parameters, factors, refit.sigma)
+            spread = parameter_values(self._parameters, factors, refit.unit_of_theta)
+            spread[[par.kind == "sigma" for par in self._parameters]] = refit.sigma
             beta = refit.solution.beta
             if refit.system.x_names != self._fit.system.x_names:
                 # other columns may be combinations of earlier ones in rows drawn again

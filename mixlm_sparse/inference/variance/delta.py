@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.parameters import (
     ZERO_SD_RTOL,
     VarianceParameter,
-    parameter_values,
+    estimated_values,
     variance_parameters,
 )
 from mixlm_sparse.solve.products.basis import triangular_inverse
@@ -65,12 +66,10 @@ class VarianceScale:
 
 def variance_scale(fit: FittedModel) -> VarianceScale:
     """Evaluate all variance parameters of a fit with their derivatives by (phi, log sigma)."""
-    chart, phi, sigma = fit.system.chart, fit.optimum.phi, fit.sigma
+    chart, phi, sigma = fit.system.chart, fit.optimum.phi, unit_of_theta(fit)
     log_sigma = float(np.log(sigma)) if sigma > 0.0 else np.nan
     parameters = variance_parameters(fit.system)
-    estimates = parameter_values(
-        parameters, [fit.solution.Lambda(t) for t in range(len(chart.Rz))], sigma
-    )
+    estimates = estimated_values(fit, parameters)
     v, m = len(parameters), phi.size + fit.system.n_rho  # rho stands between phi and log sigma
     transformed, jacobian = np.full(v, np.nan), np.zeros((v, m + 1))
     covariances, covariance_slopes = np.full(v, np.nan), np.zeros((v, m + 1))

@@ -30,6 +30,7 @@ from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.variance.components import FLAT, moves
+from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.structured import require_random_effects
 from mixlm_sparse.solve.products.basis import triangular_inverse
@@ -64,7 +65,7 @@ def _parts(fit: FittedModel) -> _Parts:
     system, matrices = fit.system, fit.matrices
     # (phi, rho of a residual structure), then log sigma and beta
     m, p, n = fit.theta.size + system.n_rho, system.p, system.n
-    chart, phi, sigma = system.chart, fit.optimum.phi, fit.sigma
+    chart, phi, sigma = system.chart, fit.optimum.phi, unit_of_theta(fit)
     to_working = [triangular_inverse(Rz) for Rz in chart.Rz]
     moments = [np.zeros((len(t.column_names),) * 2) for t in matrices.terms]
     cov_X = np.zeros((p, p))
@@ -110,7 +111,7 @@ def _parts(fit: FittedModel) -> _Parts:
     if not fit.perfect:
         flat = fit.curvature.flat
         covariance[: m + 1, : m + 1] = fit.curvature.covariance
-    covariance[m + 1 :, m + 1 :] = fit.scale * fit.solution.vcov_unscaled
+    covariance[m + 1 :, m + 1 :] = sigma**2 * fit.solution.vcov_unscaled
     changes = _undetermined(fit, [moment / n for moment in moments], spread)
     return _Parts(
         list(zip(values, gradients, changes[:-2], strict=True)),

@@ -19,6 +19,7 @@ from mixlm_sparse.interop.cli.codes import OK
 from mixlm_sparse.interop.cli.comparing import is_saved_fit
 from mixlm_sparse.interop.cli.files import require_known, require_writable, write_table
 from mixlm_sparse.interop.cli.work import notes_on_stderr, read, text_form
+from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.call import ModelCall
 from mixlm_sparse.model.data import ROLES
 from mixlm_sparse.model.designs import with_given_response
@@ -135,11 +136,12 @@ def _planned(args: argparse.Namespace, fit: LinearMixedFit | None) -> Planned:
         raise OptionError(
             f"--beta {unknown[0]}: the fit has the coefficients {', '.join(fit.fixef.index)}"
         )
-    sigma = fit.sigma if args.sigma is None else args.sigma
+    unit = unit_of_theta(fit)
+    sigma = unit if args.sigma is None else args.sigma
     fixed: dict[str, float] = dict(zip(fit.fixef.index, fit.fixef.tolist(), strict=True))
     parameters = {
         "beta": {**fixed, **coefficients},
-        "theta": fit.theta * fit.sigma / sigma,  # the random effects stay as they are
+        "theta": fit.theta * unit / sigma,  # the random effects stay as they are
         "sigma": sigma,
     }
     options = {role: getattr(fit.call, role) for role in (*ROLES, "contrasts")}

@@ -13,6 +13,7 @@ from scipy.special import ndtri
 from mixlm_sparse.common.checks import require_bool, require_level, require_one_of, shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
+from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.predict.effects import Selection, select_effects, whole_terms
 from mixlm_sparse.model.predict.estimable import estimable_rows, warn_of_cells
 from mixlm_sparse.model.predict.residuals import forecast as forecast_of
@@ -138,14 +139,15 @@ def predict(
     if not se and interval is None:
         return pd.Series(rows.align(mean), index=rows.labels())
     used = rows if ahead is None else ahead.rows
-    variance = fit.scale * mean_variance(fit.solution, used, selection)
+    unit_sq = unit_of_theta(fit) ** 2
+    variance = unit_sq * mean_variance(fit.solution, used, selection)
     variance[unknown] = np.nan
     spread = variance
     if interval == "prediction":
         own = _residual_part(fit, newdata, rows, weights) if ahead is None else ahead.variance
         spread = variance + fit.scale * own
         if not random_only:
-            spread = spread + fit.scale * _left_out(fit, newdata, rows, selection)
+            spread = spread + unit_sq * _left_out(fit, newdata, rows, selection)
     half = float(ndtri(0.5 + 0.5 * level)) * np.sqrt(spread)
     columns = {"fit": mean, "se": np.sqrt(variance), "lower": mean - half, "upper": mean + half}
     return pd.DataFrame(

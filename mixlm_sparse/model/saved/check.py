@@ -62,7 +62,7 @@ def require_solution(fit: FittedModel, archive: Archive) -> None:
         return
     if fit.optimum.sigma is not None:
         lambdas, _ = fit.system.chart.lambdas_of_theta(fit.theta)
-        d = joint_criterion(lambdas, float(np.log(fit.sigma)), fit.system, reml=fit.reml)[0]
+        d = joint_criterion(lambdas, float(np.log(fit.optimum.sigma)), fit.system, reml=fit.reml)[0]
     else:
         d = profiled_criterion(fit.theta, fit.system, reml=fit.reml)
     if not abs(d - fit.optimum.criterion) <= CRITERION_RTOL * max(1.0, abs(d), fit.nobs):

@@ -93,4 +93,4 @@ def _describe(
                 frame[name] = pearson / fit.sigma if fit.sigma > 0 else np.nan
             else:
                 distance = (pearson / (1.0 - hat)) ** 2 * hat / (fit.scale * fit.system.p)
-                frame[name] = distance
+                frame[name] = distance if fit.sigma > 0 else np.nan

@@ -186,7 +186,7 @@ def _collect(fit: FittedModel, correlation: bool | None, tests: SingleTests | No
     columns = coefficient_columns(fit, tests)
     p = len(fit.system.x_names)
     show = p <= CORRELATION_MAX_P if correlation is None else correlation
-    matrix = _correlation_columns(fit) if show and p > 1 and fit.sigma > 0 else ()
+    matrix = _correlation_columns(fit) if show and p > 1 and not fit.perfect else ()
     hint = ""
     if p > CORRELATION_MAX_P and correlation is None:
         hint = f"Correlations of the {p} fixed effects: summary(correlation=True) or cov_params()"
@@ -269,7 +269,7 @@ def _residual_quantiles(fit: FittedModel) -> tuple[tuple[str, str], ...]:
 
 
 def _correlation_columns(fit: FittedModel) -> tuple[tuple[str, ...], ...]:
-    vcov = fit.solution.vcov_unscaled
+    vcov = fit.cov_params().to_numpy()  # NaN where the data do not determine an error
     sd = np.sqrt(np.diag(vcov))
     corr = vcov / np.outer(sd, sd)
     names = fit.system.x_names
@@ -278,7 +278,11 @@ def _correlation_columns(fit: FittedModel) -> tuple[tuple[str, ...], ...]:
     columns = [("", *shorten_all(names[1:], room))]
     heads = abbreviate_all(names, CORRELATION_CELL)
     for j in range(p - 1):
-        cells = [f"{corr[i, j]:.3f}" if i > j else "" for i in range(1, p)]
-        cells = ["0.000" if cell == "-0.000" else cell for cell in cells]
+        cells = [_correlation(corr[i, j]) if i > j else "" for i in range(1, p)]
         columns.append((heads[j], *cells))
     return tuple(columns)
+
+
+def _correlation(value: float) -> str:
+    text = f"{value:.3f}"
+    return {"nan": "NaN", "-0.000": "0.000"}.get(text, text)

@@ -305,7 +305,7 @@ def augment(fit: FittedModel) -> pd.DataFrame:
     if fit.matrices.law is None or not fit.matrices.law.correlated:
         own[".cooksd"] = fit.cooks_distance().to_numpy()
     if fit.matrices.law is not None:
-        own[".normalized"] = padded(fit.matrices, fit.normalized_used / fit.sigma)
+        own[".normalized"] = fit.residuals("normalized", scaled=True).to_numpy()
     if fit.matrices.weights is not None:
         own[".weights"] = padded(fit.matrices, fit.matrices.weights)
     if fit.matrices.offset is not None:
@@ -314,8 +314,6 @@ def augment(fit: FittedModel) -> pd.DataFrame:
 
 
 def _scaled_residuals(fit: FittedModel) -> Vector:
-    if fit.perfect:  # sigma is zero
-        return padded(fit.matrices, np.full(fit.nobs, np.nan))
     return padded(fit.matrices, fit.scaled_residuals_used)
 
 

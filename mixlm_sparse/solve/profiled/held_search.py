@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,18 +14,15 @@ from mixlm_sparse.solve.criterion import joint_criterion, residual_df
 from mixlm_sparse.solve.curvature import held_scales
 from mixlm_sparse.solve.held import HeldCoordinates
 from mixlm_sparse.solve.profiled.boundary import settle_boundary
+from mixlm_sparse.solve.profiled.legs import Legs
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
 from mixlm_sparse.solve.profiled.valleys import other_starts
-from mixlm_sparse.solve.search.bfgs import ROUNDING, BfgsResult, minimize_bfgs
+from mixlm_sparse.solve.search.bfgs import ROUNDING, BfgsResult
 from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.optimum import Optimum, record
 from mixlm_sparse.solve.search.search import default_limit
 from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.system import PenalizedSystem
-
-STEP = 1e-4  # of differences of the gradient, for a first guess of the curvature
-FLOOR = 1e-3  # least curvature of that guess, as a share of the largest
-LEGS = 5  # each but the last left a false boundary behind
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +90,7 @@ def optimize_held(
             again = search.from_point(group[0].phi, sigma)
             if again.value < best.value - ROUNDING * abs(best.value):
                 best = again
+    best, falls = search.legs.off_saddle(best)
     phi_found, log_sigma, _ = coordinates.expand(best.x)
     gradient = np.zeros(system.n_theta + 1)
     gradient[coordinates.free] = best.gradient
@@ -99,14 +98,39 @@ def optimize_held(
     if not best.decrement <= max(control.gradient_tolerance, ROUNDING * abs(best.value)):
         reached = objective.n_values >= search.limit
         status = Status.LIMIT if reached else Status.NOT_CONVERGED
+    elif falls:
+        status = Status.SADDLE
     found = record(
         objective, phi_found, best.value, gradient[:-1], best.decrement, status, "bfgs", began
     )
     return replace(found, sigma=held.sigma or math.exp(log_sigma))
 
 
+def held_criterion(
+    optimum: Optimum, system: PenalizedSystem
+) -> Callable[[Vector], tuple[float, Vector]]:
+    """Return the criterion and its gradient as a function of phi (m,), at the optimum's sigma."""
+    chart, reml, sigma = system.chart, optimum.reml, optimum.sigma
+    assert sigma is not None
+    log_sigma = math.log(sigma)
+    held = system.held
+    assert held is not None
+    taken = [
+        chart.slices[hold.term].start + chart.templates[hold.term].held_coordinate(hold.parameter)
+        for hold in held.holds
+    ]
+
+    def criterion(phi: Vector) -> tuple[float, Vector]:
+        value, G, _ = joint_criterion(chart.lambdas(phi), log_sigma, system, reml=reml)
+        gradient = chart.pull_back(phi, chart.split(G))
+        gradient[taken] = 0.0
+        return value, gradient
+
+    return criterion
+
+
 class _Search:
-    """Legs of quasi-Newton search in y, with looks at the boundary between them."""
+    """Value and gradient in y, and legs of search."""
 
     def __init__(
         self,
@@ -118,8 +142,15 @@ class _Search:
         self.coordinates = coordinates
         self.objective = objective
         self.reml = reml
-        self.control = control
         self.limit = control.max_evaluations or 2 * default_limit("bfgs", objective.m)
+        self.legs = Legs(
+            self,
+            scales=lambda y: held_scales(coordinates, y),
+            settle=self.settle,
+            left=lambda: self.limit - objective.n_values,
+            tolerance=control.tolerance,
+            check=control.check_boundary,
+        )
 
     def __call__(self, y: Vector) -> tuple[float, Vector]:
         objective = self.objective
@@ -136,50 +167,11 @@ class _Search:
 
     def from_point(self, phi: Vector, sigma: float) -> BfgsResult:
         """Search from phi (m,) and sigma; what is held takes its own values."""
-        system, coordinates = self.coordinates.system, self.coordinates
-        y = coordinates.reduce(phi, sigma)
-        found = self._leg(y)
-        for _ in range(LEGS):
-            if not (self.control.check_boundary and y.size and math.isfinite(found.value)):
-                break
-            at, log_sigma, _ = coordinates.expand(found.x)
-            judged = _AtSigma(system, log_sigma, self.reml)
-            settled = settle_boundary(judged, at, found.value)
-            moved = coordinates.reduce(settled.phi, math.exp(log_sigma))
-            if np.array_equal(moved, found.x):
-                break
-            value, gradient = self(moved)
-            if settled.escaped and value < found.value - ROUNDING * abs(found.value):
-                found = self._leg(moved)
-                continue
-            if value <= found.value + ROUNDING * abs(found.value):  # snapped to the boundary
-                found = replace(found, x=moved, value=value, gradient=gradient)
-            break
-        return found
+        return self.legs.from_point(self.coordinates.reduce(phi, sigma))
 
-    def _leg(self, y: Vector) -> BfgsResult:
-        if not y.size:
-            value, gradient = self(y)
-            return BfgsResult(y, value, gradient, 0.0, "converged")
-        left = max(self.limit - self.objective.n_values, 1)
-        return minimize_bfgs(
-            self,
-            y,
-            self._curvature(y),
-            tolerance=self.control.tolerance,
-            max_evaluations=left,
-        )
-
-    def _curvature(self, y: Vector) -> Matrix:
-        """Return a positive definite guess (f, f) of the Hessian at y, by differences."""
-        scales = held_scales(self.coordinates, y)
-        H = np.empty((y.size, y.size))
-        for i, scale in enumerate(scales):
-            step = np.where(np.arange(y.size) == i, STEP * scale, 0.0)
-            H[i] = (self(y + step)[1] - self(y - step)[1]) / (2.0 * STEP * scale)
-        if not np.isfinite(H).all():
-            return np.diag(1.0 / scales**2)
-        values, vectors = np.linalg.eigh(0.5 * (H + H.T))
-        floor = FLOOR * max(float(np.abs(values).max()), 1e-6)
-        out: Matrix = (vectors * np.maximum(np.abs(values), floor)) @ vectors.T
-        return out
+    def settle(self, y: Vector, value: float) -> tuple[Vector, bool]:
+        """Look at the boundary of phi, at the sigma of y."""
+        phi, log_sigma, _ = self.coordinates.expand(y)
+        judged = _AtSigma(self.coordinates.system, log_sigma, self.reml)
+        found = settle_boundary(judged, phi, value)
+        return self.coordinates.reduce(found.phi, math.exp(log_sigma)), found.escaped

@@ -19,14 +19,17 @@ as sigma goes to zero, and that Sigma is the estimate.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.criterion import joint_criterion, residual_df
-from mixlm_sparse.solve.curvature import parameter_levels
-from mixlm_sparse.solve.search.bfgs import minimize_bfgs
+from mixlm_sparse.solve.curvature import phi_scales
+from mixlm_sparse.solve.profiled.boundary import settle_boundary
+from mixlm_sparse.solve.profiled.legs import Legs
 from mixlm_sparse.solve.system import PenalizedSystem
 
 # sigma as a share of the standard deviation of the least-squares residuals: its square, 1e-8, is
@@ -46,28 +49,72 @@ def without_residual(system: PenalizedSystem, *, reml: bool) -> tuple[Vector, fl
     """
     products, chart = system.products, system.chart
     spread = math.sqrt(products.yy / residual_df(system, reml=True))
-    sigma = HELD_SHARE * spread
-
-    larger = (1.0 / HELD_SHARE) ** chart.powers
+    at = _AtHeldSigma(system, HELD_SHARE * spread, reml)
+    evaluations = [MAX_EVALUATIONS]
 
     def function(x: Vector) -> tuple[float, Vector]:
-        phi = x * larger
-        try:
-            value, G, _ = joint_criterion(
-                chart.lambdas(phi), math.log(sigma), system, reml=reml
-            )
-        except NotPositiveDefiniteError:
-            return math.inf, np.full_like(x, np.nan)
-        return value, chart.pull_back(phi, chart.split(G)) * larger
+        evaluations[0] -= 1
+        return at.value_and_gradient(x)
 
-    found = minimize_bfgs(
+    def settle(x: Vector, value: float) -> tuple[Vector, bool]:
+        found = settle_boundary(at, x, value)
+        return found.phi, found.escaped
+
+    legs = Legs(
         function,
-        chart.start,
-        np.diag(2.0 * parameter_levels(system)),
+        scales=lambda x: phi_scales(x, system),
+        settle=settle,
+        left=lambda: evaluations[0],
         tolerance=TOLERANCE,
-        max_evaluations=MAX_EVALUATIONS,
     )
-    return chart.reflected(found.x * larger), sigma
+    found, _ = legs.off_saddle(legs.from_point(chart.start))
+    return chart.reflected(found.x * at.larger), at.sigma
+
+
+@dataclass(frozen=True, eq=False)
+class _AtHeldSigma:
+    """The joint criterion with sigma held, in x: phi of the size of the response's spread.
+
+    Parameters
+    ----------
+    sigma : what it is held at, `HELD_SHARE` of the spread.
+    """
+
+    system: PenalizedSystem
+    sigma: float
+    reml: bool
+
+    @cached_property
+    def larger(self) -> Vector:
+        """(m,) what x is multiplied by to get phi, which is relative to sigma."""
+        out: Vector = (1.0 / HELD_SHARE) ** self.system.chart.powers
+        return out
+
+    def value(self, phi: Vector) -> float:
+        return self.value_and_gradient(phi)[0]
+
+    def value_and_gradient(self, x: Vector) -> tuple[float, Vector]:
+        chart, phi = self.system.chart, x * self.larger
+        value, slopes = self._at(chart.lambdas(phi))
+        if not slopes:
+            return math.inf, np.full_like(x, np.nan)
+        return value, chart.pull_back(phi, slopes) * self.larger
+
+    def at_factors(self, lambdas: list[Matrix]) -> tuple[float, list[Matrix]]:
+        value, slopes = self._at([lam / HELD_SHARE for lam in lambdas])
+        return value, [slope / HELD_SHARE for slope in slopes]
+
+    def _at(self, lambdas: list[Matrix]) -> tuple[float, list[Matrix]]:
+        try:
+            log_sigma = math.log(self.sigma)
+            value, G, _ = joint_criterion(lambdas, log_sigma, self.system, reml=self.reml)
+        except NotPositiveDefiniteError:
+            return math.inf, []
+        return value, self.system.chart.split(G)
+
+    def noise(self, phi: Vector) -> float:
+        nu = residual_df(self.system, reml=self.reml)
+        return nu * float(np.finfo(np.float64).eps) / HELD_SHARE
 
 
 def far_start(system: PenalizedSystem, *, reml: bool) -> Vector | None:

@@ -11,7 +11,14 @@ import numpy as np
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.criterion import evaluate, residual_df
-from mixlm_sparse.solve.curvature import downward_direction, parameter_levels
+from mixlm_sparse.solve.curvature import (
+    downward_direction,
+    may_curve_down,
+    parameter_levels,
+    phi_scales,
+    profiled_gradient,
+    profiled_hessian,
+)
 from mixlm_sparse.solve.pls import CANCELLATION_LIMIT, PERFECT_FIT_RTOL, solve_at
 from mixlm_sparse.solve.profiled.boundary import settle_boundary
 from mixlm_sparse.solve.profiled.fused import fused_search
@@ -33,6 +40,8 @@ from mixlm_sparse.solve.system import PenalizedSystem
 SATURATED = 2e4
 # Share of the residual sum of squares of least squares below which nothing is left.
 NOTHING_LEFT = 1e-8
+# Multiply-adds of a gradient for each parameter that are not noticed in a fit, about a millisecond.
+QUICK_WORK = 2e6
 # Standard deviations that differ by less are equal.
 SYMMETRIC_RTOL = 1e-4
 
@@ -277,15 +286,35 @@ class ProfiledObjective:
         """Return a step (m,) along which the criterion curves downwards at phi, if it does.
 
         A search that descends comes to a saddle along a line of symmetry only: the data are the
-        same with two terms exchanged, or with a predictor's sign changed.  It is looked for where
-        two parameters are equal or a covariance is zero.
+        same with two terms exchanged, with two predictors exchanged, or with a predictor's sign
+        changed.  Where a gradient costs little, one for each parameter tells; else it is looked
+        for where two parameters are equal or a covariance is zero.
         """
-        if self.beyond or not (whatever_it_costs or self._symmetric(phi)):
+        if self.beyond:
             return None
         try:
-            return downward_direction(phi, self.system, reml=self.reml)
+            suspect = whatever_it_costs or self._symmetric(phi)
+            if not suspect and self._quick:
+                gradient = profiled_gradient(self.system, reml=self.reml)
+                suspect = may_curve_down(gradient, phi, self.curvature(phi))
+            if not suspect:
+                return None
+            H = profiled_hessian(phi, self.system, reml=self.reml)
         except NotPositiveDefiniteError:
             return None
+        return downward_direction(H, phi_scales(phi, self.system))
+
+    @property
+    def _quick(self) -> bool:
+        """Whether a gradient for each parameter costs less than what a fit takes anyway."""
+        products = self.system.products
+        factors = products.blocks.factors
+        if len(factors) == 1:
+            f = factors[0]
+            work = f.n_levels * f.width**2 * (f.width + products.p + 1)
+        else:
+            work = self.system.q**3
+        return self.m * work <= QUICK_WORK
 
     def _symmetric(self, phi: Vector) -> bool:
         """Say whether two standard deviations are equal, or effects that vary uncorrelated."""

@@ -18,6 +18,12 @@ import numpy as np
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.criterion import residual_df
+from mixlm_sparse.solve.curvature import (
+    differences,
+    downward_direction,
+    may_curve_down,
+    phi_scales,
+)
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
 from mixlm_sparse.solve.search.objective import (
     BoundaryReport,
@@ -29,6 +35,8 @@ from mixlm_sparse.solve.search.objective import (
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.criterion import evaluate_whitened
 
+# Rows times parameters up to which a gradient for each parameter is not noticed in a fit.
+QUICK_ROWS = 5_000
 # Working parameters of residuals beyond this are a limit: a correlation of one, a variance of zero.
 FARTHEST = 30.0
 
@@ -113,18 +121,20 @@ class WhitenedObjective:
         nothing = np.full(phi.size, np.nan)
         theta_part = phi[: self.m_theta]
         try:
-            inner = self.at(phi[self.m_theta :])
-            if theta_part.size and inner.too_far(theta_part):
+            if theta_part.size and self.at(phi[self.m_theta :]).too_far(theta_part):
                 return self._seen(phi, math.inf, True), nothing
-            value, G, slopes, _ = evaluate_whitened(
-                inner.merged(theta_part), inner.system, reml=self.reml
-            )
+            value, gradient = self._evaluated(phi)
         except (NotPositiveDefiniteError, np.linalg.LinAlgError):
             return self._seen(phi, math.inf, True), nothing
         if not math.isfinite(value):
             return self._seen(phi, math.inf, True), nothing
-        gradient = np.concatenate([inner.pull_back(theta_part, G), slopes])
         return self._seen(phi, value, True), gradient
+
+    def _evaluated(self, x: Vector) -> tuple[float, Vector]:
+        """Return the criterion and its gradient (m,) at x, without a record of it."""
+        phi, inner = x[: self.m_theta], self.at(x[self.m_theta :])
+        value, G, slopes, _ = evaluate_whitened(inner.merged(phi), inner.system, reml=self.reml)
+        return value, np.concatenate([inner.pull_back(phi, G), slopes])
 
     def _seen(self, x: Vector, value: float, gradient: bool) -> float:
         self.n_values += 1
@@ -248,8 +258,25 @@ class WhitenedObjective:
         return self.at(phi[self.m_theta :]).noise(phi[: self.m_theta])
 
     def downhill(self, phi: Vector, *, whatever_it_costs: bool) -> Vector | None:
-        """Return None: residuals that follow each other break the symmetries that saddles need."""
-        return None
+        """Return a step (m,) along which the criterion curves downwards, if it does.
+
+        See `ProfiledObjective`; rows are walked over here, so that few rows are what is cheap.
+        """
+        if not (whatever_it_costs or self.m * self.system.n <= QUICK_ROWS):
+            return None
+
+        def gradient(x: Vector) -> Vector:
+            return self._evaluated(x)[1]
+
+        m = self.m_theta
+        try:
+            if not (whatever_it_costs or may_curve_down(gradient, phi, self.curvature(phi))):
+                return None
+            own = phi_scales(phi[:m], self.at(phi[m:]).system)
+            scales = np.concatenate([own, np.ones(self.m - m)])
+            return downward_direction(differences(gradient, phi, scales), scales)
+        except (NotPositiveDefiniteError, np.linalg.LinAlgError):
+            return None
 
     def at_zero(self) -> Vector:
         """Return random effects of zero, with independent residuals."""

@@ -11,6 +11,7 @@ from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.objective import Progress
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.search import search
+from mixlm_sparse.solve.smallest import smallest
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.objective import FARTHEST, WhitenedObjective
@@ -50,8 +51,15 @@ def optimize_whitened(
         objective, x, given=start is not None, method=method, control=control, began=began
     )
     rho = found.phi[m:]
-    whitened = system.at_rho(rho, centered=True).whitened
+    there = system.at_rho(rho, centered=True)
+    whitened = there.whitened
     assert whitened is not None
+
+    def criterion(phi: Vector) -> tuple[float, Vector]:
+        return objective.value_and_gradient(np.concatenate([phi, rho]))
+
+    moved = smallest(replace(found, phi=found.phi[:m], theta=found.theta[:m]), there, criterion)
+    found = replace(moved, phi=np.concatenate([moved.phi, rho]))
     size = float(np.exp(whitened.whitening.center))
     # sigma of the centered law is larger by this factor, what is relative to it smaller
     phi = system.chart.scaled(found.phi[:m], size)
