@@ -11,10 +11,9 @@ import numpy as np
 from mixlm_sparse.common.checks import listed, plain_name, shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.model.base import unit_of_theta
+from mixlm_sparse.model.base import FitBase, unit_of_theta
 
 if TYPE_CHECKING:
-    from mixlm_sparse.model.fitted import FittedModel
     from mixlm_sparse.solve.system import PenalizedSystem
 
 # Kinds of variance parameters; coefficients are of the kind "beta".
@@ -126,7 +125,7 @@ def parameter_values(
     return out
 
 
-def estimated_values(fit: FittedModel, parameters: Sequence[VarianceParameter]) -> Vector:
+def estimated_values(fit: FitBase, parameters: Sequence[VarianceParameter]) -> Vector:
     """Return the estimates of sds, correlations and sigma, (len(parameters),)."""
     factors = [fit.solution.Lambda(t) for t in range(len(fit.matrices.terms))]
     out = parameter_values(parameters, factors, unit_of_theta(fit))
@@ -139,7 +138,7 @@ def relative_lengths(system: PenalizedSystem) -> list[Vector]:
     return [np.sqrt((Rz * Rz).sum(axis=0)) for Rz in system.products.Rz]
 
 
-def parameter_kinds(fit: FittedModel) -> dict[str, str]:
+def parameter_kinds(fit: FitBase) -> dict[str, str]:
     """Return the kind of each parameter by its name: "sd", "cor", "sigma", "residual", "beta".
 
     No two parameters have one name, whatever the predictors are called.
