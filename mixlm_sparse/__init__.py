@@ -254,6 +254,7 @@ __all__ = [
 _ELSEWHERE = {  # what users of other packages type
     "fit": "lmer", "lme": "lmer", "lmm": "lmer", "mixedlm": "lmer", "MixedLM": "lmer",
     "mixed": "lmer", "lmList": "lm_list", "allFit": "all_fit", "read": "load",
+    "lmerControl": "Control", "data": "datasets.load",
 }  # fmt: skip
 
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
@@ -278,7 +279,14 @@ def _unknown(name: str) -> AttributeError:
     if name in ("glmer", "glmm", "nlmer"):
         return AttributeError(f"{__name__} fits linear mixed models only, there is no {name!r}")
     if not name.startswith("_"):
+        if name in import_module(f"{__name__}.datasets").names():
+            return AttributeError(
+                f"{__name__} has no {name!r}: use {__name__}.datasets.load({name!r})"
+            )
         fit: type = import_module(f"{__name__}.api.fit").LinearMixedFit
+        answers: dict[str, str] = import_module(f"{__name__}.api.aliases").ANSWERS
+        if name in answers:
+            return AttributeError(f"{__name__} has no {name!r}: {answers[name]}")
         of_fit = [other for other in (name, *_words(name)) if hasattr(fit, other)]
         if of_fit:
             fact = f"{__name__} has no {name!r}"

@@ -13,20 +13,23 @@ from typing import Any
 
 import pandas as pd
 
-from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.api.called import as_called
+from mixlm_sparse.common.checks import shown
+from mixlm_sparse.common.errors import OptionError, UnknownArgumentError
 from mixlm_sparse.model.fitted import FittedModel
 
 # The same thing by another name.
 SAME = {
     "fe_params": "fixef", "coefficients": "fixef", "bse_fe": "bse", "isSingular": "is_singular",
-    "refitML": "refit_ml", "df_residual": "df_resid", "get_ME": "getME", "allFit": "all_fit",
+    "refitML": "refit_ml", "get_ME": "getME", "allFit": "all_fit",
     "fitted_values": "fittedvalues", "lsmeans": "emmeans", "ls_means": "emmeans",
     "vcov": "cov_params",
 }  # fmt: skip
 # R's functions of a fit: called, they give what an attribute holds.
 CALLED = {
     "VarCorr": "varcorr", "logLik": "llf", "loglik": "llf", "AIC": "aic", "BIC": "bic",
-    "REMLcrit": "criterion", "isREML": "reml", "ngrps": "ngroups", "fitted": "fittedvalues",
+    "REMLcrit": "criterion", "df_residual": "df_resid", "isREML": "reml", "ngrps": "ngroups",
+    "fitted": "fittedvalues",
 }  # fmt: skip
 # What there is under another form.
 ANSWERS = {
@@ -49,6 +52,27 @@ ANSWERS = {
     "bse_re": "write fit.variance_components(), which has their standard errors",
     "k_fe": "write len(fit.fixef)",
     "k_re": "write len(fit.theta_names)",
+    "fit": "lmer has fitted it already",
+    "bootMer": "write fit.bootstrap(nsim)",
+    "qqnorm": "write fit.plot.qq()",
+    "dotplot": "write fit.plot.caterpillar()",
+    "hist": "write fit.plot.kinds() for the plots that there are",
+    "rand": "write fit.ranova()",
+    "performance": "write fit.r2(), fit.icc() or fit.glance()",
+    "r_squared": "write fit.r2()",
+    "model_frame": "write fit.augment(), which has the columns that the fit used",
+    "head": "write fit.augment().head() for the rows, fit.summary() for the fit",
+    "describe": "write fit.summary()",
+    "info": "write fit.summary()",
+    "columns": "write fit.fixef.index for the coefficients",
+    "shape": "write fit.nobs and len(fit.fixef)",
+    "to_frame": "write fit.tidy() for the estimates, fit.augment() for the rows",
+    "to_csv": "write fit.tidy().to_csv(path), fit.augment().to_csv(path)",
+    "to_excel": "write fit.tidy().to_excel(path)",
+    "to_html": "write fit.summary().to_html()",
+    "to_latex": "write fit.summary().to_latex()",
+    "to_markdown": "write fit.summary().to_markdown()",
+    "to_pickle": "write fit.save(path)",
     "emmip": "write fit.emmeans(['arm', 'visit']).plot.interaction()",
     "pairs": "write fit.emmeans('factor').pairs()",
     "contrast": "write fit.emmeans('factor').contrast('pairwise'), or fit.contest(L)",
@@ -71,7 +95,9 @@ def other_name(fit: FittedModel, name: str) -> Any:
     if name in SAME:
         return getattr(fit, SAME[name])
     if name in CALLED:
-        return _Called(getattr(fit, CALLED[name]))
+        value = getattr(fit, CALLED[name])
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return as_called(name, value) if number else _Called(value)
     if name in COMPUTED:
         return COMPUTED[name](fit)
     raise AttributeError(missing(name, dir(fit)))
@@ -84,6 +110,17 @@ def missing(name: str, known: list[str]) -> str:
         return f"{fact}: {ANSWERS[name]}"
     near = get_close_matches(name, known, n=1)
     return f"{fact}: did you mean {near[0]!r}?" if near else fact
+
+
+def no_entries(fit: FittedModel, key: object) -> UnknownArgumentError:
+    """Return the error for `fit[key]`."""
+    if isinstance(key, str) and key in fit.fixef.index:
+        remedy = f"write fit.fixef[{key!r}]"
+    elif isinstance(key, str) and key in fit.ngroups:
+        remedy = f"write fit.ranef()[{key!r}], fit.coef()[{key!r}] or fit.varcorr[{key!r}]"
+    else:
+        remedy = "write fit.fixef[name] for a coefficient"
+    return UnknownArgumentError(f"a fit has no entries such as {shown(key)}: {remedy}")
 
 
 class _Called:

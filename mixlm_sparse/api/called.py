@@ -31,7 +31,8 @@ CALLED = {
 def _require_nothing(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """Raise an OptionError for arguments; pandas calls what can be called with its own objects."""
     if kwargs or any(isinstance(value, str | bool | int | float | None) for value in args):
-        raise OptionError(f"fit.{name} is an attribute, without arguments: {CALLED[name]}")
+        remedy = CALLED.get(name, "leave them out")
+        raise OptionError(f"fit.{name} is an attribute, without arguments: {remedy}")
 
 
 class _Whole(int):
@@ -78,7 +79,7 @@ class _Series(pd.Series, metaclass=_LikeASeries):
         return copy.copy, (pd.Series(self),)  # a plain one, wherever it is read
 
 
-def _called(name: str, value: Any) -> Any:
+def as_called(name: str, value: Any) -> Any:
     """Return a value that answers a call as well."""
     if isinstance(value, pd.Series):
         series = _Series(value)
@@ -119,7 +120,7 @@ def answer_calls(cls: type[FittedModel]) -> None:
         inherited = getattr_static(FittedModel, name)
 
         def read(fit: FittedModel, name: str = name, inherited: Any = inherited) -> Any:
-            return _called(name, inherited.__get__(fit, type(fit)))
+            return as_called(name, inherited.__get__(fit, type(fit)))
 
         read.__doc__ = inherited.__doc__
         setattr(cls, name, property(read, doc=inherited.__doc__))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from mixlm_sparse.api.aliases import other_name
+from mixlm_sparse.api.aliases import no_entries, other_name
 from mixlm_sparse.api.attribute import Attribute
 from mixlm_sparse.api.called import answer_calls
 from mixlm_sparse.api.keywords import answering_methods
@@ -160,6 +160,9 @@ class LinearMixedFit(FittedModel):
             if name.startswith("_"):
                 raise AttributeError(name)
             return other_name(self, name)
+
+        def __getitem__(self, key: object) -> Any:
+            raise no_entries(self, key)
 
     def __dir__(self) -> list[str]:
         return [name for name in super().__dir__() if name not in INTERNAL]

@@ -8,7 +8,8 @@ formulas : the models, by the label of their row.
 note, notes : lines below; `notes` by the label of a row, or a list.
 blank : by column, labels of the rows in which it has nothing to say (the first of several models
     has no test); a number that is missing there prints as a blank, elsewhere as NaN.
-absent : columns in which every missing number prints as a blank.
+absent : columns in which every missing number prints as a blank; a column of these alone does not
+    print.
 decimals : by column, where it is known how many are of use.
 labels : columns that name the rows, numbers too; the index then does not print.
 hidden : columns that repeat what the label of the row says, and do not print.
@@ -20,11 +21,13 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
-from typing import Any, ParamSpec, TypeGuard
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeGuard
 
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.common.checks import listed, shown
+from mixlm_sparse.common.errors import UnknownArgumentError, UnknownKeyError
 from mixlm_sparse.common.layout import (
     WIDTH,
     Column,
@@ -51,6 +54,17 @@ class PrintsAsTable:
     def _table(self) -> ResultTable:
         raise NotImplementedError
 
+    if not TYPE_CHECKING:  # a misspelled name is an error for type checkers
+
+        def __getattr__(self, name: str) -> Any:
+            raise AttributeError(_missing(self, name))
+
+        def __getitem__(self, key: object) -> Any:
+            raise UnknownArgumentError(
+                f"a {type(self).__name__} is no data frame, but has one: write "
+                f".to_frame()[{shown(key)}]"
+            )
+
     def __repr__(self) -> str:
         return self._table().text()
 
@@ -76,6 +90,15 @@ class PrintsAsTable:
     def to_markdown(self) -> str:
         """Return the table in Markdown."""
         return str(self._table().to_markdown())
+
+
+def _missing(result: object, name: str) -> str:
+    """Return the message for a name that a result does not have."""
+    fact = f"{type(result).__name__!r} object has no attribute {name!r}"
+    if name.startswith("_"):
+        return fact
+    what = f".{name}" if hasattr(pd.DataFrame, name) else ""
+    return f"{fact}: its data frame is .to_frame(){what}"
 
 
 def _is_number(values: pd.Series[Any]) -> bool:
@@ -156,6 +179,26 @@ class ResultTable(pd.DataFrame):
         out = type(self)(pd.DataFrame(self, copy=True))
         out.attrs.update(copy.deepcopy(self.attrs, memo))
         return out
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            if name.startswith("_") or name in self._metadata:
+                raise
+            said = f"the table has no {name!r}: its columns are {listed(self.columns, 12)}"
+            raise AttributeError(said) from error
+
+    def __getitem__(self, key: Any) -> Any:
+        try:
+            return super().__getitem__(key)
+        except KeyError as error:
+            row = np.isscalar(key) and key in self.index
+            remedy = f"; for the row, write .loc[{shown(key)}]" if row else ""
+            columns = listed(self.columns, 12)
+            raise UnknownKeyError(
+                f"there is no column {shown(key)}: the table has {columns}{remedy}"
+            ) from error
 
     def to_frame(self) -> pd.DataFrame:
         """Return a plain data frame with the same cells."""
@@ -275,6 +318,9 @@ def _finished(frame: pd.DataFrame, *, short: bool = True) -> Finished:
     empty = [i for i in range(frame.shape[1]) if frame.iloc[:, i].map(_is_nothing).all()]
     if len(frame) and len(empty) < frame.shape[1]:
         frame = frame.iloc[:, [i for i in range(frame.shape[1]) if i not in empty]]
+    silent = [name for name in about.get("absent", ()) if name in frame and frame[name].isna().all()]
+    if len(frame) and len(silent) < frame.shape[1]:
+        frame = frame.drop(columns=silent)
     most = pd.get_option("display.max_rows") or len(frame)
     cut = short and len(frame) > most
     if cut:

@@ -207,9 +207,11 @@ def _open_narwhals(data: Any, names: tuple[str, ...], optional: tuple[str, ...])
     except nw.exceptions.DuplicateError:
         raise DataError("the data have two columns of one name: rename one of them") from None
     except TypeError:
+        remedy = "pass a pandas, polars, pyarrow or duckdb frame, or a dictionary of arrays"
+        if type(data).__name__ == "Series":
+            remedy = "a row is data.loc[[label]], a column data[['name']]; or " + remedy
         raise DataError(
-            f"data of type {type(data).__name__} are not a data frame: "
-            "pass a pandas, polars, pyarrow or duckdb frame, or a dictionary of arrays"
+            f"data of type {type(data).__name__} are not a data frame: {remedy}"
         ) from None
     for name in names:
         if name not in header:

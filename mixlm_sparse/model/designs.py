@@ -17,6 +17,7 @@ from mixlm_sparse.design.readers import hold
 from mixlm_sparse.design.rows import RowArgument
 from mixlm_sparse.design.table import HeldData
 from mixlm_sparse.formula.parse import formula_text, parse_formula
+from mixlm_sparse.formula.syntax import Name, deparse
 from mixlm_sparse.model.call import ModelCall
 from mixlm_sparse.model.data import ROLES, held_call
 from mixlm_sparse.model.run import matrices_of
@@ -34,7 +35,7 @@ def quoted(name: str) -> str:
     """Return a column's name as a formula may write it, whatever characters it has."""
     if "`" in name:
         raise FormulaError(f"the column {name!r} has a backtick in its name: rename it")
-    return f"`{name}`"
+    return deparse(Name(name))
 
 
 def columns_of(call: ModelCall) -> HeldData:

@@ -125,10 +125,10 @@ def coefficients_by_level(solution: PlsSolution) -> dict[str, pd.DataFrame]:
     extra = [name for frame in effects.values() for name in frame.columns if name not in fixed]
     base = {**dict.fromkeys(extra, 0.0), **fixed}
     place = {name: j for j, name in enumerate(base)}
-    out = {}
+    out: dict[str, pd.DataFrame] = {}
     for label, frame in effects.items():
         values = np.tile(np.array(list(base.values())), (len(frame), 1))
         for j, name in enumerate(frame.columns):
             values[:, place[name]] += frame.iloc[:, j].to_numpy()
-        out[label] = pd.DataFrame(values, index=frame.index, columns=list(base))
+        out[label] = as_result(pd.DataFrame(values, index=frame.index, columns=list(base)))
     return out

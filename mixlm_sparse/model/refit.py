@@ -60,6 +60,9 @@ def split_changes(
     """
     unknown = sorted(set(changes) - set(OPTION_NAMES) - set(MODEL_NAMES))
     if unknown:
+        near = [name for name in (*OPTION_NAMES, *MODEL_NAMES) if name == unknown[0].lower()]
+        if near:
+            raise OptionError(f"update has no argument {unknown[0]!r}: write {near[0]}=")
         raise OptionError(
             f"update knows no argument {', '.join(map(repr, unknown))}: use formula, data, "
             + ", ".join(sorted({*OPTION_NAMES, *MODEL_NAMES} - {"random"}))

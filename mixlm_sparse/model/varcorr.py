@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -100,6 +101,11 @@ class VarCorr:
     terms: tuple[TermCovariance, ...]
     sigma: float
     weighted: bool = False
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> VarCorr:
+        if len(args) == 1 and hasattr(args[0], "varcorr"):
+            raise OptionError("VarCorr is what a fit has: write fit.varcorr")
+        return super().__new__(cls)
 
     def __getitem__(self, name: str) -> pd.DataFrame:
         for term in self.terms:

@@ -200,7 +200,7 @@ def test_each_kind_of_plot_is_reached_by_its_name():
     fits = mx.lm_list("Reaction ~ Days | Subject", data("sleepstudy"))
     for kind in LmListPlots.kinds():
         fits.plot(kind, *(["Subject"] if kind == "by" else []))
-    with pytest.raises(OptionError, match="there is no plot 'pie'"):
+    with pytest.raises(OptionError, match="kind is 'pie': use one of"):
         fit.plot("pie")
 
 

@@ -159,9 +159,12 @@ class Influence(PrintsAsTable):
 
     def _table(self) -> ResultTable:
         top = self.to_frame().sort_values("cooks", ascending=False).head(10)
-        return as_result(
-            top, heading=f"Influence by {self.by}, {len(self.labels)} deletions; the largest"
-        )
+        notes = []
+        if top["status"].nunique() == 1:
+            notes.append(f"all of them: {top['status'].iloc[0]}")
+            top = top.drop(columns="status")
+        heading = f"Influence by {self.by}, {len(self.labels)} deletions; the largest"
+        return as_result(top, heading=heading, notes=notes)
 
 
 def _log_determinants(matrices: Array3) -> tuple[Vector, Vector]:

@@ -48,6 +48,8 @@ def drop1(
     recipe:temperature    10  -844.8  1709.6  10.530  10      0.3953
     Note: all models fitted by ML
     """
+    if isinstance(test, str):  # as R calls them
+        test = {"chisq": "lrt", "chi": "lrt", "f": "F"}.get(test.lower(), test)
     require_one_of("test", test, ("lrt", "F", "none"))
     name = require_ddf(ddf)
     formula = formula_of(fit, "drop1")

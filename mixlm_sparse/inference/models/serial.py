@@ -173,6 +173,8 @@ def acf(
     table.attrs["labels"] = ["lag"]
     table.attrs["blank"] = {"limit": [0]}
     table.attrs["note"] = f"{type} residuals within {found.group}, by {found.time}"
+    table.attrs["labels"] = ["lag"]
+    table.attrs["decimals"] = {"acf": 3, "limit": 3}
     return table
 
 
@@ -243,4 +245,5 @@ def variogram(
         }
     )
     table.attrs["note"] = f"{type} residuals within {found.group}, by {found.time}"
+    table.attrs["labels"] = ["distance"]
     return table

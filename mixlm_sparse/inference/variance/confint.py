@@ -80,7 +80,7 @@ def confint(
     if "alpha" in options:
         level = 1.0 - require_level("alpha", options.pop("alpha"))
     level = require_level("level", level)
-    require_one_of("method", method, METHODS)
+    method = _method(fit, method)
     allowed = {
         "profile": ("reml", "n_jobs", "progress"),
         "wald": (),
@@ -120,6 +120,18 @@ def confint(
         note=[reasons.get(name, limits["note"].iloc[i]) for i, name in enumerate(names)],
     )
     return _table(fit, limits, heading)
+
+
+def _method(fit: FittedModel, method: object) -> str:
+    """Return the method; a parameter or a level in its place is told where it belongs."""
+    folded = method.lower() if isinstance(method, str) else method
+    if isinstance(folded, str) and folded in METHODS:
+        return folded
+    if isinstance(method, str) and method in parameter_kinds(fit):
+        raise OptionError(f"method is {method!r}, a parameter: write fit.confint(parm={method!r})")
+    if isinstance(method, float) and 0.0 < method < 1.0:
+        raise OptionError(f"method is {method}, a level: write fit.confint(level={method})")
+    return str(require_one_of("method", method, METHODS))
 
 
 def _residual_limits(fit: FittedModel, level: float) -> pd.DataFrame:

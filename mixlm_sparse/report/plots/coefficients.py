@@ -136,7 +136,7 @@ def coefficient_scatter(
         covariate = group_covariate(source, by, table.codes, table.levels, table.label)
         if covariate.labels is None:
             drawn = one.scatter(x, y, c=covariate.values[keep], s=marks.marker_size(x.size),
-                                cmap="cividis", linewidths=0)  # fmt: skip
+                                cmap=ink().shades, linewidths=0)  # fmt: skip
             bar = figure.colorbar(drawn, ax=one, fraction=0.05, pad=0.02)
             bar.set_label(covariate.name)
         else:

@@ -27,7 +27,7 @@ class Inks:
     back : behind the lines; page : around the panels; faint : a panel that holds a name.
     edge, ticks, grid : of panels.
     veil : how much more opaque bands are than on white.
-    counts : map of colours of counts, from few to many.
+    counts : map of colours of counts, from few to many; shades : of numbers.
     """
 
     blue: str = "#0072B2"
@@ -49,6 +49,7 @@ class Inks:
     text: str = "black"
     veil: float = 1.0
     counts: str = "Blues"
+    shades: str = "cividis"
 
     def series(self, place: int) -> str:
         """Return the colour of a series by its place among all."""
@@ -94,7 +95,7 @@ def inks_on(back: Rgba, page: Rgba, text: Rgba) -> Inks:
     if not dark:
         return LIGHT
     front = text if contrast(text, behind) > LEAST_CONTRAST else (1.0, 1.0, 1.0, 1.0)
-    shades = {
+    tones = {
         name: _hex(_between(behind, front, share))
         for name, share in (
             ("front", 1.0), ("grey", 0.6), ("pale", 0.35), ("paler", 0.28), ("faint", 0.1),
@@ -104,7 +105,8 @@ def inks_on(back: Rgba, page: Rgba, text: Rgba) -> Inks:
     return Inks(
         blue="#5AB4F0", orange="#FF8A4C", green="#34D1A0", amber="#F2C14E", pink="#EFA0CC",
         sky="#B8A6FF", back=_hex(behind) if back[3] > 0.5 else "none",
-        page=_hex(page) if page[3] > 0.5 else "none", veil=2.0, counts="cividis", **shades,
+        page=_hex(page) if page[3] > 0.5 else "none", veil=2.0, counts="cividis",
+        shades="cool", **tones,
     )  # fmt: skip
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from difflib import get_close_matches
 from functools import partial, update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.checks import require_one_of
 from mixlm_sparse.report.plots import (
     checks,
     coefficients,
@@ -27,6 +29,17 @@ P = ParamSpec("P")
 S = TypeVar("S")
 
 
+class _Bound(partial["Figure"]):
+    """A plot of an object, which says how it is called."""
+
+    def __repr__(self) -> str:
+        arguments = inspect.signature(self).replace(return_annotation=inspect.Signature.empty)
+        names = ", ".join(
+            str(p.replace(annotation=p.empty)) for p in arguments.parameters.values()
+        )
+        return f"<plot {self.func.__name__}({names})>"
+
+
 class _Plot(Generic[S, P]):
     """A plot function, called with the object that the accessor belongs to."""
 
@@ -43,7 +56,7 @@ class _Plot(Generic[S, P]):
     def __get__(self, accessor: Plots | None, owner: type) -> Any:
         if accessor is None:
             return self
-        return update_wrapper(partial(self.draw, accessor.source), self.draw)
+        return update_wrapper(_Bound(self.draw, accessor.source), self.draw)
 
 
 class Plots:
@@ -73,11 +86,16 @@ class Plots:
         kind : name of the plot; see `kinds()`.
         args, kwargs : its arguments.
         """
-        kind = self.default if kind is None else kind
-        if kind not in self.kinds():
-            raise OptionError(f"there is no plot {kind!r}: use one of {', '.join(self.kinds())}")
+        kind = str(require_one_of("kind", self.default if kind is None else kind, self.kinds()))
         figure: Figure = getattr(self, kind)(*args, **kwargs)
         return figure
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        near = get_close_matches(name, self.kinds(), n=1)
+        hint = f" (did you mean {near[0]!r}?)" if near else ""
+        raise AttributeError(f"there is no plot {name!r}{hint}: there are {', '.join(self.kinds())}")
 
     def __repr__(self) -> str:
         return f"<plots: {', '.join(self.kinds())}>"

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mixlm_sparse.common.checks import require_bool
+from mixlm_sparse.common.errors import UnknownArgumentError
 from mixlm_sparse.common.layout import WIDTH, Column
 from mixlm_sparse.common.numbers import format_df, format_p, format_ratio
 from mixlm_sparse.common.render import RichText
@@ -62,6 +63,14 @@ class Summary(RichText):
     def __getattr__(self, name: str) -> Any:
         remedy = OTHER_NAMES.get(name)
         raise AttributeError(f"a summary has no {name!r}" + (f": write {remedy}" if remedy else ""))
+
+    def __getitem__(self, key: Any) -> str:
+        if isinstance(key, str):
+            raise UnknownArgumentError(
+                f"a summary is a text, which has no {key!r}: write summary.to_frame() for the table of "
+                "coefficients"
+            )
+        return super().__getitem__(key)
 
     def to_frame(self) -> pd.DataFrame:
         """Return the fixed effects: estimate, std_error, df, statistic, p_value, by coefficient."""
