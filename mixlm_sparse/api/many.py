@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -62,6 +62,7 @@ class ManyFits(PrintsAsTable):
     What is not there is NaN.
     """
 
+    _entry: ClassVar[str] = ".fit({key}) for the fit of a response, .to_frame() for a table of all"
     names: tuple[str, ...]
     theta: Matrix
     theta_names: tuple[str, ...]

@@ -21,7 +21,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeGuard
+from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeGuard
 
 import numpy as np
 import pandas as pd
@@ -50,6 +50,7 @@ class PrintsAsTable:
     """A result that prints as the table of `_table()`, in a terminal, a notebook and documents."""
 
     __slots__ = ()
+    _entry: ClassVar[str] = ".to_frame()[{key}], or .to_frame().loc[{key}] for a row"
 
     def _table(self) -> ResultTable:
         raise NotImplementedError
@@ -62,7 +63,7 @@ class PrintsAsTable:
         def __getitem__(self, key: object) -> Any:
             raise UnknownArgumentError(
                 f"a {type(self).__name__} is no data frame, but has one: write "
-                f".to_frame()[{shown(key)}]"
+                + self._entry.format(key=shown(key))
             )
 
     def __repr__(self) -> str:
@@ -318,7 +319,8 @@ def _finished(frame: pd.DataFrame, *, short: bool = True) -> Finished:
     empty = [i for i in range(frame.shape[1]) if frame.iloc[:, i].map(_is_nothing).all()]
     if len(frame) and len(empty) < frame.shape[1]:
         frame = frame.iloc[:, [i for i in range(frame.shape[1]) if i not in empty]]
-    silent = [name for name in about.get("absent", ()) if name in frame and frame[name].isna().all()]
+    absent = [name for name in about.get("absent", ()) if name in frame]
+    silent = [name for name in absent if frame[name].isna().all()]
     if len(frame) and len(silent) < frame.shape[1]:
         frame = frame.drop(columns=silent)
     most = pd.get_option("display.max_rows") or len(frame)

@@ -105,7 +105,7 @@ class VarCorr:
     def __new__(cls, *args: Any, **kwargs: Any) -> VarCorr:
         if len(args) == 1 and hasattr(args[0], "varcorr"):
             raise OptionError("VarCorr is what a fit has: write fit.varcorr")
-        return super().__new__(cls)
+        return object.__new__(cls)
 
     def __getitem__(self, name: str) -> pd.DataFrame:
         for term in self.terms:

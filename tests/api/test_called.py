@@ -85,3 +85,42 @@ def test_arguments_beyond_those_by_place_are_answered(fit):
         fit.summary("kr")
     with pytest.raises(TypeError):
         fit.summary("kr")
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("fit['Days']", r"write fit\.fixef\['Days'\]"),
+        ("fit['Subject']", r"write fit\.ranef\(\)\['Subject'\], fit\.coef\(\)\['Subject'\]"),
+        ("fit.emmeans('Days')['emmean']", r"write \.to_frame\(\)\['emmean'\]"),
+        ("fit.emmeans('Days').loc", r"its data frame is \.to_frame\(\)\.loc"),
+        ("fit.anova().p_value", r"its columns are Sum Sq"),
+        ("fit.r2()['marginal']", r"there is no column 'marginal': .*write \.loc\['marginal'\]"),
+        ("fit.confint('Days')", r"write fit\.confint\(parm='Days'\)"),
+        ("fit.confint(0.9)", r"write fit\.confint\(level=0\.9\)"),
+        ("fit.update(REML=False)", "write reml="),
+        ("fit.summary()['coefficients']", r"write summary\.to_frame\(\)"),
+        ("fit.summary().as_latex", r"write summary\.to_latex\(\)"),
+        ("fit.plot.residual()", "did you mean 'residuals'"),
+        ("fit.plot('residual')", "did you mean 'residuals'"),
+        ("mx.VarCorr(fit)", r"write fit\.varcorr"),
+        ("mx.sleepstudy", r"mixlm_sparse\.datasets\.load\('sleepstudy'\)"),
+        ("mx.qqnorm", r"fit\.plot\.qq\(\)"),
+        ("fit.head()", r"fit\.augment\(\)\.head\(\)"),
+        ("fit.predict(fit.fittedvalues)", r"a column data\[\['name'\]\]"),
+        ("mx.lmer_many('~ 1 + (1 | Subject)', fit.augment(), 'Reaction')['Reaction']",
+         r"write \.fit\('Reaction'\)"),
+    ],
+)  # fmt: skip
+def test_habits_end_in_what_to_write(fit, what, words):
+    kinds = (mx.MixedModelError, AttributeError)
+    with pytest.raises(kinds, match=words):
+        eval(what, {"mx": mx, "fit": fit})
+
+
+def test_names_that_r_has_for_the_same(fit):
+    assert fit.df_residual() == fit.df_residual == fit.df_resid
+    assert fit.AIC - 1.0 == fit.aic - 1.0
+    assert fit.confint("Wald").equals(fit.confint("wald"))
+    assert fit.drop1(test="Chisq").equals(fit.drop1())
+    assert "<plot qq(level=0.95, ax=None)>" in repr(fit.plot.qq)

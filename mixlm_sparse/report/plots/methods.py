@@ -33,10 +33,8 @@ class _Bound(partial["Figure"]):
     """A plot of an object, which says how it is called."""
 
     def __repr__(self) -> str:
-        arguments = inspect.signature(self).replace(return_annotation=inspect.Signature.empty)
-        names = ", ".join(
-            str(p.replace(annotation=p.empty)) for p in arguments.parameters.values()
-        )
+        _, *own = inspect.signature(self.func).parameters.values()  # the first is what is drawn
+        names = ", ".join(str(p.replace(annotation=p.empty)) for p in own)
         return f"<plot {self.func.__name__}({names})>"
 
 
@@ -95,7 +93,8 @@ class Plots:
             raise AttributeError(name)
         near = get_close_matches(name, self.kinds(), n=1)
         hint = f" (did you mean {near[0]!r}?)" if near else ""
-        raise AttributeError(f"there is no plot {name!r}{hint}: there are {', '.join(self.kinds())}")
+        kinds = ", ".join(self.kinds())
+        raise AttributeError(f"there is no plot {name!r}{hint}: there are {kinds}")
 
     def __repr__(self) -> str:
         return f"<plots: {', '.join(self.kinds())}>"

@@ -67,8 +67,8 @@ class Summary(RichText):
     def __getitem__(self, key: Any) -> str:
         if isinstance(key, str):
             raise UnknownArgumentError(
-                f"a summary is a text, which has no {key!r}: write summary.to_frame() for the table of "
-                "coefficients"
+                f"a summary is a text, which has no {key!r}: write summary.to_frame() for the "
+                "table of coefficients"
             )
         return super().__getitem__(key)
 
