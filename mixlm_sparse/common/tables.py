@@ -181,25 +181,27 @@ class ResultTable(pd.DataFrame):
         out.attrs.update(copy.deepcopy(self.attrs, memo))
         return out
 
-    def __getattr__(self, name: str) -> Any:
-        try:
-            return super().__getattr__(name)
-        except AttributeError as error:
-            if name.startswith("_") or name in self._metadata:
-                raise
-            said = f"the table has no {name!r}: its columns are {listed(self.columns, 12)}"
-            raise AttributeError(said) from error
+    if not TYPE_CHECKING:  # for type checkers it is what a data frame is
 
-    def __getitem__(self, key: Any) -> Any:
-        try:
-            return super().__getitem__(key)
-        except KeyError as error:
-            row = np.isscalar(key) and key in self.index
-            remedy = f"; for the row, write .loc[{shown(key)}]" if row else ""
-            columns = listed(self.columns, 12)
-            raise UnknownKeyError(
-                f"there is no column {shown(key)}: the table has {columns}{remedy}"
-            ) from error
+        def __getattr__(self, name: str) -> Any:
+            try:
+                return super().__getattr__(name)
+            except AttributeError as error:
+                if name.startswith("_") or name in self._metadata:
+                    raise
+                said = f"the table has no {name!r}: its columns are {listed(self.columns, 12)}"
+                raise AttributeError(said) from error
+
+        def __getitem__(self, key: Any) -> Any:
+            try:
+                return super().__getitem__(key)
+            except KeyError as error:
+                row = np.isscalar(key) and key in self.index
+                remedy = f"; for the row, write .loc[{shown(key)}]" if row else ""
+                columns = listed(self.columns, 12)
+                raise UnknownKeyError(
+                    f"there is no column {shown(key)}: the table has {columns}{remedy}"
+                ) from error
 
     def to_frame(self) -> pd.DataFrame:
         """Return a plain data frame with the same cells."""
