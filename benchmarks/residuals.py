@@ -1,10 +1,11 @@
-"""Time fits with residual structures, beside nlme::gls where R is there.
+"""Time fits with covariance structures, beside nlme::gls and glmmTMB where R is there.
 
     python -m benchmarks.residuals             # all workloads, CPU seconds of this process
-    python -m benchmarks.residuals --nlme      # and nlme::gls on the trials
+    python -m benchmarks.residuals --peers     # and nlme::gls and glmmTMB on the smaller ones
 
-Workloads: AR(1) residuals in long groups, with and without a random intercept, and the MMRM
-(unstructured by visit, with missed visits).  A fit is made twice; the second counts.
+Workloads: AR(1) residuals in long groups, with and without a random intercept; the MMRM
+(unstructured by visit, with missed visits); the animal model of a pedigree.  A fit is made twice;
+the second counts.
 """
 
 from __future__ import annotations
@@ -22,16 +23,33 @@ import pandas as pd
 import mixlm_sparse as mx
 
 PHI = 0.6
-NLME = """
-library(nlme)
+IN_R = """
+suppressMessages(library({package}))
 d <- read.csv("{path}", stringsAsFactors = TRUE)
-d$k <- as.integer(d$visit)
-f <- function() gls(y ~ base + arm * visit, d, correlation = corSymm(form = ~ k | id),
-                    weights = varIdent(form = ~ 1 | visit))
+{prepare}
+f <- function() {call}
 invisible(f())
 t <- system.time(fit <- f())
 cat(sprintf("%.3f %.6f\\n", t[["user.self"]] + t[["sys.self"]], as.numeric(logLik(fit))))
 """
+MMRM_IN_R = {
+    "nlme": (
+        "d$k <- as.integer(d$visit)",
+        "gls(y ~ base + arm * visit, d, correlation = corSymm(form = ~ k | id), "
+        "weights = varIdent(form = ~ 1 | visit))",
+    ),
+    "glmmTMB": (
+        "",
+        "glmmTMB(y ~ base + arm * visit + us(0 + visit | id), d, REML = TRUE, dispformula = ~ 0)",
+    ),
+}
+SERIES_IN_R = {
+    "nlme": ("", "gls(y ~ x, d, correlation = corAR1(form = ~ t | g))"),
+    "glmmTMB": (
+        "d$time <- factor(d$t); d$g <- factor(d$g)",
+        "glmmTMB(y ~ x + ar1(0 + time | g), d, REML = TRUE, dispformula = ~ 0)",
+    ),
+}
 
 
 def series(groups: int, rows: int) -> pd.DataFrame:
@@ -87,23 +105,53 @@ def timed(fit: Callable[[], mx.LinearMixedFit]) -> tuple[float, mx.LinearMixedFi
     return time.process_time() - began, found
 
 
-def nlme(data: pd.DataFrame) -> tuple[float, float]:
-    """Return the CPU seconds and the log-likelihood of nlme::gls."""
+def pedigree(animals: int) -> tuple[pd.DataFrame, float]:
+    """Return records of a pedigree's animals, with the CPU seconds of the pedigree in attrs."""
+    rng = np.random.default_rng(1)
+    founders = animals // 10
+    sire, dam = np.full(animals, -1), np.full(animals, -1)
+    born = np.arange(founders, animals)
+    sire[founders:] = 2 * rng.integers(0, born // 2)
+    dam[founders:] = 2 * rng.integers(0, born // 2) + 1
+    value = rng.normal(size=animals)
+    for i in born.tolist():
+        middle = 0.5 * (value[sire[i]] + value[dam[i]])
+        value[i] = middle + np.sqrt(0.5) * value[i]
+    names = np.array([f"a{i}" for i in range(animals)], dtype=object)
+    known = [np.where(parent >= 0, names[parent], None) for parent in (sire, dam)]
+    began = time.process_time()
+    tree = mx.Pedigree(names, *known)
+    seconds = time.process_time() - began
+    data = pd.DataFrame({"animal": names, "herd": rng.integers(0, animals // 100, animals)})
+    data["y"] = value + rng.normal(size=animals // 100)[data["herd"]] + rng.normal(size=animals)
+    data.attrs["pedigree"] = tree
+    return data, seconds
+
+
+def beside(data: pd.DataFrame, seconds: float, calls: dict[str, tuple[str, str]]) -> str:
+    """Return CPU seconds and log-likelihoods of packages of R, as text."""
+    out = ""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "trial.csv"
+        path = Path(folder) / "rows.csv"
         data.to_csv(path, index=False)
-        done = subprocess.run(
-            ["Rscript", "-e", NLME.format(path=path)], capture_output=True, text=True, check=True
-        )
-    seconds, value = done.stdout.split()
-    return float(seconds), float(value)
+        for package, (prepare, call) in calls.items():
+            script = IN_R.format(package=package, path=path, prepare=prepare, call=call)
+            done = subprocess.run(["Rscript", "-e", script], capture_output=True, text=True)
+            if done.returncode:
+                reason = done.stderr.strip().splitlines()
+                out += f"\n    {package}: not run ({reason[-1] if reason else 'no reason'})"
+                continue
+            other, value = (float(piece) for piece in done.stdout.split()[-2:])
+            out += f"\n    {package}: {other:.2f} s ({other / seconds:.0f} times), llf {value:.4f}"
+    return out
 
 
 def main() -> None:
     """Print a line for each workload."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--nlme", action="store_true", help="also run nlme::gls")
-    beside = parser.parse_args().nlme
+    parser.add_argument("--peers", action="store_true", help="also run nlme::gls and glmmTMB")
+    parser.add_argument("--animals", type=float, default=1e5, help="of the pedigree; 0 for none")
+    options = parser.parse_args()
     for groups, rows in ((2000, 100), (20_000, 50)):
         data = series(groups, rows)
         residual = mx.AR1(time="t", group="g")
@@ -115,15 +163,25 @@ def main() -> None:
             count = found.optimum.n_evaluations
             print(f"AR(1) {name:<5}{groups * rows:>9,} rows {groups:>7,} groups "
                   f"{seconds:7.2f} s, {count} evaluations", flush=True)  # fmt: skip
+    data = series(100, 20)
+    seconds, found = timed(lambda: mx.gls("y ~ x", data, residual=mx.AR1(time="t", group="g")))
+    line = f"AR(1) gls      2,000 rows     100 groups {seconds:7.3f} s, llf {found.llf:.4f}"
+    print(line + (beside(data, seconds, SERIES_IN_R) if options.peers else ""), flush=True)
     for patients, visits in ((200, 4), (2000, 10)):
         data = trial(patients, visits)
         seconds, found = timed(lambda d=data: mmrm(d))
         line = f"MMRM  {patients:>6,} x {visits:<3} {seconds:8.3f} s"
-        if beside and patients <= 200:
-            other, value = nlme(data)
-            line += f", nlme::gls {other:.2f} s ({other / seconds:.0f} times)"
-            line += f", log-likelihoods {found.llf:.4f} and {value:.4f}"
+        line += f", llf {found.llf:.4f}"
+        if options.peers and patients <= 200:
+            line += beside(data, seconds, MMRM_IN_R)
         print(line, flush=True)
+    if options.animals:
+        data, first = pedigree(int(options.animals))
+        tree = {"animal": data.attrs["pedigree"]}
+        formula = "y ~ 1 + (1 | animal) + (1 | herd)"
+        seconds, found = timed(lambda: mx.lmer(formula, data, known=tree))
+        print(f"Pedigree {len(data):>9,} animals {first:7.2f} s, fit {seconds:.2f} s, "
+              f"{found.optimum.n_evaluations} evaluations")  # fmt: skip
 
 
 if __name__ == "__main__":

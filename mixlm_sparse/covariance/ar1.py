@@ -2,65 +2,108 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.natural import Natural, mean_of
-from mixlm_sparse.covariance.structure import Closure, structure
+from mixlm_sparse.covariance.structure import Closure, CovarianceStructure, structure
 
 
 @structure("ar1")
+@dataclass(frozen=True)
 class AutoRegressive(Natural):
-    """Correlation phi^|i - j| of the i-th and j-th effect, one standard deviation.
+    """Correlation phi^|t_i - t_j| of the i-th and j-th effect, one standard deviation.
 
-    With phi = sin x: L_i0 = phi^i and L_ij = phi^(i - j) cos x for j >= 1.
+    With phi = sin x and d_j = t_j - t_(j-1) the steps between the effects that there are,
+
+        L_i0 = phi^(t_i - t_0),    L_ij = phi^(t_i - t_j) sqrt(1 - phi^(2 d_j))
+        sqrt(1 - phi^(2 d)) = cos x sqrt(1 + phi^2 + ... + phi^(2 (d - 1)))
+
+    Where all steps are even the sign of phi does not show, and phi is |sin x|.
+
+    Parameters
+    ----------
+    places : (k,) times t of the effects, whole numbers that ascend; empty for 0, 1, ..., k - 1.
     """
 
-    __slots__ = ()
     words = "first-order autoregression over the levels, one variance"
     closed_under: ClassVar[Closure] = "one scale"
     over_levels = True
     hom = True
     rho_label = "phi"
 
+    places: tuple[int, ...] = ()
+
+    @classmethod
+    def at_places(cls, places: tuple[int, ...]) -> CovarianceStructure:
+        first = tuple(range(len(places)))
+        return cls.of_size(len(places)) if places == first else cls(len(places), places)
+
+    @cached_property
+    def _steps(self) -> NDArray[np.intp]:
+        """(k - 1,) steps from each effect to the next."""
+        return np.diff(self.places) if self.places else np.ones(self.k - 1, dtype=np.intp)
+
+    @cached_property
+    def _even(self) -> bool:
+        return bool((self._steps % 2 == 0).all())
+
     @property
     def rho_bounds(self) -> tuple[float, float]:
-        return -1.0, 1.0
+        return (0.0 if self._even else -1.0), 1.0
 
     def rho_at(self, x: Vector) -> tuple[Vector, Matrix]:
-        return np.sin(x), np.cos(x)[:, None]
+        sine, cosine = np.sin(x), np.cos(x)
+        if self._even:
+            return np.abs(sine), (np.where(sine < 0.0, -1.0, 1.0) * cosine)[:, None]
+        return sine, cosine[:, None]
 
     def x_of(self, rho: Vector) -> Vector:
-        if not abs(rho[0]) <= 1.0 + 1e-12:
+        least = self.rho_bounds[0]
+        if not least - 1e-12 <= rho[0] <= 1.0 + 1e-12:
             raise NotPositiveDefiniteError(
-                f"an autoregression of {rho[0]:.4g} is not possible: it must be between -1 and 1"
+                f"an autoregression of {rho[0]:.4g} is not possible: it must be between "
+                f"{least:g} and 1"
             )
-        return np.arcsin(np.clip(rho, -1.0, 1.0))
+        return np.arcsin(np.clip(rho, least, 1.0))
 
     def root(self, x: Vector) -> tuple[Matrix, Array3]:
-        k = self.k
         sine, cosine = float(np.sin(x[0])), float(np.cos(x[0]))
-        lag = np.subtract.outer(np.arange(k), np.arange(k))
+        at = np.append(0, np.cumsum(self._steps))
+        lag = np.subtract.outer(at, at)
         below = lag >= 0
         lag = np.maximum(lag, 0)
         power = np.where(below, sine**lag, 0.0)
         slope = np.where(below & (lag > 0), lag * sine ** np.maximum(lag - 1, 0), 0.0) * cosine
-        L, by = power * cosine, slope * cosine - power * sine
-        L[:, 0], by[:, 0] = power[:, 0], slope[:, 0]
-        return L, by[None]
+        # what is new at each effect, cos x times the root of a sum of even powers
+        size, d_size = np.ones(self.k - 1), np.zeros(self.k - 1)
+        for d in np.unique(self._steps[self._steps > 1]).tolist():
+            m = np.arange(d)
+            total = float((sine ** (2 * m)).sum())
+            d_total = float((2 * m[1:] * sine ** (2 * m[1:] - 1)).sum()) * cosine
+            size[self._steps == d] = np.sqrt(total)
+            d_size[self._steps == d] = 0.5 * d_total / np.sqrt(total)
+        new = np.append(1.0, cosine * size)
+        d_new = np.append(0.0, -sine * size + cosine * d_size)
+        return power * new, (slope * new + power * d_new)[None]
 
     def nearest(self, C: Matrix) -> Vector:
-        return np.clip([mean_of(np.diag(C, -1))], -1.0, 1.0)
+        r = np.diag(C, -1)
+        each = np.sign(r) ** self._steps * np.abs(r) ** (1.0 / self._steps)
+        return np.clip([mean_of(each)], self.rho_bounds[0], 1.0)
 
 
 @structure("ar1", "hom = FALSE")
+@dataclass(frozen=True)
 class HeterogeneousAutoRegressive(AutoRegressive):
-    """Correlation phi^|i - j|, a standard deviation for each effect."""
+    """Correlation phi^|t_i - t_j|, a standard deviation for each effect."""
 
-    __slots__ = ()
     words = "first-order autoregression over the levels, a variance for each"
     closed_under: ClassVar[Closure] = "scales"
     hom = False

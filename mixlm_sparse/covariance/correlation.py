@@ -31,7 +31,10 @@ from mixlm_sparse.common.checks import shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 
-__all__ = ["Correlation", "Link", "Places", "correlation_structure", "registered", "structures"]
+__all__ = [
+    "Correlation", "Link", "PairMoments", "Places", "correlation_structure", "registered",
+    "structures",
+]  # fmt: skip
 
 Link = Literal["working", "atanh"]
 TimeKind = Literal["none", "visits", "whole", "number", "position"]
@@ -58,6 +61,29 @@ class Places:
     def T(self) -> int:
         """Number of visits."""
         return len(self.labels)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class PairMoments:
+    """Correlations of residuals of one group, estimated by their products.
+
+    Parameters
+    ----------
+    by_visit : (T, T) of pairs of visits, 0 where no group has both; None where there are no visits.
+    serial : of neighbours in time, those that are not far apart; step : their mean distance.
+    overall : of all pairs.
+    """
+
+    by_visit: Matrix | None
+    serial: float
+    step: float
+    overall: float
+
+    @classmethod
+    def falling(cls, r: float, places: Places) -> PairMoments:
+        """Return moments of correlations that are r for neighbours and fall with the distance."""
+        lag = np.abs(np.subtract.outer(np.arange(places.T), np.arange(places.T)))
+        return cls(r**lag if places.T else None, r, places.scale, r)
 
 
 def _names(argument: str, value: Any, *, several: bool) -> None:
@@ -142,6 +168,10 @@ class Correlation(ABC):
     def start(self, places: Places) -> Vector:
         """Return omega (r,) to start from: weak correlation."""
         return np.zeros(len(self.parameters(places)))
+
+    def near(self, moments: PairMoments, places: Places) -> Vector | None:
+        """Return omega (r,) near correlations estimated by products; None for `start`."""
+        return None
 
     @abstractmethod
     def natural(self, omega: Vector, places: Places) -> tuple[Vector, Matrix]:

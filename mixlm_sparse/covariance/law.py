@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.covariance.correlation import Correlation, Link, Places
+from mixlm_sparse.covariance.correlation import Correlation, Link, PairMoments, Places
 from mixlm_sparse.covariance.variance import Values, VarianceFunction
 
 __all__ = ["Batch", "Parameter", "ResidualLaw"]
@@ -156,6 +156,21 @@ class ResidualLaw:
             at = self.variance_part
             values[at], slopes[at, at] = self.variance.natural(rho[at], self.values)
         return values, slopes
+
+    def elsewhere(self, rho: Vector) -> list[tuple[str, Vector]]:
+        """Return other rho (n_rho,) to search from: names, and correlations over their range."""
+        if self.correlation is None:
+            return []
+        out = []
+        for r in (-0.6, 0.3, 0.9):
+            own = self.correlation.near(PairMoments.falling(r, self.places), self.places)
+            if own is None:
+                continue
+            moved = rho.copy()
+            for s in range(len(self.strata)):
+                moved[self.part(s)] = own
+            out.append((f"residual correlations of {r:g}", moved))
+        return out
 
     def from_working(self, at: int, omega: float) -> float:
         """Return natural parameter `at`, of link "working", where its omega has this value."""

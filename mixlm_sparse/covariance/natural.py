@@ -211,8 +211,17 @@ class Natural(CovarianceStructure):
     @property
     def second_start(self) -> Vector | None:
         """Return another phi (n_theta,) to search from: correlations that fall by the half."""
-        rho = np.clip(0.5 ** np.arange(1, self.n_rho + 1), *self.rho_bounds)
-        return self.working(np.concatenate([np.ones(self.n_sd), rho]))
+        return self.working(np.concatenate([np.ones(self.n_sd), self.falling(0.5)]))
+
+    def falling(self, r: float) -> Vector:
+        """Return correlations r, r^2, ... (n_rho,), as far as the bounds allow."""
+        least, most = self.rho_bounds
+        r = max(r, 0.9 * least) if r < 0.0 else r
+        return np.clip(r ** np.arange(1, self.n_rho + 1), least, most)
+
+    def with_correlation(self, r: float, phi: Vector) -> Vector:
+        """Return phi with correlations that fall like r, r^2, ..."""
+        return np.concatenate([phi[: self.n_sd], self.x_of(self.falling(r))])
 
     @property
     def generic(self) -> Vector:

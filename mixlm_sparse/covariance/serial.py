@@ -8,12 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.covariance.correlation import Correlation, Places, correlation_structure
+from mixlm_sparse.covariance.correlation import (
+    Correlation,
+    PairMoments,
+    Places,
+    correlation_structure,
+)
 
 __all__ = ["AR1", "CAR1", "AnteDependence"]
 
 # Working parameters are kept within these: phi closer to one cannot be told from one.
 LARGEST_OMEGA = 18.0
+LARGEST_START = 0.9  # a correlation that a search begins with
 
 
 def lags(t: NDArray[np.float64]) -> Array3:
@@ -92,6 +98,10 @@ class AR1(AutoRegressive):
     group: str | tuple[str, ...] | None = None
     by: str | tuple[str, ...] | None = None
 
+    def near(self, moments: PairMoments, places: Places) -> Vector:
+        r = float(np.clip(moments.serial, -LARGEST_START, LARGEST_START))
+        return np.array([np.arctanh(np.sign(r) * abs(r) ** (1.0 / max(moments.step, 1.0)))])
+
     def natural(self, omega: Vector, places: Places) -> tuple[Vector, Matrix]:
         phi = np.tanh(omega)
         return phi, np.diag(1.0 - phi**2)
@@ -130,6 +140,11 @@ class CAR1(AutoRegressive):
     time: str
     group: str | tuple[str, ...] | None = None
     by: str | tuple[str, ...] | None = None
+
+    def near(self, moments: PairMoments, places: Places) -> Vector:
+        r = float(np.clip(moments.serial, 0.05, LARGEST_START))
+        rate = -np.log(r) * places.scale / moments.step
+        return np.array([-np.log(rate)])
 
     def natural(self, omega: Vector, places: Places) -> tuple[Vector, Matrix]:
         rate = np.exp(-omega) / places.scale
@@ -171,6 +186,14 @@ class AnteDependence(Correlation):
     time: str
     group: str | tuple[str, ...] | None = None
     by: str | tuple[str, ...] | None = None
+
+    def near(self, moments: PairMoments, places: Places) -> Vector | None:
+        if moments.by_visit is None:
+            return None
+        out: Vector = np.arctanh(
+            np.clip(np.diag(moments.by_visit, 1), -LARGEST_START, LARGEST_START)
+        )
+        return out
 
     def parameters(self, places: Places) -> tuple[str, ...]:
         return tuple(f"rho({i + 1},{i + 2})" for i in range(places.T - 1))

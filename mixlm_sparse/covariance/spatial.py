@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.covariance.correlation import Places, correlation_structure
+from mixlm_sparse.covariance.correlation import PairMoments, Places, correlation_structure
 from mixlm_sparse.covariance.serial import Lagged
 
 __all__ = ["Exponential", "Gaussian"]
@@ -25,6 +25,11 @@ class Spatial(Lagged):
     def natural(self, omega: Vector, places: Places) -> tuple[Vector, Matrix]:
         length = places.scale * np.exp(omega)
         return length, np.diag(length)
+
+    def near(self, moments: PairMoments, places: Places) -> Vector:
+        # places.scale is about the distance of neighbours
+        r = float(np.clip(moments.serial, 0.05, 0.95))
+        return np.array([-np.log(-np.log(r))])
 
     def distance(self, t: NDArray[np.float64]) -> Array3:
         apart = t[:, :, None, :] - t[:, None, :, :]

@@ -23,14 +23,9 @@ from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.described import Edges, NaturalParameter
 
 __all__ = [
-    "Closure",
-    "CovarianceStructure",
-    "covariance_structure",
-    "structure",
-    "structure_class",
-    "structure_key",
-    "structure_names",
-]
+    "Closure", "CovarianceStructure", "covariance_structure", "structure", "structure_class",
+    "structure_key", "structure_names",
+]  # fmt: skip
 
 Closure = Literal["linear", "scales", "one scale"]
 
@@ -104,6 +99,13 @@ class CovarianceStructure(ABC):
         return cls(k)
 
     @classmethod
+    def at_places(cls, places: tuple[int, ...]) -> CovarianceStructure:
+        """Return the template for effects at places (k,) in time, ascending from 0; no gaps here."""
+        if places != tuple(range(len(places))):
+            raise FormulaError(f"{cls.name}(...) needs an effect at every place, without gaps")
+        return cls.of_size(len(places))
+
+    @classmethod
     def written(cls, inside: str) -> str:
         """Return a term as a formula has it: `inside` is "columns | group"."""
         more = f", {cls.arguments}" if cls.arguments else ""
@@ -166,6 +168,10 @@ class CovarianceStructure(ABC):
     @property
     def second_start(self) -> Vector | None:
         """Return another phi (n_theta,) to search from if the first ends at an edge, or None."""
+        return None
+
+    def with_correlation(self, r: float, phi: Vector) -> Vector | None:
+        """Return phi with neighbouring effects correlated by r, where a structure is about that."""
         return None
 
     @property
@@ -373,11 +379,18 @@ def structure_class(key: str) -> type[CovarianceStructure]:
         ) from None
 
 
-def covariance_structure(name: str, k: int) -> CovarianceStructure:
+def covariance_structure(
+    name: str, k: int, places: tuple[int, ...] | None = None
+) -> CovarianceStructure:
     """Return the template of structure `name`, a key of the registry, for a term of `k` columns.
+
+    Parameters
+    ----------
+    places : (k,) of the columns in time, from 0 on; None for one step from each to the next.
 
     Raises
     ------
-    FormulaError : there is no such structure.
+    FormulaError : there is no such structure, or it takes no such places.
     """
-    return structure_class(name).of_size(k)
+    cls = structure_class(name)
+    return cls.of_size(k) if places is None else cls.at_places(places)

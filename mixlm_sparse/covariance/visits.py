@@ -9,9 +9,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.covariance.correlation import Correlation, Link, Places, correlation_structure
+from mixlm_sparse.covariance.correlation import (
+    Correlation,
+    Link,
+    PairMoments,
+    Places,
+    correlation_structure,
+)
 
 __all__ = ["CompoundSymmetry", "Toeplitz", "Unstructured"]
+
+LEAST_EIGENVALUE = 0.05  # of a correlation matrix that a search begins with
+LARGEST_PARTIAL = 0.8  # the same of a partial correlation
 
 
 @correlation_structure("cs")
@@ -50,6 +59,11 @@ class CompoundSymmetry(Correlation):
     def start(self, places: Places) -> Vector:
         low = -1.0 / max(places.largest - 1, 1)
         share = -low / (1.0 - low)  # rho = 0
+        return np.array([np.log(share / (1.0 - share))])
+
+    def near(self, moments: PairMoments, places: Places) -> Vector:
+        low = -1.0 / max(places.largest - 1, 1)
+        share = float(np.clip((moments.overall - low) / (1.0 - low), 0.1, 0.9))
         return np.array([np.log(share / (1.0 - share))])
 
     def natural(self, omega: Vector, places: Places) -> tuple[Vector, Matrix]:
@@ -166,6 +180,18 @@ class Unstructured(ByVisit):
     def links(self, places: Places) -> tuple[Link, ...]:
         return tuple("atanh" for _ in self.parameters(places))
 
+    def near(self, moments: PairMoments, places: Places) -> Vector | None:
+        C = moments.by_visit
+        if C is None:
+            return None
+        least = float(np.linalg.eigvalsh(C)[0])
+        if least < LEAST_EIGENVALUE:  # as much of the identity as brings it there
+            share = (LEAST_EIGENVALUE - least) / (1.0 - least)
+            C = (1.0 - share) * C + share * np.eye(places.T)
+        L = np.linalg.cholesky(C)
+        out: Vector = (L / np.diag(L)[:, None])[np.tril_indices(places.T, -1)]
+        return out
+
     def full(self, omega: Vector, T: int) -> tuple[Matrix, Array3]:
         W = np.eye(T)
         lower = np.tril_indices(T, -1)
@@ -230,6 +256,18 @@ class Toeplitz(ByVisit):
 
     def links(self, places: Places) -> tuple[Link, ...]:
         return tuple("atanh" for _ in self.parameters(places))
+
+    def near(self, moments: PairMoments, places: Places) -> Vector | None:
+        C = moments.by_visit
+        if C is None:
+            return None
+        rho = np.array([np.diag(C, lag).mean() for lag in range(1, places.T)])
+        alpha, f, v = np.zeros(rho.size), np.zeros(0), 1.0
+        for k in range(rho.size):
+            alpha[k] = np.clip((rho[k] - f @ rho[:k][::-1]) / v, -LARGEST_PARTIAL, LARGEST_PARTIAL)
+            f = np.append(f - alpha[k] * f[::-1], alpha[k])
+            v *= 1.0 - alpha[k] ** 2
+        return np.arctanh(alpha)
 
     def natural(self, omega: Vector, places: Places) -> tuple[Vector, Matrix]:
         """Return the autocorrelations (r,) and their derivative (r, r) by omega.

@@ -172,6 +172,19 @@ class Whitening:
         return out if self.log_sd is None else out * np.exp(self.log_sd)[:, None]
 
     @property
+    def precision_diagonal(self) -> Vector:
+        """(n,) diagonal of R^{-1} = W'W."""
+        out = np.ones(self.law.n)
+        if self.steps is not None:
+            a, c = self.steps
+            rows, before = self.law.before
+            out[rows] = c**2
+            out[before] += (a * c) ** 2
+        for batch, F in zip(self.law.batches if self.factors else (), self.factors, strict=True):
+            out[batch.rows] = (F * F).sum(axis=1)
+        return out if self.log_sd is None else out * np.exp(-2.0 * self.log_sd)
+
+    @property
     def sd(self) -> Vector:
         """(n,) standard deviations of the residuals relative to sigma."""
         return np.ones(self.law.n) if self.log_sd is None else np.exp(self.log_sd)

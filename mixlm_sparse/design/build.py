@@ -133,7 +133,7 @@ def model_matrices(
     term_specs, factor_specs = learn_random_terms(formula, variables, n, warn, read_known(known))
     spec = FormulaRecipe(formula, fixed, term_specs, factor_specs, states, *given.names, env)
     w = weights_of_rows(given.weights, table, scope, rows)
-    law, state = learn_residuals(residual, variance, scope.columns, n, w)
+    law, state = learn_residuals(residual, variance, scope.columns, n, w, warn=warn)
     return ModelMatrices(
         y=y,
         fixed=DesignColumns(fixed, variables),
@@ -185,7 +185,8 @@ def _read(formula: str | MixedFormula, require_random: bool) -> MixedFormula:
 
 def _evaluated(term: TermSpec, variables: Variables) -> RandomTerm:
     columns = DesignColumns(term.part, variables)
-    return RandomTerm(term.name, term.factor, term.part.names, term.structure, columns)
+    part = term.part
+    return RandomTerm(term.name, term.factor, part.names, term.structure, columns, part.places)
 
 
 def _learn_transforms(

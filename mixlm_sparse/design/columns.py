@@ -91,6 +91,7 @@ class Part:
     names : names of all columns.
     assign : for every column its term, counted from 1; 0 is the intercept.
     term_labels : names of the terms.
+    places : where the columns stand in time, for a structure over times (see `design.places`).
     """
 
     intercept: bool
@@ -98,6 +99,7 @@ class Part:
     names: tuple[str, ...]
     assign: tuple[int, ...]
     term_labels: tuple[str, ...]
+    places: tuple[int, ...] | None = None
 
 
 def learn_part(

@@ -31,6 +31,7 @@ class RandomTerm:
     column_names : names of the columns.
     structure : name of its covariance structure, such as "us".
     columns : the columns, block by block.
+    places : (k,) of the columns in time, for a structure over times; None for equal steps.
     """
 
     name: str
@@ -38,11 +39,12 @@ class RandomTerm:
     column_names: tuple[str, ...]
     structure: str
     columns: ColumnSource
+    places: tuple[int, ...] | None = None
 
     @property
     def template(self) -> CovarianceStructure:
         """What its part of theta means."""
-        return covariance_structure(self.structure, len(self.column_names))
+        return covariance_structure(self.structure, len(self.column_names), self.places)
 
 
 @dataclass(frozen=True, repr=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import (
@@ -19,6 +20,7 @@ from mixlm_sparse.design.columns import Part, learn_part
 from mixlm_sparse.design.grouping import GroupingFactor, grouping_factor
 from mixlm_sparse.design.known import Known, with_known
 from mixlm_sparse.design.recipe import FactorSpec, TermSpec
+from mixlm_sparse.design.times import is_text, places_of, warn_of_order
 from mixlm_sparse.design.variables import Variables
 from mixlm_sparse.formula.syntax import deparse
 from mixlm_sparse.formula.terms import MixedFormula, RandomPart, group_labels
@@ -100,9 +102,11 @@ def term_order(sizes: Sequence[int]) -> list[int]:
 def learn_random(random: RandomPart, variables: Variables, warn: bool) -> Part:
     """Return the columns of a random term; `warn` of `||` that leaves columns correlated."""
     as_levels = structure_class(random.structure).over_levels
-    part = learn_part(random.intercept, random.terms, variables, {}, as_levels=as_levels)
     if as_levels:
         check_places(random)
+    part = learn_part(random.intercept, random.terms, variables, {}, as_levels=as_levels)
+    if as_levels and random.terms:
+        part = replace(part, places=_places(random, variables, warn))
     message = double_bar_message(random, part)
     if warn and message is not None:
         warnings.warn(message, FormulaWarning, stacklevel=caller_level())
@@ -110,22 +114,54 @@ def learn_random(random: RandomPart, variables: Variables, warn: bool) -> Part:
 
 
 def check_places(random: RandomPart) -> None:
-    """Raise unless the columns of a structure over times are levels of factors.
+    """Raise unless the columns of a structure over times are the levels of one factor.
 
-    The correlation of two columns depends on the number of columns between them; an intercept has
-    no place among times, and what it would mean depended on the coding of the factor.
+    The correlation of two columns depends on the time between them; an intercept has no place among
+    times, and what it would mean depended on the coding of the factor.  Of an interaction the last
+    time of one level would be next to the first of another.
 
     Raises
     ------
-    FormulaError : there is an intercept.
+    FormulaError : there is an intercept, or more than one factor.
     """
     name = random.structure.split("(")[0]
+    if len(random.terms) > 1 or (random.terms and len(random.terms[0]) > 1):
+        time = random.terms[0][0]
+        others = [deparse(expr) for term in random.terms for expr in term if expr != time]
+        group = deparse(random.group)
+        raise FormulaError(
+            f"{random} has more than one factor, of which only one can be the times: write "
+            f"{name}(0 + {deparse(time)} | {':'.join(dict.fromkeys([*others, group]))}) for a "
+            f"series of its own in each level of {others[0]}"
+        )
     if random.intercept and random.terms:
         inside = " + ".join(":".join(deparse(expr) for expr in term) for term in random.terms)
         raise FormulaError(
             f"{random} has an intercept beside the levels, which has no place among times: write "
             f"{name}(0 + {inside} | {deparse(random.group)})"
         )
+
+
+def _places(random: RandomPart, variables: Variables, warn: bool) -> tuple[int, ...]:
+    """Return where the levels of a structure over times stand in time."""
+    expr = random.terms[0][0]
+    variable = variables.get(expr, as_levels=True)
+    structure = random.structure.split("(")[0]
+    if warn and is_text(variables.column(expr)):
+        warn_of_order(variable.name, variable.used_labels(), f"{structure}(0 + f | g)")
+    numbers = not variables.get(expr).is_factor
+    levels = variables.factor_value(expr).levels if numbers else variable.labels
+    places = places_of(levels, variable.used, numbers)
+    if structure == "toep" and places != tuple(range(len(places))):
+        step = next(i for i, place in enumerate(places) if place != i)
+        before, after = variable.used_labels()[step - 1 : step + 1]
+        raise DataError(
+            f"{random} has no rows between {before} and {after} of '{variable.name}', so that some "
+            "of its correlations cannot be told: use ar1(...), whose correlation falls over the "
+            "gap, or drop unused categories (.cat.remove_unused_categories()) or write factor(...) "
+            "around numbers to close it"
+        )
+    return places
 
 
 def double_bar_message(random: RandomPart, part: Part) -> str | None:

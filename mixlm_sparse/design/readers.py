@@ -279,14 +279,16 @@ def _narwhals_factor(name: str, series: Any) -> Column:
     """
     native = series.to_native()
     if series.implementation.is_polars():
+        declared = True
         if series.dtype != nw.Enum:
             levels = sorted(native.unique().drop_nulls().cast(str).to_list())
             series = series.cast(nw.String).cast(nw.Enum(levels))
             native = series.to_native()
-        levels = series.dtype.categories
+            declared = False
+        levels = np.asarray(series.dtype.categories, dtype=object)
         codes = native.to_physical()
         codes = codes.cast(int).fill_null(-1).to_numpy()
-        return factor_column(name, codes, np.asarray(levels, dtype=object), False)
+        return factor_column(name, codes, pd.Index(levels) if declared else levels, False)
     if series.implementation.is_pyarrow():
         encoded = native if series.dtype == nw.Categorical else native.dictionary_encode()
         merged = encoded.unify_dictionaries().combine_chunks()
@@ -296,7 +298,7 @@ def _narwhals_factor(name: str, series: Any) -> Column:
         codes = merged.indices.cast("int32").fill_null(-1).to_numpy(zero_copy_only=False)
         values = np.asarray(merged.dictionary.to_pylist(), dtype=object)
         if series.dtype == nw.Categorical:
-            return factor_column(name, codes, values, merged.type.ordered)
+            return factor_column(name, codes, pd.Index(values), merged.type.ordered)
         return sorted_factor(name, codes.astype(np.intp), values)
     if series.implementation.is_pandas_like():
         return as_column(name, series.to_pandas())

@@ -11,9 +11,11 @@ from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.covariance.correlation import Correlation, Places
-from mixlm_sparse.covariance.visits import Toeplitz
+from mixlm_sparse.covariance.visits import Toeplitz, Unstructured
+from mixlm_sparse.design.evaluate import FactorValue
 from mixlm_sparse.design.levels import factorize, level_labels
 from mixlm_sparse.design.table import Column
+from mixlm_sparse.design.times import in_time, is_text, warn_of_order
 
 __all__ = ["combined", "learn_times", "matched", "new_times", "numbers"]
 
@@ -21,8 +23,13 @@ __all__ = ["combined", "learn_times", "matched", "new_times", "numbers"]
 # -- levels --------------------------------------------------------------------------------------
 
 
-def _levels(column: Column) -> tuple[NDArray[np.intp], tuple[str, ...]]:
-    """Return codes (n,) and names of all levels of a column, in their order."""
+def _levels(
+    column: Column, *, times: bool = False
+) -> tuple[NDArray[np.intp], tuple[str, ...]]:
+    """Return codes (n,) and names of all levels of a column, in their order (in time)."""
+    if column.kind == "factor" and times and is_text(column):
+        value = in_time(FactorValue(column.values, column.levels))
+        return value.codes.astype(np.intp), level_labels(value.levels)
     if column.kind == "factor":
         return column.values.astype(np.intp), level_labels(column.levels)
     codes, levels = factorize(column.values)
@@ -104,7 +111,7 @@ def _whole(name: str, column: Column, correlation: Correlation) -> Vector:
 
 
 def learn_times(
-    correlation: Correlation, columns: Mapping[str, Column], n: int
+    correlation: Correlation, columns: Mapping[str, Column], n: int, *, warn: bool = False
 ) -> tuple[NDArray[np.float64], Places, tuple[float, float]]:
     """Return the place of every row, what was learned, and the unit of whole numbers."""
     kind = correlation.time_kind
@@ -123,7 +130,9 @@ def learn_times(
         return numbers(name, column, role, remedy), Places(), none
     keeps_gaps = kind == "whole" or isinstance(correlation, Toeplitz)
     if column.kind == "factor":
-        codes, labels = _levels(column)
+        codes, labels = _levels(column, times=True)
+        if warn and is_text(column) and not isinstance(correlation, Unstructured):
+            warn_of_order(name, _used(codes, labels)[1], type(correlation).__name__)
         if not keeps_gaps:
             codes, labels = _used(codes, labels)
         elif isinstance(correlation, Toeplitz):

@@ -88,6 +88,8 @@ def learn_residuals(
     columns: Mapping[str, Column],
     n: int,
     weights: Vector | None,
+    *,
+    warn: bool = True,
 ) -> tuple[ResidualLaw, ResidualState] | tuple[None, None]:
     """Read the residual structure of the rows of a fit, and learn what reads new rows.
 
@@ -96,6 +98,7 @@ def learn_residuals(
     Parameters
     ----------
     columns : without missing cells, on the rows used.
+    warn : of times that are text, whose order is a guess.
 
     Raises
     ------
@@ -108,7 +111,7 @@ def learn_residuals(
     strata: tuple[str, ...] = ("",)
     group, of_row = np.arange(n), np.zeros(n, dtype=np.intp)
     if correlation is not None:
-        t, places, step = learn_times(correlation, columns, n)
+        t, places, step = learn_times(correlation, columns, n, warn=warn)
         group = _groups(correlation, columns, n)
         if correlation.columns("by"):
             of_row, strata = combined(correlation.columns("by"), columns)

@@ -72,6 +72,7 @@ def part_to_dict(part: Part) -> dict[str, Any]:
         "names": list(part.names),
         "assign": list(part.assign),
         "term_labels": list(part.term_labels),
+        "places": None if part.places is None else list(part.places),
         "terms": [
             [
                 {
@@ -109,6 +110,7 @@ def part_from_dict(saved: Mapping[str, Any], known: Mapping[str, Expr]) -> Part:
         tuple(saved["names"]),
         tuple(saved["assign"]),
         tuple(saved["term_labels"]),
+        None if saved.get("places") is None else tuple(saved["places"]),
     )
 
 

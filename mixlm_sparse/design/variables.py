@@ -14,6 +14,8 @@ from mixlm_sparse.design.contrasts import Contrast
 from mixlm_sparse.design.evaluate import FactorValue, Scope, as_factor, evaluate
 from mixlm_sparse.design.finite import require_finite
 from mixlm_sparse.design.levels import level_labels
+from mixlm_sparse.design.table import Column
+from mixlm_sparse.design.times import in_time, is_text
 from mixlm_sparse.formula.syntax import Call, Expr, Name, deparse, names_in, plain_text, walk
 
 __all__ = ["BLOCK_ROWS", "Rows", "Variable", "Variables"]
@@ -107,7 +109,7 @@ class Variables:
         """Return `expr` as codes and levels, for grouping."""
         value = self._values.get(expr)
         if value is None:
-            column = self.scope.columns.get(expr.id) if isinstance(expr, Name) else None
+            column = self.column(expr)
             if column is not None and column.kind == "datetime":
                 expr_as_factor = Call("factor", (expr,))
                 value = evaluate(expr_as_factor, self.scope)
@@ -117,8 +119,13 @@ class Variables:
             self._values[expr] = value
         return value
 
+    def column(self, expr: Expr) -> Column | None:
+        """Return the column that `expr` names, if it names one."""
+        return self.scope.columns.get(expr.id) if isinstance(expr, Name) else None
+
     def _factor(self, expr: Expr) -> Variable:
-        return _coded(plain_text(expr), self.factor_value(expr))
+        value = self.factor_value(expr)
+        return _coded(plain_text(expr), in_time(value) if is_text(self.column(expr)) else value)
 
     def _load(self, expr: Expr) -> Variable:
         name = plain_text(expr)

@@ -118,18 +118,18 @@ class FitBase:
         return {f.label: f.n_levels for f in self.matrices.factors}
 
     @property
-    def weights_name(self) -> str:
-        """How the call named the weights."""
+    def weights_name(self) -> str | None:
+        """How the call named the weights; None without weights."""
         return _argument_name(self.call.weights if self.call else None)
 
     @property
-    def offset_name(self) -> str:
-        """How the call named the offset."""
+    def offset_name(self) -> str | None:
+        """How the call named the offset; None without one in the arguments."""
         return _argument_name(self.call.offset if self.call else None)
 
     @property
-    def subset_name(self) -> str:
-        """How the call named the subset."""
+    def subset_name(self) -> str | None:
+        """How the call named the subset; None without one."""
         return _argument_name(self.call.subset if self.call else None)
 
     # -- theta and the criterion --------------------------------------------------------------
@@ -173,7 +173,7 @@ class FitBase:
     @property
     def unbounded(self) -> bool:
         """Whether nothing is left to the residuals: the criterion is -inf, with no minimum."""
-        return self.perfect or self.optimum.no_residual
+        return self.perfect or not np.isfinite(self.optimum.criterion)
 
     @property
     def criterion(self) -> float:
@@ -308,5 +308,7 @@ def announced(fit: F) -> F:
     return fit
 
 
-def _argument_name(value: Any) -> str:
-    return value if isinstance(value, str) else "given as an array"
+def _argument_name(value: Any) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    return "given as an array"

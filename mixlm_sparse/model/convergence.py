@@ -18,7 +18,7 @@ from mixlm_sparse.model.base import FitBase
 from mixlm_sparse.model.singularity import SINGULAR_TOL, singular_reasons
 from mixlm_sparse.solve.curvature import hessian_eigenvalues
 from mixlm_sparse.solve.identification import Identification
-from mixlm_sparse.solve.search.optimum import Optimum
+from mixlm_sparse.solve.search.optimum import ZERO_SIGMA, Optimum
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.uncertainty import EstimationError, estimation_error
 
@@ -250,4 +250,6 @@ def is_singular(fit: FitBase, tol: float = SINGULAR_TOL) -> bool:
     False
     """
     tol = require_number("tol", tol, least=0.0, example="1e-4")
+    if ZERO_SIGMA in fit.optimum.at_boundary:
+        return True
     return singularity.is_singular(fit.system, fit.theta, tol, fit.identification)

@@ -12,7 +12,6 @@ from mixlm_sparse.common.checks import require_bool, require_one_of
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.base import FitBase
 from mixlm_sparse.model.rows import row_series
-from mixlm_sparse.model.structured import require_independent
 
 # A row with 1 - h below this is fitted exactly; its residual is rounding.
 FITTED_EXACTLY_TOL = 1e-10
@@ -133,13 +132,16 @@ class FittedRows(FitBase):
             values = self.normalized_used if type == "normalized" else self.pearson_used
         return row_series(self.matrices, self._over_sigma(values) if scaled else values)
 
-    def _require_uncorrelated(self, what: str) -> None:
-        if self.matrices.law is not None and self.matrices.law.correlated:
-            require_independent(self, what, "residuals(type='normalized') are its counterpart")
-
     @cached_property
     def _leverage(self) -> Vector:
         return self.solution.leverage()
+
+    @cached_property
+    def _left_out(self) -> tuple[Vector, Vector]:
+        """(n,) residuals given the other rows, over their sd relative to sigma, and leverages."""
+        if self.matrices.law is not None and self.matrices.law.correlated:
+            return self.solution.left_out(self.resid_used)
+        return self.pearson_used, self._leverage
 
     def hatvalues(self) -> pd.Series[float]:
         """Return the joint leverage of fixed and random effects, the diagonal of dmu/dy.
@@ -157,6 +159,9 @@ class FittedRows(FitBase):
     def cooks_distance(self) -> pd.Series[float]:
         """Return Cook's distance, (r / (1 - h))^2 h / (sigma^2 p) with r = sqrt(w) (y - mu).
 
+        Where residuals are correlated, r is the residual less what the others of its group predict,
+        over its standard deviation relative to sigma, and h what the effects take of that.
+
         Examples
         --------
         >>> import mixlm_sparse as mx
@@ -166,10 +171,9 @@ class FittedRows(FitBase):
         56    2.120
         dtype: float64
         """
-        self._require_uncorrelated("cooks_distance")
-        h = self._leverage
+        r, h = self._left_out
         with np.errstate(divide="ignore", invalid="ignore"):
-            size = self._over_sigma(self.pearson_used) / (1.0 - h)
+            size = self._over_sigma(r) / (1.0 - h)
             distance = size**2 * h / self.system.p
         return row_series(self.matrices, distance)
 
@@ -177,7 +181,8 @@ class FittedRows(FitBase):
         """Return studentized residuals, sqrt(w) (y - mu) / (sigma sqrt(1 - h)).
 
         h is the leverage of `hatvalues`; sigma is that of the fit, with all rows.  NaN where the
-        model fits a row whatever its response (h = 1).
+        model fits a row whatever its response (h = 1).  Where residuals are correlated, both are as
+        in `cooks_distance`.
 
         Examples
         --------
@@ -190,9 +195,9 @@ class FittedRows(FitBase):
         56  454.1619   6.0     332
         59  253.8644   9.0     332
         """
-        self._require_uncorrelated("rstudent")
-        free = 1.0 - self._leverage
+        r, h = self._left_out
+        free = 1.0 - h
         free = np.where(free > FITTED_EXACTLY_TOL, free, np.nan)
         with np.errstate(divide="ignore", invalid="ignore"):
-            values = self._over_sigma(self.pearson_used) / np.sqrt(free)
+            values = self._over_sigma(r) / np.sqrt(free)
         return row_series(self.matrices, np.where(np.isfinite(values), values, np.nan))

@@ -17,7 +17,6 @@ from mixlm_sparse.common.checks import (
 )
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
-from mixlm_sparse.covariance.random import covariance_structure
 from mixlm_sparse.design.matrices import ModelMatrices
 
 __all__ = ["Parameters", "given_parameters"]
@@ -94,7 +93,7 @@ def _theta(theta: Any, matrices: ModelMatrices) -> Vector:
     names: list[str] = []
     lower: list[float] = []
     for term in matrices.terms:
-        template = covariance_structure(term.structure, len(term.column_names))
+        template = term.template
         names += template.names(matrices.factors[term.factor].label, term.column_names)
         lower += template.lower.tolist()
     values = require_vector("theta", theta, len(names), of=listed(names, quoted=True))
@@ -150,7 +149,7 @@ def _theta_of(
                 )
         values, vectors = np.linalg.eigh(covariance)
         root = vectors * np.sqrt(np.maximum(values, 0.0)) / sigma
-        template = covariance_structure(term.structure, k)
+        template = term.template
         if not np.allclose(covariance, np.diag(np.diag(covariance))):
             part = template.theta_of(root)
         else:

@@ -171,7 +171,11 @@ def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
         advice = f": {optimum.advice}" if optimum.advice else ""
         page = see("perfect-fit" if exact else "convergence")
         notes.append((ConvergenceWarning, f"{optimum.status}: {optimum.message}{advice}{page}"))
-    elif reasons := singular_reasons(system, optimum.theta, judged=judged):
+        return tuple(notes)
+    if optimum.no_residual:
+        page = see("singular-fit")
+        notes.append((SingularFitWarning, f"{optimum.message}: {optimum.advice}{page}"))
+    if reasons := singular_reasons(system, optimum.theta, judged=judged):
         notes.append((SingularFitWarning, singular_message(reasons)))
     return tuple(notes)
 

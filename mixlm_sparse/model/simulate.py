@@ -15,7 +15,6 @@ from mixlm_sparse.common.checks import (
 )
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import Matrix
-from mixlm_sparse.covariance.random import covariance_structure
 from mixlm_sparse.covariance.residual import Independent
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.model.base import unit_of_theta
@@ -200,7 +199,7 @@ def model_of_parameters(matrices: ModelMatrices, parameters: Parameters) -> Resp
     first = 0
     bases = term_bases(matrices)
     for t, term in enumerate(matrices.terms):
-        template = covariance_structure(term.structure, len(term.column_names))
+        template = term.template
         T = template.factor(parameters.theta[first : first + template.n_theta])
         T = symmetric_factor(T, bases[t])
         first += template.n_theta

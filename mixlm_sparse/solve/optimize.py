@@ -20,6 +20,7 @@ from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.solve.checkpoint import Checkpoint
 from mixlm_sparse.solve.identification import require_residuals_apart
 from mixlm_sparse.solve.profiled.held_search import held_criterion, optimize_held
+from mixlm_sparse.solve.profiled.no_noise import without_noise
 from mixlm_sparse.solve.profiled.objective import SATURATED, ProfiledObjective
 from mixlm_sparse.solve.search.control import Control, control_of
 from mixlm_sparse.solve.search.names import OPTIMIZERS
@@ -103,6 +104,7 @@ def optimize(
         found = search(
             objective, phi, given=start is not None, method=method, control=control, began=began
         )
+        found = without_noise(found, system, objective, control=control, began=began)
         return smallest(found, system)
 
 

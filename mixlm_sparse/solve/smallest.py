@@ -29,7 +29,7 @@ from mixlm_sparse.solve.criterion import evaluate
 from mixlm_sparse.solve.identification import unseen
 from mixlm_sparse.solve.information import information_of
 from mixlm_sparse.solve.search.bfgs import ROUNDING
-from mixlm_sparse.solve.search.optimum import Optimum
+from mixlm_sparse.solve.search.optimum import ZERO_SIGMA, Optimum
 from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -58,7 +58,8 @@ def smallest(
     criterion : value and gradient by all that is free, as a function of phi (m,); by default the
         profiled one.
     """
-    if optimum.status is Status.PERFECT or not np.isfinite(optimum.theta).all():
+    finite = np.isfinite(optimum.theta).all()
+    if optimum.status is Status.PERFECT or ZERO_SIGMA in optimum.at_boundary or not finite:
         return optimum
     if not system.templates:
         return optimum

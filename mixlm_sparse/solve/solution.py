@@ -16,7 +16,7 @@ from mixlm_sparse.engines.interface import SelectedInverse
 from mixlm_sparse.solve.pls import require_theta, solve_at, spherical, user_beta
 from mixlm_sparse.solve.rows import RowBlock
 from mixlm_sparse.solve.system import PenalizedSystem
-from mixlm_sparse.solve.whitened.joint import structured_leverage
+from mixlm_sparse.solve.whitened.joint import left_out, structured_leverage
 
 # Effects that keep more of their prior variance than this, where it is 1e8 times the noise's, are
 # not decided by the data.
@@ -215,6 +215,10 @@ class PlsSolution:
         if self.system.whitened is not None:
             return structured_leverage(self._working, self.system)
         return leverage_rows(self, self.system.rows(), self.system.n)
+
+    def left_out(self, resid: Vector) -> tuple[Vector, Vector]:
+        """Return residuals given the other rows and their leverages, (n,); see `joint.left_out`."""
+        return left_out(resid, self._working, self.system)
 
 
 def fitted_rows(

@@ -315,7 +315,7 @@ def _given_levels(name: str, value: Any) -> Column:
     index = pd.Index(listed_levels)
     if index.dtype.kind in "iufb" and not isinstance(value, pd.CategoricalDtype):
         return Column(name, "bool" if index.dtype.kind == "b" else "number", index.to_numpy())
-    levels = np.asarray(listed_levels, dtype=object)
+    levels = pd.Index(listed_levels, dtype=object)  # the order is the user's
     return factor_column(name, np.arange(len(listed_levels)), levels, False)
 
 
@@ -325,13 +325,11 @@ def _levels_column(name: str, known: LevelMap) -> Column:
     if known.kind in ("number", "bool"):
         return Column(name, known.kind, levels)
     declared = known.declared
-    if declared is None or len(declared) == len(levels):
+    if declared is None:
         return factor_column(name, np.arange(len(levels)), levels, known.ordered)
     at = {value: place for place, value in enumerate(declared)}
     codes = np.array([at[value] for value in np.asarray(levels).tolist()])
-    everything = np.empty(len(declared), dtype=object)
-    everything[:] = declared
-    return factor_column(name, codes, everything, known.ordered)
+    return factor_column(name, codes, pd.Index(list(declared), dtype=object), known.ordered)
 
 
 def _example(

@@ -30,18 +30,22 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import scipy.linalg
+from numpy.typing import NDArray
 
-from mixlm_sparse.common.errors import OptionError, RefitWarning
+from mixlm_sparse.common.errors import RefitWarning
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.threads import one_blas_thread
-from mixlm_sparse.inference.fixed.kenward_roger_structured import structured_sums
-from mixlm_sparse.inference.fixed.kenward_roger_sums import accumulate, covariance_directions
+from mixlm_sparse.inference.fixed.kenward_roger_structured import rows_of, structured_sums
+from mixlm_sparse.inference.fixed.kenward_roger_sums import (
+    accumulate,
+    covariance_directions,
+    free_of_held,
+)
 from mixlm_sparse.inference.fixed.moments import NOTHING_TO_TEST, JointTest, directions
 from mixlm_sparse.inference.fixed.spans import column_lengths, with_unit_length
 from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.notes import warn_of
-from mixlm_sparse.model.structured import require_unrelated
 from mixlm_sparse.solve.pls import residual_products, solve_at
 
 # Below this the expected information, brought to a unit diagonal, counts as singular.
@@ -153,18 +157,11 @@ def kenward_roger(fit: FittedModel) -> KenwardRogerMoments:
 
     Raises
     ------
-    OptionError : variance parameters are held.
     EngineError : crossed grouping factors have so many levels that memory does not suffice.
     """
     found = _KEPT.get(fit)
     if found is not None:
         return found
-    require_unrelated(fit, "ddf='kenward-roger'", "use ddf='satterthwaite'")
-    if fit.system.held is not None:
-        raise OptionError(
-            "Kenward-Roger is not defined here for variance parameters that are held "
-            f"({fit.system.held.names[0][0]}): use ddf='satterthwaite', which counts them as known"
-        )
     note = ""
     used = fit
     if not fit.reml:
@@ -178,8 +175,9 @@ def kenward_roger(fit: FittedModel) -> KenwardRogerMoments:
             "derivatives are used, without the term of second ones"
         )
         note = f"{note}; {more}" if note else more
+    by_rows = used.matrices.law is not None or used.system.known
     with one_blas_thread():
-        found = (_compute if used.matrices.law is None else _compute_structured)(used, note)
+        found = (_compute_structured if by_rows else _compute)(used, note)
     _KEPT[fit] = found
     return found
 
@@ -203,6 +201,10 @@ def _compute(fit: FittedModel, note: str) -> KenwardRogerMoments:
     traces[:-1, :-1] = sums.traces
     traces[-1, :-1] = traces[:-1, -1] = sums.first
     traces[-1, -1] = system.n
+    if system.held is not None:
+        B = free_of_held(system, fit.optimum.phi, unit_of_theta(fit), last="V")
+        P, Q, traces = _combined(B, P, Q, traces)
+        r = B.shape[1]
     flat = P.reshape(r, -1)
     information = 0.5 * (traces - 2.0 * np.trace(Q, axis1=2, axis2=3) + flat @ flat.T)
     W = _inverse_information(information)
@@ -222,8 +224,7 @@ def _compute(fit: FittedModel, note: str) -> KenwardRogerMoments:
 
 def _compute_structured(fit: FittedModel, note: str) -> KenwardRogerMoments:
     system = fit.system
-    whitened = system.whitened
-    assert whitened is not None
+    whitened = rows_of(system)
     p = system.p
     lambdas, _ = system.chart.lambdas_of_theta(fit.theta)
     # whitened columns of X in which Phi is the identity
@@ -231,21 +232,37 @@ def _compute_structured(fit: FittedModel, note: str) -> KenwardRogerMoments:
     inner = scipy.linalg.solve_triangular(solution.R_X, np.eye(p)) if p else np.zeros((0, 0))
     X = whitened.A[:, :p] @ whitened.M[:p, :p] @ inner
     own = covariance_directions(system, fit.optimum.phi, lambdas)
-    sums = structured_sums(system, lambdas, X, own)
-    flat = sums.P.reshape(sums.P.shape[0], -1)
-    traces = np.trace(sums.Q, axis1=2, axis2=3)
-    information = 0.5 * (sums.traces - 2.0 * traces + flat @ flat.T)
+    sums = structured_sums(system, whitened, lambdas, X, own)
+    P, Q, traces = sums.P, sums.Q - 0.25 * sums.second, sums.traces
+    own_traces = np.trace(sums.Q, axis1=2, axis2=3)
+    if system.held is not None:  # without a residual structure: second derivatives are zero
+        B = free_of_held(system, fit.optimum.phi, unit_of_theta(fit), last="W")
+        P, Q, traces = _combined(B, P, Q, traces)
+        own_traces = B.T @ own_traces @ B
+    flat = P.reshape(P.shape[0], -1)
+    information = 0.5 * (traces - 2.0 * own_traces + flat @ flat.T)
     W = _inverse_information(information)
-    change = np.einsum("ij,ijab->ab", W, sums.Q - 0.25 * sums.second, optimize=True)
-    change -= np.matmul(sums.P, np.tensordot(W, sums.P, axes=(1, 0))).sum(axis=0)
+    change = np.einsum("ij,ijab->ab", W, Q, optimize=True)
+    change -= np.matmul(P, np.tensordot(W, P, axes=(1, 0))).sum(axis=0)
     return KenwardRogerMoments(
         beta=fit.solution.beta,
         half=fit.solution.RX_inv,
         adjusted=np.eye(p) + change + change.T,
         sigma=unit_of_theta(fit),
-        P=sums.P,
+        P=P,
         W=W,
         note=note,
+    )
+
+
+def _combined(
+    B: Matrix, P: Array3, Q: NDArray[np.float64], traces: Matrix
+) -> tuple[Array3, NDArray[np.float64], Matrix]:
+    """Return the sums of parameters that are combinations B (r, f) of those of P (r, p, p)."""
+    return (
+        np.tensordot(B.T, P, axes=1),
+        np.einsum("ik,ijab,jl->klab", B, Q, B, optimize=True),
+        B.T @ traces @ B,
     )
 
 

@@ -1,4 +1,6 @@
-"""Kenward and Roger's sums for models with a residual structure, component by component.
+"""Kenward and Roger's sums for models with related rows, component by component.
+
+Rows are related by a residual structure, or by a known covariance of levels.
 
 Rows fall into components that share neither a residual group nor a level of a random effect; V has
 a block for each.  In a component of m rows, multiplied by V^{-1/2} (whitened first, then by the
@@ -14,22 +16,26 @@ parameters are those of `residual_coordinates`, and the covariances of the rando
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
+from scipy.sparse.linalg import splu
 
 from mixlm_sparse.common.errors import EngineError
-from mixlm_sparse.common.types import Array3, Matrix
+from mixlm_sparse.common.types import Array3, IntVector, Matrix
+from mixlm_sparse.covariance.correlation import Places
 from mixlm_sparse.covariance.law import Batch, ResidualLaw
+from mixlm_sparse.covariance.variance import Values
 from mixlm_sparse.covariance.whitening import Whitening
+from mixlm_sparse.design.grouping import GroupingFactor
 from mixlm_sparse.inference.fixed.kenward_roger_sums import Direction
 from mixlm_sparse.inference.fixed.residual_coordinates import Coordinates
 from mixlm_sparse.solve.system import PenalizedSystem
-from mixlm_sparse.solve.whitened.frame import Whitened
+from mixlm_sparse.solve.whitened.frame import Whitened, whitened_frame
 
-__all__ = ["StructuredSums", "structured_sums"]
+__all__ = ["StructuredSums", "rows_of", "structured_sums"]
 
 # Numbers of derivatives that are held at a time.
 BATCH_NUMBERS = 2**24
@@ -46,13 +52,33 @@ class StructuredSums:
     traces: Matrix
 
 
+def rows_of(system: PenalizedSystem) -> Whitened:
+    """Return the whitened rows of a system; with independent residuals, those of its weights."""
+    if system.whitened is not None:
+        return system.whitened
+    n = system.n
+    alone = np.arange(n + 1)
+    law = ResidualLaw(
+        n=n, correlation=None, places=Places(), t=np.zeros(0), order=alone[:-1], starts=alone,
+        strata=("",), stratum=np.zeros(n, dtype=np.intp), variance=None, values=Values(),
+        x=np.zeros(0), weights=system.matrices.weights,
+    )  # fmt: skip
+    frame = whitened_frame(replace(system.matrices, law=law), system.products)
+    return frame.at(np.zeros(0), centered=False)
+
+
 def structured_sums(
-    system: PenalizedSystem, lambdas: list[Matrix], X: Matrix, directions: list[Direction]
+    system: PenalizedSystem,
+    whitened: Whitened,
+    lambdas: list[Matrix],
+    X: Matrix,
+    directions: list[Direction],
 ) -> StructuredSums:
     """Sum over the components.
 
     Parameters
     ----------
+    whitened : the rows (see `rows_of`).
     lambdas : per factor, (K, K) in the working columns.
     X : (n, p) whitened columns of X in which Phi is the identity.
     directions : of the covariances of the random effects, in the working columns.
@@ -61,8 +87,6 @@ def structured_sums(
     ------
     EngineError : a component has more rows than its covariance matrix could hold.
     """
-    whitened = system.whitened
-    assert whitened is not None
     coordinates = Coordinates(whitened.law, whitened.rho)
     r, p = len(directions) + coordinates.size, X.shape[1]
     out = StructuredSums(
@@ -146,9 +170,8 @@ def _of_component(
     V = np.eye(m)
     first = np.zeros((r, m, m))
     together = []
-    for z, lam, codes in zip(whitened.Z, lambdas, whitened.frame.codes, strict=True):
-        own = codes[rows]
-        together.append(own[:, None] == own[None])
+    for z, lam, factor in zip(whitened.Z, lambdas, system.matrices.factors, strict=True):
+        together.append(_related(factor, factor.codes[rows]))
         half = z[rows] @ lam
         V += (half @ half.T) * together[-1]
     for i, direction in enumerate(directions):
@@ -171,28 +194,51 @@ def _of_component(
     return first, second, F @ X
 
 
+def _related(factor: GroupingFactor, own: IntVector) -> Matrix:
+    """Return the covariance of the levels of some rows, (m, m): A, or the identity."""
+    if factor.known is None:
+        return (own[:, None] == own[None]).astype(np.float64)
+    levels, at = np.unique(own, return_inverse=True)
+    units = np.zeros((factor.n_levels, levels.size))
+    units[levels, np.arange(levels.size)] = 1.0
+    A = np.asarray(splu(factor.known.precision).solve(units))[levels]
+    return np.asarray(A[at][:, at])
+
+
 def _components(system: PenalizedSystem, law: ResidualLaw) -> Iterator[NDArray[np.intp]]:
-    """Yield the rows of every component, which share no level with those of another."""
-    codes = [factor.codes for factor in system.matrices.factors]
-    if len(codes) == 1:
+    """Yield the rows of every component.
+
+    They share no level with those of another, nor levels that a known covariance relates.
+    """
+    factors = system.matrices.factors
+    codes = [factor.codes for factor in factors]
+    if len(codes) == 1 and not system.known:
         label = codes[0].astype(np.intp)
     else:
-        sizes = [factor.n_levels for factor in system.matrices.factors]
+        sizes = [factor.n_levels for factor in factors]
         starts = np.concatenate([[0], np.cumsum(sizes)])
         first = codes[0] + starts[0]
-        rows = np.concatenate([first] * (len(codes) - 1))
-        cols = np.concatenate([c + s for c, s in zip(codes[1:], starts[1:], strict=False)])
+        known = [
+            (factor.known.precision.tocoo(), start)
+            for factor, start in zip(factors, starts, strict=False)
+            if factor.known is not None
+        ]
+        rows = np.concatenate([first] * (len(codes) - 1) + [Q.row + s for Q, s in known])
+        cols = np.concatenate(
+            [c + s for c, s in zip(codes[1:], starts[1:], strict=False)]
+            + [Q.col + s for Q, s in known]
+        )
         graph = scipy.sparse.coo_matrix(
             (np.ones(rows.size, dtype=np.int8), (rows, cols)), shape=(starts[-1], starts[-1])
         )
         label = scipy.sparse.csgraph.connected_components(graph, directed=False)[1][first]
     order = np.argsort(label, kind="stable")
     cuts = np.flatnonzero(np.diff(label[order])) + 1
-    for rows_of in np.split(order, cuts):
-        if rows_of.size > MAX_ROWS:
+    for own in np.split(order, cuts):
+        if own.size > MAX_ROWS:
             raise EngineError(
-                f"Kenward-Roger with a residual structure forms the covariance of rows that share "
-                f"random effects, here of {rows_of.size} rows: use ddf='satterthwaite', which is "
-                "nearly the same with so many"
+                f"Kenward-Roger with a residual structure or known= forms the covariance of rows that "
+                f"share random effects or are related, here of {own.size} rows: use "
+                "ddf='satterthwaite', which is nearly the same with so many"
             )
-        yield rows_of
+        yield own

@@ -17,11 +17,13 @@ predictor has its origin does not enter.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.inference.fixed.components import PairLookup, batches, projected_products
+from mixlm_sparse.solve.held import HeldCoordinates
 from mixlm_sparse.solve.pls import WorkingSolution
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -37,12 +39,24 @@ class Direction:
 def covariance_directions(
     system: PenalizedSystem, phi: Vector, lambdas: list[Matrix]
 ) -> list[Direction]:
-    """List the parameters, in units of the size that the covariances have."""
+    """List the parameters, in units of the size that the covariances have.
+
+    Of a term of which something is held they are the derivatives by its phi as they are, which
+    `free_of_held` combines.
+    """
     out = []
     chart = system.chart
-    for template, part, place, Rz in zip(
-        chart.templates, chart.slices, chart.layout, chart.Rz, strict=True
+    held = {hold.term for hold in system.held.holds} if system.held is not None else set()
+    for t, (template, part, place, Rz) in enumerate(
+        zip(chart.templates, chart.slices, chart.layout, chart.Rz, strict=True)
     ):
+        if t in held:
+            T = template.factor_at(phi[part])
+            for slope in template.slopes_at(phi[part]):
+                whole = np.zeros((chart.widths[place.factor],) * 2)
+                whole[place.columns, place.columns] = slope @ T.T + T @ slope.T
+                out.append(Direction(place.factor, whole))
+            continue
         lam = lambdas[place.factor][place.columns, place.columns]
         sd = np.sqrt(1.0 + (lam * lam).sum(axis=1))
         K = chart.widths[place.factor]
@@ -62,6 +76,58 @@ def covariance_directions(
                 )
             out.append(Direction(place.factor, E))
     return out
+
+
+def free_of_held(
+    system: PenalizedSystem, phi: Vector, sigma: float, *, last: Literal["V", "W"]
+) -> Matrix:
+    """Return which combinations of the parameters are free where some are held, (r + 1, f).
+
+    With y the free coordinates, B = d (phi, log sigma) / dy and V relative to sigma^2,
+
+        d (sigma^2 V) / dy_k = sum_i B_ik dV / dphi_i + 2 B_(log sigma)k V
+
+    over the terms of which something is held; of the others all directions are free.
+
+    Parameters
+    ----------
+    last : what the last parameter is: V itself, or W^{-1}, V less the part of all random effects.
+    """
+    assert system.held is not None
+    chart = system.chart
+    coordinates = HeldCoordinates.of(system)
+    free = coordinates.free.tolist()
+    B = coordinates.expand(coordinates.reduce(phi, sigma))[2]
+    touched = {hold.term for hold in system.held.holds}
+    places, first = [], 0
+    for t, (template, part) in enumerate(zip(chart.templates, chart.slices, strict=True)):
+        basis = template.covariance_basis
+        count = part.stop - part.start
+        if t not in touched:
+            count = len(template.tangents(phi[part]) if basis is None else basis)
+        places.append(slice(first, first + count))
+        first += count
+    columns = []
+    for t, (part, place) in enumerate(zip(chart.slices, places, strict=True)):
+        if t not in touched:
+            columns += list(np.eye(first + 1)[place])
+            continue
+        for k, coordinate in enumerate(free):
+            if part.start <= coordinate < part.stop:
+                column = np.zeros(first + 1)
+                column[place] = B[part, k]
+                columns.append(column)
+    if chart.m in free:
+        k = free.index(chart.m)
+        column = np.zeros(first + 1)
+        column[-1] = 2.0
+        for t in touched:
+            part = chart.slices[t]
+            column[places[t]] = B[part, k]
+            if last == "W":
+                column[places[t]] += (chart.powers * phi)[part]
+        columns.append(column)
+    return np.array(columns).reshape(-1, first + 1).T
 
 
 @dataclass

@@ -15,6 +15,7 @@ from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.inference.fixed.anova import anova_table
 from mixlm_sparse.inference.models.mixture import lr_statistic
+from mixlm_sparse.inference.models.nesting import Nesting, nesting
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.rowless import MatricesWithoutRows
 
@@ -42,8 +43,10 @@ def compare_models(
     -------
     DataFrame, one row for each model in ascending order of its number of parameters, with columns
     npar, AIC, BIC, logLik, deviance, Chisq, Df, Pr(>Chisq).  Each row is tested against the row
-    above; a negative statistic counts as zero, and models of equal size have no p-value.
-    `attrs["formulas"]` holds the formulas by name, `attrs["note"]` says what was refitted.
+    above; a negative statistic counts as zero, and models of equal size have no p-value, nor have
+    covariance structures of which none is a special case of the other.
+    `attrs["formulas"]` holds the formulas by name, `attrs["note"]` says what was refitted, and which
+    structures are not nested.
 
     Notes
     -----
@@ -78,31 +81,43 @@ def compare_models(
             )
     order = sorted(range(len(used)), key=lambda i: used[i].n_par)
     rows = []
+    edges, apart = [], []
     for place, i in enumerate(order):
         fit = used[i]
         statistic, df, p = np.nan, np.nan, np.nan
         if place:
-            statistic, df, p = likelihood_ratio(used[order[place - 1]], fit)
+            before = order[place - 1]
+            how = nesting(used[before], fit)
+            pair = f"{labels[before]} and {labels[i]}"
+            if how is Nesting.NOT and fit.n_par > used[before].n_par:
+                apart.append(pair)
+            else:
+                statistic, df, p = likelihood_ratio(used[before], fit)
+            if how is Nesting.BOUNDARY:
+                edges.append(pair)
         rows.append((fit.n_par, fit.aic, fit.bic, fit.llf, fit.deviance, statistic, df, p))
     table = pd.DataFrame(rows, columns=COLUMNS, index=[labels[i] for i in order])
     table.attrs["blank"] = dict.fromkeys(COLUMNS[-3:], (labels[order[0]],))
     table.attrs["formulas"] = {labels[i]: used[i].formula for i in order}
     again = f"fitted again by ML for the comparison: {', '.join(refitted)}" if refitted else ""
-    table.attrs["note"] = "; ".join(text for text in (again, _structures_note(fits)) if text)
+    table.attrs["note"] = "; ".join(text for text in (again, *_said_of(apart, edges)) if text)
     return table
 
 
-def _structures_note(fits: Sequence[FittedModel]) -> str:
-    """Say what a comparison of residual structures rests on; "" where they are all the same."""
-    calls = [fit.call for fit in fits]
-    said = {(str(c.residual), str(c.variance)) if c is not None else ("", "") for c in calls}
-    if len(said) < 2:
-        return ""
-    return (
-        "residual structures differ: chi-squared holds where one says what the other does, with "
-        "parameters inside of their ranges; at an end of a range (no correlation of CAR1 or a "
-        "spatial structure, a variance of zero) p is too large"
-    )
+def _said_of(apart: Sequence[str], edges: Sequence[str]) -> list[str]:
+    """Return the notes on structures of which none is a special case, or one at its edge."""
+    notes = []
+    if apart:
+        notes.append(
+            f"{', '.join(apart)}: the covariance structure of one is no special case of the "
+            "other's, so that there is no chi-squared: compare AIC or BIC"
+        )
+    if edges:
+        notes.append(
+            f"{', '.join(edges)}: the smaller model is at the end of a parameter's range, where p "
+            "is too large"
+        )
+    return notes
 
 
 def likelihood_ratio(smaller: FittedModel, larger: FittedModel) -> tuple[float, int, float]:

@@ -17,21 +17,23 @@ from scipy.special import ndtri
 from mixlm_sparse.common.checks import require_level, require_one_of
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.inference.variance.delta import VarianceScale, variance_scale
-from mixlm_sparse.model.parameters import variance_parameters
+from mixlm_sparse.inference.variance.delta import (
+    FLAT,
+    NO_OPTIMUM,
+    VarianceScale,
+    moves,
+    variance_scale,
+)
+from mixlm_sparse.inference.variance.residual_structure import residual_table
+from mixlm_sparse.model.parameters import residual_names, variance_parameters
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
 
 SCALES = ("sd", "variance")
 PAIRS = ("correlation", "covariance")
-# A combination of parameters that moves by this share along a direction without curvature is not
-# determined.
-MOVES_RTOL = 1e-3
 NO_SIGMA = "perfect fit: sigma is zero"
 NO_RESIDUAL = "nothing is left to the residuals: sigma is zero beside the random effects"
-NO_OPTIMUM = "the Hessian is not positive definite: the fit is not at an optimum"
-FLAT = "the criterion is flat in this direction: no standard error"
 
 
 @result_table("Variance components with Wald intervals", hidden=["grp", "var1", "var2"])
@@ -52,7 +54,8 @@ def variance_components(
 
     Returns
     -------
-    DataFrame with columns grp, var1, var2, estimate, std_error, lower, upper, note.  A
+    DataFrame with columns grp, var1, var2, estimate, std_error, lower, upper, note; the parameters
+    of a residual structure follow sigma, on their natural scale, in the group Residual.  A
     parameter on the boundary (a standard deviation of zero, a correlation of one) has no
     standard error: NaN, and `note` says so; `confint()` gives it limits.  What the data do not
     determine is NaN altogether, with the terms involved in `note`.
@@ -70,6 +73,27 @@ def variance_components(
     sd_(Intercept)|Batch     42.00      17.06  18.95  93.09
     sigma                    49.51       7.15  37.31  65.70
     """
+    table = random_components(fit, level, scale, pairs)
+    residual = residual_table(fit, level)
+    if residual.empty:
+        return table
+    reasons = residual.attrs.get("notes", {})
+    more = pd.DataFrame(
+        {
+            "grp": "Residual",
+            "var1": residual["parameter"].astype(object),
+            "var2": pd.Series([None] * len(residual), dtype=object),
+            **{name: residual[name] for name in ("estimate", "std_error", "lower", "upper")},
+            "note": [reasons.get(name, "") for name in residual["parameter"]],
+        }
+    )
+    return pd.concat([table, more.set_axis(list(residual_names(fit.system)), axis=0)])
+
+
+def random_components(
+    fit: FittedModel, level: float = 0.95, scale: str = "sd", pairs: str | None = None
+) -> pd.DataFrame:
+    """Return `variance_components` without the parameters of a residual structure."""
     level = require_level("level", level)
     require_one_of("scale", scale, SCALES)
     if pairs is None:
@@ -124,7 +148,7 @@ def parameter_notes(
             known = bool(judged.entries[par.term][par.row, par.column])
         if not known:
             notes[r] = judged.sentence
-        elif par.kind == "sigma" and not np.isfinite(fit.criterion):
+        elif par.kind == "sigma" and fit.optimum.no_residual:
             notes[r] = NO_RESIDUAL
         elif notes[r]:
             continue
@@ -148,12 +172,6 @@ def undetermined(fit: FittedModel) -> dict[str, str]:
     known = judged.coefficients(np.eye(fit.system.p))
     names += [name for name, ok in zip(fit.system.x_names, known.tolist(), strict=True) if not ok]
     return dict.fromkeys(names, judged.sentence)
-
-
-def moves(gradient: Vector, flat: Matrix) -> bool:
-    """Say whether a function with this gradient (m + 1,) moves along one of the flat directions."""
-    largest = float(np.abs(gradient).max(initial=0.0))
-    return bool(np.abs(gradient @ flat).max(initial=0.0) > MOVES_RTOL * max(largest, 1e-300))
 
 
 Figures = tuple[float, float, float, float]

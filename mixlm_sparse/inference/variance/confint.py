@@ -14,7 +14,7 @@ from mixlm_sparse.common.tables import ResultTable, result_table
 from mixlm_sparse.common.text import percent
 from mixlm_sparse.inference.fixed.coefficients import conf_int
 from mixlm_sparse.inference.resample.bootstrap import bootstrap
-from mixlm_sparse.inference.variance.components import undetermined, variance_components
+from mixlm_sparse.inference.variance.components import random_components, undetermined
 from mixlm_sparse.inference.variance.delta import variance_scale
 from mixlm_sparse.inference.variance.profile.compute import profile
 from mixlm_sparse.inference.variance.residual_structure import residual_table
@@ -101,7 +101,7 @@ def confint(
     names = chosen_names(parm, parameter_kinds(fit))
     reasons = undetermined(fit)
     if method == "wald":
-        variances = variance_components(fit, level)[["lower", "upper", "note"]]
+        variances = random_components(fit, level)[["lower", "upper", "note"]]
         coefficients = conf_int(fit, level=level, ddf="normal").assign(note="")
         heading = f"{percent(level)} Wald intervals, of coefficients by the normal distribution"
         limits = pd.DataFrame(

@@ -33,9 +33,14 @@ from mixlm_sparse.solve.products.basis import triangular_inverse
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
 
+# A combination of parameters that moves by this share along a direction without curvature is not
+# determined.
+MOVES_RTOL = 1e-3
 AT_ZERO = "estimated as zero: on the boundary, no standard error"
 BESIDE_ZERO = "undefined: a standard deviation is estimated as zero"
 AT_BOUND = "estimated as {bound:.4g}: on the boundary, no standard error"
+NO_OPTIMUM = "the Hessian is not positive definite: the fit is not at an optimum"
+FLAT = "the criterion is flat in this direction: no standard error"
 AT_ONE = "estimated as +1 or -1: on the boundary, no standard error"
 
 
@@ -170,3 +175,9 @@ def _boundary(fit: FittedModel, parameters: tuple[VarianceParameter, ...]) -> tu
                 note = AT_ONE
         notes.append(note)
     return tuple(notes)
+
+
+def moves(gradient: Vector, flat: Matrix) -> bool:
+    """Say whether a function with this gradient (m + 1,) moves along one of the flat directions."""
+    largest = float(np.abs(gradient).max(initial=0.0))
+    return bool(np.abs(gradient @ flat).max(initial=0.0) > MOVES_RTOL * max(largest, 1e-300))

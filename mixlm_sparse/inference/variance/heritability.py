@@ -79,7 +79,7 @@ def heritability(
     require_random_effects(fit, "heritability")
     level = require_level("level", level)
     require_one_of("method", method, METHODS)
-    if fit.unbounded:
+    if fit.unbounded or fit.optimum.no_residual:
         raise OptionError("the model leaves no residual: there are no shares of the variance")
     if fit.system.held is not None:
         raise OptionError("heritability() of a fit with fixed= is not available: use icc()")

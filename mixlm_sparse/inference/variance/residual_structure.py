@@ -10,7 +10,7 @@ from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.covariance.law import ResidualLaw
-from mixlm_sparse.inference.variance.components import FLAT, NO_OPTIMUM, moves
+from mixlm_sparse.inference.variance.delta import FLAT, NO_OPTIMUM, moves
 from mixlm_sparse.model.fitted import FittedModel
 
 AT_END = "at the end of its range: no standard error"

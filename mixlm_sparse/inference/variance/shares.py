@@ -29,7 +29,7 @@ from scipy.special import expit, ndtri
 from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.inference.variance.components import FLAT, moves
+from mixlm_sparse.inference.variance.delta import FLAT, moves
 from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.structured import require_random_effects
@@ -103,7 +103,7 @@ def _parts(fit: FittedModel) -> _Parts:
     fixed_gradient[m + 1 :] = 2.0 * cov_X @ beta
     spread, by_rho = _mean_residual(fit)
     # where sigma is zero in the limit, the value that it is held at is no variance
-    residual = sigma**2 * spread if np.isfinite(fit.criterion) else 0.0
+    residual = 0.0 if fit.optimum.no_residual else sigma**2 * spread
     residual_gradient = np.zeros(width)
     residual_gradient[m] = 2.0 * residual
     residual_gradient[m - system.n_rho : m] = sigma**2 * by_rho

@@ -50,7 +50,8 @@ def draft_matrices(
 
 
 def _term(part: Part, factor: int, name: str, structure: str, why: Reason) -> RandomTerm:
-    return RandomTerm(name, factor, part.names, structure, AbsentColumns(part.names, why))
+    columns = AbsentColumns(part.names, why)
+    return RandomTerm(name, factor, part.names, structure, columns, part.places)
 
 
 def matrices_without_rows(

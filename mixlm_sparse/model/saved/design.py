@@ -162,6 +162,7 @@ def stored_matrices(
             column_names=tuple(saved["columns"]),
             structure=saved["structure"],
             columns=columns(f"Z.{t}", saved["columns"]),
+            places=None if spec is None else spec.terms[t].part.places,
         )
         for t, saved in enumerate(about["terms"])
     )

@@ -190,7 +190,8 @@ def _collect(fits: list[FittedModel], heads: list[str], stars: bool) -> _Table:
     rules.append(len(names) - 1)
     components = [_components(fit) for fit in fits]
     shown = _union([list(part) for part in components])
-    for name in sorted(shown, key=RESIDUAL.__eq__):  # the others keep their order
+    # the residual comes last, its structure after its standard deviation
+    for name in sorted(shown, key=lambda name: (name == RESIDUAL) + 2 * name.startswith("Residual ")):
         add(name, [part.get(name, "") for part in components])
     rules.append(len(names) - 1)
     for label in _union([list(fit.ngroups) for fit in fits]):
@@ -253,7 +254,18 @@ def _components(fit: FittedModel) -> dict[str, str]:
             )
         else:
             out[f"SD {first} | {group}"] = _size(value)
+    whitened = fit.system.whitened
+    if whitened is not None:
+        values = whitened.law.natural(whitened.rho)[0].tolist()
+        out |= {
+            f"Residual {name}": _signed(value)
+            for name, value in zip(whitened.law.names, values, strict=True)
+        }
     return out
+
+
+def _signed(value: float) -> str:
+    return f"-{_size(-value)}" if value < 0.0 else _size(value)
 
 
 def _size(value: float) -> str:

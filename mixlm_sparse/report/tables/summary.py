@@ -28,6 +28,7 @@ from mixlm_sparse.report.tables.summary_forms import Parts, as_html, as_latex, a
 
 CORRELATION_MAX_P = 12  # more fixed effects than this: their correlations stay in cov_params()
 CORRELATION_CELL = 6  # characters of a correlation and of the abbreviated name above it
+GIVEN = "given as an array"
 
 
 # What users of R and statsmodels ask of a summary.
@@ -184,11 +185,12 @@ def _collect(fit: FittedModel, correlation: bool | None, tests: SingleTests | No
     information.append(("df.resid", str(fit.df_resid)))
     settings = []
     if fit.matrices.weights is not None:
-        settings.append(("Weights", fit.weights_name))
+        settings.append(("Weights", fit.weights_name or GIVEN))
     if fit.matrices.offset is not None:
-        settings.append(("Offset", fit.offset_name))
+        in_formula = fit.matrices.spec is not None
+        settings.append(("Offset", fit.offset_name or ("in the formula" if in_formula else GIVEN)))
     if fit.call is not None and fit.call.subset is not None:
-        settings.append(("Subset", fit.subset_name))
+        settings.append(("Subset", fit.subset_name or GIVEN))
     if fit.system.held is not None:
         held = ", ".join(f"{name} = {value:g}" for name, value in fit.system.held.names)
         settings.append(("Held", held))

@@ -16,7 +16,7 @@ from mixlm_sparse.common.types import Vector
 from mixlm_sparse.design.table import Column
 from mixlm_sparse.inference.fixed.methods import linear_tests, require_ddf
 from mixlm_sparse.inference.fixed.tests import METHODS
-from mixlm_sparse.inference.variance.components import variance_components
+from mixlm_sparse.inference.variance.components import random_components
 from mixlm_sparse.inference.variance.residual_structure import residual_table
 from mixlm_sparse.model.batches.rows import Batches
 from mixlm_sparse.model.data import all_rows, data_columns
@@ -194,7 +194,7 @@ def _parameters(fit: FittedModel, level: float, *, errors: bool) -> pd.DataFrame
 
 
 def _parameter_errors(fit: FittedModel, level: float, keys: list[object]) -> dict[str, Any]:
-    found = variance_components(fit, level=level)
+    found = random_components(fit, level=level)
     by_key = {}
     parameters = variance_parameters(fit.system)
     for par, row in zip(parameters, found.itertuples(index=False), strict=True):
@@ -279,7 +279,7 @@ def augment(fit: FittedModel) -> pd.DataFrame:
     """Return the rows used: the columns of the formula and what the fit says of each row.
 
     Columns .fitted, .resid, .fixed (without random effects), .hat, .std_resid (sqrt(w) (y - mu) /
-    sigma), .cooksd (not where residuals are correlated), .normalized (with a residual structure:
+    sigma), .cooksd, .normalized (with a residual structure:
     whitened by it, over sigma), and .weights and .offset where there are any.  With
     na_action="exclude" all rows of the data, with NaN in those not used.
 
@@ -302,8 +302,7 @@ def augment(fit: FittedModel) -> pd.DataFrame:
         ".hat": fit.hatvalues().to_numpy(),
         ".std_resid": _scaled_residuals(fit),
     }
-    if fit.matrices.law is None or not fit.matrices.law.correlated:
-        own[".cooksd"] = fit.cooks_distance().to_numpy()
+    own[".cooksd"] = fit.cooks_distance().to_numpy()
     if fit.matrices.law is not None:
         own[".normalized"] = fit.residuals("normalized", scaled=True).to_numpy()
     if fit.matrices.weights is not None:

@@ -69,7 +69,7 @@ def optimize_held(
     DataError : the criterion is not defined at the values that are held.
     """
     coordinates = HeldCoordinates.of(system)
-    search = _Search(coordinates, objective, reml, control)
+    search = HeldSearch(coordinates, objective, reml, control)
     given = phi is not None
     start = objective.start() if phi is None else phi
     held = system.held
@@ -86,7 +86,7 @@ def optimize_held(
     if not given:
         phi_found, _, _ = coordinates.expand(best.x)
         singular = bool(objective.on_the_boundary(objective.reflect(phi_found))[0])
-        for group in other_starts(system, singular=singular):
+        for group in other_starts(system, singular=singular, phi=phi_found):
             again = search.from_point(group[0].phi, sigma)
             if again.value < best.value - ROUNDING * abs(best.value):
                 best = again
@@ -129,7 +129,7 @@ def held_criterion(
     return criterion
 
 
-class _Search:
+class HeldSearch:
     """Value and gradient in y, and legs of search."""
 
     def __init__(

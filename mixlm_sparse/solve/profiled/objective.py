@@ -274,9 +274,14 @@ class ProfiledObjective:
         """Return a moment estimate (m,)."""
         return moment_start(self.system)
 
-    def other_starts(self, *, singular: bool) -> list[list[Start]]:
+    def other_starts(self, *, singular: bool, phi: Vector) -> list[list[Start]]:
         """Return groups of starts that are worth while (see `valleys`)."""
-        return other_starts(self.system, singular=singular)
+        return other_starts(self.system, singular=singular, phi=phi)
+
+    @property
+    def many_valleys(self) -> bool:
+        """Return whether a start that was given may lead to another valley than the best one."""
+        return any(template.second_start is not None for template in self.system.templates)
 
     def settle(self, phi: Vector, value: float) -> BoundaryReport:
         """Certify an optimum on the boundary, or find the way off a false one."""

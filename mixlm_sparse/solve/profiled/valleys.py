@@ -1,8 +1,8 @@
 """Other starts, where the structure says that the criterion may have more than one valley.
 
 * A singular optimum of several terms with few levels: Lambda = I.
-* A correlation that several effects share, at the edge of its range or with few levels: one of a
-  half.
+* A correlation that several effects share: values over its range, beside variances as they were
+  found, smaller and larger ones.
 * Nearly as many parameters as rows, or a singular optimum of several terms and few rows:
   Lambda = I.
 * Independent effects of one grouping factor whose columns are nearly parallel, such as
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixlm_sparse.common.types import Matrix
+from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.search.objective import Start
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -28,16 +28,23 @@ FEW_ROWS = 4
 FEW_ROWS_SINGULAR = 10
 # Columns of independent effects are nearly parallel if less than this of them is their own.
 PARALLEL = 0.2
+# Correlations of structures that are tried, and standard deviations beside them: as multiples of
+# those found, or (None) those of the noise.
+CORRELATIONS = (-0.7, 0.3, 0.93)
+SD_SIZES = (1.0, 0.3, 3.0, None)
 # Sizes that are tried, in units of 1 / rho.
 SIZES = (0.3, 1.0, 3.0)
 
 
-def other_starts(system: PenalizedSystem, *, singular: bool) -> list[list[Start]]:
+def other_starts(
+    system: PenalizedSystem, *, singular: bool, phi: Vector | None = None
+) -> list[list[Start]]:
     """Return groups of starts that are worth while; of each group the best one is searched from.
 
     Parameters
     ----------
     singular : whether the optimum found is on the boundary.
+    phi : (m,) where it was found.
     """
     chart = system.chart
     factors = system.products.blocks.factors
@@ -50,21 +57,31 @@ def other_starts(system: PenalizedSystem, *, singular: bool) -> list[list[Start]
     several = singular and len(chart.templates) > 1
     if (several and (few or rows < FEW_ROWS_SINGULAR)) or rows < FEW_ROWS:
         groups.append([Start("Lambda = I", chart.start)])
-    seconds = [template.second_start for template in chart.templates]
-    tight = any(
-        template.k * FEW_LEVELS > factors[place.factor].n_levels
-        for template, place, second in zip(chart.templates, chart.layout, seconds, strict=True)
-        if second is not None
-    )
-    if (singular or tight) and any(second is not None for second in seconds):
-        phi = chart.start.copy()
-        for part, second in zip(chart.slices, seconds, strict=True):
-            if second is not None:
-                phi[part] = second
-        groups.append([Start("correlations of a half", phi)])
+    groups += _by_correlation(system, chart.start if phi is None else phi)
     scattered = _scattered(system)
     if scattered:
         groups.append(scattered)
+    return groups
+
+
+def _by_correlation(system: PenalizedSystem, phi: Vector) -> list[list[Start]]:
+    """Return starts with correlations over their range, a group for each value."""
+    chart = system.chart
+    groups = []
+    for r in CORRELATIONS:
+        group = []
+        for size in SD_SIZES:
+            at, moved = phi.copy(), False
+            for template, part in zip(chart.templates, chart.slices, strict=True):
+                own = template.start if size is None else phi[part] * size ** template.powers
+                own = template.working(own) if size is None else own
+                other = template.with_correlation(r, own)
+                if other is not None:
+                    at[part], moved = other, True
+            if moved:
+                group.append(Start(f"correlations of {r:g}", at))
+        if group:
+            groups.append(group)
     return groups
 
 

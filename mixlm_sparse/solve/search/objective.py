@@ -162,13 +162,19 @@ class Objective(Protocol):
         """Return a cheap start."""
         ...
 
-    def other_starts(self, *, singular: bool) -> list[list[Start]]:
+    def other_starts(self, *, singular: bool, phi: Vector) -> list[list[Start]]:
         """Return groups of starts; of each group the best one is searched from.
 
         Parameters
         ----------
         singular : whether the optimum found is on the boundary.
+        phi : (m,) the optimum found.
         """
+        ...
+
+    @property
+    def many_valleys(self) -> bool:
+        """Return whether a start that was given may lead to another valley than the best one."""
         ...
 
     def settle(self, phi: Vector, value: float) -> BoundaryReport:

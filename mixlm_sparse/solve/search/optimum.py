@@ -13,6 +13,8 @@ from mixlm_sparse.solve.search.bfgs import ROUNDING
 from mixlm_sparse.solve.search.objective import Objective
 from mixlm_sparse.solve.search.status import Status
 
+ZERO_SIGMA = "sigma"  # among `at_boundary`: the residual standard deviation is zero
+
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Optimum:
@@ -27,7 +29,8 @@ class Optimum:
     status : how the search ended, a `Status`, which is its own text: "converged", "singular",
         "perfect fit", "no residual", "not converged", "evaluation limit" or "interrupted".
     message, advice : the status in words, and what to do about it ("" if nothing).
-    at_boundary : names of standard deviations that are zero, and of correlations at a bound.
+    at_boundary : names of standard deviations that are zero, and of correlations at a bound;
+        "sigma" where the residual is zero at a finite criterion.
     history : criterion at each evaluation.
     tried : where searches began and where they ended, in words.
     second_valley : criterion of the second-best minimum found; None if there was none.
@@ -67,8 +70,12 @@ class Optimum:
 
     @property
     def no_residual(self) -> bool:
-        """Whether sigma is zero beside the random effects: `sigma` is then an arbitrary value."""
-        return self.sigma is not None and bool(np.isinf(self.criterion))
+        """Whether sigma is zero beside the random effects: `sigma` is then an arbitrary value.
+
+        The criterion is -inf, or finite where the random effects can be the law of all rows.
+        """
+        nothing = ZERO_SIGMA in self.at_boundary or bool(np.isinf(self.criterion))
+        return self.sigma is not None and nothing
 
     @property
     def converged(self) -> bool:

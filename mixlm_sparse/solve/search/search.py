@@ -10,7 +10,7 @@ from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.search.bfgs import ROUNDING, minimize_bfgs
 from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.derivative_free import minimize_bobyqa, minimize_cobyqa
-from mixlm_sparse.solve.search.objective import FarStart, NoMinimumError, Objective
+from mixlm_sparse.solve.search.objective import FarStart, NoMinimumError, Objective, Start
 from mixlm_sparse.solve.search.optimum import Optimum, limit, perfect_fit, record, report
 from mixlm_sparse.solve.search.status import Status
 
@@ -40,7 +40,8 @@ def search(
     Parameters
     ----------
     phi : (m,) start, or None for the objective's own.
-    given : whether the user gave a start; other valleys are then not looked for.
+    given : whether the user gave a start; other valleys are then looked for only where a start
+        decides (`Objective.many_valleys`).
     method : "bfgs", "lbfgsb", "bobyqa" or "cobyqa".
     began : `time.perf_counter()` at the beginning.
     """
@@ -56,8 +57,8 @@ def search(
         if given and found.status is Status.NOT_CONVERGED:
             # a start in a desert: the criterion falls towards the optimum, hardly visibly
             found = _better(found, _search(objective, None, method, control, began))
-        elif not given and method == "bfgs":
-            found = _second_looks(found, objective, method, control, began)
+        elif method == "bfgs" and (not given or objective.many_valleys):
+            found = _second_looks(found, objective, method, control, began, given=given)
         return _leave_saddle(found, objective, method, control, began, given=given)
     except NoMinimumError:
         far = objective.far_out()
@@ -113,18 +114,18 @@ def _better(found: Optimum, again: Optimum) -> Optimum:
 
 
 def _second_looks(
-    found: Optimum,
-    objective: Objective,
-    method: str,
-    control: Control,
-    began: float,
+    found: Optimum, objective: Objective, method: str, control: Control, began: float, *,
+    given: bool,
 ) -> Optimum:
     """Search from elsewhere where the structure says so; the lowest is kept, all are told."""
     singular = found.status is Status.SINGULAR
-    ends = [("moment estimate", found.criterion)]
+    ends = [("the start given" if given else "moment estimate", found.criterion)]
     best = found
     objective.best_value = min(objective.best_value, found.criterion)
-    for group in objective.other_starts(singular=singular):
+    groups = objective.other_starts(singular=singular, phi=found.phi)
+    if given:
+        groups = [[Start("moment estimate", objective.start())], *groups]
+    for group in groups:
         values = [objective.value(start.phi) for start in group]
         start = group[int(np.argmin(values))]
         again = _search(objective, start.phi, method, control, began)

@@ -17,7 +17,7 @@ from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.solve.pls import WorkingSolution
 from mixlm_sparse.solve.system import PenalizedSystem
 
-__all__ = ["joint_columns", "residual_columns", "structured_leverage"]
+__all__ = ["joint_columns", "left_out", "residual_columns", "structured_leverage"]
 
 
 def joint_columns(
@@ -111,6 +111,36 @@ def _roots(
         S[:, own] = np.matmul(lam, S[:, own])
     out: Array3 = S
     return combination, out
+
+
+def left_out(
+    resid: Vector, solution: WorkingSolution, system: PenalizedSystem
+) -> tuple[Vector, Vector]:
+    """Return what leaving out single rows needs where rows are correlated, (n,) each.
+
+    With K = R^{-1} and M the joint matrix of fixed and random effects, leaving out row i moves
+    (beta, b) by -M^{-1}[X Z]'K e_i d_i, and y_i is predicted by the others with the error
+
+        d_i = s_i / (k_i - h_i),    s = K (y - mu),    k_i = K_ii,    h_i = (K G G'K)_ii
+
+    Parameters
+    ----------
+    resid : (n,) y - mu.
+
+    Returns
+    -------
+    r : s_i / sqrt(k_i), the residual given the others of its group, in units of sigma.
+    h : h_i / k_i, what the effects take of it: with independent rows, the leverage.
+    """
+    whitened = system.whitened
+    assert whitened is not None
+    whitening = whitened.whitening
+    with system.lock:
+        _, WG = joint_columns(solution, system, fixed=True)
+    k = whitening.precision_diagonal
+    s = whitening.back(whitening.apply(resid[:, None]))[:, 0]
+    h = (whitening.back(WG) ** 2).sum(axis=1)
+    return s / np.sqrt(k), h / k
 
 
 def structured_leverage(solution: WorkingSolution, system: PenalizedSystem) -> Vector:

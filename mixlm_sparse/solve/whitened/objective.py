@@ -17,6 +17,7 @@ import numpy as np
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.covariance.moments import moment_start
 from mixlm_sparse.solve.criterion import residual_df
 from mixlm_sparse.solve.curvature import (
     differences,
@@ -39,6 +40,8 @@ from mixlm_sparse.solve.whitened.criterion import evaluate_whitened
 QUICK_ROWS = 5_000
 # Working parameters of residuals beyond this are a limit: a correlation of one, a variance of zero.
 FARTHEST = 30.0
+# Random effects beside other residual correlations: multiples of those found, or (None) the noise's.
+THETA_SIZES = (1.0, 0.1, None)
 
 
 @dataclass
@@ -219,21 +222,50 @@ class WhitenedObjective:
     # -- where to search ----------------------------------------------------------------------
 
     def start(self) -> Vector:
-        """Return a moment estimate for phi, with independent residuals."""
-        assert self.system.whitened is not None
-        rho = self.system.whitened.law.start
-        phi = self.at(rho).start() if self.m_theta else np.zeros(0)
-        return np.concatenate([phi, rho])
+        """Return a moment estimate.
 
-    def other_starts(self, *, singular: bool) -> list[list[Start]]:
-        """Return groups of starts that are worth while: see `ProfiledObjective`."""
+        Residuals are independent beside random effects, which correlate rows as well.
+        """
+        whitened = self.system.whitened
+        assert whitened is not None
+        law = whitened.law
         if not self.m_theta:
-            return []
-        rho = self.best_phi[self.m_theta :]
-        return [
-            [Start(one.name, np.concatenate([one.phi, rho])) for one in group]
-            for group in self.at(rho).other_starts(singular=singular)
-        ]
+            return moment_start(law, whitened.frame.A[:, -1])
+        return np.concatenate([self.at(law.start).start(), law.start])
+
+    def other_starts(self, *, singular: bool, phi: Vector) -> list[list[Start]]:
+        """Return groups of starts that are worth while: see `ProfiledObjective`.
+
+        Residual correlations over their range come first, each beside the random effects that were
+        found, smaller and larger ones: what one of the two says the other may say as well.
+        """
+        whitened = self.system.whitened
+        assert whitened is not None
+        law, m = whitened.law, self.m_theta
+        theta, rho = phi[:m], phi[m:]
+        groups = []
+        for name, moved in law.elsewhere(rho):
+            sizes = THETA_SIZES if m else (1.0,)
+            group = []
+            for size in sizes:
+                there = self.system.chart.start if size is None else (
+                    self.system.chart.scaled(theta, size)
+                )
+                group.append(Start(name, np.concatenate([there, moved])))
+            groups.append(group)
+        if m:
+            groups += [
+                [Start(one.name, np.concatenate([one.phi, rho])) for one in group]
+                for group in self.at(rho).other_starts(singular=singular, phi=theta)
+            ]
+        return groups
+
+    @property
+    def many_valleys(self) -> bool:
+        """Return whether a start that was given may lead to another valley than the best one."""
+        whitened = self.system.whitened
+        assert whitened is not None
+        return whitened.law.correlated
 
     def settle(self, phi: Vector, value: float) -> BoundaryReport:
         """Certify an optimum on the boundary of phi, or find the way off a false one."""

@@ -15,7 +15,7 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.threads import one_blas_thread
-from mixlm_sparse.inference.variance.components import undetermined, variance_components
+from mixlm_sparse.inference.variance.components import random_components, undetermined
 from mixlm_sparse.inference.variance.profile.curve import ParameterProfile, Profile
 from mixlm_sparse.inference.variance.profile.follow import Follow, Point, Target
 from mixlm_sparse.inference.variance.profile.held import (
@@ -114,7 +114,7 @@ def profile(
 
 def _profiled(fit: FittedModel, which: object, reml: bool) -> list[str]:
     """Return the names of the parameters to be profiled, or say why one cannot be."""
-    if fit.unbounded:
+    if fit.unbounded or fit.optimum.no_residual:
         raise OptionError(
             "the model fits the response exactly: sigma is zero and nothing can be profiled"
         )
@@ -198,7 +198,7 @@ def _ml_or_reml(fit: FittedModel, reml: bool) -> _Base:
     if optimum.optimizer not in ("bfgs", "lbfgsb"):
         start = np.concatenate([optimum.theta, optimum.rho])
         optimum = optimize(base.system, reml=reml, start=start)
-    errors = variance_components(base)["std_error"].to_numpy(np.float64)
+    errors = random_components(base)["std_error"].to_numpy(np.float64)
     return _Base(
         base, optimum.phi, optimum.rho, optimum.criterion, base.sigma, reml, errors
     )

@@ -1,0 +1,143 @@
+"""The limit of sigma going to zero where random effects alone can be the law of the response.
+
+With S = Lambda Lambda' sigma^2 held, V = Z S Z' + sigma^2 W^{-1}.  Where Z S Z' is regular on the
+contrasts K'y that the criterion is about (REML: K'X = 0; ML: all of y), which needs as many
+independent columns of Z there as there are contrasts, the criterion has a limit for sigma -> 0,
+
+    d(S, sigma) = d(S, 0) + sigma^2 dd/d(sigma^2) + ...,    dd/d log sigma = 2 sigma^2 dd/d(sigma^2)
+
+and may be least there: one row for each level of a structure over times, a slope and an intercept
+with two rows a group, a known covariance with one record a level.  Relative to sigma all random
+effects are infinite, so that a search in theta runs away without an end.  Here sigma is held at a
+small share of the spread of the response, the joint criterion is minimized in S, and the first-order
+term is taken off; the point is the optimum if it is not above the one that was found in theta, and
+if the criterion does not fall with sigma.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+
+import numpy as np
+
+from mixlm_sparse.common.types import Vector
+from mixlm_sparse.solve.criterion import joint_criterion, residual_df
+from mixlm_sparse.solve.held import HeldCoordinates
+from mixlm_sparse.solve.profiled.held_search import HeldSearch
+from mixlm_sparse.solve.profiled.objective import ProfiledObjective
+from mixlm_sparse.solve.search.bfgs import ROUNDING, BfgsResult
+from mixlm_sparse.solve.search.optimum import ZERO_SIGMA, Optimum, record
+from mixlm_sparse.solve.search.search import Control
+from mixlm_sparse.solve.search.status import Status
+from mixlm_sparse.solve.system import PenalizedSystem
+
+__all__ = ["without_noise"]
+
+# sigma is held at these shares of the residual standard deviation of least squares.
+SHARES = (1e-4, 1e-5)
+# Where the criterion still changes by more than this with log sigma, sigma is not small yet.
+SETTLED = 1e-2
+# With more rows the limit is looked at only if random effects are this much larger than the noise.
+MANY_ROWS = 5_000
+FAR = 30.0
+ADVICE = (
+    "the rows do not tell a residual from the random effects, which have one for every row: sigma "
+    "is zero in this fit, and what is said of the random effects holds with that"
+)
+
+
+def without_noise(
+    found: Optimum,
+    system: PenalizedSystem,
+    objective: ProfiledObjective,
+    *,
+    control: Control,
+    began: float,
+) -> Optimum:
+    """Return the optimum with sigma = 0 where the criterion has its least value there, else `found`.
+
+    Parameters
+    ----------
+    found : where a search in theta ended, perhaps at a criterion without a minimum.
+    """
+    reml = found.reml
+    runaway = found.status is Status.NO_RESIDUAL
+    far = runaway or not found.converged or system.chart.size(found.phi) > FAR
+    if found.status is Status.PERFECT or not (far or system.n <= MANY_ROWS):
+        return found
+    if not _can_be_all(system, reml=reml):
+        return found
+    spread = math.sqrt(system.products.yy / residual_df(system, reml=True))
+    objective.rotations = None
+    for share in SHARES:
+        sigma = share * spread
+        search = HeldSearch(HeldCoordinates(system, (), sigma), objective, reml, control)
+        best = _best(found, search, share, sigma)
+        if not math.isfinite(best.value):
+            return found
+        lambdas = system.chart.lambdas(best.x)
+        slope = joint_criterion(lambdas, math.log(sigma), system, reml=reml)[2]
+        if abs(slope) <= SETTLED:
+            break
+    else:
+        return found
+    value = best.value - 0.5 * slope
+    unsure = control.gradient_tolerance + ROUNDING * abs(value)
+    lower = not math.isfinite(found.criterion) or value <= found.criterion + unsure
+    if not lower or slope < -unsure:
+        return found
+    objective.best_value = min(objective.best_value, value)
+    status = None if best.decrement <= max(control.gradient_tolerance, ROUNDING * abs(value)) else (
+        Status.NOT_CONVERGED
+    )
+    at = record(objective, best.x, value, best.gradient, best.decrement, status, "bfgs", began)
+    if status is None:
+        zero = (*at.at_boundary, ZERO_SIGMA)
+        edge = f"{at.message.partition(': ')[2]}; sigma is zero" if at.at_boundary else (
+            "sigma is zero"
+        )
+        at = replace(
+            at, status=Status.SINGULAR, message=Status.SINGULAR.message.format(edge=edge),
+            advice=ADVICE, at_boundary=zero,
+        )  # fmt: skip
+    return replace(at, sigma=sigma, optimizer=found.optimizer, seconds=time.perf_counter() - began)
+
+
+def _can_be_all(system: PenalizedSystem, *, reml: bool) -> bool:
+    """Say whether Z S Z' can be regular on what the criterion is about."""
+    if system.held is not None or not system.templates:
+        return False
+    if system.products.blocks.q + (system.p if reml else 0) < system.n:
+        return False
+    if system.known:  # every row has a level of its own, or the columns count as without A
+        return _levels_of_rows(system)
+    apart = system.apart
+    return system.n - apart.rank - (apart.rank_within if reml else 0) == 0
+
+
+def _levels_of_rows(system: PenalizedSystem) -> bool:
+    return any(
+        factor.known is not None and np.unique(factor.codes).size == system.n
+        for factor in system.matrices.factors
+    )
+
+
+def _best(found: Optimum, search: HeldSearch, share: float, sigma: float) -> BfgsResult:
+    """Search from random effects of the size of the response, and from where the search was."""
+    chart = search.coordinates.system.chart
+    large = 1.0 / share
+    starts: list[Vector] = [chart.scaled(chart.start, large)]
+    seconds = [template.second_start for template in chart.templates]
+    if any(second is not None for second in seconds):
+        other = chart.start.copy()
+        for part, second in zip(chart.slices, seconds, strict=True):
+            if second is not None:
+                other[part] = second
+        starts.append(chart.scaled(other, large))
+    size = chart.size(found.phi)
+    if size > 0.0:
+        starts.append(chart.scaled(found.phi, large / size))
+    results = [search.from_point(start, sigma) for start in starts]
+    return min(results, key=lambda result: result.value)
