@@ -43,6 +43,7 @@ from mixlm_sparse.common.text import as_written
 P = ParamSpec("P")
 
 ENDS = 10  # rows shown at each end of a table that is longer than pandas shows
+MAX_LABELS = 8  # rows that one note names
 NOTES = ("note", "reason")  # columns of text that print below the table
 
 
@@ -298,6 +299,19 @@ def _shows_index(frame: pd.DataFrame) -> bool:
     return len(frame) > 1 and _is_number(frame.iloc[:, 0])
 
 
+def _by_text(notes: Iterable[tuple[object, object]]) -> list[str]:
+    """Return notes on rows, each text once with the labels of all its rows."""
+    labels: dict[str, list[str]] = {}
+    for label, text in notes:
+        if isinstance(text, str) and text:
+            labels.setdefault(text, []).append(str(label))
+    return [
+        f"{', '.join(own[:MAX_LABELS])}"
+        f"{f' and {len(own) - MAX_LABELS} more' if len(own) > MAX_LABELS else ''}: {text}"
+        for text, own in labels.items()
+    ]
+
+
 def _finished(frame: pd.DataFrame, *, short: bool = True) -> Finished:
     """Return what a table shows; `short` leaves out the middle of long ones."""
     about = frame.attrs
@@ -305,17 +319,13 @@ def _finished(frame: pd.DataFrame, *, short: bool = True) -> Finished:
     notes = [text for text in [str(about.get("note", ""))] if text]
     more = about.get("notes", ())
     if isinstance(more, Mapping):
-        notes += [f"{label}: {text}" for label, text in more.items()]
+        notes += _by_text(more.items())
     else:
         notes += [str(text) for text in more]
     for name in NOTES:
         if name in frame.columns and not _is_number(frame[name]):
             labels = frame.index if index else frame.iloc[:, 0]
-            notes += [
-                f"{label}: {text}"
-                for label, text in zip(labels, frame[name], strict=True)
-                if isinstance(text, str) and text
-            ]
+            notes += _by_text(zip(labels, frame[name], strict=True))
             frame = frame.drop(columns=name)
     frame = frame.drop(columns=[name for name in about.get("hidden", ()) if name in frame])
     empty = [i for i in range(frame.shape[1]) if frame.iloc[:, i].map(_is_nothing).all()]
