@@ -100,7 +100,7 @@ class CovarianceStructure(ABC):
 
     @classmethod
     def at_places(cls, places: tuple[int, ...]) -> CovarianceStructure:
-        """Return the template for effects at places (k,) in time, ascending from 0; no gaps here."""
+        """Return the template for effects at places (k,) in time, from 0 on; here without gaps."""
         if places != tuple(range(len(places))):
             raise FormulaError(f"{cls.name}(...) needs an effect at every place, without gaps")
         return cls.of_size(len(places))

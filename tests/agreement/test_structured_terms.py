@@ -269,4 +269,5 @@ def test_bad_formulas_say_what_is_wrong():
     with pytest.raises(mx.OptionError, match="above the bounds"):
         mx.lmer("y ~ x + ar1(0 + factor(t) | g)", data, start=np.array([1.0, 1.5]))
     with pytest.raises(mx.OptionError, match="are those of no covariance matrix"):
-        mx.lmer("y ~ x + toep(0 + factor(t) | g)", data, start=np.array([1, 1, 1, 1, 0.9, -0.9, 0.9]))
+        start = np.array([1, 1, 1, 1, 0.9, -0.9, 0.9])
+        mx.lmer("y ~ x + toep(0 + factor(t) | g)", data, start=start)

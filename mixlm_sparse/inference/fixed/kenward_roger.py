@@ -116,7 +116,7 @@ class KenwardRogerMoments:
         # Theta = L'(L Phi L')^{-1} L
         D = np.matmul(np.matmul(basis, self.P), basis.T)
         traces = np.trace(D, axis1=1, axis2=2)
-        flat = D.reshape(D.shape[0], -1)
+        flat = D.reshape(D.shape[0], basis.shape[0] ** 2)
         A1 = float(traces @ self.W @ traces)
         A2 = float((self.W * (flat @ flat.T)).sum())
         return _denominator(basis.shape[0], A1, A2)
@@ -205,7 +205,7 @@ def _compute(fit: FittedModel, note: str) -> KenwardRogerMoments:
         B = free_of_held(system, fit.optimum.phi, unit_of_theta(fit), last="V")
         P, Q, traces = _combined(B, P, Q, traces)
         r = B.shape[1]
-    flat = P.reshape(r, -1)
+    flat = P.reshape(r, p * p)
     information = 0.5 * (traces - 2.0 * np.trace(Q, axis1=2, axis2=3) + flat @ flat.T)
     W = _inverse_information(information)
     change = np.einsum("ij,ijab->ab", W, Q, optimize=True)
@@ -239,7 +239,7 @@ def _compute_structured(fit: FittedModel, note: str) -> KenwardRogerMoments:
         B = free_of_held(system, fit.optimum.phi, unit_of_theta(fit), last="W")
         P, Q, traces = _combined(B, P, Q, traces)
         own_traces = B.T @ own_traces @ B
-    flat = P.reshape(P.shape[0], -1)
+    flat = P.reshape(P.shape[0], p * p)
     information = 0.5 * (traces - 2.0 * own_traces + flat @ flat.T)
     W = _inverse_information(information)
     change = np.einsum("ij,ijab->ab", W, Q, optimize=True)
@@ -272,6 +272,8 @@ def _inverse_information(information: Matrix) -> Matrix:
     The parameters are those of orthonormal columns, so that their information can be compared; a
     diagonal that is rounding beside the largest is none.
     """
+    if not information.size:  # nothing is free
+        return information
     diagonal = np.diag(information)
     seen = diagonal > ROUNDING_RTOL * diagonal.max(initial=0.0)
     length = np.where(seen, np.sqrt(np.maximum(diagonal, 0.0)), 1.0)

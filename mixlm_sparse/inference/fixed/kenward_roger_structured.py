@@ -237,8 +237,8 @@ def _components(system: PenalizedSystem, law: ResidualLaw) -> Iterator[NDArray[n
     for own in np.split(order, cuts):
         if own.size > MAX_ROWS:
             raise EngineError(
-                f"Kenward-Roger with a residual structure or known= forms the covariance of rows that "
-                f"share random effects or are related, here of {own.size} rows: use "
+                "Kenward-Roger with a residual structure or known= forms the covariance of rows "
+                f"that share random effects or are related, here of {own.size} rows: use "
                 "ddf='satterthwaite', which is nearly the same with so many"
             )
         yield own

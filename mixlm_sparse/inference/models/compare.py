@@ -45,7 +45,7 @@ def compare_models(
     npar, AIC, BIC, logLik, deviance, Chisq, Df, Pr(>Chisq).  Each row is tested against the row
     above; a negative statistic counts as zero, and models of equal size have no p-value, nor have
     covariance structures of which none is a special case of the other.
-    `attrs["formulas"]` holds the formulas by name, `attrs["note"]` says what was refitted, and which
+    `attrs["formulas"]` holds the formulas by name, `attrs["note"]` says what was refitted and which
     structures are not nested.
 
     Notes

@@ -191,7 +191,8 @@ def _collect(fits: list[FittedModel], heads: list[str], stars: bool) -> _Table:
     components = [_components(fit) for fit in fits]
     shown = _union([list(part) for part in components])
     # the residual comes last, its structure after its standard deviation
-    for name in sorted(shown, key=lambda name: (name == RESIDUAL) + 2 * name.startswith("Residual ")):
+    last = {name: 1 if name == RESIDUAL else 2 * name.startswith("Residual ") for name in shown}
+    for name in sorted(shown, key=last.__getitem__):
         add(name, [part.get(name, "") for part in components])
     rules.append(len(names) - 1)
     for label in _union([list(fit.ngroups) for fit in fits]):

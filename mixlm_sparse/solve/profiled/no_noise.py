@@ -7,11 +7,11 @@ independent columns of Z there as there are contrasts, the criterion has a limit
     d(S, sigma) = d(S, 0) + sigma^2 dd/d(sigma^2) + ...,    dd/d log sigma = 2 sigma^2 dd/d(sigma^2)
 
 and may be least there: one row for each level of a structure over times, a slope and an intercept
-with two rows a group, a known covariance with one record a level.  Relative to sigma all random
-effects are infinite, so that a search in theta runs away without an end.  Here sigma is held at a
-small share of the spread of the response, the joint criterion is minimized in S, and the first-order
-term is taken off; the point is the optimum if it is not above the one that was found in theta, and
-if the criterion does not fall with sigma.
+with two rows a group, a known covariance with one record a level.  Relative to sigma all
+random effects are infinite, so that a search in theta runs away without an end.  Here sigma is held
+at a small share of the spread of the response, the joint criterion is minimized in S, and the
+first-order term is taken off; the point is the optimum if it is not above the one that was found in
+theta, and if the criterion does not fall with sigma.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def without_noise(
     control: Control,
     began: float,
 ) -> Optimum:
-    """Return the optimum with sigma = 0 where the criterion has its least value there, else `found`.
+    """Return the optimum with sigma = 0 where the criterion is least there, else `found`.
 
     Parameters
     ----------

@@ -40,7 +40,7 @@ from mixlm_sparse.solve.whitened.criterion import evaluate_whitened
 QUICK_ROWS = 5_000
 # Working parameters of residuals beyond this are a limit: a correlation of one, a variance of zero.
 FARTHEST = 30.0
-# Random effects beside other residual correlations: multiples of those found, or (None) the noise's.
+# Random effects beside other residual correlations: as multiples of those found, or (None) I.
 THETA_SIZES = (1.0, 0.1, None)
 
 
