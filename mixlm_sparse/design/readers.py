@@ -281,8 +281,8 @@ def _narwhals_factor(name: str, series: Any) -> Column:
     if series.implementation.is_polars():
         declared = True
         if series.dtype != nw.Enum:
-            levels = sorted(native.unique().drop_nulls().cast(str).to_list())
-            series = series.cast(nw.String).cast(nw.Enum(levels))
+            texts = sorted(native.unique().drop_nulls().cast(str).to_list())
+            series = series.cast(nw.String).cast(nw.Enum(texts))
             native = series.to_native()
             declared = False
         levels = np.asarray(series.dtype.categories, dtype=object)

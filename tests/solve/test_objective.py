@@ -63,7 +63,9 @@ class Bowl:
     def start(self):
         return np.ones(2)
 
-    def other_starts(self, *, singular):
+    many_valleys = False
+
+    def other_starts(self, *, singular, phi):
         return [[Start("far away", np.array([5.0, 5.0]))]]
 
     def settle(self, phi, value):

@@ -54,6 +54,7 @@ ROUNDING_RTOL = 1e-12  # information below this share of the largest is rounding
 # Where these differences from pbkrtest's formulas are smaller, a ratio takes its limit.
 ZERO_RATIO_TOL = 1e-14
 DF_TWO_TOL = 1e-2
+NO_INFLUENCE = 1e-14  # A2 below is rounding, and the df beyond 1e14
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +125,7 @@ class KenwardRogerMoments:
 
 def _denominator(q: int, A1: float, A2: float) -> tuple[float, float]:
     """Return the denominator df and the factor of F that match two moments of F."""
-    if not A2 > 0.0:
+    if not A2 > NO_INFLUENCE:
         return float("inf"), 1.0  # the variance parameters do not enter
     B = (A1 + 6.0 * A2) / (2.0 * q)
     g = ((q + 1.0) * A1 - (q + 4.0) * A2) / ((q + 2.0) * A2)

@@ -197,7 +197,7 @@ def _of_component(
 def _related(factor: GroupingFactor, own: IntVector) -> Matrix:
     """Return the covariance of the levels of some rows, (m, m): A, or the identity."""
     if factor.known is None:
-        return (own[:, None] == own[None]).astype(np.float64)
+        return np.asarray(own[:, None] == own[None], dtype=np.float64)
     levels, at = np.unique(own, return_inverse=True)
     units = np.zeros((factor.n_levels, levels.size))
     units[levels, np.arange(levels.size)] = 1.0

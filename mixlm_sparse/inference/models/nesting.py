@@ -87,12 +87,18 @@ def _random(smaller: FittedModel, larger: FittedModel) -> Nesting:
         ]
         if not same:
             continue
-        exact = [other for other in same if other.structure == term.structure]
+        own = _structure(term)
+        exact = [other for other in same if _structure(other) == own]
         other = (exact or same)[0]
         others.remove(other)
-        if other.structure not in _above(term.structure, RANDOM):
+        if _structure(other) not in _above(own, RANDOM):
             out &= Nesting.NOT
     return out
+
+
+def _structure(term: RandomTerm) -> str:
+    """Return the structure as `RANDOM` calls it: how a term is parameterized does not count."""
+    return term.structure.removesuffix("(natural)")
 
 
 def _group(fit: FittedModel, term: RandomTerm) -> str:
