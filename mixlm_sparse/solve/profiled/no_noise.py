@@ -28,8 +28,8 @@ from mixlm_sparse.solve.held import HeldCoordinates
 from mixlm_sparse.solve.profiled.held_search import HeldSearch
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
 from mixlm_sparse.solve.search.bfgs import ROUNDING, BfgsResult
+from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.optimum import ZERO_SIGMA, Optimum, record
-from mixlm_sparse.solve.search.search import Control
 from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.system import PenalizedSystem
 
