@@ -226,7 +226,7 @@ class FitBase:
         >>> round(fit.sigma, 4)
         25.5918
         """
-        return 0.0 if self.unbounded else unit_of_theta(self)
+        return 0.0 if self.perfect or self.optimum.no_residual else unit_of_theta(self)
 
     @cached_property
     def curvature(self) -> Curvature:
