@@ -470,3 +470,22 @@ def test_a_model_without_random_effects_has_no_rows_of_them() -> None:
     assert {"group", "level", "term", "estimate"} <= set(values.columns)
     both = fit.tidy(["fixed", "ran_vals"])
     assert list(both["effect"]) == ["fixed", "fixed"]
+
+
+def test_a_likelihood_without_a_maximum_is_said_once() -> None:
+    rng = np.random.default_rng(0)
+    T, G = 6, 14
+    L = np.linalg.cholesky(0.6 ** np.abs(np.subtract.outer(np.arange(T), np.arange(T))))
+    data = pd.DataFrame({"id": np.repeat(np.arange(G), T), "v": np.tile(np.arange(T), G)})
+    data["y"] = (rng.normal(size=(G, T)) @ L.T).ravel()
+    data = data.sample(frac=0.8, random_state=0)
+    arm = np.where(data["id"] % 2, "a", "b")
+    with pytest.warns(mx.ConvergenceWarning, match="has no maximum.* 4 of 14 groups") as told:
+        fit = mx.gls("y ~ factor(v) * arm", data.assign(arm=arm),
+                     residual=mx.Unstructured("v", "id"))  # fmt: skip
+    assert len(told) == 1
+    assert not fit.converged
+    assert "AnteDependence" in fit.convergence.advice
+    assert fit.residual_structure.to_string().count("no maximum") <= 1
+    whole = mx.gls("y ~ factor(v) * arm", data.assign(arm=arm), residual=mx.Toeplitz("v", "id"))
+    assert whole.converged

@@ -40,6 +40,8 @@ from mixlm_sparse.solve.whitened.criterion import evaluate_whitened
 QUICK_ROWS = 5_000
 # Working parameters of residuals beyond this are a limit: a correlation of one, a variance of zero.
 FARTHEST = 30.0
+# Beyond this, at the end of a search, they say that it ran to a limit.
+AT_LIMIT = 0.6 * FARTHEST
 # Random effects beside other residual correlations: as multiples of those found, or (None) I.
 THETA_SIZES = (1.0, 0.1, None)
 
@@ -243,6 +245,8 @@ class WhitenedObjective:
         assert whitened is not None
         law, m = whitened.law, self.m_theta
         theta, rho = phi[:m], phi[m:]
+        if np.abs(rho).max(initial=0.0) > AT_LIMIT and law.correlated:
+            return []  # it ran to a limit, and others would
         groups = []
         for name, moved in law.elsewhere(rho):
             sizes = THETA_SIZES if m else (1.0,)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from mixlm_sparse.common.types import Vector
+from mixlm_sparse.covariance.law import ResidualLaw
 from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.objective import Progress
 from mixlm_sparse.solve.search.optimum import Optimum
@@ -14,12 +15,10 @@ from mixlm_sparse.solve.search.search import search
 from mixlm_sparse.solve.smallest import smallest
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem
-from mixlm_sparse.solve.whitened.objective import FARTHEST, WhitenedObjective
+from mixlm_sparse.solve.whitened.objective import AT_LIMIT, WhitenedObjective
 
 __all__ = ["optimize_whitened", "solution_at"]
 
-# Working parameters beyond this at the optimum say that it is a limit.
-AT_LIMIT = 0.6 * FARTHEST
 
 
 def optimize_whitened(
@@ -60,6 +59,8 @@ def optimize_whitened(
 
     moved = smallest(replace(found, phi=found.phi[:m], theta=found.theta[:m]), there, criterion)
     found = replace(moved, phi=np.concatenate([moved.phi, rho]))
+    if not found.converged:
+        found = _at_limit(found, whitened.law, rho)
     size = float(np.exp(whitened.whitening.center))
     # sigma of the centered law is larger by this factor, what is relative to it smaller
     phi = system.chart.scaled(found.phi[:m], size)
@@ -69,6 +70,28 @@ def optimize_whitened(
         phi=phi,
         rho=rho,
         sigma=None if found.sigma is None else found.sigma / size,
+    )
+
+
+def _at_limit(found: Optimum, law: ResidualLaw, rho: Vector) -> Optimum:
+    """Say of a search that ran to a singular correlation of visits that there is no optimum."""
+    correlation, T = law.correlation, law.places.T
+    if correlation is None or correlation.time_kind != "visits":
+        return found
+    size = np.abs(rho[: law.variance_part.start]).max(initial=0.0)
+    if size <= AT_LIMIT:
+        return found
+    whole = int((law.sizes == T).sum())
+    return replace(
+        found,
+        message=(
+            "the likelihood has no maximum: it rises as the correlation matrix of the visits becomes "
+            f"singular; {whole} of {law.sizes.size} groups have rows at all {T} visits"
+        ),
+        advice=(
+            "correlations are not determined: use a structure with fewer parameters, such as "
+            "AnteDependence, Toeplitz or AR1, or leave out visits with few rows"
+        ),
     )
 
 
