@@ -48,14 +48,25 @@ def ratings(n: int, users: int, items: int, seed: int = 0) -> pd.DataFrame:
     59,047 films has a third of a per cent of all ratings, one in the middle six.
     """
     rng = np.random.default_rng(seed)
+    n = min(n, users * items // 2)
     least = min(LEAST_RATINGS, n // users)
-    activity = rng.lognormal(0.0, 1.3, users)
-    popular = (np.arange(items) + max(HEAD * items, 1.0)) ** -SLOPE
-    user = rng.choice(users, n, p=activity / activity.sum()).astype(np.int32)
-    user[: least * users] = np.repeat(np.arange(users, dtype=np.int32), least)
-    item = rng.choice(items, n, p=popular / popular.sum()).astype(np.int32)
-    item[-items:] = rng.permutation(items).astype(np.int32)[: min(items, n)]
-    key = np.unique(user.astype(np.int64) * items + item)
+    activity = np.cumsum(rng.lognormal(0.0, 1.3, users))
+    popular = np.cumsum((np.arange(items) + max(HEAD * items, 1.0)) ** -SLOPE)
+
+    def drawn(cumulated: np.ndarray, size: int) -> np.ndarray:
+        return np.searchsorted(cumulated, rng.uniform(high=cumulated[-1], size=size), side="right")
+
+    # every user and every item has a rating
+    user = np.concatenate([np.repeat(np.arange(users), least), drawn(activity, items)])
+    item = np.concatenate([drawn(popular, least * users), rng.permutation(items)])
+    key = np.unique(user * items + item)
+    share = 1.3
+    while key.size < n:  # a user rates an item once: popular ones are soon rated by all
+        more = int(share * (n - key.size)) + 100
+        share *= 2.0
+        key = np.unique(np.concatenate([key, drawn(activity, more) * items + drawn(popular, more)]))
+    if key.size > n:
+        key = np.sort(rng.choice(key, n, replace=False))
     frame = pd.DataFrame(
         {"user": (key // items).astype(np.int32), "item": (key % items).astype(np.int32)}
     )

@@ -13,6 +13,13 @@ group has no products between different columns.  The estimate is then even in e
 factor, as the criterion is, and a variance of zero is where the exact criterion has it.  The
 spread of the means of groups says how uncertain the estimate is.
 
+What all levels of a column have in common hardly differs from the same of another factor, so that M
+has an eigenvalue near zero there, which would be most of that spread.  Its direction is known well
+enough, the roots of the levels' own products: these vectors q, one for each column of the rest,
+are taken exactly, and the random ones are orthogonal to them,
+
+    tr f(M) = sum q'f(M)q + E (Pz)'f(M)(Pz),    P = I - sum qq'
+
 References
 ----------
 Kuendig and Sigrist (2025), arXiv:2505.09552, for Krylov methods with crossed random effects.
@@ -80,9 +87,12 @@ class KrylovEngine:
         self.work = 4.0 * entries * vectors * USUAL_STEPS
         self._compiled = compiled_pays(10.0 * self.work) if compiled is None else compiled
         self._coupling = coupling_of(system, compiled=self._compiled)
-        self._Z, self._groups = _signs(
-            [(r.n_levels, r.width) for r in self._coupling.rest], vectors, seed
-        )
+        sizes = [(r.n_levels, r.width) for r in self._coupling.rest]
+        signs, self._groups = _signs(sizes, vectors, seed)
+        common = _common(sizes, self._coupling.A_rr.diagonal())
+        self._n_random = signs.shape[1]
+        # the pattern is what they come from: other numbers on it keep them
+        self._Z = np.hstack([signs - common @ (common.T @ signs), common])
         self._lambdas: list[Matrix] = []
         self._schur: Schur | None = None
         self._found: Quadrature | None = None
@@ -132,14 +142,17 @@ class KrylovEngine:
         """The estimate of log|C|."""
         if not self._coupling.rest:
             return self._at.ldC
-        return self._at.ldC + self._at.ldD + float(self._quadrature.values.mean())
+        values = self._quadrature.values
+        random, common = values[: self._n_random], values[self._n_random :]
+        return self._at.ldC + self._at.ldD + float(random.mean() + common.sum())
 
     @property
     def logdet_error(self) -> float:
         """Standard error of `logdet`, by the spread of the groups."""
         if not self._coupling.rest:
             return 0.0
-        return _error(self._quadrature.values.reshape(self._groups, -1).mean(axis=1))
+        random = self._quadrature.values[: self._n_random]
+        return _error(random.reshape(self._groups, -1).mean(axis=1))
 
     def solve(self, rhs: Sequence[Array3]) -> list[Array3]:
         """Return C^{-1} rhs; rhs[g] is (L_g, K_g, m)."""
@@ -180,7 +193,9 @@ class KrylovEngine:
         """
         slopes = Slopes.none(self._at)
         if self._coupling.rest:
-            slopes.add_quadrature(self._at, self._quadrature, range(self._Z.shape[1]))
+            shares = np.ones(self._Z.shape[1])
+            shares[: self._n_random] /= self._n_random
+            slopes.add_quadrature(self._at, self._quadrature, shares)
         return slopes.finished(self._at, exact=True)
 
     def trace_errors(self) -> list[list[Matrix]]:
@@ -191,10 +206,12 @@ class KrylovEngine:
         if not self._coupling.rest:
             return []
         out = []
-        every = np.arange(self._Z.shape[1]).reshape(self._groups, -1)
-        for group in every.tolist():
+        each = self._n_random // self._groups
+        for group in range(self._groups):
+            shares = np.zeros(self._Z.shape[1])
+            shares[group * each : (group + 1) * each] = 1.0 / each
             slopes = Slopes.none(self._at)
-            slopes.add_quadrature(self._at, self._quadrature, group)
+            slopes.add_quadrature(self._at, self._quadrature, shares)
             out.append(slopes.finished(self._at, exact=False))
         return out
 
@@ -225,7 +242,7 @@ class KrylovEngine:
                 "gradients"
             )
             lines.append(
-                f"  log-determinant estimated from {self._Z.shape[1]} random vectors, always the "
+                f"  log-determinant estimated from {self._n_random} random vectors, always the "
                 "same"
             )
         return "\n".join(lines)
@@ -234,6 +251,28 @@ class KrylovEngine:
 def _error(means: Vector) -> float:
     """Return the standard error of a mean from independent parts (g,)."""
     return float(means.std(ddof=1) / np.sqrt(means.size))
+
+
+def _common(sizes: Sequence[tuple[int, int]], own: Vector) -> Matrix:
+    """Return what the levels of each column have in common, (m, columns), of length one each.
+
+    Parameters
+    ----------
+    sizes : levels and width of every factor.
+    own : (m,) diagonal of the products of the rest.
+    """
+    columns = []
+    first = 0
+    for levels, width in sizes:
+        for a in range(width):
+            vector = np.zeros(own.size)
+            at = slice(first + a, first + levels * width, width)
+            vector[at] = np.sqrt(own[at])
+            length = float(np.sqrt(vector @ vector))
+            if length > 0.0:
+                columns.append(vector / length)
+        first += levels * width
+    return np.stack(columns, axis=1) if columns else np.empty((own.size, 0))
 
 
 def _signs(sizes: Sequence[tuple[int, int]], vectors: int, seed: int) -> tuple[Matrix, int]:

@@ -1,14 +1,20 @@
 """Lanczos: log|M| of an operator from random vectors, and what its derivative needs.
 
-For a vector z of random signs E z'f(M)z = tr f(M).  A Lanczos process from z gives an orthonormal
-basis V of span{z, Mz, ...} and a tridiagonal T = V'MV, with eigenvalues mu_i and eigenvectors y_i,
+For a vector z of random signs E z'f(M)z = tr f(M).  Of an M with unit diagonal, tr(M - I) is zero,
+so that log|M| is the trace of
 
-    z'log(M)z = |z|^2 e_1'log(T)e_1
+    f(M) = log(M) - M + I
+
+which is of second order in M - I and varies far less between vectors than log(M) does.  A Lanczos
+process from z gives an orthonormal basis V of span{z, Mz, ...} and a tridiagonal T = V'MV, with
+eigenvalues mu_i and eigenvectors y_i,
+
+    z'f(M)z = |z|^2 e_1'f(T)e_1
 
 to the square of the error that V log(T)e_1 |z| has as log(M)z, which is what ends the process.  The
-derivative of z'log(M)z along dM is, in the same basis,
+derivative of z'f(M)z along dM is, in the same basis,
 
-    sum_kl B_kl v_k'dM v_l,   B = |z|^2 sum_ij y_i y_1i (log[mu_i, mu_j]) y_1j y_j'
+    sum_kl B_kl v_k'dM v_l,   B = |z|^2 sum_ij y_i y_1i (log[mu_i, mu_j] - 1) y_1j y_j'
 
 with divided differences log[a, b] = (log a - log b) / (a - b): the derivative of the estimate
 itself, so that estimate and slope belong to one smooth function.
@@ -34,6 +40,7 @@ TAIL_RTOL = 1e-9
 # A new direction below this is rounding: the basis spans all that z sees.
 BREAKDOWN = 1e-12
 MOST_STEPS = 300
+ZERO_LENGTH = 1e-12  # of a vector that is nothing but rounding
 # Parts of B below this share of it count for nothing.
 RANK_RTOL = 1e-11
 NOT_CONVERGED = (
@@ -44,11 +51,11 @@ NOT_CONVERGED = (
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Quadrature:
-    """z'log(M)z of several vectors, and their bases.
+    """z'f(M)z of several vectors, and their bases.
 
     Parameters
     ----------
-    values : (t,) z'log(M)z.
+    values : (t,) z'f(M)z.
     basis : (m, t) each, one for every step.
     weights, parts : per vector (c,) and (k, c): B = parts diag(weights) parts'.
     """
@@ -83,11 +90,12 @@ def log_quadrature(apply: Callable[[Matrix], Matrix], Z: Matrix) -> Quadrature:
     NotPositiveDefiniteError : M is not, in floating point, or needs more steps than there are.
     """
     length = np.sqrt((Z * Z).sum(axis=0))
-    basis = [Z / length]
+    nothing = length <= ZERO_LENGTH
+    basis = [np.where(nothing, 0.0, Z) / np.where(nothing, 1.0, length)]
     alpha: list[Vector] = []
     beta: list[Vector] = []
     t = Z.shape[1]
-    ended = np.zeros(t, dtype=np.int64)  # steps after which the process of a vector is over
+    ended = np.where(nothing, 1, 0)  # steps after which the process of a vector is over
     for step in range(1, MOST_STEPS + 1):
         W = apply(basis[-1])
         alpha.append((basis[-1] * W).sum(axis=0))
@@ -112,9 +120,14 @@ def log_quadrature(apply: Callable[[Matrix], Matrix], Z: Matrix) -> Quadrature:
     values = np.empty(t)
     weights, parts = [], []
     for s in range(t):
+        if nothing[s]:
+            values[s] = 0.0
+            weights.append(np.empty(0))
+            parts.append(np.empty((1, 0)))
+            continue
         mu, y = _ritz(alpha, beta, s, int(ended[s]))
-        values[s] = length[s] ** 2 * float(y[0] ** 2 @ np.log(mu))
-        first = y[0][:, None] * divided_log(mu) * y[0]
+        values[s] = length[s] ** 2 * float(y[0] ** 2 @ (np.log(mu) - mu + 1.0))
+        first = y[0][:, None] * (divided_log(mu) - 1.0) * y[0]
         B = length[s] ** 2 * (y @ first @ y.T)
         size_of, vectors = np.linalg.eigh(B)
         kept = np.abs(size_of) > RANK_RTOL * np.abs(size_of).max()

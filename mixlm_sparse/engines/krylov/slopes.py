@@ -1,6 +1,6 @@
 """The derivative of the estimated log-determinant by the relative factors.
 
-    log|C| ~ log|C_ee| + log|D| + mean_s z_s'log(M)z_s,     M = L^{-1} S L^{-T},  D = L L'
+    log|C| ~ log|C_ee| + log|D| + sum_s share_s z_s'f(M)z_s,     M = L^{-1} S L^{-T},  D = L L'
 
 With E_j = L_j^{-1} dD_j L_j^{-T} the factor moves by dL_j = L_j Phi(E_j), Phi the lower triangle
 with half the diagonal, so that along x, a = L^{-T} x,
@@ -17,12 +17,13 @@ pairs of levels.  Slopes are halves of derivatives, as `Engine.trace_products` g
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from mixlm_sparse.common.types import Array3, Matrix
+from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.engines.krylov.coupling import VECTORS_AT_ONCE
 from mixlm_sparse.engines.krylov.lanczos import Quadrature
 from mixlm_sparse.engines.krylov.schur import Schur
 
@@ -51,11 +52,9 @@ class Slopes:
             [np.zeros_like(lam) for lam in schur.rest_lambdas],
         )
 
-    def add_quadrature(self, schur: Schur, found: Quadrature, which: Sequence[int]) -> None:
-        """Add the mean of z'log(M)z over some of the vectors."""
-        for s in which:
-            X = found.vectors(s)
-            w = found.weights[s] / len(which)
+    def add_quadrature(self, schur: Schur, found: Quadrature, shares: Vector) -> None:
+        """Add the sum of z'f(M)z over the vectors, each with its share (t,)."""
+        for X, w in _side_by_side(found, shares):
             a = schur.colored(X)
             NY = schur.through(schur.scaled(a), w, self.Q)
             MX = schur.whitened(a + schur.scaled_back(NY))
@@ -91,3 +90,22 @@ class Slopes:
             eliminated += np.matmul(ztz, schur.G).sum(axis=0)
         own.insert(coupling.eliminated, eliminated)
         return own
+
+
+def _side_by_side(found: Quadrature, shares: Vector) -> Iterator[tuple[Matrix, Vector]]:
+    """Yield directions and weights of several vectors together, as many as one pass takes."""
+    ready: list[int] = []
+    columns = 0
+    for s in np.flatnonzero(shares).tolist():
+        if ready and columns + found.weights[s].size > VECTORS_AT_ONCE:
+            yield _joined(found, ready, shares)
+            ready, columns = [], 0
+        ready.append(s)
+        columns += found.weights[s].size
+    if ready:
+        yield _joined(found, ready, shares)
+
+
+def _joined(found: Quadrature, some: Sequence[int], shares: Vector) -> tuple[Matrix, Vector]:
+    vectors = np.hstack([found.vectors(s) for s in some])
+    return vectors, np.concatenate([shares[s] * found.weights[s] for s in some])
