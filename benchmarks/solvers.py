@@ -7,7 +7,8 @@
 
 The model is y ~ x + (1 | user) + (1 | item).  Every cell runs in a fresh process: the products are
 formed, then the criterion with its gradient is evaluated twice at theta = (.5, .5), and the second
-one counts (processor seconds).  Memory is the peak of the process less that before the engine.
+one counts (processor seconds).  Memory is what the peak of the process rises by beside the data and
+their products; about 55 MB of it are machine code.
 What does not fit, or takes longer than --limit seconds, is left blank.
 """
 

@@ -12,6 +12,14 @@ from mixlm_sparse.engines.krylov.engine import KrylovEngine
 from mixlm_sparse.engines.multifrontal.engine import SparseEngine
 from mixlm_sparse.engines.names import ENGINES
 
+# From this order of a dense block on, one evaluation repays the symbolic analysis of all of C ...
+ANALYSED_FROM = 5_000
+# ... of up to so many entries: a few seconds for each million.
+ANALYSED_ENTRIES = 5_000_000
+# Measured by benchmarks.solvers: multiply-adds of the sparse form take no longer than those that
+# the blocked one counts; below this share it is surely the quicker one.
+SPARSE_SHARE = 0.8
+
 
 def make_engine(name: str, system: BlockSystem, penalties: Penalties = ()) -> Engine:
     """Return the engine of that name, its symbolic work done.
@@ -37,4 +45,33 @@ def make_engine(name: str, system: BlockSystem, penalties: Penalties = ()) -> En
         raise EngineError(
             f"engine '{name}' cannot hold known covariances of levels: use 'auto' or 'sparse'"
         )
-    return KrylovEngine(system) if name == "krylov" else BlockedEngine(system)
+    if name == "krylov":
+        return KrylovEngine(system)
+    return _automatic(system) if name == "auto" else BlockedEngine(system)
+
+
+def _automatic(system: BlockSystem) -> Engine:
+    """Return the blocked engine or, beside a large dense block, what takes less of the two.
+
+    Elimination by whole factors joins everything that a level with many rows meets; an order of
+    elimination of its own can leave such levels to the end, and fills in less.
+    """
+    blocked: Engine | None = None
+    failed: EngineError | None = None
+    try:
+        blocked = BlockedEngine(system)
+    except EngineError as error:  # its dense block does not fit into memory
+        failed = error
+    entries = sum(pair.values.size for pair in system.pairs.values())
+    if entries <= ANALYSED_ENTRIES and (blocked is None or blocked.dense_order >= ANALYSED_FROM):
+        try:
+            sparse = SparseEngine(system)
+        except EngineError:
+            pass
+        else:
+            if blocked is None or sparse.work < SPARSE_SHARE * blocked.work:
+                return sparse
+    if blocked is None:
+        assert failed is not None
+        raise failed
+    return blocked
