@@ -171,7 +171,7 @@ def cell(engine: str, users: int, items: int, n: int, limit: float) -> dict[str,
 
 
 def picture(rows: list[dict[str, object]], path: Path) -> None:
-    """Draw seconds against items, one line for each engine and number of ratings."""
+    """Draw seconds and memory against items: engines by color, numbers of ratings by mark."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -179,16 +179,22 @@ def picture(rows: list[dict[str, object]], path: Path) -> None:
 
     figure, axes = plt.subplots(1, 2, figsize=(9.0, 3.6), dpi=150, layout="constrained")
     colors = dict(zip(ENGINES, ("#0072b2", "#e69f00", "#009e73"), strict=True))
-    for engine in ENGINES:
-        mine = [row for row in rows if row["engine"] == engine and row["seconds"] is not None]
-        size = [float(row["items"]) for row in mine]  # type: ignore[arg-type]
+    measured = [row for row in rows if row["seconds"] is not None]
+    sizes = sorted({int(row["n"]) for row in measured})  # type: ignore[call-overload]
+    marks = {n: "os^Dv<>"[i % 7] for i, n in enumerate(sizes)}
+    for row in measured:
+        place = float(row["items"])  # type: ignore[arg-type]
+        style = {"color": colors[str(row["engine"])], "marker": marks[int(row["n"])], "s": 26}  # type: ignore[call-overload]
         for ax, name, unit in zip(axes, ("seconds", "memory"), (1.0, 1e6), strict=True):
-            values = [max(float(row[name]) / unit, 1e-4) for row in mine]  # type: ignore[arg-type]
-            ax.scatter(size, values, color=colors[engine], label=engine, s=24)
+            ax.scatter(place, max(float(row[name]) / unit, 1e-3), **style)  # type: ignore[arg-type]
     for ax, text in zip(axes, ("processor seconds an evaluation", "memory, MB"), strict=True):
-        ax.set(xscale="log", yscale="log", xlabel="items (smaller factor)", ylabel=text)
+        ax.set(xscale="log", yscale="log", xlabel="levels of the smaller factor", ylabel=text)
         ax.spines[["top", "right"]].set_visible(False)
-    axes[0].legend(frameon=False)
+    for engine, color in colors.items():
+        axes[0].scatter([], [], color=color, marker="o", label=engine)
+    for n, mark in marks.items():
+        axes[0].scatter([], [], color="0.4", marker=mark, label=f"{n:,} ratings")
+    axes[0].legend(frameon=False, fontsize=8)
     figure.savefig(path)
     plt.close(figure)
 
@@ -212,12 +218,15 @@ def main() -> None:
         return
     engines = (options.engine,) if options.engine else ENGINES
     rows: list[dict[str, object]] = []
+    if options.engine and (options.out / "solvers.json").exists():  # others stay as they were
+        kept = json.loads((options.out / "solvers.json").read_text())["rows"]
+        rows = [row for row in kept if row["engine"] != options.engine]
     lines = []
     for cell_size in CELLS:
         users, items, n = (max(int(value * options.size), 20) for value in cell_size)
         for engine in engines:
             found_here = cell(engine, users, items, n, options.limit)
-            row = {"engine": engine, "users": users, "items": items, "seconds": None}
+            row = {"engine": engine, "users": users, "items": items, "n": n, "seconds": None}
             rows.append({**row, **(found_here or {})})
             lines.append(_line(engine, users, items, n, found_here))
             print("  ".join(lines[-1]), flush=True)
