@@ -126,6 +126,10 @@ def test_what_follows_a_fit(ratings: pd.DataFrame, tmp_path) -> None:
         fit.confint(method="wald"), exact.confint(method="wald"), rtol=0.05, atol=0.01
     )
     np.testing.assert_allclose(fit.pvalues, exact.pvalues, atol=0.01)
+    for ddf in ("satterthwaite", "kenward-roger"):
+        mine, theirs = fit.anova(ddf=ddf), exact.anova(ddf=ddf)
+        np.testing.assert_allclose(mine["DenDF"], theirs["DenDF"], rtol=1e-3)
+        np.testing.assert_allclose(mine["F value"], theirs["F value"], rtol=1e-3)
     np.testing.assert_allclose(fit.refit(2.0 * ratings["y"]).sigma, 2.0 * fit.sigma, rtol=1e-6)
     assert "krylov" in fit.describe_engine()
     assert "standard error" in repr(fit.convergence)
@@ -149,6 +153,11 @@ def test_what_needs_a_factor_is_refused(ratings: pd.DataFrame, ask) -> None:
     fit = mx.lmer(FORMULAS[0], ratings, engine="krylov")
     with pytest.raises(mx.EngineError, match="engine='auto'"):
         ask(fit)
+
+
+def test_residual_structures_are_refused(ratings: pd.DataFrame) -> None:
+    with pytest.raises(mx.EngineError, match="independent residuals alone"):
+        mx.lmer(FORMULAS[0], ratings, variance=mx.VarIdent(by="day"), engine="krylov")
 
 
 def test_known_covariances_are_refused(ratings: pd.DataFrame) -> None:
