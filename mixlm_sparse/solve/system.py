@@ -332,8 +332,8 @@ def _whitened_system(matrices: ModelMatrices, engine: str) -> PenalizedSystem:
     """Return the system of a design with a residual structure, at independent residuals."""
     if engine == "krylov":
         raise EngineError(
-            "engine='krylov' has independent residuals alone: leave residual= and variance= out, or "
-            "use engine='auto'"
+            "engine='krylov' has independent residuals alone: leave residual= and variance= out, "
+            "or use engine='auto'"
         )
     plain = penalized_system(replace(matrices, law=None), engine)
     law = matrices.law
