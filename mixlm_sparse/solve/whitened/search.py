@@ -85,8 +85,8 @@ def _at_limit(found: Optimum, law: ResidualLaw, rho: Vector) -> Optimum:
     return replace(
         found,
         message=(
-            "the likelihood has no maximum: it rises as the correlation matrix of the visits becomes "
-            f"singular; {whole} of {law.sizes.size} groups have rows at all {T} visits"
+            "the likelihood has no maximum: it rises as the correlation matrix of the visits "
+            f"becomes singular; {whole} of {law.sizes.size} groups have rows at all {T} visits"
         ),
         advice=(
             "correlations are not determined: use a structure with fewer parameters, such as "
