@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from mixlm_sparse.api.lm_list import LmList, lm_list
     from mixlm_sparse.api.lmer import deviance_function, fit_matrices, lmer, make_fit
     from mixlm_sparse.api.load import load
-    from mixlm_sparse.api.many import ManyFits, lmer_many
+    from mixlm_sparse.api.many import lmer_many
+    from mixlm_sparse.api.many_result import ManyFits
     from mixlm_sparse.api.plan import plan
     from mixlm_sparse.api.power import power
     from mixlm_sparse.api.power_curve import power_curve
@@ -94,7 +95,8 @@ _HOMES = {
     "api.lm_list": ("LmList", "lm_list"),
     "api.lmer": ("deviance_function", "fit_matrices", "lmer", "make_fit"),
     "api.load": ("load",),
-    "api.many": ("ManyFits", "lmer_many"),
+    "api.many": ("lmer_many",),
+    "api.many_result": ("ManyFits",),
     "api.plan": ("plan",),
     "api.power": ("power",),
     "api.power_curve": ("power_curve",),

@@ -78,8 +78,6 @@ def lm_list(
     --------
     >>> import mixlm_sparse as mx
     >>> fits = mx.lm_list("distance ~ age | Subject", mx.datasets.load("Orthodont"))
-    >>> round(fits.sigma, 5), fits.df_resid
-    (1.31004, 54)
     >>> fits.coef().loc[["M16", "F10"]]
              (Intercept)   age
     Subject
@@ -151,6 +149,13 @@ class LmList(PrintsAsTable):
     matrices : the design of all rows; its one grouping factor has the groups.
     fits : coefficients and sums of squares.
     data : the data frame, for plots against other columns.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fits = mx.lm_list("distance ~ age | Subject", mx.datasets.load("Orthodont"))
+    >>> round(fits.sigma, 5), fits.df_resid
+    (1.31004, 54)
     """
 
     formula: str

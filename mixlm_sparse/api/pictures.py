@@ -5,7 +5,8 @@ from __future__ import annotations
 from mixlm_sparse.api.attribute import Attribute
 from mixlm_sparse.api.power_result import Power, PowerCurve
 from mixlm_sparse.inference.cases.influence import Influence
-from mixlm_sparse.inference.means.marginal_means import Contrasts, MarginalMeans
+from mixlm_sparse.inference.means.contrast_table import Contrasts
+from mixlm_sparse.inference.means.marginal_means import MarginalMeans
 from mixlm_sparse.inference.resample.result import Bootstrap
 from mixlm_sparse.inference.variance.confint import Intervals
 from mixlm_sparse.inference.variance.profile.curve import Profile

@@ -27,6 +27,8 @@ _FOLDER = files(__name__) / "data"
 def names() -> list[str]:
     """Names that `load` accepts.
 
+    Examples
+    --------
     >>> import mixlm_sparse as mx
     >>> mx.datasets.names()[:3]
     ['BodyWeight', 'cake', 'Chem97']
@@ -49,6 +51,14 @@ def load(name: str) -> pd.DataFrame:
     Raises
     ------
     OptionError : there is no such data set.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> mx.datasets.load("Penicillin").head(2)
+       diameter plate sample
+    0      27.0     a      A
+    1      23.0     a      B
     """
     name = _canonical(name)
     columns: dict[str, Any] = _index()[name]["columns"]
@@ -70,6 +80,12 @@ def load(name: str) -> pd.DataFrame:
 def describe(name: str) -> str:
     """Say what a data set holds and where it comes from.
 
+    Raises
+    ------
+    OptionError : there is no such data set.
+
+    Examples
+    --------
     >>> import mixlm_sparse as mx
     >>> print(mx.datasets.describe("dyestuff"))
     Dyestuff: Yield of dyestuff by batch
@@ -79,10 +95,6 @@ def describe(name: str) -> str:
     Source: Davies and Goldsmith (1972), Statistical Methods in Research and Production,
     4th ed., Oliver and Boyd, section 6.4.
     Taken from R package lme4.
-
-    Raises
-    ------
-    OptionError : there is no such data set.
     """
     name = _canonical(name)
     info = _index()[name]

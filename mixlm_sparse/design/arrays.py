@@ -41,6 +41,15 @@ class RandomEffect:
     column_names : (k,) names of the columns.
     structure : its covariance structure: "us" (general), "diag", "id", "cs", "ar1", "toep"; one
         variance or several as "cs(hom = TRUE)", "toep(hom = TRUE)", "ar1(hom = FALSE)".
+
+    Examples
+    --------
+    >>> import numpy as np, mixlm_sparse as mx
+    >>> sleep = mx.datasets.load("sleepstudy")
+    >>> X = np.column_stack([np.ones(len(sleep)), sleep["Days"]])
+    >>> term = mx.RandomEffect(sleep["Subject"], X, name="Subject", structure="diag")
+    >>> mx.fit_matrices(sleep["Reaction"], X, [term]).theta.round(4)
+    array([0.9799, 0.2342])
     """
 
     groups: Any

@@ -66,6 +66,13 @@ class ModelMatrices:
     index : row labels of the frame, if it has some.
     data : the columns that were read, on all rows of the frame; None for a design from arrays.
     law, residuals : of a residual structure, the law of the rows used and what reads new rows.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> matrices = mx.model_matrices("strength ~ 1 + (1 | batch/cask)", mx.datasets.load("Pastes"))
+    >>> matrices.nobs, matrices.X.shape, [factor.label for factor in matrices.factors]
+    (60, (60, 1), ['cask:batch', 'batch'])
     """
 
     y: Vector

@@ -99,6 +99,15 @@ class MixedFormula:
     response : expression left of `~`, or None.
     fixed : fixed effects.
     random : random terms in the order in which they are written, nesting and `||` expanded.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> formula = mx.parse_formula("y ~ x + (x || a/b)")
+    >>> print(formula)
+    y ~ x + (1 | b:a) + (0 + x | b:a) + (1 | a) + (0 + x | a)
+    >>> formula.names
+    ('y', 'x', 'b', 'a')
     """
 
     text: str

@@ -39,6 +39,13 @@ class Plan(PrintsAsTable):
     bytes : of products, factor and work space.
     free : bytes that are free now, or None.
     seconds_products, seconds_evaluation : measured; of the criterion with its gradient.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> plan = mx.plan("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> plan.nobs, plan.q, plan.n_theta, plan.fits
+    (180, 36, 3, True)
     """
 
     formula: str

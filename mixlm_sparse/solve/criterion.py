@@ -228,6 +228,17 @@ class DevianceFunction:
     theta0 : (m,) the start value, Lambda = I.
     lower : (m,) lower bounds.
     theta_names : names of the parameters.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> d = mx.deviance_function("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff"))
+    >>> d.theta0, d.lower, d.theta_names
+    (array([1.]), array([0.]), ('Batch.(Intercept)',))
+    >>> round(d([0.8]), 4), d.gradient([0.8]).round(3)
+    (319.6716, array([-0.735]))
+    >>> round(d.parts([0.8])["pwrss"], 1)
+    72248.5
     """
 
     def __init__(self, system: PenalizedSystem, *, reml: bool = True) -> None:

@@ -27,6 +27,14 @@ class PlsSolution:
     """Everything about the penalized least-squares solution at one theta, in the user's columns.
 
     What costs more than O(q) is computed when it is asked for first, and kept.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> matrices = mx.model_matrices("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff"))
+    >>> solution = mx.solve_pls([0.8], mx.penalized_system(matrices))
+    >>> solution.b(0).round(1).ravel()
+    array([-17.1,   0.4,  27.8, -22.5,  55.2, -43.8])
     """
 
     def __init__(self, theta: Vector, system: PenalizedSystem) -> None:
@@ -289,6 +297,14 @@ def solve_pls(theta: Vector, system: PenalizedSystem) -> PlsSolution:
     ----------
     theta : (m,) dimensionless.
     system : theta-free products; its engine holds the factor of the last theta used.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> matrices = mx.model_matrices("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff"))
+    >>> solution = mx.solve_pls([0.8], mx.penalized_system(matrices))
+    >>> solution.beta, round(solution.pwrss, 1)
+    (array([1527.5]), 72248.5)
     """
     if not isinstance(system, PenalizedSystem):
         raise OptionError(f"system is {shown(system)}: use mx.penalized_system(matrices)")

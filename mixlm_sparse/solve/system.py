@@ -56,6 +56,13 @@ class PenalizedSystem:
     whitened : of a model with a residual structure, its rows at one rho: `products` are theirs.
     held : variance parameters at given values; None where all are estimated.
     judged : what `identification` has found of the design.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> matrices = mx.model_matrices("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff"))
+    >>> print(mx.penalized_system(matrices).describe().splitlines()[1].strip())
+    eliminated in closed form: Batch (6 levels, 1 effect a level)
     """
 
     matrices: ModelMatrices
@@ -300,6 +307,15 @@ def penalized_system(
     Raises
     ------
     DataError : there are not fewer fixed-effects coefficients than rows.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> formula = "diameter ~ 1 + (1 | plate) + (1 | sample)"
+    >>> matrices = mx.model_matrices(formula, mx.datasets.load("Penicillin"))
+    >>> system = mx.penalized_system(matrices)
+    >>> system.n, system.p, system.q, system.theta_names
+    (144, 1, 30, ('plate.(Intercept)', 'sample.(Intercept)'))
     """
     require_instance("matrices", matrices, ModelMatrices, "use mx.model_matrices(formula, data)")
     require_one_of("engine", engine, ENGINES)

@@ -137,7 +137,7 @@ def test_results_have_plots_of_their_own():
     assert names_on(ax.yaxis) == ["Public", "Catholic"]
     middle = np.concatenate([c.get_offsets()[:, 0] for c in ax.collections[1::2]])
     np.testing.assert_allclose(middle, means.to_frame()["emmean"])
-    with pytest.raises(OptionError, match="no plot 'pie'"):
+    with pytest.raises(OptionError, match="kind is 'pie': use one of"):
         means.plot("pie")
 
 
@@ -245,7 +245,7 @@ def test_semivariogram_is_the_mean_over_all_pairs_of_a_group():
 def test_semivariogram_of_many_pairs_is_that_of_a_fair_sample(monkeypatch):
     fit, _ = unbalanced()
     _, height, share = semivariogram_points(fit.plot.semivariogram(bins=4))
-    monkeypatch.setattr("mixlm_sparse.report.plots.checks.MAX_PAIRS", 1000)
+    monkeypatch.setattr("mixlm_sparse.report.plots.within.MAX_PAIRS", 1000)
     figure = fit.plot.semivariogram(bins=4)
     assert figure.axes[0].get_title() == "from a sample of 1,000 pairs"
     _, sampled, sampled_share = semivariogram_points(figure)
@@ -324,3 +324,8 @@ def test_bootstrap_needs_replicates():
     assert counts == 60
     with pytest.raises(OptionError, match=r"call fit\.bootstrap"):
         mx.plots.bootstrap(sleep())
+
+
+def test_deletion_takes_one_name():
+    figure = sleep().plot.deletion("Subject", effects="Days")
+    assert [ax.get_title() for ax in figure.axes] == ["Cook's distance", "Days"]

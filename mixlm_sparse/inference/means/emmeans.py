@@ -104,6 +104,25 @@ def emmeans(
     OptionError : a predictor that the fixed part does not have; a fit from matrices; a scale that
         there is no way back from.
     SavedFitError : the fit was saved without its data.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> cake = mx.datasets.load("cake")
+    >>> fit = mx.lmer("angle ~ recipe * temperature + (1 | recipe:replicate)", cake)
+    >>> fit.emmeans("recipe")
+    Marginal means
+    recipe  emmean  std_error    df   lower   upper
+    A       33.122      1.737  42.0  29.617  36.627
+    B       31.644      1.737  42.0  28.139  35.150
+    C       31.600      1.737  42.0  28.095  35.105
+    Note: degrees of freedom: Satterthwaite; level 0.95
+    Note: averaged over the levels of temperature
+    >>> fit.emmeans("recipe").pairs().round(3)[["contrast", "estimate", "p_value"]]
+      contrast  estimate  p_value
+    0    A - B     1.478     0.82
+    1    A - C     1.522     0.81
+    2    B - C     0.044     1.00
     """
     ddf_name, level = require_ddf(ddf), require_level("level", level)
     predictors = predictors_of(fit)
@@ -157,6 +176,21 @@ def emtrends(
     by : predictors that the slopes are given for, and that `pairs` compares; with `specs`,
         those that separate families of comparisons.
     specs, at, cov_reduce, ddf, weights, adjust, level : as in `emmeans`.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("distance ~ age * Sex + (age | Subject)", mx.datasets.load("Orthodont"))
+    >>> slopes = fit.emtrends("age", specs="Sex")
+    >>> slopes
+    Marginal slopes of age
+    Sex     age.trend  std_error    df    lower    upper
+    Male      0.78437    0.08600  25.0  0.60726  0.96149
+    Female    0.47955    0.10372  25.0  0.26593  0.69316
+    Note: degrees of freedom: Satterthwaite; level 0.95
+    Note: at age = 11
+    >>> slopes.pairs()["p_value"].round(4).tolist()
+    [0.0326]
     """
     ddf_name, level = require_ddf(ddf), require_level("level", level)
     predictors = predictors_of(fit)

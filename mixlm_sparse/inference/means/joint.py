@@ -64,6 +64,18 @@ def joint_tests(
     ------
     OptionError : an unknown predictor; a fit from matrices.
     DataError : the fixed effects reproduce the response.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> cake = mx.datasets.load("cake")
+    >>> fit = mx.lmer("angle ~ recipe * temperature + (1 | recipe:replicate)", cake)
+    >>> fit.joint_tests()
+    Joint tests of terms (Satterthwaite)
+    term                NumDF  DenDF  F value  Pr(>F)
+    recipe                  2   42.0    0.249  0.7809
+    temperature             5  210.0   20.520  <2e-16
+    recipe:temperature     10  210.0    1.006  0.4393
     """
     name = require_ddf(ddf)
     require_residual(fit)

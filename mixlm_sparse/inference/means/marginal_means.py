@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +20,7 @@ from mixlm_sparse.inference.means.adjustments import (
     require_adjust,
     require_side,
 )
+from mixlm_sparse.inference.means.contrast_table import Contrasts, as_contrasts
 from mixlm_sparse.inference.means.contrasts import (
     contrasts_of,
     interaction_contrasts,
@@ -41,39 +41,6 @@ INTERNAL = frozenset(
 )  # fmt: skip
 
 
-class Contrasts(ResultTable):
-    """Contrasts: a data frame that prints as a table and answers further questions.
-
-    `table["p_value"]` and all of pandas work as on any frame; `contrast`, `test`, `confint` and
-    `joint` go on from the estimates, `estimates` are these.
-    """
-
-    _metadata = ["estimates"]  # noqa: RUF012 (pandas's own list)
-    plot = LatePlots()
-    estimates: MarginalMeans
-
-    def contrast(self, method: Any = "pairwise", **options: Any) -> Contrasts:
-        """Return contrasts of these contrasts, as `MarginalMeans.contrast`; see `by`."""
-        return self.estimates.contrast(method, **options)
-
-    def test(self, null: float = 0.0, **options: Any) -> Contrasts:
-        """Test against other values, as `MarginalMeans.test`."""
-        return self.estimates.test(null, **options)
-
-    def confint(self, **options: Any) -> Contrasts:
-        """Return intervals, as `MarginalMeans.confint`."""
-        return self.estimates.confint(**options)
-
-    def joint(self) -> ResultTable:
-        """Test all contrasts of each family together, as `MarginalMeans.joint`."""
-        return self.estimates.joint()
-
-    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Contrasts:
-        return _as_contrasts(
-            self.estimates, pd.DataFrame(self, copy=True), copy.deepcopy(self.attrs, memo)
-        )
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class MarginalMeans(PrintsAsTable, Estimates):
     """Estimates at cells of the reference grid, averaged over the other factors.
@@ -87,6 +54,21 @@ class MarginalMeans(PrintsAsTable, Estimates):
     Parameters
     ----------
     asked : family of contrasts that `specs` named, "" for none.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> machines = mx.lmer("score ~ Machine + (1 | Worker)", mx.datasets.load("Machines"))
+    >>> means = machines.emmeans("Machine")
+    >>> means.pairs()
+    Pairwise comparisons (Satterthwaite)
+    contrast  estimate  std_error    df  statistic   p_value
+    A - B       -7.967      1.054  46.0     -7.559  3.97e-09
+    A - C      -13.917      1.054  46.0    -13.205    <2e-16
+    B - C       -5.950      1.054  46.0     -5.646  2.90e-06
+    Note: p-values adjusted by Tukey's method for a family of 3 means
+    >>> means.test(null=60, side="greater")["p_value"].round(4).tolist()
+    [0.9927, 0.445, 0.0158]
     """
 
     plot = LatePlots()
@@ -266,6 +248,15 @@ class MarginalMeans(PrintsAsTable, Estimates):
         -------
         Contrasts : a DataFrame with the columns of `by`, contrast, estimate ("ratio" on the scale
         of a response whose logarithm was modelled), std_error, df, statistic, p_value.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> machines = mx.lmer("score ~ Machine + (1 | Worker)", mx.datasets.load("Machines"))
+        >>> machines.emmeans("Machine").contrast({"A against others": [1, -0.5, -0.5]})
+        Contrasts (Satterthwaite)
+        contrast          estimate  std_error    df  statistic   p_value
+        A against others  -10.9417     0.9127  46.0    -11.988  9.38e-16
         """
         if simple is not None:
             by = without(self, simple)
@@ -315,6 +306,13 @@ class MarginalMeans(PrintsAsTable, Estimates):
         -------
         DataFrame sorted by the estimate within each group, with the column `letters`; a mean that
         is not estimable has none.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx
+        >>> machines = mx.lmer("score ~ Machine + (1 | Worker)", mx.datasets.load("Machines"))
+        >>> machines.emmeans("Machine").letters()["letters"].tolist()
+        ['a', 'b', 'c']
         """
         alpha = require_level("alpha", alpha)
         adjust, reverse = require_adjust(adjust), require_bool("reverse", reverse)
@@ -370,7 +368,7 @@ class MarginalMeans(PrintsAsTable, Estimates):
         about = dict(table.attrs)
         called = heading(self) if self.method else what
         about["heading"] = f"{called} ({METHODS[self.ddf]})"
-        return _as_contrasts(self, table, about)
+        return as_contrasts(self, table, about)
 
     def __repr__(self) -> str:
         pieces = [self._table().text()]
@@ -383,12 +381,3 @@ class MarginalMeans(PrintsAsTable, Estimates):
 
     def _table(self) -> ResultTable:
         return as_shown(self, self.to_frame())
-
-
-def _as_contrasts(
-    estimates: MarginalMeans, frame: pd.DataFrame, about: dict[Any, Any]
-) -> Contrasts:
-    out = Contrasts(frame)
-    out.attrs.update(about)
-    object.__setattr__(out, "estimates", estimates)
-    return out

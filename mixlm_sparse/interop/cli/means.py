@@ -9,7 +9,8 @@ from typing import Any
 from mixlm_sparse.api.load import load
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.render import html_page
-from mixlm_sparse.inference.means.marginal_means import Contrasts, MarginalMeans
+from mixlm_sparse.inference.means.contrast_table import Contrasts
+from mixlm_sparse.inference.means.marginal_means import MarginalMeans
 from mixlm_sparse.interop.cli.codes import OK
 from mixlm_sparse.interop.cli.files import require_known, require_writable, write_table
 from mixlm_sparse.interop.cli.words import of_the_shell

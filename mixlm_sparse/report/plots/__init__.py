@@ -9,13 +9,11 @@ imported when the first plot is drawn.  The same plots are methods of a fit, suc
 from __future__ import annotations
 
 from mixlm_sparse.report.plots.checks import (
-    autocorrelation,
     diagnostics,
     qq,
     qq_random,
     residuals,
     scale_location,
-    semivariogram,
 )
 from mixlm_sparse.report.plots.coefficients import (
     coefficient_by,
@@ -24,7 +22,7 @@ from mixlm_sparse.report.plots.coefficients import (
     coefficient_intervals,
     coefficient_scatter,
 )
-from mixlm_sparse.report.plots.effects import caterpillar, effects_by, ranked_intercepts, shrinkage
+from mixlm_sparse.report.plots.effects import caterpillar, effects_by, ranked_intercepts
 from mixlm_sparse.report.plots.fixed import fixed_effects
 from mixlm_sparse.report.plots.influences import deletion, influence, optimization_path
 from mixlm_sparse.report.plots.lines import (
@@ -34,12 +32,14 @@ from mixlm_sparse.report.plots.lines import (
 )
 from mixlm_sparse.report.plots.means import interaction, marginal_means
 from mixlm_sparse.report.plots.predicted import predictions
+from mixlm_sparse.report.plots.replicates import bootstrap
+from mixlm_sparse.report.plots.shrinking import shrinkage
 from mixlm_sparse.report.plots.uncertainty import (
-    bootstrap,
     profile_density,
     profile_pairs,
     profile_zeta,
 )
+from mixlm_sparse.report.plots.within import autocorrelation, semivariogram
 
 __all__ = [
     "autocorrelation",

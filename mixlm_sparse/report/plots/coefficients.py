@@ -83,6 +83,14 @@ def coefficient_histograms(
     group : grouping factor of a mixed model; by default the first.
     bins : as in numpy.histogram.
     ax : one panel to draw in; needs `effect` if there are several.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fits = mx.lm_list("mathach ~ cses | school", mx.datasets.load("HSB"))
+    >>> figure = fits.plot.histograms()
+    >>> [ax.get_title() for ax in figure.axes]
+    ['(Intercept): mean 12.6, sd 3.12', 'cses: mean 2.2, sd 1.63']
     """
     table, chosen = _prepared(source, group, effect)
     figure, axes = _axes(ax, chosen, table, (3.4, 2.8))
@@ -118,6 +126,14 @@ def coefficient_scatter(
     by : variable of the group that gives colour and shape, a column or an array of categories.
     group : grouping factor of a mixed model; by default the first.
     ax : where to draw.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fits = mx.lm_list("mathach ~ cses | school", mx.datasets.load("HSB"))
+    >>> figure = fits.plot.scatter(by="sector")
+    >>> figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()
+    ('(Intercept), least squares', 'cses, least squares')
     """
     table, _ = _prepared(source, group, None)
     if effects is None and len(table.names) < 2:
@@ -176,6 +192,14 @@ def coefficient_by_size(
     group : grouping factor of a mixed model; by default the first.
     level : of the funnel.
     ax : one panel to draw in; needs `effect` if there are several.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fits = mx.lm_list("mathach ~ cses | school", mx.datasets.load("HSB"))
+    >>> figure = fits.plot.by_size("(Intercept)")
+    >>> figure.axes[0].get_xlabel()
+    'rows of school'
     """
     z = z_value(level)
     table, chosen = _prepared(source, group, effect)
@@ -238,6 +262,14 @@ def coefficient_intervals(
     level : coverage of the intervals.
     order : "value" ranks the groups, None keeps their order.
     ax : one panel to draw in; needs a single effect and no categories.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fits = mx.lm_list("distance ~ age | Subject", mx.datasets.load("Orthodont"))
+    >>> figure = fits.plot.intervals(effect="age")
+    >>> figure.axes[0].get_title()
+    'age'
     """
     z_value(level)
     require_one_of("order", order, ("value", None))
@@ -326,6 +358,14 @@ def coefficient_by(
     effect : one coefficient, by default a panel for each.
     group : grouping factor of a mixed model; by default the first.
     ax : one panel to draw in; needs `effect` if there are several.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fits = mx.lm_list("mathach ~ cses | school", mx.datasets.load("HSB"))
+    >>> figure = fits.plot.by("sector", "cses")
+    >>> figure.axes[0].get_xlabel()
+    'sector'
     """
     table, chosen = _prepared(source, group, effect)
     covariate = group_covariate(source, by, table.codes, table.levels, table.label)

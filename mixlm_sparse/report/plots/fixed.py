@@ -39,6 +39,15 @@ def fixed_effects(
     intercept : also draw the intercept, which often stands far from the rest.
     only : coefficients to draw, in this order.
     ax : where to draw.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("distance ~ age * Sex + (age | Subject)", mx.datasets.load("Orthodont"))
+    >>> smaller = fit.update(". ~ . - age:Sex")
+    >>> figure = mx.plots.fixed_effects(smaller, fit, names=["parallel", "slopes by sex"])
+    >>> len(figure.axes)
+    1
     """
     if not fits:
         raise OptionError("fixed_effects needs a model: pass one or several fits")

@@ -28,6 +28,14 @@ def influence(fit: FittedModel, *, label: int = 5, ax: Axes | None = None) -> Fi
     ----------
     label : how many of the largest distances are named by their row.
     ax : where to draw.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> figure = fit.plot.influence(label=3)
+    >>> figure.axes[0].get_xlabel()
+    'leverage'
     """
     figure, one = canvas.panel(ax, 5.8, 4.0)
     r = scaled(fit)
@@ -91,7 +99,7 @@ def _name_points(
 
 @styled
 def deletion(
-    source: Any, group: Any = None, *, show: int = 30, effects: Sequence[str] | None = None
+    source: Any, group: Any = None, *, show: int = 30, effects: str | Sequence[str] | None = None
 ) -> Figure:
     """Draw what leaving out each group does: Cook's distance, and DFBETAS of each coefficient.
 
@@ -104,6 +112,14 @@ def deletion(
     group : grouping factor, for a fit; by default the first.
     show : so many groups with the largest distances are drawn.
     effects : coefficients to draw; by default the first four.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> figure = fit.plot.deletion("Subject", effects="Days")
+    >>> [ax.get_title() for ax in figure.axes]
+    ["Cook's distance", 'Days']
     """
     if isinstance(source, FittedModel):
         method: Any = source
@@ -116,7 +132,8 @@ def deletion(
     if effects is None:
         drawn = list(range(min(4, len(names))))
     else:
-        drawn = [choose(names, name, "effects")[0] for name in effects]
+        wanted = [effects] if isinstance(effects, str) else effects
+        drawn = [choose(names, name, "effects")[0] for name in wanted]
     values = distance.to_numpy(float)
     order = np.argsort(np.where(np.isnan(values), -1.0, values), kind="stable")
     order = order[-max(int(show), 1) :]
@@ -152,6 +169,14 @@ def optimization_path(fit: FittedModel, *, ax: Axes | None = None) -> Figure:
     Parameters
     ----------
     ax : where to draw.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> figure = fit.plot.optimization_path()
+    >>> figure.axes[0].get_xlabel()
+    'evaluation'
     """
     history = np.asarray(fit.optimum.history, dtype=float)
     if not history.size:

@@ -63,6 +63,14 @@ def trellis(
         evenly over the ranks of the first random effect.
     max_groups : see `groups`.
     columns : panels side by side.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
+    >>> figure = fit.plot.trellis(groups=["308", "335"])
+    >>> [ax.get_title() for ax in figure.axes]
+    ['308', '335']
     """
     g = factor_index(fit, group)
     factor = fit.matrices.factors[g]
@@ -103,6 +111,14 @@ def least_squares_trellis(
         evenly over the ranks of the first coefficient.
     max_groups : see `groups`.
     columns : panels side by side.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fits = mx.lm_list("Reaction ~ Days | Subject", mx.datasets.load("sleepstudy"))
+    >>> figure = fits.plot.trellis(groups=["308", "335"])
+    >>> [ax.get_title() for ax in figure.axes]
+    ['308', '335']
     """
     if not hasattr(fits, "fits") or isinstance(fits, type):
         raise OptionError(f"fits is {shown(fits)}: give what lm_list returns")
@@ -189,6 +205,14 @@ def trajectories(
     by : variable of the group with categories: colours the lines and parts the population.
     observed : join the observed responses of each group instead of drawing its fitted line.
     ax : where to draw.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("distance ~ age * Sex + (age | Subject)", mx.datasets.load("Orthodont"))
+    >>> figure = fit.plot.trajectories(by="Sex")
+    >>> figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()
+    ('age', 'distance')
     """
     g = factor_index(fit, group)
     factor = fit.matrices.factors[g]

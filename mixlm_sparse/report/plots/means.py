@@ -26,6 +26,15 @@ def marginal_means(means: MarginalMeans, *, ax: Axes | None = None) -> Figure:
     ----------
     means : from `fit.emmeans()` or `fit.emtrends()`.
     ax : where to draw.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> cake = mx.datasets.load("cake")
+    >>> fit = mx.lmer("angle ~ recipe * temperature + (1 | recipe:replicate)", cake)
+    >>> figure = fit.emmeans("recipe").plot()
+    >>> figure.axes[0].get_xlabel()
+    'marginal mean, 95% interval'
     """
     table = means.to_frame()
     shown = str(table.columns[means.cells.shape[1]])  # emmean, x.trend, response, ratio, ...
@@ -76,6 +85,15 @@ def interaction(
     trace : predictor with a line for each level; by default the first of the others.
     intervals : draw them.
     ax : one panel to draw in; needs a table of two predictors, or one.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> cake = mx.datasets.load("cake")
+    >>> fit = mx.lmer("angle ~ recipe * temperature + (1 | recipe:replicate)", cake)
+    >>> figure = fit.emmeans(["recipe", "temperature"]).plot.interaction()
+    >>> figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()
+    ('temperature', 'marginal mean, 95% interval')
     """
     if means.method:
         raise OptionError("lines join means, and these are contrasts: draw the means before them")

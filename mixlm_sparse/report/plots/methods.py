@@ -18,8 +18,11 @@ from mixlm_sparse.report.plots import (
     lines,
     means,
     predicted,
+    replicates,
     results,
+    shrinking,
     uncertainty,
+    within,
 )
 
 if TYPE_CHECKING:
@@ -109,7 +112,7 @@ class FitPlots(Plots):
 
     default = "diagnostics"
 
-    autocorrelation = _Plot(checks.autocorrelation)
+    autocorrelation = _Plot(within.autocorrelation)
     caterpillar = _Plot(effects.caterpillar)
     coefficient_by = _Plot(coefficients.coefficient_by)
     coefficient_by_size = _Plot(coefficients.coefficient_by_size)
@@ -131,8 +134,8 @@ class FitPlots(Plots):
     ranked_intercepts = _Plot(effects.ranked_intercepts)
     residuals = _Plot(checks.residuals)
     scale_location = _Plot(checks.scale_location)
-    semivariogram = _Plot(checks.semivariogram)
-    shrinkage = _Plot(effects.shrinkage)
+    semivariogram = _Plot(within.semivariogram)
+    shrinkage = _Plot(shrinking.shrinkage)
     trajectories = _Plot(lines.trajectories)
     trellis = _Plot(lines.trellis)
 
@@ -168,7 +171,7 @@ class BootstrapPlots(Plots):
 
     default = "histograms"
 
-    histograms = _Plot(uncertainty.bootstrap)
+    histograms = _Plot(replicates.bootstrap)
 
 
 class MeansPlots(Plots):

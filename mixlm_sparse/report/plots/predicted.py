@@ -64,6 +64,14 @@ def predictions(
     points : draw the observations as well.
     offset : to be added to the lines; needed if the offset of the fit was an array.
     ax : where to draw.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("distance ~ age * Sex + (age | Subject)", mx.datasets.load("Orthodont"))
+    >>> figure = fit.plot.predictions("age", at={"Sex": "levels"})
+    >>> figure.axes[0].get_xlabel(), figure.axes[0].get_ylabel()
+    ('age', 'distance')
     """
     z_value(level)
     if interval not in ("confidence", "prediction", None):

@@ -118,6 +118,14 @@ def profile_zeta(
     levels : of the intervals marked.
     absolute : draw |zeta|, a V.
     ax : one panel to draw in; needs a single `parm` if there are several.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> profile = mx.lmer("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff")).profile()
+    >>> figure = profile.plot()
+    >>> len(figure.axes)
+    3
     """
     z = [z_value(level) for level in levels]
     curves = _curves(profile, parm)
@@ -159,6 +167,14 @@ def profile_density(
     parm : names of parameters; by default all.
     level : of the interval that is shaded.
     ax : one panel to draw in; needs a single `parm` if there are several.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> profile = mx.lmer("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff")).profile()
+    >>> figure = profile.plot.density("sigma")
+    >>> len(figure.axes)
+    1
     """
     z = z_value(level)
     curves = _curves(profile, parm)
@@ -214,6 +230,14 @@ def profile_pairs(
     parm : names of parameters; by default all.
     levels : joint coverage (chi-squared with two degrees of freedom) of the contours.
     max_parameters : more are refused unless `parm` names them.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> profile = mx.lmer("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff")).profile()
+    >>> figure = profile.plot.pairs()
+    >>> len(figure.axes)
+    9
     """
     for level in levels:
         z_value(level)
@@ -325,64 +349,3 @@ def _value_panel(ax: Axes, x: Curve, y: Curve, radii: list[float]) -> None:
             ax.plot(x.backward(found[0]), y.backward(found[1]), color=ink().blue, lw=1.0)
     ax.locator_params(axis="x", nbins=4)
     ax.locator_params(axis="y", nbins=4)
-
-
-@styled
-def bootstrap(
-    boot: Any,
-    parm: str | Sequence[str] | None = None,
-    *,
-    level: float = 0.95,
-    type: str = "percentile",
-    bins: int | str = "auto",
-    ax: Axes | None = None,
-) -> Figure:
-    """Draw the bootstrap distribution of each parameter with its estimate and interval.
-
-    Parameters
-    ----------
-    boot : from `fit.bootstrap()`.
-    parm : names of parameters; by default all.
-    level, type : of the interval, as in `boot.confint`.
-    bins : as in numpy.histogram.
-    ax : one panel to draw in; needs a single `parm` if there are several.
-    """
-    if isinstance(boot, FittedModel):
-        raise OptionError(
-            "the plot needs replicates: call fit.bootstrap(...) first, and pass those"
-        )
-    z_value(level)
-    names = [str(name) for name in boot.samples.columns]
-    if parm is not None:
-        wanted = [parm] if isinstance(parm, str) else list(parm)
-        names = [names[choose(names, name, "parm")[0]] for name in wanted]
-    limits = boot.confint(level, type)
-    canvas.one_panel_only(ax, len(names), "parm", names)
-    if ax is None:
-        figure, axes = canvas.panels(len(names), columns=3, size=(3.1, 2.6))
-    else:
-        figure, only = canvas.panel(ax)
-        axes = [only]
-    for name, one in zip(names, axes, strict=True):
-        values = boot.samples[name].to_numpy(float)
-        values = values[np.isfinite(values)]
-        if values.size:
-            # a scale that rounding alone fills has no bins
-            same = np.ptp(values) <= 1e-9 * max(1.0, float(np.abs(values).max()))
-            one.hist(values, bins=1 if same else bins, color=ink().blue, alpha=0.6,
-                     edgecolor=ink().back, linewidth=0.4)  # fmt: skip
-        one.axvline(float(boot.original[name]), color=ink().front, lw=1.3)
-        for end in limits.loc[name, ["lower", "upper"]]:
-            one.axvline(float(end), color=ink().orange, lw=1.2, ls="--")
-        one.set_title(shorten(name, 34))
-        one.set_ylabel("replicates")
-        one.locator_params(axis="x", nbins=5)
-        one.grid(visible=False, axis="x")
-    if ax is None:
-        gap = " " if len(names) > 1 else "\n"
-        figure.suptitle(
-            f"{len(boot.samples)} replicates; line: estimate,{gap}"
-            f"dashes: {percent(level)} {type} interval",
-            fontsize=8.5, color=ink().grey,
-        )  # fmt: skip
-    return figure

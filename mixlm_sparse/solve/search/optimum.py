@@ -37,6 +37,14 @@ class Optimum:
     sigma : the residual standard deviation where it is not the best one at theta: because
         parameters are held, or because it is zero beside the random effects; else None.
     rho : working parameters of the residual structure; none without one.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> matrices = mx.model_matrices("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff2"))
+    >>> optimum = mx.optimize(mx.penalized_system(matrices))
+    >>> optimum.converged, optimum.at_boundary
+    (True, ('Batch.(Intercept)',))
     """
 
     theta: Vector

@@ -36,6 +36,15 @@ class ParameterProfile(PrintsAsTable):
     reached : whether the curve was followed to the end of its range on the left, on the right;
         False where the criterion does not rise enough before the bound.
     note : what stands out, in words; empty if nothing does.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff"))
+    >>> sigma = fit.profile("sigma")["sigma"]
+    >>> low, high, note = sigma.limits(0.95)
+    >>> round(low, 2), round(high, 2)
+    (38.23, 67.66)
     """
 
     kind: str
@@ -152,6 +161,17 @@ class Profile(PrintsAsTable, Mapping[str, ParameterProfile]):
     reml : whether the REML criterion was profiled (lme4 profiles the ML deviance).
     n_evaluations : of the criterion with gradient.
     seconds : that it took.
+
+    Examples
+    --------
+    >>> import mixlm_sparse as mx
+    >>> fit = mx.lmer("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff"))
+    >>> profile = fit.profile()
+    >>> profile.confint(parm="sigma").round(2)
+           lower  upper note
+    sigma  38.23  67.66
+    >>> list(profile)
+    ['sd_(Intercept)|Batch', 'sigma', '(Intercept)']
     """
 
     plot = LatePlots()
