@@ -207,10 +207,10 @@ def _assembled(
     nobs = np.zeros(r, dtype=np.int64)
     place: dict[int, list[int]] = {}
     for pattern in patterns:
-        for i in pattern.members:
-            if pattern.system is not None:
-                nobs[i] = pattern.system.n
-                place[i] = [x_names.index(name) for name in pattern.system.x_names]
+        if pattern.system is not None:
+            nobs[list(pattern.members)] = pattern.system.n
+            own = [x_names.index(name) for name in pattern.system.x_names]
+            place |= dict.fromkeys(pattern.members, own)
     empty = Row(None, None, None, np.nan, np.nan, NOT_RUN, "ended before its turn")
     rows = [empty] * r
     for i, row in done:

@@ -68,7 +68,10 @@ class Responses:
         if isinstance(self.values, sp.csc_array):
             stored = sp.csc_array(self.values[:, list(members)])
             return stored if used is None else sp.csc_array(stored[used])
-        Y = np.column_stack([self.column(i) for i in members])
+        if isinstance(self.values, np.ndarray):
+            Y = self.values[:, list(members)]
+        else:
+            Y = np.column_stack([self.values[i] for i in members])
         return Y if used is None else Y[used]
 
 
@@ -191,11 +194,20 @@ def patterns_of(
         clean = np.setdiff1d(np.arange(len(given.names)), suspects).tolist()
         if clean:
             groups[b""] = clean
+    elif isinstance(given.values, np.ndarray) and given.values.dtype == np.float64:
+        with np.errstate(invalid="ignore", over="ignore"):
+            fine = np.isfinite(np.einsum("ij,ij->j", given.values, given.values))
+        suspects = np.flatnonzero(~fine).tolist()
+        if fine.any():
+            groups[b""] = np.flatnonzero(fine).tolist()
     for i in suspects:
         name = given.names[i]
         if i in bad:
             continue
         values = given.column(i) if used is None else given.column(i)[used]
+        if np.isfinite(square_sum(values)):  # most often nothing is wrong
+            groups.setdefault(b"", []).append(i)
+            continue
         if np.isinf(values).any():
             bad[i] = (
                 f"DataError: the response '{name}' has {int(np.isinf(values).sum())} infinite "

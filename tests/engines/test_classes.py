@@ -1,4 +1,4 @@
-"""Levels with equal blocks of Z'WZ, evaluated by class: against dense algebra of single levels."""
+"""The fused evaluations, compiled and in NumPy, by level and by class: against dense algebra."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 
 from mixlm_sparse.engines.compiled import use_compiled
 from mixlm_sparse.engines.fused.classes import classes_of
+from mixlm_sparse.engines.fused.dense import SmallDense
 from mixlm_sparse.engines.fused.levels import SingleFactor
+from mixlm_sparse.engines.fused.plain import PlainDense, PlainFactor
+from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
+from tests.support.block_systems import random_lambdas, random_system
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -65,7 +69,7 @@ def dense(
     return logdet, np.linalg.slogdet(XVX)[1], pwrss, G
 
 
-@settings(max_examples=60)
+@settings(max_examples=120)
 @given(
     seed=st.integers(0, 10**6),
     K=st.integers(1, 3),
@@ -73,14 +77,21 @@ def dense(
     kinds=st.integers(1, 3),
     size=st.sampled_from([0.0, 0.05, 1.0, 30.0]),
     reml=st.booleans(),
+    form=st.sampled_from([SingleFactor, PlainFactor]),
+    by_class=st.booleans(),
 )
-def test_classes_are_dense_algebra(
-    seed: int, K: int, p: int, kinds: int, size: float, reml: bool
-) -> None:
+def test_levels_and_classes_are_dense_algebra(
+    seed: int, K: int, p: int, kinds: int, size: float, reml: bool,
+    form: type[SingleFactor | PlainFactor], by_class: bool,
+) -> None:  # fmt: skip
     ztz, ztx, yy, n = products(seed, K, p, kinds, levels=kinds * K * (p + 1) + 5)
-    fused = SingleFactor(ztz, ztx, yy, 1e-30)
-    assert fused.classes is not None
-    assert fused.classes.count.sum() == ztz.shape[0]
+    if not by_class:
+        ztz[0] *= 1.0 + 1e-6
+        ztz, ztx = ztz[: K * (p + 1) - 1], ztx[: K * (p + 1) - 1]
+        if ztz.shape[0] == 0:
+            return
+    fused = form(ztz, ztx, yy, 1e-30)
+    assert (fused.classes is not None) == by_class
     lam = size * np.tril(np.random.default_rng(seed).standard_normal((K, K)))
     found = fused.evaluate([lam], n, reml=reml, gradient=True)
     assert found is not None
@@ -89,6 +100,46 @@ def test_classes_are_dense_algebra(
     assert found.ldRX2 == pytest.approx(ldRX2, rel=1e-10, abs=1e-10)
     assert found.pwrss == pytest.approx(pwrss, rel=1e-10)
     np.testing.assert_allclose(found.gradient[0], G, rtol=1e-8, atol=1e-8 * n)
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize("case", ["general", "singular", "zero"])
+@pytest.mark.parametrize("widths", [[1], [2], [1, 3]], ids=str)
+@pytest.mark.parametrize("form", [SmallDense, PlainDense])
+def test_several_factors_are_dense_algebra(
+    form: type[SmallDense | PlainDense], widths: list[int], case: str, reml: bool
+) -> None:
+    twin = random_system("three crossed", widths, seed=4)
+    lambdas = random_lambdas(twin, case, seed=5)
+    X = np.concatenate([f.ztx.reshape(-1, f.ztx.shape[2]) for f in twin.system.factors])
+    X *= 0.1 / np.abs(X).max()
+    parts = np.split(X, np.cumsum([f.n_levels * f.width for f in twin.system.factors])[:-1])
+    blocks = BlockSystem(
+        tuple(
+            FactorBlock(f.label, f.ztz, part.reshape(f.ztx.shape))
+            for f, part in zip(twin.system.factors, parts, strict=True)
+        ),
+        twin.system.pairs,
+    )
+    n, yy, p = 100, 4.0, X.shape[1] - 1
+    found = form(blocks, yy, 1e-30).evaluate(lambdas, n, reml=reml, gradient=True)
+    assert found is not None
+    Lambda, C = twin.Lambda(lambdas), twin.C(lambdas)
+    U = np.linalg.solve(C, Lambda.T @ X)
+    M = np.diag(np.append(np.ones(p), yy)) - X.T @ Lambda @ U
+    beta = np.linalg.solve(M[:p, :p], M[:p, p]) if p else np.zeros(0)
+    pwrss = M[p, p] - M[:p, p] @ beta
+    a = np.append(-beta, 1.0)
+    Omega = n / pwrss * np.outer(a, a)
+    if reml:
+        Omega[:p, :p] += np.linalg.inv(M[:p, :p])
+    whole = twin.A @ Lambda @ np.linalg.inv(C) - (X - twin.A @ Lambda @ U) @ Omega @ U.T
+    assert found.ldL2 == pytest.approx(np.linalg.slogdet(C)[1], rel=1e-11, abs=1e-11)
+    assert found.pwrss == pytest.approx(pwrss, rel=1e-10)
+    assert found.ldRX2 == pytest.approx(np.linalg.slogdet(M[:p, :p])[1], rel=1e-9, abs=1e-10)
+    for g, L in enumerate(twin.levels):
+        expected = 2.0 * sum(twin.block(whole, g, j, g, j) for j in range(L))
+        np.testing.assert_allclose(found.gradient[g], expected, rtol=1e-8, atol=1e-8)
 
 
 def test_levels_that_all_differ_have_no_classes() -> None:

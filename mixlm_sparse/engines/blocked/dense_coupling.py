@@ -122,15 +122,15 @@ class DenseCoupling:
         parents: Sequence[tuple[Coupling, IntVector, Array3, int]],
     ) -> Array3:
         assert isinstance(rest, DenseRest)
-        assert rest.P is not None
+        P = rest.whole_inverse
         L, K, m = self.W.shape
         if not parents:
-            Y = dense.product(self.W.reshape(-1, m), rest.P).reshape(L, K, m)
+            Y = dense.product(self.W.reshape(-1, m), P).reshape(L, K, m)
             self.inverse = bmm(-transposed(Linv), Y)
             inner = np.matmul(Y, transposed(self.W))
             return bmm(transposed(Linv), bmm(inner, Linv))
         E = bmm(transposed(Linv), self.W)
-        X = dense.product(E.reshape(-1, m), rest.P).reshape(L, K, m)
+        X = dense.product(E.reshape(-1, m), P).reshape(L, K, m)
         for other, parent, E_parent, _ in parents:
             assert isinstance(other, DenseCoupling)
             X += np.matmul(E_parent, other.inverse[parent])

@@ -27,15 +27,12 @@ class DenseRest:
         adjacency: Sequence[Adjacency],
         *,
         compiled: bool,
-        full_inverse: bool,
     ) -> None:
         self._system = system
         self._factors = factors
         self._pairs = pairs
         self._adjacency = adjacency
         self._compiled = compiled
-        # the compiled kernel reads the lower triangle only, everything else both
-        self._both = full_inverse or not compiled or len(factors) > 1
         self.order = sum(r.n_levels * r.width for r in factors)
         self.S = np.zeros((self.order, self.order))
         self._A = self._products() if len(factors) > 1 else None
@@ -111,7 +108,17 @@ class DenseRest:
         # Kept, so that a second question at the same theta costs nothing. In place: for a large
         # complement one matrix of its size is what memory is there for.
         if self.P is None:
-            self.P = dense.potri_lower(self.S, both=self._both, overwrite=True)
+            self.P = dense.potri_lower(self.S, both=False, overwrite=True)
+            self._symmetric = False
+
+    @property
+    def whole_inverse(self) -> Matrix:
+        """S^{-1} (m, m) with both triangles; `P` has the lower one."""
+        assert self.P is not None
+        if not self._symmetric:
+            dense.symmetric_from_lower(self.P)
+            self._symmetric = True
+        return self.P
 
     def half_solve_rows(self, W: Matrix) -> Matrix | None:
         """Return W L_S^{-T} (rows, m); None where the inverse has taken the factor's place."""
@@ -143,7 +150,7 @@ class DenseRest:
             for j in range(0, n_levels, step):
                 stop = min(j + step, n_levels)
                 span = slice(int(at.ptr[j]), int(at.ptr[stop]))
-                product = whole[j:stop] @ self.P
+                product = whole[j:stop] @ self.whole_inverse
                 out[span, a] = product[level[span] - j, at.cols[span]]
         return out
 
@@ -159,7 +166,7 @@ class DenseRest:
         if all(r.width == 1 for r in self._factors):
             levels = [r.n_levels for r in self._factors]
             scale = np.repeat([float(lam[0, 0]) for lam in lambdas], levels)
-            by_row = np.einsum("ij,ij,j->i", self._A, self.P, scale)
+            by_row = np.einsum("ij,ij,j->i", self._A, self.whole_inverse, scale)
             sums = np.add.reduceat(by_row, [r.first for r in self._factors])
             return [np.full((1, 1), value) for value in sums]
         out = []
@@ -168,7 +175,7 @@ class DenseRest:
             for s, lam in zip(self._factors, lambdas, strict=True):
                 A = self._A[r.columns, s.columns].reshape(-1, s.width) @ lam
                 A = A.reshape(r.n_levels, r.width, -1)
-                P = self.P[r.columns, s.columns].reshape(r.n_levels, r.width, -1)
+                P = self.whole_inverse[r.columns, s.columns].reshape(r.n_levels, r.width, -1)
                 G += np.tensordot(A, P, axes=([0, 2], [0, 2]))
             out.append(G)
         return out

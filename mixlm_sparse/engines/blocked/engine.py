@@ -204,7 +204,6 @@ class BlockedEngine:
             pairs,
             adjacency,
             compiled=self._compiled,
-            full_inverse=not adjacency,
         )
 
     # -- numeric ------------------------------------------------------------------------------

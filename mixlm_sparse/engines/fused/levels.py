@@ -22,7 +22,7 @@ from mixlm_sparse.engines.fused.profile import (
     cholesky,
     half_solve,
     inverse_of_factor,
-    profile,
+    profile_plain,
 )
 
 # Sums over levels are made of partial sums over so many, so that rounding does not grow with the
@@ -181,8 +181,7 @@ class SingleFactor:
             self.gram = self.classes.gram(self._ztx)
             self._U = np.empty_like(self.classes.blocks)
             self._Cinv = np.empty_like(self.classes.blocks)
-        self._S = np.empty((P, P))
-        self._Omega = np.empty((P, P))
+        self._S = np.zeros((P, P))
         self._out = np.empty(5)
 
     def evaluate(
@@ -196,15 +195,18 @@ class SingleFactor:
         else:
             own = (classes.blocks, classes.count, self.gram)
             sweep_classes(*own, self.yy, lam, *inside, self._S, out)
+        # a few calls of NumPy in each evaluation cost less than half a second of compilation
+        found = None
         if out[3] == 0.0:
-            profile(self._S, self.floor, float(nu), reml, self._Omega, out)
-        if out[3] != 0.0:
+            found = profile_plain(self._S, self.yy, self.floor, float(nu), reml=reml)
+        if found is None:
             return None
+        ldRX2, pwrss, least, Omega = found
         G: list[Matrix] = []
         if gradient:
             G = [np.empty(lam.shape)]
             if classes is None:
-                gradient_levels(self._ztz, self._ztx, lam, self._U, self._Cinv, self._Omega, G[0])
+                gradient_levels(self._ztz, self._ztx, lam, self._U, self._Cinv, Omega, G[0])
             else:
-                gradient_classes(*own, lam, *inside, self._Omega, G[0])
-        return FusedValue(float(out[0]), float(out[1]), float(out[2]), float(out[4]), G)
+                gradient_classes(*own, lam, *inside, Omega, G[0])
+        return FusedValue(float(out[0]), ldRX2, pwrss, least, G)

@@ -15,7 +15,7 @@ from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.dense import sum_of_products
 from mixlm_sparse.engines.fused.classes import classes_of
 from mixlm_sparse.engines.fused.dense import DenseProducts
-from mixlm_sparse.engines.fused.profile import FusedValue
+from mixlm_sparse.engines.fused.profile import FusedValue, profile_plain
 from mixlm_sparse.engines.interface import BlockSystem
 from mixlm_sparse.engines.kernels import block_lower_inverse
 
@@ -35,7 +35,8 @@ class PlainFactor:
         self.yy, self.floor = yy, floor
         self._ztx = ztx
         self._eye = np.eye(K)
-        classes = classes_of(ztz, P)
+        self._whole = np.diag(np.append(np.ones(P - 1), yy))
+        self.classes = classes = classes_of(ztz, P)
         self._blocks = ztz if classes is None else classes.blocks
         self._count: Vector | None = None
         if classes is not None:
@@ -61,12 +62,13 @@ class PlainFactor:
         if count is None:
             V = np.matmul(half, np.matmul(lam.T, self._ztx))
             flat = V.reshape(-1, V.shape[2])
-            down = flat.T @ flat
+            S = -(flat.T @ flat)
         else:
             V = np.matmul(half, lam.T)
             inner = np.matmul(V.transpose(0, 2, 1), V).reshape(-1)
-            down = (inner @ self._gram).reshape(self._ztx.shape[2], -1)
-        found = profile_plain(down, self.yy, self.floor, nu, reml=reml)
+            S = -(inner @ self._gram).reshape(self._ztx.shape[2], -1)
+        S += self._whole
+        found = profile_plain(S, self.yy, self.floor, nu, reml=reml)
         if found is None or not np.isfinite(ldL2):
             return None
         ldRX2, pwrss, least, Omega = found
@@ -96,6 +98,7 @@ class PlainDense(DenseProducts):
 
     def __init__(self, blocks: BlockSystem, yy: float, floor: float) -> None:
         super().__init__(blocks, yy, floor)
+        self._whole = np.diag(np.append(np.ones(self.X.shape[1] - 1), yy))
         self._scalar = bool((self.width == 1).all())
         self._Lambda = np.zeros((self.order, self.order))
         self._places = [
@@ -125,7 +128,7 @@ class PlainDense(DenseProducts):
             return None
         half, _ = lapack.dtrtri(chol, lower=1)
         V = half @ V
-        found = profile_plain(V.T @ V, self.yy, self.floor, nu, reml=reml)
+        found = profile_plain(self._whole - V.T @ V, self.yy, self.floor, nu, reml=reml)
         if found is None:
             return None
         ldRX2, pwrss, least, Omega = found
@@ -146,41 +149,3 @@ class PlainDense(DenseProducts):
             right = np.hstack([inverse[rows], U[rows]]).reshape(len(at), K, -1)
             G.append(2.0 * np.tensordot(left, right, axes=([0, 2], [0, 2])))
         return FusedValue(ldL2, ldRX2, pwrss, least, G)
-
-
-def profile_plain(
-    down: Matrix, yy: float, floor: float, nu: float, *, reml: bool
-) -> tuple[float, float, float, Matrix] | None:
-    """Profile beta and sigma out, as `profile` does.
-
-    Parameters
-    ----------
-    down : (P, P), so that [X y]'V^{-1}[X y] = diag(I, yy) - down.
-
-    Returns
-    -------
-    ldRX2, pwrss, least pivot, Omega (P, P); None where there is no factor.
-    """
-    p = down.shape[0] - 1
-    pwrss, least, ldRX2 = yy - float(down[p, p]), 1.0, 0.0
-    contrast = np.ones(p + 1)
-    if not np.isfinite(down).all():
-        return None
-    if p:
-        S = -down[:p, :p]
-        S.ravel()[:: p + 1] += 1.0
-        chol, info = lapack.dpotrf(S, lower=1, clean=1)
-        diagonal = np.diagonal(chol)
-        if info != 0:
-            return None
-        half, _ = lapack.dtrtri(chol, lower=1)
-        v = half @ down[p, :p]
-        pwrss -= float(v @ v)
-        ldRX2, least = 2.0 * float(np.log(diagonal).sum()), min(1.0, float(diagonal.min()) ** 2)
-        contrast[:p] = half.T @ v
-    if not pwrss > floor:
-        pwrss = floor
-    Omega = np.outer(contrast * (nu / pwrss), contrast)
-    if reml and p:
-        Omega[:p, :p] += half.T @ half
-    return ldRX2, pwrss, min(least, pwrss / yy), Omega

@@ -1,10 +1,11 @@
-"""What every compiled sweep shares: a small Cholesky factor, and beta and sigma profiled out."""
+"""What all fused evaluations share: a small Cholesky factor, and beta and sigma profiled out."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import numpy as np
+from scipy.linalg import lapack
 
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.engines.compiled import njit
@@ -132,3 +133,37 @@ def profile(S, floor, nu, reml, Omega, out):  # type: ignore[no-untyped-def]
         for a in range(p):
             for b in range(p):
                 Omega[a, b] += Cov[a, b]
+
+
+def profile_plain(
+    S: Matrix, yy: float, floor: float, nu: float, *, reml: bool
+) -> tuple[float, float, float, Matrix] | None:
+    """Profile beta and sigma out as `profile` does, in NumPy.
+
+    Parameters
+    ----------
+    S : (P, P), of which the lower triangle is read.
+
+    Returns
+    -------
+    ldRX2, pwrss, least pivot, Omega (P, P); None where there is no factor.
+    """
+    p = S.shape[0] - 1
+    pwrss, least, ldRX2 = float(S[p, p]), 1.0, 0.0
+    contrast = np.ones(p + 1)
+    if p:
+        chol, info = lapack.dpotrf(S[:p, :p], lower=1, clean=1)
+        diagonal = np.diagonal(chol)
+        if info != 0 or not np.isfinite(diagonal).all():
+            return None
+        half, _ = lapack.dtrtri(chol, lower=1)
+        v = half @ S[p, :p]
+        pwrss -= float(v @ v)
+        ldRX2, least = 2.0 * float(np.log(diagonal).sum()), min(1.0, float(diagonal.min()) ** 2)
+        contrast[:p] = -(half.T @ v)
+    if not pwrss > floor:
+        pwrss = floor
+    Omega = np.outer(contrast * (nu / pwrss), contrast)
+    if reml and p:
+        Omega[:p, :p] += half.T @ half
+    return ldRX2, pwrss, min(least, pwrss / yy), Omega

@@ -219,15 +219,19 @@ def _spread(part: np.ndarray, usual: NDArray[np.bool_]) -> np.ndarray:
 
 def status_and_message(optima: BlockOptima) -> tuple[list[Status], list[str]]:
     """Return how each search ended, and the words for it; unsettled ones have any."""
-    certified, boundary = optima.certified, optima.at_boundary
+    certified, boundary = optima.certified.tolist(), optima.at_boundary
+    inside = (~boundary.any(axis=1)).tolist()
     names = optima.system.theta_names
     statuses: list[Status] = []
     messages: list[str] = []
     known: dict[bytes, str] = {}
+    plain = Status.CONVERGED.message.format(edge="", evaluations="", decrease=0.0)
     for i in range(optima.settled.size):
         zero = boundary[i]
-        if certified[i]:
-            status = Status.SINGULAR if zero.any() else Status.CONVERGED
+        if certified[i] and inside[i]:
+            status, message = Status.CONVERGED, plain
+        elif certified[i]:
+            status = Status.SINGULAR
             key = zero.tobytes()
             if key not in known:
                 at = ", ".join(name for name, is_zero in zip(names, zero, strict=True) if is_zero)
