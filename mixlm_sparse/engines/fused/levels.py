@@ -22,12 +22,15 @@ from mixlm_sparse.engines.fused.profile import (
     cholesky,
     half_solve,
     inverse_of_factor,
+    profile,
     profile_plain,
 )
 
 # Sums over levels are made of partial sums over so many, so that rounding does not grow with the
 # number of levels: a criterion of 3e7 over a million levels keeps the digits that the search needs.
 CHUNK = 1024
+# Numbers of Z'W[X y] from which a sweep takes many times as long as a few calls of NumPy.
+LONG_SWEEP = 20_000
 
 
 @njit
@@ -181,7 +184,10 @@ class SingleFactor:
             self.gram = self.classes.gram(self._ztx)
             self._U = np.empty_like(self.classes.blocks)
             self._Cinv = np.empty_like(self.classes.blocks)
+        # beside long sweeps, calls of NumPy cost less than the compilation of one more kernel
+        self._kernel = self._ztx.size < LONG_SWEEP or profile.kept()
         self._S = np.zeros((P, P))
+        self._Omega = np.empty((P, P))
         self._out = np.empty(5)
 
     def evaluate(
@@ -195,13 +201,19 @@ class SingleFactor:
         else:
             own = (classes.blocks, classes.count, self.gram)
             sweep_classes(*own, self.yy, lam, *inside, self._S, out)
-        # a few calls of NumPy in each evaluation cost less than half a second of compilation
-        found = None
-        if out[3] == 0.0:
-            found = profile_plain(self._S, self.yy, self.floor, float(nu), reml=reml)
-        if found is None:
+        if out[3] != 0.0:
             return None
-        ldRX2, pwrss, least, Omega = found
+        Omega = self._Omega
+        if self._kernel:
+            profile(self._S, self.floor, float(nu), reml, Omega, out)
+            if out[3] != 0.0:
+                return None
+            ldRX2, pwrss, least = float(out[1]), float(out[2]), float(out[4])
+        else:
+            found = profile_plain(self._S, self.yy, self.floor, float(nu), reml=reml)
+            if found is None:
+                return None
+            ldRX2, pwrss, least, Omega = found
         G: list[Matrix] = []
         if gradient:
             G = [np.empty(lam.shape)]

@@ -219,8 +219,8 @@ def _spread(part: np.ndarray, usual: NDArray[np.bool_]) -> np.ndarray:
 
 def status_and_message(optima: BlockOptima) -> tuple[list[Status], list[str]]:
     """Return how each search ended, and the words for it; unsettled ones have any."""
-    certified, boundary = optima.certified.tolist(), optima.at_boundary
-    inside = (~boundary.any(axis=1)).tolist()
+    certified, boundary = optima.certified, optima.at_boundary
+    usual = list(certified & ~boundary.any(axis=1))
     names = optima.system.theta_names
     statuses: list[Status] = []
     messages: list[str] = []
@@ -228,7 +228,7 @@ def status_and_message(optima: BlockOptima) -> tuple[list[Status], list[str]]:
     plain = Status.CONVERGED.message.format(edge="", evaluations="", decrease=0.0)
     for i in range(optima.settled.size):
         zero = boundary[i]
-        if certified[i] and inside[i]:
+        if usual[i]:
             status, message = Status.CONVERGED, plain
         elif certified[i]:
             status = Status.SINGULAR
