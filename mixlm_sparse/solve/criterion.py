@@ -165,21 +165,13 @@ def joint_criterion(
     with system.lock:
         fused = system.fused
         if fused is not None:
-            # the gradient is affine in nu, so two values of nu give it for every sigma
-            found = fused.evaluate(lambdas, nu, reml=reml, gradient=True)
+            found = fused.evaluate(lambdas, -1.0 / sigma_sq, reml=reml, gradient=True)
             if found is not None and found.least_pivot >= CANCELLATION_LIMIT:
-                without = fused.evaluate(lambdas, 0, reml=reml, gradient=True)
-                assert without is not None
-                share = found.pwrss / (nu * sigma_sq)
-                G = [
-                    a + share * (b - a)
-                    for a, b in zip(without.gradient, found.gradient, strict=True)
-                ]
                 ldRX2 = found.ldRX2 + system.log_det_R_x
                 value = _criterion(
                     found.ldL2, ldRX2, found.pwrss, system, reml=reml, log_sigma=log_sigma
                 )
-                return value, G, 2.0 * (nu - found.pwrss / sigma_sq)
+                return value, found.gradient, 2.0 * (nu - found.pwrss / sigma_sq)
         at = solve_at(lambdas, system)
         value = _criterion(at.ldL2, at.ldRX2, at.pwrss, system, reml=reml, log_sigma=log_sigma)
         G = slopes_of_factors(at, system, sigma_sq, reml=reml)

@@ -169,9 +169,14 @@ class SmallDense(DenseProducts):
         self._out = np.empty(5)
 
     def evaluate(
-        self, lambdas: Sequence[Matrix], nu: int, *, reml: bool, gradient: bool
+        self, lambdas: Sequence[Matrix], nu: float, *, reml: bool, gradient: bool
     ) -> FusedValue | None:
-        """Return the parts of the criterion, or None where C or S has no factor."""
+        """Return the parts of the criterion, or None where C or S has no factor.
+
+        Parameters
+        ----------
+        nu : n or n - p; where it is negative, -1 / sigma^2 at a sigma that is given.
+        """
         for g, lam in enumerate(lambdas):
             K = lam.shape[0]
             self._lams[g, :K, :K] = lam
@@ -189,4 +194,6 @@ class SmallDense(DenseProducts):
         if gradient:
             gradient_dense(*layout, self.X, self._M, self._Cinv, self._U, self._Omega, self._G)
             G = [self._G[g, :K, :K].copy() for g, K in enumerate(self.width)]
-        return FusedValue(float(out[0]), float(out[1]), float(out[2]), float(out[4]), G)
+        return FusedValue(
+            float(out[0]), float(out[1]), float(out[2]), float(out[4]), G, self._Omega.copy()
+        )

@@ -191,9 +191,14 @@ class SingleFactor:
         self._out = np.empty(5)
 
     def evaluate(
-        self, lambdas: Sequence[Matrix], nu: int, *, reml: bool, gradient: bool
+        self, lambdas: Sequence[Matrix], nu: float, *, reml: bool, gradient: bool
     ) -> FusedValue | None:
-        """Return the parts of the criterion, or None where C or S has no factor."""
+        """Return the parts of the criterion, or None where C or S has no factor.
+
+        Parameters
+        ----------
+        nu : n or n - p; where it is negative, -1 / sigma^2 at a sigma that is given.
+        """
         lam = np.ascontiguousarray(lambdas[0])
         out, classes, inside = self._out, self.classes, (self._Cinv, self._U)
         if classes is None:
@@ -221,4 +226,4 @@ class SingleFactor:
                 gradient_levels(self._ztz, self._ztx, lam, self._U, self._Cinv, Omega, G[0])
             else:
                 gradient_classes(*own, lam, *inside, Omega, G[0])
-        return FusedValue(float(out[0]), ldRX2, pwrss, least, G)
+        return FusedValue(float(out[0]), ldRX2, pwrss, least, G, Omega.copy())

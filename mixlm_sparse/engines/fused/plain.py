@@ -48,7 +48,12 @@ class PlainFactor:
     def evaluate(
         self, lambdas: Sequence[Matrix], nu: float, *, reml: bool, gradient: bool
     ) -> FusedValue | None:
-        """Return the parts of the criterion, or None where C or S has no factor."""
+        """Return the parts of the criterion, or None where C or S has no factor.
+
+        Parameters
+        ----------
+        nu : n or n - p; where it is negative, -1 / sigma^2 at a sigma that is given.
+        """
         lam, count = lambdas[0], self._count
         K = lam.shape[0]
         AL = np.matmul(self._blocks, lam)
@@ -73,7 +78,7 @@ class PlainFactor:
             return None
         ldRX2, pwrss, least, Omega = found
         if not gradient:
-            return FusedValue(ldL2, ldRX2, pwrss, least, [])
+            return FusedValue(ldL2, ldRX2, pwrss, least, [], Omega)
         turned = half.transpose(0, 2, 1)
         inverse, U = np.matmul(turned, half), np.matmul(turned, V)
         if count is None:
@@ -84,7 +89,7 @@ class PlainFactor:
             R = H - np.matmul(AL, np.matmul(U, H))
             inverse = inverse * count[::K, None, None]
         G = sum_of_products(AL, inverse) - sum_of_products(R, U.transpose(0, 2, 1))
-        return FusedValue(ldL2, ldRX2, pwrss, least, [2.0 * G])
+        return FusedValue(ldL2, ldRX2, pwrss, least, [2.0 * G], Omega)
 
 
 class PlainDense(DenseProducts):
@@ -108,7 +113,12 @@ class PlainDense(DenseProducts):
     def evaluate(
         self, lambdas: Sequence[Matrix], nu: float, *, reml: bool, gradient: bool
     ) -> FusedValue | None:
-        """Return the parts of the criterion, or None where C or S has no factor."""
+        """Return the parts of the criterion, or None where C or S has no factor.
+
+        Parameters
+        ----------
+        nu : n or n - p; where it is negative, -1 / sigma^2 at a sigma that is given.
+        """
         if self._scalar:
             scale = np.repeat([float(lam[0, 0]) for lam in lambdas], self.count)
             M = self.A * scale
@@ -133,19 +143,20 @@ class PlainDense(DenseProducts):
             return None
         ldRX2, pwrss, least, Omega = found
         if not gradient:
-            return FusedValue(ldL2, ldRX2, pwrss, least, [])
+            return FusedValue(ldL2, ldRX2, pwrss, least, [], Omega)
         U = half.T @ V
         inverse = half.T @ half
         RO = (self.X - M @ U) @ Omega
+        G: list[Matrix] = []
         if self._scalar:
             rows = (M * inverse).sum(axis=1) - (RO * U).sum(axis=1)
             sums = np.add.reduceat(rows, self.first)
-            return FusedValue(ldL2, ldRX2, pwrss, least, [s.reshape(1, 1) for s in 2.0 * sums])
-        G = []
+            G = [s.reshape(1, 1) for s in 2.0 * sums]
+            return FusedValue(ldL2, ldRX2, pwrss, least, G, Omega)
         for at in self._places:
             rows, K = at.reshape(-1), at.shape[1]
             # C^{-1} is symmetric: its rows are its columns
             left = np.hstack([M[rows], -RO[rows]]).reshape(len(at), K, -1)
             right = np.hstack([inverse[rows], U[rows]]).reshape(len(at), K, -1)
             G.append(2.0 * np.tensordot(left, right, axes=([0, 2], [0, 2])))
-        return FusedValue(ldL2, ldRX2, pwrss, least, G)
+        return FusedValue(ldL2, ldRX2, pwrss, least, G, Omega)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import lapack
 
-from mixlm_sparse.common.types import Matrix
+from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.engines.compiled import njit
 
 
@@ -19,6 +19,13 @@ class FusedValue(NamedTuple):
     pwrss: float
     least_pivot: float  # of S, relative to [X y]'W[X y]
     gradient: list[Matrix]  # per factor, (K, K)
+    Omega: Matrix  # (P, P) of the gradient
+
+    @property
+    def beta(self) -> Vector:
+        """(p,) coefficients of the working columns."""
+        out: Vector = -self.Omega[-1, :-1] / self.Omega[-1, -1]
+        return out
 
 
 @njit
@@ -90,7 +97,8 @@ def back_solve(L, n, V, U):  # type: ignore[no-untyped-def]
 
 @njit
 def profile(S, floor, nu, reml, Omega, out):  # type: ignore[no-untyped-def]
-    # S (P,P), lower triangle set; on return it holds the factor.  Omega (P,P) is overwritten.
+    # S (P,P), lower triangle set; on return it holds the factor.  Omega (P,P) is overwritten, with
+    # nu / pwrss in the place of 1 / sigma^2, or -nu where nu is negative.
     # out[1:]: ldRX2, pwrss, failed, least pivot relative to 1 (X) and to yy (y)
     P = S.shape[0]
     p = P - 1
@@ -122,9 +130,10 @@ def profile(S, floor, nu, reml, Omega, out):  # type: ignore[no-untyped-def]
         for c in range(b + 1, p):
             s -= S[c, b] * contrast[c]
         contrast[b] = s / S[b, b]
+    share = nu / pwrss if nu >= 0.0 else -nu
     for c in range(P):
         for d in range(P):
-            Omega[c, d] = nu / pwrss * contrast[c] * contrast[d]
+            Omega[c, d] = share * contrast[c] * contrast[d]
     if reml:
         T = np.empty((p, p))
         Cov = np.empty((p, p))
@@ -143,6 +152,7 @@ def profile_plain(
     Parameters
     ----------
     S : (P, P), of which the lower triangle is read.
+    nu : n or n - p; where it is negative, -1 / sigma^2 at a sigma that is given.
 
     Returns
     -------
@@ -163,7 +173,7 @@ def profile_plain(
         contrast[:p] = -(half.T @ v)
     if not pwrss > floor:
         pwrss = floor
-    Omega = np.outer(contrast * (nu / pwrss), contrast)
+    Omega = np.outer(contrast * (nu / pwrss if nu >= 0.0 else -nu), contrast)
     if reml and p:
         Omega[:p, :p] += half.T @ half
     return ldRX2, pwrss, min(least, pwrss / yy), Omega

@@ -223,4 +223,8 @@ class Follow:
         (c1, _, x1), (c2, _, x2) = last[-2], last[-1]
         share = min((c - c2) / (c2 - c1), 2.0)
         out: Vector = x2 + share * (x2 - x1)
+        if len(last) > 3 and share < 2.0:  # a parabola through three points: an evaluation less
+            c0, _, x0 = last[-3]
+            bend = (x2 - x1) / (c2 - c1) - (x1 - x0) / (c1 - c0)
+            out = out + (c - c2) * (c - c1) / (c2 - c0) * bend
         return out

@@ -15,7 +15,7 @@ from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.criterion import evaluate, joint_criterion
 from mixlm_sparse.solve.derived.held_coefficient import HeldColumn
-from mixlm_sparse.solve.pls import solve_at, user_beta
+from mixlm_sparse.solve.pls import CANCELLATION_LIMIT, solve_at, user_beta
 from mixlm_sparse.solve.system import PenalizedSystem
 
 # Columns of a factor below this are started here instead: a zero column is a saddle.
@@ -83,8 +83,19 @@ def off_saddle(phi: Vector, system: PenalizedSystem) -> Vector:
 
 def coefficients(blocks: list[Matrix], system: PenalizedSystem) -> Vector:
     """Return the coefficients (p,) at working factors per term."""
-    working = solve_at(system.chart.merge(blocks), system)
-    return user_beta(working.beta, system.products)
+    return user_beta(solved_at(blocks, system)[0], system.products)
+
+
+def solved_at(blocks: list[Matrix], system: PenalizedSystem) -> tuple[Vector, float]:
+    """Return the coefficients (p,) of the working columns and pwrss at working factors per term."""
+    lambdas = system.chart.merge(blocks)
+    if system.fused is not None:
+        with system.lock:
+            found = system.fused.evaluate(lambdas, system.n, reml=False, gradient=False)
+        if found is not None and found.least_pivot >= CANCELLATION_LIMIT:
+            return found.beta, found.pwrss
+    working = solve_at(lambdas, system)
+    return working.beta, working.pwrss
 
 
 class HeldSigma:
@@ -144,7 +155,7 @@ class HeldCoefficient:
     def state(self, c: float, x: Vector) -> State:
         reduced = self._held.at(c)
         blocks = reduced.chart.factors(x)
-        pwrss = solve_at(reduced.chart.merge(blocks), reduced).pwrss
+        pwrss = solved_at(blocks, reduced)[1]
         return State(blocks, math.sqrt(pwrss / reduced.n))
 
     def beta(self, c: float, x: Vector) -> Vector:
