@@ -232,16 +232,19 @@ def scale_entries(first, A, lam, W):  # type: ignore[no-untyped-def]
 
 
 @njit
-def times_by_level(ptr, M, W, out):  # type: ignore[no-untyped-def]
-    # out[e] = M_j W[e], j the level of entry e
+def times_by_level(ptr, M, W):  # type: ignore[no-untyped-def]
+    # W[e] becomes M_j W[e], j the level of entry e
     K = W.shape[1]
+    w = np.empty(K)
     for j in range(ptr.shape[0] - 1):
         for e in range(ptr[j], ptr[j + 1]):
             for a in range(K):
+                w[a] = W[e, a]
+            for a in range(K):
                 s = 0.0
                 for b in range(K):
-                    s += M[j, a, b] * W[e, b]
-                out[e, a] = s
+                    s += M[j, a, b] * w[b]
+                W[e, a] = s
 
 
 @njit

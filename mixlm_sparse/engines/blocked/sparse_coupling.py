@@ -113,17 +113,16 @@ class SparseCoupling:
             self.W[:, b] -= np.bincount(target, weights=update[:, b], minlength=self.W.shape[0])
 
     def whiten(self, Linv: Array3) -> None:
-        self.W = self._times(Linv if self._left is None else bmm(Linv, self._left), self.W)
+        self._times(Linv if self._left is None else bmm(Linv, self._left), self.W)
 
-    def _times(self, M: Array3, W: Matrix) -> Matrix:
-        """Return M_j W[e] (entries, K), j the level of entry e; M (L, K, K)."""
-        if W.shape[1] == 1:
-            return np.asarray(W * M[self._level, 0])
-        if self._compiled:
-            out = np.empty_like(W)
-            entries.times_by_level(self._ptr, np.ascontiguousarray(M), W, out)
-            return out
-        return np.asarray(np.einsum("eab,eb->ea", M[self._level], W))
+    def _times(self, M: Array3, out: Matrix) -> None:
+        """Replace out[e] (entries, K) by M_j out[e], j the level of entry e; M (L, K, K)."""
+        if out.shape[1] == 1:
+            out *= M[self._level, 0]
+        elif self._compiled:
+            entries.times_by_level(self._ptr, np.ascontiguousarray(M), out)
+        else:
+            out[:] = np.einsum("eab,eb->ea", M[self._level], out)
 
     def _csr(self, a: int) -> sp.csr_array:
         return kernels.csr(self._ptr, self._cols, self.W[:, a], self._m)
@@ -174,7 +173,8 @@ class SparseCoupling:
         parents: Sequence[tuple[Coupling, IntVector, Array3, int]],
     ) -> Array3:
         K = self.W.shape[1]
-        E = self._times(transposed(Linv), self.W)
+        E = self.W.copy()
+        self._times(transposed(Linv), E)
         X = rest.times_inverse(slot, E)
         for other, _, E_parent, later in parents:
             assert isinstance(other, SparseCoupling)
