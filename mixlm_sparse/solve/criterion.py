@@ -19,7 +19,8 @@ and, with T the (k, k) factor of one term, sums over its levels j, A = Z'WZ,
     dd/d log sigma = 2 nu - 2 pwrss / sigma^2
 
 with sigma^2 = pwrss / nu in the profiled one.  Only blocks of C^{-1} on the pattern of A enter, and
-no factor T^{-1}: the formula holds at singular Lambda as it does elsewhere.
+no factor T^{-1}: the formula holds at singular Lambda as it does elsewhere.  Where Lambda is
+regular, engines may take Lambda^{-T} sum_j (I - [C^{-1}]_jj) for the first sum.
 
 References
 ----------
