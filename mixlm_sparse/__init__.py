@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from mixlm_sparse.design.build import model_matrices
     from mixlm_sparse.design.known import Precision, Relationship
     from mixlm_sparse.design.matrices import ModelMatrices
+    from mixlm_sparse.design.membership import membership
     from mixlm_sparse.design.pedigree import Pedigree
     from mixlm_sparse.engines.compiled import use_compiled
     from mixlm_sparse.engines.threads import use_threads
@@ -131,6 +132,7 @@ _HOMES = {
     "design.arrays": ("RandomEffect",),
     "design.build": ("model_matrices",),
     "design.known": ("Precision", "Relationship"),
+    "design.membership": ("membership",),
     "design.matrices": ("ModelMatrices",),
     "design.pedigree": ("Pedigree",),
     "engines.compiled": ("use_compiled",),
@@ -238,6 +240,7 @@ __all__ = [
     "load",
     "load_products",
     "make_fit",
+    "membership",
     "model_matrices",
     "optimize",
     "parse_formula",

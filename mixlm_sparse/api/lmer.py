@@ -20,6 +20,7 @@ from mixlm_sparse.common.progress import SearchProgress
 from mixlm_sparse.covariance.correlation import Correlation
 from mixlm_sparse.covariance.variance import VarianceFunction
 from mixlm_sparse.design.arrays import RandomEffect, array_matrices, described
+from mixlm_sparse.design.membership import joined
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.formula.parse import formula_text
 from mixlm_sparse.formula.terms import MixedFormula
@@ -53,6 +54,7 @@ def lmer(
     variance: VarianceFunction | None = None,
     fixed: Mapping[str, float] | None = None,
     known: Mapping[str, Any] | None = None,
+    membership: Mapping[str, Any] | None = None,
 ) -> LinearMixedFit:
     """Fit a linear mixed model.
 
@@ -93,6 +95,9 @@ def lmer(
         DataFrame with labels, `mx.Pedigree(id, sire, dam)`, `mx.Relationship(A, labels)` or the
         inverse, `mx.Precision(Q, labels)`.  All its levels get random effects, also those without
         rows.
+    membership : grouping factors of which a row has several levels, {"school": W}: W is
+        `mx.membership(...)` or a DataFrame of weights, rows by levels.  The formula has the name,
+        (1 | school) or (x | school); a column of that name in `data` is not read.
 
     Returns
     -------
@@ -124,7 +129,7 @@ def lmer(
     )
     call = ModelCall(
         formula=formula_text(formula),
-        data=data,
+        data=joined(data, membership),
         weights=weights,
         offset=offset,
         subset=subset,
@@ -202,6 +207,8 @@ def deviance_function(
     na_action: str = "omit",
     engine: str = "auto",
     env: Mapping[str, Callable[..., Any]] | None = None,
+    known: Mapping[str, Any] | None = None,
+    membership: Mapping[str, Any] | None = None,
 ) -> DevianceFunction:
     """Return the profiled criterion as a function of theta, lme4's `devFunOnly`.
 
@@ -221,13 +228,14 @@ def deviance_function(
     """
     call = ModelCall(
         formula=formula_text(formula),
-        data=data,
+        data=joined(data, membership),
         weights=weights,
         offset=offset,
         subset=subset,
         na_action=na_action,
         contrasts=contrasts,
         env=env,
+        known=known,
         options=FitOptions(reml=reml, engine=engine),
     )
     return DevianceFunction(assemble(call)[0], reml=reml)
@@ -250,6 +258,7 @@ def fit_matrices(
     engine: str = "auto",
     control: Control | None = None,
     progress: SearchProgress = None,
+    known: Mapping[str, Any] | None = None,
 ) -> LinearMixedFit:
     """Fit a model given by matrices instead of a formula.
 
@@ -258,10 +267,13 @@ def fit_matrices(
     y : (n,) response.
     X : (n, p) fixed-effects matrix; a column of ones is the intercept, none is added.
     terms : random terms: `RandomEffect`, or tuples (groups,), (groups, columns) or
-        (groups, columns, name).  Theta keeps their order.
+        (groups, columns, name).  Theta keeps their order.  In the place of the labels of groups, a
+        SciPy sparse matrix (n, L) is the term's own Z, and `mx.membership(...)` gives rows several
+        groups.
     x_names : (p,) names of the columns of X; by default those of a DataFrame, else x1, x2, ...
     weights, offset : (n,) or None.
     reml, start, optimizer, engine, control, progress : as in `lmer`.
+    known : known covariances between the levels, by the name of the term's groups, as in `lmer`.
 
     Raises
     ------
@@ -284,7 +296,7 @@ def fit_matrices(
         control=control_of(control),
         progress=progress,
     ).checked()
-    matrices = array_matrices(y, X, terms, x_names, y_name, weights, offset)
+    matrices = array_matrices(y, X, terms, x_names, y_name, weights, offset, known)
     system = penalized_system(matrices, engine)
     optimum, solution = solve_system(system, options)
     text = described(matrices)

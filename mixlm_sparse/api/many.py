@@ -15,6 +15,7 @@ from mixlm_sparse.common.checks import require_jobs, require_same_index
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.progress import counter
+from mixlm_sparse.design.membership import joined
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import held_call
@@ -54,6 +55,8 @@ def lmer_many(
     n_jobs: int = 1,
     progress: Progress = None,
     env: Mapping[str, Callable[..., Any]] | None = None,
+    known: Mapping[str, Any] | None = None,
+    membership: Mapping[str, Any] | None = None,
 ) -> ManyFits:
     """Fit one model to many responses.
 
@@ -71,7 +74,8 @@ def lmer_many(
         are missing in the same rows share a design.  A SciPy sparse matrix, or a frame of sparse
         columns, is never made dense; it too has a row for each row of the data: cells by genes, as
         in AnnData (give `counts.T` of a matrix of genes by cells).  What it does not store is zero.
-    reml, weights, offset, subset, contrasts, optimizer, engine, control, env : as in `lmer`.
+    reml, weights, offset, subset, contrasts, optimizer, engine, control, env, known, membership :
+        as in `lmer`.
     n_jobs : threads where the searches are compiled calls (one grouping factor, or few random
         effects), else processes; -1 takes all processors.  The digits are the same.
     progress : None for a bar in terminals and notebooks, False for silence, or a function of (done,
@@ -104,12 +108,13 @@ def lmer_many(
     given = read_responses(formula, data, responses)
     call = ModelCall(
         formula=f"~ {right_side(formula)}",
-        data=data,
+        data=joined(data, membership),
         weights=weights,
         offset=offset,
         subset=subset,
         contrasts=contrasts,
         env=env,
+        known=known,
         options=options,
     ).checked()
     columns = columns_of(call)

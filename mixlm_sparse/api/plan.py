@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mixlm_sparse.api.keywords import answers_unknown_keywords
+from mixlm_sparse.design.membership import joined
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.formula.parse import formula_text
 from mixlm_sparse.formula.terms import MixedFormula
@@ -27,6 +28,8 @@ def plan(
     contrasts: Mapping[str, Any] | None = None,
     engine: str = "auto",
     env: Mapping[str, Callable[..., Any]] | None = None,
+    known: Mapping[str, Any] | None = None,
+    membership: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Say what a fit would take: rows, random effects by term, structure, memory, seconds.
 
@@ -36,7 +39,8 @@ def plan(
 
     Parameters
     ----------
-    formula, data, reml, weights, offset, subset, contrasts, engine, env : as in `lmer`.
+    formula, data, reml, weights, offset, subset, contrasts, engine, env, known, membership : as in
+        `lmer`.
 
     Examples
     --------
@@ -49,12 +53,13 @@ def plan(
     return plan_of(
         ModelCall(
             formula=formula_text(formula),
-            data=data,
+            data=joined(data, membership),
             weights=weights,
             offset=offset,
             subset=subset,
             contrasts=contrasts,
             env=env,
+            known=known,
             options=options,
         )
     )

@@ -14,8 +14,15 @@ from mixlm_sparse.common.checks import listed, require_array
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.design.columns import INTERCEPT, ArrayColumns
-from mixlm_sparse.design.grouping import GroupingFactor, match_levels
+from mixlm_sparse.design.grouping import (
+    GroupingFactor,
+    match_levels,
+    member_factor,
+    placed_members,
+)
 from mixlm_sparse.design.levels import factorize, level_labels
+from mixlm_sparse.design.members import RowLevels
+from mixlm_sparse.design.membership import signed_membership
 from mixlm_sparse.design.recipe import EvaluatedDesign
 from mixlm_sparse.design.table import Column, as_column
 
@@ -97,7 +104,8 @@ class ArrayRecipe:
         def used(values: Any) -> Any:
             return values if rows is None else values[rows]
 
-        codes, unknown = {}, {}
+        codes: dict[int, RowLevels] = {}
+        unknown: dict[int, list[str]] = {}
         for g, column in groups.items():
             codes[g], unknown[g] = _encode(self.factors[g], column, rows)
         n_used = n if rows is None else rows.size
@@ -134,6 +142,8 @@ class ArrayRecipe:
     def own_groups(self, data: Any, rows: IntVector | None, n: int, factor: int) -> GroupingFactor:
         """Return a grouping factor of new rows with levels of its own."""
         column = self._labels(factor, data)
+        if column.kind == "membership":
+            return member_factor(self.factors[factor].label, column.levels, _rows(column, rows))
         codes, levels = _coded(column, rows)
         return GroupingFactor(self.factors[factor].label, codes, len(levels), (levels,))
 
@@ -192,7 +202,10 @@ class ArrayRecipe:
             raise DataError(
                 f"the new rows have no groups '{label}': give an array of their labels by that name"
             )
-        return as_column(label, data[label])
+        labels = data[label]
+        if scipy.sparse.issparse(labels):
+            labels = signed_membership(labels, self.factors[g].tables[0])
+        return as_column(label, labels)
 
     def _offset(self, asked: bool, values: Any) -> Vector | None:
         if not asked:
@@ -244,6 +257,11 @@ def _numeric(what: str, values: Any, names: tuple[str, ...]) -> Matrix:
     return array
 
 
+def _rows(column: Column, rows: IntVector | None) -> IntVector:
+    """Return which rows of its membership the rows used are."""
+    return column.values if rows is None else column.values[rows]
+
+
 def _coded(column: Column, rows: IntVector | None) -> tuple[IntVector, Any]:
     """Return codes (n,) of the rows and the levels that they are codes of."""
     values = column.values if rows is None else column.values[rows]
@@ -254,8 +272,10 @@ def _coded(column: Column, rows: IntVector | None) -> tuple[IntVector, Any]:
 
 def _encode(
     known: GroupingFactor, column: Column, rows: IntVector | None
-) -> tuple[IntVector, list[str]]:
+) -> tuple[RowLevels, list[str]]:
     """Return the codes of new rows among known levels, -1 for others, and these others."""
+    if column.kind == "membership":
+        return placed_members(known, column.levels, _rows(column, rows))
     codes, levels = _coded(column, rows)
     if not codes.size:
         return codes, []

@@ -24,8 +24,11 @@ from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.covariance.random import covariance_structure, structure_class, structure_names
 from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.design.finite import require_range, require_weight_range
-from mixlm_sparse.design.grouping import GroupingFactor
+from mixlm_sparse.design.grouping import GroupingFactor, member_factor
+from mixlm_sparse.design.known import read_known, with_known
 from mixlm_sparse.design.matrices import ModelMatrices, RandomTerm
+from mixlm_sparse.design.members import Members
+from mixlm_sparse.design.membership import Membership, signed_membership
 from mixlm_sparse.design.table import as_column
 
 
@@ -35,7 +38,9 @@ class RandomEffect:
 
     Parameters
     ----------
-    groups : (n,) label of each row's group, of any kind.
+    groups : (n,) label of each row's group, of any kind; or `mx.membership(...)`, for rows with
+        several groups; or a SciPy sparse matrix (n, L) of any numbers, the term's own Z: one random
+        effect for each of its columns, or one for each of `columns` times these.
     columns : (n, k) model columns of the term; None for a random intercept.
     name : of the grouping factor; terms with the same name share it.
     column_names : (k,) names of the columns.
@@ -73,6 +78,7 @@ def array_matrices(
     y_name: str,
     weights: Any,
     offset: Any,
+    known: Any = None,
 ) -> ModelMatrices:
     """Check the arrays and put them together; the arguments are those of `fit_matrices`."""
     response = numbers("y", y)
@@ -85,6 +91,7 @@ def array_matrices(
     if not terms:
         raise DataError("there is no random term: give at least one, such as (groups,)")
     factors, built = _random_terms(terms, n)
+    factors = _with_known(factors, known)
     _require_one_index(y, X, terms, weights, offset)
     w = None if weights is None else numbers("weights", weights, n)
     if w is not None and not (w > 0.0).all():
@@ -103,6 +110,19 @@ def array_matrices(
         response_name=y_name,
         index=y.index if isinstance(y, pd.Series) else None,
     )
+
+
+def _with_known(factors: tuple[GroupingFactor, ...], known: Any) -> tuple[GroupingFactor, ...]:
+    """Return the factors with the known covariances of their levels."""
+    given = read_known(known) or {}
+    labels = tuple(factor.label for factor in factors)
+    unknown = [name for name in given if name not in labels]
+    if unknown:
+        raise OptionError(
+            f"known names '{unknown[0]}', and the terms have the groups "
+            f"{listed(labels, quoted=True)}: name them, as in (groups, None, '{unknown[0]}')"
+        )
+    return tuple(with_known(f, given[f.label]) if f.label in given else f for f in factors)
 
 
 def _require_one_index(
@@ -130,8 +150,8 @@ def _random_terms(
         term = given if isinstance(given, RandomEffect) else _from_tuple(given)
         label = term.name or f"g{i + 1}"
         factor = _grouping(label, term.groups, n)
-        known = factors.setdefault(label, factor)
-        if not np.array_equal(known.codes, factor.codes):
+        first = factors.setdefault(label, factor)
+        if not same_groups(first, factor):
             raise DataError(
                 f"two terms are named {label!r} but have different groups: give them other names"
             )
@@ -245,7 +265,21 @@ def _matrix(what: str, values: Any, n: int | None = None) -> Matrix:
     return array
 
 
+def same_groups(first: GroupingFactor, second: GroupingFactor) -> bool:
+    """Say whether two factors have the same levels in the same rows."""
+    a, b = first.row_levels, second.row_levels
+    if isinstance(a, Members) and isinstance(b, Members):
+        return (
+            np.array_equal(a.starts, b.starts)
+            and np.array_equal(a.levels, b.levels)
+            and np.array_equal(a.weights, b.weights)
+        )
+    return isinstance(a, np.ndarray) and isinstance(b, np.ndarray) and np.array_equal(a, b)
+
+
 def _grouping(label: str, groups: Any, n: int) -> GroupingFactor:
+    if isinstance(groups, Membership) or scipy.sparse.issparse(groups):
+        return _several_groups(label, groups, n)
     codes, levels = _factorized(groups)
     if codes.shape != (n,):
         raise DataError(f"the groups of term {label!r} have shape {codes.shape}, expected ({n},)")
@@ -257,6 +291,20 @@ def _grouping(label: str, groups: Any, n: int) -> GroupingFactor:
             "remove the term"
         )
     return GroupingFactor(label, codes, len(levels), (levels,))
+
+
+def _several_groups(label: str, groups: Any, n: int) -> GroupingFactor:
+    given = groups if isinstance(groups, Membership) else signed_membership(groups)
+    if len(given) != n:
+        raise DataError(f"the groups of term {label!r} have {len(given)} rows, expected {n}")
+    _refuse(f"Z of term {label!r}", int((~np.isfinite(given.members.weights)).sum()))
+    factor = member_factor(label, given, np.arange(n, dtype=np.int32))
+    if factor.n_levels < 2:
+        raise DataError(
+            f"grouping factor {label!r} has {factor.n_levels} level with a row; a random effect "
+            "needs at least 2: remove the term"
+        )
+    return factor
 
 
 def _factorized(groups: Any) -> tuple[IntVector, pd.Index[Any]]:

@@ -132,6 +132,11 @@ def _column(expr: Name, scope: Scope) -> Any:
         raise DataError(f"the data have no column '{expr.id}'")
     if column.kind == "factor":
         return FactorValue(column.values, column.levels, column.ordered)
+    if column.kind == "membership":
+        raise DataError(
+            f"'{expr.id}' is a membership, several levels a row: it stands alone on the right of a "
+            f"bar, as in (1 | {deparse(expr)}), and nowhere else"
+        )
     if column.kind == "datetime":
         raise DataError(
             f"column '{expr.id}' holds dates or times: convert it to a number, such as days since "

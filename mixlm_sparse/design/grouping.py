@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -10,13 +10,20 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.design.evaluate import FactorValue
 from mixlm_sparse.design.levels import factorize, level_labels
+from mixlm_sparse.design.members import Members, RowLevels
+from mixlm_sparse.design.membership import Membership
+from mixlm_sparse.design.table import Column
 from mixlm_sparse.design.variables import Variables, used_levels
-from mixlm_sparse.formula.syntax import Expr
+from mixlm_sparse.formula.syntax import Expr, Name
 
-__all__ = ["GroupingFactor", "encode_groups", "grouping_factor", "match_levels"]
+__all__ = [
+    "GroupingFactor", "MemberFactor", "encode_groups", "grouping_factor", "match_levels",
+    "member_factor", "placed_members",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,20 @@ class GroupingFactor:
     tables: tuple[Any, ...] = field(default=(), repr=False, compare=False)
     keys: NDArray[np.int64] | None = field(default=None, repr=False, compare=False)
     known: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def row_levels(self) -> RowLevels:
+        """The levels of the n rows: their codes, or several with weights."""
+        return self.codes
+
+    @property
+    def row_counts(self) -> NDArray[np.int64]:
+        """(n_levels,) rows that have each level."""
+        return np.bincount(self.codes, minlength=self.n_levels)
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> GroupingFactor:
+        """Return the factor on some of the rows; levels stay, also those without rows."""
+        return replace(self, codes=self.codes[rows])
 
     @cached_property
     def index(self) -> pd.Index[Any]:
@@ -73,6 +94,95 @@ class GroupingFactor:
         return [":".join(level) for level in zip(*columns, strict=True)]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class MemberFactor(GroupingFactor):
+    """A grouping factor of which rows have several levels; what asks for one is refused."""
+
+    members: Members | None = None
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "codes":
+            raise OptionError(
+                f"this looks at the rows of every level of '{self.label}' by themselves, and its "
+                "rows belong to several levels (membership): it is not available for such a factor"
+            )
+        return super().__getattribute__(name)
+
+    def __repr__(self) -> str:
+        return f"<MemberFactor '{self.label}': {self.n_levels} levels>"
+
+    @property
+    def row_levels(self) -> RowLevels:
+        """The levels of the n rows, with weights."""
+        assert self.members is not None
+        return self.members
+
+    @property
+    def row_counts(self) -> NDArray[np.int64]:
+        """(n_levels,) rows that have each level."""
+        assert self.members is not None
+        return np.bincount(self.members.levels, minlength=self.n_levels)
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> GroupingFactor:
+        """Return the factor on some of the rows; levels stay, also those without rows."""
+        assert self.members is not None
+        return self.of_members(self.members[rows], self.n_levels, self.tables, self.known)
+
+    def of_members(
+        self, members: Members, n_levels: int, tables: tuple[Any, ...], known: Any
+    ) -> MemberFactor:
+        """Return the factor with other rows or levels."""
+        none = np.empty(0, dtype=np.int32)
+        return MemberFactor(self.label, none, n_levels, tables, None, known, members)
+
+
+def member_factor(label: str, given: Membership, rows: NDArray[np.integer[Any]]) -> MemberFactor:
+    """Return the factor of a membership on some of its rows; levels without rows are dropped.
+
+    Raises
+    ------
+    DataError : a row has no level.
+    """
+    members = given.members[rows]
+    if not given.signed:
+        _require_a_level(label, members, rows)
+    used = np.bincount(members.levels, minlength=members.n_levels) > 0
+    count = int(used.sum())
+    members = members.relabelled(np.cumsum(used) - 1, count)
+    none = np.empty(0, dtype=np.int32)
+    tables = (np.asarray(given.labels)[used],)
+    return MemberFactor(label, none, count, tables, None, None, members)
+
+
+def _require_a_level(label: str, members: Members, rows: NDArray[np.integer[Any]]) -> None:
+    empty = np.flatnonzero(members.counts == 0)
+    if empty.size:
+        more = f" (and {empty.size - 1} more)" if empty.size > 1 else ""
+        raise DataError(
+            f"row {int(rows[empty[0]])}{more} of the membership of '{label}' belongs to no level: "
+            "leave such rows out with subset=, or give them a level of their own"
+        )
+
+
+def _membership_of(
+    label: str, components: tuple[Expr, ...], variables: Variables
+) -> tuple[Membership, IntVector] | None:
+    """Return the membership that a grouping factor is made of, and its rows; None for none."""
+    found: Column | None = None
+    for expr in components:
+        column = variables.scope.columns.get(expr.id) if isinstance(expr, Name) else None
+        if column is not None and column.kind == "membership":
+            found = column
+    if found is None:
+        return None
+    if len(components) > 1:
+        raise DataError(
+            f"'{label}' combines the membership of '{found.name}' with other factors: make a "
+            "membership of the combinations, with a name of its own"
+        )
+    return found.levels, found.values
+
+
 def grouping_factor(
     label: str, components: tuple[Expr, ...], variables: Variables
 ) -> GroupingFactor:
@@ -81,6 +191,9 @@ def grouping_factor(
     Levels are ordered as in R: the categories where given, else sorted; of combinations the first
     factor varies slowest. Levels and combinations that do not occur are dropped.
     """
+    membership = _membership_of(label, components, variables)
+    if membership is not None:
+        return member_factor(label, *membership)
     factors = [_compressed(variables.factor_value(expr)) for expr in components]
     codes, levels = factors[0]
     if len(factors) == 1:
@@ -110,11 +223,15 @@ def _combine(codes: list[IntVector], tables: tuple[Any, ...]) -> NDArray[np.int6
 
 def encode_groups(
     known: GroupingFactor, components: tuple[Expr, ...], variables: Variables
-) -> tuple[IntVector, list[str]]:
+) -> tuple[RowLevels, list[str]]:
     """Return the codes of new rows among known levels, -1 for others, and the labels of these.
 
-    Levels are matched by name, so that the type of the column may have changed on the way.
+    Levels are matched by name, so that the type of the column may have changed on the way.  Those
+    of a membership are numbered from `known.n_levels` on where they are not known.
     """
+    membership = _membership_of(known.label, components, variables)
+    if membership is not None:
+        return placed_members(known, *membership)
     positions = []
     parts = []
     for expr, table in zip(components, known.tables, strict=True):
@@ -138,6 +255,23 @@ def encode_groups(
         columns.append(labels[codes[outside]])
     unknown_labels = (":".join(row) for row in zip(*columns, strict=True))
     return result.astype(np.int32), list(dict.fromkeys(unknown_labels))
+
+
+def placed_members(
+    known: GroupingFactor, given: Membership, rows: NDArray[np.integer[Any]]
+) -> tuple[Members, list[str]]:
+    """Return the levels of new rows of a membership among known ones, and the labels of others."""
+    members = given.members[rows]
+    if not given.signed:
+        _require_a_level(known.label, members, rows)
+    place = match_levels(known.tables[0], given.labels)
+    used = np.bincount(members.levels, minlength=members.n_levels) > 0
+    others = np.flatnonzero(used & (place < 0))
+    place = place.copy()
+    place[others] = known.n_levels + np.arange(others.size)
+    place[place < 0] = 0  # without rows
+    labels = level_labels(np.asarray(given.labels)[others])
+    return members.relabelled(place, known.n_levels + others.size), list(labels)
 
 
 def match_levels(known: Any, levels: Any) -> NDArray[np.int64]:

@@ -25,7 +25,7 @@ import scipy.sparse as sp
 from mixlm_sparse.common.checks import listed, shown
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.design.grouping import GroupingFactor, match_levels
+from mixlm_sparse.design.grouping import GroupingFactor, MemberFactor, match_levels
 from mixlm_sparse.design.levels import level_labels
 from mixlm_sparse.design.pedigree import Pedigree
 
@@ -298,6 +298,10 @@ def with_known(group: GroupingFactor, known: Known) -> GroupingFactor:
             f"data: {listed(names, quoted=True)}{', ...' if absent.size > 6 else ''}; are the "
             "labels those of the column?"
         )
+    if isinstance(group, MemberFactor):
+        assert group.members is not None
+        members = group.members.relabelled(place, known.n_levels)
+        return group.of_members(members, known.n_levels, (known.labels,), known)
     codes = place[group.codes].astype(np.int32)
     return GroupingFactor(
         group.label, codes, known.n_levels, (known.labels,), None, known=known

@@ -17,9 +17,10 @@ import narwhals as nw
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.common.checks import listed
+from mixlm_sparse.common.checks import listed, require_same_index
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.design.levels import level_labels
+from mixlm_sparse.design.membership import Joined
 from mixlm_sparse.design.table import (
     Column,
     HeldData,
@@ -44,6 +45,8 @@ def open_table(data: Any, names: Iterable[str], optional: Iterable[str] = ()) ->
     extra = tuple(name for name in dict.fromkeys(optional) if name not in names)
     if isinstance(data, HeldData):
         return _open_held(data, names, extra)
+    if isinstance(data, Joined):
+        return _open_joined(data, names, extra)
     if isinstance(data, pd.DataFrame):
         return _open_pandas(data, names, extra)
     if isinstance(data, Mapping):
@@ -65,6 +68,8 @@ def hold(data: Any, names: Iterable[str], optional: Iterable[str] = ()) -> HeldD
         return HeldData(table, data.source)
     if isinstance(data, pd.DataFrame) and _copies_on_write():
         data = data.copy(deep=False)  # further columns stay what they are as well
+    elif isinstance(data, Joined):
+        data = Joined(hold(data.data, ()), data.memberships)
     table = open_table(data, names, optional)
     columns = {name: column.copy() for name, column in table.columns.items()}
     source = dict(data) if type(data) is dict else data
@@ -131,6 +136,31 @@ def _equal(a: Column, b: Column) -> bool:
         return np.array_equal(a.values, b.values)
     there = ~b.missing
     return np.array_equal(a.missing, b.missing) and np.array_equal(a.values[there], b.values[there])
+
+
+def _open_joined(data: Joined, names: tuple[str, ...], optional: tuple[str, ...]) -> Table:
+    """Read the columns of a frame, and memberships beside it."""
+    own = data.memberships
+    rest = [name for name in names if name not in own]
+    table = open_table(data.data, rest, [name for name in optional if name not in own])
+    columns = dict(table.columns)
+    for name in names + optional:
+        if name not in own:
+            continue
+        given = own[name]
+        if len(given) != table.n:
+            raise DataError(
+                f"membership['{name}'] has {len(given)} rows, and the data have {table.n}: give a "
+                "row of weights for each row of the data"
+            )
+        if given.index is not None:
+            require_same_index(
+                f"membership['{name}']", pd.DataFrame(index=given.index), table.index
+            )
+        columns[name] = as_column(name, given)
+    columns = {name: columns[name] for name in names + optional if name in columns}
+    header = tuple(dict.fromkeys([*table.header, *own]))
+    return Table(table.n, columns, frozenset(columns), header, table.index)
 
 
 def _open_pandas(data: pd.DataFrame, names: tuple[str, ...], optional: tuple[str, ...]) -> Table:

@@ -13,6 +13,7 @@ from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.design.columns import ColumnSource, DesignColumns, Part
 from mixlm_sparse.design.evaluate import Scope
 from mixlm_sparse.design.grouping import GroupingFactor, encode_groups, grouping_factor
+from mixlm_sparse.design.members import RowLevels
 from mixlm_sparse.design.readers import open_table
 from mixlm_sparse.design.response import add_offsets, response_vector
 from mixlm_sparse.design.rows import RowArgument, missing_cells, restrict, row_numbers
@@ -64,6 +65,7 @@ class EvaluatedDesign:
     fixed : columns of the fixed part, all before the rank check of the fit; None if not asked for.
     terms : columns of the random terms asked for, by index of the term.
     codes : (nobs,) int32 by index of the grouping factor; -1 for levels unknown to the fit.
+        Of rows with several levels, these with their weights.
     unknown : labels of these levels, by index of the grouping factor.
     offset : (nobs,) sum of the offsets of formula and argument, or None.
     y, weights : (nobs,), if asked for.
@@ -74,7 +76,7 @@ class EvaluatedDesign:
     rows: IntVector | None
     fixed: ColumnSource | None
     terms: dict[int, ColumnSource]
-    codes: dict[int, IntVector]
+    codes: dict[int, RowLevels]
     unknown: dict[int, list[str]]
     offset: Vector | None
     y: Vector | None
@@ -215,7 +217,8 @@ class FormulaRecipe:
         scope = Scope(restrict(table.columns, rows), n, self.states, self.env)
         variables = Variables(scope)
 
-        codes, unknown = {}, {}
+        codes: dict[int, RowLevels] = {}
+        unknown: dict[int, list[str]] = {}
         for index in factors:
             spec = self.factors[index]
             if n:

@@ -27,6 +27,11 @@ def _levels(
     column: Column, *, times: bool = False
 ) -> tuple[NDArray[np.intp], tuple[str, ...]]:
     """Return codes (n,) and names of all levels of a column, in their order (in time)."""
+    if column.kind == "membership":
+        raise DataError(
+            f"'{column.name}' is a membership, several levels a row: residuals are grouped by a "
+            "column with one"
+        )
     if column.kind == "factor" and times and is_text(column):
         value = in_time(FactorValue(column.values, column.levels))
         return value.codes.astype(np.intp), level_labels(value.levels)

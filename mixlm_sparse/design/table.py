@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.design.levels import level_labels
+from mixlm_sparse.design.membership import Membership
 
 __all__ = [
     "Column", "HeldData", "Table", "as_column", "factor_column", "masked_column", "sorted_factor",
@@ -26,9 +27,10 @@ class Column:
 
     Attributes
     ----------
-    kind : "number", "bool", "factor" or "datetime".
-    values : (n,) numbers or truth values; for a factor, codes into `levels`, -1 where missing.
-    levels : values of the levels in their order, for a factor.
+    kind : "number", "bool", "factor", "datetime" or "membership".
+    values : (n,) numbers or truth values; for a factor, codes into `levels`, -1 where missing; for
+        a membership, which of its rows each row is.
+    levels : values of the levels in their order, for a factor; the `Membership`.
     ordered : whether the levels are ordered (R then uses polynomial contrasts).
     missing : (n,) bool, or None if nothing is missing.
     """
@@ -100,6 +102,8 @@ class HeldData:
 
 def as_column(name: str, values: Any) -> Column:
     """Read an array, list, pandas Series or extension array as a column called `name`."""
+    if isinstance(values, Membership):
+        return Column(name, "membership", np.arange(len(values), dtype=np.int32), values)
     if isinstance(values, (pd.Series, pd.Index)):
         values = values.array
     if isinstance(values, pd.Categorical):

@@ -31,7 +31,8 @@ def make_engine(name: str, system: BlockSystem, penalties: Penalties = ()) -> En
     Raises
     ------
     OptionError : no engine has that name.
-    EngineError : the engine needs a package that is not installed, or cannot hold penalties.
+    EngineError : the engine needs a package that is not installed, or cannot hold penalties, or
+        levels of one factor that meet each other.
     """
     require_one_of("engine", name, ENGINES)
     if not system.factors:
@@ -39,11 +40,16 @@ def make_engine(name: str, system: BlockSystem, penalties: Penalties = ()) -> En
     if name == "cholmod":
         return CholmodEngine(system, penalties)
     known = any(penalty is not None for penalty in penalties)
-    if name == "sparse" or (name == "auto" and known):
+    if name == "sparse" or (name == "auto" and (known or system.own_pairs)):
         return SparseEngine(system, penalties)
     if known:
         raise EngineError(
             f"engine '{name}' cannot hold known covariances of levels: use 'auto' or 'sparse'"
+        )
+    if system.own_pairs:
+        raise EngineError(
+            f"engine '{name}' cannot hold a grouping factor whose levels share rows (a membership, "
+            "or residual groups that cross it): use 'auto' or 'sparse'"
         )
     if name == "krylov":
         return KrylovEngine(system)

@@ -10,6 +10,9 @@ Lambda_g, each (K_g, K_g), the engine factors
 and answers log|C|, C^{-1} B and the blocks of C^{-1} on the pattern of Z'WZ.  Lambda_g may be any
 square matrix: the engine never uses a triangular form.
 
+Where rows carry several levels of one factor g, two of its levels can share a row as well: their
+blocks are the pairs (g, g), the first level the lower one, and Z_g'WZ_g is not block diagonal.
+
 Where the levels of a factor have a known covariance A, Q_g = A^{-1} takes the place of I:
 
     C = Lambda' Z'WZ Lambda + Q,  Q = diag(Q_g (x) I),    log|C| - log|Q| is what logdet says
@@ -70,10 +73,15 @@ class PairBlock:
 
 @dataclass(frozen=True, slots=True)
 class BlockSystem:
-    """Z'WZ in blocks: `factors[g]` on the diagonal, `pairs[g, h]` with g < h off it."""
+    """Z'WZ in blocks: `factors[g]` on the diagonal, `pairs[g, h]` with g <= h off it."""
 
     factors: tuple[FactorBlock, ...]
     pairs: Mapping[tuple[int, int], PairBlock]
+
+    @property
+    def own_pairs(self) -> bool:
+        """Whether levels of one factor share rows."""
+        return any(g == h for g, h in self.pairs)
 
     @property
     def q(self) -> int:
@@ -129,7 +137,7 @@ class SelectedInverse:
     Parameters
     ----------
     diag : per factor, (L, K, K).
-    pairs : per pair (g, h) with g < h, (npairs, K_g, K_h): block (level of g, level of h).
+    pairs : per pair (g, h) with g <= h, (npairs, K_g, K_h): block (level of g, level of h).
     """
 
     diag: list[Array3]

@@ -29,8 +29,9 @@ from scipy.sparse.linalg import splu
 
 from mixlm_sparse.common.checks import shown
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
+from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.design.columns import ColumnSource, no_columns
+from mixlm_sparse.design.members import RowLevels
 from mixlm_sparse.solve.rows import InMemory
 
 Seed = int | np.random.SeedSequence | np.random.Generator | None
@@ -46,13 +47,13 @@ class Drawn(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RandomPiece:
-    """One random term: columns z, group of each row, and sigma F with F (k, k).
+    """One random term: columns z, group (or groups) of each row, and sigma F with F (k, k).
 
     `root` is W of the first levels where these have a known covariance W^{-1}W^{-T}.
     """
 
     columns: ColumnSource
-    codes: IntVector
+    codes: RowLevels
     n_levels: int
     factor: Matrix
     root: Any = None
@@ -142,9 +143,7 @@ class ResponseModel:
         )
         for block in rows.blocks():
             for t, effects in enumerate(b):
-                z, codes = block.z(t), block.codes(t)
-                for a in range(z.shape[1]):
-                    out[block.slice] += z[:, a, None] * effects[codes, a]
+                out[block.slice] += block.random_part(t, t, effects)
         return out
 
 

@@ -21,6 +21,7 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.structured import require_independent
+from mixlm_sparse.solve.products.meetings import entries_of
 from mixlm_sparse.solve.rows import InMemory
 
 
@@ -72,10 +73,11 @@ def _random_blocks(fit: FittedModel) -> list[scipy.sparse.csc_array]:
     whole = InMemory.of(matrices).whole()
     for t, term in enumerate(matrices.terms):
         factor = matrices.factors[term.factor]
-        values, codes = whole.z(t), whole.codes(term.factor)
+        values, own = whole.z(t), entries_of(factor.row_levels)
         k = values.shape[1]
-        rows = np.repeat(np.arange(n), k)
-        columns = (codes.astype(np.int64)[:, None] * k + np.arange(k)).ravel()
+        rows = np.repeat(np.arange(n) if own.row is None else own.row, k)
+        columns = (own.level.astype(np.int64)[:, None] * k + np.arange(k)).ravel()
+        values = own.columns(values)
         # structural zeros stay: the pattern is that of the design, not of its values
         out.append(
             scipy.sparse.csc_array(

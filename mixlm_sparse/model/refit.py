@@ -14,6 +14,7 @@ import numpy as np
 
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
+from mixlm_sparse.design.membership import joined
 from mixlm_sparse.formula.update import updated_formula
 from mixlm_sparse.model.base import FitBase, announced, fit_of
 from mixlm_sparse.model.call import FitOptions, ModelCall
@@ -185,7 +186,8 @@ def update(fit: F, formula: str | None = None, data: Any = None, **changes: Any)
         "log(.) ~ . - (x | g) + (1 | g)".
     data : other data.
     **changes : any other argument of `lmer`: reml, weights, offset, subset, na_action,
-        contrasts, start, optimizer, engine, control, progress, env, residual, variance.
+        contrasts, start, optimizer, engine, control, progress, env, residual, variance, known,
+        membership (which belongs to the data and is given again with other data).
 
     Raises
     ------
@@ -203,6 +205,9 @@ def update(fit: F, formula: str | None = None, data: Any = None, **changes: Any)
     >>> fit.update(reml=False, subset="Days > 1").nobs
     144
     """
+    membership = changes.pop("membership", None)
+    if membership is not None and fit.call is not None:
+        data = joined(fit.call.data if data is None else data, membership)
     options, of_model = split_changes(fit.options, changes)
     same_engine = options.engine == fit.options.engine
     if formula is None and data is None and not of_model and same_engine:

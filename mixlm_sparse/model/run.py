@@ -15,6 +15,7 @@ from mixlm_sparse.design.batches.cluster import Partitions
 from mixlm_sparse.design.batches.sources import batch_source, is_batched
 from mixlm_sparse.design.build import model_matrices
 from mixlm_sparse.design.matrices import ModelMatrices
+from mixlm_sparse.design.membership import Joined
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.terms import MixedFormula
 from mixlm_sparse.model.batches.sums import sum_batches, sum_partitions
@@ -71,6 +72,8 @@ def matrices_of(call: ModelCall, *, warn: bool = True) -> ModelMatrices:
 
 def assemble(call: ModelCall) -> tuple[PenalizedSystem, ModelCall]:
     """Do everything that precedes the search; the call returned holds its own data."""
+    if isinstance(call.data, Joined) and is_batched(call.data.data):
+        raise OptionError("membership= needs the data at once: read them into a frame first")
     if is_batched(call.data):
         if call.residual is not None or call.variance is not None or not call.random:
             raise OptionError(
@@ -80,10 +83,6 @@ def assemble(call: ModelCall) -> tuple[PenalizedSystem, ModelCall]:
         if call.known is not None:
             raise OptionError("known= needs the data at once: read them into a frame first")
         return assemble_batches(call)
-    if call.known is not None and (call.residual is not None or call.variance is not None):
-        raise OptionError(
-            "known= beside residual= or variance= is not possible: give one of the two"
-        )
     held = held_call(call.checked())
     options = held.options
     matrices = matrices_of(held, warn=options.control.warn)

@@ -17,6 +17,7 @@ from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.covariance.residual import Independent
 from mixlm_sparse.design.matrices import ModelMatrices
+from mixlm_sparse.design.membership import joined
 from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.call import ModelCall
 from mixlm_sparse.model.designs import with_given_response
@@ -41,6 +42,7 @@ from mixlm_sparse.model.predict.residuals import DrawnResiduals, whitening_of_ro
 from mixlm_sparse.model.predict.rows import (
     DesignRows,
     design_rows,
+    joined_rows,
     new_group_codes,
     prior_weights,
     refuse_unknown_levels,
@@ -142,6 +144,7 @@ def simulate_fit(
     offset: Any = None,
     weights: Any = None,
     allow_new_levels: bool = False,
+    membership: Any = None,
 ) -> Matrix:
     """Simulate responses from the fitted model.
 
@@ -157,6 +160,7 @@ def simulate_fit(
     use_u : True is the same as re_form="fitted".
     offset, weights : of new rows, as in `predict`; Var(e) = sigma^2 / w.
     allow_new_levels : with effects held at their fitted values, unknown groups get zero.
+    membership : of new rows in several levels, as in `predict`.
 
     Returns
     -------
@@ -172,6 +176,7 @@ def simulate_fit(
     use_u = require_bool("use_u", use_u)
     allow_new_levels = require_bool("allow_new_levels", allow_new_levels)
     count = require_count("nsim", nsim, most=MAX_REPLICATES)
+    newdata = joined_rows(newdata, membership)
     model, rows = model_of_fit(
         fit,
         re_form,
@@ -207,7 +212,7 @@ def model_of_parameters(matrices: ModelMatrices, parameters: Parameters) -> Resp
         pieces.append(
             RandomPiece(
                 term.columns,
-                factor.codes,
+                factor.row_levels,
                 factor.n_levels,
                 parameters.sigma * T,
                 None if factor.known is None else factor.known.root,
@@ -232,6 +237,8 @@ def simulate(
     subset: Any = None,
     contrasts: Mapping[str, Any] | None = None,
     env: Mapping[str, Any] | None = None,
+    known: Mapping[str, Any] | None = None,
+    membership: Mapping[str, Any] | None = None,
 ) -> Matrix:
     """Simulate responses of a model with given parameters.
 
@@ -247,7 +254,7 @@ def simulate(
     nsim : number of responses.
     seed : whole number, numpy Generator or SeedSequence.  Response i of a seed is always the same,
         however many are drawn.
-    weights, offset, subset, contrasts, env : as in `lmer`; Var(e) = sigma^2 / w.
+    weights, offset, subset, contrasts, env, known, membership : as in `lmer`; Var(e) = sigma^2 / w.
 
     Returns
     -------
@@ -267,12 +274,13 @@ def simulate(
     """
     call = ModelCall(
         formula=formula,
-        data=data,
+        data=joined(data, membership),
         weights=weights,
         offset=offset,
         subset=subset,
         contrasts=contrasts,
         env=env,
+        known=known,
     ).checked()
     matrices, _ = with_given_response(call)
     parameters = given_parameters(

@@ -66,6 +66,16 @@ class ProductDerivatives:
     pwrss: Vector
 
 
+def solution_columns(solution: WorkingSolution) -> Matrix:
+    """Return G (p + 1, p + 1) of `ProductDerivatives`."""
+    p = solution.beta.size
+    G = np.zeros((p + 1, p + 1))
+    if p:
+        G[:p, :p] = scipy.linalg.solve_triangular(solution.R_X, np.eye(p))
+    G[:, p] = np.append(-solution.beta, 1.0)
+    return G
+
+
 def product_derivatives(phi: Vector, system: PenalizedSystem) -> ProductDerivatives:
     """Differentiate [X y]'V^{-1}[X y] by phi, exactly.
 
@@ -78,11 +88,7 @@ def product_derivatives(phi: Vector, system: PenalizedSystem) -> ProductDerivati
     with system.lock:
         solution = solve_at(chart.lambdas(phi), system)
         residuals = residual_products(solution, system)
-    p = system.p
-    G = np.zeros((p + 1, p + 1))
-    if p:
-        G[:p, :p] = scipy.linalg.solve_triangular(solution.R_X, np.eye(p))
-    G[:, p] = np.append(-solution.beta, 1.0)
+    p, G = system.p, solution_columns(solution)
     out = np.zeros((phi.size, p + 1, p + 1))
     for t, (part, place) in enumerate(zip(chart.slices, chart.layout, strict=True)):
         R = residuals[place.factor][:, place.columns] @ G

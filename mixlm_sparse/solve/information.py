@@ -105,7 +105,11 @@ def gram(system: PenalizedSystem, found: list[Generator], *, project: bool) -> M
             sides = np.swapaxes(R[g], 0, 1).reshape(f.width, -1)
             traces[g] = traces[g] - sides @ sides.T
     for (g, h), pair in blocks.pairs.items():
-        moments[g, h] = _on_pattern(pair.values, pair.rows, pair.cols, R, g, h)
+        own = _on_pattern(pair.values, pair.rows, pair.cols, R, g, h)
+        if g == h:  # beside single levels, (j, l) and (l, j)
+            turned = np.swapaxes(pair.values, 1, 2)
+            own = own + _on_pattern(turned, pair.cols, pair.rows, R, g, g) + moments[g, g]
+        moments[g, h] = own
     if R is not None:
         for g in range(n_factors):
             for h in range(g, n_factors):

@@ -19,8 +19,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.covariance.residual import INDEPENDENT, Independent, Positions
+from mixlm_sparse.design.members import (
+    RowLevels,
+    Slots,
+    join_levels,
+    random_part,
+    summed_squares,
+)
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.columns import ColumnSource
@@ -121,9 +129,39 @@ class RowBlock:
         """Return the columns of a random term, (m, k), as the user wrote them."""
         return _read(self._held.terms[term], self._at)
 
-    def codes(self, factor: int) -> IntVector:
-        """Return the levels of a grouping factor, (m,)."""
+    def levels(self, factor: int) -> RowLevels:
+        """Return the levels of a grouping factor, one a row or several."""
         return self._held.codes[factor][self._at]
+
+    def places(self, factor: int) -> int:
+        """Return how often the columns of the terms of a factor stand in a row (see `Slots`)."""
+        found = self.levels(factor)
+        return int(found.levels.shape[1]) if isinstance(found, Slots) else 1
+
+    def codes(self, factor: int) -> IntVector:
+        """Return the one level of every row, (m,).
+
+        Raises
+        ------
+        OptionError : rows have several.
+        """
+        found = self.levels(factor)
+        if isinstance(found, np.ndarray):
+            return found
+        raise OptionError(
+            "this needs rows with one level of every grouping factor, and here they have several "
+            "(membership=, or residual groups that cross a factor)"
+        )
+
+    def sized(self, term: int, factor: int) -> Matrix:
+        """Return the columns of a term (m, k) with the lengths of their rows of Z."""
+        squares = summed_squares(self.levels(factor))
+        z = self.z(term)
+        return z if isinstance(squares, float) else z * np.sqrt(squares)[:, None]
+
+    def random_part(self, term: int, factor: int, b: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return z'b of a term with effects b (L, k), (m,), or (L, k, r), (m, r)."""
+        return random_part(self.z(term), self.levels(factor), b)
 
     def taken(self, rows: IntVector, start: int) -> RowBlock:
         """Return some of the rows, ascending positions in this block, counted from `start`."""
@@ -171,7 +209,7 @@ class InMemory:
     n : number of rows.
     fixed : columns of the fixed part.
     terms : per random term, its columns; of new rows those that were asked for.
-    codes : per grouping factor, (n,) the level of every row.
+    codes : per grouping factor, (n,) the level of every row, or several levels.
     y : (n,); empty for rows without a response.
     offset : (n,) or None.
     residual : structure of the residuals; prior weights are in it.
@@ -180,7 +218,7 @@ class InMemory:
     n: int
     fixed: ColumnSource
     terms: Sequence[ColumnSource] | Mapping[int, ColumnSource]
-    codes: Sequence[IntVector] | Mapping[int, IntVector]
+    codes: Sequence[RowLevels] | Mapping[int, RowLevels]
     y: Vector
     offset: Vector | None = None
     residual: Independent = INDEPENDENT
@@ -192,7 +230,7 @@ class InMemory:
             n=matrices.nobs,
             fixed=matrices.fixed,
             terms=tuple(term.columns for term in matrices.terms),
-            codes=tuple(factor.codes for factor in matrices.factors),
+            codes=tuple(factor.row_levels for factor in matrices.factors),
             y=matrices.y,
             offset=matrices.offset,
             residual=matrices.residual,
@@ -282,9 +320,9 @@ def rows_of(
     return InMemory.of(matrices).blocks(kept, size=size)
 
 
-def every_code(source: RowSource, n_factors: int) -> Sequence[IntVector]:
-    """Return the levels of every grouping factor on all rows of a source, (n,) each."""
+def every_level(source: RowSource, n_factors: int) -> Sequence[RowLevels]:
+    """Return the levels of every grouping factor on all rows of a source."""
     if isinstance(source, InMemory):
         return [source.codes[g] for g in range(n_factors)]
-    blocks = [[block.codes(g) for g in range(n_factors)] for block in source.blocks()]
-    return [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
+    blocks = [[block.levels(g) for g in range(n_factors)] for block in source.blocks()]
+    return [join_levels(parts) for parts in zip(*blocks, strict=True)]

@@ -30,9 +30,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse as sp
 
 from mixlm_sparse.common.types import Array3, Matrix
+from mixlm_sparse.design.members import effect_matrix, random_part
 from mixlm_sparse.engines.interface import Engine
 from mixlm_sparse.solve.products.basis import positive_diagonal, stack_qr, triangular_inverse
 from mixlm_sparse.solve.products.final import Products
@@ -103,12 +103,10 @@ def separate(products: Products, engine: Engine, walk: Rows) -> Separated:
         ZE = [np.zeros_like(b) for b in B]
         for rows, E, z in remainders(products, walk(), B):
             weighted = rows.weighted(E)
-            ends = np.arange(len(rows) + 1)
             for g, f in enumerate(factors):
-                shape = (len(rows), f.n_levels)
                 for a in range(f.width):
-                    column = sp.csr_array((z[g][:, a], rows.codes(g), ends), shape=shape)
-                    ZE[g][:, a] += np.asarray(column.T @ weighted)
+                    Z = effect_matrix(z[g], rows.levels(g), a, f.n_levels)
+                    ZE[g][:, a] += np.asarray(Z.T @ weighted)
         U = engine.solve([FAR * v for v in ZE])
         B = [b + FAR * u for b, u in zip(B, U, strict=True)]
     R: Matrix | None = None
@@ -153,7 +151,7 @@ def remainders(
     ------
     rows : the block.
     E : (m, p + 1).
-    z : per factor, (m, K) its rows of Z.
+    z : per factor, (m, K) its rows of Z, place by place where they have several levels.
     """
     p = products.p
     R_inverse = triangular_inverse(products.R_x) if p else np.zeros((0, 0))
@@ -162,9 +160,15 @@ def remainders(
         E = np.empty((len(rows), p + 1))
         E[:, :p] = rows.X @ R_inverse
         E[:, p] = rows.target - rows.X @ products.beta_ols
-        z = [np.empty((len(rows), f.width)) for f in products.blocks.factors]
+        places = [rows.places(g) for g in range(len(B))]
+        z = [
+            np.empty((len(rows), S, f.width))
+            for S, f in zip(places, products.blocks.factors, strict=True)
+        ]
         for t, (place, inverse) in enumerate(zip(products.layout, Rz_inverse, strict=True)):
-            z[place.factor][:, place.columns] = rows.z(t) @ inverse
-        for g, columns in enumerate(z):
-            E -= np.einsum("ia,iac->ic", columns, B[g][rows.codes(g)])
-        yield rows, E, z
+            columns = rows.z(t).reshape(len(rows), -1, place.width)
+            z[place.factor][:, :, place.columns] = columns @ inverse
+        flat = [own.reshape(len(rows), -1) for own in z]
+        for g, own in enumerate(flat):
+            E -= random_part(own, rows.levels(g), B[g])
+        yield rows, E, flat

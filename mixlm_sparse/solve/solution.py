@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse as sp
 
 from mixlm_sparse.common.checks import require_bool, require_count, shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.design.members import effect_matrix, random_part
 from mixlm_sparse.engines.interface import SelectedInverse
 from mixlm_sparse.solve.pls import require_theta, solve_at, spherical, user_beta
 from mixlm_sparse.solve.rows import RowBlock
@@ -239,13 +242,15 @@ def fitted_rows(
     for rows in walk:
         mean = rows.X @ solution.beta
         for t, place in enumerate(layout):
-            mean += np.einsum("ik,ik->i", rows.z(t), b[t][rows.codes(place.factor)])
+            mean += rows.random_part(t, place.factor, b[t])
         out[rows.slice] = mean + rows.offset
     return out
 
 
 def leverage_rows(solution: PlsSolution, walk: Iterable[RowBlock], n: int) -> Vector:
     """Return the leverage of n rows of the model; see `PlsSolution.leverage`."""
+    if solution.system.several_levels:
+        return _sparse_leverage(solution, walk, n)
     inverse = solution.selected_inverse
     lambdas = solution.reference_factors
     M_diag = [
@@ -281,6 +286,61 @@ def leverage_rows(solution: PlsSolution, walk: Iterable[RowBlock], n: int) -> Ve
         h_i += ((X @ solution.RX_inv) ** 2).sum(axis=1)
         out[rows.slice] = rows.weighted(h_i)
     return out
+
+
+def _sparse_leverage(solution: PlsSolution, walk: Iterable[RowBlock], n: int) -> Vector:
+    """Return the leverage of rows with several levels of a factor: z'M z by sparse products.
+
+    The levels of a row meet, so that all blocks of M = Lambda C^{-1} Lambda' that it needs are on
+    the pattern of Z'WZ.
+    """
+    system, inverse = solution.system, solution.selected_inverse
+    lambdas, blocks = solution.reference_factors, system.products.blocks
+    starts = np.cumsum([0, *(f.n_levels * f.width for f in blocks.factors)])
+    parts = []
+    for g, block in enumerate(inverse.diag):
+        every = np.arange(blocks.factors[g].n_levels)
+        parts.append(_scattered(lambdas[g] @ block @ lambdas[g].T, every, every, starts, g, g))
+    for (g, h), block in inverse.pairs.items():
+        pair, turned = blocks.pairs[g, h], np.matmul(lambdas[g], block) @ lambdas[h].T
+        parts.append(_scattered(turned, pair.rows, pair.cols, starts, g, h))
+        parts.append(sp.csr_array(parts[-1].T))
+    M: Any = sum(parts[1:], start=parts[0])
+    projected = [
+        np.matmul(lam, v)
+        for lam, v in zip(solution.merged_factors, solution.C_inverse_RZX, strict=True)
+    ]
+    out = np.empty(n)
+    for rows in walk:
+        X: Matrix = rows.X
+        columns = []
+        for t, place in enumerate(system.products.layout):
+            z, levels = rows.z(t), rows.levels(place.factor)
+            X = X - random_part(z, levels, projected[place.factor][:, place.columns])
+            f = blocks.factors[place.factor]
+            for a in range(place.width):
+                own = effect_matrix(z, levels, a, f.n_levels).tocoo()
+                at = starts[place.factor] + own.col * f.width + place.first + a
+                columns.append((own.data, own.row, at))
+        data, row, col = (np.concatenate(parts) for parts in zip(*columns, strict=True))
+        Z = sp.csr_array((data, (row, col)), shape=(len(rows), M.shape[0]))
+        h_i = np.asarray((Z @ M).multiply(Z).sum(axis=1)).ravel()
+        h_i += ((X @ solution.RX_inv) ** 2).sum(axis=1)
+        out[rows.slice] = rows.weighted(h_i)
+    return out
+
+
+def _scattered(
+    blocks: Array3, rows: np.ndarray, cols: np.ndarray, starts: np.ndarray, g: int, h: int
+) -> sp.csr_array:
+    """Return blocks (m, K_g, K_h) of levels (rows, cols) as a sparse matrix (q, q)."""
+    _, K, H = blocks.shape
+    i, j = np.broadcast_arrays(
+        (starts[g] + rows[:, None] * K + np.arange(K))[:, :, None],
+        (starts[h] + cols[:, None] * H + np.arange(H))[:, None, :],
+    )
+    q = int(starts[-1])
+    return sp.csr_array((blocks.ravel(), (i.ravel(), j.ravel())), shape=(q, q))
 
 
 def _merged_user_columns(rows: RowBlock, system: PenalizedSystem) -> list[Matrix]:

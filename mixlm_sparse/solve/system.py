@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from mixlm_sparse.common.checks import require_instance, require_one_of, shown
+from mixlm_sparse.common.checks import listed, require_instance, require_one_of, shown
 from mixlm_sparse.common.errors import DataError, EngineError, OptionError
 from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.covariance.random import CovarianceStructure
+from mixlm_sparse.design.grouping import MemberFactor
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.engines.choose import make_engine
 from mixlm_sparse.engines.compiled import compiled_pays
@@ -171,9 +172,11 @@ class PenalizedSystem:
     @cached_property
     def fused(self) -> SingleFactor | SmallDense | PlainFactor | PlainDense | None:
         """The evaluation of models with one factor or few effects, where it is in use."""
-        if self.known or not self.may_fuse or not self.products.blocks.factors:
-            return None
         products = self.products
+        if self.known or not self.may_fuse or not products.blocks.factors:
+            return None
+        if products.blocks.own_pairs:
+            return None
         if products.p > FUSED_COLUMNS:
             return None
         factors = products.blocks.factors
@@ -242,6 +245,12 @@ class PenalizedSystem:
         """Whether the levels of a grouping factor have a known covariance."""
         return any(factor.known is not None for factor in self.matrices.factors)
 
+    @property
+    def several_levels(self) -> bool:
+        """Whether rows may have several levels of a grouping factor."""
+        factors = self.matrices.factors
+        return self.products.blocks.own_pairs or any(isinstance(f, MemberFactor) for f in factors)
+
     def at_rho(self, rho: Vector, *, centered: bool = False) -> PenalizedSystem:
         """Return the system with residual parameters rho (n_rho,); the symbolic work is shared.
 
@@ -264,10 +273,21 @@ class PenalizedSystem:
             law = self.whitened.law
             how = "each row is turned from the one before" if law.markov else "by dense factors"
             groups = f", {law.sizes.size} groups: {how}" if law.correlated else ""
+            grown = self.whitened.frame.grown
+            pattern = "the pattern of Z'Z stays"
+            if grown:
+                pattern = f"residual groups cross {listed(grown, quoted=True)}: Z'Z fills in"
             text += (
                 f"\n  rows whitened for each of {law.n_rho} residual parameters' values{groups}; "
-                "the pattern of Z'Z stays"
+                f"{pattern}"
             )
+        for (g, h), pair in self.products.blocks.pairs.items():
+            if g == h:
+                L = self.products.blocks.factors[g].n_levels
+                text += (
+                    f"\n  levels of {self.matrices.factors[g].label} share rows: {pair.rows.size} "
+                    f"pairs of {L * (L - 1) // 2} have a block in Z'WZ"
+                )
         if isinstance(self.fused, SingleFactor):
             text += "\n  criterion and gradient fused in two compiled sweeps over the levels"
         elif isinstance(self.fused, SmallDense):
@@ -361,11 +381,14 @@ def _whitened_system(matrices: ModelMatrices, engine: str) -> PenalizedSystem:
             f"{plain.n} rows: use a residual structure with fewer parameters, or fewer terms"
         )
     whitened = whitened_frame(matrices, plain.products).at(law.start, centered=False)
+    blocks = whitened.products.blocks
     return replace(
         plain,
         matrices=matrices,
         products=whitened.products,
-        engine=plain.engine.reload(whitened.products.blocks),
+        engine=make_engine(engine, blocks, penalties_of(matrices))
+        if whitened.frame.grown
+        else plain.engine.reload(blocks),
         cross=None,
         whitened=whitened,
     )

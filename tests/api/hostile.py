@@ -321,6 +321,7 @@ def of_package(folder: Path) -> Iterator[Call]:
         "lmer_many": {**plain, "responses": ["y", "w"], "progress": False},
         "load": {"path": folder / "saved.mixlm"},
         "make_fit": {"system": system, "optimum": optimum},
+        "membership": {"matrix": np.eye(3)},
         "model_matrices": plain,
         "optimize": {"system": system},
         "parse_formula": {"text": "y ~ x + (1 | g)"},

@@ -431,8 +431,6 @@ def test_arguments_of_the_wrong_kind() -> None:
         mx.gls("distance ~ age", orthodont(), variance="Sex")
     with pytest.raises(FormulaError, match="gls has no random effects"):
         mx.gls("distance ~ age + (1 | Subject)", orthodont())
-    with pytest.raises(DataError, match="cross a random effect"):
-        mx.lmer("distance ~ age + (1 | visit)", orthodont(), residual=mx.AR1("visit", "Subject"))
 
 
 def test_missing_cells_of_the_structure_are_missing_cells() -> None:

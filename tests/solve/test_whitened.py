@@ -40,7 +40,11 @@ VARIANCES: list[VarianceFunction | None] = [
     mx.VarPower("s"),
     mx.VarExp("x"),
 ]
-FORMULAS = ["y ~ x + t", "y ~ x + (1 | g)", "y ~ x * arm + (x | g)", "y ~ x + (1 | g) + (1 | site)"]
+FORMULAS = [
+    "y ~ x + t", "y ~ x + (1 | g)", "y ~ x * arm + (x | g)", "y ~ x + (1 | g) + (1 | site)",
+    # residual groups that cross a factor
+    "y ~ x + (1 | t)", "y ~ x + (1 | g) + (x | t)",
+]  # fmt: skip
 
 
 def trial(seed: int, groups: int = 14, visits: int = 4, weights: bool = False) -> pd.DataFrame:

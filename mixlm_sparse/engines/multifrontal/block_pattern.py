@@ -65,7 +65,7 @@ class BlockPattern:
         self._pair_keys = sorted(system.pairs)
         for g, h in self._pair_keys:
             pair = system.pairs[g, h]
-            # g < h: the block lies below the diagonal as (row of h, column of g)
+            # g < h, or the level of g the lower one: below the diagonal as (row of h, column of g)
             at_g = self.offsets[g] + pair.rows.astype(np.int64) * widths[g]
             at_h = self.offsets[h] + pair.cols.astype(np.int64) * widths[h]
             a, b = (index.ravel() for index in np.indices((widths[g], widths[h])))
@@ -136,7 +136,8 @@ class BlockPattern:
         """Return a fill-reducing order of the q columns, found on the graph of the levels."""
         factors = self.system.factors
         levels = np.concatenate(([0], np.cumsum([f.n_levels for f in factors])))
-        if self._constant is None:
+        largest = int(np.argmax(np.diff(levels)))
+        if self._constant is None and (largest, largest) not in self.system.pairs:
             order = _level_order(self.system, levels)
         else:
             order = _penalized_order(self.system, self.penalties, levels)
@@ -213,7 +214,7 @@ class BlockPattern:
 def _penalized_order(
     system: BlockSystem, penalties: Penalties, levels: Positions
 ) -> IntVector:
-    """Order the levels of all factors where some have a known covariance.
+    """Order the levels of all factors where levels of one are tied to each other.
 
     The rows of a root of Q are cliques of levels, and pairs that meet are edges.  Levels of a
     dense Q go last, in their order: whatever else is done, they fill in with each other.

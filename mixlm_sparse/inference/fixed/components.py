@@ -31,7 +31,7 @@ def components(blocks: BlockSystem) -> list[list[np.ndarray]]:
     Two levels are in one component if rows link them, directly or through other levels.
     """
     sizes = [f.n_levels for f in blocks.factors]
-    if len(sizes) == 1:
+    if len(sizes) == 1 and not blocks.own_pairs:
         return [[np.array([level])] for level in range(sizes[0])]
     starts = np.concatenate([[0], np.cumsum(sizes)])
     edges = [
@@ -56,7 +56,7 @@ def batches(blocks: BlockSystem) -> Iterator[list[np.ndarray]]:
     """Yield components of equal shape together: per factor, levels (components, levels each)."""
     if not blocks.factors:
         return
-    if len(blocks.factors) == 1:  # every level is a component
+    if len(blocks.factors) == 1 and not blocks.own_pairs:  # every level is a component
         f = blocks.factors[0]
         each = max(1, BATCH_NUMBERS // f.width**2)
         for start in range(0, f.n_levels, each):
@@ -104,6 +104,9 @@ class PairLookup:
             target = np.zeros((levels[g].shape[1], K, levels[h].shape[1], M))
             target[own.row, :, own.col, :] = values[own.data - 1]
             block = target.reshape(levels[g].shape[1] * K, -1)
+            if g == h:  # beside the blocks on the diagonal
+                A[c, places[g], places[g]] += block + block.T
+                continue
             A[c, places[g], places[h]] = block
             A[c, places[h], places[g]] = block.T
 

@@ -30,8 +30,10 @@ from mixlm_sparse.covariance.law import Batch, ResidualLaw
 from mixlm_sparse.covariance.variance import Values
 from mixlm_sparse.covariance.whitening import Whitening
 from mixlm_sparse.design.grouping import GroupingFactor
+from mixlm_sparse.design.members import RowLevels, effect_matrix
 from mixlm_sparse.inference.fixed.kenward_roger_sums import Direction
 from mixlm_sparse.inference.fixed.residual_coordinates import Coordinates
+from mixlm_sparse.solve.products.meetings import entries_of
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.frame import Whitened, whitened_frame
 
@@ -93,7 +95,7 @@ def structured_sums(
         np.zeros((r, p, p)), np.zeros((r, r, p, p)), np.zeros((r, r, p, p)), np.zeros((r, r))
     )
     if lambdas:
-        for rows in _components(system, whitened.law):
+        for rows in _components(system, whitened):
             first, second, own = _of_component(
                 system, whitened, lambdas, directions, coordinates, rows, X[rows]
             )
@@ -169,14 +171,17 @@ def _of_component(
     white = Whitening.of(law, whitened.rho)
     V = np.eye(m)
     first = np.zeros((r, m, m))
-    together = []
-    for z, lam, factor in zip(whitened.Z, lambdas, system.matrices.factors, strict=True):
-        together.append(_related(factor, factor.codes[rows]))
-        half = z[rows] @ lam
-        V += (half @ half.T) * together[-1]
+    Z, related = [], []
+    for z, levels, lam, factor in zip(
+        whitened.Z, whitened.frame.levels, lambdas, system.matrices.factors, strict=True
+    ):
+        there, own = _dense_rows(z[rows], levels[rows], lam.shape[0], factor.n_levels)
+        Z.append(own)
+        related.append(_related(factor, there))
+        V += _form(own @ lam, own @ lam, related[-1])
     for i, direction in enumerate(directions):
-        z = whitened.Z[direction.factor][rows]
-        first[i] = (z @ direction.E @ z.T) * together[direction.factor]
+        own, A = Z[direction.factor], related[direction.factor]
+        first[i] = _form(own @ direction.E, own, A)
     second = None if coordinates.linear else np.zeros((r, r, m, m))
     for batch in law.batches:
         W1 = coordinates.first(law, batch)
@@ -194,44 +199,53 @@ def _of_component(
     return first, second, F @ X
 
 
-def _related(factor: GroupingFactor, own: IntVector) -> Matrix:
-    """Return the covariance of the levels of some rows, (m, m): A, or the identity."""
+def _dense_rows(z: Matrix, levels: RowLevels, K: int, n_levels: int) -> tuple[IntVector, Array3]:
+    """Return the levels that some rows have, and their rows of Z (m, levels, K)."""
+    there = np.unique(entries_of(levels).level)
+    columns = [effect_matrix(z, levels, a, n_levels)[:, there].toarray() for a in range(K)]
+    return there, np.stack(columns, axis=2)
+
+
+def _related(factor: GroupingFactor, levels: IntVector) -> Matrix | None:
+    """Return the known covariance of some levels, (L, L); None where they are independent."""
     if factor.known is None:
-        return np.asarray(own[:, None] == own[None], dtype=np.float64)
-    levels, at = np.unique(own, return_inverse=True)
+        return None
     units = np.zeros((factor.n_levels, levels.size))
     units[levels, np.arange(levels.size)] = 1.0
-    A = np.asarray(splu(factor.known.precision).solve(units))[levels]
-    return np.asarray(A[at][:, at])
+    return np.asarray(splu(factor.known.precision).solve(units)[levels])
 
 
-def _components(system: PenalizedSystem, law: ResidualLaw) -> Iterator[NDArray[np.intp]]:
+def _form(left: Array3, right: Array3, A: Matrix | None) -> Matrix:
+    """Return sum_jl A_jl left_j right_l' of rows (m, levels, K), (m, m)."""
+    if A is not None:
+        right = np.einsum("jl,mlk->mjk", A, right, optimize=True)
+    out: Matrix = left.reshape(len(left), -1) @ right.reshape(len(right), -1).T
+    return out
+
+
+def _components(system: PenalizedSystem, whitened: Whitened) -> Iterator[NDArray[np.intp]]:
     """Yield the rows of every component.
 
     They share no level with those of another, nor levels that a known covariance relates.
     """
-    factors = system.matrices.factors
-    codes = [factor.codes for factor in factors]
-    if len(codes) == 1 and not system.known:
-        label = codes[0].astype(np.intp)
-    else:
-        sizes = [factor.n_levels for factor in factors]
-        starts = np.concatenate([[0], np.cumsum(sizes)])
-        first = codes[0] + starts[0]
-        known = [
-            (factor.known.precision.tocoo(), start)
-            for factor, start in zip(factors, starts, strict=False)
-            if factor.known is not None
-        ]
-        rows = np.concatenate([first] * (len(codes) - 1) + [Q.row + s for Q, s in known])
-        cols = np.concatenate(
-            [c + s for c, s in zip(codes[1:], starts[1:], strict=False)]
-            + [Q.col + s for Q, s in known]
-        )
-        graph = scipy.sparse.coo_matrix(
-            (np.ones(rows.size, dtype=np.int8), (rows, cols)), shape=(starts[-1], starts[-1])
-        )
-        label = scipy.sparse.csgraph.connected_components(graph, directed=False)[1][first]
+    law, frame = whitened.law, whitened.frame
+    links, first = [], law.n
+    if law.correlated:
+        links.append(np.column_stack([np.arange(law.n), first + law.group_of]))
+        first += law.sizes.size
+    for levels, factor in zip(frame.levels, system.matrices.factors, strict=True):
+        entries = entries_of(levels)
+        row = np.arange(law.n) if entries.row is None else entries.row
+        links.append(np.column_stack([row, first + entries.level]))
+        if factor.known is not None:
+            Q = factor.known.precision.tocoo()
+            links.append(np.column_stack([first + Q.row, first + Q.col]))
+        first += factor.n_levels
+    rows, cols = np.concatenate(links).T
+    graph = scipy.sparse.coo_matrix(
+        (np.ones(rows.size, dtype=np.int8), (rows, cols)), shape=(first, first)
+    )
+    label = scipy.sparse.csgraph.connected_components(graph, directed=False)[1][: law.n]
     order = np.argsort(label, kind="stable")
     cuts = np.flatnonzero(np.diff(label[order])) + 1
     for own in np.split(order, cuts):

@@ -74,7 +74,7 @@ class Semiparametric:
             y = self._mean.copy()
             for t, factor, pool in self._effects:
                 b = pool[rng.integers(pool.shape[0], size=pool.shape[0])]
-                y += np.einsum("ik,ik->i", self._rows.z(t), b[self._rows.codes(factor)])
+                y += self._rows.random_part(t, factor, b)
             e = self._residuals[rng.integers(n, size=n)]
             out[:, i] = y + e * self._scale
         return out

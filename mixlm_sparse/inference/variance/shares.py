@@ -29,6 +29,7 @@ from scipy.special import expit, ndtri
 from mixlm_sparse.common.checks import require_level
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.design.members import summed_squares
 from mixlm_sparse.inference.variance.delta import FLAT, moves
 from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.fitted import FittedModel
@@ -78,12 +79,15 @@ def _parts(fit: FittedModel) -> _Parts:
         total += X.sum(axis=0)
         for t, inverse in enumerate(to_working):
             z = rows.z(t) @ inverse
-            known = matrices.factors[matrices.terms[t].factor].known
-            if known is None:
-                moments[t] += z.T @ z
-            else:  # related levels have the variances of their matrix
-                own = known.variances[rows.codes(matrices.terms[t].factor)]
+            factor = matrices.terms[t].factor
+            known = matrices.factors[factor].known
+            if known is not None:  # related levels have the variances of their matrix
+                own = known.variances[rows.codes(factor)]
                 moments[t] += (z * own[:, None]).T @ z
+                continue
+            squares = summed_squares(rows.levels(factor))
+            weighted = z if isinstance(squares, float) else z * squares[:, None]
+            moments[t] += weighted.T @ z
     cov_X = (cov_X - np.outer(total, total) / n) / (n - 1)
     width = m + 1 + p
 

@@ -79,7 +79,7 @@ def _seconds_of_evaluation(system: PenalizedSystem, reml: bool) -> tuple[float, 
 def _factors(matrices: ModelMatrices) -> list[str]:
     columns: list[list[str]] = [["Factor"], ["Levels"], ["Rows per level"]]
     for factor in matrices.factors:
-        sizes = np.bincount(factor.codes, minlength=factor.n_levels)
+        sizes = factor.row_counts
         columns[0].append(factor.label)
         columns[1].append(str(factor.n_levels))
         columns[2].append(f"{sizes.min()} to {sizes.max()}, median {np.median(sizes):g}")

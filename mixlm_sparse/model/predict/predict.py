@@ -13,6 +13,7 @@ from scipy.special import ndtri
 from mixlm_sparse.common.checks import require_bool, require_level, require_one_of, shown
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Vector
+from mixlm_sparse.design.members import unknown_levels
 from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.predict.effects import Selection, select_effects, whole_terms
 from mixlm_sparse.model.predict.estimable import estimable_rows, warn_of_cells
@@ -21,6 +22,7 @@ from mixlm_sparse.model.predict.residuals import residual_variances
 from mixlm_sparse.model.predict.rows import (
     DesignRows,
     design_rows,
+    joined_rows,
     prior_weights,
     refuse_unknown_levels,
 )
@@ -47,6 +49,7 @@ def predict(
     na_action: str | None = None,
     weights: Any = None,
     forecast: bool = False,
+    membership: Any = None,
 ) -> pd.Series[float] | pd.DataFrame:
     """Predict the response, on the rows of the fit or on new ones.
 
@@ -73,6 +76,8 @@ def predict(
         expectation given the latter: with AR1, the next visit of a patient leans towards where the
         last one was.  All random effects count; `se` is that of the conditional mean, and
         "prediction" has the variance that is left.
+    membership : of new rows in several levels, {"school": W}, as in `lmer`; without it a column of
+        `newdata` says which one level each row has.
 
     Returns
     -------
@@ -117,6 +122,7 @@ def predict(
     for name, flag in (("se", se), ("random_only", random_only), ("forecast", forecast)):
         require_bool(name, flag)
     _require_levels_choice(allow_new_levels)
+    newdata = joined_rows(newdata, membership)
     selection = select_effects(re_form, fit.matrices)
     rows = design_rows(
         fit,
@@ -189,7 +195,8 @@ def _unknown(
         out |= ~estimable
     if new_levels:
         for t in rows.terms:
-            out |= rows.codes[fit.matrices.terms[t].factor] < 0
+            factor = fit.matrices.terms[t].factor
+            out |= unknown_levels(rows.codes[factor], fit.matrices.factors[factor].n_levels)
     return out
 
 
@@ -205,8 +212,7 @@ def linear_predictor(fit: FittedModel, rows: DesignRows, selection: Selection) -
     for block in rows.blocks(fit.system.products.kept):
         mean = np.zeros(len(block)) if rows.fixed is None else block.X @ solution.beta
         for t in rows.terms:
-            effects = b[t][block.codes(fit.matrices.terms[t].factor)]
-            mean += np.einsum("ik,ik->i", block.z(t), effects)
+            mean += block.random_part(t, fit.matrices.terms[t].factor, b[t])
         out[block.slice] = mean + block.offset
     return out
 
@@ -220,16 +226,25 @@ def _left_out(
     their grouping factors.
     """
     left_out = tuple(~chosen for chosen in selection)
-    terms = whole_terms(left_out)
+    terms, m = whole_terms(left_out), fit.matrices
     if not terms:
         return 0.0
     if newdata is None:
-        own = replace(rows, terms={t: fit.matrices.terms[t].columns for t in terms})
+        own = replace(
+            rows,
+            terms={t: fit.matrices.terms[t].columns for t in terms},
+            codes={m.terms[t].factor: m.factors[m.terms[t].factor].row_levels for t in terms},
+        )
         return prior_variance(fit.solution, own, left_out)
     total = np.zeros(rows.n_input)
     for t in terms:
-        design = fit.matrices.recipe.effects(newdata, t)
+        if fit.system.several_levels:  # how many levels a row has counts
+            several = m.recipe.evaluate(newdata, fixed=False, terms=(t,), offset=False)
+            own = replace(rows, n=several.nobs, terms=several.terms, codes=several.codes)
+            total += several.pad(prior_variance(fit.solution, own, left_out))
+            continue
+        design = m.recipe.effects(newdata, t)
         assert design.fixed is not None
-        own = replace(rows, n=design.nobs, terms={t: design.fixed})
+        own = replace(rows, n=design.nobs, terms={t: design.fixed}, codes={})
         total += design.pad(prior_variance(fit.solution, own, left_out))
     return total if rows.rows is None else total[rows.rows]

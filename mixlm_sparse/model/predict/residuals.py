@@ -214,7 +214,9 @@ def _require_levels(
 ) -> None:
     for g, codes in rows.codes.items():
         factor = fit.matrices.factors[g]
-        if (codes[new] != factor.codes[old[0]]).any():
+        if not isinstance(codes, np.ndarray):
+            raise DataError(f"a forecast needs rows with one level of '{factor.label}'")
+        if (codes[new][:, None] != factor.codes[old]).any():
             raise DataError(
                 f"a new row has another level of '{factor.label}' than the rows of its residual "
                 "group in the fit: a forecast needs the same"

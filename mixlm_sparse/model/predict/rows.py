@@ -13,6 +13,8 @@ from mixlm_sparse.common.checks import listed, require_array, require_one_of, sh
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.types import IntVector, Vector
 from mixlm_sparse.design.columns import ColumnSource, no_columns
+from mixlm_sparse.design.members import RowLevels
+from mixlm_sparse.design.membership import joined
 from mixlm_sparse.design.recipe import Recipe
 from mixlm_sparse.solve.rows import InMemory, RowBlock
 
@@ -32,7 +34,8 @@ class DesignRows:
     ----------
     fixed : all columns of the fixed part, before the rank check; None if not asked for.
     terms : columns of the random terms asked for, by index of the term.
-    codes : (n,) by index of the grouping factor; -1 for levels that the fit does not know.
+    codes : (n,) by index of the grouping factor; -1 for levels that the fit does not know.  Of rows
+        with several levels, these with their weights; unknown ones follow those of the fit.
     unknown : labels of these levels.
     offset : (n,) or None.
     rows : positions of the n rows among `n_input`, None for all.
@@ -46,7 +49,7 @@ class DesignRows:
     padded: bool
     fixed: ColumnSource | None
     terms: dict[int, ColumnSource]
-    codes: dict[int, IntVector]
+    codes: dict[int, RowLevels]
     unknown: dict[int, list[str]]
     offset: Vector | None
     index: Any
@@ -145,7 +148,7 @@ def _rows_of_fit(
         padded=m.na_action == "exclude",
         fixed=m.fixed if fixed else None,
         terms={t: m.terms[t].columns for t in terms},
-        codes={g: m.factors[g].codes for g in factors},
+        codes={g: m.factors[g].row_levels for g in factors},
         unknown={g: [] for g in factors},
         offset=total if fixed else None,
         index=m.index,
@@ -206,6 +209,18 @@ def _missing_message(counts: dict[str, int], n_input: int, n: int) -> str:
     )
 
 
+def joined_rows(newdata: Any, membership: Any) -> Any:
+    """Return new rows with the memberships beside them.
+
+    Raises
+    ------
+    OptionError : there are no new rows.
+    """
+    if membership is not None and newdata is None:
+        raise OptionError("membership is about new rows: give newdata")
+    return joined(newdata, membership)
+
+
 def refuse_unknown_levels(rows: DesignRows, fit: FittedModel) -> None:
     """Raise a DataError that names the levels which the fit does not know, if there are any."""
     for g, labels in rows.unknown.items():
@@ -223,7 +238,7 @@ def refuse_unknown_levels(rows: DesignRows, fit: FittedModel) -> None:
 
 
 def new_group_codes(fit: FittedModel, newdata: Any, rows: DesignRows, g: int) -> tuple[
-    IntVector, int
+    RowLevels, int
 ]:
     """Return the codes (n,) of new rows in which unknown levels have codes of their own.
 
@@ -235,6 +250,8 @@ def new_group_codes(fit: FittedModel, newdata: Any, rows: DesignRows, g: int) ->
     n_known = fit.matrices.factors[g].n_levels
     if not rows.unknown[g]:
         return codes, n_known
+    if not isinstance(codes, np.ndarray):
+        return codes, n_known + len(rows.unknown[g])
     own = fit.matrices.recipe.own_groups(newdata, rows.rows, rows.n, g)
     unknown = codes < 0
     used, inverse = np.unique(own.codes[unknown], return_inverse=True)

@@ -27,8 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
+from mixlm_sparse.design.members import summed_squares
 from mixlm_sparse.model.predict.effects import Selection
 from mixlm_sparse.model.predict.rows import DesignRows
+from mixlm_sparse.model.predict.several_levels import several_levels_variance
 from mixlm_sparse.solve.rows import RowBlock
 
 if TYPE_CHECKING:
@@ -52,6 +54,8 @@ def mean_variance(solution: PlsSolution, rows: DesignRows, selection: Selection)
     """
     system = solution.system
     used = sorted(rows.codes)
+    if not all(isinstance(rows.codes[g], np.ndarray) for g in used):
+        return several_levels_variance(solution, rows, selection)
     lambdas = solution.reference_factors
     projected = {
         g: np.matmul(solution.merged_factors[g], solution.C_inverse_RZX[g]) for g in used
@@ -98,9 +102,13 @@ def prior_variance(solution: PlsSolution, rows: DesignRows, left_out: Selection)
     """Return z'Lambda Lambda'z of the effects left out, (n,): their variance / sigma^2."""
     out = np.zeros(rows.n)
     Lambda = {t: solution.Lambda(t) for t in rows.terms}
+    layout = solution.system.products.layout
     for block in rows.blocks():
         for t, T in Lambda.items():
-            out[block.slice] += (((block.z(t) * left_out[t]) @ T) ** 2).sum(axis=1)
+            own = (((block.z(t) * left_out[t]) @ T) ** 2).sum(axis=1)
+            g = layout[t].factor
+            several = summed_squares(block.levels(g)) if g in rows.codes else 1.0
+            out[block.slice] += own * several
     return out
 
 
@@ -114,6 +122,8 @@ class _PairBlocks:
         self._Lambda = solution.reference_factors[g], solution.reference_factors[h]
         K_g, K_h = blocks.factors[g].width, blocks.factors[h].width
         first, second = rows.codes[g], rows.codes[h]
+        assert isinstance(first, np.ndarray)
+        assert isinstance(second, np.ndarray)
         key = first.astype(np.int64) * self.n_h + second
         self.keys = _distinct(key[(first >= 0) & (second >= 0)], blocks.factors[g].n_levels,
                               self.n_h)  # fmt: skip

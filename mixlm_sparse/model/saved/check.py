@@ -6,6 +6,7 @@ import numpy as np
 
 from mixlm_sparse.common.errors import SavedFitError
 from mixlm_sparse.design.matrices import ModelMatrices
+from mixlm_sparse.design.members import effect_matrix
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.rowless import AbsentValues
 from mixlm_sparse.model.saved.archive import Archive
@@ -98,15 +99,19 @@ def _solves_rows(fit: FittedModel) -> bool:
     for block in system.white_rows():
         r = block.target - block.X @ solution.beta
         for t, term in enumerate(matrices.terms):
-            r = r - np.einsum("ik,ik->i", block.z(t), b[t][block.codes(term.factor)])
+            r = r - block.random_part(t, term.factor, b[t])
         weighted = block.weighted(r)
         score += block.X.T @ weighted
         lengths += (block.root_weighted(block.X) ** 2).sum(axis=0)
         total += float((block.root_weighted(block.target) ** 2).sum())
         for t, term in enumerate(matrices.terms):
-            z, codes = block.z(t), block.codes(term.factor)
-            np.add.at(sums[t], codes, z * weighted[:, None])
-            np.add.at(squares[t], codes, (block.root_weighted(z) ** 2).sum(axis=1))
+            z, levels = block.z(t), block.levels(term.factor)
+            root = block.root_weighted(z)
+            for a in range(sums[t].shape[1]):
+                Z = effect_matrix(z, levels, a, sums[t].shape[0])
+                sums[t][:, a] += Z.T @ weighted
+                Z = effect_matrix(root, levels, a, sums[t].shape[0])
+                squares[t] += np.asarray(Z.multiply(Z).sum(axis=0)).ravel()
     length = float(np.sqrt(total))
     if (np.abs(score) > ROWS_RTOL * length * np.sqrt(lengths)).any():
         return False

@@ -13,8 +13,9 @@ from mixlm_sparse.common.errors import (
     SavedFitError,
 )
 from mixlm_sparse.design.columns import ArrayColumns, ColumnSource
-from mixlm_sparse.design.grouping import GroupingFactor
+from mixlm_sparse.design.grouping import GroupingFactor, MemberFactor
 from mixlm_sparse.design.matrices import ModelMatrices, RandomTerm
+from mixlm_sparse.design.members import Members
 from mixlm_sparse.design.recipe import FormulaRecipe
 from mixlm_sparse.model.rowless import (
     SAVED,
@@ -26,6 +27,7 @@ from mixlm_sparse.model.rowless import (
     Reason,
 )
 from mixlm_sparse.model.saved.archive import Archive, Arrays
+from mixlm_sparse.model.saved.members import members_from, members_to
 from mixlm_sparse.model.saved.parts import (
     whole,
 )
@@ -81,7 +83,12 @@ def rows_to(matrices: ModelMatrices, arrays: Arrays) -> None:
     for t, term in enumerate(matrices.terms):
         arrays[f"Z.{t}"] = term.columns.block(everything)
     for g, factor in enumerate(matrices.factors):
-        arrays[f"codes.{g}"] = factor.codes
+        levels = factor.row_levels
+        if isinstance(levels, Members):
+            arrays |= members_to(levels, f"codes.{g}")
+        else:
+            assert isinstance(levels, np.ndarray)
+            arrays[f"codes.{g}"] = levels
     if matrices.rows is not None:
         arrays["rows"] = matrices.rows
 
@@ -144,9 +151,16 @@ def stored_matrices(
         else:
             tables, keys = spec.factors[g].known.tables, spec.factors[g].known.keys
         if with_rows:
-            codes = archive.positions(f"codes.{g}", n, saved["n_levels"])
             label, levels = saved["label"], saved["n_levels"]
-            factors.append(GroupingFactor(label, codes, levels, tables, keys, known.get(label)))
+            if f"codes.{g}" in archive:
+                codes = archive.positions(f"codes.{g}", n, levels)
+                factors.append(GroupingFactor(label, codes, levels, tables, keys, known.get(label)))
+            else:
+                members = members_from(f"codes.{g}", n, levels, archive)
+                none = np.empty(0, dtype=np.int32)
+                factors.append(
+                    MemberFactor(label, none, levels, tables, None, known.get(label), members)
+                )
         else:
             factors.append(_absent_factor(saved, tables, keys, known.get(saved["label"]), why))
 

@@ -11,9 +11,11 @@ import pandas as pd
 from mixlm_sparse.common.errors import SavedFitError
 from mixlm_sparse.design.contrasts import Contrast, as_contrast
 from mixlm_sparse.design.levels import level_labels
+from mixlm_sparse.design.membership import Joined, Membership
 from mixlm_sparse.design.rows import RowArgument
 from mixlm_sparse.design.table import Column, Table
 from mixlm_sparse.model.saved.archive import KINDS, Archive, Arrays
+from mixlm_sparse.model.saved.members import members_from, members_to
 
 __all__ = [
     "argument_from",
@@ -41,17 +43,45 @@ def frame_to(table: Table, arrays: Arrays) -> dict[str, Any]:
     return {"n": table.n, "columns": columns, "index": _index_to(table.index, arrays)}
 
 
-def frame_from(saved: Mapping[str, Any], archive: Archive) -> pd.DataFrame:
-    """Return the columns as a frame."""
+def frame_from(saved: Mapping[str, Any], archive: Archive) -> Any:
+    """Return the columns as a frame, beside it the memberships that no frame can hold."""
     n = int(saved["n"])
-    columns = {
-        about["name"]: _column_from(about, f"data.{i}", archive, n)
-        for i, about in enumerate(saved["columns"])
-    }
-    return pd.DataFrame(columns, index=_index_from(saved["index"], archive, n))
+    columns, memberships = {}, {}
+    for i, about in enumerate(saved["columns"]):
+        if about["kind"] == "membership":
+            memberships[about["name"]] = _membership_from(about, f"data.{i}", archive, n)
+        else:
+            columns[about["name"]] = _column_from(about, f"data.{i}", archive, n)
+    frame = pd.DataFrame(columns, index=_index_from(saved["index"], archive, n))
+    return Joined(frame, memberships) if memberships else frame
+
+
+def _membership_to(column: Column, key: str, arrays: Arrays) -> dict[str, Any]:
+    given: Membership = column.levels
+    arrays |= members_to(given.members[column.values], key)
+    about: dict[str, Any] = {"name": column.name, "kind": column.kind, "signed": given.signed}
+    labels = np.asarray(given.labels)
+    if labels.dtype.kind in KINDS:
+        arrays[f"{key}.labels"] = labels
+    else:
+        about["labels"] = [str(label) for label in level_labels(given.labels)]
+    return about
+
+
+def _membership_from(
+    about: Mapping[str, Any], key: str, archive: Archive, n: int
+) -> Membership:
+    labels = about.get("labels")
+    if labels is None:
+        labels = archive.array(f"{key}.labels", None)
+    labels = np.asarray(labels, dtype=object if isinstance(labels, list) else None)
+    members = members_from(key, n, len(labels), archive)
+    return Membership(labels, members, signed=bool(about["signed"]))
 
 
 def _column_to(column: Column, key: str, arrays: Arrays) -> dict[str, Any]:
+    if column.kind == "membership":
+        return _membership_to(column, key, arrays)
     values = np.asarray(column.values)
     if column.kind == "datetime" and values.dtype.kind in TIMES:
         arrays[f"{key}.values"] = values.view(np.int64)

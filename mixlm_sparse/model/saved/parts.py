@@ -116,7 +116,8 @@ def blocks_from(
         ztz = archive.numbers(f"ztz.{g}", None, K, K)
         ztx = archive.numbers(f"ztx.{g}", len(ztz), K, P)
         factors.append(FactorBlock(str(label), ztz, ztx))
-    if sorted(map(tuple, saved["pairs"])) != list(combinations(range(count), 2)):
+    # of one factor with itself only where rows have several of its levels
+    if sorted((g, h) for g, h in saved["pairs"] if g != h) != list(combinations(range(count), 2)):
         raise archive.broken("pairs of grouping factors are missing")
     pairs = {
         (g, h): _pair_from(g, h, factors, archive) for g, h in map(tuple, saved["pairs"])
@@ -129,6 +130,8 @@ def _pair_from(g: int, h: int, factors: list[FactorBlock], archive: Archive) -> 
     cols = archive.positions(f"pair.{g}.{h}.cols", rows.size, factors[h].n_levels)
     if (np.diff(rows.astype(np.int64) * factors[h].n_levels + cols) <= 0).any():
         raise archive.broken(f"pairs of {factors[g].label} and {factors[h].label} are not sorted")
+    if g == h and (rows >= cols).any():
+        raise archive.broken(f"pairs of levels of {factors[g].label} are not sorted")
     shape = rows.size, factors[g].width, factors[h].width
     return PairBlock(rows, cols, archive.numbers(f"pair.{g}.{h}.values", *shape))
 

@@ -329,7 +329,7 @@ def _data_columns(fit: FittedModel) -> dict[str, Any]:
         columns = all_rows(fit, needed, optional).columns
     else:
         columns = data_columns(fit, needed, optional)
-    out = {name: plain_values(column) for name, column in columns.items()}
+    out = {n: plain_values(c) for n, c in columns.items() if c.kind != "membership"}
     if fit.call.response is not None or response not in out:
         out = {response: padded(fit.matrices, fit.matrices.y), **out}
     return out
@@ -363,7 +363,7 @@ def group_sizes(fit: FittedModel) -> pd.DataFrame:
     """
     rows = {}
     for factor in fit.matrices.factors:
-        counts = np.bincount(factor.codes, minlength=factor.n_levels)
+        counts = factor.row_counts
         rows[factor.label] = (
             factor.n_levels,
             int(counts.min()),

@@ -21,6 +21,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.design.members import effect_matrix
 from mixlm_sparse.solve.rows import RowBlock
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -72,12 +73,11 @@ def effect_columns(
 ) -> Iterator[tuple[int, int, sp.csr_array]]:
     """Yield, for every column of every term, its factor, its place there and Z (rows, levels)."""
     products = system.products
-    ends = np.arange(len(rows) + 1)
     for t, place in enumerate(products.layout):
-        z, codes = rows.z(t), rows.codes(place.factor)
-        shape = (len(rows), products.blocks.factors[place.factor].n_levels)
+        z, levels = rows.z(t), rows.levels(place.factor)
+        n_levels = products.blocks.factors[place.factor].n_levels
         for a in range(place.width):
-            yield place.factor, place.first + a, sp.csr_array((z[:, a], codes, ends), shape=shape)
+            yield place.factor, place.first + a, effect_matrix(z, levels, a, n_levels)
 
 
 def sparse_products(

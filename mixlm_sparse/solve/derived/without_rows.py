@@ -74,7 +74,7 @@ class Deletion:
         E_all, Z_all = self._working_rows
         E = E_all[rows]
         R = self._remaining_factor(E, rows)
-        if R is None:
+        if R is None or system.several_levels:
             return penalized_system(matrices, self._engine_name, source=rest)
         p = old.p
         R_inverse = triangular_inverse(R[:p, :p]) if p else np.zeros((0, 0))
@@ -156,7 +156,7 @@ def _rest(matrices: ModelMatrices, rows: np.ndarray) -> ModelMatrices:
         matrices,
         y=matrices.y[kept],
         fixed=columns(matrices.fixed),
-        factors=tuple(replace(factor, codes=factor.codes[kept]) for factor in matrices.factors),
+        factors=tuple(factor.take(kept) for factor in matrices.factors),
         terms=tuple(replace(term, columns=columns(term.columns)) for term in matrices.terms),
         weights=None if matrices.weights is None else matrices.weights[kept],
         offset=None if matrices.offset is None else matrices.offset[kept],

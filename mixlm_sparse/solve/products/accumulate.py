@@ -10,6 +10,7 @@ import numpy as np
 
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
+from mixlm_sparse.design.grouping import MemberFactor
 from mixlm_sparse.engines import kernels
 from mixlm_sparse.engines.compiled import compiled_pays
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
@@ -21,13 +22,14 @@ from mixlm_sparse.solve.products.basis import (
     term_layout,
     triangular_inverse,
 )
+from mixlm_sparse.solve.products.meetings import entries_of, find_meetings, pairs_of_entries
 from mixlm_sparse.solve.rows import (
     BLOCK_ROWS,
     NUMPY_BLOCK_ROWS,
     InMemory,
     RowBlock,
     RowSource,
-    every_code,
+    every_level,
 )
 
 if TYPE_CHECKING:
@@ -156,31 +158,36 @@ class LevelSums:
         self._compiled = compiled
         self._ztz = [np.zeros((f.n_levels, K, K)) for f, K in zip(factors, widths, strict=True)]
         self._ztx = [np.zeros((f.n_levels, K, P)) for f, K in zip(factors, widths, strict=True)]
-        self._pair_levels: dict[tuple[int, int], tuple[IntVector, IntVector]] = {}
-        self._pair_of_row: dict[tuple[int, int], IntVector] = {}
-        self._pair_values: dict[tuple[int, int], Array3] = {}
-        codes = every_code(source, len(factors)) if len(factors) > 1 else []
-        for g, first in enumerate(factors):
-            for h, second in enumerate(factors[g + 1 :], g + 1):
-                rows, cols, index = kernels.pair_index(
-                    codes[g], codes[h], first.n_levels, second.n_levels, compiled=compiled
-                )
-                self._pair_levels[g, h] = rows, cols
-                self._pair_of_row[g, h] = index
-                self._pair_values[g, h] = np.zeros((rows.size, widths[g], widths[h]))
+        several = any(isinstance(f, MemberFactor) for f in factors)
+        levels = every_level(source, len(factors)) if len(factors) > 1 or several else []
+        sizes = [f.n_levels for f in factors]
+        self._meetings = find_meetings(levels, sizes, compiled=compiled)
+        self._pair_values: dict[tuple[int, int], Array3] = {
+            (g, h): np.zeros((meeting.rows.size, widths[g], widths[h]))
+            for (g, h), meeting in self._meetings.items()
+        }
+        # pairs of entries of the rows that were added: blocks come in order
+        self._done = dict.fromkeys(self._meetings, 0)
 
     def add(self, rows: RowBlock, Z: list[Matrix], weighted: Matrix) -> None:
         """Add a block of rows: z~ of each factor (m, K), and W[X~ y~] (m, P)."""
-        WZ = [rows.weighted(z) for z in Z]
+        entries = [entries_of(rows.levels(g)) for g in range(len(Z))]
+        WZ = [own.columns(rows.weighted(z)) for own, z in zip(entries, Z, strict=True)]
+        Z = [own.columns(z) for own, z in zip(entries, Z, strict=True)]
         for g, (ztz, ztx) in enumerate(zip(self._ztz, self._ztx, strict=True)):
-            D = np.hstack([WZ[g], weighted])
+            D = np.hstack([WZ[g], entries[g].of_rows(weighted)])
             kernels.add_group_products(
-                rows.codes(g), Z[g], D, ztz, ztx, compiled=self._compiled
+                entries[g].level, Z[g], D, ztz, ztx, compiled=self._compiled
             )
         for (g, h), values in self._pair_values.items():
-            kernels.add_pair_products(
-                self._pair_of_row[g, h][rows.slice], Z[g], WZ[h], values, compiled=self._compiled
-            )
+            pairs = pairs_of_entries(entries[g], None if g == h else entries[h])
+            left, right = Z[g], WZ[h]
+            if pairs is not None:
+                left, right = left[pairs[0]], right[pairs[1]]
+            done = self._done[g, h]
+            self._done[g, h] = done + len(left)
+            index = self._meetings[g, h].index[done : done + len(left)]
+            kernels.add_pair_products(index, left, right, values, compiled=self._compiled)
 
     def blocks(self) -> BlockSystem:
         """Return the sums."""
@@ -192,7 +199,7 @@ class LevelSums:
                 for f, zz, zx in zip(self._factors, self._ztz, self._ztx, strict=True)
             ),
             pairs={
-                key: PairBlock(*self._pair_levels[key], values)
+                key: PairBlock(self._meetings[key].rows, self._meetings[key].cols, values)
                 for key, values in self._pair_values.items()
             },
         )
@@ -295,6 +302,11 @@ def merged_at(
         factors.append(FactorBlock(fa.label, ztz, ztx))
     pairs = {}
     for (g, h), pa in a.blocks.pairs.items():
+        if g == h:
+            raise DataError(
+                f"products of a membership of '{a.blocks.factors[g].label}' cannot be added: give "
+                "all rows at once"
+            )
         pb = b.blocks.pairs[g, h]
         n_h = sizes[h]
         key_a = places_a[g][pa.rows].astype(np.int64) * n_h + places_a[h][pa.cols]

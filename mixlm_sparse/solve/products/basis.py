@@ -12,6 +12,7 @@ from mixlm_sparse.common.errors import DataError, NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.structure import Closure
 from mixlm_sparse.design.finite import square_sum
+from mixlm_sparse.design.grouping import MemberFactor
 from mixlm_sparse.solve.rows import RowSource, rows_of
 
 if TYPE_CHECKING:
@@ -90,7 +91,8 @@ def term_bases(matrices: ModelMatrices) -> tuple[Matrix, ...]:
     stacked: dict[int, Matrix] = {}
     for rows in rows_of(matrices) if several else ():
         for t in several:
-            stacked[t] = stack_qr(stacked.get(t), rows.root_weighted(rows.z(t)))
+            own = rows.sized(t, matrices.terms[t].factor)
+            stacked[t] = stack_qr(stacked.get(t), rows.root_weighted(own))
     return tuple(
         term_basis(stacked[t] / np.sqrt(matrices.nobs), term.template.closed_under)
         if t in stacked
@@ -102,16 +104,18 @@ def term_bases(matrices: ModelMatrices) -> tuple[Matrix, ...]:
 def find_basis(matrices: ModelMatrices, source: RowSource, block_rows: int) -> Basis:
     """Find the basis in which the products of the rows of `source` lose no digits."""
     names = {name: i for i, name in enumerate(matrices.fixed.names)}
-    # columns of random terms that X does not have must enter the QR beside it
+    # columns of random terms that X does not have, or not with these lengths, go beside it
     extra = [
         t
         for t, term in enumerate(matrices.terms)
         if not all(name in names for name in term.column_names)
+        or isinstance(matrices.factors[term.factor], MemberFactor)
     ]
     p = len(matrices.fixed.names)
     stacked: Matrix | None = None
     for rows in source.blocks(size=block_rows):
-        block = np.hstack([rows.X, rows.target[:, None], *(rows.z(t) for t in extra)])
+        sized = (rows.sized(t, matrices.terms[t].factor) for t in extra)
+        block = np.hstack([rows.X, rows.target[:, None], *sized])
         stacked = stack_qr(stacked, rows.root_weighted(block))
     assert stacked is not None
     R_all = stacked

@@ -100,7 +100,8 @@ class BatchSums:
         compiled = compiled_pays(
             source.n * (P * P + sum(K * (K + P) + 8 * len(widths) for K in widths))
         )
-        pair_codes = self._pairs.encode([source.codes[g] for g in range(len(sizes))])
+        every = [source.codes[g] for g in range(len(sizes))]
+        pair_codes = self._pairs.encode([codes for codes in every if isinstance(codes, np.ndarray)])
         for g, size in enumerate(sizes):
             self.ztz[g] = _grown(self.ztz[g], size)
             self.ztx[g] = _grown(self.ztx[g], size)

@@ -28,6 +28,7 @@ from mixlm_sparse.solve.products.basis import (
     term_layout,
     triangular_inverse,
 )
+from mixlm_sparse.solve.products.meetings import entries_of
 from mixlm_sparse.solve.rows import InMemory, RowSource
 
 if TYPE_CHECKING:
@@ -88,9 +89,11 @@ def wide_products(matrices: ModelMatrices, source: RowSource) -> CrossProducts |
     factors = []
     for g, f in enumerate(blocks.factors):
         z, K = np.vstack(Z[g]), widths[g]
-        at = matrices.factors[g].codes.astype(np.int64)[:, None] * K + np.arange(K)
-        ptr = np.arange(0, z.size + 1, K)
-        matrix = sp.csr_array((z.ravel(), at.ravel(), ptr), shape=(len(z), f.n_levels * K))
+        entries = entries_of(matrices.factors[g].row_levels)
+        at = entries.level.astype(np.int64)[:, None] * K + np.arange(K)
+        ptr = K * (np.arange(len(z) + 1) if entries.starts is None else entries.starts)
+        shape = (len(z), f.n_levels * K)
+        matrix = sp.csr_array((entries.columns(z).ravel(), at.ravel(), ptr), shape=shape)
         ztx = rows.by_level(matrix).reshape(f.n_levels, K, -1)
         factors.append(FactorBlock(f.label, f.ztz, np.concatenate([ztx, f.ztx], axis=2)))
     return CrossProducts(
@@ -156,7 +159,8 @@ def _term_bases(matrices: ModelMatrices, source: RowSource) -> tuple[Matrix, ...
     factors: list[Matrix | None] = [None] * len(matrices.terms)
     for rows in source.blocks():
         for t in range(len(factors)):
-            factors[t] = stack_qr(factors[t], rows.root_weighted(rows.z(t)))
+            own = rows.sized(t, matrices.terms[t].factor)
+            factors[t] = stack_qr(factors[t], rows.root_weighted(own))
     root = np.sqrt(source.n)
     return tuple(
         term_basis(R / root, term.template.closed_under)

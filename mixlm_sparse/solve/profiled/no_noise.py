@@ -118,10 +118,8 @@ def _can_be_all(system: PenalizedSystem, *, reml: bool) -> bool:
 
 
 def _levels_of_rows(system: PenalizedSystem) -> bool:
-    return any(
-        factor.known is not None and np.unique(factor.codes).size == system.n
-        for factor in system.matrices.factors
-    )
+    known = [f.row_levels for f in system.matrices.factors if f.known is not None]
+    return any(isinstance(own, np.ndarray) and np.unique(own).size == system.n for own in known)
 
 
 def _best(found: Optimum, search: HeldSearch, share: float, sigma: float) -> BfgsResult:

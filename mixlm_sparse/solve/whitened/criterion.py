@@ -10,13 +10,13 @@ the place of -sum(log w).  By rho it changes through R alone,
 
 since pwrss is at its least in (beta, u), and log|C| + log|R_X|^2 = log|M| + const with
 M = [Z X]'R^{-1}[Z X] + prior, d log|M| = tr(M^{-1} d([Z X]'R^{-1}[Z X])).  Only parts of GG' within
-residual groups count.  All rows of a group have the same levels, so that
+residual groups count, and
 
     z_i'Lambda [C^{-1}] Lambda'z_j = (z_i'Lambda S)(z_j'Lambda S)',   S S' = the block of C^{-1}
 
-of their levels, which is on the pattern of Z'R^{-1}Z: G has K + p + 1 columns, and the gradient in
-all of rho costs one pass over n rows of them (`Whitening.squares_slopes`), whatever the number of
-parameters.
+of the levels of a group, which is on the pattern of Z'R^{-1}Z: G has K + p + 1 columns, K the
+effects of all levels that a group has, and the gradient in all of rho costs one pass over n rows of
+them (`Whitening.squares_slopes`), whatever the number of parameters.
 """
 
 from __future__ import annotations

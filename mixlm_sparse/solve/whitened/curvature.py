@@ -20,6 +20,7 @@ from mixlm_sparse.solve.curvature import (
     parameter_levels,
     phi_scales,
     product_derivatives,
+    solution_columns,
 )
 from mixlm_sparse.solve.pls import WorkingSolution
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -51,7 +52,8 @@ def whitened_curvature(
     H = np.zeros((m + r + 1, m + r + 1))
     H[-1, -1] = 4.0 * nu
     H[:-1, :-1], by_rho = _differences(x, m, scales, system, reml=reml, log_sigma=log_sigma)
-    products = np.concatenate([own.products, by_rho])
+    G = solution_columns(solution)
+    products = np.concatenate([own.products, np.matmul(np.matmul(G.T, by_rho), G)])
     pwrss = np.concatenate([own.pwrss, pwrss_slopes(solution, system)])
     derivatives = ProductDerivatives(solution, products, pwrss)
     if sigma is None:

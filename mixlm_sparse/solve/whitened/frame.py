@@ -7,8 +7,9 @@ ordinary mixed model, with log|R| more in the criterion.  What follows is for th
 * Columns are brought to the basis X~ = X R_x^{-1}, y~ = y - o - X beta_ols, z~ = z Rz^{-1} of the
   rows without structure once.  For a rho, the stacked columns [X~ y~ z~] are whitened and their
   products formed: linear in n, and nothing of the symbolic work depends on rho.
-* A whitened row keeps its levels, because all rows of a residual group have the levels of the first
-  (`require_nested`), so that the pattern of Z'R^{-1}Z is that of Z'Z.
+* Where all rows of a residual group have the same level of a factor a whitened row keeps it, and
+  the pattern of Z'R^{-1}Z is that of Z'Z.  Where they have several, or rows of a membership do, a
+  whitened row has all levels of its group (see `spread`), and the pattern grows.
 """
 
 from __future__ import annotations
@@ -20,18 +21,27 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from mixlm_sparse.common.errors import DataError, NotPositiveDefiniteError
-from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
+from mixlm_sparse.common.errors import NotPositiveDefiniteError
+from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.law import ResidualLaw
 from mixlm_sparse.covariance.whitening import Whitening
 from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.design.matrices import ModelMatrices
+from mixlm_sparse.design.members import RowLevels, Slots
 from mixlm_sparse.engines import kernels
 from mixlm_sparse.engines.compiled import compiled_pays
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
 from mixlm_sparse.solve.products.basis import triangular_inverse
 from mixlm_sparse.solve.products.final import Products
+from mixlm_sparse.solve.products.meetings import (
+    Entries,
+    Meeting,
+    entries_of,
+    find_meetings,
+    pairs_of_entries,
+)
 from mixlm_sparse.solve.rows import InMemory
+from mixlm_sparse.solve.whitened.spread import Spread, spread_levels
 
 __all__ = ["Whitened", "WhitenedFrame", "whitened_frame"]
 
@@ -45,17 +55,39 @@ class WhitenedFrame:
     law : of the rows, weights included.
     plain : products of the rows without structure; their basis is used.
     A : (n, p + 1) the columns [X~ y~].
-    Z : per grouping factor, (n, K) the columns z~.
-    codes : per grouping factor, (n,).
-    pairs : per pair of factors, (levels of one, levels of the other, pair of every row).
+    Z : per grouping factor, (n, K) the columns z~, (n, S K) by place where they are spread.
+    levels : per grouping factor, those of the whitened rows.
+    spread : per grouping factor, where its levels lie among the places, or None.
+    meetings : the pairs of levels that whitened rows have in common.
     """
 
     law: ResidualLaw
     plain: Products
     A: Matrix
     Z: tuple[Matrix, ...]
-    codes: tuple[IntVector, ...]
-    pairs: dict[tuple[int, int], tuple[IntVector, IntVector, IntVector]]
+    levels: tuple[RowLevels, ...]
+    spread: tuple[Spread | None, ...]
+    meetings: dict[tuple[int, int], Meeting]
+
+    @property
+    def grown(self) -> tuple[str, ...]:
+        """Labels of the factors whose levels residual groups mix."""
+        blocks = self.plain.blocks.factors
+        return tuple(
+            f.label
+            for f, spread in zip(blocks, self.spread, strict=True)
+            if spread is not None and self.law.correlated
+        )
+
+    @cached_property
+    def _entries(self) -> tuple[Entries, ...]:
+        return tuple(entries_of(levels) for levels in self.levels)
+
+    @cached_property
+    def _pairs(self) -> dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int64]] | None]:
+        own = self._entries
+        return {(g, h): pairs_of_entries(own[g], None if g == h else own[h])
+                for g, h in self.meetings}  # fmt: skip
 
     def at(self, rho: Vector, *, centered: bool) -> Whitened:
         """Whiten the columns at rho and form their products.
@@ -105,28 +137,44 @@ class WhitenedFrame:
         work = n * sum(z.shape[1] * (z.shape[1] + P) for z in Z)
         compiled = compiled_pays(work)
         factors = []
-        for f, z, codes in zip(self.plain.blocks.factors, Z, self.codes, strict=True):
+        Z = [own.columns(z) for own, z in zip(self._entries, Z, strict=True)]
+        for f, z, own in zip(self.plain.blocks.factors, Z, self._entries, strict=True):
             ztz, ztx = np.zeros_like(f.ztz), np.zeros((f.n_levels, f.width, P))
-            kernels.add_group_products(
-                codes, z, np.hstack([z, columns]), ztz, ztx, compiled=compiled
-            )
+            D = np.hstack([z, own.of_rows(columns)])
+            kernels.add_group_products(own.level, z, D, ztz, ztx, compiled=compiled)
             for a in range(f.width):
                 ztz[:, :a, a] = ztz[:, a, :a]
             factors.append(FactorBlock(f.label, ztz, ztx))
         pairs = {}
-        for (g, h), (rows, cols, index) in self.pairs.items():
-            values: Array3 = np.zeros((rows.size, Z[g].shape[1], Z[h].shape[1]))
-            kernels.add_pair_products(index, Z[g], Z[h], values, compiled=compiled)
-            pairs[g, h] = PairBlock(rows, cols, values)
+        for (g, h), meeting in self.meetings.items():
+            left, right = Z[g], Z[h]
+            at = self._pairs[g, h]
+            if at is not None:
+                left, right = left[at[0]], right[at[1]]
+            values: Array3 = np.zeros((meeting.rows.size, left.shape[1], right.shape[1]))
+            kernels.add_pair_products(meeting.index, left, right, values, compiled=compiled)
+            pairs[g, h] = PairBlock(meeting.rows, meeting.cols, values)
         return BlockSystem(tuple(factors), pairs)
 
     @cached_property
     def combinations(self) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """The combination of levels of every row (n,), and the levels (combinations, factors)."""
-        if len(self.codes) == 1:
-            codes = self.codes[0].astype(np.intp)
+        """The combination of levels of every row (n,), and their levels by place (c, places).
+
+        The places of the factors follow one another, one of a factor whose rows have one level; -1
+        stands where a place is empty.
+        """
+        if len(self.levels) == 1 and isinstance(self.levels[0], np.ndarray):
+            codes = self.levels[0].astype(np.intp)
             return codes, np.arange(self.plain.blocks.factors[0].n_levels)[:, None]
-        levels, which = np.unique(np.column_stack(self.codes), axis=0, return_inverse=True)
+        places = [o.levels if isinstance(o, Slots) else o for o in self.levels]
+        every = np.column_stack([p for p in places if isinstance(p, np.ndarray)])
+        law = self.law
+        if any(spread is not None for spread in self.spread) and law.correlated:
+            # all rows of a residual group have one
+            groups = every[law.order[law.starts[:-1]]]
+            levels, which = np.unique(groups, axis=0, return_inverse=True)
+            return which.ravel()[law.group_of], levels.astype(np.intp)
+        levels, which = np.unique(every, axis=0, return_inverse=True)
         return which.ravel(), levels.astype(np.intp)
 
     def with_target(self, target: Vector) -> WhitenedFrame:
@@ -154,7 +202,7 @@ class Whitened:
 
     Parameters
     ----------
-    A, Z : the whitened columns [X~ y~] (n, p + 1) and z~, per factor (n, K).
+    A, Z : the whitened columns [X~ y~] (n, p + 1) and z~, per factor (n, K) or (n, S K).
     M : (p + 1, p + 1) with [X~ y~] M = [Q y_f], the columns of `products`.
     products : of the whitened rows.
     """
@@ -181,15 +229,17 @@ class Whitened:
         n = matrices.nobs
         whole = InMemory.of(replace(matrices, law=None)).whole()
         apply = self.whitening.apply
-        terms = [
-            ArrayColumns(term.column_names, apply(term.columns.block(slice(0, n))))
-            for term in matrices.terms
-        ]
+        terms = []
+        for term in matrices.terms:
+            z, spread = term.columns.block(slice(0, n)), self.frame.spread[term.factor]
+            z = apply(z if spread is None else spread.columns(z))
+            names = term.column_names * (z.shape[1] // len(term.column_names))
+            terms.append(ArrayColumns(names, z))
         return InMemory(
             n=n,
             fixed=ArrayColumns(matrices.fixed.names, apply(whole.X)),
             terms=terms,
-            codes=self.frame.codes,
+            codes=self.frame.levels,
             y=apply(whole.target[:, None])[:, 0],
         )
 
@@ -203,12 +253,19 @@ def whitened_frame(matrices: ModelMatrices, plain: Products) -> WhitenedFrame:
 
     Raises
     ------
-    DataError : rows of one residual group have different levels of a grouping factor.
+    EngineError : residual groups have so many levels of a factor that memory does not suffice.
     """
     law = matrices.law
     assert law is not None
-    codes = tuple(factor.codes for factor in matrices.factors)
-    require_nested(law, matrices)
+    factors = tuple(zip(matrices.factors, plain.blocks.factors, strict=True))
+    spread = tuple(
+        spread_levels(f.label, factor.row_levels, f.n_levels, f.width, law)
+        for factor, f in factors
+    )
+    levels = tuple(
+        factor.row_levels if own is None else own.slots
+        for factor, own in zip(matrices.factors, spread, strict=True)
+    )
     p = plain.p
     A = np.empty((matrices.nobs, p + 1))
     Z = [np.empty((matrices.nobs, f.width)) for f in plain.blocks.factors]
@@ -219,29 +276,8 @@ def whitened_frame(matrices: ModelMatrices, plain: Products) -> WhitenedFrame:
         A[block.slice, p] = block.target - block.X @ plain.beta_ols
         for t, (place, inverse) in enumerate(zip(plain.layout, Rz_inverse, strict=True)):
             Z[place.factor][block.slice, place.columns] = block.z(t) @ inverse
-    pairs = {}
-    for g, h in plain.blocks.pairs:
-        first, second = matrices.factors[g], matrices.factors[h]
-        pairs[g, h] = kernels.pair_index(
-            first.codes, second.codes, first.n_levels, second.n_levels,
-            compiled=compiled_pays(8.0 * matrices.nobs),
-        )  # fmt: skip
-    return WhitenedFrame(law, plain, A, tuple(Z), codes, pairs)
-
-
-def require_nested(law: ResidualLaw, matrices: ModelMatrices) -> None:
-    """Raise a DataError unless all rows of a residual group have the same levels."""
-    if not law.correlated:
-        return
-    first = law.order[law.starts[:-1]]
-    for factor in matrices.factors:
-        crossed = factor.codes != factor.codes[first][law.group_of]
-        if crossed.any():
-            assert law.correlation is not None
-            group = ":".join(law.correlation.columns("group")) or "all rows"
-            raise DataError(
-                f"rows of one residual group ({group}) belong to several levels of "
-                f"'{factor.label}': residual groups that cross a random effect are not supported; "
-                f"use groups within the levels of '{factor.label}', such as "
-                f'group=["{group}", "{factor.label}"], or leave the random effect out'
-            )
+    Z = [z if own is None else own.columns(z) for z, own in zip(Z, spread, strict=True)]
+    meetings = find_meetings(
+        levels, [f.n_levels for _, f in factors], compiled=compiled_pays(8.0 * matrices.nobs)
+    )
+    return WhitenedFrame(law, plain, A, tuple(Z), levels, spread, meetings)

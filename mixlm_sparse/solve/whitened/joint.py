@@ -1,8 +1,8 @@
 """The joint covariance of fixed and random effects within residual groups, as columns of rows.
 
 With M = [Z X]'R^{-1}[Z X] + prior, Cov(X beta + Z b - estimates) = sigma^2 [Z X] M^{-1} [Z X]'.
-All rows of a residual group have the same levels, so that its part of this is G G' with G of K + p
-columns:
+Its part of a residual group is G G' with G of K + p columns, K the effects of the group's levels:
+of one level a factor, or of all that the group has of a factor that it crosses,
 
     G = [Z Lambda S, (X - Z Lambda U) R_X^{-1}],    S S' = the block of C^{-1} of the levels
 """
@@ -14,6 +14,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.design.members import Slots, random_part
 from mixlm_sparse.solve.pls import WorkingSolution
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -50,12 +51,10 @@ def joint_columns(
             parts.append(own)
         if fixed and p:
             E = columns[:, :p] @ (whitened.M[:p, :p] @ inverse)
-            for z, lam, U, codes in zip(
-                Z, solution.lambdas, solution.U, whitened.frame.codes, strict=True
+            for z, lam, U, levels in zip(
+                Z, solution.lambdas, solution.U, whitened.frame.levels, strict=True
             ):
-                B = np.matmul(lam, U[:, :, :p]) @ inverse
-                for a in range(z.shape[1]):
-                    E -= z[:, a, None] * B[codes, a]
+                E -= random_part(z, levels, np.matmul(lam, U[:, :, :p]) @ inverse)
             parts.append(E)
         out.append(np.hstack(parts))
     return out[0], out[1]
@@ -71,11 +70,10 @@ def residual_columns(
     out = []
     for columns, Z in ((whitened.frame.A, whitened.frame.Z), (whitened.A, whitened.Z)):
         e = columns @ (whitened.M @ contrast)
-        for z, lam, U, codes in zip(
-            Z, solution.lambdas, solution.U, whitened.frame.codes, strict=True
+        for z, lam, U, levels in zip(
+            Z, solution.lambdas, solution.U, whitened.frame.levels, strict=True
         ):
-            b = (U @ contrast) @ lam.T
-            e = e - (z * b[codes]).sum(axis=1)
+            e = e - random_part(z, levels, (U @ contrast) @ lam.T)
         out.append(e[:, None])
     return out[0], out[1]
 
@@ -90,25 +88,37 @@ def _roots(
     engine.factorize(solution.lambdas)
     inverse = engine.selected_inverse()
     combination, levels = whitened.frame.combinations
-    widths = [lam.shape[0] for lam in solution.lambdas]
-    starts = np.concatenate([[0], np.cumsum(widths)])
-    K = int(starts[-1])
-    C = np.empty((levels.shape[0], K, K))
+    # the factor of every place, and where its effects are
+    factor = [
+        g
+        for g, own in enumerate(whitened.frame.levels)
+        for _ in range(own.levels.shape[1] if isinstance(own, Slots) else 1)
+    ]
+    widths = [solution.lambdas[g].shape[0] for g in factor]
+    ends = np.cumsum(widths).tolist()
+    at = [slice(end - K, end) for K, end in zip(widths, ends, strict=True)]
+    C = np.zeros((levels.shape[0], ends[-1], ends[-1]))
     blocks = system.products.blocks
-    for g in range(len(widths)):
-        own = slice(starts[g], starts[g + 1])
-        C[:, own, own] = inverse.diag[g][levels[:, g]]
-    for (g, h), pair in blocks.pairs.items():
-        n_h = blocks.factors[h].n_levels
-        key = pair.rows.astype(np.int64) * n_h + pair.cols
-        at = np.searchsorted(key, levels[:, g] * n_h + levels[:, h])
-        rows, cols = slice(starts[g], starts[g + 1]), slice(starts[h], starts[h + 1])
-        C[:, rows, cols] = inverse.pairs[g, h][at]
-        C[:, cols, rows] = np.swapaxes(C[:, rows, cols], 1, 2)
+    for i, g in enumerate(factor):
+        there = (levels[:, i] >= 0)[:, None, None]  # an empty place has no part in any row
+        own_blocks = inverse.diag[g][levels[:, i]]
+        C[:, at[i], at[i]] = np.where(there, own_blocks, np.eye(own_blocks.shape[1]))
+    keys = {
+        (g, h): pair.rows.astype(np.int64) * blocks.factors[h].n_levels + pair.cols
+        for (g, h), pair in blocks.pairs.items()
+    }
+    for i, g in enumerate(factor):
+        for j, h in enumerate(factor[i + 1 :], i + 1):
+            both = np.flatnonzero((levels[:, i] >= 0) & (levels[:, j] >= 0))
+            if not both.size:
+                continue
+            key = levels[both, i] * blocks.factors[h].n_levels + levels[both, j]
+            block = inverse.pairs[g, h][np.searchsorted(keys[g, h], key)]
+            C[both, at[i], at[j]] = block
+            C[both, at[j], at[i]] = np.swapaxes(block, 1, 2)
     S: Array3 = np.asarray(np.linalg.cholesky(C))
-    for g, lam in enumerate(solution.lambdas):
-        own = slice(starts[g], starts[g + 1])
-        S[:, own] = np.matmul(lam, S[:, own])
+    for i, g in enumerate(factor):
+        S[:, at[i]] = np.matmul(solution.lambdas[g], S[:, at[i]])
     out: Array3 = S
     return combination, out
 
