@@ -28,6 +28,8 @@ __all__ = ["Batch", "Parameter", "ResidualLaw"]
 SHARED_BY = 4
 # Numbers in the matrices of groups that are factored together.
 BATCH_NUMBERS = 2**22
+# Groups for each parameter of a correlation with which the criterion has one valley.
+MANY_GROUPS = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +161,7 @@ class ResidualLaw:
 
     def elsewhere(self, rho: Vector) -> list[tuple[str, Vector]]:
         """Return other rho (n_rho,) to search from: names, and correlations over their range."""
-        if self.correlation is None:
+        if self.correlation is None or self.sizes.size > MANY_GROUPS * self.n_correlation:
             return []
         out = []
         for r in (-0.6, 0.3, 0.9):

@@ -28,6 +28,8 @@ FEW_ROWS = 4
 FEW_ROWS_SINGULAR = 10
 # Columns of independent effects are nearly parallel if less than this of them is their own.
 PARALLEL = 0.2
+# With so many levels the criterion of a structure has one valley, unless it ends at an edge.
+MANY_LEVELS = 100
 # Correlations of structures that are tried, and standard deviations beside them: as multiples of
 # those found, or (None) those of the noise.
 CORRELATIONS = (-0.7, 0.3, 0.93)
@@ -57,7 +59,13 @@ def other_starts(
     several = singular and len(chart.templates) > 1
     if (several and (few or rows < FEW_ROWS_SINGULAR)) or rows < FEW_ROWS:
         groups.append([Start("Lambda = I", chart.start)])
-    groups += _by_correlation(system, chart.start if phi is None else phi)
+    levels = [
+        factors[place.factor].n_levels
+        for template, place in zip(chart.templates, chart.layout, strict=True)
+        if template.second_start is not None
+    ]
+    if levels and (singular or min(levels) < MANY_LEVELS):
+        groups += _by_correlation(system, chart.start if phi is None else phi)
     scattered = _scattered(system)
     if scattered:
         groups.append(scattered)
