@@ -19,6 +19,7 @@ __all__ = ["AR1", "CAR1", "AnteDependence"]
 
 # Working parameters are kept within these: phi closer to one cannot be told from one.
 LARGEST_OMEGA = 18.0
+LARGEST_LOG = 500.0  # a limit of an interval may be farther out than any number
 LARGEST_START = 0.9  # a correlation that a search begins with
 
 
@@ -147,7 +148,7 @@ class CAR1(AutoRegressive):
         return np.array([-np.log(rate)])
 
     def natural(self, omega: Vector, places: Places) -> tuple[Vector, Matrix]:
-        rate = np.exp(-omega) / places.scale
+        rate = np.exp(-np.clip(omega, -LARGEST_LOG, LARGEST_LOG)) / places.scale
         phi = np.exp(-rate)
         return phi, np.diag(phi * rate)
 

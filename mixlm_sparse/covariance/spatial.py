@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.correlation import PairMoments, Places, correlation_structure
-from mixlm_sparse.covariance.serial import Lagged
+from mixlm_sparse.covariance.serial import LARGEST_LOG, Lagged
 
 __all__ = ["Exponential", "Gaussian"]
 
@@ -23,7 +23,7 @@ class Spatial(Lagged):
         return ("range",)
 
     def natural(self, omega: Vector, places: Places) -> tuple[Vector, Matrix]:
-        length = places.scale * np.exp(omega)
+        length = places.scale * np.exp(np.clip(omega, -LARGEST_LOG, LARGEST_LOG))
         return length, np.diag(length)
 
     def near(self, moments: PairMoments, places: Places) -> Vector:

@@ -172,3 +172,20 @@ def test_constant_within_groups_stays_without_a_likelihood() -> None:
     g = np.repeat(np.arange(12), 4)
     fit = mx.lmer("y ~ 1 + (1 | g)", pd.DataFrame({"g": g, "y": level[g]}), control=QUIET)
     assert fit.criterion == -np.inf
+
+
+def test_a_fit_without_a_residual_is_saved(tmp_path) -> None:
+    level = np.random.default_rng(2).normal(size=12)
+    g = np.repeat(np.arange(12), 4)
+    fits = [
+        mx.lmer("y ~ 1 + toep(0 + factor(t) | id)", cells("toep"), control=QUIET),
+        mx.lmer("y ~ 1 + (1 | g)", pd.DataFrame({"g": g, "y": level[g]}), control=QUIET),
+    ]
+    for fit in fits:
+        assert fit.sigma == 0.0
+        fit.save(tmp_path / "fit.mixlm")
+        again = mx.load(tmp_path / "fit.mixlm")
+        assert again.criterion == fit.criterion
+        assert again.sigma == 0.0
+        assert str(again.varcorr) == str(fit.varcorr)
+        assert str(again.summary()) == str(fit.summary())

@@ -136,7 +136,7 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
         document["known"] = known_to(fit.matrices.factors, arrays)
     has_rows = not isinstance(fit.matrices, MatricesWithoutRows)
     include_data = include_data and has_rows
-    if not fit.perfect and (has_rows or "residual_quantiles" in vars(fit)):
+    if fit.sigma > 0.0 and (has_rows or "residual_quantiles" in vars(fit)):
         arrays["residual_quantiles"] = fit.residual_quantiles
     if fit.call is not None:
         document["call"] = _call_to(fit, fit.call, document, arrays, include_data)
