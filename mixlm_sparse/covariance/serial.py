@@ -19,7 +19,7 @@ __all__ = ["AR1", "CAR1", "AnteDependence"]
 
 # Working parameters are kept within these: phi closer to one cannot be told from one.
 LARGEST_OMEGA = 18.0
-LARGEST_LOG = 500.0  # a limit of an interval may be farther out than any number
+LARGEST_LOG = 705.0  # a limit of an interval may be farther out than any number
 LARGEST_START = 0.9  # a correlation that a search begins with
 
 
