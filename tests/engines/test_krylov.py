@@ -75,6 +75,22 @@ def test_estimates_lie_within_their_errors(kind: str, widths: list[int]) -> None
         )
 
 
+@pytest.mark.parametrize("kind", ["crossed", "three crossed"])
+def test_errors_are_as_large_as_they_are_said_to_be(kind: str) -> None:
+    twin = random_system(kind, [1, 2], seed=4, n=400)
+    lambdas = [0.7 * np.eye(K) for K in twin.widths]
+    exact = float(np.linalg.slogdet(twin.C(lambdas))[1])
+    off, said = [], []
+    for seed in range(200):
+        engine = engine_at(twin, lambdas, seed=seed)
+        off.append(engine.logdet - exact)
+        said.append(engine.logdet_error)
+    spread = float(np.std(off))
+    assert abs(np.mean(off)) < 4.0 * spread / np.sqrt(len(off))
+    assert 0.8 * spread < np.mean(said) < 2.0 * spread
+    assert np.mean(np.abs(off) > 3.0 * np.array(said)) < 0.03
+
+
 @pytest.mark.parametrize("kind", ["one", "nested"])
 def test_one_factor_is_exact(kind: str) -> None:
     twin = random_system(kind, [2], seed=4)

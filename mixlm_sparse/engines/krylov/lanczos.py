@@ -58,17 +58,26 @@ class Quadrature:
     values : (t,) z'f(M)z.
     basis : (m, t) each, one for every step.
     weights, parts : per vector (c,) and (k, c): B = parts diag(weights) parts'.
+    coefficients : (steps, t) f(M)z in the basis.
     """
 
     values: Vector
     basis: list[Matrix]
     weights: list[Vector]
     parts: list[Matrix]
+    coefficients: Matrix
 
     @property
     def steps(self) -> int:
         """Steps of the longest process."""
         return len(self.basis)
+
+    def images(self) -> Matrix:
+        """Return f(M)z of all vectors, (m, t)."""
+        out = np.zeros_like(self.basis[0])
+        for v, share in zip(self.basis, self.coefficients, strict=True):
+            out += v * share
+        return out
 
     def vectors(self, which: int) -> Matrix:
         """Return V parts, (m, c), of one vector."""
@@ -119,6 +128,7 @@ def log_quadrature(apply: Callable[[Matrix], Matrix], Z: Matrix) -> Quadrature:
         raise NotPositiveDefiniteError(NOT_CONVERGED.format(steps=MOST_STEPS))
     values = np.empty(t)
     weights, parts = [], []
+    coefficients = np.zeros((len(basis), t))
     for s in range(t):
         if nothing[s]:
             values[s] = 0.0
@@ -126,14 +136,16 @@ def log_quadrature(apply: Callable[[Matrix], Matrix], Z: Matrix) -> Quadrature:
             parts.append(np.empty((1, 0)))
             continue
         mu, y = _ritz(alpha, beta, s, int(ended[s]))
-        values[s] = length[s] ** 2 * float(y[0] ** 2 @ (np.log(mu) - mu + 1.0))
+        image = y @ ((np.log(mu) - mu + 1.0) * y[0])
+        coefficients[: mu.size, s] = length[s] * image
+        values[s] = length[s] ** 2 * float(image[0])
         first = y[0][:, None] * (divided_log(mu) - 1.0) * y[0]
         B = length[s] ** 2 * (y @ first @ y.T)
         size_of, vectors = np.linalg.eigh(B)
         kept = np.abs(size_of) > RANK_RTOL * np.abs(size_of).max()
         weights.append(size_of[kept])
         parts.append(vectors[:, kept])
-    return Quadrature(values, basis, weights, parts)
+    return Quadrature(values, basis, weights, parts, coefficients)
 
 
 def _ritz(alpha: list[Vector], beta: list[Vector], s: int, steps: int) -> tuple[Vector, Matrix]:
