@@ -177,6 +177,13 @@ def test_saved_structures_are_not_left_out_of_draws(trial, capsys):
     expected = mx.load("m.mixlm").simulate(2, seed=3)
     found = np.array([line.split(",") for line in out.splitlines()[1:]], dtype=float)
     np.testing.assert_allclose(found, expected)
+    run(capsys, "gls", "trial.csv", FORMULA, "-q", "--residual", "AR1(time=day, group=id)",
+        "--subset", "day > 1", "--save", "part.mixlm")  # fmt: skip
+    run(capsys, "simulate", "part.mixlm", "--seed", "3", "-o", "draws.csv")
+    draws = pd.read_csv("draws.csv")  # each beside its own row
+    assert draws["sim_1"].isna().equals(draws["day"] == 1)
+    part = mx.load("part.mixlm").simulate(1, seed=3)[:, 0]
+    np.testing.assert_allclose(draws["sim_1"].dropna(), part)
     for command in (["power", "m.mixlm", "--effect", "armB"],
                     ["simulate", "m.mixlm", "--beta", "armB=2"]):  # fmt: skip
         code, out, err = run(capsys, *command)

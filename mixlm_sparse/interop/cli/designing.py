@@ -6,6 +6,7 @@ import argparse
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mixlm_sparse.api.fit import LinearMixedFit
@@ -94,7 +95,7 @@ def _drawn(args: argparse.Namespace) -> tuple[pd.DataFrame, Any]:
     with notes_on_stderr():
         if fit is not None and _structures(fit):
             _require_own(args, fit)
-            return _frame(fit), fit.simulate(args.nsim, seed=args.seed)
+            return _frame(fit), _by_row(fit, fit.simulate(args.nsim, seed=args.seed))
         planned = _planned(args, fit)
         drawn = draw(
             planned.formula,
@@ -105,6 +106,16 @@ def _drawn(args: argparse.Namespace) -> tuple[pd.DataFrame, Any]:
             seed=args.seed,
         )
         return planned.frame, drawn
+
+
+def _by_row(fit: LinearMixedFit, drawn: Any) -> Any:
+    """Return responses (n_input, nsim) with NaN for the rows that the fit did not use."""
+    rows = fit.matrices.rows
+    if rows is None or len(drawn) == fit.matrices.n_input:
+        return drawn
+    out = np.full((fit.matrices.n_input, drawn.shape[1]), np.nan)
+    out[rows] = drawn
+    return out
 
 
 def _planned(args: argparse.Namespace, fit: LinearMixedFit | None) -> Planned:
