@@ -73,7 +73,7 @@ def test_all_structures_are_known_and_in_the_help():
     ("text", "words"),
     [
         ("AR2(time=t)", "there is no AR2 (did you mean AR1?): use one of AR1, CAR1"),
-        ("zzz", "use one of AR1"), ("AR1", 'name its columns, "AR1(time=visit)"'),
+        ("zzz", "use one of AR1"), ("AR1", 'name its columns, "AR1(time=visit, group=patient)"'),
         ("AR1()", 'AR1 needs time=, as "AR1(time=visit)"'),
         ("Unstructured(time=t)", "Unstructured needs group="),
         ("AR1(t, g)", "name its columns"), ("AR1(time=t, gruop=g)", "AR1 takes time=, group=, by="),
@@ -239,6 +239,8 @@ def test_slopes_and_values(folder, capsys, sleep):
         (["m.mixlm", "zz"], "there is no predictor"), (["m.mixlm", "arm", "--by", "zz"], "--by"),
         (["arm", "m.mixlm"], "the saved fit comes first"),
         (["trial.csv", "arm"], "trial.csv"), (["none.mixlm", "arm"], "none.mixlm"),
+        (["m.mixlm", "arm", "--slope", "visit"], "--contrast pairwise with SPECS visit"),
+        (["trial.csv", "arm"], "that --save wrote"),
         (["m.mixlm", "arm", "--at", "visit"], "--at visit: write the name"),
         (["m.mixlm", "arm", "--at", "visit=zz"], "has no level 'zz'"),
         (["m.mixlm", "arm", "--adjust", "holm"], "--adjust is for comparisons"),

@@ -94,7 +94,7 @@ def _add(
         epilog="\n".join([examples, FILES, EXIT_CODES]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    command.set_defaults(command=name)
+    command.set_defaults(command=name, random_effects=False)
     return command
 
 
@@ -109,21 +109,22 @@ def _add_gls(commands_of: Commands) -> None:
 
 
 def _fitting_arguments(command: argparse.ArgumentParser, *, random: bool = True) -> None:
-    model_arguments(command)
+    model_arguments(command, random=random)
     model_options(command, random=random)
     search_options(command)
     group = command.add_argument_group("results")
     group.add_argument(
         "--ddf",
-        choices=("auto", "satterthwaite", "kenward-roger", "normal"),
+        choices=("auto", "satterthwaite", "kenward-roger", "sas", "normal"),
         default="auto",
         help="tests of the coefficients; auto is Satterthwaite unless that takes long",
     )
     group.add_argument("--level", type=level, default=0.95, help="of intervals; default: 0.95")
     group.add_argument("--tidy", metavar="FILE", help="estimates, one row each, as a table")
-    group.add_argument(
-        "--random-effects", action="store_true", help="with --tidy: every group's effects too"
-    )
+    if random:
+        group.add_argument(
+            "--random-effects", action="store_true", help="with --tidy: every group's effects too"
+        )
     group.add_argument("--json", metavar="FILE", help="everything about the fit, for programs")
     group.add_argument("--plot", metavar="FILE", help="a picture: .png, .pdf or .svg")
     group.add_argument(
@@ -132,7 +133,7 @@ def _fitting_arguments(command: argparse.ArgumentParser, *, random: bool = True)
         default="diagnostics",
         help="diagnostics (default), caterpillar, residuals, qq, fixed_effects, shrinkage, ...",
     )
-    group.add_argument("--save", metavar="FILE", help="the fit itself, for predict and compare")
+    group.add_argument("--save", metavar="FILE", help="the fit itself, for emmeans, predict, compare")
     group.add_argument(
         "--without-data",
         dest="include_data",
@@ -176,7 +177,7 @@ def _add_emmeans(commands_of: Commands) -> None:
     )  # fmt: skip
     group.add_argument(
         "--ddf",
-        choices=("satterthwaite", "kenward-roger", "normal"),
+        choices=("satterthwaite", "kenward-roger", "sas", "normal"),
         default="satterthwaite",
         help="degrees of freedom; default: satterthwaite",
     )

@@ -50,10 +50,11 @@ def positive(text: str) -> int:
     return count
 
 
-def model_arguments(command: argparse.ArgumentParser) -> None:
+def model_arguments(command: argparse.ArgumentParser, *, random: bool = True) -> None:
     """Add the data, the formula and how text files are written."""
+    example = "y ~ x + (1 | g)" if random else "y ~ arm * visit"
     command.add_argument("data", metavar="DATA", help="file with the data")
-    command.add_argument("formula", metavar="FORMULA", help='such as "y ~ x + (1 | g)"')
+    command.add_argument("formula", metavar="FORMULA", help=f'such as "{example}"')
     text_options(command)
 
 

@@ -63,6 +63,7 @@ def _read(option: str, text: str | None, known: Mapping[str, Any]) -> Any:
     parameters = inspect.signature(cls).parameters
     if call is None or call.args:
         needed = [p.name for p in parameters.values() if p.default is inspect.Parameter.empty]
+        needed += [name for name in ("group",) if name in parameters and name not in needed]
         _refuse(option, text, f"name its columns, {_example(name, needed)}")
     given = {}
     for keyword in call.keywords:

@@ -36,10 +36,10 @@ examples:
 """
 STRUCTURES = """\
 names of columns, in quotes where they have spaces:
-  --residual "AR1(time=visit, group=patient)"; or CAR1, Unstructured, Toeplitz, AnteDependence;
-      "CompoundSymmetry(group=pen)"; "Exponential(position=[x, y])" or Gaussian; by=arm gives each
-      arm parameters of its own
-  --variance "VarIdent(by=visit)", "VarPower(covariate=x)" or "VarExp(covariate=x)"
+  --residual "AR1(time=visit, group=patient)", or CAR1, Unstructured, Toeplitz,
+      AnteDependence; "CompoundSymmetry(group=pen)"; "Exponential(position=[x, y])"
+      or Gaussian; by=arm gives each arm parameters of its own
+  --variance "VarIdent(by=visit)", "VarPower(covariate=x)", "VarExp(covariate=x)"
 """
 EMMEANS_EXAMPLES = """\
 examples:

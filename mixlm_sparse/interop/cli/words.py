@@ -34,6 +34,8 @@ RULES = (
     (re.compile(r"\buse lmer\b"), "use mixlm fit"),
     (re.compile(r"\b(?:use|or) mx\.gls\b|\buse gls\b"), "use mixlm gls"),
     (re.compile(r"^gls\b"), "mixlm gls"),
+    (re.compile(r"\bfit\.save\(path\)"), "--save"),
+    (re.compile(r"\bemmeans\('([^']+)'\)\.pairs\(\)"), r"--contrast pairwise with SPECS \1"),
     (re.compile(r"\bsd\['([^']+)'\]"), r"--sd \1"),
     (re.compile(r"^(sd|beta) has\b"), r"--\1 has"),
     (
