@@ -133,7 +133,7 @@ def _fitting_arguments(command: argparse.ArgumentParser, *, random: bool = True)
         default="diagnostics",
         help="diagnostics (default), caterpillar, residuals, qq, fixed_effects, shrinkage, ...",
     )
-    group.add_argument("--save", metavar="FILE", help="the fit itself, for emmeans, predict, compare")
+    group.add_argument("--save", metavar="FILE", help="the fit, for emmeans, predict, ...")
     group.add_argument(
         "--without-data",
         dest="include_data",
