@@ -100,7 +100,9 @@ class _Shown:
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
         if instance is None:
             return self.function
-        return update_wrapper(_Bound(self.function, instance), self.function)
+        bound = update_wrapper(_Bound(self.function, instance), self.function)
+        del bound.__wrapped__  # whose signature has the fit as well
+        return bound
 
 
 class _Bound(partial):  # type: ignore[type-arg]

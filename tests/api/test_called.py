@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import json
 import pickle
 
@@ -123,4 +124,6 @@ def test_names_that_r_has_for_the_same(fit):
     assert fit.AIC - 1.0 == fit.aic - 1.0
     assert fit.confint("Wald").equals(fit.confint("wald"))
     assert fit.drop1(test="Chisq").equals(fit.drop1())
-    assert "<plot qq(level=0.95, ax=None)>" in repr(fit.plot.qq)
+    assert "<plot qq(*, level=0.95, ax=None)>" in repr(fit.plot.qq)
+    assert list(inspect.signature(fit.plot.qq).parameters) == ["level", "ax"]
+    assert list(inspect.signature(fit.summary).parameters) == ["correlation", "ddf"]

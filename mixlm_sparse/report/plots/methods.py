@@ -36,9 +36,10 @@ class _Bound(partial["Figure"]):
     """A plot of an object, which says how it is called."""
 
     def __repr__(self) -> str:
-        _, *own = inspect.signature(self.func).parameters.values()  # the first is what is drawn
-        names = ", ".join(str(p.replace(annotation=p.empty)) for p in own)
-        return f"<plot {self.func.__name__}({names})>"
+        signature = inspect.signature(self)
+        plain = [p.replace(annotation=p.empty) for p in signature.parameters.values()]
+        arguments = signature.replace(parameters=plain, return_annotation=signature.empty)
+        return f"<plot {self.func.__name__}{arguments}>"
 
 
 class _Plot(Generic[S, P]):
@@ -57,7 +58,9 @@ class _Plot(Generic[S, P]):
     def __get__(self, accessor: Plots | None, owner: type) -> Any:
         if accessor is None:
             return self
-        return update_wrapper(_Bound(self.draw, accessor.source), self.draw)
+        bound = update_wrapper(_Bound(self.draw, accessor.source), self.draw)
+        del bound.__wrapped__  # whose signature has the source as well
+        return bound
 
 
 class Plots:
