@@ -100,10 +100,13 @@ def interaction(
     names = list(map(str, means.cells.columns))
     if not names:
         raise OptionError("there is one mean only: name predictors in emmeans")
-    x = _one_of(names, "x", x or (means.by[0] if means.by else names[-1]))
+    usual = means.by[0] if means.by else names[-1]
+    x = usual if x is None else _one_of(names, "x", x)
     others = [name for name in names if name != x]
-    if trace is not None or others:
-        trace = _one_of(others, "trace", trace or others[0])
+    if trace is not None:
+        trace = _one_of(others, "trace", trace)
+    elif others:
+        trace = others[0]
     rest = [name for name in others if name != trace]
     table = means.to_frame()
     keys = [tuple(row) for row in table[rest].to_numpy(dtype=object)]
