@@ -12,6 +12,7 @@ absent : columns in which every missing number prints as a blank; a column of th
     print.
 decimals : by column, where it is known how many are of use.
 labels : columns that name the rows, numbers too; the index then does not print.
+uncounted : the index only counts the rows, and does not print.
 hidden : columns that repeat what the label of the row says, and do not print.
 """
 
@@ -294,7 +295,7 @@ def _shows_index(frame: pd.DataFrame) -> bool:
     counts = isinstance(frame.index, pd.RangeIndex) and frame.index.name is None
     if not counts or not frame.shape[1]:
         return True
-    if frame.attrs.get("labels"):
+    if frame.attrs.get("labels") or frame.attrs.get("uncounted"):
         return False
     return len(frame) > 1 and _is_number(frame.iloc[:, 0])
 

@@ -245,5 +245,5 @@ def variogram(
         }
     )
     table.attrs["note"] = f"{type} residuals within {found.group}, by {found.time}"
-    table.attrs["labels"] = ["distance"]
+    table.attrs["uncounted"] = True
     return table

@@ -63,7 +63,9 @@ class ParameterProfile(PrintsAsTable):
 
     def _table(self) -> ResultTable:
         notes = [f"estimate {format_number(self.estimate)}"] + ([self.note] if self.note else [])
-        return as_result(self.to_frame(), heading=f"Profile of {self.name}", notes=notes)
+        return as_result(
+            self.to_frame(), heading=f"Profile of {self.name}", notes=notes, uncounted=True
+        )
 
     def forward(self, value: Vector | float) -> Vector:
         """Return zeta at parameter values, by a cubic spline; NaN outside of the curve."""
