@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 import mixlm_sparse as mx
+from tests.support.other_tools import needed
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -26,6 +27,13 @@ def _load_runner() -> ModuleType:
     return module
 
 
+# what a light installation may lack, and how a block uses it
+NEEDED = {
+    name: rf"\b(import|from) {name}\b"
+    for name in ("dask", "duckdb", "marginaleffects", "polars", "pyarrow", "sklearn")
+}
+NEEDED |= {"matplotlib": r"\.plot\b|matplotlib", "xarray": r"\.to_xarray\("}
+
 runner = _load_runner()
 PAGES = runner.pages()
 
@@ -37,8 +45,9 @@ def name_of(page: Path) -> str:
 @pytest.mark.parametrize("page", [p for p in PAGES if runner.blocks(p)], ids=name_of)
 def test_blocks_run(page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block runs, without warnings, and prints what the page shows."""
-    if any("matplotlib" in b.source or ".plot" in b.source for b in runner.blocks(page)):
-        pytest.importorskip("matplotlib")
+    for name, use in NEEDED.items():
+        if any(re.search(use, block.source) for block in runner.blocks(page)):
+            needed(name)
     monkeypatch.setenv("MPLBACKEND", "Agg")
     runner.run(page)
 

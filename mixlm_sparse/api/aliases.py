@@ -46,17 +46,11 @@ ANSWERS = {
     "intercept_": "write fit.fixef['(Intercept)']",
     "score": "write fit.r2()",
     "rsquared": "write fit.r2()",
-    "vcomp": "write fit.variance_components() or fit.varcorr",
-    "cov_re_unscaled": "write fit.varcorr['group'] / fit.scale",
-    "random_effects_cov": "write fit.ranef(cond_var=True)",
-    "bse_re": "write fit.variance_components(), which has their standard errors",
-    "k_fe": "write len(fit.fixef)",
-    "k_re": "write len(fit.theta_names)",
     "fit": "lmer has fitted it already",
     "bootMer": "write fit.bootstrap(nsim)",
     "qqnorm": "write fit.plot.qq()",
     "dotplot": "write fit.plot.caterpillar()",
-    "hist": "write fit.plot.kinds() for the plots that there are",
+    "hist": "write fit.plot.kinds() for the plots that there are, fit.convergence for the search",
     "rand": "write fit.ranova()",
     "performance": "write fit.r2(), fit.icc() or fit.glance()",
     "r_squared": "write fit.r2()",
@@ -74,6 +68,8 @@ ANSWERS = {
     "to_markdown": "write fit.summary().to_markdown()",
     "to_pickle": "write fit.save(path)",
     "emmip": "write fit.emmeans(['arm', 'visit']).plot.interaction()",
+    "vcomp": "write fit.varcorr, which has every term, or fit.variance_components()",
+    "bse_re": "write fit.variance_components(scale='var'), which has their standard errors",
     "pairs": "write fit.emmeans('factor').pairs()",
     "contrast": "write fit.emmeans('factor').contrast('pairwise'), or fit.contest(L)",
     "cooks": "write fit.cooks_distance()",
@@ -82,6 +78,36 @@ ANSWERS = {
     "resid_pearson": "write fit.residuals('pearson')",
     "terms": "write fit.formula, or fit.anova() for tests of the terms",
     "call": "write fit.formula and fit.options",
+    # statsmodels
+    "normalized_cov_params": "write fit.cov_params()",
+    "use_t": "write ddf='normal' for z tests, ddf='satterthwaite' for t tests",
+    "df_model": "write len(fit.fixef) - 1, or fit.n_par for all parameters",
+    "df_modelwc": "write len(fit.fixef), or fit.n_par for all parameters",
+    "k_constant": "write '(Intercept)' in fit.fixef",
+    "k_vc": "write fit.theta_names, which has every variance parameter",
+    "t_test_pairwise": "write fit.emmeans('factor').pairs()",
+    "profile_re": "write fit.profile(), or fit.confint()",
+    "params_object": "write fit.fixef, fit.varcorr and fit.theta",
+    "use_sqrt": "write fit.theta, which parametrizes by the Cholesky factor",
+    "freepat": "write fixed={'sd_(Intercept)|g': 1.0} in lmer to hold parameters",
+    "cov_pen": "no penalties are known; write fixed={...} in lmer to hold parameters",
+    "fe_pen": "no penalties are known; write fixed={...} in lmer to hold parameters",
+    "remove_data": "write fit.save(path, include_data=False)",
+    "load": "write mx.load(path)",
+    "initialize": "a fit never changes; write fit.update(...)",
+    "get_nlfun": "write mx.deviance_function(formula, data).gradient",
+    "score_obsv": "write fit.convergence, which has the gradient at the optimum",
+    "hessv": "write fit.curvature, the Hessian at the optimum",
+    "covjac": "write fit.robust(), cluster-robust covariances",
+    "covjhj": "write fit.robust(), cluster-robust covariances",
+    "bsejac": "write fit.robust(), cluster-robust standard errors",
+    "bsejhj": "write fit.robust(), cluster-robust standard errors",
+    "llnull": "write fit.update('. ~ 1 + (1 | g)').llf for the model you compare with",
+    "llr": "write mx.anova(null, fit), or fit.lr_vs_lm()",
+    "llr_pvalue": "write mx.anova(null, fit), or fit.lr_vs_lm()",
+    "set_null_options": "write mx.anova(null, fit)",
+    "pseudo_rsquared": "write fit.r2()",
+    "get_robustcov_results": "write fit.robust()",
 }  # fmt: skip
 
 
@@ -161,8 +187,30 @@ def _cov_re(fit: FittedModel) -> pd.DataFrame:
     return found
 
 
+def _random_effects_cov(fit: FittedModel) -> dict[Any, pd.DataFrame]:
+    """Return the conditional covariance of the random effects by level, as statsmodels has it."""
+    group = _one_group(fit, "random_effects_cov")
+    effects, covariances = fit.ranef(cond_var=True)
+    frame = effects[group]
+    return {
+        level: pd.DataFrame(covariance, index=frame.columns, columns=frame.columns)
+        for level, covariance in zip(frame.index, covariances[group], strict=True)
+    }
+
+
+def _k_re(fit: FittedModel) -> int:
+    """Return the number of random effects of a group."""
+    return len(_cov_re(fit))
+
+
 COMPUTED: dict[str, Callable[[FittedModel], Any]] = {
     "random_effects": _random_effects,
+    "random_effects_cov": _random_effects_cov,
     "cov_re": _cov_re,
+    "cov_re_unscaled": lambda fit: _cov_re(fit) / fit.scale,
+    "k_fe": lambda fit: len(fit.fixef),
+    "k_re": _k_re,
+    "k_re2": lambda fit: _k_re(fit) * (_k_re(fit) + 1) // 2,
+    "method": lambda fit: "REML" if fit.reml else "ML",
     "converged": lambda fit: fit.convergence.converged,
 }

@@ -64,8 +64,9 @@ def _mode_of(path: str | os.PathLike[str]) -> int | None:
         found = os.stat(name)
     except FileNotFoundError:
         return None
-    except OSError as error:  # a name that is too long, a file in the place of a folder
-        raise SavedFitError(f"{shown(name)} cannot be saved to: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # too long, a file as a folder, a null character
+        why = getattr(error, "strerror", None) or error
+        raise SavedFitError(f"{shown(name)} cannot be saved to: {why}") from error
     if stat.S_ISDIR(found.st_mode):
         raise SavedFitError(f"{name!r} is a folder: give the name of a file in it")
     if not stat.S_ISREG(found.st_mode):

@@ -77,11 +77,18 @@ class TextDisplay:
 
     def draw(self, done: int, total: int | None, note: str) -> None:
         elapsed = time.monotonic() - self._began
-        count = f"{done} {self._unit}" if total is None else f"{done}/{total} {self._unit}"
-        parts = [f"{self._label}: {count}", note, duration(elapsed)]
+        of = "" if total is None else f"/{total:,}"
+        count = f"{done:,}{of} {self._unit}"
+        parts = [f"{self._label}: {count}", note or self._rate(done, elapsed), duration(elapsed)]
         if total is not None and 0 < done < total:
             parts.append(f"about {duration(elapsed * (total - done) / done)} left")
         self.say(", ".join(part for part in parts if part))
+
+    def _rate(self, done: int, elapsed: float) -> str:
+        if done <= 0 or elapsed <= 0.0 or not self._unit:
+            return ""
+        rate = done / elapsed
+        return f"{rate:,.0f} {self._unit}/s" if rate >= 10 else f"{rate:.2g} {self._unit}/s"
 
     def say(self, text: str) -> None:
         """Write a text in the place of the line."""
@@ -221,7 +228,7 @@ class Counter:
     def __call__(self, done: int, total: int) -> bool:
         """Report, and return whether to go on."""
         if self._bar is not None:
-            self._bar.update(done, total)
+            self._bar.update(done, total or None)  # zero: the length is not known
         return self._function is None or self._function(done, total) is not False
 
     def __enter__(self) -> Counter:

@@ -168,7 +168,8 @@ def test_what_a_group_determines_is_given_whatever_the_order_of_columns(formula)
     for group, known in {"b": ["(Intercept)", "x"], "c": ["x"]}.items():
         rows = data[data["g"] == group]
         X = np.column_stack([np.ones(len(rows)), rows["x"]])
-        beta = dict(zip(["(Intercept)", "x"], np.linalg.lstsq(X, rows["y"])[0], strict=True))
+        solved = np.linalg.lstsq(X, rows["y"], rcond=None)[0]
+        beta = dict(zip(["(Intercept)", "x"], solved, strict=True))
         errors = pooled * np.sqrt(np.diag(np.linalg.inv(X.T @ X)))
         se = dict(zip(["(Intercept)", "x"], errors, strict=True))
         coef, std = fits.coef().loc[group], fits.std_errors().loc[group]

@@ -118,6 +118,18 @@ def test_counted_work_says_what_is_left(terminal, monkeypatch):
         assert "left" in terminal.getvalue()
 
 
+def test_rows_are_counted_with_their_rate(terminal, monkeypatch):
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: float(next(clock))))
+    with counter(None, "reading", "rows") as report:
+        assert report(40_000, 1_000_000)
+        assert "reading: 40,000/1,000,000 rows, 2,000 rows/s, 20 s" in terminal.getvalue()
+    with counter(None, "reading", "rows") as report:  # a source that does not say how long it is
+        assert report(80, 0)
+        assert "reading: 80 rows, 4 rows/s, 20 s" in terminal.getvalue()
+        assert "left" not in terminal.getvalue().rsplit("80 rows", 1)[1]
+
+
 def test_a_function_that_counts():
     seen = []
 

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 import mixlm_sparse as mx
+from tests.support.other_tools import needed
 
 with warnings.catch_warnings():  # it announces its next version
     warnings.simplefilter("ignore")
-    import arviz
+    arviz = needed("arviz")
 
 
 @pytest.fixture(scope="module")

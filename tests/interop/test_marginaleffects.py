@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import marginaleffects as me
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -10,7 +9,10 @@ import pytest
 import scipy.stats
 
 import mixlm_sparse as mx
-from mixlm_sparse.interop.marginaleffects import adapter
+from tests.support.other_tools import needed
+
+me = needed("marginaleffects")
+from mixlm_sparse.interop.marginaleffects import adapter  # noqa: E402
 
 RTOL = 1e-6
 ATOL = 1e-14  # p-values there are one minus a probability

@@ -146,7 +146,7 @@ def test_groups_and_weights_are_routed(ortho):
             .set_score_request(groups=True, sample_weight=True)
         )
         scaler = StandardScaler().set_fit_request(sample_weight=False)
-        routed = make_pipeline(scaler, model)
+        routed = make_pipeline(scaler, model).set_score_request(sample_weight=True)
         scores = cross_val_score(
             routed, X, y, cv=GroupKFold(3), params={"groups": groups, "sample_weight": weights}
         )

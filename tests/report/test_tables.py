@@ -12,6 +12,7 @@ import pytest
 import mixlm_sparse as mx
 from mixlm_sparse.common.render import latex_cell, latex_table, latex_text, markdown_table
 from tests.support import corpus
+from tests.support.other_tools import needed
 
 
 @pytest.fixture
@@ -309,7 +310,7 @@ def test_plug_in_attributes(fits):
 
 @pytest.mark.filterwarnings("ignore")
 def test_maketables_shows_fits(fits):
-    maketables = pytest.importorskip("maketables")
+    maketables = needed("maketables")
     models = [fit.for_maketables() for fit in fits]
     assert type(maketables.get_extractor(models[0])).__name__ == "PluginExtractor"
     latex = maketables.ETable(models).make("tex")

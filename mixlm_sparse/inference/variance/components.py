@@ -187,7 +187,8 @@ def _deviation(at: VarianceScale, r: int, V: Matrix, z: float, power: int) -> Fi
     """Return a standard deviation or variance with limits that are symmetric on the log scale."""
     se = power * _error(at.jacobian[r], V)
     estimate = float(at.estimates[r]) ** power
-    half = float(np.exp(z * se))
+    with np.errstate(over="ignore"):  # without a limit, where the data hardly determine it
+        half = float(np.exp(z * se))
     return estimate, estimate * se, estimate / half, estimate * half
 
 

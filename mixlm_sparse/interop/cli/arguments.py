@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 from typing import NoReturn, TypeAlias
 
+import mixlm_sparse as mx
 from mixlm_sparse.interop.cli.options import (
     counts,
     factor_option,
@@ -39,19 +39,12 @@ __all__ = ["parser"]
 Commands: TypeAlias = "argparse._SubParsersAction[_Parser]"
 
 
-def _version() -> str:
-    try:
-        return importlib.metadata.version("mixlm-sparse")
-    except importlib.metadata.PackageNotFoundError:  # run from a copy of the sources
-        return "(not installed)"
-
-
 class _Parser(argparse.ArgumentParser):
     """A parser that recognizes a formula without quotes."""
 
     def error(self, message: str) -> NoReturn:
-        words = message.removeprefix("unrecognized arguments: ").split()
-        if message.startswith("unrecognized arguments") and not words[0].startswith("--"):
+        words = message.removeprefix("unrecognized arguments: ")
+        if words != message and not words.startswith("--"):
             message += "\n  a formula is one argument: put it in quotes, 'y ~ x + (1 | g)'"
         super().error(message)
 
@@ -64,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    out.add_argument("--version", action="version", version=f"mixlm_sparse {_version()}")
+    out.add_argument("--version", action="version", version=f"mixlm_sparse {mx.__version__}")
     out.add_argument(
         "--traceback", action="store_true", help="show where in the program an error arose"
     )

@@ -29,10 +29,12 @@ from mixlm_sparse.design.saved import (
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import deparse
 from mixlm_sparse.formula.terms import group_labels
+from mixlm_sparse.model.batches.check import require_sums
 from mixlm_sparse.model.batches.without_rows import draft_matrices, matrices_without_rows
 from mixlm_sparse.model.rowless import PRODUCTS, Reason
 from mixlm_sparse.model.saved.archive import Archive, Arrays, write_archive
 from mixlm_sparse.model.saved.parts import blocks_from, blocks_to, finite, whole
+from mixlm_sparse.model.saved.schema import PRODUCTS_FORM, require_form
 from mixlm_sparse.solve.products.accumulate import CrossProducts, merged_at
 from mixlm_sparse.solve.products.basis import Basis, term_layout
 from mixlm_sparse.solve.products.batches import arranged, settled
@@ -212,6 +214,7 @@ def load_products(
     saved = archive.document
     archive.require_format(FORMAT, FORMAT_VERSION, "holds products", "products.save(path)")
     try:
+        require_form(saved, archive, PRODUCTS_FORM)
         return _products_from(saved, archive, dict(env or {}))
     except SavedFitError:
         raise
@@ -278,7 +281,11 @@ def _products_from(
         layout=layout,
         levels=None,
     )
-    return ModelProducts(design, factors, cross, n_input)
+    require_sums(cross, archive)
+    found = ModelProducts(design, factors, cross, n_input)
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        found.in_model_order()  # as every use of them begins
+    return found
 
 
 def require_products(value: object) -> ModelProducts:

@@ -12,9 +12,16 @@ from mixlm_sparse.model.rowless import AbsentValues
 from mixlm_sparse.model.saved.archive import Archive
 from mixlm_sparse.solve.criterion import joint_criterion, profiled_criterion
 from mixlm_sparse.solve.products.final import Products
+from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.system import PenalizedSystem
 
-__all__ = ["require_consistent", "require_rows", "require_solution", "require_weights"]
+__all__ = [
+    "require_consistent",
+    "require_point",
+    "require_rows",
+    "require_solution",
+    "require_weights",
+]
 
 # Rounding differs between engines and machines; what has been changed differs by far more.
 CRITERION_RTOL = 1e-6
@@ -55,6 +62,23 @@ def require_consistent(system: PenalizedSystem, archive: Archive) -> None:
     terms = [(term.factor, len(term.column_names)) for term in matrices.terms]
     if terms != [(place.factor, place.width) for place in products.layout]:
         raise archive.broken("the random terms are not those of the products")
+
+
+def require_point(system: PenalizedSystem, optimum: Optimum, archive: Archive) -> None:
+    """Raise a SavedFitError unless theta and phi are one point of the model."""
+    if optimum.theta.shape != (system.n_theta,) or optimum.phi.shape != (system.n_theta,):
+        sizes = f"{optimum.theta.size} and {optimum.phi.size}"
+        raise archive.broken(f"{sizes} values of theta and phi for {system.n_theta}")
+    if not np.isfinite(optimum.phi).all():
+        raise archive.broken("phi is not finite")
+    if (optimum.theta < system.lower).any():
+        raise archive.broken("theta is below its bounds")
+    chart = system.chart
+    for T, S in zip(
+        chart.theta_factors(optimum.theta), chart.covariances(optimum.phi), strict=True
+    ):
+        if (np.abs(T @ T.T - S) > CRITERION_RTOL * np.abs(S).max(initial=0.0)).any():
+            raise archive.broken("theta and phi are two covariances")
 
 
 def require_solution(fit: FittedModel, archive: Archive) -> None:

@@ -38,6 +38,7 @@ from mixlm_sparse.model.run import matrices_of
 from mixlm_sparse.model.saved.archive import Archive, Arrays, write_archive
 from mixlm_sparse.model.saved.check import (
     require_consistent,
+    require_point,
     require_rows,
     require_solution,
     require_weights,
@@ -68,7 +69,7 @@ from mixlm_sparse.model.saved.parts import (
     products_from,
     products_to,
 )
-from mixlm_sparse.model.saved.schema import require_form
+from mixlm_sparse.model.saved.schema import require_fit_form
 from mixlm_sparse.model.saved.structure import structure_from, structure_to
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system, penalties_of
@@ -161,7 +162,7 @@ def load_fit(
     if engine is not None:
         require_one_of("engine", engine, ENGINES)
     try:
-        require_form(document, archive)
+        require_fit_form(document, archive)
         return _fit_from(document, archive, cls, data, env or {}, engine)
     except (SavedFitError, EngineError, MissingPackageError):
         raise
@@ -213,10 +214,7 @@ def _fit_from(
     require_consistent(system, archive)
     require_weights(matrices, products, archive)
     optimum = optimum_from(document["optimum"], archive)
-    if optimum.theta.shape != (system.n_theta,):
-        raise archive.broken(f"{optimum.theta.size} values of theta for {system.n_theta}")
-    if (optimum.theta < system.lower).any():
-        raise archive.broken("theta is below its bounds")
+    require_point(system, optimum, archive)
     notes = notes_from(document["notes"])
     fit = fit_of(cls, system, optimum, options, document["formula"], call, notes=notes)
     if "residual_quantiles" in archive:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mixlm_sparse.model.saved.archive import Archive
 
-__all__ = ["require_form"]
+__all__ = ["PRODUCTS_FORM", "require_fit_form", "require_form"]
 
 NUMBER = (int, float)
 OPTIONAL_TEXT = (str, type(None))
@@ -57,6 +57,59 @@ FORM: dict[str, Any] = {
     "call": (dict, type(None)),
     "data": OPTIONAL_TEXT,
 }
+# the learned columns of a part of the formula, and the recipe of all of them
+PART: dict[str, Any] = {
+    "intercept": bool,
+    "names": [str],
+    "assign": [int],
+    "term_labels": [str],
+    "terms": [
+        [
+            {
+                "variable": str,
+                "names": [str],
+                "levels": list,
+                "table": (list, type(None)),
+                "as_levels": bool,
+            }
+        ]
+    ],
+}
+LEVELS: dict[str, Any] = {
+    "label": str,
+    "n_levels": int,
+    "tables": [(list, dict)],
+    "keys": (list, type(None)),
+}
+SPEC: dict[str, Any] = {
+    "formula": str,
+    "fixed": PART,
+    "terms": [{"name": str, "factor": int, "structure": str, "part": PART}],
+    "factors": [LEVELS],
+    "states": [{"call": str, "kind": str}],
+    "weights_name": OPTIONAL_TEXT,
+    "offset_name": OPTIONAL_TEXT,
+    "env": [str],
+}
+PRODUCTS_FORM: dict[str, Any] = {
+    "formula": str,
+    "arguments": {
+        "weights": OPTIONAL_TEXT,
+        "offset": OPTIONAL_TEXT,
+        "subset": OPTIONAL_TEXT,
+        "na_action": str,
+    },
+    "env": [str],
+    "given": [str],
+    "fixed": PART,
+    "parts": [PART],
+    "states": [{"call": str, "kind": str}],
+    "factors": [LEVELS],
+    "n": int,
+    "n_input": int,
+    "log_weight_sum": NUMBER,
+    "blocks": {"factors": [str], "pairs": [[int]]},
+}
 CALL: dict[str, Any] = {
     "formula": str,
     "na_action": str,
@@ -73,14 +126,21 @@ FRAME: dict[str, Any] = {
 }
 
 
-def require_form(document: Mapping[str, Any], archive: Archive) -> None:
-    """Raise a SavedFitError that names the first value of the wrong kind."""
-    _check(document, FORM, "", archive)
+def require_fit_form(document: Mapping[str, Any], archive: Archive) -> None:
+    """Raise a SavedFitError that names the first value of the wrong kind in a saved fit."""
+    require_form(document, archive, FORM)
+    if document["matrices"]["spec"] is not None:
+        _check(document["matrices"]["spec"], SPEC, "matrices.spec", archive)
     call = document["call"]
     if call is not None:
         _check(call, CALL, "call", archive)
     if document["data"] == "frame":
         _check(call, {"frame": FRAME}, "call", archive)
+
+
+def require_form(document: Mapping[str, Any], archive: Archive, form: Mapping[str, Any]) -> None:
+    """Raise a SavedFitError that names the first value which is not of the form."""
+    _check(document, form, "", archive)
 
 
 def _check(value: Any, form: Any, place: str, archive: Archive) -> None:
