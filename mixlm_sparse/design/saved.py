@@ -149,6 +149,8 @@ def _levels_to_plain(levels: Any) -> Any:
 
 def _levels_from_plain(saved: Any) -> NDArray[Any]:
     if isinstance(saved, list):
+        if not all(isinstance(value, str) for value in saved):
+            raise DataError("the saved levels are not text: the file is damaged")
         return np.asarray(saved, dtype=object)
     kind, values = saved["type"], saved["values"]
     if kind == "date":

@@ -282,3 +282,9 @@ def test_help_loads_nothing_that_fits():
     ).stdout
     assert out.splitlines()[-1] == "[]"
     assert Path(mx.__file__).is_relative_to(ROOT)
+
+
+def test_an_empty_argument_is_named_as_one_too_many(capsys):
+    code, _, err = run(capsys, "explain", "singular-fit", "")
+    assert code == 2
+    assert "unrecognized arguments" in err

@@ -101,6 +101,20 @@ def test_devices_sockets_folders_and_streams_are_refused(tmp_path, fit):
             fit.save(place)
 
 
+def test_a_name_with_a_null_character_is_refused(fit):
+    with pytest.raises(mx.SavedFitError, match="cannot be saved to: .*null"):
+        fit.save("a\0b")
+
+
+def test_theta_and_phi_are_one_point(path):
+    members = members_of(path)
+    phi = np.load(io.BytesIO(members["optimum.phi.npy"]))
+    for changed, words in ((phi[:-1], "values of theta and phi"), (2.0 * phi, "two covariances")):
+        write(path, {**members, "optimum.phi.npy": npy(changed)})
+        with pytest.raises(mx.SavedFitError, match=words):
+            mx.load(path)
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
 def test_a_file_that_is_replaced_leaves_its_permissions(path, fit, mode):
     os.chmod(path, mode)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -260,6 +261,9 @@ def _products_from(
     blocks = blocks_from(saved["blocks"], layout, P, archive)
     for factor, block in zip(factors, blocks.factors, strict=True):
         size = len(factor.tables[0]) if factor.keys is None else len(factor.keys)
+        cells = math.prod(len(table) for table in factor.tables)
+        if factor.keys is not None and not ((factor.keys >= 0) & (factor.keys < cells)).all():
+            raise archive.broken(f"the levels of {factor.label} are not there")
         if factor.n_levels != block.n_levels or factor.n_levels != size:
             raise archive.broken(f"the levels of {factor.label} are incomplete")
     basis = Basis(

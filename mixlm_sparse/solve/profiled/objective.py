@@ -222,8 +222,11 @@ class ProfiledObjective:
         ------
         NoMinimumError : the criterion is lower there than anywhere before: it has no minimum.
         """
-        if self.beyond or self.system.chart.size(phi) <= SATURATED:
+        size = self.system.chart.size(phi)
+        if self.beyond or size <= SATURATED:
             return False
+        if not math.isfinite(size):
+            return True
         if self.system.known:  # with one row a level the criterion has a limit, not a minimum
             return True
         lambdas = self.merged(phi)
