@@ -102,7 +102,7 @@ def test_devices_sockets_folders_and_streams_are_refused(tmp_path, fit):
 
 
 def test_a_name_with_a_null_character_is_refused(fit):
-    with pytest.raises(mx.SavedFitError, match="cannot be saved to: .*null"):
+    with pytest.raises(mx.OptionError, match="path"):
         fit.save("a\0b")
 
 
