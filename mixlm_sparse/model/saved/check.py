@@ -11,6 +11,7 @@ from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.rowless import AbsentValues
 from mixlm_sparse.model.saved.archive import Archive
 from mixlm_sparse.solve.criterion import joint_criterion, profiled_criterion
+from mixlm_sparse.solve.products.basis import term_layout
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -59,8 +60,7 @@ def require_consistent(system: PenalizedSystem, archive: Archive) -> None:
     whole = products.y_length**2
     if not abs(explained + products.yy - whole) <= CRITERION_RTOL * whole:
         raise archive.broken("the response is not that of the least-squares coefficients")
-    terms = [(term.factor, len(term.column_names)) for term in matrices.terms]
-    if terms != [(place.factor, place.width) for place in products.layout]:
+    if term_layout(matrices) != products.layout:
         raise archive.broken("the random terms are not those of the products")
 
 
