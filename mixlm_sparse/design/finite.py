@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,13 @@ from numpy.typing import NDArray
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.formula.syntax import Expr, Name, deparse
 
-__all__ = ["require_finite", "require_range", "require_weight_range", "square_sum"]
+__all__ = [
+    "powers_within_range",
+    "require_finite",
+    "require_range",
+    "require_weight_range",
+    "square_sum",
+]
 
 SMALLEST_WEIGHT = 1e-150
 
@@ -40,6 +48,23 @@ def require_range(values: NDArray[Any], what: str) -> None:
             f"{what} has values up to {largest:.3g}, and their squares leave the range of numbers: "
             "use another unit"
         )
+
+
+@contextmanager
+def powers_within_range(what: str) -> Iterator[None]:
+    """Say of which values powers are taken, where these leave the range of numbers.
+
+    Raises
+    ------
+    DataError : a power overflows.
+    """
+    try:
+        with np.errstate(over="raise"):
+            yield
+    except FloatingPointError:
+        raise DataError(
+            f"{what} has values whose powers leave the range of numbers: use another unit"
+        ) from None
 
 
 def require_weight_range(weights: NDArray[Any], what: str) -> None:

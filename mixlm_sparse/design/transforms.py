@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import DataError, FormulaError
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.design.finite import powers_within_range
 from mixlm_sparse.design.moments import Moments, moments_of
 from mixlm_sparse.formula.limits import require_within
 
@@ -390,5 +391,6 @@ def learn(
         assert transform.of_moments is not None
         state = transform.of_moments(x, arguments, text)
     else:
-        state = transform.learn(x, arguments, text)
+        with powers_within_range(text):
+            state = transform.learn(x, arguments, text)
     return state

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.design.evaluate import Scope, constant_of, evaluate, vector_of
+from mixlm_sparse.design.finite import powers_within_range
 from mixlm_sparse.design.moments import Moments
 from mixlm_sparse.design.rows import missing_cells, restrict
 from mixlm_sparse.design.table import Table
@@ -46,7 +47,8 @@ class TransformLearner:
         x = vector_of(evaluate(self.call.args[0], scope), scope, text)
         x = x[np.isfinite(x)]
         if self._moments is not None:
-            self._moments.add(x)
+            with powers_within_range(text):
+                self._moments.add(x)
             return
         self._n += x.size
         if self._n > MOST_VALUES:

@@ -83,8 +83,12 @@ def require_point(system: PenalizedSystem, optimum: Optimum, archive: Archive) -
 
 def require_solution(fit: FittedModel, archive: Archive) -> None:
     """Raise a SavedFitError unless the criterion is the one that the search ended with."""
-    if fit.optimum.status == "perfect fit" or not np.isfinite(fit.optimum.criterion):
+    if fit.optimum.status == "perfect fit":
         return
+    if not np.isfinite(fit.optimum.criterion):
+        if fit.optimum.no_residual:
+            return
+        raise archive.broken("the criterion is no number")
     if fit.optimum.sigma is not None:
         lambdas, _ = fit.system.chart.lambdas_of_theta(fit.theta)
         d = joint_criterion(lambdas, float(np.log(fit.optimum.sigma)), fit.system, reml=fit.reml)[0]
