@@ -173,7 +173,11 @@ def profile_plain(
         contrast[:p] = -(half.T @ v)
     if not pwrss > floor:
         pwrss = floor
-    Omega = np.outer(contrast * (nu / pwrss if nu >= 0.0 else -nu), contrast)
+    weight = nu / pwrss if nu >= 0.0 else -nu
+    if weight == np.inf:  # nothing at all is left of the response
+        weight = 0.0
+    Omega = np.outer(contrast * weight, contrast)
     if reml and p:
         Omega[:p, :p] += half.T @ half
-    return ldRX2, pwrss, min(least, pwrss / yy), Omega
+    share = pwrss / yy if yy > 0.0 else 1.0  # of what the fixed part leaves of the response
+    return ldRX2, pwrss, min(least, share), Omega
