@@ -307,7 +307,6 @@ def test_everything_else_goes_on(herd, fit, tmp_path):
     other = fit.refit(fit.simulate(1, seed=2)[:, 0])
     assert other.convergence.converged
     for call in (
-        lambda: fit.tidy(ddf="kenward-roger"),
         lambda: fit.influence("herd"),
         lambda: fit.robust("herd"),
     ):
