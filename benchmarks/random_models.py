@@ -33,6 +33,13 @@ class Term:
         k = self.columns.shape[1]
         return {"us": k * (k + 1) // 2, "diag": k, "id": 1}[self.structure]
 
+    @property
+    def starts(self) -> list[Array]:
+        """Parameters to search from."""
+        k = self.columns.shape[1]
+        eye = np.eye(k)[np.tril_indices(k)] if self.structure == "us" else np.ones(self.n_par)
+        return [size * eye + 0.01 for size in STARTS]
+
     def factor(self, par: Array) -> Array:
         k = self.columns.shape[1]
         if self.structure != "us":
@@ -94,20 +101,12 @@ class Model:
 
     def best(self) -> float:
         """Return the lowest criterion that searches from several starts find."""
-        eye = np.concatenate(
-            [
-                np.eye(t.columns.shape[1])[np.tril_indices(t.columns.shape[1])]
-                if t.structure == "us"
-                else np.ones(t.n_par)
-                for t in self.terms
-            ]
-        )
         found = []
-        for start in STARTS:
-            by_slope = scipy.optimize.minimize(self.at, start * eye + 0.01, method="BFGS")
+        for parts in zip(*(t.starts for t in self.terms), strict=True):
+            by_slope = scipy.optimize.minimize(self.at, np.concatenate(parts), method="BFGS")
             found.append(by_slope)
         lowest = min(found, key=lambda f: f.fun)
-        options = {"xatol": 1e-7, "fatol": 1e-9, "maxfev": 400 * eye.size}
+        options = {"xatol": 1e-7, "fatol": 1e-9, "maxfev": 400 * lowest.x.size}
         polished = scipy.optimize.minimize(
             self.at, lowest.x, method="Nelder-Mead", options=options
         )

@@ -10,10 +10,12 @@ fits of one model in flat memory.  Ends with exit code 1 if a claim of the table
 from __future__ import annotations
 
 import argparse
+import re
 import resource
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -21,6 +23,7 @@ import pandas as pd
 
 import mixlm_sparse as mx
 from benchmarks.random_models import Model, random_model
+from benchmarks.random_structures import structured_model
 
 ABOVE = 1e-5  # largest excess of a criterion over the best that is known
 RELATIVE = 1e-4  # largest change of an inference under what should not change it
@@ -53,9 +56,20 @@ def fit_of(model: Model) -> mx.LinearMixedFit:
 
 def models(count: int, seed: int) -> list[Claim]:
     """Compare the optimum of each model with that of the dense search."""
+    return _against_dense("models", random_model, count, seed)
+
+
+def structures(count: int, seed: int) -> list[Claim]:
+    """The same for structured terms: cs, ar1, toep."""
+    return _against_dense("structured models", structured_model, count, seed)
+
+
+def _against_dense(
+    what: str, make: Callable[[int], Model], count: int, seed: int
+) -> list[Claim]:
     excess, statuses, above, silent = [], Counter(), [], []
     for i in range(seed, seed + count):
-        model = random_model(i)
+        model = make(i)
         fit = fit_of(model)
         statuses[fit.convergence.status] += 1
         over = fit.criterion - model.best()
@@ -66,8 +80,8 @@ def models(count: int, seed: int) -> list[Claim]:
             silent.append(f"model {i} has no status")
     said = ", ".join(f"{name} {number}" for name, number in statuses.most_common())
     return [
-        Claim("models against a dense search", count, f"{max(excess):.1e} above", above),
-        Claim("models with a status", count, said, silent),
+        Claim(f"{what} against a dense search", count, f"{max(excess):.1e} above", above),
+        Claim(f"{what} with a status", count, said, silent),
     ]
 
 
@@ -94,11 +108,23 @@ def starts(count: int, seed: int) -> list[Claim]:
 
 
 def _inference(fit: mx.LinearMixedFit, slope: float, unit: float) -> np.ndarray:
-    """Return what no units, order or labels should change."""
+    """Return what no units, origins, order or labels should change."""
     names = ["x", "z"]
-    t = fit.tidy(effects="fixed", ddf="satterthwaite").set_index("term").loc[names]
-    ratios = fit.bse[names].to_numpy() * [slope, 1.0] / unit
-    return np.concatenate([t["statistic"], t["df"], t["p_value"], ratios, [fit.sigma / unit]])
+    out = [fit.bse[names].to_numpy() * [slope, 1.0] / unit, [fit.sigma / unit]]
+    for ddf in ("satterthwaite", "kenward-roger"):
+        t = fit.tidy(effects="fixed", ddf=ddf).set_index("term").loc[names]
+        out += [t["statistic"], t["df"], t["p_value"]]
+    return np.concatenate(out)
+
+
+def _moved_x(model: Model, rng: np.random.Generator) -> tuple[float, float]:
+    """Return a unit and an origin of x that leave the model the same."""
+    texts = re.findall(r"(\w*)\(([^()|]*) \|", model.formula)
+    slopes = [(name, effects) for name, effects in texts if "x" in effects]
+    scale = 1.0 if any(name == "id" for name, _ in slopes) else 10.0 ** rng.integers(-3, 4)
+    # an intercept beside x, and covariances between them, follow the origin
+    free = all(name == "" and not effects.startswith("0") for name, effects in slopes)
+    return float(scale), float(rng.choice([0.0, 10.0, 1000.0])) * scale if free else 0.0
 
 
 def invariance(count: int, seed: int) -> list[Claim]:
@@ -113,9 +139,12 @@ def invariance(count: int, seed: int) -> list[Claim]:
             **{g: shuffled[g].map(dict(_renamed(shuffled[g], rng))) for g in groups}
         )
         unit = 1000.0
-        moved = renamed.assign(y=renamed["y"] * unit, o=renamed["o"] * unit)
+        scale, origin = _moved_x(model, rng)
+        moved = renamed.assign(
+            y=renamed["y"] * unit, o=renamed["o"] * unit, x=renamed["x"] * scale + origin
+        )
         pair = [fit_of(model), fit_of(replace(model, data=moved))]
-        one, other = _inference(pair[0], 1.0, 1.0), _inference(pair[1], 1.0, unit)
+        one, other = _inference(pair[0], 1.0, 1.0), _inference(pair[1], scale, unit)
         with np.errstate(invalid="ignore"):
             change = np.abs(one - other) / np.maximum(np.abs(one), 1e-8)
         if (np.isnan(one) != np.isnan(other)).any():
@@ -124,7 +153,8 @@ def invariance(count: int, seed: int) -> list[Claim]:
         worst = max(worst, largest)
         if largest > RELATIVE:
             broken.append(f"model {i}: {model.formula} ({model.kind}) changes by {largest:.1e}")
-    return [Claim("models under order, labels and units", count, f"{worst:.1e} relative", broken)]
+    what = "models under order, labels, units, origins"
+    return [Claim(what, count, f"{worst:.1e} relative", broken)]
 
 
 def _renamed(column: pd.Series, rng: np.random.Generator) -> list[tuple[str, str]]:
@@ -158,6 +188,7 @@ def _resident() -> float:
 
 PARTS = {
     "models": (models, 10_000),
+    "structures": (structures, 2_000),
     "starts": (starts, 500),
     "invariance": (invariance, 1_000),
     "soak": (soak, 10_000),

@@ -205,3 +205,18 @@ def test_undetermined_variances_leave_what_does_not_depend_on_them():
         twice = fitted(frame, "y ~ f + x + (x | g) + (1 | g)")
         once = fitted(frame, "y ~ f + x + (x | g)")
         same(twice.anova(ddf=ddf), once.anova(ddf=ddf), rtol=1e-3)
+
+
+@pytest.mark.parametrize("term", ["diag(x | g)", "diag(x + z | g)", "cs(0 + x + z | g)"])
+@pytest.mark.parametrize("ddf", METHODS)
+def test_no_structure_makes_tests_depend_on_a_unit(term, ddf):
+    rng = np.random.default_rng(7)
+    g = rng.integers(0, 12, 120)
+    data = pd.DataFrame({"g": g, "x": rng.normal(size=120), "z": rng.normal(size=120)})
+    data["y"] = data["x"] + rng.normal(size=12)[g] * data["x"] + rng.normal(size=120)
+    found = []
+    for unit in (1.0, 1e3, 1e-3):
+        fit = mx.lmer(f"y ~ x + z + {term}", data.assign(x=unit * data["x"]), control=QUIET)
+        found.append(fit.tidy(ddf=ddf)[["statistic", "df", "p_value"]].to_numpy())
+    np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
+    np.testing.assert_allclose(found[2], found[0], rtol=1e-6)

@@ -42,7 +42,7 @@ from mixlm_sparse.engines.fused.levels import SingleFactor
 from mixlm_sparse.engines.fused.small import invert_symmetric
 from mixlm_sparse.engines.fused.start import expected_hessian, moment_start
 
-LEG_EVALUATIONS = 12
+LEG_EVALUATIONS = 8
 MAX_PASSES = 5
 SMALL = (0.05, 0.01)
 
@@ -56,8 +56,8 @@ def descend(phi, hessian, limit, check_boundary, gradient, model):  # type: igno
     state = model.state
     end = state[VALUES] + limit
     leg = LEG_EVALUATIONS
-    if 6 + m // 4 > leg:
-        leg = 6 + m // 4
+    if 6 + m // 8 > leg:
+        leg = 6 + m // 8
     candidate, tried, slope = np.empty(m), np.empty(m), np.empty(m)
     while True:
         left = end - state[VALUES]
@@ -88,7 +88,7 @@ def descend(phi, hessian, limit, check_boundary, gradient, model):  # type: igno
         if not expected_hessian(phi, hessian, model):
             state[GIVEN_UP] = 1
             break
-        leg *= 2
+        leg += 2
     if state[TURNED] != 0:
         unturn(phi, model)
         if state[GIVEN_UP] == 0:

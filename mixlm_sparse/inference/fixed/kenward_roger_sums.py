@@ -71,9 +71,8 @@ def covariance_directions(
             E = np.zeros((K, K))
             size = float(np.abs(own).max())
             if size > 0.0:
-                E[place.columns, place.columns] = (
-                    np.abs(own * np.outer(sd, sd)).max() / size * own
-                )
+                own = own / size  # whatever the unit of a predictor
+                E[place.columns, place.columns] = np.abs(own * np.outer(sd, sd)).max() * own
             out.append(Direction(place.factor, E))
     return out
 

@@ -142,7 +142,9 @@ class HeldSearch:
         self.coordinates = coordinates
         self.objective = objective
         self.reml = reml
-        self.limit = control.max_evaluations or 2 * default_limit("bfgs", objective.m)
+        # of a number of its own, each start has so many; a number that was given is for all
+        self.each = None if control.max_evaluations else 2 * default_limit("bfgs", objective.m)
+        self.limit = control.max_evaluations or 0
         self.legs = Legs(
             self,
             scales=lambda y: held_scales(coordinates, y),
@@ -167,6 +169,8 @@ class HeldSearch:
 
     def from_point(self, phi: Vector, sigma: float) -> BfgsResult:
         """Search from phi (m,) and sigma; what is held takes its own values."""
+        if self.each is not None:
+            self.limit = self.objective.n_values + self.each
         return self.legs.from_point(self.coordinates.reduce(phi, sigma))
 
     def settle(self, y: Vector, value: float) -> tuple[Vector, bool]:

@@ -16,7 +16,7 @@ from mixlm_sparse.solve.information import information_of
 from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
-from mixlm_sparse.solve.profiled.valleys import other_starts
+from mixlm_sparse.solve.profiled.valleys import LARGE, other_starts
 from mixlm_sparse.solve.search.bfgs import ROUNDING
 from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.optimum import Optimum, report
@@ -91,8 +91,16 @@ class BlockOptima:
         if self.given:
             return self.found & (self.certified | self.limit_reached)
         singular = self.certified & self.at_boundary.any(axis=1)
-        looks = [bool(other_starts(self.system, singular=flag)) for flag in (False, True)]
-        return self.found & ~np.where(singular, looks[1], looks[0])
+        chart = self.system.chart
+        large = np.array([chart.size(phi) > LARGE for phi in self.phi], dtype=bool)
+        at = [chart.start, chart.scaled(chart.start, 2.0 * LARGE)]
+        looks = np.array(
+            [
+                [bool(other_starts(self.system, singular=flag, phi=phi)) for phi in at]
+                for flag in (False, True)
+            ]
+        )
+        return self.found & ~looks[singular.astype(int), large.astype(int)]
 
     @cached_property
     def _L_inverse(self) -> Array3:

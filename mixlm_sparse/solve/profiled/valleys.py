@@ -3,8 +3,11 @@
 * A singular optimum of several terms with few levels: Lambda = I.
 * A correlation that several effects share: values over its range, beside variances as they were
   found, smaller and larger ones.
-* Nearly as many parameters as rows, or a singular optimum of several terms and few rows:
-  Lambda = I.
+* A singular optimum of several terms and few rows: Lambda = I.
+* Nearly as many parameters as rows, or few rows and effects many times the noise: which directions
+  have no variance, and which term takes what several could, is then decided by where a search
+  begins.  Besides Lambda = I, large effects are tried, the optimum without directions of zero, and
+  the optimum with its principal axes exchanged, so that other directions are zero.
 * Independent effects of one grouping factor whose columns are nearly parallel, such as
   `(1 | g) + (0 + x | g)` with x near 1000 and a spread of 1: a real variance of slopes then needs a
   relative standard deviation of about 1 / spread in working columns of length one, far from where
@@ -14,9 +17,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.solve.chart import Chart
 from mixlm_sparse.solve.search.objective import Start
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -24,6 +30,13 @@ from mixlm_sparse.solve.system import PenalizedSystem
 FEW_LEVELS = 5
 # With fewer rows than this per parameter the criterion may have several minima.
 FEW_ROWS = 4
+# The same, if random effects are this many times the noise.
+LARGE = 10.0
+FEW_ROWS_LARGE = 8
+# What is tried then, and a direction that a search can leave.
+LARGE_START = 30.0
+NEARLY_ZERO = 0.02
+MAX_EXCHANGES = 2
 # The same, if one of them is on the boundary.
 FEW_ROWS_SINGULAR = 10
 # Columns of independent effects are nearly parallel if less than this of them is their own.
@@ -57,8 +70,12 @@ def other_starts(
     )
     rows = system.n / (chart.m + system.p)
     several = singular and len(chart.templates) > 1
-    if (several and (few or rows < FEW_ROWS_SINGULAR)) or rows < FEW_ROWS:
+    at = chart.start if phi is None else phi
+    crowded = rows < (FEW_ROWS_LARGE if chart.size(at) > LARGE else FEW_ROWS)
+    if (several and (few or rows < FEW_ROWS_SINGULAR)) or crowded:
         groups.append([Start("Lambda = I", chart.start)])
+    if crowded:
+        groups += [[start] for start in _elsewhere(chart, at)]
     levels = [
         factors[place.factor].n_levels
         for template, place in zip(chart.templates, chart.layout, strict=True)
@@ -91,6 +108,35 @@ def _by_correlation(system: PenalizedSystem, phi: Vector) -> list[list[Start]]:
         if group:
             groups.append(group)
     return groups
+
+
+def _elsewhere(chart: Chart, phi: Vector) -> list[Start]:
+    """Return starts that lie in other valleys where rows are few."""
+    T = chart.factors(phi)
+    top = max(1.0, *(float(np.abs(M).max()) for M in T))
+    out = [
+        Start(f"Lambda = {LARGE_START:g} I", chart.scaled(chart.start, LARGE_START)),
+        Start("no direction of zero", _with_sizes(chart, T, lambda s: np.maximum(s, 0.3 * top))),
+    ]
+    free = [t.k for t in chart.templates if t.closed_under == "linear"]
+    for shift in range(1, min(max(free, default=1), MAX_EXCHANGES + 1)):
+        turned = _with_sizes(chart, T, lambda s, by=shift: np.roll(np.maximum(s, NEARLY_ZERO), by))
+        out.append(Start("principal axes exchanged", turned))
+    return out
+
+
+def _with_sizes(
+    chart: Chart, factors: list[Matrix], sizes: Callable[[Vector], Vector]
+) -> Vector:
+    """Return phi (m,) of factors with other standard deviations along their principal axes."""
+    blocks: list[Matrix] = []
+    for template, T in zip(chart.templates, factors, strict=True):
+        if template.closed_under == "linear":
+            axes, own, _ = np.linalg.svd(T)
+        else:
+            axes, own = np.eye(template.k), np.sqrt((T * T).sum(axis=1))
+        blocks.append(axes * sizes(own))
+    return chart.parameters_of(blocks)
 
 
 def _scattered(system: PenalizedSystem) -> list[Start]:

@@ -17,7 +17,7 @@ from mixlm_sparse.solve.search.status import Status
 # Minima of the criterion that differ by less are the same valley.
 SAME_VALLEY = 1e-4
 # Evaluations (more with many parameters) after which a search that has not ended turns its axes.
-LEG_EVALUATIONS = 12
+LEG_EVALUATIONS = 8
 # Relative standard deviations along the principal axes below which zero is tried.
 SMALL = (0.05, 0.01)
 MAX_PASSES = 5
@@ -128,11 +128,24 @@ def _second_looks(
     for group in groups:
         values = [objective.value(start.phi) for start in group]
         start = group[int(np.argmin(values))]
-        again = _search(objective, start.phi, method, control, began)
+        try:
+            again = _search(objective, start.phi, method, control, began)
+        except NoMinimumError:  # it runs to where nothing is left to the residuals
+            continue
         ends.append((start.name, again.criterion))
-        best = _better(best, again)
+        deeper = again.criterion - best.criterion
+        if abs(deeper) <= SAME_VALLEY:
+            best = _better(best, again)
+        elif deeper < 0.0:
+            best = again
     if len(ends) == 1:
         return found
+    if best is not found and best.status is Status.LIMIT and control.max_evaluations is None:
+        best = _better(best, _search(objective, best.phi, method, control, began))
+    best = replace(
+        best, n_evaluations=objective.n_values, n_gradients=objective.n_gradients,
+        history=tuple(objective.history),
+    )  # fmt: skip
     others = [value for _, value in ends if value > best.criterion + SAME_VALLEY]
     return replace(
         best,
@@ -148,7 +161,8 @@ def _search(
     control: Control,
     began: float,
 ) -> Optimum:
-    limit = control.max_evaluations or default_limit(method, objective.m)
+    # of a number of its own, each start has so many; a number that was given is for all
+    limit = control.max_evaluations or objective.n_values + default_limit(method, objective.m)
     if method == "bfgs":
         fused = objective.at_once(
             phi,
@@ -246,7 +260,7 @@ def _gradient_search(
     phi, value, gradient, predicted decrease, where the search ended.
     """
     end = objective.n_values + limit
-    leg = max(LEG_EVALUATIONS, 6 + phi.size // 4)
+    leg = max(LEG_EVALUATIONS, 6 + phi.size // 8)
     while True:
         left = end - objective.n_values
         found = minimize_bfgs(
@@ -263,7 +277,7 @@ def _gradient_search(
         if control.check_boundary:
             phi = _without_small(objective, phi, found.value)
         hessian = objective.curvature(phi)
-        leg *= 2
+        leg += 2  # fewer turns later, when the axes are known
     if not objective.rotated:
         return found.x, found.value, found.gradient, found.decrement
     phi = objective.unrotate(found.x)
