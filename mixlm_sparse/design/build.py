@@ -280,7 +280,7 @@ def functions_of(env: Any) -> dict[str, Callable[..., Any]]:
     for name, function in functions.items():
         if not callable(function):
             raise OptionError(f"env[{name!r}] is {shown(function)}: give a function of arrays")
-    return functions
+    return dict(functions)  # nothing that is done to the mapping afterwards changes a fit
 
 
 def weights_of_rows(

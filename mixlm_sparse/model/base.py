@@ -145,7 +145,7 @@ class FitBase:
         >>> fit.theta.round(4)
         array([0.9667, 0.0152, 0.2309])
         """
-        return self.optimum.theta
+        return self.optimum.theta.copy()
 
     @property
     def theta_names(self) -> tuple[str, ...]:
@@ -163,7 +163,7 @@ class FitBase:
     @property
     def lower(self) -> Vector:
         """(m,) lower bounds of theta."""
-        return self.system.lower
+        return self.system.lower.copy()
 
     @property
     def perfect(self) -> bool:

@@ -86,7 +86,7 @@ class ConvergenceReport(PrintsAsTable):
 
     @property
     def gradient(self) -> Vector:
-        return self.optimum.gradient
+        return self.optimum.gradient.copy()
 
     @property
     def max_abs_gradient(self) -> float:

@@ -7,7 +7,7 @@ that happens to the user's frame afterwards changes a result.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -71,7 +71,11 @@ def held_call(call: ModelCall) -> ModelCall:
     }
     contrasts = held_contrasts(call.contrasts)
     known = read_known(call.known)
-    return replace(call, data=data, contrasts=contrasts, env=env or None, known=known, **columns)
+    fixed = dict(call.fixed) if isinstance(call.fixed, Mapping) else call.fixed
+    return replace(
+        call, data=data, contrasts=contrasts, env=env or None, known=known, fixed=fixed,
+        **columns,
+    )  # fmt: skip
 
 
 def held_contrasts(contrasts: Any) -> Any:

@@ -8,6 +8,7 @@ count from 0.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -53,7 +54,8 @@ def getME(fit: FittedModel, name: str | Sequence[str]) -> Any:
             raise OptionError(
                 f"getME knows no component {shown(each)}: use one of {', '.join(_COMPONENTS)}"
             )
-    found = {each: _COMPONENTS[each](fit) for each in names}
+    # what is handed out is the user's, to write to as well
+    found = {each: copy.deepcopy(_COMPONENTS[each](fit)) for each in names}
     return found[names[0]] if isinstance(name, str) else found
 
 

@@ -348,3 +348,40 @@ def test_nothing_stands_on_the_arrays_of_the_caller(kind: str) -> None:
         array[:] = "g0" if array.dtype == object else 3.0 * array[::-1] + 1.0
     for answer, expected in zip(ask(made), before, strict=True):
         np.testing.assert_allclose(answer, expected, rtol=1e-12, atol=1e-12)
+
+
+HANDED_OUT: dict[str, Callable[[mx.LinearMixedFit], Any]] = {
+    "theta": lambda fit: fit.theta,
+    "lower": lambda fit: fit.lower,
+    "gradient": lambda fit: fit.convergence.gradient,
+    "X": lambda fit: fit.model_matrix(),
+    **{
+        f"getME {name}": lambda fit, name=name: fit.getME(name)
+        for name in ("y", "mu", "offset", "weights", "beta", "theta", "lower", "RX", "u", "X")
+    },
+    "Tlist": lambda fit: fit.getME("Tlist")["g"],
+    "fittedvalues": lambda fit: fit.fittedvalues.to_numpy(),
+}
+
+
+@pytest.mark.parametrize("name", HANDED_OUT)
+def test_what_is_handed_out_is_the_users(name):
+    fit = mx.lmer(FORMULA, frame(), weights="w", offset="o", control=QUIET)
+    before = str(fit.summary()), fit.getME("mu").copy(), np.asarray(HANDED_OUT[name](fit)).copy()
+    out = HANDED_OUT[name](fit)
+    if out.flags.writeable:
+        out[...] = 17.0
+    np.testing.assert_array_equal(HANDED_OUT[name](fit), before[2])
+    np.testing.assert_array_equal(fit.getME("mu"), before[1])
+    assert str(fit.summary()) == before[0]
+
+
+def test_mappings_of_arguments_are_copied():
+    data = frame()
+    env, fixed = {"twice": lambda x: 2 * x}, {"sigma": 1.0}
+    fit = mx.lmer("y ~ twice(z) + (1 | g)", data, env=env, fixed=fixed, control=QUIET)
+    update, values = fit.update(". ~ . - twice(z)").criterion, fit.predict(data)
+    env.clear()
+    fixed.clear()
+    assert fit.update(". ~ . - twice(z)").criterion == update
+    np.testing.assert_array_equal(fit.predict(data), values)

@@ -204,9 +204,9 @@ def robust(fit: FittedModel, cluster: Any = None, type: str = "CR2") -> RobustCo
         cluster=label,
         n_clusters=n_clusters,
         names=fit.system.x_names,
-        beta=fit.solution.beta,
+        beta=fit.solution.beta.copy(),
         sigma=unit_of_theta(fit),
-        half=fit.solution.RX_inv,
+        half=fit.solution.RX_inv.copy(),
         scores=scores,
         meat=(N, Q),
     )
