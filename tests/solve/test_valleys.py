@@ -9,6 +9,7 @@ import pytest
 import mixlm_sparse as mx
 from benchmarks.random_models import random_model
 from mixlm_sparse.solve.profiled.valleys import other_starts
+from mixlm_sparse.solve.search.bfgs import minimize_bfgs
 
 QUIET = mx.Control(warn=False)
 
@@ -56,3 +57,12 @@ def test_usual_data_are_searched_once():
     fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
     assert fit.convergence.tried == ()
     assert other_starts(fit.system, singular=False, phi=fit.optimum.phi) == []
+
+
+def test_a_search_that_begins_where_nothing_is_defined_ends_there():
+    def nowhere(x):
+        return np.inf, np.full_like(x, np.nan)
+
+    found = minimize_bfgs(nowhere, np.ones(2), np.eye(2), tolerance=1e-9, max_evaluations=50)
+    assert found.status == "stalled"
+    np.testing.assert_array_equal(found.x, np.ones(2))

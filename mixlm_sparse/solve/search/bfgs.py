@@ -68,6 +68,8 @@ def minimize_bfgs(
     x = x0.copy()
     value, gradient = function(x)
     evaluations = 1
+    if not np.isfinite(value):  # nothing says where to go
+        return BfgsResult(x, value, gradient, np.inf, "stalled")
     H = np.linalg.inv(hessian)
     fresh = True
     while True:

@@ -128,6 +128,8 @@ def _second_looks(
     for group in groups:
         values = [objective.value(start.phi) for start in group]
         start = group[int(np.argmin(values))]
+        if not np.isfinite(min(values)):
+            continue
         try:
             again = _search(objective, start.phi, method, control, began)
         except NoMinimumError:  # it runs to where nothing is left to the residuals
