@@ -116,3 +116,34 @@ def assert_equal(formula: str, seed: int) -> None:
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_every_number_is_the_same_from_another_start(formula, seed):
     assert_equal(formula, seed)
+
+
+def nearly_flat(kind: str, eps: float, seed: int) -> tuple[str, pd.DataFrame]:
+    """Effects that differ by eps from what other effects are already."""
+    data = rows(seed)
+    rng = np.random.default_rng(seed)
+    if kind == "parallel":
+        data["s"] = 1.0 + eps * rng.normal(size=len(data))
+        return "y ~ x + (1 | g) + (0 + s | g)", data
+    if kind == "twice":
+        return "y ~ x + (x | g) + (0 + s | g)", data.assign(
+            s=data["x"] + eps * rng.normal(size=len(data))
+        )
+    arms = {f"a{k}": (data["arm"] == k) + eps * rng.normal(size=len(data)) for k in "bc"}
+    return "y ~ x + ab + ac + (1 | arm) + (1 | g)", data.assign(**arms)
+
+
+@pytest.mark.parametrize("eps", [1e-4, 1e-5, 1e-7])
+@pytest.mark.parametrize("kind", ["parallel", "twice", "hidden"])
+def test_what_is_hardly_seen_does_not_depend_on_the_start(kind, eps):
+    for seed in range(3):
+        formula, data = nearly_flat(kind, eps, seed)
+        found = []
+        for start in (None, starts(formula, data, seed), starts(formula, data, seed + 50)):
+            fit = mx.lmer(formula, data, start=start, control=QUIET)
+            S = [T @ T.T for T in fit.system.chart.factors(fit.optimum.phi)]
+            found.append((fit.criterion, np.concatenate([one.ravel() for one in S])))
+        best = min(criterion for criterion, _ in found)
+        same = [S for criterion, S in found if criterion < best + 1e-5]
+        for S in same[1:]:
+            np.testing.assert_allclose(S, same[0], atol=2e-3 * np.abs(same[0]).max())

@@ -100,7 +100,7 @@ class BlockOptima:
                 for flag in (False, True)
             ]
         )
-        return self.found & ~looks[singular.astype(int), large.astype(int)]
+        return np.asarray(self.found & ~looks[singular.astype(int), large.astype(int)])
 
     @cached_property
     def _L_inverse(self) -> Array3:

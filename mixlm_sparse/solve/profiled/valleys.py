@@ -18,6 +18,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 
@@ -120,9 +121,13 @@ def _elsewhere(chart: Chart, phi: Vector) -> list[Start]:
     ]
     free = [t.k for t in chart.templates if t.closed_under == "linear"]
     for shift in range(1, min(max(free, default=1), MAX_EXCHANGES + 1)):
-        turned = _with_sizes(chart, T, lambda s, by=shift: np.roll(np.maximum(s, NEARLY_ZERO), by))
+        turned = _with_sizes(chart, T, partial(_exchanged, shift=shift))
         out.append(Start("principal axes exchanged", turned))
     return out
+
+
+def _exchanged(sizes: Vector, shift: int) -> Vector:
+    return np.roll(np.maximum(sizes, NEARLY_ZERO), shift)
 
 
 def _with_sizes(
