@@ -160,7 +160,8 @@ def html_table(
     def row(cells: Sequence[str], tag: str, style: str = "") -> str:
         out = []
         for i, cell in enumerate(cells):
-            side = "left" if i < left or i in texts else "right"
+            # a number such as 3.26e-06 stays on its line
+            side = "left" if i < left or i in texts else "right;white-space:nowrap"
             out.append(f'<{tag} style="text-align:{side}{style}">{escape(cell)}</{tag}>')
         return f"<tr>{''.join(out)}</tr>"
 
