@@ -148,7 +148,14 @@ def _column(expr: Name, scope: Scope) -> Any:
 def _binary(expr: Binary, scope: Scope) -> Any:
     left, right = evaluate(expr.left, scope), evaluate(expr.right, scope)
     if expr.op in _ARITHMETIC:
-        return _ARITHMETIC[expr.op](_numbers(left, expr), _numbers(right, expr))
+        left, right = _numbers(left, expr), _numbers(right, expr)
+        shapes = {value.shape for value in (left, right) if isinstance(value, np.ndarray)}
+        if len(shapes) > 1:
+            raise FormulaError(
+                f"{deparse(expr)} combines columns of different number: one of them, such as "
+                "poly(), makes several; use it as a term of its own"
+            )
+        return _ARITHMETIC[expr.op](left, right)
     if expr.op in _LOGICAL:
         return _LOGICAL[expr.op](_truth(left, expr), _truth(right, expr))
     if expr.op in _COMPARISONS:
