@@ -53,7 +53,7 @@ class ManyFits(PrintsAsTable):
            [250.07,   9.69],
            [249.58,   9.26]])
     >>> many.fit(0).formula
-    '`Reaction1` ~ Days + (Days | Subject)'
+    'Reaction1 ~ Days + (Days | Subject)'
     """
 
     _entry: ClassVar[str] = ".fit({key}) for the fit of a response, .to_frame() for a table of all"

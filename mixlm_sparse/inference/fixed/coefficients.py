@@ -85,10 +85,10 @@ def pvalues(fit: FittedModel) -> pd.Series[float]:
     --------
     >>> import mixlm_sparse as mx
     >>> fit = mx.lmer("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
-    >>> fit.pvalues
-    (Intercept)    1.170885e-17
-    Days           3.263786e-06
-    dtype: float64
+    >>> fit.pvalues.map("{:.3g}".format)
+    (Intercept)    1.17e-17
+    Days           3.26e-06
+    dtype: str
     """
     return _by_name(fit, linear_tests(fit, np.eye(fit.system.p)).p_value)
 

@@ -206,11 +206,11 @@ def variogram(
     >>> fit = mx.lmer("height ~ age + (age | Subject)", boys)
     >>> fit.variogram(time="age", bins=4)
     Semivariogram of residuals within groups
-       distance  variogram  pairs
-    0    0.2674     0.5466    234
-    1    0.5843     0.9301    230
-    2    0.9387     1.3003    238
-    3    1.5387     0.7481    234
+    distance  variogram  pairs
+      0.2674     0.5466    234
+      0.5843     0.9301    230
+      0.9387     1.3003    238
+      1.5387     0.7481    234
     Note: normalized residuals within Subject, by age
     """
     bins = require_count("bins", bins)

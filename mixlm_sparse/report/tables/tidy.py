@@ -71,12 +71,13 @@ def tidy(
     fixed   (Intercept)   251.405      6.825     36.838  17.0    <2e-16
     fixed   Days           10.467      1.546      6.771  17.0  3.26e-06
     Note: tests of fixed effects by Satterthwaite's degrees of freedom
-    >>> fit.tidy("ran_pars", conf_int=True)[["group", "term", "estimate", "conf_low", "conf_high"]]
-          group                   term   estimate   conf_low  conf_high
-    0   Subject        sd__(Intercept)  24.740451  15.581531  39.283041
-    1   Subject               sd__Days   5.922133   3.918278   8.950784
-    2   Subject  cor__(Intercept).Days   0.065551  -0.518393   0.607803
-    3  Residual        sd__Observation  25.591816  22.800458  28.724907
+    >>> table = fit.tidy("ran_pars", conf_int=True).to_frame()
+    >>> table[["group", "term", "estimate", "conf_low", "conf_high"]].round(3)
+          group                   term  estimate  conf_low  conf_high
+    0   Subject        sd__(Intercept)    24.740    15.582     39.283
+    1   Subject               sd__Days     5.922     3.918      8.951
+    2   Subject  cor__(Intercept).Days     0.066    -0.518      0.608
+    3  Residual        sd__Observation    25.592    22.800     28.725
     """
     conf_int = require_bool("conf_int", conf_int)
     wanted = require_names("effects", effects, EFFECTS, "kind of effects")
