@@ -59,6 +59,16 @@ def numbers(table) -> np.ndarray:
     return columns.to_numpy(dtype=float).ravel()
 
 
+def _limits_by_logs(table):
+    """Limits of a standard deviation are those of its log, exponentiated: of one that is hardly
+    seen they are 1e-46 and 1e40, and their logs are what rounding leaves alone."""
+    table = pd.DataFrame(table).copy()
+    wide = table["lower"].between(0.0, 1e-10, inclusive="neither") | (table["upper"] > 1e10)
+    for limit in ("lower", "upper"):
+        table.loc[wide, limit] = np.log(table.loc[wide, limit])
+    return table
+
+
 def printed(fit: mx.LinearMixedFit, data: pd.DataFrame) -> dict[str, np.ndarray]:
     """Return the numbers of everything that a fit prints."""
     new = data.head(4)
@@ -68,7 +78,7 @@ def printed(fit: mx.LinearMixedFit, data: pd.DataFrame) -> dict[str, np.ndarray]
         "covariance": fit.cov_params(),
         "varcorr": fit.varcorr.to_frame(),
         "parameters": fit.tidy(effects="ran_pars"),
-        "components": fit.variance_components(),
+        "components": _limits_by_logs(fit.variance_components()),
         "ranef": fit.ranef(),
         "cond_var": {k: v.reshape(len(v), -1) for k, v in fit.ranef(cond_var=True)[1].items()},
         "coef": fit.coef(),
