@@ -25,8 +25,8 @@ pytest.importorskip("matplotlib")
 # Objects on the way to a fit and inside it: they say in short what they are.
 STAGES = {
     "Control", "Curvature", "DevianceFunction", "FitOptions", "GroupFits", "MaketablesModel",
-    "MixedFormula", "ModelCall", "ModelMatrices", "ModelProducts", "Optimum", "PenalizedSystem",
-    "PlsSolution", "RandomEffect", "TermCovariance", "Transformation",
+    "Membership", "MixedFormula", "ModelCall", "ModelMatrices", "ModelProducts", "Optimum",
+    "PenalizedSystem", "PlsSolution", "RandomEffect", "TermCovariance", "Transformation",
 }  # fmt: skip
 # Frames that are data to go on with: rows of the data, draws, matrices.
 DATA = {
