@@ -108,18 +108,21 @@ def figures(kind: str, sd: float, *, reml: bool) -> np.ndarray:
     return np.concatenate([np.asarray(part, dtype=float) for part in out])
 
 
+@pytest.fixture(params=[False, True], ids=["NumPy", "compiled"])
+def kernels(request):
+    mx.use_compiled(request.param)
+    yield
+    mx.use_compiled(None)
+
+
+@pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("kind", FORMULAS)
 def test_nothing_changes_but_the_unit_of_the_noise(kind, reml):
-    # shrinkage moves residuals by 1e-5 of the noise at 1e-5; 1e-9 leaves seven digits of noise;
-    # in NumPy: sums in the order of the compiled kernels may pass the tolerance of df by a little
-    mx.use_compiled(False)
-    try:
-        wanted = figures(kind, 1e-5, reml=reml)
-        for sd in (1e-6, 1e-8, 1e-9):
-            np.testing.assert_allclose(figures(kind, sd, reml=reml), wanted, rtol=2e-4, atol=1e-5)
-    finally:
-        mx.use_compiled(None)
+    # shrinkage moves residuals by 1e-5 of the noise at 1e-5; 1e-9 leaves seven digits of noise
+    wanted = figures(kind, 1e-5, reml=reml)
+    for sd in (1e-6, 1e-8, 1e-9):
+        np.testing.assert_allclose(figures(kind, sd, reml=reml), wanted, rtol=2e-4, atol=1e-5)
 
 
 def test_effects_within_groups_are_those_of_least_squares():

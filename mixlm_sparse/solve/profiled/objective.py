@@ -25,6 +25,7 @@ from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.limit import far_start, without_residual
 from mixlm_sparse.solve.profiled.start import expected_hessian, moment_start
 from mixlm_sparse.solve.profiled.valleys import other_starts
+from mixlm_sparse.solve.search.bfgs import ROUNDING
 from mixlm_sparse.solve.search.objective import (
     BoundaryReport,
     FarStart,
@@ -375,12 +376,12 @@ class ProfiledObjective:
     def noise(self, phi: Vector) -> float:
         """Return how uncertain a value is beyond the rounding of the number itself."""
         nu = residual_df(self.system, reml=self.reml)
-        rounding = nu * float(np.finfo(np.float64).eps)
         size = self.system.chart.size(phi)
-        if self.beyond:  # remainders of the response, row by row, are that much smaller than it
-            return rounding * size
+        if self.beyond:
+            # remainders of rows are that much smaller than the response; with the margin of values,
+            return nu * ROUNDING * size  # or the search stays where rounding happens to be lowest
         # sums of squares are, until `solve_at` forms them by rows
-        return rounding * min(size * size, 1.0 / CANCELLATION_LIMIT)
+        return nu * np.finfo(np.float64).eps * float(min(size * size, 1.0 / CANCELLATION_LIMIT))
 
     def at_zero(self) -> Vector:
         """Return the phi (m,) at which all standard deviations are zero."""
