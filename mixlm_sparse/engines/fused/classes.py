@@ -104,6 +104,17 @@ def _marks(flat: NDArray[np.float64], weights: Vector) -> NDArray[np.float64]:
 
 
 @njit
+def _product(A, B, K, out):  # type: ignore[no-untyped-def]
+    # out (K, K) = A B
+    for a in range(K):
+        for b in range(K):
+            s = 0.0
+            for c in range(K):
+                s += A[a, c] * B[c, b]
+            out[a, b] = s
+
+
+@njit
 def sweep_classes(blocks, count, M, yy, lam, Cinv, U, S, out):  # type: ignore[no-untyped-def]
     # blocks (C,K,K), count (C,), M (C,KP,KP), lam (K,K); Cinv, U (C,K,K) and S (P,P) are
     # overwritten.
@@ -121,12 +132,7 @@ def sweep_classes(blocks, count, M, yy, lam, Cinv, U, S, out):  # type: ignore[n
     out[4] = yy
     logdet = 0.0
     for j in range(n_classes):
-        for a in range(K):
-            for b in range(K):
-                s = 0.0
-                for c in range(K):
-                    s += blocks[j, a, c] * lam[c, b]
-                AL[a, b] = s
+        _product(blocks[j], lam, K, AL)
         for a in range(K):
             for b in range(a + 1):
                 s = 1.0 if a == b else 0.0
@@ -166,12 +172,7 @@ def gradient_classes(blocks, count, M, lam, Cinv, U, Omega, G):  # type: ignore[
     AL, H, R = np.empty((K, K)), np.empty((K, K)), np.empty((K, K))
     G[:, :] = 0.0
     for j in range(n_classes):
-        for a in range(K):
-            for b in range(K):
-                s = 0.0
-                for c in range(K):
-                    s += blocks[j, a, c] * lam[c, b]
-                AL[a, b] = s
+        _product(blocks[j], lam, K, AL)
         for a in range(K):
             for b in range(a + 1):
                 s = 0.0

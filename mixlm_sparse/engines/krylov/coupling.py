@@ -98,26 +98,6 @@ def _through(ptr, cols, values, F, X, weights, out, Q):  # type: ignore[no-untyp
 
 
 @njit
-def _take_diagonal(rows, cols, values, F, out):  # type: ignore[no-untyped-def]
-    # out[cols[t]] -= V' F[rows[t]] V
-    n, K, H = values.shape
-    half = np.zeros(K)
-    for t in range(n):
-        i, j = rows[t], cols[t]
-        for d in range(H):
-            for a in range(K):
-                s = 0.0
-                for b in range(K):
-                    s += F[i, a, b] * values[t, b, d]
-                half[a] = s
-            for c in range(H):
-                s = 0.0
-                for a in range(K):
-                    s += values[t, a, c] * half[a]
-                out[j, c, d] -= s
-
-
-@njit
 def _spread(rows, cols, values, H, out):  # type: ignore[no-untyped-def]
     # out[rows[t]] += V H[cols[t]] V'
     n, K, width = values.shape
@@ -230,24 +210,24 @@ class Coupling:
     def take_diagonal(self, which: int, F: Array3, out: Array3) -> None:
         """Subtract the diagonal blocks of A_re F A_er of one factor of the rest, in place."""
         pair = self.pairs[which]
-        if self.compiled:
-            _take_diagonal(pair.rows, pair.cols, pair.values, F, out)
-            return
-        for part in _chunks(pair.values):
-            V = pair.values[part]
-            blocks = np.matmul(np.swapaxes(V, 1, 2), np.matmul(F[pair.rows[part]], V))
-            out -= _summed(pair.cols[part], blocks, out.shape[0])
+        self._add_congruences(pair.cols, pair.rows, np.swapaxes(pair.values, 1, 2), -F, out)
 
     def spread(self, which: int, H: Array3, out: Array3) -> None:
         """Add sum_j A_ij H_j A_ji over the levels j of one factor of the rest, in place."""
         pair = self.pairs[which]
+        self._add_congruences(pair.rows, pair.cols, pair.values, H, out)
+
+    def _add_congruences(
+        self, at: IntVector, of: IntVector, values: Array3, H: Array3, out: Array3
+    ) -> None:
+        """Add V_t H[of_t] V_t' to out[at_t] over the pairs t, in place."""
         if self.compiled:
-            _spread(pair.rows, pair.cols, pair.values, np.ascontiguousarray(H), out)
+            _spread(at, of, values, np.ascontiguousarray(H), out)
             return
-        for part in _chunks(pair.values):
-            V = pair.values[part]
-            blocks = np.matmul(np.matmul(V, H[pair.cols[part]]), np.swapaxes(V, 1, 2))
-            out += _summed(pair.rows[part], blocks, out.shape[0])
+        for part in _chunks(values):
+            V = values[part]
+            blocks = np.matmul(np.matmul(V, H[of[part]]), np.swapaxes(V, 1, 2))
+            out += _summed(at[part], blocks, out.shape[0])
 
     def _by_column(self, a: int) -> sp.csr_array:
         return kernels.csr(self.ptr, self.cols, self.values[:, a], self.m)
