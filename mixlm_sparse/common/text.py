@@ -27,7 +27,8 @@ def decimals_needed(values: Iterable[float], digits: int, negligible: float = NE
     sizes = [abs(v) for v in values if math.isfinite(v) and v != 0.0]
     if not sizes:
         return 0
-    floor = max(sizes) * negligible
+    # a share of the largest that is a number of the column again counts, however it was rounded
+    floor = max(sizes) * negligible * (1.0 - 1e-12)
     smallest = min(s for s in sizes if s >= floor)
     return max(0, digits - 1 - math.floor(math.log10(smallest)))
 

@@ -144,3 +144,11 @@ def test_no_line_is_longer_than_a_terminal(columns, index):
     assert all(display_width(line) <= WIDTH for line in lines)
     for form in (result._repr_html_, result.to_latex, result.to_markdown):
         assert isinstance(form(), str)
+
+
+def test_the_usual_number_of_a_long_column_counts_however_it_is_rounded():
+    # the share of the largest number that the middle one is, times the largest, may lie above it
+    for middle in np.nextafter(0.78659254, np.linspace(0.0, 1.0, 50)) + np.arange(50) * 1e-9:
+        for largest in (1.30324007, 1.3032400700000003, 1.3, 7.7):
+            column = pd.DataFrame({"variogram": [0.3] * 7 + [middle] + [largest] * 7})
+            assert f"{middle:.4f}" in repr(ResultTable(column))
