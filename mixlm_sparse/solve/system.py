@@ -177,7 +177,7 @@ class PenalizedSystem:
             return None
         if products.blocks.own_pairs:
             return None
-        if products.p > FUSED_COLUMNS or not products.yy > 0.0:  # no share of nothing is lost
+        if products.p > FUSED_COLUMNS:
             return None
         factors = products.blocks.factors
         f = factors[0]

@@ -10,6 +10,7 @@ import pytest
 
 import mixlm_sparse as mx
 from mixlm_sparse.common.errors import DataError, FormulaError, OptionError
+from mixlm_sparse.model import refits
 from mixlm_sparse.solve.derived.other_response import response_block, system_for
 from tests.model.test_predict import crossed_data, quiet_fit
 from tests.support import corpus
@@ -185,3 +186,20 @@ def test_row_labels_must_agree(sleep, Y):
         mx.lmer_many(FORMULA, sleep, Y, weights=pd.Series(1.0, index=np.arange(180)[::-1]))
     one = mx.lmer_many(FORMULA, sleep, sleep["Reaction"])
     assert one.names == ("Reaction",)
+
+
+def test_many_searches_are_compiled_calls_and_none_is_made_alone(sleep, monkeypatch):
+    formula = "Reaction ~ Days + (Days | Subject)"
+    Y = mx.lmer(formula, sleep).simulate(400, seed=1)
+    alone = []
+    search = refits.search
+    monkeypatch.setattr(refits, "search", lambda *args: alone.append(args) or search(*args))
+    mx.use_compiled(True)
+    try:
+        many = mx.lmer_many("~ Days + (Days | Subject)", sleep, Y)
+    finally:
+        mx.use_compiled(None)
+    assert len(alone) <= 4  # what the compiled search gave up
+    assert set(many.status) <= {"converged", "singular"}
+    own = mx.lmer(formula, sleep.assign(Reaction=Y[:, 7]))
+    assert many.criterion[7] == pytest.approx(own.criterion, abs=1e-7)
