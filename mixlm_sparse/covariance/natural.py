@@ -27,6 +27,8 @@ from mixlm_sparse.covariance.us import Unstructured
 EDGE_ATOL = 1e-3
 # Distances from an edge, in phi, at which a lower criterion is looked for.
 INSIDE = (0.05, 0.25, 0.7, 1.5)
+# What a correlation may lie beyond what others leave to it, by rounding: near an edge that is much.
+ROUNDING = 1e-8
 
 
 class Natural(CovarianceStructure):

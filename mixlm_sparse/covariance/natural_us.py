@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.described import NaturalParameter
-from mixlm_sparse.covariance.natural import Natural
+from mixlm_sparse.covariance.natural import ROUNDING, Natural
 from mixlm_sparse.covariance.structure import (
     Closure,
     CovarianceStructure,
@@ -87,7 +87,7 @@ class NaturalUnstructured(Natural):
         left = float(np.prod(np.cos(padded[(rows == i) & (cols < j)])))
         room = left * float(L[j, j])
         rest = value - float(L[i, :j] @ L[j, :j])
-        if not abs(rest) <= room * (1.0 + 1e-9) + 1e-12:
+        if not abs(rest) <= room + ROUNDING:
             raise NotPositiveDefiniteError(
                 f"a correlation of {value:.4g} does not go with the others"
             )

@@ -8,7 +8,7 @@ import numpy as np
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.covariance.natural import Natural, mean_of
+from mixlm_sparse.covariance.natural import ROUNDING, Natural, mean_of
 from mixlm_sparse.covariance.structure import Closure, structure
 
 
@@ -57,6 +57,11 @@ class Toeplitz(Natural):
             )
         return x
 
+    def folded(self, x: Vector) -> Vector:
+        # rho depends on the sines alone; to go through rho would lose the x after one near its end
+        out: Vector = np.arcsin(np.sin(x))
+        return out
+
     def _partial(self, rho: Vector) -> tuple[Vector, bool]:
         """Return x, clipped to what is possible, and whether it was."""
         x, possible = np.zeros(self.n_rho), True
@@ -67,9 +72,8 @@ class Toeplitz(Natural):
                 possible = possible and abs(rest) < 1e-6
                 r = 0.0
             else:
-                r = rest / left
-                possible = possible and abs(r) <= 1.0 + 1e-8
-                r = min(max(r, -1.0), 1.0)
+                possible = possible and abs(rest) <= left + ROUNDING
+                r = min(max(rest / left, -1.0), 1.0)
             x[m] = np.arcsin(r)
             a = np.append(a - r * a[::-1], r)
             left *= (1.0 - r) * (1.0 + r)
@@ -81,8 +85,7 @@ class Toeplitz(Natural):
         padded = np.concatenate([lower, np.zeros(self.n_rho - at - 1)])
         predicted = float(self.rho_at(padded)[0][at])
         left = float(np.prod(np.cos(x[:at]) ** 2))
-        room = left * (1.0 + 1e-9)
-        if not abs(value - predicted) <= room:
+        if not abs(value - predicted) <= left + ROUNDING:
             raise NotPositiveDefiniteError(
                 f"a correlation of {value:.4g} at distance {at + 1} does not go with the others"
             )

@@ -112,6 +112,21 @@ def test_working_derivatives_also_where_the_covariance_is_singular(name, k, seed
 
 @every_structure
 @given(k=sizes, seed=seeds)
+def test_nearly_singular_covariances_are_covariances(name, k, seed):
+    template, _, rng = draw(name, k, seed)
+    phi = template.working(template.start)
+    bounded = template.powers == 0.0  # angles, singular at a right one
+    near = 0.5 * np.pi - 10.0 ** rng.uniform(-9.0, -1.0, size=phi.size)
+    phi = np.where(bounded & (rng.random(phi.size) < 0.7), rng.choice([-1.0, 1.0]) * near, phi)
+    T = template.factor_at(phi)
+    theta = template.theta_at(template.reflected(phi))
+    np.testing.assert_allclose(covariance(template, theta), T @ T.T, atol=1e-6)
+    back = template.factor_at(template.working(theta))
+    np.testing.assert_allclose(back @ back.T, T @ T.T, atol=1e-6)
+
+
+@every_structure
+@given(k=sizes, seed=seeds)
 def test_edges_are_where_they_say(name, k, seed):
     """Close to an edge the snapped parameters are on it, and all that is inside is no other."""
     template, theta, rng = draw(name, k, seed)
