@@ -1,6 +1,6 @@
 """Fresh interpreters that do pieces of work: both ends of the pipe.
 
-    parent  ->  (modules to load, pickled work), then ranges of tasks, then nothing
+    parent  ->  (decisions, pickled work), then ranges of tasks, then nothing
     worker  ->  (results, None) or (None, exception) for each range
 
 A worker belongs to its parent: it does not hear Ctrl-C, which is for the parent to act on, and it
@@ -39,8 +39,9 @@ ONE_THREAD = dict.fromkeys(
     ),
     "1",
 )
-# What decides by being loaded how something is computed: loaded here, loaded there.
-DECISIVE = ("numba",)
+# A module whose state decides which form of a computation runs: its `decisions` here are the ones
+# that it adopts there, so that the results are the same to the last digit.
+DECISIVE = "mixlm_sparse.engines.compiled"
 
 
 def elsewhere(
@@ -55,7 +56,8 @@ def elsewhere(
     OptionError : the work does not pickle.
     WorkerError : an interpreter did not start, or ended before its work was done.
     """
-    setup = pickle.dumps(([name for name in DECISIVE if name in sys.modules], _pickled(work)))
+    decided = sys.modules[DECISIVE].decisions() if DECISIVE in sys.modules else None
+    setup = pickle.dumps((decided, _pickled(work)))
     workers = [_Worker(setup) for _ in range(jobs)]
     free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
     for worker in workers:
@@ -189,13 +191,13 @@ def main() -> None:
 
 
 def _serve(tasks: BinaryIO, results: BinaryIO) -> None:
-    modules, pickled = pickle.load(tasks)
+    decided, pickled = pickle.load(tasks)
     # refits do not warn; what else comes up came up in the parent
     warnings.simplefilter("ignore")
     work, failure = None, None
     try:
-        for name in modules:
-            importlib.import_module(name)
+        if decided is not None:
+            importlib.import_module(DECISIVE).adopt(decided)
         work = pickle.loads(pickled)
     except Exception as error:
         failure = OptionError(

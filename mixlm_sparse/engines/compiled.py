@@ -33,6 +33,9 @@ _switch: bool | None = None
 _spent = 0.0
 _searches = 0
 _said: set[str] = set()
+# Whether machine code of slow kernels lies on disk, by the kernel's name, as first looked up.
+_kept: dict[str, bool] = {}
+_slow: list[LazyKernel] = []
 
 
 @lru_cache(maxsize=1)
@@ -120,6 +123,23 @@ def search_pays(kernel: LazyKernel, work: float) -> bool:
     return compiled_pays(work) and (kernel.kept() or _searches > SEARCH_REPAID_BY)
 
 
+def decisions() -> tuple[bool, bool | None, float, int, dict[str, bool]]:
+    """Return all that decides which form of a kernel runs, for a process that is to do the same."""
+    if "numba" in sys.modules:
+        for kernel in _slow:
+            kernel.kept()  # another process may write it at any time: what is seen now holds
+    return "numba" in sys.modules, _switch, _spent, _searches, dict(_kept)
+
+
+def adopt(decided: tuple[bool, bool | None, float, int, dict[str, bool]]) -> None:
+    """Decide from now on as the process did whose `decisions` these are."""
+    global _switch, _spent, _searches
+    loaded, _switch, _spent, _searches, kept = decided
+    _kept.update(kept)
+    if loaded:
+        _numba()
+
+
 class LazyKernel:
     """A function that is compiled at its first call; `python` is the function itself.
 
@@ -132,7 +152,7 @@ class LazyKernel:
         self.python = python
         self.slow = slow
         self._inline = inline
-        self._kept: bool | None = None
+        self._name = f"{python.__module__}.{python.__qualname__}"
         self._compiled: Callable[..., Any] | None = None
 
     def __call__(self, *args: Any) -> Any:
@@ -144,7 +164,7 @@ class LazyKernel:
     def _call(self, args: tuple[Any, ...]) -> Any:
         try:
             out = (self._compiled or self.dispatcher())(*args)
-            self._kept = True
+            _kept[self._name] = True
             return out
         except MemoryError:
             raise
@@ -161,13 +181,13 @@ class LazyKernel:
 
     def kept(self) -> bool:
         """Say whether machine code of this kernel lies on disk, made by this version of it."""
-        if self._kept is None:
+        if self._name not in _kept:
             try:
                 cache = self.dispatcher()._cache._cache_file  # type: ignore[attr-defined]
-                self._kept = bool(cache._load_index())
+                _kept[self._name] = bool(cache._load_index())
             except Exception:  # not kept in files, or kept in another way than this numba does
-                self._kept = False
-        return self._kept
+                _kept[self._name] = False
+        return _kept[self._name]
 
     def fingerprint(self) -> str:
         """Name the code of this kernel, of those that it calls, and the constants they read."""
@@ -242,7 +262,9 @@ def njit(function: Callable[..., Any]) -> LazyKernel:
 
 def slow_to_compile(function: Callable[..., Any]) -> LazyKernel:
     """Mark a kernel whose compilation takes so long that users are told."""
-    return LazyKernel(function, slow=True)
+    kernel = LazyKernel(function, slow=True)
+    _slow.append(kernel)
+    return kernel
 
 
 def inlined(function: Callable[..., Any]) -> LazyKernel:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import textwrap
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from mixlm_sparse.common import progress
+from mixlm_sparse.common.parallel import run as in_pieces
 from mixlm_sparse.engines import compiled
 from mixlm_sparse.engines.compiled import inlined, njit
 
@@ -135,7 +137,7 @@ def test_the_search_is_not_compiled_for_a_few_fits_after_a_large_one(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     kernel = compiled.slow_to_compile(lambda x: x)
-    monkeypatch.setattr(kernel, "_kept", False)
+    monkeypatch.setattr(compiled, "_kept", {f"{__name__}.{kernel.python.__qualname__}": False})
     monkeypatch.setattr(compiled, "_switch", None)
     monkeypatch.setattr(compiled, "_spent", 1e12)
     monkeypatch.setattr(compiled, "_searches", 10)
@@ -151,10 +153,44 @@ def test_compiling_is_said_where_somebody_waits(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     kernel = compiled.slow_to_compile(lambda x: x + 1)
-    monkeypatch.setattr(kernel, "_kept", False)
+    monkeypatch.setattr(compiled, "_kept", {f"{__name__}.{kernel.python.__qualname__}": False})
     monkeypatch.setattr(progress, "interactive", lambda: True)
     progress.counter(None, "work")  # an earlier call may have asked for silence
     assert kernel(1) == 2
     assert "compiling" in capsys.readouterr().err
     assert kernel(1) == 2
     assert capsys.readouterr().err == ""
+
+
+def test_a_process_that_adopts_the_decisions_of_another_decides_alike(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Machine code that a third process writes in between changes nothing."""
+    kernel = compiled.slow_to_compile(lambda x: x - 1)
+    name = f"{__name__}.{kernel.python.__qualname__}"
+    for kept in (False, True):
+        monkeypatch.setattr(compiled, "_kept", {name: kept})
+        monkeypatch.setattr(compiled, "_switch", None)
+        monkeypatch.setattr(compiled, "_spent", 1e12)
+        monkeypatch.setattr(compiled, "_searches", 7)
+        decided = pickle.loads(pickle.dumps(compiled.decisions()))
+        monkeypatch.setattr(compiled, "_kept", {name: not kept})
+        monkeypatch.setattr(compiled, "_switch", not kept)
+        monkeypatch.setattr(compiled, "_spent", 0.0)
+        compiled.adopt(decided)
+        assert compiled.search_pays(kernel, 1e5) is kept
+
+
+@pytest.mark.parametrize("choice", [True, False])
+def test_other_processes_take_the_forced_choice(choice: bool) -> None:
+    compiled.use_compiled(choice)
+    try:
+        found, complete = in_pieces(forms, 4, 2, n_jobs=2, progress=False)
+    finally:
+        compiled.use_compiled(None)
+    assert complete
+    assert found == [choice] * 4
+
+
+def forms(tasks: range) -> list[bool]:
+    return [compiled.compiled_pays(1.0) for _ in tasks]

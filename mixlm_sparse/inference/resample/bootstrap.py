@@ -111,13 +111,12 @@ def bootstrap(
     root = seed_sequence(seed)
     options = refit_options(fit, reml=fit.reml)
     work: ResponseRefits | Redraw
-    threads = False
+    threads, compiled = False, warm_up(fit.system, count)
     if method in ("parametric", "semiparametric"):
         draw = (
             parametric(fit, root, use_u=use_u) if method == "parametric"
             else Semiparametric(fit, root, use_u=use_u)
         )  # fmt: skip
-        compiled = warm_up(fit.system, count)
         work = ResponseRefits(fit.system, draw, reader, options, compiled)
         threads = statistic is None and threads_serve(
             fit.system, options, compiled=compiled, count=count
