@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mixlm_sparse.api.power_result import Power, PowerCurve
     from mixlm_sparse.api.products import cross_products, fit_products
     from mixlm_sparse.common.errors import (
+        CheckpointWarning,
         CompilationWarning,
         ConvergenceWarning,
         DataError,
@@ -104,6 +105,7 @@ _HOMES = {
     "api.power_result": ("Power", "PowerCurve"),
     "api.products": ("cross_products", "fit_products"),
     "common.errors": (
+        "CheckpointWarning",
         "CompilationWarning",
         "ConvergenceWarning",
         "DataError",
@@ -169,6 +171,7 @@ __all__ = [
     "AllFits",
     "AnteDependence",
     "Bootstrap",
+    "CheckpointWarning",
     "CompilationWarning",
     "CompoundSymmetry",
     "Control",

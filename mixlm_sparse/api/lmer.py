@@ -297,7 +297,7 @@ def fit_matrices(
         progress=progress,
     ).checked()
     matrices = array_matrices(y, X, terms, x_names, y_name, weights, offset, known)
-    system = penalized_system(matrices, engine)
+    system = penalized_system(matrices, engine, estimation=options.control.estimation)
     optimum, solution = solve_system(system, options)
     text = described(matrices)
     fit = fit_of(LinearMixedFit, system, optimum, options, text, solution=solution)

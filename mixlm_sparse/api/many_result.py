@@ -133,7 +133,9 @@ class ManyFits(PrintsAsTable):
         name = self.names[at]
         matrices, call = with_given_response(pattern.call, self._responses.column(at), name)
         start = self.theta[at] if self.status[at] == "converged" else None
-        system = penalized_system(matrices, self._options.engine)
+        system = penalized_system(
+            matrices, self._options.engine, estimation=self._options.control.estimation
+        )
         optimum = optimize(
             system,
             reml=self.reml,

@@ -12,6 +12,7 @@ from mixlm_sparse.formula.parse import formula_text
 from mixlm_sparse.formula.terms import MixedFormula
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.plan import Plan, plan_of
+from mixlm_sparse.solve.search.control import Control, control_of
 
 __all__ = ["plan"]
 
@@ -27,6 +28,7 @@ def plan(
     subset: Any = None,
     contrasts: Mapping[str, Any] | None = None,
     engine: str = "auto",
+    control: Control | None = None,
     env: Mapping[str, Callable[..., Any]] | None = None,
     known: Mapping[str, Any] | None = None,
     membership: Mapping[str, Any] | None = None,
@@ -39,8 +41,8 @@ def plan(
 
     Parameters
     ----------
-    formula, data, reml, weights, offset, subset, contrasts, engine, env, known, membership : as in
-        `lmer`.
+    formula, data, reml, weights, offset, subset, contrasts, engine, control, env, known, membership
+        : as in `lmer`.
 
     Examples
     --------
@@ -49,7 +51,7 @@ def plan(
     >>> plan.nobs, plan.q, plan.fits
     (180, 36, True)
     """
-    options = FitOptions(reml=reml, engine=engine)
+    options = FitOptions(reml=reml, engine=engine, control=control_of(control))
     return plan_of(
         ModelCall(
             formula=formula_text(formula),

@@ -268,11 +268,10 @@ def _simulations(
     matrices, call = with_given_response(call)
     truth = _parameters(parameters, matrices)
     model = model_of_parameters(matrices, truth)
-    engine = call.options.engine
-    system = penalized_system(matrices, engine)
+    system = _system(matrices, call)
     effects = tuple(require_names("effect", effect, what="coefficient"))
     at = _positions(effects, system)
-    reduced = _without(at, system, engine) if test == "lr" else None
+    reduced = _without(at, system, call) if test == "lr" else None
     options = replace(quiet(call.options), start=_start(truth, system))
     root = seed_sequence(seed)
     compiled = warm_up(system, count)
@@ -334,13 +333,18 @@ def _positions(effects: tuple[str, ...], system: PenalizedSystem) -> np.ndarray:
     return np.array([system.x_names.index(name) for name in effects])
 
 
-def _without(at: np.ndarray, system: PenalizedSystem, engine: str) -> PenalizedSystem:
+def _system(matrices: ModelMatrices, call: ModelCall) -> PenalizedSystem:
+    options = call.options
+    return penalized_system(matrices, options.engine, estimation=options.control.estimation)
+
+
+def _without(at: np.ndarray, system: PenalizedSystem, call: ModelCall) -> PenalizedSystem:
     """Return the system without the columns that are tested."""
     m = system.matrices
     keep = [j for i, j in enumerate(system.products.kept) if i not in at]
     names = tuple(m.fixed.names[j] for j in keep)
     X = m.fixed.block(slice(0, m.nobs))[:, keep]
-    return penalized_system(replace(m, fixed=ArrayColumns(names, X), spec=None), engine)
+    return _system(replace(m, fixed=ArrayColumns(names, X), spec=None), call)
 
 
 def _start(truth: Parameters, system: PenalizedSystem) -> Vector | None:

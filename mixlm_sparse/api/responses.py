@@ -241,7 +241,9 @@ def _pattern(
         if matrices is None:
             matrices, _ = with_given_response(call, given.column(members[0]), "y", columns)
         # products with a response of zeros are not used
-        system = penalized_system(matrices, call.options.engine)
+        system = penalized_system(
+            matrices, call.options.engine, estimation=call.options.control.estimation
+        )
         require_rank(system, call.options.control)
     except MixedModelError as error:
         return Pattern(tuple(members), None, call, f"{type(error).__name__}: {error}")

@@ -76,6 +76,10 @@ class ConvergenceWarning(MixedModelWarning):
     """The optimizer stopped before the optimum was certified."""
 
 
+class CheckpointWarning(MixedModelWarning):
+    """A search cannot keep its best point in the file that was given: it goes on without."""
+
+
 class CompilationWarning(MixedModelWarning):
     """Machine code cannot be made or kept here: answers are the same, and come later."""
 

@@ -9,6 +9,7 @@ from mixlm_sparse.engines.cholmod import CholmodEngine
 from mixlm_sparse.engines.empty import EmptyEngine
 from mixlm_sparse.engines.interface import BlockSystem, Engine, Penalties
 from mixlm_sparse.engines.krylov.engine import KrylovEngine
+from mixlm_sparse.engines.krylov.settings import Estimation
 from mixlm_sparse.engines.multifrontal.engine import SparseEngine
 from mixlm_sparse.engines.names import ENGINES
 
@@ -21,12 +22,18 @@ ANALYSED_ENTRIES = 5_000_000
 SPARSE_SHARE = 0.8
 
 
-def make_engine(name: str, system: BlockSystem, penalties: Penalties = ()) -> Engine:
+def make_engine(
+    name: str,
+    system: BlockSystem,
+    penalties: Penalties = (),
+    estimation: Estimation | None = None,
+) -> Engine:
     """Return the engine of that name, its symbolic work done.
 
     Parameters
     ----------
     penalties : per factor what takes the place of I where its levels have a known covariance.
+    estimation : random vectors and tolerance of "krylov".
 
     Raises
     ------
@@ -52,7 +59,7 @@ def make_engine(name: str, system: BlockSystem, penalties: Penalties = ()) -> En
             "or residual groups that cross it): use 'auto' or 'sparse'"
         )
     if name == "krylov":
-        return KrylovEngine(system)
+        return KrylovEngine(system, estimation or Estimation())
     return _automatic(system) if name == "auto" else BlockedEngine(system)
 
 

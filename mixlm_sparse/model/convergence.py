@@ -40,8 +40,8 @@ class ConvergenceReport(PrintsAsTable):
     gradient : (m,) exact gradient in working parameters of order one; zero where at a bound.
     hessian_eigenvalues : ascending, for the parameters that are free; computed when asked for.
     criterion_error : standard error of the criterion where it is estimated (engine="krylov"), or 0.
-    theta_error, beta_error : (m,), (p,) what that leaves uncertain of theta and of coefficients,
-        beside what the sample does.
+    theta_error, beta_error : (m,), (p,) what that, and where the search stopped, leave uncertain of
+        theta and of coefficients, beside what the sample does.
     """
 
     optimum: Optimum
@@ -137,7 +137,10 @@ class ConvergenceReport(PrintsAsTable):
 
     @cached_property
     def _estimation(self) -> EstimationError:
-        return estimation_error(self.optimum.phi, self.system, reml=self.optimum.reml)
+        optimum = self.optimum
+        return estimation_error(
+            optimum.phi, optimum.gradient, self.system, reml=optimum.reml, sigma=optimum.sigma
+        )
 
     @property
     def criterion_error(self) -> float:
@@ -146,17 +149,41 @@ class ConvergenceReport(PrintsAsTable):
 
     @property
     def theta_error(self) -> Vector:
-        """(m,) what random vectors of the engine leave uncertain of theta; 0 if it is exact."""
+        """(m,) what random vectors and the end of the search leave open of theta; 0 if exact."""
         return self._estimation.theta
 
     @property
     def beta_error(self) -> Vector:
-        """(p,) what random vectors of the engine leave uncertain of the coefficients."""
+        """(p,) what random vectors and the end of the search leave open of the coefficients."""
         return self._estimation.beta
+
+    @property
+    def estimated(self) -> str:
+        """What of the fit is estimated from random vectors, in words; empty if nothing is."""
+        if self.system.engine.exact or self._estimation.none:
+            return ""
+        error = self._estimation
+        thetas = ", ".join(format_number(v, 2) for v in error.theta)
+        text = (
+            f"estimated from {error.vectors} random vectors, with the standard errors "
+            f"{format_number(error.criterion, 2)} (criterion) and {thetas} (theta)"
+        )
+        if error.beta.size:
+            text += (
+                f"; coefficients are {format_number(100.0 * error.beta_share, 2)}% of their "
+                "standard errors uncertain by that, at most"
+            )
+        return text
 
     @property
     def headline(self) -> str:
         """One line for the summary."""
+        estimated = self.estimated
+        return f"{self._ended}; {estimated}" if estimated else self._ended
+
+    @property
+    def _ended(self) -> str:
+        """How the search ended."""
         search = f"{self.optimizer}, {self.n_evaluations} evaluations"
         if self.status in ("converged", "singular"):
             gain = format_number(self.predicted_decrease, 2)
@@ -186,10 +213,15 @@ class ConvergenceReport(PrintsAsTable):
         if self.system.engine.exact:
             eigenvalues = ", ".join(format_number(v, 4) for v in self.hessian_eigenvalues)
             return [("Hessian eigenvalues", eigenvalues or "none free")]
-        return [
+        rows = [
             ("standard error of it", format_number(self.criterion_error, 3)),
-            ("... of theta by that", ", ".join(format_number(v, 2) for v in self.theta_error)),
+            ("... of theta", ", ".join(format_number(v, 2) for v in self.theta_error)),
         ]
+        if self.beta_error.size:
+            share = format_number(100.0 * self._estimation.beta_share, 2)
+            rows.append(("... of coefficients", f"{share}% of their standard errors, at most"))
+        rows.append(("", "by random vectors and where the search stopped"))
+        return rows
 
     def _rows(self) -> list[tuple[str, str]]:
         rows = [

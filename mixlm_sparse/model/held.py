@@ -9,6 +9,7 @@ from typing import Any
 from mixlm_sparse.common.checks import listed, plain_name, require_number, shown
 from mixlm_sparse.common.errors import NotPositiveDefiniteError, OptionError
 from mixlm_sparse.design.matrices import ModelMatrices
+from mixlm_sparse.engines.krylov.settings import Estimation
 from mixlm_sparse.model.parameters import VarianceParameter, variance_parameters
 from mixlm_sparse.solve.held import HeldCoordinates
 from mixlm_sparse.solve.hold import Held, Hold
@@ -26,19 +27,22 @@ def held_system(
     *,
     cross: CrossProducts | None = None,
     source: RowSource | None = None,
+    estimation: Estimation | None = None,
 ) -> PenalizedSystem:
     """Return the system of a design with the parameters of `fixed` held.
 
     Parameters
     ----------
     fixed : name of a standard deviation, correlation or sigma -> its value; None for none.
-    cross, source : as in `penalized_system`.
+    cross, source, estimation : as in `penalized_system`.
 
     Raises
     ------
     OptionError : what is wrong with `fixed`, by name.
     """
-    system = penalized_system(matrices, engine, cross=cross, source=source)
+    system = penalized_system(
+        matrices, engine, cross=cross, source=source, estimation=estimation
+    )
     if fixed is None:
         return system
     if not isinstance(fixed, Mapping) or not fixed:
@@ -66,7 +70,9 @@ def held_system(
             else term
             for term, template in zip(matrices.terms, system.templates, strict=True)
         )
-        system = penalized_system(replace(matrices, terms=terms), engine)
+        system = penalized_system(
+            replace(matrices, terms=terms), engine, estimation=estimation
+        )
         by_name = {par.name: par for par in variance_parameters(system)}
         chosen = [(by_name[par.name], value) for par, value in chosen]
     _require_one_value(chosen, system)

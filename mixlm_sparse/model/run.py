@@ -86,7 +86,8 @@ def assemble(call: ModelCall) -> tuple[PenalizedSystem, ModelCall]:
     held = held_call(call.checked())
     options = held.options
     matrices = matrices_of(held, warn=options.control.warn)
-    return held_system(matrices, options.engine, held.fixed), held
+    estimation = options.control.estimation
+    return held_system(matrices, options.engine, held.fixed, estimation=estimation), held
 
 
 def assemble_batches(
@@ -104,7 +105,10 @@ def assemble_batches(
         bar = None if callable(progress) else progress
         found = sum_batches(call, source, levels=levels, progress=bar)
         matrices, cross, rows = found.system_parts()
-    system = held_system(matrices, call.options.engine, call.fixed, cross=cross, source=rows)
+    system = held_system(
+        matrices, call.options.engine, call.fixed, cross=cross, source=rows,
+        estimation=call.options.control.estimation,
+    )  # fmt: skip
     return system, replace(call, data=source, contrasts=held_contrasts(call.contrasts))
 
 

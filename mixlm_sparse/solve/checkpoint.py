@@ -1,8 +1,9 @@
 """The best point of a search in a file, so that a long one can be taken up again.
 
-The file is JSON, replaced as a whole whenever the criterion has fallen: theta, the criterion, how
-many evaluations it took, and what tells the model apart: a digest of names and sizes, and sums of
-the products.  The sums are compared to a relative 1e-9, for the order in which batches or threads
+The file is JSON, replaced as a whole whenever the criterion has fallen.  Where that fails (a full
+disk), what it held stays as it was, and the search goes on with a warning.  It holds theta, the
+criterion, how many evaluations it took, and what tells the model apart: a digest of names and
+sizes, and sums of the products.  The sums are compared to a relative 1e-9, for the order in which batches or threads
 came changes their last digits.
 """
 
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,12 @@ from typing import Any
 import numpy as np
 
 from mixlm_sparse.common.checks import shown
-from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.errors import (
+    CheckpointWarning,
+    MixedModelError,
+    OptionError,
+    caller_level,
+)
 from mixlm_sparse.common.files import atomic_file
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.solve.search.objective import Progress
@@ -39,14 +46,20 @@ class Checkpoint:
     criterion, evaluations : there.
     """
 
-    def __init__(self, path: str, system: PenalizedSystem, *, reml: bool) -> None:
+    def __init__(self, path: str, system: PenalizedSystem, *, reml: bool, warn: bool) -> None:
         """Read the file if there is one.
+
+        Parameters
+        ----------
+        warn : say so where the file cannot be written any more.
 
         Raises
         ------
         OptionError : it is no checkpoint, or that of another model or other data.
         """
         self._path = path
+        self._warn = warn
+        self._written = 0  # evaluations of the point that the file holds
         self._model = _digest(system, reml=reml)
         self._sums = list(_sums(system))
         self.theta: Vector | None = None
@@ -77,6 +90,7 @@ class Checkpoint:
         if theta.shape != (m,) or not np.isfinite(theta).all() or not np.isfinite(criterion):
             raise OptionError(_broken(self._path))
         self.theta, self.criterion, self.evaluations = theta, criterion, evaluations
+        self._written = evaluations
 
     def following(self, progress: Progress | None) -> Progress:
         """Return a progress function that writes the file, and passes everything on."""
@@ -102,8 +116,32 @@ class Checkpoint:
             "criterion": self.criterion,
             "evaluations": self.evaluations,
         }
-        with atomic_file(self._path) as file:
-            file.write(json.dumps(document, indent=1).encode())
+        try:
+            with atomic_file(self._path) as file:
+                file.write(json.dumps(document, indent=1).encode())
+        except MixedModelError as error:  # the name or the folder is wrong
+            if not self._written:
+                raise
+            self._lost(str(error))
+        except OSError as error:  # a full disk, a share that has gone
+            self._lost(error.strerror or str(error))
+        else:
+            self._written = self.evaluations
+
+    def _lost(self, why: str) -> None:
+        """Warn, once, that the file does not follow the search any more."""
+        if not self._warn:
+            return
+        self._warn = False
+        kept = "there is no file" if not self._written else (
+            f"the file holds the best of the first {self._written} evaluations"
+        )
+        warnings.warn(
+            f"checkpoint {shown(self._path)} cannot be written ({why}): the search goes on, and "
+            f"{kept}; make room, or end it and give another name",
+            CheckpointWarning,
+            stacklevel=caller_level(),
+        )
 
 
 def _broken(path: str) -> str:

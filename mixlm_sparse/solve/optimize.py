@@ -83,14 +83,14 @@ def optimize(
     method = "bfgs" if optimizer == "auto" else optimizer
     begin = start
     if control.checkpoint is not None:
-        checkpoint = Checkpoint(control.checkpoint, system, reml=reml)
+        checkpoint = Checkpoint(control.checkpoint, system, reml=reml, warn=control.warn)
         begin = start if checkpoint.theta is None else checkpoint.theta
         progress = checkpoint.following(progress)
     if system.whitened is not None:
         with one_blas_thread():
             return optimize_whitened(
-                system, _start(system, begin), reml=reml, method=method, control=control,
-                progress=progress, began=began,
+                system, _start(system, begin), given=start is not None, reml=reml, method=method,
+                control=control, progress=progress, began=began,
             )  # fmt: skip
     require_residuals_apart(system)
     phi = _start(system, begin)
@@ -98,8 +98,9 @@ def optimize(
     with one_blas_thread():
         if system.held is not None:
             found = optimize_held(
-                system, phi, reml=reml, control=control, objective=objective, began=began
-            )
+                system, phi, given=start is not None, reml=reml, control=control,
+                objective=objective, began=began,
+            )  # fmt: skip
             return smallest(found, system, held_criterion(found, system))
         found = search(
             objective, phi, given=start is not None, method=method, control=control, began=began

@@ -22,6 +22,7 @@ from mixlm_sparse.engines.fused.dense import SmallDense
 from mixlm_sparse.engines.fused.levels import SingleFactor
 from mixlm_sparse.engines.fused.plain import PlainDense, PlainFactor
 from mixlm_sparse.engines.interface import Engine, EngineLock, Penalties, Penalty
+from mixlm_sparse.engines.krylov.settings import Estimation
 from mixlm_sparse.engines.names import ENGINES
 from mixlm_sparse.solve.chart import Chart
 from mixlm_sparse.solve.hold import Held
@@ -314,6 +315,7 @@ def penalized_system(
     *,
     cross: CrossProducts | None = None,
     source: RowSource | None = None,
+    estimation: Estimation | None = None,
 ) -> PenalizedSystem:
     """Form the products, choose the engine and do its symbolic work.
 
@@ -323,6 +325,7 @@ def penalized_system(
     engine : "auto", "blocked", "sparse", "cholmod" or "krylov".
     cross : products formed before; by default they are formed from the rows.
     source : the rows; by default those of `matrices`.
+    estimation : random vectors and tolerance of engine="krylov": `mx.Control(...).estimation`.
 
     Raises
     ------
@@ -339,6 +342,8 @@ def penalized_system(
     """
     require_instance("matrices", matrices, ModelMatrices, "use mx.model_matrices(formula, data)")
     require_one_of("engine", engine, ENGINES)
+    if estimation is not None:
+        require_instance("estimation", estimation, Estimation, "use mx.Control(...).estimation")
     if source is not None and not callable(getattr(source, "blocks", None)):
         raise OptionError(f"source is {shown(source)}: leave it out, or give rows of this design")
     if matrices.law is not None:
@@ -357,7 +362,7 @@ def penalized_system(
         matrices=matrices,
         products=products,
         templates=tuple(term.template for term in matrices.terms),
-        engine=make_engine(engine, products.blocks, penalties_of(matrices)),
+        engine=make_engine(engine, products.blocks, penalties_of(matrices), estimation),
         may_fuse=engine == "auto",
         cross=cross,
         source=source,

@@ -5,7 +5,8 @@ H the Hessian of the criterion and phi^ the minimum of the mean over the groups,
 
     Cov(phi^) ~ H^{-1} [sum_s (g_s - g)(g_s - g)' / (G (G - 1))] H^{-1}
 
-which theta and beta follow by the delta method.  The Hessian is the expected one, factor by factor
+to which comes where the search has stopped, the step H^{-1} g that it left undone, squared.  Theta
+and beta follow by the delta method.  The Hessian is the expected one, factor by factor
 (see `profiled.start`), which is no further off than the estimate of such a spread is.  It has
 nothing to do with the sample: standard errors of estimates are those of any fit.
 """
@@ -19,6 +20,7 @@ import scipy.linalg
 
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.engines.krylov.engine import KrylovEngine
+from mixlm_sparse.solve.criterion import profiled_sigma
 from mixlm_sparse.solve.curvature import phi_scales, product_derivatives
 from mixlm_sparse.solve.profiled.start import expected_hessian
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -34,12 +36,16 @@ class EstimationError:
     Parameters
     ----------
     criterion : of the criterion.
-    theta : (m,) of theta; beta : (p,) of the kept fixed effects.
+    theta : (m,) of theta; beta : (p,) of the kept fixed effects, both with what the search left.
+    beta_share : largest of `beta`, as a share of the coefficient's standard error from the sample.
+    vectors : how many random vectors there were.
     """
 
     criterion: float
     theta: Vector
     beta: Vector
+    beta_share: float = 0.0
+    vectors: int = 0
 
     @property
     def none(self) -> bool:
@@ -47,12 +53,15 @@ class EstimationError:
         return self.criterion == 0.0
 
 
-def estimation_error(phi: Vector, system: PenalizedSystem, *, reml: bool) -> EstimationError:
+def estimation_error(
+    phi: Vector, gradient: Vector, system: PenalizedSystem, *, reml: bool, sigma: float | None
+) -> EstimationError:
     """Return what random vectors leave uncertain at an optimum; zeros where nothing is estimated.
 
     Parameters
     ----------
-    phi : (m,) the optimum.
+    phi, gradient : (m,) where the search stopped, and the slope of the criterion there.
+    sigma : that is held; None where it is profiled out.
     """
     engine = system.engine
     if not isinstance(engine, KrylovEngine) or not phi.size:
@@ -68,20 +77,30 @@ def estimation_error(phi: Vector, system: PenalizedSystem, *, reml: bool) -> Est
         [chart.pull_back(phi, chart.split([2.0 * G for G in group])) for group in groups]
     )
     centered = slopes - slopes.mean(axis=0)
-    half = np.linalg.solve(expected_hessian(phi, system, reml=reml), centered.T)
-    half /= np.sqrt(len(groups) * (len(groups) - 1.0))
+    centered /= np.sqrt(len(groups) * (len(groups) - 1.0))
+    undone = np.where(np.isfinite(gradient), gradient, 0.0)
+    parts = np.vstack([centered, undone])
+    half = np.linalg.solve(expected_hessian(phi, system, reml=reml), parts.T)
 
     p = system.p
     beta: Matrix = np.zeros((p, phi.size))
+    errors = np.ones(p)
     if p:
         # d beta = R_X^{-1} (G'dM G) in the working columns: see `ProductDerivatives`
         R_X = derivatives.solution.R_X
         working = scipy.linalg.solve_triangular(R_X, derivatives.products[:, :p, p].T)
         beta = scipy.linalg.solve_triangular(system.products.R_x, working)
+        inverse = scipy.linalg.solve_triangular(R_X, np.eye(p))
+        if sigma is None:
+            sigma = profiled_sigma(derivatives.solution.pwrss, system, reml=reml)
+        errors = sigma * _lengths(scipy.linalg.solve_triangular(system.products.R_x, inverse))
+    of_beta = _lengths(beta @ half)
     return EstimationError(
         criterion=criterion,
         theta=_lengths(_theta_slopes(phi, system) @ half),
-        beta=_lengths(beta @ half),
+        beta=of_beta,
+        beta_share=float((of_beta / np.where(errors > 0.0, errors, np.inf)).max(initial=0.0)),
+        vectors=engine.n_vectors,
     )
 
 

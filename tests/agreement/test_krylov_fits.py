@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
+from mixlm_sparse.engines import memory
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
 
 STANDARD_ERRORS = 4.0
@@ -182,3 +183,73 @@ def test_noise_far_below_the_effects_is_refused_or_right(ratings: pd.DataFrame) 
         assert "engine='auto'" in str(error)
     else:
         assert not fit.convergence.converged or fit.sigma == pytest.approx(exact.sigma, rel=0.05)
+
+
+def test_vectors_tolerance_and_seed_are_the_users(ratings: pd.DataFrame) -> None:
+    formula = FORMULAS[0]
+
+    def fit(data=ratings, **options):
+        return mx.lmer(formula, data, engine="krylov", control=mx.Control(**options))
+
+    usual, many = fit(), fit(krylov_vectors=16 * 16)
+    ratio = usual.convergence.criterion_error / many.convergence.criterion_error
+    assert 2.0 < ratio < 8.0  # 4, but for chance
+    assert 1.5 < (usual.convergence.theta_error / many.convergence.theta_error).min()
+    assert "256 random vectors" in many.describe_engine()
+    other = fit(krylov_seed=1)
+    assert other.criterion != usual.criterion
+    assert abs(other.criterion - usual.criterion) < 6.0 * usual.convergence.criterion_error
+    loose = fit(krylov_tolerance=1e-5)
+    assert loose.criterion == pytest.approx(usual.criterion, abs=0.1)
+    np.testing.assert_allclose(loose.fixef, usual.fixef, rtol=1e-4)
+    # further fits and rows in batches estimate alike
+    assert many.refit(ratings["y"]).criterion == pytest.approx(many.criterion, rel=1e-12)
+    batches = fit(lambda: (ratings[i : i + 1000] for i in range(0, len(ratings), 1000)),
+                  krylov_vectors=256)  # fmt: skip
+    assert batches.criterion == pytest.approx(many.criterion, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"krylov_vectors": 0}, {"krylov_vectors": 2.5}, {"krylov_vectors": 10**6},
+     {"krylov_seed": -1}, {"krylov_seed": "x"}, {"krylov_tolerance": 0.0},
+     {"krylov_tolerance": 0.1}, {"krylov_tolerance": float("nan")}],
+    ids=str,
+)  # fmt: skip
+def test_wrong_options_are_named(wrong: dict) -> None:
+    with pytest.raises(mx.OptionError, match=next(iter(wrong))):
+        mx.Control(**wrong)
+
+
+def test_errors_of_theta_hold_where_the_search_stopped(ratings: pd.DataFrame) -> None:
+    whole = mx.lmer(FORMULAS[1], ratings, engine="krylov")
+    control = mx.Control(max_evaluations=2, warn=False, check_boundary=False)
+    short = mx.lmer(FORMULAS[1], ratings, engine="krylov", control=control)
+    left = np.abs(short.theta - whole.theta)
+    assert left.max() > 10.0 * whole.convergence.theta_error.max()  # the search was cut short
+    assert (left < 3.0 * short.convergence.theta_error).all()
+    assert (np.abs(short.fixef - whole.fixef) < 3.0 * short.convergence.beta_error + 1e-9).all()
+
+
+def test_summary_says_what_is_estimated(ratings: pd.DataFrame) -> None:
+    fit = mx.lmer(FORMULAS[0], ratings, engine="krylov")
+    text = " ".join(str(fit.summary()).split())
+    assert "estimated from 16 random vectors, with the standard errors" in text
+    for part in ("(criterion)", "(theta)", "% of their standard errors"):
+        assert part in text
+    report = " ".join(repr(fit.convergence).split())
+    assert "by random vectors and where the search stopped" in report
+    assert "estimated from" not in str(mx.lmer(FORMULAS[0], ratings).summary())
+
+
+def test_what_does_not_fit_into_memory_is_said_before(ratings, monkeypatch) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda: 200_000)
+    plan = mx.plan(FORMULAS[0], ratings, engine="krylov")
+    assert not plan.fits
+    assert "engine='krylov' with" in plan.reason
+    with pytest.raises(mx.EngineError, match=r"needs about .* of memory.*leave out levels"):
+        mx.lmer(FORMULAS[0], ratings, engine="krylov")
+    control = mx.Control(krylov_vectors=4000)
+    with pytest.raises(mx.EngineError, match="fewer vectors"):
+        mx.lmer(FORMULAS[0], ratings, engine="krylov", control=control)
+    assert "fewer vectors" in mx.plan(FORMULAS[0], ratings, engine="krylov", control=control).reason

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import pickle
+import tracemalloc
+
 import numpy as np
+import pandas as pd
 import pytest
 import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import mixlm_sparse as mx
 from mixlm_sparse.common.errors import EngineError, NotPositiveDefiniteError
+from mixlm_sparse.engines import memory
+from mixlm_sparse.engines.krylov import settings as krylov_settings
 from mixlm_sparse.engines.krylov.conjugate import conjugate_gradients
 from mixlm_sparse.engines.krylov.engine import KrylovEngine
 from mixlm_sparse.engines.krylov.lanczos import divided_log, log_quadrature
+from mixlm_sparse.engines.krylov.settings import Estimation
 from tests.support.block_systems import KINDS, DenseTwin, random_lambdas, random_system
 
 WIDTHS = ([1], [2], [1, 3], [2, 1])
@@ -19,7 +27,8 @@ STANDARD_ERRORS = 5.0
 
 
 def engine_at(twin: DenseTwin, lambdas: list[np.ndarray], **options: object) -> KrylovEngine:
-    engine = KrylovEngine(twin.system, **options)  # type: ignore[arg-type]
+    compiled = options.pop("compiled", None)
+    engine = KrylovEngine(twin.system, Estimation(**options), compiled=compiled)  # type: ignore[arg-type]
     engine.factorize(lambdas)
     return engine
 
@@ -154,6 +163,95 @@ def test_same_seed_same_number_other_seed_another() -> None:
     assert engine_at(twin, lambdas).logdet == first.logdet
     assert engine_at(twin, lambdas, seed=1).logdet != first.logdet
     assert engine_at(twin, lambdas, vectors=4096).logdet_error < first.logdet_error
+
+
+@pytest.mark.parametrize("kind", ["crossed", "three crossed"])
+def test_errors_fall_like_one_by_the_root_of_the_vectors(kind: str) -> None:
+    twin = random_system(kind, [1, 2], seed=4, n=400)
+    lambdas = [0.7 * np.eye(K) for K in twin.widths]
+    exact = float(np.linalg.slogdet(twin.C(lambdas))[1])
+    said, off = [], []
+    for vectors in (16, 256):
+        engines = [engine_at(twin, lambdas, vectors=vectors, seed=seed) for seed in range(60)]
+        said.append(np.mean([engine.logdet_error for engine in engines]))
+        off.append(np.sqrt(np.mean([(engine.logdet - exact) ** 2 for engine in engines])))
+    assert 3.0 < said[0] / said[1] < 5.3
+    assert 2.5 < off[0] / off[1] < 6.5
+
+
+def test_a_loose_tolerance_takes_fewer_steps() -> None:
+    twin = random_system("three crossed", [1, 2], seed=2)
+    lambdas = random_lambdas(twin, "general", 3)
+    usual = engine_at(twin, lambdas)
+    loose, tight = (engine_at(twin, lambdas, tolerance=t) for t in (1e-3, 1e-12))
+    assert loose._quadrature.steps < usual._quadrature.steps <= tight._quadrature.steps
+    assert tight.logdet == pytest.approx(usual.logdet, rel=1e-11)
+    assert loose.logdet == pytest.approx(usual.logdet, rel=1e-3)
+
+
+def test_a_copy_estimates_alike() -> None:
+    twin = random_system("crossed", [1, 2], seed=2)
+    lambdas = random_lambdas(twin, "general", 3)
+    engine = engine_at(twin, lambdas, vectors=40, seed=3, tolerance=1e-7)
+    copied = pickle.loads(pickle.dumps(engine))
+    copied.factorize(lambdas)
+    assert copied.estimation == engine.estimation
+    assert copied.logdet == engine.logdet
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "y ~ 1 + (1 | a) + (1 | b)",
+        "y ~ x + (x | b) + (1 | a)",
+        "y ~ x + (x | a) + (1 | b) + (1 | c)",
+    ],
+)
+def test_memory_is_counted_before_it_is_taken(
+    formula: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(1)
+    n = 60_000
+    levels = {"a": 4000, "b": 2500, "c": 700}
+    frame = pd.DataFrame({name: rng.integers(0, L, n) for name, L in levels.items()})
+    frame["x"], frame["y"] = rng.normal(size=n), rng.normal(size=n)
+    system = mx.penalized_system(mx.model_matrices(formula, frame), "krylov").products.blocks
+    needed: list[float] = []
+    monkeypatch.setattr(krylov_settings, "require_memory", lambda size, *_: needed.append(size))
+    lambdas = [0.3 * np.eye(f.width) for f in system.factors]
+    rhs = [np.ones(f.ztx.shape) for f in system.factors]
+    tracemalloc.start()
+    engine = KrylovEngine(system)
+    engine.factorize(lambdas)
+    engine.solve(rhs)
+    engine.trace_products(lambdas)
+    taken = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(needed) >= 1
+    assert 0.4 * needed[0] < taken < 1.5 * needed[0]
+
+    def refused(*_: object) -> None:
+        raise EngineError("no memory")
+
+    monkeypatch.setattr(krylov_settings, "require_memory", refused)
+    tracemalloc.start()
+    with pytest.raises(EngineError, match="no memory"):
+        KrylovEngine(system)
+    assert tracemalloc.get_traced_memory()[1] < 0.01 * taken
+    tracemalloc.stop()
+
+
+def test_more_steps_than_usual_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    M = np.diag(np.geomspace(1e-4, 1.0, 400))
+    Z = np.random.default_rng(1).standard_normal((400, 3))
+    asked: list[tuple[int, int, int]] = []
+    steps = log_quadrature(lambda X: M @ X, Z, before_more=lambda *a: asked.append(a)).steps
+    assert [step for _, _, step in asked] == list(range(25, steps + 1, 25))
+    monkeypatch.setattr(memory, "free_bytes", lambda: 1000)
+    with pytest.raises(EngineError, match="after 25 steps"):
+        log_quadrature(
+            lambda X: M @ X, Z, before_more=krylov_settings.require_basis_memory
+        )
 
 
 def test_what_was_found_is_kept_for_the_same_factors_only() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
@@ -196,3 +199,105 @@ def test_killed_process(tmp_path: Path) -> None:
     fit = fitted(path)
     assert fit.convergence.converged
     assert fit.criterion == pytest.approx(mx.lmer(FORMULA, DATA).criterion, abs=1e-7)
+
+
+# -- disks that are full --------------------------------------------------------------------------
+
+
+def full(*args: object, **kwargs: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync"])
+def test_full_disk_from_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    monkeypatch.setattr(os, call, full)
+    with pytest.warns(mx.CheckpointWarning, match=r"No space left.*there is no file") as said:
+        fit = fitted(tmp_path / "fit.json")
+    assert len(said) == 1  # once, not at every evaluation
+    assert fit.criterion == pytest.approx(mx.lmer(FORMULA, DATA).criterion, abs=1e-8)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("call", ["replace", "fsync"])
+def test_disk_that_fills_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    path = tmp_path / "fit.json"
+    contents = []
+
+    def fill(evaluation: int, criterion: float, theta: np.ndarray) -> None:
+        if evaluation == 3:
+            contents.append(path.read_bytes())
+            monkeypatch.setattr(os, call, full)
+
+    with pytest.warns(mx.CheckpointWarning, match="holds the best of the first 3 evaluations"):
+        fit = fitted(path, progress=fill)
+    monkeypatch.undo()
+    assert fit.convergence.converged
+    assert path.read_bytes() == contents[0]  # whole, as it was
+    assert [p.name for p in tmp_path.iterdir()] == ["fit.json"]
+    assert fitted(path).criterion == pytest.approx(fit.criterion, abs=1e-7)  # and of use
+
+
+def test_disk_that_has_room_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "fit.json"
+
+    def free(evaluation: int, criterion: float, theta: np.ndarray) -> None:
+        if evaluation == 3:
+            monkeypatch.undo()
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.warns(mx.CheckpointWarning):
+        fit = fitted(path, progress=free)
+    assert json.loads(path.read_text())["criterion"] == pytest.approx(fit.criterion, abs=1e-6)
+
+
+def test_folder_that_goes_away(tmp_path: Path) -> None:
+    folder = tmp_path / "share"
+    folder.mkdir()
+
+    def remove(evaluation: int, criterion: float, theta: np.ndarray) -> None:
+        if evaluation == 3:
+            shutil.rmtree(folder)
+
+    with pytest.warns(mx.CheckpointWarning, match="the search goes on"):
+        fit = fitted(folder / "fit.json", progress=remove)
+    assert fit.convergence.converged
+
+
+# -- second looks after a search was taken up ------------------------------------------------------
+
+
+def valleys() -> pd.DataFrame:
+    """A predictor far from zero with uncorrelated terms: valleys near zero and far from it."""
+    rng = np.random.default_rng(3)
+    g = np.repeat(np.arange(12), 6)
+    x = 1000.0 + rng.normal(size=g.size)
+    y = 2.0 * rng.normal(size=12)[g] * (x - 1000.0) + rng.normal(size=g.size)
+    return pd.DataFrame({"y": y, "x": x, "g": g, "arm": np.where(g % 2, "a", "b")})
+
+
+@pytest.mark.parametrize("variance", [None, mx.VarIdent(by="arm")], ids=["plain", "variance"])
+def test_other_valleys_are_looked_for_again(tmp_path: Path, variance: object) -> None:
+    arguments = {"formula": "y ~ x + (x || g)", "data": valleys(), "variance": variance}
+    whole = mx.lmer(**arguments, control=mx.Control(warn=False))
+    assert len(whole.convergence.tried) > 1
+    control = mx.Control(checkpoint=tmp_path / "fit.json", warn=False)
+    with pytest.raises(StoppedError):
+        mx.lmer(**arguments, control=control, progress=killed_after(3))
+    resumed = mx.lmer(**arguments, control=control)
+    assert resumed.criterion == pytest.approx(whole.criterion, abs=1e-5)
+    assert len(resumed.convergence.tried) == len(whole.convergence.tried)
+
+
+def test_a_checkpoint_in_the_higher_valley_is_left(tmp_path: Path) -> None:
+    arguments = {"formula": "y ~ x + (x || g)", "data": valleys(), "fixed": {"sigma": 1.0}}
+    path = tmp_path / "fit.json"
+    control = mx.Control(checkpoint=path, warn=False)
+    whole = mx.lmer(**arguments, control=control)
+    near = mx.lmer(**arguments, start=[0.1, 0.001], control=mx.Control(warn=False))
+    assert near.criterion > whole.criterion + 100.0  # a start that was given is the user's choice
+    kept = {"theta": near.theta.tolist(), "criterion": near.criterion}
+    path.write_text(json.dumps({**json.loads(path.read_text()), **kept}))
+    resumed = mx.lmer(**arguments, control=control)
+    assert resumed.criterion == pytest.approx(whole.criterion, abs=1e-5)

@@ -18,12 +18,15 @@ NOT_CONVERGED = (
 )
 
 
-def conjugate_gradients(apply: Callable[[Matrix], Matrix], B: Matrix) -> Matrix:
+def conjugate_gradients(
+    apply: Callable[[Matrix], Matrix], B: Matrix, *, tolerance: float = RESIDUAL_RTOL
+) -> Matrix:
     """Return M^{-1} B, (m, r).
 
     Parameters
     ----------
     apply : returns M X of X (m, r), M symmetric and positive definite.
+    tolerance : residual, as a share of the right-hand side, at which a solution is taken.
 
     Raises
     ------
@@ -34,7 +37,7 @@ def conjugate_gradients(apply: Callable[[Matrix], Matrix], B: Matrix) -> Matrix:
     squares = (R * R).sum(axis=0)
     if not np.isfinite(squares).all():
         raise NotPositiveDefiniteError("Lambda'Z'WZ Lambda + I is not finite")
-    least = RESIDUAL_RTOL**2 * squares
+    least = tolerance**2 * squares
     P = R.copy()
     for _ in range(MOST_STEPS):
         going = np.flatnonzero(squares > least)

@@ -253,8 +253,8 @@ def _summed(codes: IntVector, blocks: Array3, n: int) -> Array3:
     return kernels.sum_by_group(codes, flat, n).reshape(n, *blocks.shape[1:])
 
 
-def coupling_of(system: BlockSystem, *, compiled: bool) -> Coupling:
-    """Choose the factor to eliminate, the one with most effects, and sort the products by it."""
+def order_of_elimination(system: BlockSystem) -> tuple[int, list[RestFactor]]:
+    """Return the factor to eliminate, the one with most effects, and the others in their order."""
     factors = system.factors
     sizes = [f.n_levels * f.width for f in factors]
     e = int(np.argmax(sizes))
@@ -264,6 +264,13 @@ def coupling_of(system: BlockSystem, *, compiled: bool) -> Coupling:
         if g != e:
             rest.append(RestFactor(g, factors[g].n_levels, factors[g].width, first))
             first += size
+    return e, rest
+
+
+def coupling_of(system: BlockSystem, *, compiled: bool) -> Coupling:
+    """Eliminate the factor with most effects, and sort the products by it."""
+    factors = system.factors
+    e, rest = order_of_elimination(system)
     pairs = []
     for r in rest:
         pair = oriented_pair(system, e, r.index)
@@ -278,7 +285,7 @@ def coupling_of(system: BlockSystem, *, compiled: bool) -> Coupling:
         cols=cols,
         values=values,
         pairs=tuple(pairs),
-        A_rr=_products_of_rest(system, rest, first),
+        A_rr=_products_of_rest(system, rest),
         diagonal=tuple(factors[r.index].ztz for r in rest),
         compiled=compiled,
     )
@@ -304,8 +311,9 @@ def _entries(
     return ptr, every[order], np.ascontiguousarray(entries[order])
 
 
-def _products_of_rest(system: BlockSystem, rest: list[RestFactor], m: int) -> sp.csr_array:
+def _products_of_rest(system: BlockSystem, rest: list[RestFactor]) -> sp.csr_array:
     """Return A_rr (m, m), both triangles."""
+    m = sum(r.n_levels * r.width for r in rest)
     rows, cols = [np.empty(0, dtype=np.int32)], [np.empty(0, dtype=np.int32)]
     values = [np.empty(0)]
 

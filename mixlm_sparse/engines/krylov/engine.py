@@ -37,15 +37,17 @@ from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.compiled import compiled_pays
 from mixlm_sparse.engines.interface import BlockSystem, SelectedInverse, require_same_pattern
 from mixlm_sparse.engines.krylov.conjugate import conjugate_gradients
-from mixlm_sparse.engines.krylov.coupling import coupling_of
+from mixlm_sparse.engines.krylov.coupling import coupling_of, order_of_elimination
 from mixlm_sparse.engines.krylov.lanczos import Quadrature, log_quadrature
 from mixlm_sparse.engines.krylov.schur import Schur
+from mixlm_sparse.engines.krylov.settings import (
+    LEAST_GROUPS,
+    Estimation,
+    require_basis_memory,
+    require_engine_memory,
+)
 from mixlm_sparse.engines.krylov.slopes import Slopes
 
-# Random vectors, at least; and groups of them, whose spread is the standard error.
-VECTORS = 16
-LEAST_GROUPS = 4
-SEED = 20250514
 # Steps of an evaluation with its gradient, for the count of its work.
 USUAL_STEPS = 25
 NO_INVERSE = (
@@ -61,8 +63,12 @@ class KrylovEngine:
     Parameters
     ----------
     system : Z'WZ in blocks.
+    estimation : random vectors and tolerance.
     compiled : use machine code; by default when that pays.
-    vectors, seed : number of random vectors, at least, and where their signs come from.
+
+    Raises
+    ------
+    EngineError : it does not fit into memory, of which nothing has been taken then.
     """
 
     name = "krylov"
@@ -70,26 +76,30 @@ class KrylovEngine:
     dense_order = 0
     fill = 0
 
-    def __reduce__(self) -> tuple[type[KrylovEngine], tuple[BlockSystem]]:
-        return type(self), (self._system,)
+    def __reduce__(self) -> tuple[type[KrylovEngine], tuple[BlockSystem, Estimation]]:
+        return type(self), (self._system, self.estimation)
 
     def __init__(
         self,
         system: BlockSystem,
+        estimation: Estimation = Estimation(),  # noqa: B008
         *,
         compiled: bool | None = None,
-        vectors: int = VECTORS,
-        seed: int = SEED,
     ) -> None:
         self._system = system
+        self.estimation = estimation
+        eliminated, rest = order_of_elimination(system)
+        groups, each = _groups([r.width for r in rest], estimation.vectors)
+        columns = sum(r.width for r in rest)
+        require_engine_memory(system, eliminated, rest, groups * each + columns)
         entries = float(sum(pair.values.size for pair in system.pairs.values()))
-        self.work = 4.0 * entries * vectors * USUAL_STEPS
+        self.work = 4.0 * entries * estimation.vectors * USUAL_STEPS
         self._compiled = compiled_pays(10.0 * self.work) if compiled is None else compiled
         self._coupling = coupling_of(system, compiled=self._compiled)
         sizes = [(r.n_levels, r.width) for r in self._coupling.rest]
-        signs, self._groups = _signs(sizes, vectors, seed)
+        signs, self._groups = _signs(sizes, estimation.vectors, estimation.seed)
         common = _common(sizes, self._coupling.A_rr.diagonal())
-        self._n_random = signs.shape[1]
+        self._n_random = int(signs.shape[1])
         # the pattern is what they come from: other numbers on it keep them
         self._Z = np.hstack([signs - common @ (common.T @ signs), common])
         self._lambdas: list[Matrix] = []
@@ -133,8 +143,18 @@ class KrylovEngine:
     @property
     def _quadrature(self) -> Quadrature:
         if self._found is None:
-            self._found = log_quadrature(self._at.preconditioned, self._Z)
+            self._found = log_quadrature(
+                self._at.preconditioned,
+                self._Z,
+                tolerance=self.estimation.tolerance,
+                before_more=require_basis_memory,
+            )
         return self._found
+
+    @property
+    def n_vectors(self) -> int:
+        """Number of random vectors."""
+        return self._n_random
 
     @property
     def logdet(self) -> float:
@@ -172,7 +192,10 @@ class KrylovEngine:
         if coupling.rest:
             b = np.concatenate([rhs[r.index].reshape(-1, n_rhs) for r in coupling.rest])
             b = b - at.scaled_back(coupling.scatter(np.matmul(at.G, own)))
-            x = at.colored(conjugate_gradients(at.preconditioned, at.whitened(b)))
+            half = conjugate_gradients(
+                at.preconditioned, at.whitened(b), tolerance=self.estimation.residual
+            )
+            x = at.colored(half)
             for r in coupling.rest:
                 out[r.index] = x[r.columns].reshape(r.n_levels, r.width, n_rhs)
             own = own - np.matmul(at.lam.T, coupling.gather(at.scaled(x)))
@@ -251,7 +274,7 @@ class KrylovEngine:
             )
             lines.append(
                 f"  log-determinant estimated from {self._n_random} random vectors, always the "
-                "same"
+                f"same (seed {self.estimation.seed})"
             )
         return "\n".join(lines)
 
@@ -278,6 +301,12 @@ def _common(sizes: Sequence[tuple[int, int]], own: Vector) -> Matrix:
     return np.stack(columns, axis=1) if columns else np.empty((own.size, 0))
 
 
+def _groups(widths: Sequence[int], vectors: int) -> tuple[int, int]:
+    """Return how many groups of vectors there are, and how many vectors are in each."""
+    each = 1 << max(sum(widths) - 1, 0).bit_length()  # the order of a Hadamard matrix: 2^k
+    return max(LEAST_GROUPS, -(-vectors // each)), each
+
+
 def _signs(sizes: Sequence[tuple[int, int]], vectors: int, seed: int) -> tuple[Matrix, int]:
     """Return random signs (m, t), and in how many groups of neighbours they come.
 
@@ -287,8 +316,7 @@ def _signs(sizes: Sequence[tuple[int, int]], vectors: int, seed: int) -> tuple[M
     vectors : t is this or more.
     """
     columns = sum(width for _, width in sizes)
-    each = 1 << max(columns - 1, 0).bit_length()  # a Hadamard matrix has a power of two as order
-    groups = max(LEAST_GROUPS, -(-vectors // each))
+    groups, each = _groups([width for _, width in sizes], vectors)
     patterns = scipy.linalg.hadamard(each)[:, :columns].astype(np.float64)
     rng = np.random.default_rng(seed)
     parts = []

@@ -34,9 +34,8 @@ import scipy.linalg
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.engines.krylov.settings import STEPS_AT_A_TIME, TOLERANCE
 
-# What is left of log(M)z outside of the basis, as a share: slopes are that exact, values far more.
-TAIL_RTOL = 1e-9
 # A new direction below this is rounding: the basis spans all that z sees.
 BREAKDOWN = 1e-12
 MOST_STEPS = 300
@@ -87,12 +86,20 @@ class Quadrature:
         return out
 
 
-def log_quadrature(apply: Callable[[Matrix], Matrix], Z: Matrix) -> Quadrature:
+def log_quadrature(
+    apply: Callable[[Matrix], Matrix],
+    Z: Matrix,
+    *,
+    tolerance: float = TOLERANCE,
+    before_more: Callable[[int, int, int], None] | None = None,
+) -> Quadrature:
     """Run Lanczos from every column of Z (m, t) at once.
 
     Parameters
     ----------
     apply : returns M X of X (m, t), M symmetric and positive definite.
+    tolerance : share of log(M)z that may be left out.
+    before_more : called with (m, t, steps) whenever `STEPS_AT_A_TIME` have been made.
 
     Raises
     ------
@@ -106,6 +113,8 @@ def log_quadrature(apply: Callable[[Matrix], Matrix], Z: Matrix) -> Quadrature:
     t = Z.shape[1]
     ended = np.where(nothing, 1, 0)  # steps after which the process of a vector is over
     for step in range(1, MOST_STEPS + 1):
+        if before_more is not None and step % STEPS_AT_A_TIME == 0:
+            before_more(Z.shape[0], Z.shape[1], step)
         W = apply(basis[-1])
         alpha.append((basis[-1] * W).sum(axis=0))
         for _ in range(2):  # orthogonal to rounding: the derivative rests on the basis
@@ -117,7 +126,7 @@ def log_quadrature(apply: Callable[[Matrix], Matrix], Z: Matrix) -> Quadrature:
         ended[(ended == 0) & (size <= BREAKDOWN * np.abs(alpha[0]))] = step
         going = np.flatnonzero(ended == 0)
         tails = [_tail(alpha, beta, int(s)) for s in going]
-        if step > 1 and max(tails, default=0.0) <= TAIL_RTOL:
+        if step > 1 and max(tails, default=0.0) <= tolerance:
             ended[going] = step
         if (ended > 0).all():
             break

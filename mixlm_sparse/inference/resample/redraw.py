@@ -56,7 +56,9 @@ def redrawn(
         rows, copies = groups.rows(rng.integers(groups.n_groups, size=groups.n_groups))
         nested = groups.nested
     try:
-        system = penalized_system(draw.take(rows, copies, nested), options.engine)
+        system = penalized_system(
+            draw.take(rows, copies, nested), options.engine, estimation=options.control.estimation
+        )
     except (MixedModelError, ArithmeticError, np.linalg.LinAlgError) as error:
         return None, FAILED, f"{type(error).__name__}: {error}"
     return reader.replicate(search(system, options))
@@ -102,7 +104,10 @@ class Jackknife:
             keep = np.ones(fit.nobs, dtype=bool)
             keep[groups.rows_of[j]] = False
             try:
-                system = penalized_system(draw.take(np.flatnonzero(keep)), self.options.engine)
+                system = penalized_system(
+                    draw.take(np.flatnonzero(keep)), self.options.engine,
+                    estimation=self.options.control.estimation,
+                )  # fmt: skip
             except (MixedModelError, ArithmeticError, np.linalg.LinAlgError):
                 continue
             values, _, _ = reader.replicate(search(system, self.options))

@@ -40,7 +40,10 @@ def fit_of_products(
     options.checked()
     matrices, cross, _, _ = products.in_model_order()
     rows = NoRows(cross.n, PRODUCTS)
-    system = held_system(matrices, options.engine, fixed, cross=cross, source=rows)
+    system = held_system(
+        matrices, options.engine, fixed, cross=cross, source=rows,
+        estimation=options.control.estimation,
+    )  # fmt: skip
     optimum, solution = solve_system(system, options)
     arguments = products.design.arguments
     call = ModelCall(

@@ -196,7 +196,9 @@ def _fit_from(
     if matrices.law is not None:
         return _structured(document, archive, cls, matrices, call, name, options)
     try:
-        made = make_engine(name, products.blocks, penalties_of(matrices))
+        made = make_engine(
+            name, products.blocks, penalties_of(matrices), options.control.estimation
+        )
     except EngineError as error:
         raise EngineError(f"{error}; or load the fit with engine='blocked'") from error
     has_rows = not isinstance(matrices, MatricesWithoutRows)

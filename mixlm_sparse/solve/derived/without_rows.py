@@ -75,7 +75,10 @@ class Deletion:
         E = E_all[rows]
         R = self._remaining_factor(E, rows)
         if R is None or system.several_levels:
-            return penalized_system(matrices, self._engine_name, source=rest)
+            estimation = getattr(system.engine, "estimation", None)
+            return penalized_system(
+                matrices, self._engine_name, source=rest, estimation=estimation
+            )
         p = old.p
         R_inverse = triangular_inverse(R[:p, :p]) if p else np.zeros((0, 0))
         turn = np.zeros((p + 1, p + 1))

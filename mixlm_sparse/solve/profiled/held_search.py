@@ -52,6 +52,7 @@ def optimize_held(
     system: PenalizedSystem,
     phi: Vector | None,
     *,
+    given: bool,
     reml: bool,
     control: Control,
     objective: ProfiledObjective,
@@ -62,6 +63,7 @@ def optimize_held(
     Parameters
     ----------
     phi : (m,) start, or None for a moment estimate.
+    given : whether it is the user's, beside which no other valleys are looked for.
     objective : of the same system; gives the record its names, counts and progress.
 
     Raises
@@ -70,7 +72,6 @@ def optimize_held(
     """
     coordinates = HeldCoordinates.of(system)
     search = HeldSearch(coordinates, objective, reml, control)
-    given = phi is not None
     start = objective.start() if phi is None else phi
     held = system.held
     assert held is not None

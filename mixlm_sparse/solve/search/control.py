@@ -12,6 +12,15 @@ from mixlm_sparse.common.checks import (
     require_one_of,
     require_path,
 )
+from mixlm_sparse.engines.krylov.settings import (
+    LOOSEST,
+    MOST_VECTORS,
+    SEED,
+    TIGHTEST,
+    TOLERANCE,
+    VECTORS,
+    Estimation,
+)
 
 RANK_DEFICIENT = ("drop", "error")
 
@@ -36,6 +45,11 @@ class Control:
         them out and says so, "error" refuses the model.
     checkpoint : name of a file in which the search keeps its best point: the same call, made again,
         goes on from there.  Further fits from the fit do not write it.
+    krylov_vectors : random vectors, at least, that engine="krylov" estimates from; what they leave
+        uncertain falls like the root of their number, which time and memory are proportional to.
+    krylov_tolerance : share that the processes of this engine leave out, from 1e-12 to 1e-3;
+        solutions are a thousand times as exact.
+    krylov_seed : where its random signs come from; another one shows what depends on chance.
 
     Examples
     --------
@@ -55,6 +69,9 @@ class Control:
     warn: bool = True
     rank_deficient: str = "drop"
     checkpoint: str | None = None
+    krylov_vectors: int = VECTORS
+    krylov_tolerance: float = TOLERANCE
+    krylov_seed: int = SEED
 
     def __post_init__(self) -> None:
         if self.max_evaluations is not None:
@@ -64,11 +81,24 @@ class Control:
         for name in ("tolerance", "xtol", "ftol", "gradient_tolerance"):
             number = require_number(name, getattr(self, name), least=0.0, example="1e-8")
             object.__setattr__(self, name, number)
+        whole = {"krylov_vectors": (1, MOST_VECTORS), "krylov_seed": (0, 2**63 - 1)}
+        for name, (least, most) in whole.items():
+            count = require_count(name, getattr(self, name), least, most)
+            object.__setattr__(self, name, count)
+        tolerance = require_number(
+            "krylov_tolerance", self.krylov_tolerance, least=TIGHTEST, most=LOOSEST, example="1e-6"
+        )
+        object.__setattr__(self, "krylov_tolerance", tolerance)
         for name in ("check_boundary", "warn"):
             object.__setattr__(self, name, require_bool(name, getattr(self, name)))
         require_one_of("rank_deficient", self.rank_deficient, RANK_DEFICIENT)
         if self.checkpoint is not None:
             object.__setattr__(self, "checkpoint", require_path("checkpoint", self.checkpoint))
+
+    @property
+    def estimation(self) -> Estimation:
+        """What engine="krylov" estimates with."""
+        return Estimation(self.krylov_vectors, self.krylov_tolerance, self.krylov_seed)
 
     def __repr__(self) -> str:
         """Show what differs from the defaults."""

@@ -25,6 +25,7 @@ def optimize_whitened(
     system: PenalizedSystem,
     start: Vector | None,
     *,
+    given: bool,
     reml: bool,
     method: str,
     control: Control,
@@ -37,6 +38,7 @@ def optimize_whitened(
     ----------
     system : at any rho.
     start : (m,) phi or (m + n_rho,) phi and rho, relative to sigma; None for a moment estimate.
+    given : whether it is the user's, beside which no other valleys are looked for.
 
     Returns
     -------
@@ -47,7 +49,7 @@ def optimize_whitened(
     m = system.n_theta
     x = None if start is None else _centered(objective, start)
     found = search(
-        objective, x, given=start is not None, method=method, control=control, began=began
+        objective, x, given=given, method=method, control=control, began=began
     )
     rho = found.phi[m:]
     there = system.at_rho(rho, centered=True)
