@@ -8,13 +8,20 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.design.contrasts import Contrast, contrast_table
 from mixlm_sparse.design.variables import Rows, Variable, Variables
+from mixlm_sparse.design.writers import (
+    Coded,
+    Interaction,
+    OneColumn,
+    Ones,
+    SeveralColumns,
+    Writer,
+)
 from mixlm_sparse.formula.limits import require_within
 from mixlm_sparse.formula.syntax import Expr, deparse, plain_text
 from mixlm_sparse.formula.terms import Term
@@ -231,75 +238,6 @@ def _learn_operand(
     return Operand(expr, tuple(name + suffix for suffix in suffixes), labels, table, as_levels)
 
 
-class Writer(Protocol):
-    """Writes some columns of a block; plain data, so that columns can be copied and pickled."""
-
-    def __call__(self, block: Matrix, rows: slice) -> None:
-        """Write the values on `rows` into the columns of `block`."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class _Ones:
-    """The intercept, always the first column."""
-
-    def __call__(self, block: Matrix, rows: slice) -> None:
-        block[:, 0] = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class _OneColumn:
-    place: int
-    get: Rows
-
-    def __call__(self, block: Matrix, rows: slice) -> None:
-        values = self.get(rows)
-        block[:, self.place] = values if values.ndim == 1 else values[:, 0]
-
-
-@dataclass(frozen=True, slots=True)
-class _Columns:
-    start: int
-    stop: int
-    get: Rows
-
-    def __call__(self, block: Matrix, rows: slice) -> None:
-        block[:, self.start : self.stop] = self.get(rows)
-
-
-@dataclass(frozen=True, slots=True)
-class _Interaction:
-    """Products of the columns of several operands; the first operand varies fastest."""
-
-    start: int
-    stop: int
-    operands: tuple[Rows, ...]
-
-    def __call__(self, block: Matrix, rows: slice) -> None:
-        product = self.operands[0](rows)
-        for other in self.operands[1:]:
-            factor = other(rows)
-            if product.ndim == 1 and factor.ndim == 1:
-                product = np.multiply(product, factor, dtype=np.float64)
-            else:
-                left = product[:, None, None] if product.ndim == 1 else product[:, None, :]
-                right = factor[:, None, None] if factor.ndim == 1 else factor[:, :, None]
-                product = left * right
-                product = product.reshape(len(product), product.shape[1] * product.shape[2])
-        block[:, self.start : self.stop] = product if product.ndim == 2 else product[:, None]
-
-
-@dataclass(frozen=True, slots=True)
-class _Coded:
-    """A factor: the row of `table` that codes its level, (m,) or (m, k)."""
-
-    table: NDArray[Any]
-    codes: NDArray[Any]
-
-    def __call__(self, rows: slice) -> NDArray[Any]:
-        return np.asarray(self.table[self.codes[rows]])
-
-
 def no_columns(n: int) -> ArrayColumns:
     """Return a source of n rows without a column."""
     return ArrayColumns((), np.empty((n, 0)))
@@ -318,33 +256,33 @@ class DesignColumns:
         self.names = part.names
         self.n = variables.scope.n
         self._width = len(part.names)
-        self._writers: list[Writer] = []
+        self.writers: list[Writer] = []
         column = 0
         if part.intercept:
-            self._writers.append(_Ones())
+            self.writers.append(Ones())
             column = 1
         for operands in part.terms:
             getters = tuple(_getter(operand, variables) for operand in operands)
             width = 1
             for operand in operands:
                 width *= len(operand.names)
-            self._writers.append(_writer(column, column + width, getters))
+            self.writers.append(_writer(column, column + width, getters))
             column += width
 
     def block(self, rows: slice) -> Matrix:
         """Return the rows asked for, (m, k) C-contiguous."""
         block = np.empty((len(range(*rows.indices(self.n))), self._width))
-        for write in self._writers:
+        for write in self.writers:
             write(block, rows)
         return block
 
 
 def _writer(start: int, stop: int, operands: tuple[Rows, ...]) -> Writer:
     if len(operands) > 1:
-        return _Interaction(start, stop, operands)
+        return Interaction(start, stop, operands)
     if stop == start + 1:
-        return _OneColumn(start, operands[0])
-    return _Columns(start, stop, operands[0])
+        return OneColumn(start, operands[0])
+    return SeveralColumns(start, stop, operands[0])
 
 
 def _getter(operand: Operand, variables: Variables) -> Rows:
@@ -370,7 +308,7 @@ def _getter(operand: Operand, variables: Variables) -> Rows:
     if variable.labels != operand.levels:
         table = _recoded(table, operand.levels, variable)
     entries = np.ascontiguousarray(table[:, 0]) if table.shape[1] == 1 else table
-    return _Coded(entries, codes)
+    return Coded(entries, codes)
 
 
 def _recoded(table: Matrix, levels: tuple[str, ...], variable: Variable) -> Matrix:

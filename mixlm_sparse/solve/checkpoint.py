@@ -3,8 +3,8 @@
 The file is JSON, replaced as a whole whenever the criterion has fallen.  Where that fails (a full
 disk), what it held stays as it was, and the search goes on with a warning.  It holds theta, the
 criterion, how many evaluations it took, and what tells the model apart: a digest of names and
-sizes, and sums of the products.  The sums are compared to a relative 1e-9, for the order in which batches or threads
-came changes their last digits.
+sizes, and sums of the products.  The sums are compared to a relative 1e-9, for the order in which
+batches or threads came changes their last digits.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import OptionError
@@ -29,6 +30,7 @@ from mixlm_sparse.design.members import (
     random_part,
     summed_squares,
 )
+from mixlm_sparse.design.sparse_columns import sparse_block
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.columns import ColumnSource
@@ -80,6 +82,14 @@ class RowBlock:
         return X if kept is None or len(kept) == X.shape[1] else X[:, list(kept)]
 
     @cached_property
+    def sparse_X(self) -> sp.csr_array:
+        """(m, p) the same with its nonzero entries alone; nothing of that size is filled in."""
+        if not isinstance(self._at, slice):
+            return sp.csr_array(self.X)
+        X, kept = sparse_block(self._held.fixed, self._at), self._kept
+        return X if kept is None or len(kept) == X.shape[1] else sp.csr_array(X[:, list(kept)])
+
+    @cached_property
     def y(self) -> Vector:
         """(m,) response."""
         return self._held.y[self._at]
@@ -106,6 +116,11 @@ class RowBlock:
     def weights(self) -> Vector:
         """(m,) prior weights; ones where there are none."""
         return self._held.residual.weights_of(self._at)
+
+    @property
+    def has_weights(self) -> bool:
+        """Whether rows have prior weights."""
+        return self._held.residual.weights is not None
 
     @cached_property
     def sqrt_w(self) -> Vector:

@@ -17,7 +17,7 @@ SEED = 20250514
 # What is left of log(M)z outside of its basis, as a share: slopes are that exact, values far more.
 TOLERANCE = 1e-9
 TIGHTEST, LOOSEST = 1e-12, 1e-3
-# Residuals of conjugate gradients are this much smaller still: nothing is estimated about solutions.
+# Residuals of conjugate gradients are this much smaller: nothing is estimated of solutions.
 OF_SOLUTIONS = 1e-3
 # Steps of the Lanczos process that memory is asked for at a time; most take no more.
 STEPS_AT_A_TIME = 25

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.linalg
 
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
@@ -35,6 +36,8 @@ from mixlm_sparse.solve.rows import (
 if TYPE_CHECKING:
     from mixlm_sparse.design.grouping import GroupingFactor
     from mixlm_sparse.design.matrices import ModelMatrices
+
+PANEL = 128  # rows of a factor that are formed at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,24 +237,44 @@ def fill_upper(blocks: Array3) -> None:
             blocks[:, b, a] = blocks[:, a, b]
 
 
-def semidefinite_cholesky(gram: Matrix) -> Matrix:
+def semidefinite_cholesky(gram: Matrix, *, least: float = 1e-30) -> Matrix:
     """Return upper triangular R with R'R = gram; a direction without length gets a zero row.
 
     The Gram matrix is formed in an orthonormal basis, so nothing is lost by squaring.
+
+    Parameters
+    ----------
+    least : pivots below this share of their diagonal are none: what rounding leaves of the columns
+        that are combinations of others, where these have no orthonormal basis.
     """
     P = gram.shape[0]
+    own = np.maximum(np.diag(gram), 1e-300)
     try:
-        return np.asarray(np.linalg.cholesky(gram).T, dtype=np.float64)
+        R: Matrix = np.asarray(np.linalg.cholesky(gram).T, dtype=np.float64)
+        if (np.diag(R) ** 2 > least * own).all():
+            return R
     except np.linalg.LinAlgError:
         pass
     R = np.zeros((P, P))
     rest = gram.copy()
-    for j in range(P):
-        pivot = rest[j, j]
-        if pivot <= 1e-30 * max(gram[j, j], 1e-300):
-            continue
-        R[j, j:] = rest[j, j:] / np.sqrt(pivot)
-        rest[j:, j:] -= np.outer(R[j, j:], R[j, j:])
+    for start in range(0, P, PANEL):
+        stop = min(start + PANEL, P)
+        panel = rest[start:stop, start:stop]
+        said = np.ones(stop - start, dtype=bool)
+        for j in range(stop - start):
+            pivot = panel[j, j]
+            if pivot <= least * own[start + j]:
+                said[j] = False
+                continue
+            row = panel[j, j:] / np.sqrt(pivot)
+            R[start + j, start + j : stop] = row
+            panel[j:, j:] -= np.outer(row, row)
+        if stop < P and said.any():
+            at = start + np.flatnonzero(said)
+            T = R[np.ix_(at, at)]
+            right = scipy.linalg.solve_triangular(T, rest[at, stop:], trans="T")
+            R[at, stop:] = right
+            rest[stop:, stop:] -= right.T @ right
     return R
 
 

@@ -121,7 +121,7 @@ def find_basis(matrices: ModelMatrices, source: RowSource, block_rows: int) -> B
     R_all = stacked
     labels = [*matrices.fixed.names, matrices.response_name or "y"]
     labels += [name for t in extra for name in matrices.terms[t].column_names]
-    _require_squares(R_all, labels)
+    require_squares(R_all, labels)
     R, d = regular_basis(R_all[: p + 1, : p + 1])
     Rz = []
     first = p + 1
@@ -136,7 +136,7 @@ def find_basis(matrices: ModelMatrices, source: RowSource, block_rows: int) -> B
     return Basis(R=R, d=d, Rz=tuple(Rz))
 
 
-def _require_squares(R: Matrix, names: list[str]) -> None:
+def require_squares(R: Matrix, names: list[str]) -> None:
     """Raise a DataError unless the squared lengths of the columns of R (m, k) are numbers."""
     if not np.isfinite(square_sum(R)):
         raise DataError(

@@ -1,8 +1,15 @@
 """Products of a design whose fixed part has hundreds of columns, nearly all of them zeros in a row.
 
-Columns of factors with many levels are never multiplied out: X is held with its nonzero entries,
-X'WX and Z'WX are sparse products, and only these, whose size does not depend on n, are dense.  The
-basis centres and scales what is no indicator; indicators are nearly orthogonal as they are.
+The columns are two kinds: d filled ones (the intercept, numbers), and those of factors with many
+levels and their interactions, of which a row has a few entries.  The filled ones and the response
+get an orthonormal basis among themselves; the others stay as they are, for indicators are nearly
+orthogonal.  With X~ = [E S], y~ beside E,
+
+    [X~ y~]'W[X~ y~]  of  E'WE (d + 1, d + 1), E'WS and S'WS, which is sparse,
+    Z'W[X~ y~]        of  Z'WE by level, and Z'WS, a sparse product,
+
+so that nothing of the size rows x columns is filled in, and a pass costs what the entries cost.
+Rows may come at once or in batches.
 """
 
 from __future__ import annotations
@@ -12,7 +19,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.common.types import IntVector, Matrix
+from mixlm_sparse.design.sparse_columns import filled_columns
 from mixlm_sparse.engines.compiled import compiled_pays
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
 from mixlm_sparse.solve.products.accumulate import (
@@ -23,84 +31,188 @@ from mixlm_sparse.solve.products.accumulate import (
 )
 from mixlm_sparse.solve.products.basis import (
     Basis,
+    regular_basis,
+    require_squares,
     stack_qr,
     term_basis,
     term_layout,
     triangular_inverse,
 )
-from mixlm_sparse.solve.products.meetings import entries_of
-from mixlm_sparse.solve.rows import InMemory, RowSource
+from mixlm_sparse.solve.products.meetings import Entries, entries_of
+from mixlm_sparse.solve.rows import NUMPY_BLOCK_ROWS, InMemory, RowBlock, RowSource
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.matrices import ModelMatrices
 
-__all__ = ["wide_products"]
+__all__ = ["Filled", "WideRows", "filled_part", "keeps_digits", "wide_basis", "wide_products"]
 
 WIDE = 300  # columns from which on X is taken as sparse, if it is
-SPARSE_SHARE = 0.1  # largest share of entries that are not zero
-BLOCK_NUMBERS = 6_000_000  # entries of X that are filled in at a time
+SPARSE_SHARE = 0.1  # largest share of entries, and of filled columns
+# A column of which earlier ones leave less than the first share of its length is a combination of
+# them, as far as squares tell; one between the two has lost digits by squaring.
+DEPENDENT, LOST = 1e-6, 1e-4
+
+Filled = IntVector
 
 
-class SparseRows:
-    """X~ with its nonzero entries, y~, weights, and the basis that they are in."""
+def filled_part(matrices: ModelMatrices, source: InMemory) -> Filled | None:
+    """Return which columns of a wide fixed part are filled; None if it is narrow, or not sparse."""
+    p = len(matrices.fixed.names)
+    if p < WIDE:
+        return None
+    found = filled_columns(source.fixed, SPARSE_SHARE)
+    if found is None:  # an array: its first rows tell
+        first = sp.csr_array(source.fixed.block(slice(0, min(source.n, NUMPY_BLOCK_ROWS // 8))))
+        counts = np.bincount(first.indices, minlength=p)
+        if first.nnz > SPARSE_SHARE * first.shape[0] * p:
+            return None
+        found = np.flatnonzero(counts > SPARSE_SHARE * first.shape[0]).astype(np.int32)
+    return found if found.size <= SPARSE_SHARE * p else None
 
-    def __init__(self, X: sp.csr_array, y: Vector, weights: Vector, basis: Basis) -> None:
-        self.X, self.y, self.weights, self.basis = X, y, weights, basis
-        self.weighted = sp.csr_array(X.multiply(weights[:, None]))
 
-    def gram(self) -> Matrix:
-        """Return [X~ y~]'W[X~ y~], (p + 1, p + 1)."""
-        p = self.X.shape[1]
-        out = np.empty((p + 1, p + 1))
-        out[:p, :p] = (self.X.T @ self.weighted).toarray()
-        out[:p, p] = out[p, :p] = self.weighted.T @ self.y
-        out[p, p] = self.y @ (self.weights * self.y)
-        return out
+class WideRows:
+    """[X~ y~] of blocks of rows, filled and sparse columns apart, and the sums of their products.
 
-    def by_level(self, Z: sp.csr_array) -> Matrix:
-        """Return Z'WX~, (q, p), for Z (n, q)."""
-        out: Matrix = (Z.T @ self.weighted).toarray()
-        return out
+    Parameters
+    ----------
+    basis : in which the filled columns are orthonormal; of `wide_basis`.
+    filled : (d,) their places among all columns.
+    """
+
+    def __init__(self, basis: Basis, filled: Filled) -> None:
+        self.filled = filled
+        self.p = basis.R.shape[0]
+        self.sparse = np.setdiff1d(np.arange(self.p, dtype=np.int32), filled)
+        self._turn = triangular_inverse(basis.R[np.ix_(filled, filled)])
+        self._d = basis.d[filled]
+        d = filled.size
+        self._ee = np.zeros((d + 1, d + 1))
+        self._es = np.zeros((d + 1, self.sparse.size))
+        self._ss = sp.csr_array((self.sparse.size, self.sparse.size))
+
+    def block(self, rows: RowBlock) -> tuple[Matrix, sp.csr_array]:
+        """Return [E y~] (m, d + 1) and W S (m, p - d); their products are added to the sums."""
+        X = rows.sparse_X.tocsc()
+        own = X[:, self.filled].toarray()
+        E = np.empty((len(rows), self.filled.size + 1))
+        np.matmul(own, self._turn, out=E[:, :-1])
+        E[:, -1] = rows.target - own @ self._d
+        S = sp.csr_array(X[:, self.sparse])
+        WS = sp.csr_array(S.multiply(rows.weights[:, None])) if rows.has_weights else S
+        self._ee += E.T @ rows.weighted(E)
+        self._es += (WS.T @ E).T
+        self._ss = self._ss + sp.csr_array(S.T @ WS)
+        return E, WS
+
+    def add(self, other: WideRows) -> None:
+        """Add the sums of other rows, in the same basis."""
+        self._ee += other._ee
+        self._es += other._es
+        self._ss = self._ss + other._ss
+
+    def factor(self) -> Matrix:
+        """Return the factor of [X~ y~]'W[X~ y~], (p + 1, p + 1) upper triangular."""
+        out = np.zeros((self.p + 1, self.p + 1))
+        at, rest = np.append(self.filled, self.p), self.sparse
+        out[np.ix_(at, at)] = self._ee
+        out[np.ix_(at, rest)] = self._es
+        out[np.ix_(rest, at)] = self._es.T
+        entries = self._ss.tocoo()
+        out[rest[entries.row], rest[entries.col]] = entries.data
+        return semidefinite_cholesky(out, least=DEPENDENT**2)
+
+    def by_level(self, entries: Entries, z: Matrix, WS: sp.csr_array, ztx: Matrix) -> None:
+        """Add Z'WS to the sparse columns of ztx (L K, p + 1).
+
+        Parameters
+        ----------
+        z : (m, K), or what `Entries.columns` takes, of the rows of WS.
+        """
+        values = entries.columns(z)
+        K = values.shape[1]
+        at = entries.level.astype(np.int64)[:, None] * K + np.arange(K)
+        n = WS.shape[0]
+        ptr = K * (np.arange(n + 1) if entries.starts is None else entries.starts)
+        Z = sp.csr_array((values.ravel(), at.ravel(), ptr), shape=(n, ztx.shape[0]))
+        found = sp.csr_array(Z.T @ WS).tocoo()
+        ztx[found.row, self.sparse[found.col]] += found.data
+
+
+def wide_basis(matrices: ModelMatrices, source: RowSource, filled: Filled) -> Basis:
+    """Find the basis of some rows: the filled columns orthonormal, the others as they are."""
+    p = len(matrices.fixed.names)
+    stacked: Matrix | None = None
+    factors: list[Matrix | None] = [None] * len(matrices.terms)
+    for rows in source.blocks(size=NUMPY_BLOCK_ROWS):
+        block = np.column_stack([rows.sparse_X.tocsc()[:, filled].toarray(), rows.target])
+        stacked = stack_qr(stacked, rows.root_weighted(block))
+        for t, term in enumerate(matrices.terms):
+            own = rows.root_weighted(rows.sized(t, term.factor))
+            factors[t] = stack_qr(factors[t], own)
+    assert stacked is not None
+    names = [matrices.fixed.names[j] for j in filled.tolist()]
+    require_squares(stacked, [*names, matrices.response_name or "y"])
+    own_R, own_d = regular_basis(stacked[: filled.size + 1, : filled.size + 1])
+    R, d = np.eye(p), np.zeros(p)
+    R[np.ix_(filled, filled)], d[filled] = own_R, own_d
+    root = np.sqrt(source.n)
+    Rz = tuple(
+        term_basis(found / root, term.template.closed_under)
+        for found, term in zip(factors, matrices.terms, strict=True)
+        if found is not None
+    )
+    return Basis(R=R, d=d, Rz=Rz)
+
+
+def keeps_digits(R: Matrix) -> bool:
+    """Say whether a factor of `WideRows` is as exact as one of the rows themselves."""
+    lengths = np.sqrt((R * R).sum(axis=0))
+    left = np.abs(np.diag(R))[:-1]
+    lost = (left > 0.0) & (left < LOST * lengths[:-1])
+    return not bool(lost.any())
 
 
 def wide_products(matrices: ModelMatrices, source: RowSource) -> CrossProducts | None:
     """Form the products of a design with a wide, sparse fixed part; None if it is not that."""
     if not isinstance(source, InMemory) or matrices.law is not None:
         return None
-    rows = _sparse_rows(matrices, source)
-    if rows is None:
+    filled = filled_part(matrices, source)
+    if filled is None:
         return None
+    basis = wide_basis(matrices, source, filled)
+    wide = WideRows(basis, filled)
     layout = term_layout(matrices)
-    widths = [0] * len(matrices.factors)
-    for place in layout:
-        widths[place.factor] += place.width
-    compiled = compiled_pays(source.n * sum(K * (K + 9.0) for K in widths))
-    sums = LevelSums(matrices.factors, source, widths, 1, compiled=compiled)
-    Bz = [triangular_inverse(R) for R in rows.basis.Rz]
-    Z: list[list[Matrix]] = [[] for _ in widths]
+    widths = widths_of(matrices)
+    P = filled.size + 1
+    compiled = compiled_pays(source.n * sum(K * (K + P) for K in widths))
+    sums = LevelSums(matrices.factors, source, widths, P, compiled=compiled)
+    Bz = [triangular_inverse(R) for R in basis.Rz]
+    whole = [
+        np.zeros((f.n_levels * K, wide.p + 1))
+        for f, K in zip(matrices.factors, widths, strict=True)
+    ]
     log_weight_sum = 0.0
-    for block in source.blocks():
-        merged = merged_columns(block, layout, widths, Bz)
-        sums.add(block, merged, block.weighted(rows.y[block.slice][:, None]))
-        log_weight_sum += block.log_weight_sum
-        for own, z in zip(Z, merged, strict=True):
-            own.append(z)
+    for rows in source.blocks(size=NUMPY_BLOCK_ROWS):
+        E, WS = wide.block(rows)
+        merged = merged_columns(rows, layout, widths, Bz)
+        sums.add(rows, merged, rows.weighted(E))
+        for g, z in enumerate(merged):
+            wide.by_level(entries_of(rows.levels(g)), z, WS, whole[g])
+        log_weight_sum += rows.log_weight_sum
+    R = wide.factor()
+    if not keeps_digits(R):
+        return None  # nearly dependent columns: by orthogonal rotations instead
     blocks = sums.blocks()
     factors = []
-    for g, f in enumerate(blocks.factors):
-        z, K = np.vstack(Z[g]), widths[g]
-        entries = entries_of(matrices.factors[g].row_levels)
-        at = entries.level.astype(np.int64)[:, None] * K + np.arange(K)
-        ptr = K * (np.arange(len(z) + 1) if entries.starts is None else entries.starts)
-        shape = (len(z), f.n_levels * K)
-        matrix = sp.csr_array((entries.columns(z).ravel(), at.ravel(), ptr), shape=shape)
-        ztx = rows.by_level(matrix).reshape(f.n_levels, K, -1)
-        factors.append(FactorBlock(f.label, f.ztz, np.concatenate([ztx, f.ztx], axis=2)))
+    for f, ztx in zip(blocks.factors, whole, strict=True):
+        ztx = ztx.reshape(f.n_levels, f.width, -1)
+        ztx[:, :, np.append(filled, wide.p)] = f.ztx
+        factors.append(FactorBlock(f.label, f.ztz, ztx))
     return CrossProducts(
-        basis=rows.basis,
+        basis=basis,
         n=source.n,
         log_weight_sum=log_weight_sum,
-        R=semidefinite_cholesky(rows.gram()),
+        R=R,
         blocks=BlockSystem(tuple(factors), blocks.pairs),
         layout=layout,
         levels=None,
@@ -108,62 +220,9 @@ def wide_products(matrices: ModelMatrices, source: RowSource) -> CrossProducts |
     )
 
 
-def _sparse_rows(matrices: ModelMatrices, source: RowSource) -> SparseRows | None:
-    """Read the rows of a wide design; None if the fixed part is narrow, or not sparse."""
-    p = len(matrices.fixed.names)
-    if p < WIDE:
-        return None
-    pieces: list[sp.csr_array] = []
-    targets, weights = [], []
-    filled = 0
-    for rows in source.blocks(size=max(BLOCK_NUMBERS // p, 1)):
-        piece = sp.csr_array(rows.X)
-        filled += piece.nnz
-        if not pieces and filled > SPARSE_SHARE * len(rows) * p:
-            return None
-        pieces.append(piece)
-        targets.append(rows.target)
-        weights.append(rows.weights)
-    X = sp.csr_array(sp.vstack(pieces, format="csr"))
-    y, w = np.concatenate(targets), np.concatenate(weights)
-    R, d = np.eye(p), np.zeros(p)
-    columns = X.tocsc()
-    total = float(w.sum())
-    intercept = matrices.fixed.names[0] == "(Intercept)"
-    if intercept:
-        d[0] = float(w @ y) / total
-    counts = np.diff(columns.indptr)
-    for j in range(int(intercept), p):
-        part = slice(columns.indptr[j], columns.indptr[j + 1])
-        values = columns.data[part]
-        if not values.size:
-            continue
-        if intercept and counts[j] > SPARSE_SHARE * y.size:
-            own = w[columns.indices[part]]
-            mean = float(own @ values) / total
-            if counts[j] == y.size:
-                R[0, j] = mean
-                values = values - mean
-            columns.data[part] = values
-        length = float(np.sqrt(np.mean(values**2)))
-        if length > 0.0:
-            R[j, j] = length
-            columns.data[part] = values / length
-    return SparseRows(
-        sp.csr_array(columns.tocsr()), y - d[0] if intercept else y, w,
-        Basis(R=R, d=d, Rz=_term_bases(matrices, source)),
-    )  # fmt: skip
-
-
-def _term_bases(matrices: ModelMatrices, source: RowSource) -> tuple[Matrix, ...]:
-    factors: list[Matrix | None] = [None] * len(matrices.terms)
-    for rows in source.blocks():
-        for t in range(len(factors)):
-            own = rows.sized(t, matrices.terms[t].factor)
-            factors[t] = stack_qr(factors[t], rows.root_weighted(own))
-    root = np.sqrt(source.n)
-    return tuple(
-        term_basis(R / root, term.template.closed_under)
-        for R, term in zip(factors, matrices.terms, strict=True)
-        if R is not None
-    )
+def widths_of(matrices: ModelMatrices) -> list[int]:
+    """Return the effects a level of every grouping factor."""
+    widths = [0] * len(matrices.factors)
+    for place in term_layout(matrices):
+        widths[place.factor] += place.width
+    return widths
