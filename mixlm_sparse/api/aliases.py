@@ -13,7 +13,6 @@ from typing import Any
 
 import pandas as pd
 
-from mixlm_sparse.api.called import as_called
 from mixlm_sparse.common.checks import shown
 from mixlm_sparse.common.errors import OptionError, UnknownArgumentError
 from mixlm_sparse.model.fitted import FittedModel
@@ -121,9 +120,7 @@ def other_name(fit: FittedModel, name: str) -> Any:
     if name in SAME:
         return getattr(fit, SAME[name])
     if name in CALLED:
-        value = getattr(fit, CALLED[name])
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return as_called(name, value) if number else _Called(value)
+        return _Called(getattr(fit, CALLED[name]))
     if name in COMPUTED:
         return COMPUTED[name](fit)
     raise AttributeError(missing(name, dir(fit)))

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from mixlm_sparse.api.aliases import no_entries, other_name
 from mixlm_sparse.api.attribute import Attribute
-from mixlm_sparse.api.called import answer_calls
 from mixlm_sparse.api.keywords import answering_methods
 from mixlm_sparse.api.pictures import attach_plots
+from mixlm_sparse.api.uncalled import shows_uncalled
 from mixlm_sparse.engines.threads import calm_methods
 from mixlm_sparse.inference.cases import influence as cases
 from mixlm_sparse.inference.fixed import coefficients
@@ -171,4 +171,4 @@ for _name, _read in maketables.PLUG_IN_ATTRIBUTES.items():
     setattr(LinearMixedFit, _name, Attribute(_read))
 
 attach_plots()
-answer_calls(LinearMixedFit)
+shows_uncalled(LinearMixedFit, "summary")

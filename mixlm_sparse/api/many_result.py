@@ -83,7 +83,7 @@ class ManyFits(PrintsAsTable):
         return str(self._patterns[0].call.formula) if self._patterns else ""
 
     @property
-    @result_table("Responses without a fit")
+    @result_table("Responses without a fit", labels=["response"], uncounted=True)
     def failures(self) -> pd.DataFrame:
         """The responses without a fit, with the reason."""
         failed = [i for i, s in enumerate(self.status) if s in (FAILED, NOT_RUN)]

@@ -27,6 +27,7 @@ class Column:
     head: str
     cells: tuple[str, ...]
     text: bool = False  # flush left, and may be cut
+    above: tuple[str, ...] = ()  # by cell, what is too long for it and stands in a line of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +73,16 @@ def _excess(columns: list[Column], width: int) -> int:
 
 
 def _cut(columns: list[Column], width: int) -> list[Column]:
-    """Cut the widest texts, if the table then fits; otherwise to `MOST_TEXT`."""
+    """Cut the widest texts, if the table then fits; otherwise to `MOST_TEXT`.
+
+    Names of rows, if they are the only texts, stay whole: long ones stand in lines of their own.
+    """
     least = sum(min(_width(c), LEAST_TEXT) if c.text else _width(c) for c in columns)
     room = width - (len(columns) - 1)
     limit = MOST_TEXT
     if least <= room:
+        if columns[0].text and not any(c.text for c in columns[1:]):
+            return [_raised(columns[0], room - sum(map(_width, columns[1:]))), *columns[1:]]
         while sum(min(_width(c), limit) if c.text else _width(c) for c in columns) > room:
             limit -= 1
     out = []
@@ -86,6 +92,19 @@ def _cut(columns: list[Column], width: int) -> list[Column]:
             column = Column(head, tuple(cells), text=True)
         out.append(column)
     return out
+
+
+def _raised(names: Column, limit: int) -> Column:
+    """Move the cells that take more than `limit` columns above their rows."""
+    if _width(names) <= limit:
+        return names
+    long = [display_width(cell) > limit for cell in names.cells]
+    return Column(
+        shorten_all((names.head,), limit)[0],
+        tuple("" if up else cell for cell, up in zip(names.cells, long, strict=True)),
+        text=True,
+        above=tuple(cell if up else "" for cell, up in zip(names.cells, long, strict=True)),
+    )
 
 
 def _panels(columns: list[Column], named: int, room: int) -> list[list[Column]]:
@@ -113,7 +132,12 @@ def _body(columns: list[Column], room: int) -> list[str]:
             texts = tuple(cell + " " * (width - display_width(cell)) for cell in texts)
         sides.append(texts)
     gap = "  " if sum(_width(c) + 2 for c in columns) - 2 <= room else " "
-    return text_table(sides, left=0, gap=gap)
+    head, *lines = text_table(sides, left=0, gap=gap)
+    above = columns[0].above or ("",) * len(lines)
+    out = [head]
+    for line, name in zip(lines, above, strict=True):
+        out += [*(wrap("", name, room) if name else []), line]
+    return out
 
 
 def wrap(label: str, text: str, width: int = WIDTH) -> list[str]:

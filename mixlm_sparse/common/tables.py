@@ -292,10 +292,13 @@ def result_table(
 
 def _shows_index(frame: pd.DataFrame) -> bool:
     """Return whether the index names the rows, or only counts them."""
-    counts = isinstance(frame.index, pd.RangeIndex) and frame.index.name is None
-    if not counts or not frame.shape[1]:
+    if not frame.shape[1]:
         return True
-    if frame.attrs.get("labels") or frame.attrs.get("uncounted"):
+    if frame.attrs.get("uncounted"):
+        return False
+    if not isinstance(frame.index, pd.RangeIndex) or frame.index.name is not None:
+        return True
+    if frame.attrs.get("labels"):
         return False
     return len(frame) > 1 and _is_number(frame.iloc[:, 0])
 

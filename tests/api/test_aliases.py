@@ -46,7 +46,7 @@ def test_functions_of_r(fit):
     pd.testing.assert_series_equal(fit.fitted(), fit.fittedvalues)
     assert fit.isSingular() == fit.is_singular()
     assert fit.refitML().reml is False
-    assert fit.df_residual == fit.df_resid
+    assert fit.df_residual() == fit.df_resid
 
 
 @pytest.mark.parametrize(

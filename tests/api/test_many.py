@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -126,6 +127,10 @@ def test_failures_are_reported_and_do_not_stop_the_others(sleep, Y):
     assert many.criterion[3] == -np.inf
     assert np.isfinite(many.criterion[[0, 4, 6]]).all()
     assert many.failures["response"].tolist() == ["y2", "y3", "y6"]
+    assert many.failures.index.tolist() == [1, 2, 5]
+    for name in ("y2", "y3", "y6"):  # a message stands beside the response, not beside its place
+        assert re.search(rf"(^|message of ){name}\b", repr(many.failures), re.MULTILINE)
+    assert not re.search(r"message of \d", repr(many.failures))
     with pytest.raises(DataError, match="'y2' has no fit"):
         many.fit(1)
     text = sleep.assign(a=Y[:, 0], b="text")

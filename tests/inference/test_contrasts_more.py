@@ -220,3 +220,40 @@ def test_a_covariate_may_be_called_like_an_argument():
         fit.emtrends("count", by="a").to_frame()["count.trend"],
         plain.emtrends("x", by="a").to_frame()["x.trend"],
     )
+
+
+# -- every factor in turn ---------------------------------------------------------------------
+
+
+def test_every_factor_in_turn_is_the_simple_contrasts_one_after_the_other(fit):
+    means = fit.emmeans(["a", "b"])
+    both = means.contrast("consec", simple="each", conf_int=True)
+    parts = [means.contrast("consec", simple=name, conf_int=True) for name in ("a", "b")]
+    numbers = ["estimate", "std_error", "df", "statistic", "lower", "upper"]
+    one_after_the_other = pd.concat(part.to_frame() for part in parts)
+    np.testing.assert_allclose(both[numbers], one_after_the_other[numbers], rtol=1e-12)
+    # the multivariate t is integrated at random points
+    np.testing.assert_allclose(both["p_value"], one_after_the_other["p_value"], atol=1e-3)
+    assert both["contrast"].tolist() == one_after_the_other["contrast"].tolist()
+    assert both["a"].tolist() == ["."] * 4 + list("pqr")
+    assert both["b"].tolist() == ["u", "u", "v", "v", ".", ".", "."]
+    again = fit.emmeans("a", by="b").contrast("consec", simple="each")
+    assert again["a"].tolist() == both["a"].tolist()
+    pairs = means.pairs(simple="each")
+    np.testing.assert_allclose(pairs["p_value"][:6], means.pairs(simple="a")["p_value"], rtol=1e-9)
+    across = means.pairs(simple="each", cross_adjust="bonferroni")
+    np.testing.assert_allclose(across["p_value"], np.minimum(1.0, 5 * pairs["p_value"]), rtol=1e-9)
+    assert "5 families" in " ".join(repr(across).split())
+
+
+def test_every_factor_in_turn_where_there_is_one_or_none(fit):
+    alone = fit.emmeans("a").pairs(simple="each")
+    pd.testing.assert_frame_equal(alone.to_frame(), fit.emmeans("a").pairs().to_frame())
+    held = fit.emmeans(["a", "b"], at={"b": "u"}).pairs(simple="each")
+    assert held["b"].tolist() == ["u"] * 3
+    with pytest.raises(mx.OptionError, match="nothing to compare"):
+        fit.emmeans(["a", "b"], at={"a": "p", "b": "u"}).pairs(simple="each")
+    with pytest.raises(mx.OptionError, match="name the factor that they compare"):
+        fit.emmeans(["a", "b"]).contrast({"first": [1, -1, 0]}, simple="each")
+    with pytest.raises(mx.OptionError, match="leave out simple='each'"):
+        fit.emmeans(["a", "b"]).contrast(interaction="poly", simple="each")

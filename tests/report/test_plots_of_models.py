@@ -113,10 +113,50 @@ def test_one_far_group_does_not_squash_the_others():
     mine = frame["Subject"] == "308"
     frame.loc[mine, "Reaction"] += 3000.0 * (frame.loc[mine, "Days"] - 4.0)
     ax = mx.lmer("Reaction ~ Days + (Days | Subject)", frame).plot.shrinkage().axes[0]
-    assert "(1 far beyond the edges)" in ax.get_title()
+    assert "(1 and the population far beyond the edges)" in ax.get_title()
+    assert "population" not in [text.get_text() for text in ax.get_legend().get_texts()]
     assert np.ptp(ax.get_xlim()) < 200.0
     assert np.ptp(ax.get_ylim()) < 60.0
     assert "beyond" not in sleep().plot.shrinkage().axes[0].get_title()
+
+
+@pytest.mark.parametrize("effects", [None, "Days"])
+def test_what_groups_shrink_to_stays_in_the_picture(effects):
+    frame = data("sleepstudy").copy()
+    mine = frame["Subject"] == "308"
+    frame.loc[mine, "Reaction"] += 500.0 * (frame.loc[mine, "Days"] - 4.0)
+    fit = mx.lmer("Reaction ~ Days + (Days | Subject)", frame)
+    ax = fit.plot.shrinkage(effects=effects).axes[0]
+    assert "(1 far beyond the edges)" in ax.get_title()
+    low, high = ax.get_xlim() if effects else ax.get_ylim()
+    assert low < fit.fixef["Days"] < high
+    assert "population" in [text.get_text() for text in ax.get_legend().get_texts()]
+
+
+def test_intervals_have_as_much_room_as_they_need():
+    rats = data("BodyWeight")
+    fit = mx.gls("weight ~ Time * Diet", rats, residual=mx.CAR1(time="Time", group="Rat"))
+    axes = fit.confint("wald").plot().axes
+    assert [ax.get_xlabel() for ax in axes] == [
+        "standard deviations", "residual structure", "intercept", "coefficients",
+    ]  # fmt: skip
+    axes[0].figure.draw_without_rendering()
+    heights = [ax.get_position().height for ax in axes]
+    assert heights[0] == pytest.approx(heights[2])
+    assert 1.5 * heights[2] < heights[3]
+    assert names_on(axes[3].yaxis)[:2] == ["Time", "Diet2"]
+
+
+def test_groups_of_parameters_are_drawn_by_their_names():
+    replicates = sleep().bootstrap(10, seed=1)
+    titles = [ax.get_title() for ax in replicates.plot(parm="beta_").axes]
+    assert titles == ["(Intercept)", "Days"]
+    titles = [ax.get_title() for ax in replicates.plot(parm=["Days", "sigma"]).axes]
+    assert titles == ["Days", "sigma"]
+    assert len(profile().plot(parm="theta_").axes) == 4
+    assert len(profile().plot.density("beta_").axes) == 2
+    with pytest.raises(OptionError, match="'theta_'"):
+        replicates.plot(parm="gamma_")
 
 
 def test_diagnostics_draw_into_four_axes():
@@ -299,7 +339,7 @@ def test_a_fit_or_a_frame_will_do_for_a_profile():
     frame = profile().to_frame()
     assert len(mx.plots.profile_zeta(frame, ["sigma", "Days"]).axes) == 2
     assert len(mx.plots.profile_pairs(frame, ["sigma", "Days"]).axes) == 4
-    with pytest.raises(OptionError, match="parm is 'days'"):
+    with pytest.raises(OptionError, match="parm names the parameter 'days'"):
         mx.plots.profile_zeta(frame, "days")
     with pytest.raises(OptionError, match="a pair needs two"):
         mx.plots.profile_pairs(frame, ["Days"])

@@ -113,3 +113,23 @@ def test_pandas_may_be_told_of_a_wider_terminal():
     assert 80 < max(map(len, lines)) <= 110
     assert "estimate" in lines[1]
     assert "conf_high" in lines[1]
+
+
+def test_long_names_of_parameters_stand_whole_in_lines_of_their_own():
+    name = "milliseconds_since_the_light_came_on"
+    new = {"Days": name, "Subject": "participant_id"}
+    data = mx.datasets.load("sleepstudy").rename(columns=new)
+    fit = mx.lmer(f"Reaction ~ {name} + ({name} | participant_id)", data)
+    boot = fit.bootstrap(20, seed=1)
+    for found in (boot, fit.step(), fit.profile("theta_"), fit.variance_components()):
+        lines = repr(found).splitlines()
+        assert max(map(len, lines)) <= 80
+        assert "…" not in repr(found)
+        assert any(name in line for line in lines)
+    lines = repr(boot).splitlines()
+    place = lines.index(f"cor_{name}.(Intercept)|participant_id")
+    numbers = [float(text) for text in lines[place + 1].split()]
+    estimates = fit.confint("wald").attrs["estimates"]
+    assert numbers[0] == pytest.approx(estimates[lines[place]], abs=1e-3)
+    assert "mean" not in lines[1]  # the estimate and its bias say it
+    assert "mean" in boot.to_frame()

@@ -26,6 +26,8 @@ from mixlm_sparse.inference.means.families import (
 
 E = TypeVar("E", bound=Estimates)
 
+EACH = "each"  # asks for the simple contrasts of every factor in turn
+COMPARED = "."  # stands in the column of the factor whose levels are compared
 NOTHING_TO_COMPARE = (
     "there is only one cell in each group, so that there is nothing to compare: name a "
     "factor, or values of a covariate with at="
@@ -86,6 +88,51 @@ def contrasts_of(
         M[start:stop, rows] = found.M
         start = stop
     return _combined(means, M, cells, columns, named or "given weights")
+
+
+def is_each(means: Estimates, simple: Any) -> bool:
+    """Return whether `simple` asks for every factor in turn, and names none of them."""
+    return isinstance(simple, str) and simple == EACH and EACH not in means.cells.columns
+
+
+def contrasts_in_turn(means: E, method: Any, **options: Any) -> E:
+    """Return the simple contrasts of every factor, within each combination of the others.
+
+    The families of the table are those of all factors; in the column of the factor that is compared
+    stands `COMPARED`.
+
+    Parameters
+    ----------
+    method : name of a family.
+    options : as in `contrasts_of`.
+    """
+    if not isinstance(method, str):
+        raise OptionError(
+            "simple='each' is for a family by name: with weights of your own, name the factor that "
+            "they compare"
+        )
+    factors = list(map(str, means.cells.columns))
+    if len(factors) == 1:
+        return contrasts_of(means, method, by=None, **options)
+    several = [name for name in factors if means.cells[name].nunique() > 1]
+    if not several:
+        raise OptionError(NOTHING_TO_COMPARE)
+    name = _free(tuple(factors))
+    parts, frames = [], []
+    for factor in several:
+        part = contrasts_of(means, method, by=without(means, factor), **options)
+        own = {other: part.cells[other].astype(object) for other in part.by}
+        own[factor] = pd.Series([COMPARED] * len(part.cells), dtype=object)
+        frames.append(pd.DataFrame({**own, name: part.cells.iloc[:, -1]})[[*factors, name]])
+        parts.append(part)
+    return replace(
+        parts[0],
+        cells=pd.concat(frames, ignore_index=True),
+        by=tuple(factors),
+        L=np.vstack([part.L for part in parts]),
+        offset=np.concatenate([part.offset for part in parts]),
+        sums=np.concatenate([part.sums for part in parts if part.sums is not None]),
+    )
 
 
 def interaction_contrasts(means: E, methods: Any, *, by: Any = "same") -> E:

@@ -22,8 +22,10 @@ from mixlm_sparse.inference.means.adjustments import (
 )
 from mixlm_sparse.inference.means.contrast_table import Contrasts, as_contrasts
 from mixlm_sparse.inference.means.contrasts import (
+    contrasts_in_turn,
     contrasts_of,
     interaction_contrasts,
+    is_each,
     usual_adjustment,
     without,
 )
@@ -185,7 +187,8 @@ class MarginalMeans(PrintsAsTable, Estimates):
         adjust, cross_adjust : of the p-values (and limits) within each group, and across groups;
             see `contrast`.
         by : columns that separate groups; None for none.
-        simple : the factor (or factors) to compare within each combination of the others.
+        simple : the factor (or factors) to compare within each combination of the others; "each"
+            for every factor in turn.
         reverse : later minus earlier instead of earlier minus later.
         conf_int : also return simultaneous limits.
 
@@ -229,7 +232,8 @@ class MarginalMeans(PrintsAsTable, Estimates):
             of cells as columns.
         by : columns that separate groups; None for none.  Contrasts of contrasts:
             `means.contrast("pairwise", by="b").contrast("pairwise", by="contrast")`.
-        simple : the factor to compare within each combination of the others.
+        simple : the factor to compare within each combination of the others; "each" for every
+            factor in turn, where its own column then says ".".
         interaction : a family for each factor of the table (or one for all): products of them.
         adjust : of p-values and limits within each group: "tukey" (all pairs), "dunnett" or "mvt"
             (exact, by the multivariate t distribution), "scheffe", "sidak", "bonferroni", "holm",
@@ -258,16 +262,20 @@ class MarginalMeans(PrintsAsTable, Estimates):
         contrast          estimate  std_error    df  statistic   p_value
         A against others  -10.9417     0.9127  46.0    -11.988  9.38e-16
         """
-        if simple is not None:
-            by = without(self, simple)
+        each = is_each(self, simple)
         if require_bool("reverse", reverse) and interaction is not None:
             raise OptionError("reverse is not for interaction contrasts: name revpairwise instead")
+        if interaction is not None and each:
+            raise OptionError("interaction contrasts are of all factors: leave out simple='each'")
+        if simple is not None and not each:
+            by = without(self, simple)
+        options: dict[str, Any] = {"ref": ref, "reverse": reverse, "max_degree": max_degree}
         if interaction is not None:
             found = interaction_contrasts(self, interaction, by=by)
+        elif each:
+            found = contrasts_in_turn(self, method, **options)
         else:
-            found = contrasts_of(
-                self, method, by=by, ref=ref, reverse=reverse, max_degree=max_degree
-            )
+            found = contrasts_of(self, method, by=by, **options)
         usual = isinstance(adjust, str) and adjust == "usual"
         name = usual_adjustment(found) if usual else require_adjust(adjust)
         found = replace(found, adjust=name)

@@ -15,6 +15,7 @@ from mixlm_sparse.common.checks import (
     require_number,
     require_one_of,
 )
+from mixlm_sparse.common.layout import wrap
 from mixlm_sparse.common.tables import ResultTable, as_result
 from mixlm_sparse.inference.fixed.tests import F_COLUMNS
 from mixlm_sparse.inference.models.drop1 import drop1
@@ -78,7 +79,7 @@ class StepResult:
 
     def __repr__(self) -> str:
         parts = [table.text() for table in self._tables()]
-        return "\n\n".join([*parts, f"Model found: {self.formula}"])
+        return "\n\n".join([*parts, "\n".join(wrap("Model found: ", self.formula))])
 
     def _repr_html_(self) -> str:
         parts = [table.to_html() for table in self._tables()]

@@ -79,7 +79,7 @@ class Bootstrap(PrintsAsTable):
         return sum(s == FAILED for s in self.status)
 
     @property
-    @result_table("Replicates without a fit")
+    @result_table("Replicates without a fit", labels=["replicate"])
     def failures(self) -> pd.DataFrame:
         """The replicates that failed, with the reason."""
         failed = [i for i, s in enumerate(self.status) if s == FAILED]
@@ -179,4 +179,7 @@ class Bootstrap(PrintsAsTable):
             f"Bootstrap, {self.method}: {self.n_done} replicates{early}"
             f"{'; ' + counts if counts else ''}"
         )
-        return as_result(self.to_frame(), heading=heading, note="95% percentile intervals")
+        table = self.to_frame()
+        # the mean is estimate + bias; the heading counts the replicates where all have a value
+        hidden = ["mean", *(["n"] if (table["n"] == self.n_done).all() else [])]
+        return as_result(table, heading=heading, note="95% percentile intervals", hidden=hidden)

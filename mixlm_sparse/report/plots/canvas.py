@@ -48,12 +48,22 @@ def panels(
     size: tuple[float, float] = (3.4, 3.0),
     sharex: bool = False,
     sharey: bool = False,
+    heights: Sequence[float] | None = None,
 ) -> tuple[Figure, list[Axes]]:
-    """Return a figure with `n` panels in rows of `columns`; tick labels only outside if shared."""
+    """Return a figure with `n` panels in rows of `columns`; tick labels only outside if shared.
+
+    Parameters
+    ----------
+    size : inches (width, height) of a panel.
+    heights : inches of each row, instead of that of `size`.
+    """
     columns = min(n, columns or 3)
     rows = math.ceil(n / columns)
-    figure = new_figure(size[0] * columns, size[1] * rows)
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey)
+    tops = [size[1]] * rows if heights is None else list(heights)
+    figure = new_figure(size[0] * columns, sum(tops))
+    grid = figure.subplots(
+        rows, columns, squeeze=False, sharex=sharex, sharey=sharey, height_ratios=tops
+    )
     axes = list(grid.ravel())
     for place in range(n, rows * columns):
         axes[place].remove()

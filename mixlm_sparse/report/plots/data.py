@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.table import Column, as_column
 from mixlm_sparse.model.data import data_column
 from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.parameters import chosen_names
 from mixlm_sparse.model.structured import require_random_effects
 from mixlm_sparse.solve.groupwise import GroupFits, fit_groups
 from mixlm_sparse.solve.rows import InMemory
@@ -188,6 +189,19 @@ def choose(names: Sequence[str], wanted: str | None, argument: str) -> list[int]
     if wanted not in names:
         raise OptionError(f"{argument} is {wanted!r}: use one of {', '.join(map(repr, names))}")
     return [list(names).index(wanted)]
+
+
+def chosen_parameters(parm: Any, kinds: Mapping[str, str]) -> list[str]:
+    """Return the parameters asked for, in the order in which they were; None for all.
+
+    Parameters
+    ----------
+    parm : a name, names, "theta_" or "beta_".
+    kinds : kind of each parameter by its name.
+    """
+    if not isinstance(parm, list | tuple) or not parm:
+        return chosen_names(parm, kinds)
+    return list(dict.fromkeys(name for one in parm for name in chosen_names(one, kinds)))
 
 
 def terms_of(fit: FittedModel, factor: int) -> list[int]:

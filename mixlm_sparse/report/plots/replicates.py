@@ -12,7 +12,7 @@ from mixlm_sparse.common.text import percent, shorten
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.plots import canvas
 from mixlm_sparse.report.plots.backend import styled
-from mixlm_sparse.report.plots.data import choose, z_value
+from mixlm_sparse.report.plots.data import chosen_parameters, z_value
 from mixlm_sparse.report.plots.inks import ink
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ def bootstrap(
     Parameters
     ----------
     boot : from `fit.bootstrap()`.
-    parm : names of parameters; by default all.
+    parm : names of parameters, "theta_" or "beta_"; by default all.
     level, type : of the interval, as in `boot.confint`.
     bins : as in numpy.histogram.
     ax : one panel to draw in; needs a single `parm` if there are several.
@@ -53,10 +53,8 @@ def bootstrap(
             "the plot needs replicates: call fit.bootstrap(...) first, and pass those"
         )
     z_value(level)
-    names = [str(name) for name in boot.samples.columns]
-    if parm is not None:
-        wanted = [parm] if isinstance(parm, str) else list(parm)
-        names = [names[choose(names, name, "parm")[0]] for name in wanted]
+    columns = [str(name) for name in boot.samples.columns]
+    names = chosen_parameters(parm, dict(zip(columns, boot.kinds, strict=True)))
     limits = boot.confint(level, type)
     canvas.one_panel_only(ax, len(names), "parm", names)
     if ax is None:

@@ -15,7 +15,10 @@ from mixlm_sparse.report.plots.inks import ink
 if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Axes, Figure
 
-TITLES = {"sd": "standard deviations", "cor": "correlations", "beta": "coefficients"}
+TITLES = {
+    "sd": "standard deviations", "cor": "correlations", "residual": "residual structure",
+    "beta": "coefficients",
+}  # fmt: skip
 INTERCEPT = "(Intercept)"
 
 
@@ -23,7 +26,7 @@ INTERCEPT = "(Intercept)"
 def intervals(table: pd.DataFrame, *, ax: Axes | None = None) -> Figure:
     """Draw the intervals of all parameters, each kind in a panel with a scale of its own.
 
-    The intercept, which often stands far from the other coefficients, has a panel too.
+    Panels stand below each other, as tall as their parameters need.  The intercept, which often stands far from the other coefficients, has a panel too.
 
     Parameters
     ----------
@@ -37,10 +40,12 @@ def intervals(table: pd.DataFrame, *, ax: Axes | None = None) -> Figure:
         title = "intercept" if name == INTERCEPT else TITLES[kind]
         panels.setdefault(title, []).append(name)
     canvas.one_panel_only(ax, len(panels), "parm", list(panels))
-    most = max(map(len, panels.values()))
     if ax is None:
-        size = (4.4, canvas.tall(most, low=1.6, each=0.24))
-        figure, axes = canvas.panels(len(panels), columns=2, size=size)
+        room = canvas.label_room(list(map(str, table.index)))
+        heights = [canvas.tall(len(names), low=1.0, each=0.22) for names in panels.values()]
+        figure, axes = canvas.panels(
+            len(panels), columns=1, size=(5.2 + room, 1.0), heights=heights
+        )
     else:
         figure, only = canvas.panel(ax)
         axes = [only]

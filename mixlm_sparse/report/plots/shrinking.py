@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Axes, Figure
 
 FAR = 2.0  # spreads beyond the middle eight tenths from which a group is cut off
+POPULATION = "population"
 MANY_POPULATIONS = 6  # more different population values than this are not marked one by one
 
 
@@ -88,19 +89,21 @@ def shrinkage(
     notes = []
     if missing:
         notes.append(f"{missing} of {factor.n_levels} without least squares left out")
-    beyond = _keep_near(ax, raw, shrunk, both=len(pair) == 2)
+    beyond = _keep_near(ax, raw, shrunk, middle, both=len(pair) == 2)
     if beyond:
-        notes.append(f"{beyond} far beyond the edges")
+        gone = " and the population" if _hide_population_outside(ax, middle) else ""
+        notes.append(f"{beyond}{gone} far beyond the edges")
     title = f"shrinkage by {factor.label}"
     ax.set_title(title + (f" ({', '.join(notes)})" if notes else ""))
     canvas.legend(ax)
     return figure
 
 
-def _keep_near(ax: Axes, raw: Matrix, shrunk: Matrix, *, both: bool) -> int:
+def _keep_near(ax: Axes, raw: Matrix, shrunk: Matrix, middle: Matrix, *, both: bool) -> int:
     """Let a few far groups run out of the panel, so that they do not squash the others.
 
-    Returns how many groups do.
+    What all groups shrink to stays in it, unless that is far as well.  Returns how many groups run
+    out.
     """
     outside = np.zeros(len(raw), dtype=bool)
     limits: list[Any] = [ax.set_xlim, ax.set_ylim] if both else [ax.set_xlim]
@@ -109,12 +112,27 @@ def _keep_near(ax: Axes, raw: Matrix, shrunk: Matrix, *, both: bool) -> int:
         reach = FAR * float(high - low)
         far = (raw[:, k] < low - reach) | (raw[:, k] > high + reach)
         if reach > 0.0 and far.any():
-            kept = (shrunk[:, k] >= low - reach) & (shrunk[:, k] <= high + reach)
-            near = np.concatenate([raw[~far, k], shrunk[kept, k]])
+            others = np.concatenate([shrunk[:, k], middle[:, k]])
+            kept = (others >= low - reach) & (others <= high + reach)
+            near = np.concatenate([raw[~far, k], others[kept]])
             edge = 0.04 * float(np.ptp(near))
             limit(float(near.min()) - edge, float(near.max()) + edge)
         outside |= far
     return int(outside.sum())
+
+
+def _hide_population_outside(ax: Axes, middle: Matrix) -> bool:
+    """Leave the population out of the legend, if none of its marks is in the panel."""
+    limits = [ax.get_xlim(), ax.get_ylim()][: middle.shape[1]]
+    inside = np.ones(len(middle), dtype=bool)
+    for k, (low, high) in enumerate(limits):
+        inside &= (middle[:, k] >= low) & (middle[:, k] <= high)
+    marks_of = [artist for artist in ax.get_children() if artist.get_label() == POPULATION]
+    if inside.any() or not marks_of:
+        return False
+    for artist in marks_of:
+        artist.set_label("_")
+    return True
 
 
 def _pair(names: list[str], effects: str | tuple[str, str] | None) -> list[int]:
@@ -142,7 +160,7 @@ def _shrink_line(ax: Axes, labels: list[str], raw: Vector, shrunk: Vector, middl
     ax.scatter(shrunk, y, s=size, color=ink().blue, linewidths=0, label="mixed model", zorder=3,
                rasterized=n > 1500)  # fmt: skip
     if np.ptp(middle) <= 1e-8 * max(1.0, float(np.abs(middle).max())):
-        ax.axvline(float(middle[0]), color=ink().front, lw=1.0, label="population", zorder=0.9)
+        ax.axvline(float(middle[0]), color=ink().front, lw=1.0, label=POPULATION, zorder=0.9)
     canvas.label_levels(ax, y, [labels[i] for i in rank])
     ax.set_ylim(-0.02 * n - 0.6, n - 1 + 0.02 * n + 0.6)
 
@@ -163,4 +181,4 @@ def _shrink_plane(ax: Axes, raw: Any, shrunk: Any, middle: Any) -> None:
     distinct = np.unique(np.round(middle / scale, 8), axis=0) * scale
     if len(distinct) <= MANY_POPULATIONS:
         ax.scatter(distinct[:, 0], distinct[:, 1], s=70, marker="D", color=ink().front,
-                   edgecolors=ink().back, linewidths=0.8, label="population", zorder=4)  # fmt: skip
+                   edgecolors=ink().back, linewidths=0.8, label=POPULATION, zorder=4)  # fmt: skip

@@ -16,7 +16,7 @@ from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.plots import canvas
 from mixlm_sparse.report.plots.backend import new_figure, styled
-from mixlm_sparse.report.plots.data import choose, z_value
+from mixlm_sparse.report.plots.data import chosen_parameters, z_value
 from mixlm_sparse.report.plots.inks import ink
 
 if TYPE_CHECKING:
@@ -64,10 +64,8 @@ def _curves(profile: Any, parm: str | Sequence[str] | None) -> list[Curve]:
         profile = method.profile()
     frame: pd.DataFrame = profile if isinstance(profile, pd.DataFrame) else profile.to_frame()
     held = frame[".par"].astype(str)
-    names = list(dict.fromkeys(held))
-    if parm is not None:
-        wanted = [parm] if isinstance(parm, str) else list(parm)
-        names = [names[choose(names, name, "parm")[0]] for name in wanted]
+    kinds = {curve.name: curve.kind for curve in getattr(profile, "curves", ())}
+    names = chosen_parameters(parm, {name: kinds.get(name, "") for name in dict.fromkeys(held)})
     out = []
     for name in names:
         rows = frame[held == name]
@@ -114,7 +112,7 @@ def profile_zeta(
     Parameters
     ----------
     profile : from `fit.profile()`; a fit is profiled first.
-    parm : names of parameters; by default all.
+    parm : names of parameters, "theta_" or "beta_"; by default all.
     levels : of the intervals marked.
     absolute : draw |zeta|, a V.
     ax : one panel to draw in; needs a single `parm` if there are several.
@@ -164,7 +162,7 @@ def profile_density(
     Parameters
     ----------
     profile : from `fit.profile()`; a fit is profiled first.
-    parm : names of parameters; by default all.
+    parm : names of parameters, "theta_" or "beta_"; by default all.
     level : of the interval that is shaded.
     ax : one panel to draw in; needs a single `parm` if there are several.
 
@@ -227,7 +225,7 @@ def profile_pairs(
     Parameters
     ----------
     profile : from `fit.profile()`; a fit is profiled first.
-    parm : names of parameters; by default all.
+    parm : names of parameters, "theta_" or "beta_"; by default all.
     levels : joint coverage (chi-squared with two degrees of freedom) of the contours.
     max_parameters : more are refused unless `parm` names them.
 

@@ -1,18 +1,14 @@
-"""`fit.nobs` and `fit.nobs()`: attributes that R has functions for answer calls."""
+"""What users of other packages type: values that stay plain, names that are answered."""
 
 from __future__ import annotations
 
-import copy
 import inspect
-import json
 import pickle
 
-import numpy as np
 import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.api.called import CALLED
 from tests.support import corpus
 
 
@@ -21,47 +17,30 @@ def fit():
     return corpus.fit("sleep_rs_reml")
 
 
-@pytest.mark.parametrize("name", CALLED)
-def test_called_and_not(fit, name):
-    value = getattr(fit, name)
-    kind = {"nobs": int, "sigma": float, "deviance": float}.get(name, pd.Series)
-    assert isinstance(value, kind)
-    called = value()
-    assert type(called) is kind
-    np.testing.assert_array_equal(called, value)
-    for plain in (pickle.loads(pickle.dumps(value)), copy.copy(value), value + 0):
-        assert type(plain) is kind
-        np.testing.assert_array_equal(plain, called)
-    assert repr(value) == repr(called)
-    with pytest.raises(mx.OptionError, match=f"fit.{name} is an attribute, without arguments: "):
-        value("pearson")
-    with pytest.raises(mx.OptionError, match="without arguments"):
-        value(REML=False)
+PLAIN = {
+    "fixef": pd.Series, "params": pd.Series, "bse": pd.Series, "resid": pd.Series,
+    "fittedvalues": pd.Series, "nobs": int, "sigma": float, "deviance": float, "llf": float,
+}  # fmt: skip
 
 
-def test_other_kinds_of_residuals_are_named(fit):
-    with pytest.raises(mx.OptionError, match=r"write fit\.residuals\('pearson'\)"):
-        fit.resid("pearson")
-    np.testing.assert_array_equal(fit.residuals(), fit.resid)
+@pytest.mark.parametrize("name", PLAIN)
+def test_attributes_are_plain_values_for_other_packages(fit, name):
+    """What pandas may call is no data to it: a Series to map by, a number in a query."""
+    assert type(getattr(fit, name)) is PLAIN[name]
+    assert not callable(getattr(fit, name))
 
 
-def test_they_are_what_they_were_for_pandas(fit):
-    expected = pd.Series(fit.fixef)
-    pd.testing.assert_series_equal(fit.fixef, expected)
-    pd.testing.assert_series_equal(expected, fit.fixef)
-    assert type(fit.fixef.round(3)) is pd.Series
-    data = corpus.load_data("sleepstudy").copy()
-    data["r"] = fit.resid
-    again = data.assign(r=fit.resid, n=fit.nobs, s=fit.sigma)
-    pd.testing.assert_series_equal(again["r"], pd.Series(fit.resid), check_names=False)
-    assert again["n"].dtype.kind == "i"
-    assert (again["n"] == 180).all()
-    assert again["s"].iloc[0] == fit.sigma
-    frame = pd.DataFrame({"b": [1.0, 2.0]}, index=fit.fixef.index)
-    pd.testing.assert_frame_equal(frame.assign(b=fit.fixef), fit.fixef.to_frame("b"))
-    assert frame.loc[fit.fixef > 100].shape == (1, 1)
-    assert json.loads(json.dumps([fit.nobs, fit.sigma])) == [180, fit.sigma]
-    assert np.asarray([fit.nobs]).dtype.kind == "i"
+def test_attributes_are_data_for_pandas(fit):
+    terms = pd.Series(["Days", "no such term"])
+    assert terms.map(fit.fixef).tolist()[0] == fit.fixef["Days"]
+    rows, sigma = pd.DataFrame({"r": fit.resid}), fit.sigma
+    assert len(rows.query("r > @sigma / 2")) == int((fit.resid > sigma / 2).sum())
+    assert fit.fixef.rename(fit.nobs).name == 180
+
+
+def test_a_value_is_no_function(fit):
+    with pytest.raises(TypeError, match="not callable"):
+        fit.fixef()
 
 
 def test_a_summary_that_is_not_called_is_shown(fit):
@@ -120,8 +99,9 @@ def test_habits_end_in_what_to_write(fit, what, words):
 
 
 def test_names_that_r_has_for_the_same(fit):
-    assert fit.df_residual() == fit.df_residual == fit.df_resid
-    assert fit.AIC - 1.0 == fit.aic - 1.0
+    assert fit.df_residual() == fit.df_resid
+    assert fit.AIC() == fit.aic
+    assert repr(fit.AIC) == repr(fit.aic)
     assert fit.confint("Wald").equals(fit.confint("wald"))
     assert fit.drop1(test="Chisq").equals(fit.drop1())
     assert "<plot qq(*, level=0.95, ax=None)>" in repr(fit.plot.qq)
