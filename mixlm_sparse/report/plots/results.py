@@ -26,7 +26,8 @@ INTERCEPT = "(Intercept)"
 def intervals(table: pd.DataFrame, *, ax: Axes | None = None) -> Figure:
     """Draw the intervals of all parameters, each kind in a panel with a scale of its own.
 
-    Panels stand below each other, as tall as their parameters need.  The intercept, which often stands far from the other coefficients, has a panel too.
+    Panels stand below each other, as tall as their parameters need.  The intercept, which often
+    stands far from the other coefficients, has a panel too.
 
     Parameters
     ----------
