@@ -13,8 +13,17 @@ class Attribute(property, Generic[T]):
 
     Parameters
     ----------
-    read : function of the object; its docstring is the attribute's.
+    read : function of the object, perhaps of a module that is loaded later (`late.LateMethod`); its
+        docstring is the attribute's.
     """
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, read):
+            super().__init__(read, doc="")  # else the docstring would be read at once
+
+        def __getattribute__(self, name):
+            return self.fget.__doc__ if name == "__doc__" else super().__getattribute__(name)
 
     if TYPE_CHECKING:
 

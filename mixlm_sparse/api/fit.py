@@ -13,37 +13,71 @@ from typing import TYPE_CHECKING, Any
 from mixlm_sparse.api.aliases import no_entries, other_name
 from mixlm_sparse.api.attribute import Attribute
 from mixlm_sparse.api.keywords import answering_methods
-from mixlm_sparse.api.pictures import attach_plots
+from mixlm_sparse.api.late import Late
 from mixlm_sparse.api.uncalled import shows_uncalled
 from mixlm_sparse.engines.threads import calm_methods
-from mixlm_sparse.inference.cases import influence as cases
-from mixlm_sparse.inference.fixed import coefficients
-from mixlm_sparse.inference.fixed import robust as sandwich
-from mixlm_sparse.inference.means import emmeans as means
-from mixlm_sparse.inference.means import joint
-from mixlm_sparse.inference.models import compare, diagnostics, linear, serial
-from mixlm_sparse.inference.models import drop1 as fixed_terms
-from mixlm_sparse.inference.models import ranova as random_terms
-from mixlm_sparse.inference.models import step as elimination
-from mixlm_sparse.inference.resample import bootstrap as replicates
-from mixlm_sparse.inference.variance import components, shares
-from mixlm_sparse.inference.variance import confint as intervals
-from mixlm_sparse.inference.variance import heritability as inherited
-from mixlm_sparse.inference.variance import residual_structure as structures
-from mixlm_sparse.inference.variance.profile import compute as profiles
-from mixlm_sparse.model import lme4_parts
-from mixlm_sparse.model import simulate as simulations
-from mixlm_sparse.model.batches import fits as batches
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.model.predict import predict as predictions
-from mixlm_sparse.model.saved import model as saved
-from mixlm_sparse.report.plots.methods import FitPlots
-from mixlm_sparse.report.tables import as_dict as documents
-from mixlm_sparse.report.tables import for_maketables as maketables
-from mixlm_sparse.report.tables import rank as ranks
-from mixlm_sparse.report.tables import stream as streamed
-from mixlm_sparse.report.tables import summary as summaries
-from mixlm_sparse.report.tables import tidy as tables
+
+if TYPE_CHECKING:
+    from mixlm_sparse.inference.cases import influence as cases
+    from mixlm_sparse.inference.fixed import coefficients
+    from mixlm_sparse.inference.fixed import robust as sandwich
+    from mixlm_sparse.inference.means import emmeans as means
+    from mixlm_sparse.inference.means import joint
+    from mixlm_sparse.inference.models import compare, diagnostics, linear, serial
+    from mixlm_sparse.inference.models import drop1 as fixed_terms
+    from mixlm_sparse.inference.models import ranova as random_terms
+    from mixlm_sparse.inference.models import step as elimination
+    from mixlm_sparse.inference.resample import bootstrap as replicates
+    from mixlm_sparse.inference.variance import components, shares
+    from mixlm_sparse.inference.variance import confint as intervals
+    from mixlm_sparse.inference.variance import heritability as inherited
+    from mixlm_sparse.inference.variance import residual_structure as structures
+    from mixlm_sparse.inference.variance.profile import compute as profiles
+    from mixlm_sparse.model import lme4_parts
+    from mixlm_sparse.model import simulate as simulations
+    from mixlm_sparse.model.batches import fits as batches
+    from mixlm_sparse.model.predict import predict as predictions
+    from mixlm_sparse.model.saved import model as saved
+    from mixlm_sparse.report.plots import methods as pictures
+    from mixlm_sparse.report.tables import as_dict as documents
+    from mixlm_sparse.report.tables import for_maketables as maketables
+    from mixlm_sparse.report.tables import rank as ranks
+    from mixlm_sparse.report.tables import stream as streamed
+    from mixlm_sparse.report.tables import summary as summaries
+    from mixlm_sparse.report.tables import tidy as tables
+else:  # loaded with the first of their methods that is asked for
+    cases = Late("inference.cases.influence")
+    coefficients = Late("inference.fixed.coefficients")
+    sandwich = Late("inference.fixed.robust")
+    means = Late("inference.means.emmeans")
+    joint = Late("inference.means.joint")
+    compare = Late("inference.models.compare")
+    diagnostics = Late("inference.models.diagnostics")
+    linear = Late("inference.models.linear")
+    serial = Late("inference.models.serial")
+    fixed_terms = Late("inference.models.drop1")
+    random_terms = Late("inference.models.ranova")
+    elimination = Late("inference.models.step")
+    replicates = Late("inference.resample.bootstrap")
+    components = Late("inference.variance.components")
+    shares = Late("inference.variance.shares")
+    intervals = Late("inference.variance.confint")
+    inherited = Late("inference.variance.heritability")
+    structures = Late("inference.variance.residual_structure")
+    profiles = Late("inference.variance.profile.compute")
+    lme4_parts = Late("model.lme4_parts")
+    simulations = Late("model.simulate")
+    batches = Late("model.batches.fits")
+    predictions = Late("model.predict.predict")
+    saved = Late("model.saved.model")
+    pictures = Late("report.plots.methods")
+    documents = Late("report.tables.as_dict")
+    maketables = Late("report.tables.for_maketables")
+    ranks = Late("report.tables.rank")
+    streamed = Late("report.tables.stream")
+    summaries = Late("report.tables.summary")
+    tables = Late("report.tables.tidy")
 
 # What other modules of the package read; completion does not offer it.
 INTERNAL = frozenset(
@@ -130,13 +164,12 @@ class LinearMixedFit(FittedModel):
     group_sizes = tables.group_sizes
     to_dict = documents.to_dict
     rank = ranks.rank
-    plot = Attribute(FitPlots)
+    plot = Attribute(pictures.FitPlots)
     getME = lme4_parts.getME
     save = saved.save
     append = batches.append
     endog_names = Attribute(maketables.endog_names)
     for_maketables = maketables.for_maketables
-    __maketables_stat__ = maketables.stat
 
     def describe_engine(self) -> str:
         """Say in words how the system is factored and evaluated.
@@ -156,6 +189,8 @@ class LinearMixedFit(FittedModel):
     if not TYPE_CHECKING:  # a misspelled name is an error for type checkers
 
         def __getattr__(self, name: str) -> Any:
+            if name.startswith("__maketables_"):  # the plug-in of the package maketables
+                return getattr(self.for_maketables(), name)
             if name.startswith("_"):
                 raise AttributeError(name)
             return other_name(self, name)
@@ -167,8 +202,4 @@ class LinearMixedFit(FittedModel):
         return [name for name in super().__dir__() if name not in INTERNAL]
 
 
-for _name, _read in maketables.PLUG_IN_ATTRIBUTES.items():
-    setattr(LinearMixedFit, _name, Attribute(_read))
-
-attach_plots()
 shows_uncalled(LinearMixedFit, "summary")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial, update_wrapper
 from typing import Any
 
@@ -10,14 +9,19 @@ from typing import Any
 class _Shown:
     """A method that shows its result where it is printed without being called."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
-        self.__doc__ = function.__doc__
+    def __init__(self, method: Any) -> None:
+        self._method = method  # of a module that may be loaded later
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "__doc__":
+            return self._method.__doc__
+        return super().__getattribute__(name)
 
     def __get__(self, instance: Any, owner: type | None = None) -> Any:
+        function = self._method.__get__(None, owner)
         if instance is None:
-            return self.function
-        bound = update_wrapper(_Bound(self.function, instance), self.function)
+            return function
+        bound = update_wrapper(_Bound(function, instance), function)
         del bound.__wrapped__  # whose signature has the fit as well
         return bound
 

@@ -9,11 +9,9 @@ from typing import Any
 PLOTS = "mixlm_sparse.api.pictures"
 
 
-class LatePlots:
-    """`result.plot` until the plots are attached: of a result that was unpickled, say."""
+class LatePlots(property):
+    """`result.plot` until it is asked for first: the plots of all results are attached then."""
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        if instance is None:
-            return self
         import_module(PLOTS).attach_plots()
-        return instance.plot  # type: ignore[attr-defined]
+        return getattr(owner if instance is None else instance, "plot")  # noqa: B009 (not declared)

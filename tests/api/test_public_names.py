@@ -115,6 +115,31 @@ def test_import_loads_what_is_asked_for():
     assert not {"numpy", "pandas", "scipy"} & set(output(f"import sys; {shell}; {modules}"))
 
 
+def test_a_fit_loads_what_it_needs():
+    code = (
+        "import sys, mixlm_sparse as mx; "
+        "fit = mx.lmer('Yield ~ 1 + (1 | Batch)', mx.datasets.load('Dyestuff')); "
+        "before = [m for m in sys.modules if m.startswith(('mixlm_sparse.inference.', "
+        "'mixlm_sparse.report.'))]; "
+        "print(len(before), type(fit.plot).__name__, len(fit.summary().html) > 100)"
+    )
+    assert output(code) == ["0", "FitPlots", "True"]
+
+
+def test_modules_of_methods_that_come_later_are_those_that_type_checkers_see():
+    source = Path(inspect.getfile(mx.LinearMixedFit)).read_text(encoding="utf-8")
+    typed, late = {}, {}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("mixlm_sparse."):
+            for alias in node.names:
+                typed[alias.asname or alias.name] = f"{node.module}.{alias.name}"
+        elif isinstance(node, ast.Assign) and getattr(node.value, "func", None) is not None:
+            if getattr(node.value.func, "id", "") == "Late":
+                late[node.targets[0].id] = f"mixlm_sparse.{node.value.args[0].value}"
+    assert late == {name: typed[name] for name in late}
+    assert len(late) > 20
+
+
 def test_types_and_names_come_from_the_same_modules():
     tree = ast.parse(Path(mx.__file__).read_text(encoding="utf-8"))
     checked = next(node for node in tree.body if isinstance(node, ast.If))

@@ -161,16 +161,3 @@ def endog_names(fit: FittedModel) -> str:
     'Reaction'
     """
     return fit.matrices.response_name or "y"
-
-
-def stat(fit: FittedModel, key: str) -> Any:
-    """Return the statistic `key` of maketables' plug-in format, None if there is none."""
-    return MaketablesModel(fit).__maketables_stat__(key)
-
-
-# The attributes of the plug-in format that the fit has too, so that maketables finds them there.
-PLUG_IN_ATTRIBUTES: dict[str, Callable[[FittedModel], Any]] = {
-    name: lambda fit, name=name: getattr(MaketablesModel(fit), name)  # type: ignore[misc]
-    for name, value in vars(MaketablesModel).items()
-    if isinstance(value, property)
-}
