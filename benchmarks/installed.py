@@ -9,7 +9,8 @@ first fit with an empty cache of machine code, the first fit of a process, later
 with one thread, and the ratio of the two; the other packages, and our time over the best of them;
 how far our criterion is from the best; peak memory of the first call (with the libraries that it
 loads) and of later ones, and what a fit cannot do without: the columns that it reads and twice the
-Schur complement. `--busy` lets another process compute beside.
+Schur complement. `--busy` lets another process compute beside. `--resume` takes what a run that was
+cut short has measured already, of the same state of the code, and measures the rest.
 `--publish` puts the table and the picture of growth into docs/benchmarks.md, with the state of the
 code that printed them, and the short table into README.md.
 """
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -161,13 +163,13 @@ def state_of_code() -> str:
     return f"commit {commit or 'unknown'}" + (", with changes" if changed else "")
 
 
-def heading_of(arguments: argparse.Namespace, environment: dict[str, Any], began: float) -> str:
+def heading_of(arguments: argparse.Namespace, environment: dict[str, Any], seconds: float) -> str:
     """Say what printed the table."""
     scaled = "" if arguments.scale == 1 else f", simulated workloads at scale {arguments.scale:g}"
     load = environment["load_average"]
     return (
         f"Printed by `python -m benchmarks.installed`, {state_of_code()}, in "
-        f"{(time.monotonic() - began) / 60:.0f} minutes on {environment['processor']}, "
+        f"{seconds / 60:.0f} minutes on {environment['processor']}, "
         f"{environment['cores']} cores, Python {environment['python']}, load at the start "
         f"{'unknown' if load is None else format(load, '.1f')}{scaled}"
         + (", beside a busy process" if arguments.busy else "") + "."
@@ -218,6 +220,7 @@ def parser() -> argparse.ArgumentParser:
         help="interpreter that has the other packages (default: $MIXLM_PEERS_PYTHON, else this)",
     )
     out.add_argument("--busy", action="store_true", help="beside a process that computes")
+    out.add_argument("--resume", action="store_true", help="go on with a run that was cut short")
     out.add_argument("--repetitions", type=int, default=7)
     out.add_argument("--budget", type=float, default=20.0, help="seconds for all calls of one")
     out.add_argument("--timeout", type=float, default=120.0, help="seconds, for one call")
@@ -228,42 +231,77 @@ def parser() -> argparse.ArgumentParser:
     return out
 
 
+def measured_before(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return what a run that was cut short has written, if this one would measure the same."""
+    try:
+        content: dict[str, Any] = json.loads((arguments.out / "installed.json").read_text())
+    except FileNotFoundError:
+        return {}
+    wanted = (state_of_code(), arguments.busy, arguments.scale)
+    same = tuple(content.get(key) for key in ("state", "busy", "scale")) == wanted
+    if not same or "with changes" in wanted[0]:
+        raise SystemExit("--resume: what was measured is of another state: run without --resume")
+    return content
+
+
+def measured(
+    job: Any,
+    peers: list[str],
+    arguments: argparse.Namespace,
+    effort: Effort,
+    timeouts: dict[str, float],
+    versions: dict[str, str],
+) -> list[dict[str, Any]]:
+    """Measure one workload with every tool; note the tools' versions."""
+    sessions: dict[str, Session] = {}
+    try:
+        ever = first_ever(job, arguments.python, arguments.timeout)
+        sessions = sessions_of(peers, arguments)
+        for session in sessions.values():
+            versions[session.tool.package] = session.versions[session.tool.package]
+        limits = {name: timeouts.get(name, arguments.timeout) for name in sessions}
+        found = measure(job, sessions, effort, limits)
+    except ProcessFailedError as error:
+        raise SystemExit(str(error)) from error
+    finally:
+        for session in sessions.values():
+            session.close()
+    return [{"first_ever_seconds": ever, **m.as_json()} for m in found]
+
+
 def main() -> int:
     arguments = parser().parse_args()
     effort = Effort(arguments.repetitions, arguments.budget, arguments.timeout)
     peers = tools_of(arguments.tools) if arguments.tools else []
     timeouts = timeouts_of(arguments.timeouts, arguments.timeout)
     rows: list[list[str]] = []
+    before = measured_before(arguments) if arguments.resume else {}
     kept: list[dict[str, Any]] = []
-    versions: dict[str, str] = {}
-    environment, began = machine(0), time.monotonic()
+    versions: dict[str, str] = dict(before.get("versions", {}))
+    environment, began = before.get("machine") or machine(0), time.monotonic()
+    spent = before.get("seconds", 0.0)
+    workloads = chosen(arguments.only)
+    # all data first: what is missing for one is said before an hour has gone
+    jobs = [workload.job(arguments.scale) for workload in workloads]
     with another_process(arguments.busy):
-        for workload in chosen(arguments.only):
-            print(f"{workload.name}: {workload.title}", file=sys.stderr, flush=True)
-            job = workload.job(arguments.scale)
-            sessions: dict[str, Session] = {}
-            try:
-                ever = first_ever(job, arguments.python, arguments.timeout)
-                sessions = sessions_of(peers, arguments)
-                for session in sessions.values():
-                    versions[session.tool.package] = session.versions[session.tool.package]
-                limits = {name: timeouts.get(name, arguments.timeout) for name in sessions}
-                found = measure(job, sessions, effort, limits)
-            except ProcessFailedError as error:
-                raise SystemExit(str(error)) from error
-            finally:
-                for session in sessions.values():
-                    session.close()
-            rows.append(row_of(workload.title, ever, {m.tool: m for m in found}, peers))
-            kept += [{"first_ever_seconds": ever, **m.as_json()} for m in found]
+        for workload, job in zip(workloads, jobs, strict=True):
+            found = [m for m in before.get("results", []) if m["job"] == workload.name]
+            if not found:
+                print(f"{workload.name}: {workload.title}", file=sys.stderr, flush=True)
+                found = measured(job, peers, arguments, effort, timeouts, versions)
+            results = {m["tool"]: Measurement.from_json(m) for m in found}
+            rows.append(row_of(workload.title, found[0]["first_ever_seconds"], results, peers))
+            kept += found
+            seconds = spent + time.monotonic() - began
             content = {
                 "machine": environment, "state": state_of_code(), "busy": arguments.busy,
-                "versions": versions, "scale": arguments.scale, "results": kept,
+                "versions": versions, "scale": arguments.scale, "seconds": seconds,
+                "results": kept,
             }  # fmt: skip
             write_json(arguments.out / "installed.json", content)
     listed = ", ".join(f"{name} {version}" for name, version in versions.items())
     text = "\n\n".join(
-        [heading_of(arguments, environment, began), listed + ".",
+        [heading_of(arguments, environment, seconds), listed + ".",
          table(header_of(peers), rows, left=2)]
     )  # fmt: skip
     print(text)

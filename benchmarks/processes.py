@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import IO, Any
 
@@ -110,6 +110,11 @@ class Measurement:
     def as_json(self) -> dict[str, Any]:
         """Return all fields and both times."""
         return {**vars(self), "first_seconds": self.first, "later_seconds": self.later}
+
+    @classmethod
+    def from_json(cls, stored: dict[str, Any]) -> Measurement:
+        """Return the measurement of which `as_json` made this."""
+        return cls(**{f.name: stored[f.name] for f in fields(cls)})
 
 
 class ProcessFailedError(Exception):
