@@ -26,10 +26,10 @@ from mixlm_sparse.model.refits import (
     Row,
     block_size,
     gather,
-    quiet,
     threads_serve,
     warm_up,
 )
+from mixlm_sparse.model.warm import quiet
 from mixlm_sparse.solve.search.control import Control, control_of
 from mixlm_sparse.solve.system import PenalizedSystem
 

@@ -44,11 +44,11 @@ from mixlm_sparse.model.refits import (
     RefitBlock,
     Row,
     block_size,
-    quiet,
     threads_serve,
     warm_up,
 )
 from mixlm_sparse.model.simulate import model_of_parameters
+from mixlm_sparse.model.warm import quiet
 from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 

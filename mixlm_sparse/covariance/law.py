@@ -234,7 +234,7 @@ class ResidualLaw:
         """(s,) stratum of every row of `before`."""
         return self.stratum[self.group_of[self.before[0]]]
 
-    def take(self, rows: NDArray[np.intp]) -> ResidualLaw:
+    def take(self, rows: NDArray[np.integer[Any]]) -> ResidualLaw:
         """Return the law of some of the rows, in the order given."""
         group = self.group_of[rows]
         kept, group = np.unique(group, return_inverse=True)

@@ -250,9 +250,14 @@ class Whitening:
             out[at] += law.correlation.contract(batch.t, self.rho[at], law.places, core)
 
     def without_influence(self) -> NDArray[np.bool_]:
-        """Say of every parameter whether R does not move with it: it is at the end of its range."""
-        seen = np.diag(self.information()[0])
-        return np.asarray(seen <= NO_INFLUENCE * self.law.n)
+        """Say of every natural parameter whether R leaves it open, (n_rho,).
+
+        R does not move with some working parameter that the natural one depends on: it is at the
+        end of its range, or no rows are left that it is about.
+        """
+        lost = np.diag(self.information()[0]) <= NO_INFLUENCE * self.law.n
+        slopes = self.law.natural(self.rho)[1]
+        return np.asarray((slopes[:, lost] != 0.0).any(axis=1) | (lost & ~slopes.any(axis=1)))
 
     def information(self) -> tuple[Matrix, Vector]:
         """Return tr(R^{-1}R_k R^{-1}R_l) (n_rho, n_rho), roughly, and d log|R| / d rho (n_rho,).

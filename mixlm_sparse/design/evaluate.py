@@ -134,7 +134,7 @@ def _column(expr: Name, scope: Scope) -> Any:
         return FactorValue(column.values, column.levels, column.ordered)
     if column.kind == "membership":
         raise DataError(
-            f"'{expr.id}' is a membership, several levels a row: it stands alone on the right of a "
+            f"'{expr.id}' is a membership, several levels a row: it stands on the right of a "
             f"bar, as in (1 | {deparse(expr)}), and nowhere else"
         )
     if column.kind == "datetime":

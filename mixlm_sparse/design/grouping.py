@@ -16,7 +16,6 @@ from mixlm_sparse.design.evaluate import FactorValue
 from mixlm_sparse.design.levels import factorize, level_labels
 from mixlm_sparse.design.members import Members, RowLevels
 from mixlm_sparse.design.membership import Membership
-from mixlm_sparse.design.table import Column
 from mixlm_sparse.design.variables import Variables, used_levels
 from mixlm_sparse.formula.syntax import Expr, Name
 
@@ -133,7 +132,7 @@ class MemberFactor(GroupingFactor):
     ) -> MemberFactor:
         """Return the factor with other rows or levels."""
         none = np.empty(0, dtype=np.int32)
-        return MemberFactor(self.label, none, n_levels, tables, None, known, members)
+        return MemberFactor(self.label, none, n_levels, tables, self.keys, known, members)
 
 
 def member_factor(label: str, given: Membership, rows: NDArray[np.integer[Any]]) -> MemberFactor:
@@ -166,21 +165,58 @@ def _require_a_level(label: str, members: Members, rows: NDArray[np.integer[Any]
 
 def _membership_of(
     label: str, components: tuple[Expr, ...], variables: Variables
-) -> tuple[Membership, IntVector] | None:
-    """Return the membership that a grouping factor is made of, and its rows; None for none."""
-    found: Column | None = None
-    for expr in components:
+) -> tuple[int, Membership, IntVector] | None:
+    """Return which component of a grouping factor is a membership, and its rows; None for none."""
+    found: tuple[int, Membership, IntVector] | None = None
+    for place, expr in enumerate(components):
         column = variables.scope.columns.get(expr.id) if isinstance(expr, Name) else None
-        if column is not None and column.kind == "membership":
-            found = column
-    if found is None:
-        return None
-    if len(components) > 1:
-        raise DataError(
-            f"'{label}' combines the membership of '{found.name}' with other factors: make a "
-            "membership of the combinations, with a name of its own"
-        )
-    return found.levels, found.values
+        if column is None or column.kind != "membership":
+            continue
+        if found is not None:
+            raise DataError(
+                f"'{label}' combines two memberships: make one of their combinations, with a name "
+                "of its own and the weights that a row has in each"
+            )
+        found = place, column.levels, column.values
+    return found
+
+
+def _parts_of_entries(
+    label: str,
+    components: tuple[Expr, ...],
+    variables: Variables,
+    found: tuple[int, Membership, IntVector],
+) -> tuple[Members, list[tuple[IntVector, Any]]]:
+    """Return the members of a combination, and its components' codes (entries,) and levels.
+
+    A row in several levels of one component has as many combinations, with the same weights.
+    """
+    place, given, rows = found
+    members = given.members[rows]
+    _require_a_level(label, members, rows)
+    row, parts = members.row, []
+    for at, expr in enumerate(components):
+        if at == place:
+            parts.append((members.levels, np.asarray(given.labels)))
+        else:
+            codes, levels = _compressed(variables.factor_value(expr))
+            parts.append((codes[row], levels))
+    return members, parts
+
+
+def _combined_members(
+    label: str,
+    components: tuple[Expr, ...],
+    variables: Variables,
+    found: tuple[int, Membership, IntVector],
+) -> MemberFactor:
+    """Return the factor of the combinations of a membership with other factors."""
+    members, parts = _parts_of_entries(label, components, variables, found)
+    tables = tuple(levels for _, levels in parts)
+    codes, keys = factorize(_combine([codes for codes, _ in parts], tables))
+    none = np.empty(0, dtype=np.int32)
+    own = members.with_levels(codes, len(keys))
+    return MemberFactor(label, none, len(keys), tables, keys, None, own)
 
 
 def grouping_factor(
@@ -193,7 +229,9 @@ def grouping_factor(
     """
     membership = _membership_of(label, components, variables)
     if membership is not None:
-        return member_factor(label, *membership)
+        if len(components) > 1:
+            return _combined_members(label, components, variables, membership)
+        return member_factor(label, *membership[1:])
     factors = [_compressed(variables.factor_value(expr)) for expr in components]
     codes, levels = factors[0]
     if len(factors) == 1:
@@ -230,14 +268,31 @@ def encode_groups(
     of a membership are numbered from `known.n_levels` on where they are not known.
     """
     membership = _membership_of(known.label, components, variables)
+    if membership is not None and len(components) == 1:
+        return placed_members(known, *membership[1:])
     if membership is not None:
-        return placed_members(known, *membership)
-    positions = []
-    parts = []
-    for expr, table in zip(components, known.tables, strict=True):
-        codes, levels = _compressed(variables.factor_value(expr))
-        positions.append(match_levels(table, levels)[codes])
-        parts.append((levels, codes))
+        members, parts = _parts_of_entries(known.label, components, variables, membership)
+        place, names = _placed(known, parts)
+        unknown = {name: known.n_levels + i for i, name in enumerate(dict.fromkeys(names))}
+        place[place < 0] = [unknown[name] for name in names]
+        return members.with_levels(place, known.n_levels + len(unknown)), list(unknown)
+    place, names = _placed(known, [_compressed(variables.factor_value(e)) for e in components])
+    return place.astype(np.int32), list(dict.fromkeys(names))
+
+
+def _placed(
+    known: GroupingFactor, parts: list[tuple[IntVector, Any]]
+) -> tuple[NDArray[np.int64], list[str]]:
+    """Return the known level of codes by component, -1 for none, and the names of these others.
+
+    Parameters
+    ----------
+    parts : per component, codes (m,) and what they stand for.
+    """
+    positions = [
+        match_levels(table, levels)[codes]
+        for table, (codes, levels) in zip(known.tables, parts, strict=True)
+    ]
     result = positions[0]
     if known.keys is not None:
         unknown = result < 0
@@ -250,11 +305,10 @@ def encode_groups(
         result = np.where(~unknown & (known.keys[place] == result), place, -1)
     outside = np.flatnonzero(result < 0)
     columns = []
-    for levels, codes in parts:
+    for codes, levels in parts:
         labels = np.asarray(level_labels(levels), dtype=object)
         columns.append(labels[codes[outside]])
-    unknown_labels = (":".join(row) for row in zip(*columns, strict=True))
-    return result.astype(np.int32), list(dict.fromkeys(unknown_labels))
+    return result, [":".join(row) for row in zip(*columns, strict=True)]
 
 
 def placed_members(

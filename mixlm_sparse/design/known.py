@@ -13,7 +13,7 @@ that of C with the identity: only Q enters, which for a pedigree is sparse where
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 import pandas as pd
 import scipy.linalg
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.checks import listed, shown
 from mixlm_sparse.common.errors import DataError, OptionError
@@ -29,7 +30,10 @@ from mixlm_sparse.design.grouping import GroupingFactor, MemberFactor, match_lev
 from mixlm_sparse.design.levels import level_labels
 from mixlm_sparse.design.pedigree import Pedigree
 
-__all__ = ["Known", "Precision", "Relationship", "as_known", "read_known", "with_known"]
+__all__ = [
+    "Known", "Precision", "Relationship", "as_known", "places_among", "read_known",
+    "require_factors", "with_known",
+]  # fmt: skip
 
 # Two halves of a symmetric matrix may differ by this share of its largest element.
 SYMMETRIC_RTOL = 1e-8
@@ -277,12 +281,12 @@ def _of_sparse_precision(Q: sp.csc_array, labels: Any, what: str) -> Known:
     return Known(labels, Q, W, float(np.log(pivots).sum()), variances)
 
 
-def with_known(group: GroupingFactor, known: Known) -> GroupingFactor:
-    """Return the grouping factor with the levels of a known covariance, also those without rows.
+def places_among(group: GroupingFactor, known: Known) -> NDArray[np.int64]:
+    """Return where the levels of a factor are among those of a known matrix, (n_levels,).
 
     Raises
     ------
-    DataError : a level of the data is not among those of the matrix.
+    DataError : a level is not among them.
     """
     if group.keys is not None:
         raise DataError(
@@ -298,6 +302,27 @@ def with_known(group: GroupingFactor, known: Known) -> GroupingFactor:
             f"data: {listed(names, quoted=True)}{', ...' if absent.size > 6 else ''}; are the "
             "labels those of the column?"
         )
+    return place
+
+
+def require_factors(known: Mapping[str, Known] | None, labels: Sequence[str]) -> None:
+    """Raise an OptionError unless known matrices are of grouping factors of the formula."""
+    unknown = [name for name in known or {} if name not in labels]
+    if unknown:
+        raise OptionError(
+            f"known names '{unknown[0]}', which is no grouping factor of the formula: it has "
+            f"{listed(tuple(dict.fromkeys(labels)), quoted=True)}"
+        )
+
+
+def with_known(group: GroupingFactor, known: Known) -> GroupingFactor:
+    """Return the grouping factor with the levels of a known covariance, also those without rows.
+
+    Raises
+    ------
+    DataError : a level of the data is not among those of the matrix.
+    """
+    place = places_among(group, known)
     if isinstance(group, MemberFactor):
         assert group.members is not None
         members = group.members.relabelled(place, known.n_levels)

@@ -85,9 +85,11 @@ class Members:
 
     def relabelled(self, place: NDArray[np.integer[Any]], n_levels: int) -> Members:
         """Return the same rows with level j called place[j] (L,)."""
-        M = sp.csr_array(
-            (self.weights, place[self.levels], self.starts), shape=(len(self), n_levels)
-        )
+        return self.with_levels(place[self.levels], n_levels)
+
+    def with_levels(self, codes: NDArray[np.integer[Any]], n_levels: int) -> Members:
+        """Return the same rows and weights with other levels, (m,) one for each entry."""
+        M = sp.csr_array((self.weights, codes, self.starts), shape=(len(self), n_levels))
         return Members.of(M)
 
     def matrix(self) -> sp.csr_array:

@@ -6,19 +6,17 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import (
     DataError,
     FormulaError,
     FormulaWarning,
-    OptionError,
     caller_level,
 )
 from mixlm_sparse.common.text import see
 from mixlm_sparse.covariance.random import structure_class
 from mixlm_sparse.design.columns import Part, learn_part
 from mixlm_sparse.design.grouping import GroupingFactor, grouping_factor
-from mixlm_sparse.design.known import Known, with_known
+from mixlm_sparse.design.known import Known, require_factors, with_known
 from mixlm_sparse.design.recipe import FactorSpec, TermSpec
 from mixlm_sparse.design.times import is_text, places_of, warn_of_order
 from mixlm_sparse.design.variables import Variables
@@ -42,12 +40,7 @@ def learn_random_terms(
     groups: dict[str, GroupingFactor] = {}
     parts = []
     labels = group_labels(formula.random)
-    unknown = [name for name in known or {} if name not in labels]
-    if unknown:
-        raise OptionError(
-            f"known names '{unknown[0]}', which is no grouping factor of the formula: it has "
-            f"{listed(tuple(dict.fromkeys(labels)), quoted=True)}"
-        )
+    require_factors(known, labels)
     for random, label in zip(formula.random, labels, strict=True):
         if label not in groups:
             group = grouping_factor(label, random.components, variables)

@@ -10,17 +10,14 @@ from collections.abc import Mapping
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
-import numpy as np
-
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.common.types import Vector
 from mixlm_sparse.design.membership import joined
 from mixlm_sparse.formula.update import updated_formula
 from mixlm_sparse.model.base import FitBase, announced, fit_of
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.responses import response_for
 from mixlm_sparse.model.run import assemble, solve_system
-from mixlm_sparse.model.singularity import is_singular
+from mixlm_sparse.model.warm import warm_start
 from mixlm_sparse.solve.derived.other_response import with_response
 from mixlm_sparse.solve.search.control import control_of
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -125,7 +122,7 @@ def refit(fit: F, y: Any) -> F:
     """
     response = response_for(fit.matrices, y)
     call = None if fit.call is None else replace(fit.call, response=response)
-    options = options_for_another(fit.options, start=_warm_start(fit))
+    options = options_for_another(fit.options, start=warm_start(fit))
     return _solved(fit, with_response(fit.system, response), options, call)
 
 
@@ -157,15 +154,9 @@ def refit_reml(fit: F) -> F:
 
 
 def _refit_reml(fit: F, reml: bool) -> F:
-    options = options_for_another(fit.options, reml=reml, start=_warm_start(fit))
+    options = options_for_another(fit.options, reml=reml, start=warm_start(fit))
     return _solved(fit, fit.system, options, fit.call)
 
-
-def _warm_start(fit: FitBase) -> Vector | None:
-    # A singular theta is a saddle of another criterion, a bad place to start from.
-    if is_singular(fit.system, fit.theta):
-        return None
-    return np.concatenate([fit.theta, fit.optimum.rho])
 
 
 def _solved(fit: F, system: PenalizedSystem, options: FitOptions, call: ModelCall | None) -> F:

@@ -30,7 +30,6 @@ from mixlm_sparse.solve.derived.other_response import (
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.many import BlockOptima, optimize_block, status_and_message
-from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.solution import PlsSolution
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -341,10 +340,3 @@ def gather(rows: Sequence[Row], m: int, p: int) -> RefitArrays:
         status=tuple(row[5] for row in rows),
         message=tuple(row[6] for row in rows),
     )
-
-
-def quiet(options: FitOptions) -> FitOptions:
-    """Return the options for fits that come by the thousand: no start, progress or warnings."""
-    control = replace(options.control, warn=False)
-    assert isinstance(control, Control)
-    return replace(options, start=None, progress=None, control=control)

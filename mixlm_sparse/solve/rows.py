@@ -73,7 +73,7 @@ class RowBlock:
 
     @cached_property
     def _every_column(self) -> Matrix:
-        return _read(self._held.fixed, self._at)
+        return read_rows(self._held.fixed, self._at)
 
     @cached_property
     def X(self) -> Matrix:
@@ -142,7 +142,7 @@ class RowBlock:
 
     def z(self, term: int) -> Matrix:
         """Return the columns of a random term, (m, k), as the user wrote them."""
-        return _read(self._held.terms[term], self._at)
+        return read_rows(self._held.terms[term], self._at)
 
     def levels(self, factor: int) -> RowLevels:
         """Return the levels of a grouping factor, one a row or several."""
@@ -190,8 +190,8 @@ class RowBlock:
         return RowBlock(self._held, self._at, self.slice, kept, (column, b))
 
 
-def _read(columns: ColumnSource, at: Positions) -> Matrix:
-    """Return the rows of a source of columns; those between positions are read and left."""
+def read_rows(columns: ColumnSource, at: Positions) -> Matrix:
+    """Return rows of a source of columns; those between ascending positions are read and left."""
     if isinstance(at, slice):
         return columns.block(at)
     if not at.size:

@@ -369,6 +369,16 @@ def penalized_system(
     )
 
 
+def require_few_parameters(n: int, p: int, n_theta: int, n_rho: int) -> None:
+    """Raise a DataError unless a model with a residual structure has fewer parameters than rows."""
+    n_par = p + n_theta + n_rho + 1
+    if n_par >= n:
+        raise DataError(
+            f"the model has {n_par} parameters, {n_rho} of them of the residuals, for {n} rows: "
+            "use a residual structure with fewer parameters, or fewer terms"
+        )
+
+
 def _whitened_system(matrices: ModelMatrices, engine: str) -> PenalizedSystem:
     """Return the system of a design with a residual structure, at independent residuals."""
     if engine == "krylov":
@@ -379,12 +389,7 @@ def _whitened_system(matrices: ModelMatrices, engine: str) -> PenalizedSystem:
     plain = penalized_system(replace(matrices, law=None), engine)
     law = matrices.law
     assert law is not None
-    n_par = plain.p + plain.n_theta + law.n_rho + 1
-    if n_par >= plain.n:
-        raise DataError(
-            f"the model has {n_par} parameters, {law.n_rho} of them of the residuals, for "
-            f"{plain.n} rows: use a residual structure with fewer parameters, or fewer terms"
-        )
+    require_few_parameters(plain.n, plain.p, plain.n_theta, law.n_rho)
     whitened = whitened_frame(matrices, plain.products).at(law.start, centered=False)
     blocks = whitened.products.blocks
     return replace(

@@ -27,10 +27,14 @@ from mixlm_sparse.model.parameters import (
     variance_parameters,
 )
 from mixlm_sparse.model.structured import require_unrelated
+from mixlm_sparse.model.warm import options_of_refits
 from mixlm_sparse.solve.derived.without_rows import Deletion
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.search.control import Control
+from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.solution import solve_pls
+from mixlm_sparse.solve.system import PenalizedSystem
+from mixlm_sparse.solve.whitened.search import solution_at
 
 # Deletions that one process does at a time.
 PIECE = 16
@@ -187,8 +191,9 @@ def influence(
     """Leave out each row, or each group, and estimate again.
 
     Rows leave by subtraction from the products, so that a deletion costs no pass over the data;
-    the search starts from this fit's theta.  With a residual structure every deletion is a fit of
-    the rows that are left, whose visits keep their places, started from this fit's parameters.
+    the search starts from this fit's parameters.  With a residual structure nothing of the design
+    is formed anew, and visits keep their places; a search over its parameters looks at the rows
+    that are left, which `refit=False` does not.
 
     Parameters
     ----------
@@ -271,9 +276,9 @@ class _Deletions:
         self._refit = refit
         self._deletion = Deletion(fit.system)
         self._parameters = variance_parameters(fit.system)
-        # a singular theta is a saddle of another criterion, a bad place to start from
-        whole = np.concatenate([fit.theta, fit.optimum.rho])
-        self._start = None if fit.is_singular() else whole
+        refits = options_of_refits(fit, reml=fit.reml)
+        self._start = refits.start
+        self._control = Control(warn=False, second_looks=refits.control.second_looks)
 
     def __call__(self, tasks: range) -> list[Estimates]:
         with one_blas_thread():
@@ -283,34 +288,35 @@ class _Deletions:
         fit, p, names = self._fit, self._fit.system.p, self._fit.system.x_names
         beta, vcov = np.full(p, np.nan), np.full((p, p), np.nan)
         try:
-            rest = self._deletion.without(rows)
             if self._refit:
-                control = Control(warn=False)
-                optimum = optimize(rest, reml=fit.reml, start=self._start, control=control)
+                rest = self._deletion.without(rows)
+                optimum = self._optimum(rest)
                 theta, status, held = optimum.theta, str(optimum.status), optimum.sigma
-                rho = optimum.rho
+                solution = solution_at(optimum, rest)
             else:
+                rest = self._deletion.with_rho_kept(rows)
                 theta, status, held = fit.theta, "theta kept", fit.optimum.sigma
-                rho = fit.optimum.rho
-            if rest.whitened is not None:
-                rest = rest.at_rho(rho)
-            solution = solve_pls(theta, rest)
+                solution = solve_pls(theta, rest)
         except SavedFitError:  # not one deletion fails, but there are no rows
             raise
         except MixedModelError as error:
             nothing = np.full(len(self._parameters) + fit.system.n_rho, np.nan)
             return beta, vcov, nothing, f"failed: {error}"
+        rest = solution.system
         nu = rest.n - rest.p if fit.reml else rest.n
         sigma = float(np.sqrt(solution.pwrss / nu)) if held is None else held
         at = [names.index(name) for name in rest.x_names]
         beta[at] = solution.beta
         vcov[np.ix_(at, at)] = sigma**2 * solution.vcov_unscaled
         factors = rest.chart.user_factors(rest.chart.factors(rest.chart.phi_of_theta(theta)))
-        residual = residual_values(rest)
-        if rest.whitened is not None:  # what the rows that are left say nothing of
+        residual = residual_values(rest if self._refit else fit.system)
+        if self._refit and rest.whitened is not None:  # what the rows that are left say nothing of
             residual[rest.whitened.whitening.without_influence()] = np.nan
         variances = parameter_values(self._parameters, factors, sigma)
         return beta, vcov, np.concatenate([variances, residual]), status
+
+    def _optimum(self, rest: PenalizedSystem) -> Optimum:
+        return optimize(rest, reml=self._fit.reml, start=self._start, control=self._control)
 
 
 def _row_labels(fit: FittedModel) -> tuple[Any, ...]:

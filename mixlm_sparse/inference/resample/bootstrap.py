@@ -36,10 +36,11 @@ from mixlm_sparse.inference.resample.redraw import Jackknife, Redraw
 from mixlm_sparse.inference.resample.responses import Semiparametric, parametric
 from mixlm_sparse.inference.resample.result import Bootstrap
 from mixlm_sparse.inference.resample.statistic import Statistic, StatisticReader
-from mixlm_sparse.inference.resample.walk import ResponseRefits, refit_options
+from mixlm_sparse.inference.resample.walk import ResponseRefits
 from mixlm_sparse.model.draws import Seed, seed_sequence
 from mixlm_sparse.model.refits import block_size, threads_serve, warm_up
 from mixlm_sparse.model.structured import require_independent
+from mixlm_sparse.model.warm import options_of_refits
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
@@ -109,7 +110,7 @@ def bootstrap(
         require_independent(fit, f"bootstrap by {method}", remedy)
     reader = StatisticReader(fit, statistic)
     root = seed_sequence(seed)
-    options = refit_options(fit, reml=fit.reml)
+    options = options_of_refits(fit, reml=fit.reml)
     work: ResponseRefits | Redraw
     threads, compiled = False, warm_up(fit.system, count)
     if method in ("parametric", "semiparametric"):

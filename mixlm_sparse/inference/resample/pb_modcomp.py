@@ -22,11 +22,11 @@ from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.inference.resample.null_model import LinearNull, MixedNull, null_model
-from mixlm_sparse.inference.resample.walk import refit_options
 from mixlm_sparse.model.draws import Seed, seed_sequence
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.refits import FAILED, RefitBlock, block_size, threads_serve, warm_up
 from mixlm_sparse.model.structured import require_independent
+from mixlm_sparse.model.warm import options_of_refits
 
 __all__ = ["PBModcomp", "pb_modcomp"]
 
@@ -187,7 +187,7 @@ def pb_modcomp(
     df, statistic = _observed(large, null)
     compiled = warm_up(large.system, count)
     work = _Ratios(large, null, seed_sequence(seed), compiled)
-    options = refit_options(large, reml=False)
+    options = options_of_refits(large, reml=False)
     threads = threads_serve(large.system, options, compiled=compiled, count=count)
     done, _ = run(
         work, count, block_size(large.system), n_jobs=n_jobs, threads=threads, progress=progress,
@@ -236,7 +236,7 @@ class _Ratios:
     def __call__(self, tasks: range) -> Iterator[tuple[float, str]]:
         Y = self.null.model.draw(self.root, tasks.start, len(tasks))
         below = list(self.null.criteria(Y, compiled=self.compiled))
-        options = refit_options(self.large, reml=False)
+        options = options_of_refits(self.large, reml=False)
         above = RefitBlock(self.large.system, Y, options, compiled=self.compiled).rows()
         for big, (small, why) in zip(above, below, strict=True):
             yield small - big.criterion, big.message if big.status == FAILED else why

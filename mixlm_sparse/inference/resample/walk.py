@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-import numpy as np
-
-from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.inference.resample.statistic import Replicate, StatisticReader
 from mixlm_sparse.model.call import FitOptions
-from mixlm_sparse.model.refits import RefitBlock, quiet
+from mixlm_sparse.model.refits import RefitBlock
 from mixlm_sparse.solve.system import PenalizedSystem
 
-if TYPE_CHECKING:
-    from mixlm_sparse.model.fitted import FittedModel
-
-__all__ = ["ResponseRefits", "refit_options", "warm_start"]
+__all__ = ["ResponseRefits"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -41,13 +35,3 @@ class ResponseRefits:
         Y = self.draw(tasks.start, len(tasks))
         block = RefitBlock(self.system, Y, self.options, compiled=self.compiled)
         yield from self.reader.replicates(block)
-
-
-def refit_options(fit: FittedModel, *, reml: bool) -> FitOptions:
-    """Return the options of refits that come by the thousand, started where the fit ended."""
-    return replace(quiet(fit.options), reml=reml, start=warm_start(fit))
-
-
-def warm_start(fit: FittedModel) -> Vector | None:
-    """Return theta to start refits from; a singular one is a saddle, a bad place to start."""
-    return None if fit.is_singular() else np.concatenate([fit.theta, fit.optimum.rho])

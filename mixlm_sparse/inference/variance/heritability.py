@@ -1,18 +1,23 @@
 """Heritability: the share of one variance in their sum, with its standard error and interval.
 
-    h^2 = tau_a^2 / (sum_t tau_t^2 + sigma^2)
+    h^2 = tau_a^2 / (sum_t tau_t^2 + sigma^2 v)
 
-over the terms of the model, one variance each.  Its logit is close to normal: limits by the delta
-method are symmetric there.  For the profile, h^2 is held by
+over the terms of the model, one variance each.  v is one, and with a variance function s of the
+residuals the average of s_i^2 over the rows, so that sigma^2 v is the residual variance of an
+average row; a residual correlation within groups leaves the variances as they are.
 
-    theta_a^2 = h^2 / (1 - h^2) (1 + sum_{t != a} theta_t^2)
+The logit of h^2 is close to normal: limits by the delta method are symmetric there.  For the
+profile, h^2 is held by
 
-and the other theta adapt; sigma is profiled out.
+    theta_a^2 = h^2 / (1 - h^2) (v + sum_{t != a} theta_t^2)
+
+and the other theta, and the parameters of the residuals, adapt; sigma is profiled out.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,18 +28,22 @@ from mixlm_sparse.common.checks import listed, require_level, require_one_of
 from mixlm_sparse.common.errors import NotPositiveDefiniteError, OptionError
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.common.text import percent
-from mixlm_sparse.common.types import Vector
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.covariance.law import ResidualLaw
 from mixlm_sparse.engines.threads import one_blas_thread
-from mixlm_sparse.inference.variance.delta import variance_scale
-from mixlm_sparse.model.structured import require_independent, require_random_effects
+from mixlm_sparse.inference.variance.delta import FLAT, moves, variance_scale
+from mixlm_sparse.model.base import unit_of_theta
+from mixlm_sparse.model.structured import require_random_effects
 from mixlm_sparse.solve.criterion import evaluate
 from mixlm_sparse.solve.search.bfgs import minimize_bfgs
-from mixlm_sparse.solve.system import PenalizedSystem
+from mixlm_sparse.solve.whitened.objective import WhitenedObjective
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
 
 METHODS = ("profile", "wald")
+# A change of h^2 by this along what the data do not determine is none of rounding.
+CHANGE_TOL = 1e-6
 # h^2 is looked for up to this close to 0 and 1.
 EDGE = 1e-6
 TOLERANCE = 1e-10
@@ -47,7 +56,9 @@ def heritability(
     """Return the heritability, or any share of one variance in the sum of all.
 
     The variance of a term whose levels are related by `known=` is that of a level with A_jj = 1,
-    an animal that is not inbred; `icc()` gives shares of the average row instead.
+    an animal that is not inbred, and sigma^2 that of a row with weight one; `icc()` gives shares of
+    the average row instead.  Where residual variances differ by `variance=`, the sum has their mean
+    over the rows used.  A residual correlation counts with the whole residual variance.
 
     Parameters
     ----------
@@ -60,7 +71,9 @@ def heritability(
     Returns
     -------
     DataFrame with one row and columns estimate, std_error, lower, upper; the standard error is that
-    of the delta method.  A limit that the criterion does not reach is 0 or 1.
+    of the delta method.  A limit that the criterion does not reach is 0 or 1.  A share that depends
+    on what the data do not determine is NaN, and so is the error of one on the boundary; the notes
+    say why.
 
     Raises
     ------
@@ -75,7 +88,6 @@ def heritability(
            estimate  std_error  lower  upper
     Batch     0.418      0.216  0.069  0.819
     """
-    require_independent(fit, "heritability")
     require_random_effects(fit, "heritability")
     level = require_level("level", level)
     require_one_of("method", method, METHODS)
@@ -85,9 +97,11 @@ def heritability(
         raise OptionError("heritability() of a fit with fixed= is not available: use icc()")
     t = _term(fit, group)
     name = fit.matrices.terms[t].name
-    estimate, error = _delta(fit, t)
+    estimate, error, why = _delta(fit, t)
     z = float(ndtri(0.5 + 0.5 * level))
-    if method == "wald":
+    if math.isnan(estimate):
+        lower, upper = math.nan, math.nan
+    elif method == "wald":
         lower, upper = _logit_limits(estimate, error, z)
     else:
         with one_blas_thread():
@@ -98,7 +112,10 @@ def heritability(
     out.attrs["heading"] = f"Share of the variance of {name} in the sum of all"
     criterion = "the REML criterion" if fit.reml else "the deviance"
     how = f"by the profile of {criterion}" if method == "profile" else "by the delta method"
-    out.attrs["notes"] = [f"{percent(level)} interval {how}"]
+    out.attrs["notes"] = [f"{percent(level)} interval {how}", *([why] if why else [])]
+    law = fit.matrices.law
+    if law is not None and law.variance is not None:
+        out.attrs["notes"].append("residual variance: the mean over the rows")
     return out
 
 
@@ -124,18 +141,52 @@ def _term(fit: FittedModel, group: str | None) -> int:
     return candidates[0]
 
 
-def _delta(fit: FittedModel, t: int) -> tuple[float, float]:
-    """Return h^2 and its standard error; NaN where h^2 is zero or the error is not defined."""
+def _residual_part(law: ResidualLaw | None, rho: Vector, *, centered: bool) -> tuple[float, Vector]:
+    """Return the mean of s_i^2 over the rows and its derivative (n_rho,) by rho.
+
+    Parameters
+    ----------
+    centered : s is divided by its geometric mean, as searches have it.
+    """
+    slopes = np.zeros(rho.size)
+    if law is None or law.variance is None:
+        return 1.0, slopes
+    log_sd = law.variance.log_sd(law.x, rho[law.variance_part], law.values)
+    if centered:
+        log_sd = log_sd - log_sd.mean()
+    squares = np.exp(2.0 * log_sd)
+    core = 2.0 * squares / law.n
+    if centered:
+        core = core - core.mean()
+    slopes[law.variance_part] = law.variance.contract(law.x, core, law.values)
+    return float(squares.mean()), slopes
+
+
+def _delta(fit: FittedModel, t: int) -> tuple[float, float, str]:
+    """Return h^2, its standard error, and why one of them is NaN."""
     at = variance_scale(fit)
+    rho = fit.optimum.rho
+    mean, by_rho = _residual_part(fit.matrices.law, rho, centered=False)
     variances = at.estimates**2  # one sd for each term, then sigma
+    variances[-1] = unit_of_theta(fit) ** 2 * mean
     total = float(variances.sum())
     h = float(variances[t] / total)
-    # d h / d log sd
+    for direction in fit.identification.directions:
+        own = np.array([float(S[0, 0]) for S in direction.covariances])
+        change = own[t] - h * (float(own.sum()) + direction.sigma_sq * mean)
+        largest = max(abs(direction.sigma_sq), float(np.abs(own).max(initial=0.0)))
+        if abs(change) > CHANGE_TOL * largest:
+            return math.nan, math.nan, fit.identification.sentence
+    # d h / d log sd, and by rho
     slopes = 2.0 * (h * (np.arange(variances.size) == t) - h * variances / total)
     gradient = slopes @ at.jacobian
-    if at.boundary[t] or fit.curvature.negative:
-        return h, math.nan
-    return h, float(np.sqrt(max(gradient @ fit.curvature.covariance @ gradient, 0.0)))
+    m = gradient.size - 1 - rho.size
+    gradient[m:-1] -= h * float(variances[-1]) / (mean * total) * by_rho
+    if at.boundary[t]:
+        return h, math.nan, at.boundary[t]
+    if fit.curvature.negative or moves(gradient, fit.curvature.flat):
+        return h, math.nan, FLAT
+    return h, float(np.sqrt(max(gradient @ fit.curvature.covariance @ gradient, 0.0))), ""
 
 
 def _logit_limits(h: float, error: float, z: float) -> tuple[float, float]:
@@ -146,56 +197,83 @@ def _logit_limits(h: float, error: float, z: float) -> tuple[float, float]:
     return 1.0 / (1.0 + math.exp(half - centre)), 1.0 / (1.0 + math.exp(-half - centre))
 
 
+# the criterion and its gradient at (phi, rho)
+Criterion = Callable[[Vector], tuple[float, Vector]]
+
+
+def _criterion(fit: FittedModel) -> tuple[Criterion, Vector, Matrix]:
+    """Return the criterion with sigma profiled out, where it is least, and a guess of its Hessian.
+
+    With a residual structure variance functions are divided by their geometric mean.
+    """
+    system, chart, phi = fit.system, fit.system.chart, np.abs(fit.optimum.phi)
+    if system.whitened is not None:
+        objective = WhitenedObjective(system, fit.reml)
+        rho = fit.optimum.rho
+        there = objective.at(rho).system.whitened
+        assert there is not None
+        phi = chart.scaled(phi, math.exp(-there.whitening.center))
+        at = np.concatenate([phi, rho])
+        return objective.value_and_gradient, at, objective.curvature(at)
+
+    def plain(x: Vector) -> tuple[float, Vector]:
+        try:
+            value, G = evaluate(chart.lambdas(x), system, reml=fit.reml, gradient=True)
+        except NotPositiveDefiniteError:
+            return math.inf, np.full(x.size, np.nan)
+        return value, chart.pull_back(x, chart.split(G))
+
+    levels = [system.products.blocks.factors[place.factor].n_levels for place in chart.layout]
+    return plain, phi, np.diag(2.0 * np.array(levels, dtype=np.float64))
+
+
 class _Profile:
-    """The criterion with h^2 held, least over the other variances."""
+    """The criterion with h^2 held, least over the other parameters."""
 
     def __init__(self, fit: FittedModel, t: int) -> None:
-        self.system: PenalizedSystem = fit.system
-        self.reml = fit.reml
-        self.t = t
+        self.criterion, at, guess = _criterion(fit)
+        self.law = fit.matrices.law
+        self.t, self.m = t, fit.optimum.phi.size
         self.least = fit.criterion
         self.scales = np.array([float(Rz[0, 0]) for Rz in fit.system.chart.Rz])
-        phi = np.abs(fit.optimum.phi)
-        others = np.arange(phi.size) != t
-        self.x = np.maximum(phi[others], 1e-2)
-        self.others = others
+        self.free = np.arange(at.size) != t
+        self.guess = guess[np.ix_(self.free, self.free)]
+        at[: self.m] = np.maximum(at[: self.m], 1e-2)
+        self.x = at[self.free]
 
-    def _phi(self, h: float, x: Vector) -> tuple[Vector, Vector]:
-        """Return phi (m,) and the slopes (m - 1,) of its held coordinate."""
-        theta = x / self.scales[self.others]
+    def _whole(self, h: float, x: Vector) -> tuple[Vector, Vector]:
+        """Return (phi, rho) and the slopes of its held coordinate by the others."""
+        k = self.m - 1  # other theta, then rho
+        scales = self.scales[self.free[: self.m]]
+        theta, rho = x[:k] / scales, x[k:]
+        mean, by_rho = _residual_part(self.law, rho, centered=True)
         share = h / (1.0 - h)
-        held = math.sqrt(share * (1.0 + float(theta @ theta)))
-        phi = np.empty(self.others.size)
-        phi[self.others] = x
-        phi[self.t] = held * self.scales[self.t]
+        held = math.sqrt(share * (mean + float(theta @ theta)))
+        whole = np.empty(self.free.size)
+        whole[self.free] = x
+        whole[self.t] = held * self.scales[self.t]
         slopes = np.zeros(x.size)
         if held > 0.0:
-            slopes = self.scales[self.t] * share * theta / held / self.scales[self.others]
-        return phi, slopes
+            own = np.concatenate([theta / scales, 0.5 * by_rho])
+            slopes = self.scales[self.t] * share / held * own
+        return whole, slopes
 
     def drop(self, h: float) -> float:
         """Return by how much the criterion is above its least where h^2 is held."""
-        chart = self.system.chart
 
         def function(x: Vector) -> tuple[float, Vector]:
-            phi, slopes = self._phi(h, x)
-            try:
-                value, G = evaluate(
-                    chart.lambdas(phi), self.system, reml=self.reml, gradient=True
-                )
-            except NotPositiveDefiniteError:
-                return math.inf, np.full(x.size, np.nan)
-            gradient = chart.pull_back(phi, chart.split(G))
-            return value, gradient[self.others] + gradient[self.t] * slopes
+            whole, slopes = self._whole(h, x)
+            value, gradient = self.criterion(whole)
+            return value, gradient[self.free] + gradient[self.t] * slopes
 
         if not self.x.size:
             return function(self.x)[0] - self.least
-        levels = [self.system.products.blocks.factors[p.factor].n_levels for p in chart.layout]
-        guess = np.diag(2.0 * np.array(levels, dtype=np.float64)[self.others])
         found = minimize_bfgs(
-            function, self.x, guess, tolerance=TOLERANCE, max_evaluations=200
+            function, self.x, self.guess, tolerance=TOLERANCE, max_evaluations=200
         )
-        self.x = np.where(np.abs(found.x) < 1e-3, 1e-2, np.abs(found.x))
+        k, x = self.m - 1, found.x.copy()
+        x[:k] = np.where(np.abs(x[:k]) < 1e-3, 1e-2, np.abs(x[:k]))
+        self.x = x
         return found.value - self.least
 
     def limits(self, h: float, error: float, z: float) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -66,6 +66,11 @@ class Summed:
     opened: Opened
     coder: GroupCoder
     places: tuple[IntVector, ...]
+
+    def placed(self, products: ModelProducts, places: Sequence[IntVector]) -> Summed:
+        """Return the same with products whose levels are at other places, per factor."""
+        own = tuple(new[old] for new, old in zip(places, self.places, strict=True))
+        return replace(self, products=products, places=own)
 
     def system_parts(self) -> tuple[ModelMatrices, CrossProducts, Batches]:
         """Return design and sums in lme4's order, and the rows to walk over again."""

@@ -73,7 +73,7 @@ def matrices_without_rows(
         fixed=AbsentColumns(spec.fixed.names, why),
         factors=tuple(
             FactorWithoutRows(
-                f.label, none, f.known.n_levels, f.known.tables, f.known.keys, None, why
+                f.label, none, f.known.n_levels, f.known.tables, f.known.keys, f.known.known, why
             )
             for f in spec.factors
         ),

@@ -159,7 +159,7 @@ def stored_matrices(
                 members = members_from(f"codes.{g}", n, levels, archive)
                 none = np.empty(0, dtype=np.int32)
                 factors.append(
-                    MemberFactor(label, none, levels, tables, None, known.get(label), members)
+                    MemberFactor(label, none, levels, tables, keys, known.get(label), members)
                 )
         else:
             factors.append(_absent_factor(saved, tables, keys, known.get(saved["label"]), why))

@@ -1,35 +1,33 @@
-"""The theta-free products of a model without some of its rows, by subtraction.
+"""The system of a model without some of its rows, by subtraction from its products.
 
-With E the rows [Q y_f] that leave, in the orthonormal working basis, the rest has the Gram matrix
-
-    [I  0 ]
-    [0  yy] - E'WE = R'R
-
-and R turns the old working columns into the new orthonormal ones.  Products by level lose what the
-rows contributed to them; a level that loses all its rows stays, with blocks of zeros, which neither
-the criterion nor the estimates notice.  Only the rows that leave enter the arithmetic.
+With independent residuals the products of the rows that leave are subtracted (see
+`products.downdate`).  With a residual structure there are two answers: for parameters that are
+estimated again the rows leave before they are whitened, and nothing of the design is formed anew;
+for parameters as they are the products of the groups that lose rows are subtracted, and those of
+what is left of these groups added.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
-import scipy.linalg
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Matrix
-from mixlm_sparse.design.columns import ArrayColumns, ColumnSource
+from mixlm_sparse.covariance.law import ResidualLaw
+from mixlm_sparse.design.columns import ColumnSource
 from mixlm_sparse.design.matrices import ModelMatrices
-from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
 from mixlm_sparse.solve.products.basis import triangular_inverse
-from mixlm_sparse.solve.products.final import Products
-from mixlm_sparse.solve.rows import Without
-from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
+from mixlm_sparse.solve.products.downdate import Downdate, WorkingRows
+from mixlm_sparse.solve.products.meetings import entries_of
+from mixlm_sparse.solve.rows import Without, read_rows
+from mixlm_sparse.solve.system import PenalizedSystem, penalized_system, require_few_parameters
+from mixlm_sparse.solve.whitened.without_rows import kept_products, rest_of_frame
 
-# A pivot of the Gram matrix of the rest below this share of the old one has lost too many digits
-# (or a coefficient its last row): the products are formed anew from the rows.
-PIVOT_FLOOR = 1e-6
+Rows = NDArray[np.integer[Any]]
 
 
 class Deletion:
@@ -42,12 +40,58 @@ class Deletion:
 
     def __init__(self, system: PenalizedSystem) -> None:
         self._system = system
-        products = system.products
-        n_levels = [f.n_levels for f in products.blocks.factors]
-        self._keys = {
-            (g, h): pair.rows.astype(np.int64) * n_levels[h] + pair.cols
-            for (g, h), pair in products.blocks.pairs.items()
-        }
+        self._downdate = Downdate(system.products)
+
+    def without(self, rows: Rows) -> PenalizedSystem:
+        """Return the system without the given rows (positions among the rows used, ascending)."""
+        if self._system.whitened is not None:
+            return self._structured(rows)
+        return self._independent(rows)
+
+    def with_rho_kept(self, rows: Rows) -> PenalizedSystem:
+        """Return the system without the given rows, at the residual parameters of the system.
+
+        With a residual structure it is that of whitened rows, and knows no other parameters.
+        """
+        system = self._system
+        if system.whitened is None:
+            return self._independent(rows)
+        products = kept_products(system.whitened, self._downdate, rows)
+        if products is None:
+            return self._structured(rows)
+        return PenalizedSystem(
+            replace(system.matrices, law=None, weights=None), products, system.templates,
+            system.engine.reload(products.blocks), system.may_fuse,
+            source=_Whitened(self, rows, products.n), may_compile=system.may_compile,
+        )  # fmt: skip
+
+    def _independent(self, rows: Rows) -> PenalizedSystem:
+        system = self._system
+        old, residual = system.products, system.matrices.residual
+        rest = Without(system.row_source, rows)
+        E, Z = self._working_rows
+        levels = [factor.row_levels for factor in system.matrices.factors]
+        leaving = WorkingRows(
+            residual.whiten(E[rows], rows),
+            tuple(residual.whiten(z[rows], rows) for z in Z),
+            tuple(entries_of(own[rows]) for own in levels),
+        )
+        products = self._downdate.changed(
+            leaving, n=old.n - rows.size,
+            log_weight_sum=old.log_weight_sum + residual.log_det(rows),
+        )  # fmt: skip
+        if products is None:
+            return penalized_system(
+                system.matrices, self._engine_name, source=rest,
+                estimation=getattr(system.engine, "estimation", None),
+            )  # fmt: skip
+        return replace(
+            system,
+            products=products,
+            engine=system.engine.reload(products.blocks),
+            cross=None,
+            source=rest,
+        )
 
     @cached_property
     def _working_rows(self) -> tuple[Matrix, list[Matrix]]:
@@ -64,82 +108,23 @@ class Deletion:
                 Z[place.factor][rows.slice, place.columns] = rows.z(t) @ inverse
         return E, Z
 
-    def without(self, rows: np.ndarray) -> PenalizedSystem:
-        """Return the system without the given rows (positions among the rows used, ascending)."""
+    def _structured(self, rows: Rows) -> PenalizedSystem:
+        """Return the system of the rest, whitened at the rho at hand and ready for others."""
         system = self._system
-        matrices, old = system.matrices, system.products
-        if system.whitened is not None:  # rows are whitened anew for every rho
-            return penalized_system(_rest(matrices, rows), self._engine_name)
-        rest = Without(system.row_source, rows)
-        E_all, Z_all = self._working_rows
-        E = E_all[rows]
-        R = self._remaining_factor(E, rows)
-        if R is None or system.several_levels:
-            estimation = getattr(system.engine, "estimation", None)
-            return penalized_system(
-                matrices, self._engine_name, source=rest, estimation=estimation
-            )
-        p = old.p
-        R_inverse = triangular_inverse(R[:p, :p]) if p else np.zeros((0, 0))
-        turn = np.zeros((p + 1, p + 1))
-        turn[:p, :p] = R_inverse
-        turn[:p, p] = -R_inverse @ R[:p, p]
-        turn[p, p] = 1.0
-        blocks = self._remaining_blocks(E, [z[rows] for z in Z_all], rows, turn)
-        shift = R_inverse @ R[:p, p]
-        if p:
-            shift = scipy.linalg.solve_triangular(old.R_x, shift)
-        products: Products = replace(
-            old,
-            n=old.n - rows.size,
-            log_weight_sum=old.log_weight_sum + matrices.residual.log_det(rows),
-            R_x=R[:p, :p] @ old.R_x,
-            beta_ols=old.beta_ols + shift,
-            yy=float(R[p, p]) ** 2,
-            blocks=blocks,
-        )
-        return replace(
-            system,
-            products=products,
-            engine=system.engine.reload(products.blocks),
-            cross=None,
-            source=rest,
-        )
-
-    def _remaining_factor(self, E: Matrix, rows: np.ndarray) -> Matrix | None:
-        """Return R (p + 1, p + 1) of the rest, or None where too few digits are left."""
-        old = self._system.products
-        S = np.eye(old.p + 1)
-        S[-1, -1] = old.yy
-        S -= E.T @ self._system.matrices.residual.weigh(E, rows)
-        scale = np.append(np.ones(old.p), max(old.yy, np.finfo(np.float64).tiny))
-        try:
-            R: Matrix = np.asarray(np.linalg.cholesky(S).T, dtype=np.float64)
-        except np.linalg.LinAlgError:
-            return None
-        return None if (np.diag(R) ** 2 < PIVOT_FLOOR * scale).any() else R
-
-    def _remaining_blocks(
-        self, E: Matrix, Z: list[Matrix], rows: np.ndarray, turn: Matrix
-    ) -> BlockSystem:
-        """Return the products by level less those of the rows, in the new columns of X."""
-        matrices, old = self._system.matrices, self._system.products.blocks
-        WZ = [matrices.residual.weigh(z, rows) for z in Z]
-        codes = [factor.codes[rows] for factor in matrices.factors]
-        factors = []
-        for f, z, wz, code in zip(old.factors, Z, WZ, codes, strict=True):
-            ztz, ztx = f.ztz.copy(), f.ztx.copy()
-            np.subtract.at(ztz, code, z[:, :, None] * wz[:, None, :])
-            np.subtract.at(ztx, code, wz[:, :, None] * E[:, None, :])
-            factors.append(FactorBlock(f.label, ztz, np.matmul(ztx, turn)))
-        pairs = {}
-        for (g, h), pair in old.pairs.items():
-            key = codes[g].astype(np.int64) * old.factors[h].n_levels + codes[h]
-            values = pair.values.copy()
-            at = np.searchsorted(self._keys[g, h], key)
-            np.subtract.at(values, at, WZ[g][:, :, None] * Z[h][:, None, :])
-            pairs[g, h] = PairBlock(pair.rows, pair.cols, values)
-        return BlockSystem(tuple(factors), pairs)
+        whitened = system.whitened
+        assert whitened is not None
+        kept = np.delete(np.arange(system.n), rows)
+        law = whitened.law.take(kept)
+        matrices = _rest(system.matrices, kept, law)
+        frame = rest_of_frame(whitened.frame, rows, kept, law)
+        if frame is None:
+            return penalized_system(matrices, self._engine_name)
+        require_few_parameters(kept.size, system.p, system.n_theta, law.n_rho)
+        rest = frame.at(whitened.rho, centered=whitened.whitening.centered)
+        return PenalizedSystem(
+            matrices, rest.products, system.templates, system.engine.reload(rest.products.blocks),
+            system.may_fuse, whitened=rest, may_compile=system.may_compile,
+        )  # fmt: skip
 
     @property
     def _engine_name(self) -> str:
@@ -147,23 +132,48 @@ class Deletion:
         return name if name in ("cholmod", "krylov") else "auto"
 
 
-def _rest(matrices: ModelMatrices, rows: np.ndarray) -> ModelMatrices:
-    """Return the design without the given rows; levels and visits keep their places."""
-    kept = np.setdiff1d(np.arange(matrices.nobs), rows)
-    everything = slice(0, matrices.nobs)
+@dataclass(frozen=True, eq=False, slots=True)
+class _Whitened:
+    """The whitened rows that are left, made when they are asked for."""
 
-    def columns(source: ColumnSource) -> ArrayColumns:
-        return ArrayColumns(source.names, source.block(everything)[kept])
+    deletion: Deletion
+    rows: Rows
+    n: int
 
+    def blocks(self, *arguments: Any, **options: Any) -> Any:
+        """Yield the rows in order (see `RowSource`)."""
+        return self.deletion.without(self.rows).white_source.blocks(*arguments, **options)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class _KeptRows:
+    """Some rows of a source of columns, read when they are asked for."""
+
+    source: ColumnSource
+    rows: Rows
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.source.names
+
+    def block(self, rows: slice) -> Matrix:
+        """Return the rows asked for, (m, k)."""
+        return read_rows(self.source, self.rows[rows])
+
+
+def _rest(matrices: ModelMatrices, kept: Rows, law: ResidualLaw) -> ModelMatrices:
+    """Return the design of the rows that are kept; levels and visits keep their places."""
     return replace(
         matrices,
         y=matrices.y[kept],
-        fixed=columns(matrices.fixed),
+        fixed=_KeptRows(matrices.fixed, kept),
         factors=tuple(factor.take(kept) for factor in matrices.factors),
-        terms=tuple(replace(term, columns=columns(term.columns)) for term in matrices.terms),
+        terms=tuple(
+            replace(term, columns=_KeptRows(term.columns, kept)) for term in matrices.terms
+        ),
         weights=None if matrices.weights is None else matrices.weights[kept],
         offset=None if matrices.offset is None else matrices.offset[kept],
         nobs=int(kept.size),
-        rows=kept if matrices.rows is None else matrices.rows[kept],
-        law=None if matrices.law is None else matrices.law.take(kept),
+        rows=kept.astype(np.int32) if matrices.rows is None else matrices.rows[kept],
+        law=law,
     )

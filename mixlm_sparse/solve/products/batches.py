@@ -39,7 +39,7 @@ from mixlm_sparse.solve.rows import BLOCK_ROWS, NUMPY_BLOCK_ROWS, InMemory, RowB
 if TYPE_CHECKING:
     from mixlm_sparse.design.matrices import ModelMatrices
 
-__all__ = ["BatchSums", "Pairs", "arranged", "first_basis", "settled", "sums_of"]
+__all__ = ["BatchSums", "Pairs", "arranged", "first_basis", "settled", "sums_of", "with_levels"]
 
 PAIR = np.int64(2**32)
 # A column of which earlier ones leave less than this share of its length loses digits by squaring.
@@ -251,6 +251,28 @@ def arranged(
         cross, basis=basis, blocks=BlockSystem(tuple(blocks), pairs), layout=layout, levels=None,
         matrices=matrices,
     )  # fmt: skip
+
+
+def with_levels(
+    blocks: BlockSystem, places: Sequence[IntVector], sizes: Sequence[int]
+) -> BlockSystem:
+    """Return blocks with more levels, those that no row has of zeros.
+
+    Parameters
+    ----------
+    places : per factor, the place (n_levels,) of every level among the `sizes` new ones.
+    """
+    factors = []
+    for f, at, size in zip(blocks.factors, places, sizes, strict=True):
+        ztz, ztx = np.zeros((size, *f.ztz.shape[1:])), np.zeros((size, *f.ztx.shape[1:]))
+        ztz[at], ztx[at] = f.ztz, f.ztx
+        factors.append(FactorBlock(f.label, ztz, ztx))
+    pairs = {}
+    for (g, h), pair in blocks.pairs.items():
+        rows, cols = places[g][pair.rows], places[h][pair.cols]
+        sort = np.lexsort((cols, rows))
+        pairs[g, h] = PairBlock(rows[sort], cols[sort], np.ascontiguousarray(pair.values[sort]))
+    return BlockSystem(tuple(factors), pairs)
 
 
 def settled(cross: CrossProducts, matrices: ModelMatrices) -> CrossProducts:

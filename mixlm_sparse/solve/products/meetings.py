@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,6 +51,29 @@ class Entries:
         if self.weight is not None:
             return self.weight[:, None] * z[self.row]
         return z
+
+    def positions(self, rows: NDArray[np.integer[Any]]) -> Places:
+        """Return where the entries of some rows are, in the order of the rows."""
+        if self.starts is None:
+            return rows.astype(np.int64)
+        counts = np.diff(self.starts)[rows]
+        ends = np.cumsum(counts)
+        place = np.arange(int(ends[-1]) if ends.size else 0) - np.repeat(ends - counts, counts)
+        out: Places = place + np.repeat(self.starts[:-1][rows], counts)
+        return out
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> Entries:
+        """Return the entries of some rows, which are counted from zero."""
+        if self.starts is None:
+            return Entries(self.level[rows])
+        at, counts = self.positions(rows), np.diff(self.starts)[rows]
+        return Entries(
+            self.level[at],
+            np.repeat(np.arange(rows.size), counts),
+            np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+            None if self.weight is None else self.weight[at],
+            None if self.there is None else self.there[rows],
+        )
 
     def of_rows(self, values: Matrix) -> Matrix:
         """Return the values (e, c) of the entries' rows."""

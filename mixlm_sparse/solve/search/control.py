@@ -40,6 +40,8 @@ class Control:
     gradient_tolerance : largest predicted decrease, computed from the exact gradient, with which an
         optimum is called converged.
     check_boundary : test optima on the boundary and leave false ones.
+    second_looks : search from other places too where the structure of the model says that the
+        criterion may have several valleys; False keeps the first optimum found.
     warn : emit warnings about singular fits, dropped columns, scales and convergence.
     rank_deficient : columns of the fixed part that are combinations of earlier ones: "drop" leaves
         them out and says so, "error" refuses the model.
@@ -66,6 +68,7 @@ class Control:
     ftol: float = 1e-11
     gradient_tolerance: float = 1e-6
     check_boundary: bool = True
+    second_looks: bool = True
     warn: bool = True
     rank_deficient: str = "drop"
     checkpoint: str | None = None
@@ -89,7 +92,7 @@ class Control:
             "krylov_tolerance", self.krylov_tolerance, least=TIGHTEST, most=LOOSEST, example="1e-6"
         )
         object.__setattr__(self, "krylov_tolerance", tolerance)
-        for name in ("check_boundary", "warn"):
+        for name in ("check_boundary", "second_looks", "warn"):
             object.__setattr__(self, name, require_bool(name, getattr(self, name)))
         require_one_of("rank_deficient", self.rank_deficient, RANK_DEFICIENT)
         if self.checkpoint is not None:

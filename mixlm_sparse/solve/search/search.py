@@ -57,7 +57,7 @@ def search(
         if given and found.status is Status.NOT_CONVERGED:
             # a start in a desert: the criterion falls towards the optimum, hardly visibly
             found = _better(found, _search(objective, None, method, control, began))
-        elif method == "bfgs" and (not given or objective.many_valleys):
+        elif _looks_again(method, control) and (not given or objective.many_valleys):
             found = _second_looks(found, objective, method, control, began, given=given)
         return _leave_saddle(found, objective, method, control, began, given=given)
     except NoMinimumError:
@@ -65,6 +65,10 @@ def search(
         if far is None:
             return limit(objective, method, began)
         return _search_far(far, objective, control, began)
+
+
+def _looks_again(method: str, control: Control) -> bool:
+    return method == "bfgs" and control.second_looks
 
 
 def _leave_saddle(

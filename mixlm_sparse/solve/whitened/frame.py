@@ -80,12 +80,14 @@ class WhitenedFrame:
         )
 
     @cached_property
-    def _entries(self) -> tuple[Entries, ...]:
+    def entries(self) -> tuple[Entries, ...]:
+        """The levels of the whitened rows, entry by entry, per grouping factor."""
         return tuple(entries_of(levels) for levels in self.levels)
 
     @cached_property
-    def _pairs(self) -> dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int64]] | None]:
-        own = self._entries
+    def pairs(self) -> dict[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int64]] | None]:
+        """The pairs of entries that a row has of two factors; None where it has one."""
+        own = self.entries
         return {(g, h): pairs_of_entries(own[g], None if g == h else own[h])
                 for g, h in self.meetings}  # fmt: skip
 
@@ -137,8 +139,8 @@ class WhitenedFrame:
         work = n * sum(z.shape[1] * (z.shape[1] + P) for z in Z)
         compiled = compiled_pays(work)
         factors = []
-        Z = [own.columns(z) for own, z in zip(self._entries, Z, strict=True)]
-        for f, z, own in zip(self.plain.blocks.factors, Z, self._entries, strict=True):
+        Z = [own.columns(z) for own, z in zip(self.entries, Z, strict=True)]
+        for f, z, own in zip(self.plain.blocks.factors, Z, self.entries, strict=True):
             ztz, ztx = np.zeros_like(f.ztz), np.zeros((f.n_levels, f.width, P))
             D = np.hstack([z, own.of_rows(columns)])
             kernels.add_group_products(own.level, z, D, ztz, ztx, compiled=compiled)
@@ -148,7 +150,7 @@ class WhitenedFrame:
         pairs = {}
         for (g, h), meeting in self.meetings.items():
             left, right = Z[g], Z[h]
-            at = self._pairs[g, h]
+            at = self.pairs[g, h]
             if at is not None:
                 left, right = left[at[0]], right[at[1]]
             values: Array3 = np.zeros((meeting.rows.size, left.shape[1], right.shape[1]))

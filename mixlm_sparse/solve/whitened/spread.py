@@ -14,6 +14,7 @@ whitening grow S-fold, and Z'R^{-1}Z has a block for every two levels of a resid
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,11 @@ class Spread:
     slots: Slots
     entries: Entries
     place: NDArray[np.int64]
+
+    def take(self, rows: NDArray[np.integer[Any]]) -> Spread:
+        """Return the places of some rows; those that no row fills any more stay, empty."""
+        at = self.entries.positions(rows)
+        return Spread(self.slots[rows], self.entries.take(rows), self.place[at])
 
     def columns(self, z: Matrix) -> Matrix:
         """Return the columns (n, K) of rows by place, (n, S K)."""
