@@ -173,8 +173,12 @@ def test_known_covariances_stand_beside_residual_structures():
     assert fit.convergence.status == "converged"
     again = fit.refit(fit.simulate(1, seed=2)[:, 0])
     assert np.isfinite(again.criterion)
-    with pytest.raises(mx.OptionError, match="heritability is not available"):
-        fit.heritability()
+    shares = [one.heritability(method="wald").iloc[0, :2] for one in (structured, plain)]
+    # beside a correlation of residuals sigma^2 has what the intercept of subjects has here
+    variances = plain.variance_components()["estimate"] ** 2
+    assert shares[0].iloc[0] == pytest.approx(variances["sd_(Intercept)|rater"] / variances.sum(),
+                                              rel=1e-4)  # fmt: skip
+    assert shares[1].iloc[0] == pytest.approx(shares[0].iloc[0], rel=1e-4)
     for row in ([0, 1], [1, 0]):
         for ddf in ("satterthwaite", "kenward-roger"):
             tests = [f_test(one, row, ddf) for one in (structured, plain)]

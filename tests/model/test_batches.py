@@ -347,3 +347,66 @@ class TestTheFit:
                 a.select_dtypes("number"), b.select_dtypes("number"), rtol=1e-5
             )
             assert list(a.columns) == list(b.columns)
+
+
+class TestKnownCovariances:
+    @staticmethod
+    def data() -> tuple[pd.DataFrame, pd.DataFrame]:
+        rng = np.random.default_rng(6)
+        names = [f"a{i:02d}" for i in range(25)]
+        B = 0.4 * rng.normal(size=(25, 25))
+        A = pd.DataFrame(B @ B.T + np.eye(25), index=names, columns=names)
+        at = rng.integers(0, 20, 300)  # five animals have no row
+        data = pd.DataFrame({"animal": np.array(names)[at], "x": rng.normal(size=300)})
+        data["herd"] = rng.integers(0, 22, 300)  # more herds than animals with rows
+        data["w"] = rng.uniform(0.5, 2.0, 300)
+        data["y"] = np.linalg.cholesky(A.to_numpy()).dot(rng.normal(size=25))[at]
+        data["y"] += rng.normal(size=22)[data["herd"]] + data["x"] + rng.normal(size=300)
+        order = rng.permutation(25)
+        return data, A.iloc[order, order]
+
+    FORMULAS = (
+        "y ~ x + (1 | animal)", "y ~ x + (x | animal) + (1 | herd)", "y ~ (1 | herd) + (x || animal)"
+    )  # fmt: skip
+
+    @pytest.mark.parametrize("formula", FORMULAS)
+    def test_the_fit_is_that_of_the_rows_in_memory(self, formula):
+        data, A = self.data()
+        whole = mx.lmer(formula, data, known={"animal": A}, weights="w", control=QUIET)
+        for size in (37, 300):
+            part = mx.lmer(
+                formula, frames(data, size), known={"animal": A}, weights="w", control=QUIET
+            )
+            same_fit(part, whole)
+        np.testing.assert_allclose(
+            np.concatenate([piece[".fitted"] for piece in part.stream("augment")]),
+            whole.augment()[".fitted"], rtol=1e-6,
+        )  # fmt: skip
+        new = data.iloc[:5].assign(animal=["a21", "a24", "a00", "a01", "a02"])
+        np.testing.assert_allclose(part.predict(new), whole.predict(new), rtol=1e-6)
+
+    def test_what_follows(self, tmp_path):
+        data, A = self.data()
+        formula = "y ~ x + (1 | animal) + (1 | herd)"
+        whole = mx.lmer(formula, data, known={"animal": A}, control=QUIET)
+        part = mx.lmer(formula, frames(data, 50), known={"animal": A}, control=QUIET)
+        np.testing.assert_allclose(part.heritability(), whole.heritability(), rtol=1e-5)
+        np.testing.assert_allclose(part.tidy()["df"], whole.tidy()["df"], rtol=1e-4)
+        same_fit(part.update(". ~ . - x"), whole.update(". ~ . - x"))
+        part.save(tmp_path / "fit.mixlm")
+        np.testing.assert_allclose(
+            mx.load(tmp_path / "fit.mixlm").ranef()["animal"], whole.ranef()["animal"], rtol=1e-5
+        )
+        assert mx.plan(formula, frames(data, 50), known={"animal": A}).q == part.system.q
+        with pytest.raises(mx.OptionError, match="append is not possible for a fit with known="):
+            part.append(data)
+
+    def test_what_is_refused(self):
+        data, A = self.data()
+        source = frames(data, 50)
+        with pytest.raises(mx.OptionError, match="known names 'sire'"):
+            mx.lmer("y ~ x + (1 | animal)", source, known={"sire": A})
+        with pytest.raises(mx.DataError, match=r"known\['animal'\] lacks"):
+            mx.lmer("y ~ x + (1 | animal)", source, known={"animal": A.iloc[:9, :9]})
+        with pytest.raises(mx.OptionError, match="give a dict"):
+            mx.lmer("y ~ x + (1 | animal)", source, known=A)
