@@ -55,6 +55,16 @@ def dense_criterion(data, A, kind: str, h: float, x: np.ndarray) -> float:
     return dense_fit(data["y"].to_numpy(), X, V, reml=True).criterion
 
 
+def profiled(data, A, kind: str, h: float, x: list[float]) -> float:
+    """The least criterion where h^2 is h."""
+
+    def function(z):
+        return dense_criterion(data, A, kind, h, z)
+
+    options = {"xatol": 1e-7, "fatol": 1e-11}
+    return minimize(function, x, method="Nelder-Mead", options=options).fun
+
+
 @pytest.mark.parametrize("kind", list(STRUCTURES))
 def test_estimate_and_profile_are_those_of_dense_matrices(kind) -> None:
     data, A = herd()
@@ -75,17 +85,11 @@ def test_estimate_and_profile_are_those_of_dense_matrices(kind) -> None:
     assert dense_criterion(data, A, kind, h, x) == pytest.approx(fit.criterion, abs=1e-7)
     for limit in found[["lower", "upper"]].iloc[0]:
         at_edge = limit == 0.0  # which the criterion does not exclude
-        best = minimize(lambda z, at=max(limit, 1e-6): dense_criterion(data, A, kind, at, z), x,
-                        method="Nelder-Mead", options={"xatol": 1e-6, "fatol": 1e-9})  # fmt: skip
-        rise = best.fun - fit.criterion
+        rise = profiled(data, A, kind, max(limit, 1e-6), x) - fit.criterion
         assert rise < CHI2 if at_edge else rise == pytest.approx(CHI2, abs=2e-3)
     # near the optimum the profile is a parabola whose width is the standard error
     step = 0.02
-    rise = [
-        minimize(lambda z, at=h + s: dense_criterion(data, A, kind, at, z), x,
-                 method="Nelder-Mead", options={"xatol": 1e-7, "fatol": 1e-11}).fun - fit.criterion
-        for s in (step, -step)
-    ]  # fmt: skip
+    rise = [profiled(data, A, kind, h + s, x) - fit.criterion for s in (step, -step)]
     error = step / np.sqrt(0.5 * (rise[0] + rise[1]))
     assert found["std_error"].iloc[0] == pytest.approx(error, rel=0.02)
     # the note tells what stands in the sum

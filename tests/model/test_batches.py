@@ -366,8 +366,10 @@ class TestKnownCovariances:
         return data, A.iloc[order, order]
 
     FORMULAS = (
-        "y ~ x + (1 | animal)", "y ~ x + (x | animal) + (1 | herd)", "y ~ (1 | herd) + (x || animal)"
-    )  # fmt: skip
+        "y ~ x + (1 | animal)",
+        "y ~ x + (x | animal) + (1 | herd)",
+        "y ~ (1 | herd) + (x || animal)",
+    )
 
     @pytest.mark.parametrize("formula", FORMULAS)
     def test_the_fit_is_that_of_the_rows_in_memory(self, formula):
