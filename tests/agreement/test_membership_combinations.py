@@ -110,7 +110,7 @@ def test_new_combinations_are_named_and_have_their_variance() -> None:
     fit = mx.lmer("y ~ x + (1 | school:year)", data, membership={"school": W}, control=QUIET)
     new, own = new_rows()
     new.loc[0, "year"] = "south"
-    with pytest.raises(mx.DataError, match="'s4:south', 's0:south'|'s0:south', 's4:south'"):
+    with pytest.raises(mx.DataError, match=r"'s\d:south', 's\d:south'"):
         fit.predict(new, membership={"school": own})
     found = fit.predict(new, membership={"school": own}, allow_new_levels=True, se=True)
     known = fit.predict(new.iloc[1:], membership={"school": own.iloc[1:]}, se=True)
@@ -151,7 +151,7 @@ def test_rows_without_a_level_and_two_memberships_are_refused() -> None:
     data, W = pupils()
     empty = W.copy()
     empty.iloc[3] = 0.0
-    with pytest.raises(mx.DataError, match="row 3 .* belongs to no level"):
+    with pytest.raises(mx.DataError, match=r"row 3 .* belongs to no level"):
         mx.lmer("y ~ (1 | school:year)", data, membership={"school": empty})
     with pytest.raises(mx.DataError, match="combines two memberships"):
         mx.lmer("y ~ (1 | school:club)", data, membership={"school": W, "club": W})

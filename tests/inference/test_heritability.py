@@ -1,4 +1,4 @@
-"""Heritability beside structures of the residuals, against dense matrices and searches of its own."""
+"""Heritability beside structures of residuals, against dense matrices and a search of its own."""
 
 from __future__ import annotations
 
