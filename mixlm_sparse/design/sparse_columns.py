@@ -12,7 +12,8 @@ import scipy.sparse as sp
 
 from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.design.columns import ColumnSource, DesignColumns
-from mixlm_sparse.design.writers import coded_table, terms_written
+from mixlm_sparse.design.variables import Rows
+from mixlm_sparse.design.writers import Coded, terms_written
 
 __all__ = ["filled_columns", "sparse_block"]
 
@@ -30,11 +31,11 @@ def filled_columns(source: ColumnSource, share: float) -> IntVector | None:
         return None
     out: list[int] = []
     for start, stop, operands in terms_written(source.writers):
-        tables = [coded_table(operand) for operand in operands]
         sparse = any(
-            table is not None and table.ndim == 2
-            and np.count_nonzero(table) <= share * table.size
-            for table in tables
+            isinstance(operand, Coded)
+            and operand.table.ndim == 2
+            and operand.entries.nnz <= share * operand.table.size
+            for operand in operands
         )
         if not sparse:
             out += range(start, stop)
@@ -64,13 +65,11 @@ def sparse_block(source: ColumnSource, rows: slice) -> sp.csr_array:
     return sp.csr_array(sp.hstack(parts, format="csr")) if parts else sp.csr_array((m, k))
 
 
-def _values(operand: object, rows: slice) -> sp.csr_array:
+def _values(operand: Rows, rows: slice) -> sp.csr_array:
     """Return the columns of one operand, (m, k)."""
-    table = coded_table(operand)
-    if table is not None:
-        entries = sp.csr_array(table if table.ndim == 2 else table[:, None])
-        return sp.csr_array(entries[operand.codes[rows]])  # type: ignore[attr-defined]
-    values = np.asarray(operand(rows), dtype=np.float64)  # type: ignore[operator]
+    if isinstance(operand, Coded):
+        return sp.csr_array(operand.entries[operand.codes[rows]])
+    values = np.asarray(operand(rows), dtype=np.float64)
     return sp.csr_array(values if values.ndim == 2 else values[:, None])
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.design.variables import Rows
 
 __all__ = [
-    "Coded", "Interaction", "OneColumn", "Ones", "SeveralColumns", "Writer", "coded_table",
-    "terms_written",
+    "Coded", "Interaction", "OneColumn", "Ones", "SeveralColumns", "Writer", "terms_written",
 ]  # fmt: skip
 
 
@@ -76,20 +77,20 @@ class Interaction:
         block[:, self.start : self.stop] = product if product.ndim == 2 else product[:, None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Coded:
     """A factor: the row of `table` that codes its level, (m,) or (m, k)."""
 
     table: NDArray[Any]
     codes: NDArray[Any]
 
+    @cached_property
+    def entries(self) -> sp.csr_array:
+        """(levels, k) the table with its nonzero entries alone."""
+        return sp.csr_array(self.table if self.table.ndim == 2 else self.table[:, None])
+
     def __call__(self, rows: slice) -> NDArray[Any]:
         return np.asarray(self.table[self.codes[rows]])
-
-
-def coded_table(operand: Any) -> NDArray[Any] | None:
-    """Return the rows that code the levels of a factor; None of an operand that is no factor."""
-    return operand.table if isinstance(operand, Coded) else None
 
 
 def terms_written(writers: Sequence[Writer]) -> Iterator[tuple[int, int, tuple[Rows, ...]]]:

@@ -54,7 +54,8 @@ class FittedModel(FittedRows):
     @cached_property
     def standard_errors(self) -> Vector:
         """(p,) standard errors of the fixed effects; `bse` is the same with names."""
-        out: Vector = unit_of_theta(self) * np.sqrt(np.diag(self.solution.vcov_unscaled))
+        R_inverse = self.solution.RX_inv
+        out: Vector = unit_of_theta(self) * np.sqrt((R_inverse * R_inverse).sum(axis=1))
         return out
 
     @property

@@ -199,7 +199,7 @@ def model_of_parameters(matrices: ModelMatrices, parameters: Parameters) -> Resp
     mean = np.empty(matrices.nobs)
     with np.errstate(over="ignore", invalid="ignore"):  # `responses` refuses what is infinite
         for block in rows_of(matrices):
-            mean[block.slice] = block.X @ parameters.beta + block.offset
+            mean[block.slice] = block.fixed_part(parameters.beta) + block.offset
     pieces = []
     first = 0
     bases = term_bases(matrices)

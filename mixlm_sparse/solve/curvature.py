@@ -25,6 +25,7 @@ import scipy.linalg
 
 from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.engines.dense import times
 from mixlm_sparse.solve.criterion import evaluate, joint_criterion, residual_df
 from mixlm_sparse.solve.held import HeldCoordinates
 from mixlm_sparse.solve.pls import WorkingSolution, residual_products, solve_at
@@ -91,8 +92,8 @@ def product_derivatives(phi: Vector, system: PenalizedSystem) -> ProductDerivati
     p, G = system.p, solution_columns(solution)
     out = np.zeros((phi.size, p + 1, p + 1))
     for t, (part, place) in enumerate(zip(chart.slices, chart.layout, strict=True)):
-        R = residuals[place.factor][:, place.columns] @ G
-        U = solution.U[place.factor][:, place.columns] @ G
+        R = times(residuals[place.factor][:, place.columns], G)
+        U = times(solution.U[place.factor][:, place.columns], G)
         slopes = chart.factor_slopes(t, phi)
         for a, b in np.argwhere(slopes.any(axis=0)).tolist():
             half = R[:, a].T @ U[:, b]

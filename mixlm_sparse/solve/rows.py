@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 BLOCK_ROWS = 16_384
 # bincount pays for every group in every call, so the NumPy form takes larger bites.
 NUMPY_BLOCK_ROWS = 131_072
+# From so many columns on, those of the fixed part are taken with their nonzero entries alone.
+WIDE = 300
 
 
 class RowBlock:
@@ -88,6 +90,12 @@ class RowBlock:
             return sp.csr_array(self.X)
         X, kept = sparse_block(self._held.fixed, self._at), self._kept
         return X if kept is None or len(kept) == X.shape[1] else sp.csr_array(X[:, list(kept)])
+
+    def fixed_part(self, beta: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return X beta (m,) for beta (p,); columns of factors of many levels are not filled in."""
+        wide = len(self._held.fixed.names) >= WIDE and isinstance(self._at, slice)
+        out: NDArray[np.float64] = (self.sparse_X if wide else self.X) @ beta
+        return out
 
     @cached_property
     def y(self) -> Vector:

@@ -17,6 +17,7 @@ from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.design.members import effect_matrix, random_part
 from mixlm_sparse.engines.interface import SelectedInverse
 from mixlm_sparse.solve.pls import require_theta, solve_at, spherical, user_beta
+from mixlm_sparse.solve.products.basis import triangular_inverse
 from mixlm_sparse.solve.rows import RowBlock
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.joint import left_out, structured_leverage
@@ -100,7 +101,7 @@ class PlsSolution:
         if self.system.p == 0:
             return np.zeros((0, 0))
         R_x = self.system.products.R_x
-        half = scipy.linalg.solve_triangular(self._working.R_X, np.eye(self.system.p))
+        half = triangular_inverse(self._working.R_X)
         out: Matrix = scipy.linalg.solve_triangular(R_x, half)
         return out
 
@@ -240,7 +241,7 @@ def fitted_rows(
     layout = solution.system.products.layout if include_random else ()
     b = [solution.b(t) for t in range(len(layout))]
     for rows in walk:
-        mean = rows.X @ solution.beta
+        mean = rows.fixed_part(solution.beta)
         for t, place in enumerate(layout):
             mean += rows.random_part(t, place.factor, b[t])
         out[rows.slice] = mean + rows.offset

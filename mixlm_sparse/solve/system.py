@@ -17,14 +17,11 @@ from mixlm_sparse.covariance.random import CovarianceStructure
 from mixlm_sparse.design.grouping import MemberFactor
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.engines.choose import make_engine
-from mixlm_sparse.engines.compiled import compiled_pays
-from mixlm_sparse.engines.fused.dense import SmallDense
-from mixlm_sparse.engines.fused.levels import SingleFactor
-from mixlm_sparse.engines.fused.plain import PlainDense, PlainFactor
 from mixlm_sparse.engines.interface import Engine, EngineLock, Penalties, Penalty
 from mixlm_sparse.engines.krylov.settings import Estimation
 from mixlm_sparse.engines.names import ENGINES
 from mixlm_sparse.solve.chart import Chart
+from mixlm_sparse.solve.fusing import Fused, fuse, fused_form, fused_words
 from mixlm_sparse.solve.hold import Held
 from mixlm_sparse.solve.products.accumulate import CrossProducts, cross_products
 from mixlm_sparse.solve.products.final import Products, orthonormal_products
@@ -32,15 +29,6 @@ from mixlm_sparse.solve.products.wide import wide_products
 from mixlm_sparse.solve.rows import BLOCK_ROWS, InMemory, RowBlock, RowSource
 from mixlm_sparse.solve.separate import Separated, separate
 from mixlm_sparse.solve.whitened.frame import Whitened, whitened_frame
-
-# Up to this many columns of X loops over levels are quicker than calls of BLAS.
-FUSED_COLUMNS = 150
-
-# Up to this many numbers of Z'W[X y] a model with one factor is evaluated in few calls of NumPy.
-PLAIN_SIZE = 20_000
-
-# Up to this many random effects C is treated as one dense matrix, if kernels are compiled.
-SMALL_DENSE_Q = 72
 
 
 @dataclass(frozen=True, repr=False)
@@ -171,39 +159,15 @@ class PenalizedSystem:
         return self.white_source.blocks(self.products.kept, size=size)
 
     @cached_property
-    def fused(self) -> SingleFactor | SmallDense | PlainFactor | PlainDense | None:
-        """The evaluation of models with one factor or few effects, where it is in use."""
-        products = self.products
-        if self.known or not self.may_fuse or not products.blocks.factors:
+    def fused(self) -> Fused | None:
+        """The evaluation of models with one factor, few effects or a wide fixed part, if in use."""
+        if self.known or not self.may_fuse:
             return None
-        if products.blocks.own_pairs:
-            return None
-        if products.p > FUSED_COLUMNS:
-            return None
-        factors = products.blocks.factors
-        f = factors[0]
-        if len(factors) > 1 and self.q > SMALL_DENSE_Q:
-            return None
-        if len(factors) == 1:
-            work = f.n_levels * f.width**2 * (f.width + products.p + 1)
-        else:
-            work = self.q**3
-        # a search takes about 10 evaluations, each of which saves about 200 us of calls
-        if self.may_compile and compiled_pays(10.0 * work + 4e4):
-            return self.fuse()
-        return self.fuse(compiled=False) if len(factors) > 1 or f.ztx.size < PLAIN_SIZE else None
+        return fused_form(self.products, may_compile=self.may_compile)
 
-    def fuse(
-        self, *, compiled: bool = True
-    ) -> SingleFactor | SmallDense | PlainFactor | PlainDense:
+    def fuse(self, *, compiled: bool = True) -> Fused:
         """Return the evaluation of this model, of one factor or few effects, in either form."""
-        products = self.products
-        factors = products.blocks.factors
-        yy, floor = products.yy, products.pwrss_floor
-        if len(factors) == 1:
-            single = SingleFactor if compiled else PlainFactor
-            return single(factors[0].ztz, factors[0].ztx, yy, floor)
-        return (SmallDense if compiled else PlainDense)(products.blocks, yy, floor)
+        return fuse(self.products, compiled=compiled)
 
     @cached_property
     def apart(self) -> Separated:
@@ -289,13 +253,7 @@ class PenalizedSystem:
                     f"\n  levels of {self.matrices.factors[g].label} share rows: {pair.rows.size} "
                     f"pairs of {L * (L - 1) // 2} have a block in Z'WZ"
                 )
-        if isinstance(self.fused, SingleFactor):
-            text += "\n  criterion and gradient fused in two compiled sweeps over the levels"
-        elif isinstance(self.fused, SmallDense):
-            text += f"\n  criterion and gradient in compiled dense sweeps, q = {self.q}"
-        elif self.fused is not None:
-            text += "\n  criterion and gradient fused in a few calls of NumPy"
-        return text
+        return text + fused_words(self.fused)
 
 
 def penalties_of(matrices: ModelMatrices) -> Penalties:

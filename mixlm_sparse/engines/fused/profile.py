@@ -19,7 +19,7 @@ class FusedValue(NamedTuple):
     pwrss: float
     least_pivot: float  # of S, relative to [X y]'W[X y]
     gradient: list[Matrix]  # per factor, (K, K)
-    Omega: Matrix  # (P, P) of the gradient
+    Omega: Matrix  # (P, P) of the gradient; its last row is enough for beta
 
     @property
     def beta(self) -> Vector:

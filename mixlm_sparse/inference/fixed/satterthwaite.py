@@ -35,6 +35,7 @@ import numpy as np
 import scipy.linalg
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.engines.interface import BLAS_SHARE
 from mixlm_sparse.inference.fixed.moments import Directions, ModelMoments
 from mixlm_sparse.inference.fixed.spans import with_unit_length
 from mixlm_sparse.model.base import unit_of_theta
@@ -206,4 +207,7 @@ def satterthwaite_work(fit: FittedModel) -> float:
     """Count the multiply-adds that `satterthwaite(fit)` takes; 0 if it was called before."""
     if fit in _KEPT:
         return 0.0
-    return fit.system.engine.work * (EVALUATIONS_PER_PARAMETER * fit.theta.size + 2)
+    system, m = fit.system, fit.theta.size
+    # products of p columns for each parameter, by BLAS
+    of_columns = BLAS_SHARE * system.p**2 * (system.p + 2.0 * system.q * (1 + m))
+    return system.engine.work * (EVALUATIONS_PER_PARAMETER * m + 2) + of_columns

@@ -26,7 +26,7 @@ from mixlm_sparse.model.held import held_system
 from mixlm_sparse.model.rowless import PRODUCTS, AbsentFrame, NoRows
 from mixlm_sparse.model.run import solve_system
 from mixlm_sparse.solve.products.accumulate import cross_products
-from mixlm_sparse.solve.products.batches import arranged
+from mixlm_sparse.solve.products.arrange import arranged
 
 __all__ = ["append", "fit_of_products"]
 

@@ -37,8 +37,8 @@ from mixlm_sparse.model.saved.archive import Archive, Arrays, write_archive
 from mixlm_sparse.model.saved.parts import blocks_from, blocks_to, finite, whole
 from mixlm_sparse.model.saved.schema import PRODUCTS_FORM, require_form
 from mixlm_sparse.solve.products.accumulate import CrossProducts, merged_at
+from mixlm_sparse.solve.products.arrange import arranged, settled
 from mixlm_sparse.solve.products.basis import Basis, term_layout
-from mixlm_sparse.solve.products.batches import arranged, settled
 
 __all__ = ["ModelProducts", "load_products"]
 

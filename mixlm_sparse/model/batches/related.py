@@ -14,7 +14,7 @@ import numpy as np
 from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.design.known import Known, places_among, require_factors, with_known
 from mixlm_sparse.model.batches.products import ModelProducts
-from mixlm_sparse.solve.products.batches import with_levels
+from mixlm_sparse.solve.products.arrange import with_levels
 
 __all__ = ["related"]
 

@@ -31,14 +31,8 @@ from mixlm_sparse.model.batches.without_rows import draft_matrices
 from mixlm_sparse.model.call import ModelCall
 from mixlm_sparse.model.rowless import BATCHES
 from mixlm_sparse.solve.products.accumulate import CrossProducts
-from mixlm_sparse.solve.products.basis import Basis
-from mixlm_sparse.solve.products.batches import (
-    BatchSums,
-    Pairs,
-    arranged,
-    first_basis,
-    sums_of,
-)
+from mixlm_sparse.solve.products.arrange import arranged
+from mixlm_sparse.solve.products.batches import BatchSums, Pairs, sums_from, sums_of
 
 __all__ = ["Summed", "products_of", "sum_batches", "sum_more", "sum_partitions"]
 
@@ -241,7 +235,6 @@ class _Walk:
         self.coder = GroupCoder(self.design.formula)
         self.pairs = Pairs(len(self.coder.labels))
         self.draft = draft_matrices(self.design, self.coder.labels, BATCHES)
-        self.basis: Basis | None = None
         self.parts: list[BatchSums] = []
         self.n_input = 0
         self._began = time.monotonic()
@@ -256,8 +249,7 @@ class _Walk:
                 batch = self._rows(piece)
                 if batch is not None:
                     rows = as_rows(batch, batch.codes, range(len(self.draft.terms)))
-                    self.basis = first_basis(self.draft, rows)
-                    self.parts = [self._sums() for _ in range(self.threads)]
+                    self.parts = sums_from(self.draft, rows, self.pairs, self.threads)
                     self.parts[0].add(rows, self.coder.sizes())
                     break
             self._go_on(report(self.n_input, total))
@@ -287,10 +279,6 @@ class _Walk:
     def _go_on(wanted: bool) -> None:
         if not wanted:
             raise KeyboardInterrupt
-
-    def _sums(self) -> BatchSums:
-        assert self.basis is not None
-        return BatchSums(self.draft, self.basis, self.pairs)
 
     def _add(self, piece: Any, which: int) -> None:
         batch = self._rows(piece)

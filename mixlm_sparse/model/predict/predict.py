@@ -210,7 +210,7 @@ def linear_predictor(fit: FittedModel, rows: DesignRows, selection: Selection) -
     }
     out = np.empty(rows.n)
     for block in rows.blocks(fit.system.products.kept):
-        mean = np.zeros(len(block)) if rows.fixed is None else block.X @ solution.beta
+        mean = np.zeros(len(block)) if rows.fixed is None else block.fixed_part(solution.beta)
         for t in rows.terms:
             mean += block.random_part(t, fit.matrices.terms[t].factor, b[t])
         out[block.slice] = mean + block.offset

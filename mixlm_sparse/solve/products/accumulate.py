@@ -14,6 +14,7 @@ from mixlm_sparse.common.types import Array3, IntVector, Matrix
 from mixlm_sparse.design.grouping import MemberFactor
 from mixlm_sparse.engines import kernels
 from mixlm_sparse.engines.compiled import compiled_pays
+from mixlm_sparse.engines.dense import times
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
 from mixlm_sparse.solve.products.basis import (
     Basis,
@@ -360,9 +361,11 @@ def in_basis(products: CrossProducts, basis: Basis) -> CrossProducts:
     P = products.R.shape[0]
     # X~_new = X R_new^{-1} = X~_old (R_old R_new^{-1})
     # y~_new = y~_old + X~_old R_old (d_old - d_new)
-    M = np.eye(P)
-    M[:-1, :-1] = old.R @ triangular_inverse(basis.R) if P > 1 else M[:-1, :-1]
-    M[:-1, -1] = old.R @ (old.d - basis.d)
+    M: Matrix | None = None
+    if basis.R is not old.R or basis.d is not old.d:
+        M = np.eye(P)
+        M[:-1, :-1] = old.R @ triangular_inverse(basis.R) if P > 1 else M[:-1, :-1]
+        M[:-1, -1] = old.R @ (old.d - basis.d)
     N = [Ro @ triangular_inverse(Rn) for Ro, Rn in zip(old.Rz, basis.Rz, strict=True)]
     maps = [np.zeros((f.width, f.width)) for f in products.blocks.factors]
     for place, block in zip(products.layout, N, strict=True):
@@ -371,7 +374,7 @@ def in_basis(products: CrossProducts, basis: Basis) -> CrossProducts:
         FactorBlock(
             f.label,
             np.matmul(np.matmul(A.T, f.ztz), A),
-            np.matmul(np.matmul(A.T, f.ztx), M),
+            np.matmul(A.T, f.ztx) if M is None else times(np.matmul(A.T, f.ztx), M),
         )
         for f, A in zip(products.blocks.factors, maps, strict=True)
     )
@@ -384,6 +387,6 @@ def in_basis(products: CrossProducts, basis: Basis) -> CrossProducts:
     return replace(
         products,
         basis=basis,
-        R=np.asarray(np.linalg.qr(products.R @ M, mode="r")),
+        R=products.R if M is None else np.asarray(np.linalg.qr(products.R @ M, mode="r")),
         blocks=BlockSystem(factors, pairs),
     )

@@ -13,7 +13,7 @@ from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.structure import Closure
 from mixlm_sparse.design.finite import square_sum
 from mixlm_sparse.design.grouping import MemberFactor
-from mixlm_sparse.solve.rows import RowSource, rows_of
+from mixlm_sparse.solve.rows import WIDE, RowSource, rows_of
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.matrices import ModelMatrices
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # A column counts as a combination of earlier ones if what they leave of it is below this share of
 # its length; lme4 uses the same.
 RANK_RTOL = 1e-7
+SPARSE_SHARE = 0.1  # largest share of entries that are not zero, of what is taken as sparse
 SMALLEST = 1e-150  # length of a column: its square is a number still
 
 
@@ -39,6 +40,12 @@ class Basis:
     R: Matrix
     d: Vector
     Rz: tuple[Matrix, ...]
+
+    @property
+    def is_sparse(self) -> bool:
+        """Whether most columns of a wide fixed part are left as they are (see `wide`)."""
+        p = self.R.shape[0]
+        return p >= WIDE and bool(np.count_nonzero(self.R) < SPARSE_SHARE * p * p)
 
 
 @dataclass(frozen=True, slots=True)

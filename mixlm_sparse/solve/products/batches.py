@@ -8,11 +8,12 @@ own spread.  When all rows are in, products go over to the basis of all rows by 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
 from mixlm_sparse.engines import kernels
 from mixlm_sparse.engines.compiled import compiled_pays
@@ -21,34 +22,51 @@ from mixlm_sparse.engines.keys import KeyMap
 from mixlm_sparse.solve.products.accumulate import (
     CrossProducts,
     fill_upper,
-    in_basis,
     merged_columns,
     semidefinite_cholesky,
 )
 from mixlm_sparse.solve.products.basis import (
     Basis,
     find_basis,
-    regular_basis,
     stack_qr,
-    term_basis,
     term_layout,
     triangular_inverse,
+)
+from mixlm_sparse.solve.products.meetings import entries_of
+from mixlm_sparse.solve.products.wide import (
+    Filled,
+    WideRows,
+    filled_part,
+    keeps_digits,
+    wide_basis,
 )
 from mixlm_sparse.solve.rows import BLOCK_ROWS, NUMPY_BLOCK_ROWS, InMemory, RowBlock
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.matrices import ModelMatrices
 
-__all__ = ["BatchSums", "Pairs", "arranged", "first_basis", "settled", "sums_of", "with_levels"]
+__all__ = ["BatchSums", "Pairs", "sums_from", "sums_of"]
 
 PAIR = np.int64(2**32)
 # A column of which earlier ones leave less than this share of its length loses digits by squaring.
 GRAM_LEAST = 1e-3
 
 
-def first_basis(matrices: ModelMatrices, rows: InMemory) -> Basis:
-    """Return a basis found on the first rows."""
-    return find_basis(matrices, rows, BLOCK_ROWS)
+def sums_from(
+    matrices: ModelMatrices, rows: InMemory, pairs: Pairs, count: int
+) -> list[BatchSums]:
+    """Return sums of no rows yet, some for each thread, in a basis found on the first rows.
+
+    Parameters
+    ----------
+    pairs : codes of pairs of levels, shared by all sums.
+    """
+    filled = filled_part(matrices, rows)
+    if filled is None:
+        basis = find_basis(matrices, rows, BLOCK_ROWS)
+        return [BatchSums(matrices, basis, pairs) for _ in range(count)]
+    basis = wide_basis(matrices, rows, filled)
+    return [WideBatchSums(matrices, basis, pairs, filled) for _ in range(count)]
 
 
 class Pairs:
@@ -80,7 +98,6 @@ class BatchSums:
         self._widths = [0] * len(matrices.factors)
         for place in self.layout:
             self._widths[place.factor] += place.width
-        self._B = triangular_inverse(basis.R)
         self._Bz = [triangular_inverse(R) for R in basis.Rz]
         P = self._P = basis.R.shape[0] + 1
         self.ztz = [np.zeros((0, K, K)) for K in self._widths]
@@ -89,14 +106,20 @@ class BatchSums:
             (g, h): np.zeros((0, self._widths[g], self._widths[h])) for g, h in pairs.maps
         }
 
-    def add(self, source: InMemory, sizes: Sequence[int]) -> None:
-        """Add the rows of a batch.
+    @cached_property
+    def _B(self) -> Matrix:
+        return triangular_inverse(self.basis.R)
+
+    def _opened(
+        self, source: InMemory, sizes: Sequence[int], P: int
+    ) -> tuple[bool, dict[tuple[int, int], IntVector]]:
+        """Make room for all levels; return whether machine code pays, and the codes of pairs.
 
         Parameters
         ----------
-        sizes : number of levels of each factor known by now; more than any code of these rows.
+        P : columns beside those of the random effects.
         """
-        P, widths = self._P, self._widths
+        widths = self._widths
         compiled = compiled_pays(
             source.n * (P * P + sum(K * (K + P) + 8 * len(widths) for K in widths))
         )
@@ -107,24 +130,48 @@ class BatchSums:
             self.ztx[g] = _grown(self.ztx[g], size)
         for key, known in self._pairs.maps.items():
             self.pair_values[key] = _grown(self.pair_values[key], len(known))
+        return compiled, pair_codes
+
+    def _add_levels(
+        self,
+        rows: RowBlock,
+        weighted: Matrix,
+        ztx: list[Array3],
+        pair_codes: dict[tuple[int, int], IntVector],
+        *,
+        compiled: bool,
+    ) -> list[Matrix]:
+        """Add z'W[z, columns] by level, with the columns `weighted` (m, P); return z~ by factor."""
+        self.log_weight_sum += rows.log_weight_sum
+        Z = merged_columns(rows, self.layout, self._widths, self._Bz)
+        WZ = [rows.weighted(z) for z in Z]
+        for g, z in enumerate(Z):
+            D = np.hstack([WZ[g], weighted])
+            kernels.add_group_products(
+                rows.codes(g), z, D, self.ztz[g], ztx[g], compiled=compiled
+            )
+        for (g, h), values in self.pair_values.items():
+            kernels.add_pair_products(
+                pair_codes[g, h][rows.slice], Z[g], WZ[h], values, compiled=compiled
+            )
+        return Z
+
+    def add(self, source: InMemory, sizes: Sequence[int]) -> None:
+        """Add the rows of a batch.
+
+        Parameters
+        ----------
+        sizes : number of levels of each factor known by now; more than any code of these rows.
+        """
+        P = self._P
+        compiled, pair_codes = self._opened(source, sizes, P)
         gram = np.zeros((P, P))
         block_rows = BLOCK_ROWS if compiled else NUMPY_BLOCK_ROWS
         for rows in source.blocks(size=block_rows):
             block = self._block(rows)
             weighted = rows.weighted(block)
             gram += block.T @ weighted
-            self.log_weight_sum += rows.log_weight_sum
-            Z = merged_columns(rows, self.layout, widths, self._Bz)
-            WZ = [rows.weighted(z) for z in Z]
-            for g, z in enumerate(Z):
-                D = np.hstack([WZ[g], weighted])
-                kernels.add_group_products(
-                    rows.codes(g), z, D, self.ztz[g], self.ztx[g], compiled=compiled
-                )
-            for (g, h), values in self.pair_values.items():
-                kernels.add_pair_products(
-                    pair_codes[g, h][rows.slice], Z[g], WZ[h], values, compiled=compiled
-                )
+            self._add_levels(rows, weighted, self.ztx, pair_codes, compiled=compiled)
         R = semidefinite_cholesky(gram)
         if not _keeps_digits(R):  # squaring has lost too many: by orthogonal rotations instead
             R = np.zeros((0, P))
@@ -141,6 +188,66 @@ class BatchSums:
         block[:, -1] = rows.target
         block[:, -1] -= X @ self.basis.d
         return block
+
+
+class WideBatchSums(BatchSums):
+    """The same of a wide fixed part, whose sparse columns are never filled in (see `wide`).
+
+    Parameters
+    ----------
+    filled : places of the filled columns.
+    """
+
+    def __init__(
+        self, matrices: ModelMatrices, basis: Basis, pairs: Pairs, filled: Filled
+    ) -> None:
+        super().__init__(matrices, basis, pairs)
+        self.wide = WideRows(basis, filled)
+        self._of_filled = [np.zeros((0, K, filled.size + 1)) for K in self._widths]
+
+    def add(self, source: InMemory, sizes: Sequence[int]) -> None:
+        """Add the rows of a batch."""
+        wide, P = self.wide, self._P
+        compiled, pair_codes = self._opened(source, sizes, wide.filled.size + 1)
+        self._of_filled = [
+            _grown(own, size) for own, size in zip(self._of_filled, sizes, strict=True)
+        ]
+        for rows in source.blocks(size=NUMPY_BLOCK_ROWS):
+            E, WS = wide.block(rows)
+            Z = self._add_levels(
+                rows, rows.weighted(E), self._of_filled, pair_codes, compiled=compiled
+            )
+            for g, z in enumerate(Z):
+                wide.by_level(entries_of(rows.codes(g)), z, WS, self.ztx[g].reshape(-1, P))
+        self.n += source.n
+
+    def finish(self) -> None:
+        """Put the sums of the filled columns in their places."""
+        at = np.append(self.wide.filled, self.wide.p)
+        for ztx, own in zip(self.ztx, self._of_filled, strict=True):
+            ztx[: own.shape[0], :, at] = own
+
+    @staticmethod
+    def joint_factor(parts: Sequence[WideBatchSums]) -> Matrix:
+        """Return the factor of [X~ y~]'W[X~ y~] of all parts.
+
+        Raises
+        ------
+        DataError : columns are so nearly combinations of others that sums say too little of them.
+        """
+        whole = parts[0].wide
+        for part in parts[1:]:
+            whole.add(part.wide)
+        for part in parts:
+            part.finish()
+        R = whole.factor()
+        if not keeps_digits(R):
+            raise DataError(
+                "a column of the fixed part is so nearly a combination of others that sums over "
+                "batches lose its digits: center numbers (for example I(x - 2000)), and mix the "
+                "rows of the first batch, or read the data into one frame"
+            )
+        return R
 
 
 def _keeps_digits(R: Matrix) -> bool:
@@ -168,13 +275,19 @@ def _added(all_blocks: Sequence[Array3], size: int) -> Array3:
     return out
 
 
-def sums_of(parts: Sequence[BatchSums], sizes: Sequence[int], pairs: Pairs) -> CrossProducts:
-    """Return the sum of all parts; levels are in the order in which they were met."""
+def _stacked(parts: Sequence[BatchSums]) -> Matrix:
     R: Matrix | None = None
     for part in parts:
         if part.R is not None:
             R = stack_qr(R, part.R)
     assert R is not None
+    return R
+
+
+def sums_of(parts: Sequence[BatchSums], sizes: Sequence[int], pairs: Pairs) -> CrossProducts:
+    """Return the sum of all parts; levels are in the order in which they were met."""
+    wide = [part for part in parts if isinstance(part, WideBatchSums)]
+    R = WideBatchSums.joint_factor(wide) if wide else _stacked(parts)
     factors = []
     for g, size in enumerate(sizes):
         ztz = _added([part.ztz[g] for part in parts], size)
@@ -194,108 +307,3 @@ def sums_of(parts: Sequence[BatchSums], sizes: Sequence[int], pairs: Pairs) -> C
         layout=parts[0].layout,
         levels=None,
     )
-
-
-def arranged(
-    cross: CrossProducts,
-    matrices: ModelMatrices,
-    terms: Sequence[int],
-    factors: Sequence[int],
-    places: Sequence[IntVector],
-) -> CrossProducts:
-    """Return products with terms, factors and levels in another order.
-
-    Parameters
-    ----------
-    matrices : the design in the new order.
-    terms, factors : the old place of every term and factor.
-    places : per factor in its old place, the new place (n_seen,) of every level.
-    """
-    layout = term_layout(matrices)
-    columns = [np.empty(f.width, dtype=np.intp) for f in cross.blocks.factors]
-    for place, old in zip(layout, terms, strict=True):
-        before = cross.layout[old]
-        columns[before.factor][place.columns] = np.arange(before.first, before.first + place.width)
-    blocks, back = [], []
-    for g, old in enumerate(factors):
-        f = cross.blocks.factors[old]
-        order = np.empty(f.n_levels, dtype=np.int32)
-        order[places[old]] = np.arange(f.n_levels, dtype=np.int32)
-        chosen = columns[old]
-        ztz, ztx = f.ztz[order], f.ztx[order]
-        if chosen.size > 1:
-            ztz, ztx = ztz[:, chosen][:, :, chosen], ztx[:, chosen]
-        label = matrices.factors[g].label
-        blocks.append(
-            FactorBlock(label, np.ascontiguousarray(ztz), np.ascontiguousarray(ztx))
-        )
-        back.append(old)
-    pairs = {}
-    for g in range(len(back)):
-        for h in range(g + 1, len(back)):
-            a, b = back[g], back[h]
-            pair = cross.blocks.pairs[min(a, b), max(a, b)]
-            values, rows, cols = pair.values, pair.rows, pair.cols
-            if a > b:
-                values, rows, cols = values.transpose(0, 2, 1), cols, rows
-            values = values[:, columns[a]][:, :, columns[b]]
-            rows, cols = places[a][rows], places[b][cols]
-            sort = np.lexsort((cols, rows))
-            pairs[g, h] = PairBlock(
-                np.ascontiguousarray(rows[sort], dtype=np.int32),
-                np.ascontiguousarray(cols[sort], dtype=np.int32),
-                np.ascontiguousarray(values[sort]),
-            )
-    basis = Basis(cross.basis.R, cross.basis.d, tuple(cross.basis.Rz[old] for old in terms))
-    return replace(
-        cross, basis=basis, blocks=BlockSystem(tuple(blocks), pairs), layout=layout, levels=None,
-        matrices=matrices,
-    )  # fmt: skip
-
-
-def with_levels(
-    blocks: BlockSystem, places: Sequence[IntVector], sizes: Sequence[int]
-) -> BlockSystem:
-    """Return blocks with more levels, those that no row has of zeros.
-
-    Parameters
-    ----------
-    places : per factor, the place (n_levels,) of every level among the `sizes` new ones.
-    """
-    factors = []
-    for f, at, size in zip(blocks.factors, places, sizes, strict=True):
-        ztz, ztx = np.zeros((size, *f.ztz.shape[1:])), np.zeros((size, *f.ztx.shape[1:]))
-        ztz[at], ztx[at] = f.ztz, f.ztx
-        factors.append(FactorBlock(f.label, ztz, ztx))
-    pairs = {}
-    for (g, h), pair in blocks.pairs.items():
-        rows, cols = places[g][pair.rows], places[h][pair.cols]
-        sort = np.lexsort((cols, rows))
-        pairs[g, h] = PairBlock(rows[sort], cols[sort], np.ascontiguousarray(pair.values[sort]))
-    return BlockSystem(tuple(factors), pairs)
-
-
-def settled(cross: CrossProducts, matrices: ModelMatrices) -> CrossProducts:
-    """Return products in the basis that `find_basis` gives for all their rows."""
-    old = cross.basis
-    P = cross.R.shape[0]
-    M = np.zeros((P, P))
-    M[:-1, :-1] = old.R
-    M[:-1, -1] = old.R @ old.d
-    M[-1, -1] = 1.0
-    R, d = regular_basis(np.triu(cross.R @ M))
-    Rz = []
-    for t, (place, term) in enumerate(zip(cross.layout, matrices.terms, strict=True)):
-        blocks = cross.blocks.factors[place.factor].ztz[:, place.columns, place.columns]
-        columns = _root(blocks.sum(axis=0)) @ old.Rz[t]
-        Rz.append(term_basis(columns / np.sqrt(cross.n), term.template.closed_under))
-    return in_basis(cross, Basis(R=R, d=d, Rz=tuple(Rz)))
-
-
-def _root(gram: Matrix) -> Matrix:
-    """Return a matrix with the given Gram matrix (k, k), which may be singular."""
-    lengths = np.sqrt(np.maximum(np.diag(gram), 0.0))
-    scale = np.where(lengths > 0.0, lengths, 1.0)
-    values, vectors = np.linalg.eigh(gram / np.outer(scale, scale))
-    out: Matrix = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T * scale
-    return out

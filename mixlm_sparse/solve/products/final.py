@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.linalg
+import scipy.sparse as sp
 
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.engines.dense import times
@@ -60,18 +62,33 @@ def kept_columns(R: Matrix) -> tuple[int, ...]:
     """Return the columns of X that are not combinations of earlier ones, from its factor (p, p)."""
     p = R.shape[1]
     lengths = np.sqrt((R * R).sum(axis=0))
-    if p == 0 or (np.abs(np.diag(R)) > RANK_RTOL * lengths).all():
+    own = np.abs(np.diag(R)) > RANK_RTOL * lengths
+    if own.all():
         return tuple(range(p))
-    Q = np.zeros((R.shape[0], 0))
-    kept: list[int] = []
-    for j in range(p):
-        left = R[:, j] - Q @ (Q.T @ R[:, j])
-        left -= Q @ (Q.T @ left)
+    # columns before the first that is none span the first coordinates: what counts is beyond these
+    first = int(np.argmin(own))
+    kept = list(range(first))
+    beyond = R[first:, first:]
+    basis = np.zeros((p - first, beyond.shape[0]))
+    n = 0
+    for j in range(first, p):
+        Q, left = basis[:n], beyond[:, j - first]
+        for _ in range(2):
+            left = left - (Q @ left) @ Q
         length = float(np.sqrt(left @ left))
         if length > RANK_RTOL * lengths[j]:
-            Q = np.column_stack([Q, left / length])
+            basis[n] = left / length
+            n += 1
             kept.append(j)
     return tuple(kept)
+
+
+def _solved(R: Matrix, right: Matrix) -> Matrix:
+    """Return R^{-1} right for an upper triangular R (k, k) and right (k,) or (k, r)."""
+    if not right.size:
+        return right
+    out: Matrix = scipy.linalg.solve_triangular(R, right, check_finite=False)
+    return out
 
 
 def orthonormal_products(cross: CrossProducts) -> Products:
@@ -79,23 +96,35 @@ def orthonormal_products(cross: CrossProducts) -> Products:
     basis = cross.basis
     p = basis.R.shape[0]
     Rxx, Rxy = cross.R[:p, :p], cross.R[:p, p]
-    R_columns = Rxx @ basis.R  # X = Q (R_columns) in the coordinates of the accumulated factor
+    own = sp.csr_array(basis.R) if basis.is_sparse else basis.R
+    # X = Q (R_columns) in the coordinates of the accumulated factor
+    R_columns = np.ascontiguousarray(Rxx @ own)
     kept = kept_columns(R_columns)
-    dropped = [j for j in range(p) if j not in kept]
+    dropped = sorted(set(range(p)) - set(kept))
+    Q: Matrix | None = None
+    R_x = R_columns
     if dropped:
         Q, R_x = np.linalg.qr(R_columns[:, list(kept)])
-    else:
-        Q, R_x = np.eye(p), R_columns  # triangular as it is
     signs = np.where(np.diag(R_x) < 0.0, -1.0, 1.0)
-    Q, R_x = Q * signs, R_x * signs[:, None]
-    R_inverse = triangular_inverse(R_x) if len(kept) else np.zeros((0, 0))
+    R_x = R_x * signs[:, None]
     d_dropped = basis.d[dropped]
     v = Rxy + R_columns[:, dropped] @ d_dropped
-    delta = R_inverse @ (Q.T @ v)
+
+    def along(columns: Matrix) -> Matrix:
+        # Q'columns: Q is diag(signs) where R_columns is triangular as it is
+        out: Matrix = signs * (columns if Q is None else Q.T @ columns).T
+        return out.T
+
+    in_Q = along(v)
+    delta = _solved(R_x, in_Q)
     beta_ols = basis.d[list(kept)] + delta
-    residual = v - Q @ (Q.T @ v)
+    residual = np.zeros(p) if Q is None else v - Q @ (signs * in_Q)
     M = np.zeros((p + 1, len(kept) + 1))
-    M[:p, :-1] = basis.R[:, list(kept)] @ R_inverse
+    if Q is None:  # basis.R R_x^{-1}
+        M[:p, :-1] = triangular_inverse(Rxx) * signs if p else 0.0
+    else:
+        R_inverse = triangular_inverse(R_x) if len(kept) else np.zeros((0, 0))
+        M[:p, :-1] = basis.R[:, list(kept)] @ R_inverse
     M[:p, -1] = basis.R[:, dropped] @ d_dropped - basis.R[:, list(kept)] @ delta
     M[p, -1] = 1.0
     fitted = R_columns @ basis.d + Rxy
@@ -105,7 +134,7 @@ def orthonormal_products(cross: CrossProducts) -> Products:
         log_weight_sum=cross.log_weight_sum,
         kept=kept,
         R_x=R_x,
-        D=R_inverse @ (Q.T @ R_columns[:, dropped]),
+        D=_solved(R_x, along(R_columns[:, dropped])),
         beta_ols=beta_ols,
         yy=r_yy * r_yy + float(residual @ residual),
         y_length=float(np.sqrt(fitted @ fitted + r_yy * r_yy)),

@@ -30,6 +30,7 @@ from mixlm_sparse.solve.products.accumulate import (
     semidefinite_cholesky,
 )
 from mixlm_sparse.solve.products.basis import (
+    SPARSE_SHARE,
     Basis,
     regular_basis,
     require_squares,
@@ -39,15 +40,13 @@ from mixlm_sparse.solve.products.basis import (
     triangular_inverse,
 )
 from mixlm_sparse.solve.products.meetings import Entries, entries_of
-from mixlm_sparse.solve.rows import NUMPY_BLOCK_ROWS, InMemory, RowBlock, RowSource
+from mixlm_sparse.solve.rows import NUMPY_BLOCK_ROWS, WIDE, InMemory, RowBlock, RowSource
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.matrices import ModelMatrices
 
 __all__ = ["Filled", "WideRows", "filled_part", "keeps_digits", "wide_basis", "wide_products"]
 
-WIDE = 300  # columns from which on X is taken as sparse, if it is
-SPARSE_SHARE = 0.1  # largest share of entries, and of filled columns
 # A column of which earlier ones leave less than the first share of its length is a combination of
 # them, as far as squares tell; one between the two has lost digits by squaring.
 DEPENDENT, LOST = 1e-6, 1e-4

@@ -1,0 +1,78 @@
+"""Which evaluation of `engines.fused` a model has, if any."""
+
+from __future__ import annotations
+
+from mixlm_sparse.engines.compiled import compiled_pays
+from mixlm_sparse.engines.fused.absorbed import MOST_EFFECTS, AbsorbedFixed
+from mixlm_sparse.engines.fused.dense import SmallDense
+from mixlm_sparse.engines.fused.levels import SingleFactor
+from mixlm_sparse.engines.fused.plain import PlainDense, PlainFactor
+from mixlm_sparse.solve.products.final import Products
+
+__all__ = ["Fused", "fuse", "fused_form", "fused_words"]
+
+# Up to this many columns of X loops over levels are quicker than calls of BLAS.
+FUSED_COLUMNS = 150
+
+# Up to this many numbers of Z'W[X y] a model with one factor is evaluated in few calls of NumPy.
+PLAIN_SIZE = 20_000
+
+# Up to this many random effects C is treated as one dense matrix, if kernels are compiled.
+SMALL_DENSE_Q = 72
+
+Fused = SingleFactor | SmallDense | PlainFactor | PlainDense | AbsorbedFixed
+
+
+def fused_form(products: Products, *, may_compile: bool) -> Fused | None:
+    """Return the evaluation in the engine's place; None where the engine does better.
+
+    Parameters
+    ----------
+    may_compile : allow machine code.
+    """
+    factors = products.blocks.factors
+    if not factors or products.blocks.own_pairs:
+        return None
+    q = products.blocks.q
+    if products.p > FUSED_COLUMNS:
+        if q > min(products.p, MOST_EFFECTS):
+            return None
+        return AbsorbedFixed(products.blocks, products.yy, products.pwrss_floor)
+    f = factors[0]
+    if len(factors) > 1 and q > SMALL_DENSE_Q:
+        return None
+    if len(factors) == 1:
+        work = f.n_levels * f.width**2 * (f.width + products.p + 1)
+    else:
+        work = q**3
+    # a search takes about 10 evaluations, each of which saves about 200 us of calls
+    if may_compile and compiled_pays(10.0 * work + 4e4):
+        return fuse(products)
+    small = len(factors) > 1 or f.ztx.size < PLAIN_SIZE
+    return fuse(products, compiled=False) if small else None
+
+
+def fuse(products: Products, *, compiled: bool = True) -> Fused:
+    """Return the evaluation of a model of one factor or few effects, in either form."""
+    factors = products.blocks.factors
+    yy, floor = products.yy, products.pwrss_floor
+    if len(factors) == 1:
+        single = SingleFactor if compiled else PlainFactor
+        return single(factors[0].ztz, factors[0].ztx, yy, floor)
+    return (SmallDense if compiled else PlainDense)(products.blocks, yy, floor)
+
+
+def fused_words(fused: Fused | None) -> str:
+    """Say in a line how criterion and gradient are evaluated; "" where the engine does it."""
+    if fused is None:
+        return ""
+    if isinstance(fused, SingleFactor):
+        return "\n  criterion and gradient fused in two compiled sweeps over the levels"
+    if isinstance(fused, AbsorbedFixed):
+        return (
+            "\n  the fixed part is taken out once: criterion and gradient in dense matrices of "
+            f"order q = {fused.order}"
+        )
+    if isinstance(fused, SmallDense):
+        return f"\n  criterion and gradient in compiled dense sweeps, q = {fused.order}"
+    return "\n  criterion and gradient fused in a few calls of NumPy"
