@@ -50,6 +50,7 @@ from mixlm_sparse.design.rows import (
     used_rows,
 )
 from mixlm_sparse.design.table import HeldData, Table
+from mixlm_sparse.design.texts import warn_of_texts
 from mixlm_sparse.design.transforms import State
 from mixlm_sparse.design.variables import Variables
 from mixlm_sparse.design.whitelist import check_functions
@@ -134,7 +135,7 @@ def model_matrices(
     spec = FormulaRecipe(formula, fixed, term_specs, factor_specs, states, *given.names, env)
     w = weights_of_rows(given.weights, table, scope, rows)
     law, state = learn_residuals(residual, variance, scope.columns, n, w, warn=warn)
-    return ModelMatrices(
+    matrices = ModelMatrices(
         y=y,
         fixed=DesignColumns(fixed, variables),
         factors=tuple(factor.known for factor in factor_specs),
@@ -152,6 +153,9 @@ def model_matrices(
         law=law,
         residuals=state,
     )
+    if warn:
+        warn_of_texts(matrices)
+    return matrices
 
 
 class GivenArguments(NamedTuple):

@@ -63,6 +63,10 @@ def intervals(table: pd.DataFrame, *, ax: Axes | None = None) -> Figure:
         one.set_ylim(-0.6, len(names) - 0.4)
         canvas.label_levels(one, y, names)
         one.set_xlabel(title)
+    if ax is None:  # one size of letters in all panels
+        size = min(one.yaxis.get_ticklabels()[0].get_size() for one in axes)
+        for one in axes:
+            one.tick_params(axis="y", labelsize=size)
     return figure
 
 
