@@ -285,7 +285,15 @@ def _unknown(name: str) -> AttributeError:
     if name in _ELSEWHERE:
         return AttributeError(f"{__name__} has no {name!r}: use {__name__}.{_ELSEWHERE[name]}")
     if name in ("glmer", "glmm", "nlmer"):
-        return AttributeError(f"{__name__} fits linear mixed models only, there is no {name!r}")
+        return AttributeError(
+            f"{__name__} fits linear mixed models only, there is no {name!r}: for binary responses "
+            "and counts use bambi, or R's lme4 and glmmTMB"
+        )
+    if name in ("wide_to_long", "melt", "reshape", "pivot_longer"):
+        return AttributeError(
+            f"{__name__} has no {name!r}: rows are made from columns by pandas.melt or "
+            "pandas.wide_to_long"
+        )
     if not name.startswith("_"):
         if name in import_module(f"{__name__}.datasets").names():
             return AttributeError(

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from mixlm_sparse.report.tables import as_dict as documents
     from mixlm_sparse.report.tables import for_maketables as maketables
     from mixlm_sparse.report.tables import rank as ranks
+    from mixlm_sparse.report.tables import short as shorts
     from mixlm_sparse.report.tables import stream as streamed
     from mixlm_sparse.report.tables import summary as summaries
     from mixlm_sparse.report.tables import tidy as tables
@@ -76,6 +77,7 @@ else:  # loaded with the first of their methods that is asked for
     maketables = Late("report.tables.for_maketables")
     ranks = Late("report.tables.rank")
     streamed = Late("report.tables.stream")
+    shorts = Late("report.tables.short")
     summaries = Late("report.tables.summary")
     tables = Late("report.tables.tidy")
 
@@ -182,6 +184,8 @@ class LinearMixedFit(FittedModel):
         eliminated in closed form: Subject (18 levels, 2 effects a level)
         """
         return self.system.describe()
+
+    __str__ = shorts.short_text
 
     def _repr_html_(self) -> str:
         return self.summary().html

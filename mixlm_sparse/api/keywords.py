@@ -35,6 +35,11 @@ ANSWERS = {
     "variance": "lmer and gls take variance=mx.VarIdent(by=...) and its like",
     "covstruct": _RESIDUAL,
     "cluster": "write fit.robust(cluster={value}) afterwards",
+    "where": "write subset={value}",
+    **dict.fromkeys(
+        ("cov", "covariance", "cov_struct", "type"),
+        "structures are written in the formula: us(x | g), diag(x | g), cs(x | g), ar1(0 + t | g)",
+    ),
     "missing": 'write na_action="omit" or "raise"',
     "verbose": "write progress={value}",
     "verbosity": "write progress={value}",
@@ -65,7 +70,7 @@ ANSWERS_OF: dict[str, dict[str, str]] = {
     "emtrends": {"var": "write fit.emtrends({value}, specs=...)"},
     "anova": {"test": "write ddf=", "refit": "fits by REML are fitted again by ML, with a note"},
     "bootstrap": {"n": "write nsim={value}", "R": "write nsim={value}", "B": "write nsim={value}"},
-    "simulate_fit": {"n": "write nsim={value}", "size": "write nsim={value}"},
+    "simulate": {"n": "write nsim={value}", "size": "write nsim={value}"},
     "tidy": {"effect": "write effects={value}", "exponentiate": "effects are not exponentiated"},
     "power": {
         "n": "write mx.power_curve(..., n={value})",
@@ -98,12 +103,18 @@ def answering_methods(cls: C) -> C:
             continue
         value = next(base.__dict__[name] for base in cls.__mro__ if name in base.__dict__)
         if isinstance(value, FunctionType):
-            setattr(cls, name, answers_unknown_keywords(value))
+            setattr(cls, name, answers_unknown_keywords(value, name))
     return cls
 
 
-def answers_unknown_keywords(function: Callable[P, T]) -> Callable[P, T]:
-    """Make a function answer a keyword that it does not have with what to write instead."""
+def answers_unknown_keywords(function: Callable[P, T], name: str = "") -> Callable[P, T]:
+    """Make a function answer a keyword that it does not have with what to write instead.
+
+    Parameters
+    ----------
+    name : how users call it, if that is not its own name.
+    """
+    called = name or function.__name__
     parameters = inspect.signature(function).parameters
     known = list(parameters)
     places = [name for name, one in parameters.items() if one.kind in BY_PLACE]
@@ -115,11 +126,11 @@ def answers_unknown_keywords(function: Callable[P, T]) -> Callable[P, T]:
 
     @functools.wraps(function)
     def answering(*args: P.args, **kwargs: P.kwargs) -> T:
-        for name, value in kwargs.items():
-            if name not in known:
-                raise unknown_argument(function.__name__, name, value, known)
+        for argument, value in kwargs.items():
+            if argument not in known:
+                raise unknown_argument(called, argument, value, known)
         if len(args) > most:
-            raise too_many(function.__name__, args[most:], places, known)
+            raise too_many(called, args[most:], places, known)
         return function(*args, **kwargs)
 
     return answering

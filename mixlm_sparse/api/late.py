@@ -49,8 +49,9 @@ class LateMethod:
         """The function, or a class that is called like one."""
         if self._function is None:
             found = getattr(import_module(self._module), self._name)
-            plain = isinstance(found, FunctionType)
-            self._function = answers_unknown_keywords(calm(found)) if plain else found
+            if isinstance(found, FunctionType):
+                found = answers_unknown_keywords(calm(found), self._attribute)
+            self._function = found
         return self._function
 
     def __get__(self, instance: object, owner: type | None = None) -> Any:

@@ -265,6 +265,8 @@ def unknown_column(name: str, header: Iterable[Any], hint: str = "") -> DataErro
         remedy = f"'{alike[0]}' looks the same and is made of other characters: rename it"
     elif name in ("T", "F"):
         remedy = f"write {'TRUE' if name == 'T' else 'FALSE'} if it is meant as a truth value"
+    elif name[:2] in ("i.", "c.") and name[2:] in known:  # as in Stata
+        remedy = f"write {name[2:]}" if name[0] == "c" else f"write factor({name[2:]})"
     elif close:
         remedy = "did you mean " + " or ".join(f"'{other}'" for other in close) + "?"
     else:

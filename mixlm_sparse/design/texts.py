@@ -113,5 +113,5 @@ def _number_message(column: Column, nobs: int) -> str:
     return (
         f"'{column.name}' is text and stands in the formula as a factor with {len(levels)} levels, "
         f"which are {what} such as {listed([repr(level) for level in examples[:3]])}{besides}: "
-        f"convert the column {to}, or write factor({deparse(Name(column.name))}) if levels are meant"
+        f"convert the column {to}, or write factor({deparse(Name(column.name))}) if they are levels"
     )

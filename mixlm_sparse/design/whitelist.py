@@ -30,6 +30,23 @@ NUMPY_NAMES = frozenset({"log", "absolute", *ELEMENTWISE})
 SPECIAL = (
     "I", "log", "C", "factor", "as.factor", "ordered", "dummy", "c", "pmin", "pmax",
 )  # fmt: skip
+# What to write for functions that are no transforms of rows.
+INSTEAD = {
+    "cbind": "one model has one response; mx.lmer_many(formula, data, ['a', 'b']) fits several",
+    "as.numeric": "convert the column in the data frame",
+    "as.integer": "convert the column in the data frame",
+    "as.character": "write factor(x)",
+    "s": "smooth terms are not here; write ns(x, df = 4) or bs(x, df = 5) for a curve",
+    **dict.fromkeys(
+        ("min", "max", "mean", "median", "sd"),
+        "compute the column in the data frame, or write center(x) or scale(x)",
+    ),
+    **dict.fromkeys(
+        ("relevel", "fct_relevel", "Relevel"),
+        "choose the base level by C(f, Treatment('level')) in it, or by "
+        "contrasts={'f': ('treatment', 'level')}",
+    ),
+}
 FUNCTIONS = tuple(sorted({*ELEMENTWISE, *TRANSFORMS, *SPECIAL}))
 
 
@@ -78,15 +95,11 @@ def _check_call(node: Call, expr: Expr, own: frozenset[str]) -> None:
     if name == "offset":
         raise FormulaError(f"offset() must stand alone in the fixed part, not inside of "
                            f"{deparse(expr)}")  # fmt: skip
-    if name in ("relevel", "fct_relevel", "Relevel"):
-        raise FormulaError(
-            f"the function '{name}' in {deparse(expr)} is not allowed in a formula: choose the "
-            "base level by C(f, Treatment('level')) in it, or by "
-            "contrasts={'f': ('treatment', 'level')}"
-        )
+    fact = f"the function '{name}' in {deparse(expr)} is not allowed in a formula"
+    if name in INSTEAD:
+        raise FormulaError(f"{fact}: {INSTEAD[name]}")
     raise FormulaError(
-        f"the function '{name}' in {deparse(expr)} is not allowed in a formula: "
-        f"use one of {', '.join(FUNCTIONS)} (or np.log and the like), "
+        f"{fact}: use one of {', '.join(FUNCTIONS)} (or np.log and the like), "
         f"or pass your own as env={{'{name}': function}}"
     )
 

@@ -116,7 +116,8 @@ class _Reader:
                 character = self.text[position]
                 if character in "\"'`":
                     self.fail(f"the quotation mark {character} is not closed", position)
-                self.fail(f"'{character}' has no meaning in a formula; {_REMEDY}", position)
+                remedy = _HASHES if character == "#" else _REMEDY
+                self.fail(f"'{character}' has no meaning in a formula; {remedy}", position)
             kind = str(match.lastgroup)
             if kind != "space":
                 tokens.append(Token(kind, match.group(), position))
@@ -281,6 +282,7 @@ def _unquote(text: str) -> str:
     return re.sub(r"\\(.)", lambda match: _ESCAPES.get(match[1], match[1]), text[1:-1])
 
 
+_HASHES = "for Stata's ## write *, for # write :, and factor(x) for i.x"
 _REMEDY = (
     "put the name of a column that has it between backticks, or compute the column in the data "
     "frame and use its name"

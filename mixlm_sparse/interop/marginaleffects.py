@@ -30,7 +30,7 @@ try:
     from marginaleffects.classes import ModelAbstract, ModelVault
 except ImportError as error:  # pragma: no cover
     raise MissingPackageError(
-        "the adapter needs marginaleffects: pip install 'mixlm-sparse[marginaleffects]'"
+        "the adapter needs marginaleffects: pip install marginaleffects"
     ) from error
 
 __all__ = ["Adapter", "adapter"]

@@ -39,7 +39,7 @@ try:
     )
 except ImportError as error:  # pragma: no cover
     raise MissingPackageError(
-        "MixedLMRegressor needs scikit-learn: pip install 'mixlm-sparse[sklearn]'"
+        "MixedLMRegressor needs scikit-learn: pip install scikit-learn"
     ) from error
 
 __all__ = ["MixedLMRegressor"]

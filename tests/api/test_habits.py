@@ -85,6 +85,19 @@ def test_arguments_beyond_those_by_place_are_answered(fit):
         ("fit.plot('residual')", "did you mean 'residuals'"),
         ("mx.VarCorr(fit)", r"write fit\.varcorr"),
         ("mx.sleepstudy", r"mixlm_sparse\.datasets\.load\('sleepstudy'\)"),
+        ("mx.wide_to_long", r"pandas\.melt"),
+        ("mx.glmer", "use bambi"),
+        ("fit.estimate('Days')", r"write fit\.contest\(L\)"),
+        ("fit.plot.qqnorm()", "did you mean 'qq'"),
+        ("fit.simulate(2, n=5)", "simulate has no argument 'n': write nsim=5"),
+        ("fit.summary().save('x')", "write_text"),
+        ("fit.wald_test('Days[T.2] = 0')", r"no coefficient 'Days\[T\.2\]'"),
+        ("mx.lmer('y ~ x', {}, cov='un')", r"us\(x \| g\)"),
+        ("mx.lmer('y ~ x', {}, where='x > 1')", "write subset='x > 1'"),
+        ("mx.lmer('Reaction ~ i.Days + (1 | Subject)', fit.augment())", r"write factor\(Days\)"),
+        ("mx.lmer('y ~ a##b + (1 | g)', {})", r"for Stata's ## write \*"),
+        ("mx.lmer('cbind(a, b) ~ 1 + (1 | Subject)', fit.augment())", r"mx\.lmer_many\(formula"),
+        ("mx.lmer('y ~ s(x) + (1 | Subject)', fit.augment())", r"ns\(x, df = 4\)"),
         ("mx.qqnorm", r"fit\.plot\.qq\(\)"),
         ("fit.head()", r"fit\.augment\(\)\.head\(\)"),
         ("fit.predict(fit.fittedvalues)", r"a column data\[\['name'\]\]"),
@@ -107,3 +120,23 @@ def test_names_that_r_has_for_the_same(fit):
     assert "<plot qq(*, level=0.95, ax=None)>" in repr(fit.plot.qq)
     assert list(inspect.signature(fit.plot.qq).parameters) == ["level", "ax"]
     assert list(inspect.signature(fit.summary).parameters) == ["correlation", "ddf"]
+
+
+def test_a_printed_fit_shows_its_estimates(fit):
+    text = str(fit)
+    assert str(fit.varcorr) in text
+    assert "(Intercept)    Days\n     251.41  10.467" in text
+    assert text.startswith("Linear mixed model fit by REML\nFormula: Reaction ~ Days + ")
+    assert repr(fit).startswith("<LinearMixedFit 'Reaction")
+    with pytest.warns(mx.SingularFitWarning):
+        singular = fit.update(". ~ . + (1 | Days)")
+    assert str(singular).endswith("fit.summary() has the tests, fit.messages 1 message")
+    many = mx.lmer("Reaction ~ factor(Days) + (1 | Subject)", corpus.load_data("sleepstudy"))
+    assert max(map(len, str(many).splitlines())) <= 80
+
+
+def test_other_files_are_read_first(tmp_path):
+    for name, reader in (("d.csv", "read_csv"), ("d.xlsx", "read_excel"), ("d.dta", "read_stata")):
+        (tmp_path / name).write_bytes(b"y,x,g")
+        with pytest.raises(mx.DataError, match=f"give the frame, pandas.{reader}"):
+            mx.lmer("y ~ x + (1 | g)", tmp_path / name)

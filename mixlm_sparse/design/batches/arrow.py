@@ -39,7 +39,7 @@ def arrow(module: str = "") -> Any:
         return importlib.import_module(f"pyarrow.{module}" if module else "pyarrow")
     except ImportError as error:
         raise MissingPackageError(
-            "data in batches of this kind are read by pyarrow: pip install 'mixlm-sparse[arrow]'"
+            "data in batches of this kind are read by pyarrow: pip install pyarrow"
         ) from error
 
 

@@ -28,7 +28,7 @@ def _dask() -> Any:
         return importlib.import_module("dask")
     except ImportError as error:  # a frame is at hand, but not the library that it is of
         raise MissingPackageError(
-            "a Dask DataFrame needs dask: pip install 'mixlm-sparse[dask]'"
+            "a Dask DataFrame needs dask: pip install 'dask[dataframe]'"
         ) from error
 
 

@@ -19,6 +19,15 @@ __all__ = ["Dataset", "parquet_source"]
 GLOB = set("*?[")
 
 
+# What reads files that people name in the place of a frame.
+READERS = {
+    ".csv": "pandas.read_csv", ".tsv": "pandas.read_table", ".txt": "pandas.read_table",
+    ".xlsx": "pandas.read_excel", ".xls": "pandas.read_excel", ".json": "pandas.read_json",
+    ".feather": "pandas.read_feather", ".dta": "pandas.read_stata", ".sav": "pandas.read_spss",
+    ".sas7bdat": "pandas.read_sas", ".xpt": "pandas.read_sas", ".rds": "pyreadr.read_r",
+}  # fmt: skip
+
+
 def parquet_source(path: str | os.PathLike[str]) -> Dataset:
     """Open a Parquet file, a folder of them, or those that a pattern names."""
     text = os.fspath(path)
@@ -31,6 +40,11 @@ def parquet_source(path: str | os.PathLike[str]) -> Dataset:
         raise MissingFileError(f"there is no file or folder {text!r}: check its name")
     elif os.path.isdir(text) and not any(Path(text).rglob("*.parquet")):
         raise MissingFileError(f"the folder {text!r} has no Parquet file (*.parquet) in it")
+    elif (reader := READERS.get(os.path.splitext(text)[1].lower())) is not None:
+        raise DataError(
+            f"{text!r} is no Parquet file by its name, and other files are not read: give the "
+            f"frame, {reader}({text!r})"
+        )
     dataset = arrow("dataset")
     try:
         plain = dataset.dataset(paths, format="parquet", partitioning="hive")

@@ -22,6 +22,7 @@ from mixlm_sparse.common.types import Matrix, Vector
 
 _NUMBER = re.compile(r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?")
 _WORD = re.compile(r"[^\W\d][\w.]*")
+_OF_PATSY = re.compile(r"[\w.]+(?:\([^()]*\))?\[[^\]]*\]")  # f[T.b], as statsmodels has it
 MAX_LISTED = 12  # names listed in an error
 MAX_LABEL = 60  # characters of a label made of coefficients
 MAX_DEPTH = 80  # parentheses and signs within each other
@@ -294,8 +295,9 @@ class _Reader:
             if stop < 0:
                 raise self.error("a backtick is not closed")
             raise unknown_name(self.text[self.at + 1 : stop], self.names)
-        if match := _WORD.match(self.text, self.at):
-            raise unknown_name(match[0], self.names)
+        for pattern in (_OF_PATSY, _WORD):
+            if match := pattern.match(self.text, self.at):
+                raise unknown_name(match[0], self.names)
         rest = self.text[self.at :]
         raise self.error(f"unexpected {rest!r}" if rest else "it ends too early")
 

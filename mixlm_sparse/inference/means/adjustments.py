@@ -42,7 +42,8 @@ ADJUSTMENTS = (
     "fdr", "BY", "none",
 )  # fmt: skip
 ALIASES = {
-    "bh": "fdr", "by": "BY", "dunnettx": "dunnett", "hsd": "tukey", "tukey-hsd": "tukey",
+    "bh": "fdr", "bonf": "bonferroni", "by": "BY", "dunnettx": "dunnett", "hsd": "tukey",
+    "tukey-hsd": "tukey",
     "single-step": "mvt", "fdr_bh": "fdr", "fdr_by": "BY", "holm-sidak": "sidak",
 }  # fmt: skip
 NAMES = {

@@ -8,7 +8,7 @@ import pandas as pd
 from mixlm_sparse.common.checks import require_one_of
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.inference.fixed.anova import removal_table
-from mixlm_sparse.inference.fixed.methods import require_ddf
+from mixlm_sparse.inference.fixed.methods import IN_TITLES, require_ddf
 from mixlm_sparse.inference.models.compare import likelihood_ratio
 from mixlm_sparse.inference.models.linear import LR_TEST, require_imperfect
 from mixlm_sparse.inference.models.smaller import (
@@ -57,7 +57,7 @@ def drop1(
     labels = [term_label(term) for term in terms]
     if test == "F":
         table, note = removal_table(fit, labels, name)
-        table.attrs["heading"] = f"Single term deletions, F tests by {name}"
+        table.attrs["heading"] = f"Single term deletions, F tests {IN_TITLES[name]}"
         table.attrs["note"] = note
         return table
     require_imperfect(fit)

@@ -121,7 +121,7 @@ def _parsed(path: str, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         return read()
     except ImportError as error:
         raise MissingPackageError(
-            f"reading {what} needs pyarrow: pip install mixlm-sparse[arrow]"
+            f"reading {what} needs pyarrow: pip install pyarrow"
         ) from error
     except pd.errors.EmptyDataError:
         raise DataError(f"{what} is empty: it must have a line of names, then rows") from None
@@ -187,6 +187,6 @@ def write_table(frame: pd.DataFrame, path: str, form: TextForm = TextForm()) -> 
                 frame.to_feather(buffer)
         except ImportError as error:
             raise MissingPackageError(
-                f"writing {path!r} needs pyarrow: pip install mixlm-sparse[arrow]"
+                f"writing {path!r} needs pyarrow: pip install pyarrow"
             ) from error
     write_bytes(path, buffer.getvalue())

@@ -85,7 +85,7 @@ def pyplot() -> Any:
         if (error.name or "").split(".")[0] != "matplotlib":
             raise
         raise MissingPackageError(
-            "plots need matplotlib, which is not installed: pip install 'mixlm-sparse[plots]'",
+            "plots need matplotlib, which is not installed: pip install matplotlib",
             name="matplotlib",
         ) from None
     return plt

@@ -98,6 +98,7 @@ class Plots:
         if name.startswith("_"):
             raise AttributeError(name)
         near = get_close_matches(name, self.kinds(), n=1)
+        near = near or [kind for kind in self.kinds() if name.startswith(kind)][-1:]
         hint = f" (did you mean {near[0]!r}?)" if near else ""
         kinds = ", ".join(self.kinds())
         raise AttributeError(f"there is no plot {name!r}{hint}: there are {kinds}")

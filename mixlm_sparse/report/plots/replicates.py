@@ -82,6 +82,6 @@ def bootstrap(
         figure.suptitle(
             f"{len(boot.samples)} replicates; line: estimate,{gap}"
             f"dashes: {percent(level)} {type} interval",
-            fontsize=8.5, color=ink().grey,
-        )  # fmt: skip
+            fontsize=8.5,
+        )
     return figure

@@ -64,7 +64,7 @@ def intervals(table: pd.DataFrame, *, ax: Axes | None = None) -> Figure:
         canvas.label_levels(one, y, names)
         one.set_xlabel(title)
     if ax is None:  # one size of letters in all panels
-        size = min(one.yaxis.get_ticklabels()[0].get_size() for one in axes)
+        size = min(one.yaxis.get_ticklabels()[0].get_fontsize() for one in axes)
         for one in axes:
             one.tick_params(axis="y", labelsize=size)
     return figure

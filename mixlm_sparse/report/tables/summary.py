@@ -24,6 +24,7 @@ from mixlm_sparse.inference.fixed.tests import SingleTests
 from mixlm_sparse.inference.variance.residual_structure import residual_table, structure_words
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.rowless import SAVED, MatricesWithoutRows
+from mixlm_sparse.report.tables.short import kind_of_model
 from mixlm_sparse.report.tables.summary_forms import Parts, as_html, as_latex, as_markdown, as_text
 
 CORRELATION_MAX_P = 12  # more fixed effects than this: their correlations stay in cov_params()
@@ -38,6 +39,8 @@ OTHER_NAMES = {
     "as_html": "summary.to_html()", "as_text": "str(summary)",
     "to_csv": "summary.to_frame().to_csv(...)",
     "varcor": "fit.varcorr", "sigma": "fit.sigma", "residuals": "fit.residuals()",
+    "to_excel": "summary.to_frame().to_excel(...)",
+    "save": "Path(path).write_text(str(summary)), or fit.save(path) for the fit",
     "as_csv": "summary.to_frame().to_csv(...)",
 }  # fmt: skip
 
@@ -202,7 +205,7 @@ def _collect(fit: FittedModel, correlation: bool | None, tests: SingleTests | No
     if p > CORRELATION_MAX_P and correlation is None:
         hint = f"Correlations of the {p} fixed effects: summary(correlation=True) or cov_params()"
     return Parts(
-        title=f"{_kind(fit)} fit by {'REML' if reml else 'maximum likelihood'}",
+        title=f"{kind_of_model(fit)} fit by {'REML' if reml else 'maximum likelihood'}",
         formula=fit.formula,
         data=_data_line(fit),
         settings=tuple(settings),
@@ -222,12 +225,6 @@ def _collect(fit: FittedModel, correlation: bool | None, tests: SingleTests | No
         status=fit.convergence.headline,
         messages=fit.messages,
     )
-
-
-def _kind(fit: FittedModel) -> str:
-    if fit.matrices.terms:
-        return "Linear mixed model"
-    return "Generalized least squares" if fit.matrices.law is not None else "Linear model"
 
 
 def _structure(fit: FittedModel) -> tuple[tuple[str, ...], ...]:
