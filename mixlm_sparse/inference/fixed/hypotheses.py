@@ -310,7 +310,7 @@ class _Reader:
             following = self.text[stop : stop + 1]
             # "Days" must not match the beginning of "Days2" or "Days:x"
             open_ended = name[-1:].isalnum() and self.text[stop - 1] != "`"
-            if open_ended and following and (following.isalnum() or following in ("_", ".", ":")):
+            if open_ended and following and (following.isalnum() or following in "_.:["):
                 continue
             self.at = stop
             return place
