@@ -9,28 +9,10 @@ import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
-from tests.support.dense_structures import dense_kenward_roger
+from tests.support.dense_structures import dense_kenward_roger, dense_kr_df
 
 Array = np.ndarray
 QUIET = mx.Control(warn=False)
-
-
-def dense_df(X: Array, V: Array, first: list[Array], row: Array) -> tuple[float, float]:
-    """Standard error and denominator df of row'beta, by the formulas of 1997 for one row."""
-    adjusted, W = dense_kenward_roger(X, V, first, {})
-    inverse = np.linalg.inv(V)
-    Phi = np.linalg.inv(X.T @ inverse @ X)
-    Theta = np.outer(row, row) / (row @ Phi @ row)
-    parts = [Theta @ Phi @ (-X.T @ inverse @ D @ inverse @ X) @ Phi for D in first]
-    A1 = sum(W[i, j] * np.trace(a) * np.trace(b) for i, a in enumerate(parts)
-             for j, b in enumerate(parts))  # fmt: skip
-    A2 = sum(W[i, j] * np.trace(a @ b) for i, a in enumerate(parts) for j, b in enumerate(parts))
-    B = 0.5 * (A1 + 6.0 * A2)
-    g = (2.0 * A1 - 5.0 * A2) / (3.0 * A2)
-    c1, c2, c3 = (c / (3.0 + 2.0 * (1.0 - g)) for c in (g, 1.0 - g, 3.0 - g))
-    E, Var = 1.0 / (1.0 - A2), 2.0 * (1.0 + c1 * B) / ((1.0 - c2 * B) ** 2 * (1.0 - c3 * B))
-    rho = Var / (2.0 * E**2)
-    return float(np.sqrt(row @ adjusted @ row)), float(4.0 + 3.0 / (rho - 1.0))
 
 
 def compared(fit, V: Callable[[Array], Array], eta: Array, rtol: float = 2e-5) -> None:
@@ -41,9 +23,11 @@ def compared(fit, V: Callable[[Array], Array], eta: Array, rtol: float = 2e-5) -
         step = 1e-5 * max(abs(eta[k]), 0.1) * (np.arange(eta.size) == k)
         first.append((V(eta + step) - V(eta - step)) / (2.0 * step[k]))
     X = fit.model_matrix()
+    adjusted, _ = dense_kenward_roger(X, V(eta), first, {})
     found = fit.tidy(ddf="kenward-roger")
     for k, row in enumerate(np.eye(X.shape[1])):
-        error, df = dense_df(X, V(eta), first, row)
+        df = dense_kr_df(X, V(eta), first, row)
+        error = float(np.sqrt(row @ adjusted @ row))
         assert found["std_error"][k] == pytest.approx(error, rel=rtol)
         assert found["df"][k] == pytest.approx(df, rel=10.0 * rtol)
 

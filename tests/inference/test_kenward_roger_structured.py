@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 
 import mixlm_sparse as mx
-from tests.support.dense_structures import dense_kenward_roger
+from tests.support.dense_structures import covariance_derivatives, dense_kenward_roger
 
 Array = np.ndarray
 
@@ -18,28 +16,8 @@ def trial():
     return data[data["USUBJID"].isin(data["USUBJID"].unique()[:60])].reset_index(drop=True)
 
 
-def derivatives(V: Callable[[Array], Array], eta: Array) -> tuple[list[Array], dict]:
-    """First and second derivatives of V by differences."""
-    r = eta.size
-    size = 1e-4 * np.maximum(np.abs(eta), 0.1)
-    unit = np.diag(size)
-    first = [(V(eta + unit[k]) - V(eta - unit[k])) / (2 * size[k]) for k in range(r)]
-    second = {}
-    for i in range(r):
-        for j in range(i, r):
-            if i == j:
-                value = (V(eta + unit[i]) - 2 * V(eta) + V(eta - unit[i])) / size[i] ** 2
-            else:
-                value = (
-                    V(eta + unit[i] + unit[j]) - V(eta + unit[i] - unit[j])
-                    - V(eta - unit[i] + unit[j]) + V(eta - unit[i] - unit[j])
-                ) / (4 * size[i] * size[j])  # fmt: skip
-            second[i, j] = value
-    return first, second
-
-
 def compared(fit, V, eta) -> None:
-    first, second = derivatives(V, np.asarray(eta, dtype=float))
+    first, second = covariance_derivatives(V, np.asarray(eta, dtype=float))
     adjusted, _ = dense_kenward_roger(fit.model_matrix(), V(np.asarray(eta)), first, second)
     np.testing.assert_allclose(
         fit.vcov_adjusted(), adjusted, rtol=2e-5, atol=1e-7 * np.abs(adjusted).max()

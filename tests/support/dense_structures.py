@@ -84,3 +84,43 @@ def dense_kenward_roger(
                 part = part - 0.25 * X.T @ inverse @ D @ inverse @ X
             change += W[i, j] * part
     return Phi + 2.0 * Phi @ change @ Phi, W
+
+def covariance_derivatives(
+    V: Callable[[Array], Array], eta: Array
+) -> tuple[list[Array], dict[tuple[int, int], Array]]:
+    """First and second derivatives of V by differences."""
+    r = eta.size
+    size = 1e-4 * np.maximum(np.abs(eta), 0.1)
+    unit = np.diag(size)
+    first = [(V(eta + unit[k]) - V(eta - unit[k])) / (2 * size[k]) for k in range(r)]
+    second = {}
+    for i in range(r):
+        for j in range(i, r):
+            if i == j:
+                value = (V(eta + unit[i]) - 2 * V(eta) + V(eta - unit[i])) / size[i] ** 2
+            else:
+                value = (
+                    V(eta + unit[i] + unit[j]) - V(eta + unit[i] - unit[j])
+                    - V(eta - unit[i] + unit[j]) + V(eta - unit[i] - unit[j])
+                ) / (4 * size[i] * size[j])  # fmt: skip
+            second[i, j] = value
+    return first, second
+
+
+def dense_kr_df(X: Array, V: Array, first: Sequence[Array], row: Array) -> float:
+    """Denominator df of row'beta by Kenward and Roger (1997), their formulas for one row."""
+    _, W = dense_kenward_roger(X, V, first, {})
+    inverse = np.linalg.inv(V)
+    Phi = np.linalg.inv(X.T @ inverse @ X)
+    Theta = np.outer(row, row) / (row @ Phi @ row)
+    parts = [Theta @ Phi @ (-X.T @ inverse @ D @ inverse @ X) @ Phi for D in first]
+    traces = np.array([np.trace(a) for a in parts])
+    A1 = traces @ W @ traces
+    A2 = sum(W[i, j] * np.trace(a @ b) for i, a in enumerate(parts) for j, b in enumerate(parts))
+    B = 0.5 * (A1 + 6.0 * A2)
+    g = (2.0 * A1 - 5.0 * A2) / (3.0 * A2)
+    c1, c2, c3 = (c / (3.0 + 2.0 * (1.0 - g)) for c in (g, 1.0 - g, 3.0 - g))
+    E, Var = 1.0 / (1.0 - A2), 2.0 * (1.0 + c1 * B) / ((1.0 - c2 * B) ** 2 * (1.0 - c3 * B))
+    rho = Var / (2.0 * E**2)
+    return float(4.0 + 3.0 / (rho - 1.0))
+

@@ -22,7 +22,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.law import Batch, ResidualLaw
 from mixlm_sparse.covariance.variance import VarIdent
 from mixlm_sparse.covariance.visits import Unstructured
@@ -73,8 +73,6 @@ class Coordinates:
     def linear(self) -> bool:
         """Whether sigma^2 R is linear in the parameters."""
         law = self.law
-        if law.weights is not None and law.variance is None and law.correlation is not None:
-            return law.correlation.linear
         if law.correlation is None:
             return law.variance is None or isinstance(law.variance, VarIdent)
         if law.variance is None:
@@ -179,20 +177,20 @@ class Coordinates:
         out: NDArray[np.float64] = np.einsum("gaij,ak->gkij", base, inverse, optimize=True)
         return out
 
-    def second(self, law: ResidualLaw, batch: Batch) -> Array3 | NDArray[np.float64]:
-        """Return d^2 sigma^2 R / d eta d eta of a batch, (groups, r, r, m, m); zero if linear."""
-        r = self.size
-        m = batch.rows.shape[1]
-        out = np.zeros((batch.rows.shape[0], r, r, m, m))
-        if self.linear:
-            return out
+    @cached_property
+    def _moved(self) -> list[tuple[float, Vector, Vector]]:
+        """Per parameter, the step of differences along it, and x a step up and down."""
         eta = self.of(self.x)[0]
-        for k in range(r):
-            size = STEP * max(abs(float(eta[k])), 1e-2)
-            values = []
-            for step in (1.0, -1.0):
-                moved = eta.copy()
-                moved[k] += step * size
-                values.append(self.first(law, batch, self.back(moved, self.x)))
-            out[:, k] = (values[0] - values[1]) / (2.0 * size)
-        return 0.5 * (out + np.swapaxes(out, 1, 2))
+        out = []
+        for k, value in enumerate(eta.tolist()):
+            size = STEP * max(abs(value), 1e-2)
+            unit = size * (np.arange(self.size) == k)
+            out.append((size, self.back(eta + unit, self.x), self.back(eta - unit, self.x)))
+        return out
+
+    def along(self, law: ResidualLaw, batch: Batch, k: int) -> NDArray[np.float64]:
+        """Return the derivative of `first` along eta_k, (groups, r, m, m)."""
+        size, up, down = self._moved[k]
+        out: NDArray[np.float64] = self.first(law, batch, up) - self.first(law, batch, down)
+        out /= 2.0 * size
+        return out
