@@ -10,6 +10,9 @@ Its correction depends on them where the covariance is not linear in them, so th
 They are SAS's.  In the first three cases (with independence, CompoundSymmetry, Toeplitz or
 Unstructured) sigma^2 R is linear in the parameters and second derivatives are zero.
 
+At the end of a range, where eta no longer moves with rho, x itself is taken: what first derivatives
+say is the same, and second ones are left out.
+
 With x = (log sigma^2, rho) and eta = f(x) these parameters, dR / d eta = sum_a (dR / dx_a)
 (f')^{-1}_a, and second derivatives are differences of the first along eta.
 """
@@ -31,6 +34,7 @@ __all__ = ["Coordinates"]
 
 NEWTON_STEPS = 30
 NEWTON_TOL = 1e-14
+WELL_CONDITIONED = 1e10
 STEP = 1e-4  # of differences, relative to the size of a parameter
 
 
@@ -71,16 +75,30 @@ class Coordinates:
 
     @cached_property
     def linear(self) -> bool:
-        """Whether sigma^2 R is linear in the parameters."""
+        """Whether second derivatives of sigma^2 R by the parameters are left out, or zero."""
         law = self.law
+        if not self._natural:
+            return True
         if law.correlation is None:
             return law.variance is None or isinstance(law.variance, VarIdent)
         if law.variance is None:
             return law.correlation.linear
         return self._level_of_visit is not None
 
+    @cached_property
+    def _natural(self) -> bool:
+        """Whether eta moves with all of x where the fit is."""
+        eta, slopes = self._of(self.x)
+        length = np.abs(slopes).max(axis=1)
+        if not (length > np.abs(eta) / WELL_CONDITIONED).all():
+            return False
+        return bool(np.linalg.cond(slopes / length[:, None]) < WELL_CONDITIONED)
+
     def of(self, x: Vector) -> tuple[Vector, Matrix]:
         """Return eta (r,) and its derivative (r, r) by x = (log sigma^2, rho)."""
+        return self._of(x) if self._natural else (x.copy(), np.eye(self.size))
+
+    def _of(self, x: Vector) -> tuple[Vector, Matrix]:
         law = self.law
         r = self.size
         eta, slopes = np.empty(r), np.zeros((r, r))

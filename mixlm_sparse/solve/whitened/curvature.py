@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.solve.criterion import residual_df
 from mixlm_sparse.solve.curvature import (
@@ -74,7 +75,8 @@ def _differences(
     """Return the Hessian in x = (phi, rho) and d [X y]'V^{-1}[X y] / d rho.
 
     Central differences of fourth order of the exact gradient and of the form, from the same
-    evaluations; the form (n_rho, p + 1, p + 1) is in the working columns of `system`.
+    evaluations; the form (n_rho, p + 1, p + 1) is in the working columns of `system`.  A parameter
+    at the end of its range, beyond which the criterion is not defined, has no curvature: zeros.
     """
     whitened = system.whitened
     assert whitened is not None
@@ -92,21 +94,23 @@ def _differences(
         return gradient, half.T @ half
 
     P = system.p + 1
-    H, forms = np.empty((x.size, x.size)), np.empty((x.size - m, P, P))
+    H, forms = np.zeros((x.size, x.size)), np.zeros((x.size - m, P, P))
+    there = np.ones(x.size, dtype=bool)
     for i, scale in enumerate(scales):
-        gradients, values = [], []
-        for step in (1.0, -1.0, 2.0, -2.0):
-            moved = x.copy()
-            moved[i] += step * HESSIAN_STEP * scale
-            gradient, form = at(moved)
-            gradients.append(gradient)
-            values.append(form)
+        steps = np.array([1.0, -1.0, 2.0, -2.0]) * HESSIAN_STEP * scale
+        try:
+            found = [at(x + step * (np.arange(x.size) == i)) for step in steps]
+        except NotPositiveDefiniteError:
+            there[i] = False
+            continue
+        gradients, values = zip(*found, strict=True)
         divisor = 12.0 * HESSIAN_STEP * scale
         near, far = gradients[0] - gradients[1], gradients[2] - gradients[3]
         H[i] = (8.0 * near - far) / divisor
         if i >= m:
             form = 8.0 * (values[0] - values[1]) - (values[2] - values[3])
             forms[i - m] = form / divisor
+    H = np.where(there[:, None] & there, H, 0.0)
     return 0.5 * (H + H.T), forms
 
 

@@ -91,10 +91,18 @@ def _at_limit(found: Optimum, law: ResidualLaw, rho: Vector) -> Optimum:
             f"becomes singular; {whole} of {law.sizes.size} groups have rows at all {T} visits"
         ),
         advice=(
-            "correlations are not determined: use a structure with fewer parameters, such as "
-            "AnteDependence, Toeplitz or AR1, or leave out visits with few rows"
+            f"correlations are not determined: use a structure with fewer parameters, such as "
+            f"{_smaller(law)}, or leave out visits with few rows"
         ),
     )
+
+
+def _smaller(law: ResidualLaw) -> str:
+    """Name structures with fewer parameters than that of a law."""
+    names = ("AnteDependence", "Toeplitz", "AR1")
+    own = type(law.correlation).__name__
+    rest = names[names.index(own) + 1 :] if own in names else names
+    return " or ".join(rest) if len(rest) < 3 else "AnteDependence, Toeplitz or AR1"
 
 
 def solution_at(optimum: Optimum, system: PenalizedSystem) -> PlsSolution:

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from mixlm_sparse.common.checks import require_bool, require_jobs, require_level
-from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.errors import NotPositiveDefiniteError, OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.threads import one_blas_thread
@@ -51,6 +51,9 @@ from mixlm_sparse.solve.system import PenalizedSystem
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
+
+NOT_DEFINED = "undefined: parameters of the residuals are at the end of their range"
+
 
 def profile(
     fit: FittedModel,
@@ -218,12 +221,16 @@ class _Work:
             return [self._profile(self.names[i]) for i in tasks]
 
     def _profile(self, name: str) -> tuple[ParameterProfile, int]:
-        if name not in self.unknown:
-            return _profile_of(self.base, name, self.z_max)
+        why = self.unknown.get(name)
+        if why is None:
+            try:
+                return _profile_of(self.base, name, self.z_max)
+            except NotPositiveDefiniteError:
+                why = NOT_DEFINED
         kind = parameter_kinds(self.base.fit)[name]
         width = len(parameter_kinds(self.base.fit))
         nothing = (math.nan, math.nan)
-        return _undefined(kind, name, nothing, width, self.unknown[name]), 0
+        return _undefined(kind, name, nothing, width, why), 0
 
 
 def _profile_of(base: _Base, name: str, z_max: float) -> tuple[ParameterProfile, int]:
@@ -290,6 +297,8 @@ def _variance_target(base: _Base, par: VarianceParameter, place: int, estimate: 
         spread = min(se, 0.3) if par.kind == "cor" else min(se, 0.5 * max(estimate, 1e-300))
     elif par.kind == "cor":
         spread = 0.2
+    elif par.kind == "sigma":
+        spread = 0.2 * base.sigma
     else:
         length = relative_lengths(base.fit.system)[par.term][par.row]
         spread = 0.2 * base.sigma / float(length)
