@@ -300,6 +300,11 @@ def _narwhals_column(name: str, series: Any) -> Column:
         missing = np.asarray(series.is_null().to_numpy(), dtype=bool)
         values = np.asarray(series.to_numpy())
         return Column(name, "datetime", values, missing=missing if missing.any() else None)
+    if dtype.is_nested():
+        raise DataError(
+            f"column '{name}' holds lists or records, which no model can use: give one number or "
+            "text for each row"
+        )
     return as_column(name, np.asarray(series.to_list(), dtype=object))
 
 

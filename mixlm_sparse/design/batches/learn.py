@@ -59,7 +59,8 @@ class Opened:
     def pieces(self, names: Sequence[str] | None = None) -> Iterator[Any]:
         """Yield all pieces; with fewer columns if the source can be read again."""
         if self.source.again:
-            yield from self.source.pieces((*self.names, *self.optional) if names is None else names)
+            wanted = (*self.names, *self.optional) if names is None else names
+            yield from self.source.pieces(tuple(dict.fromkeys(wanted)))
             return
         yield from self.ahead
         if self.rest is not None:
@@ -74,7 +75,7 @@ def open_batches(source: Source, formula: MixedFormula, arguments: BatchArgument
     DataError : a column does not exist, or there are no rows.
     """
     names, optional = columns_asked(formula, arguments.given())
-    both = (*dict.fromkeys(names), *dict.fromkeys(optional))
+    both = tuple(dict.fromkeys((*names, *optional)))
     walk = source.pieces(both)
     ahead = []
     for piece in walk:

@@ -25,6 +25,7 @@ __all__ = ["GroupLevels", "LevelMap"]
 
 EXACT_IN_FLOAT = 2**53
 PAIR = np.int64(2**32)
+TIMES = {"M": "datetime", "m": "timedelta"}  # kinds of arrays, and what they are called
 
 
 class LevelMap:
@@ -32,10 +33,16 @@ class LevelMap:
 
     Numbers of all types are one kind, texts another; a variable must keep to one of them.  Of
     categories those that occur become levels, in the order that the data declare.
+
+    Parameters
+    ----------
+    order_matters : batches that declare different orders are refused; else levels are sorted then,
+        unless their order is meant (an ordered factor).
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, order_matters: bool = True) -> None:
         self.name = name
+        self._order_matters = order_matters
         self.kind: str | None = None
         self.ordered = False
         self._lock = threading.Lock()
@@ -82,8 +89,8 @@ class LevelMap:
         with self._lock:
             if isinstance(levels, pd.Index) and levels.dtype.kind in "iuf":
                 self._require_kind("category of numbers")
-            elif isinstance(levels, np.ndarray) and levels.dtype.kind in "Mm":
-                self._require_kind("datetime")
+            elif isinstance(levels, np.ndarray) and levels.dtype.kind in TIMES:
+                self._require_kind(TIMES[levels.dtype.kind])
             else:
                 self._require_kind("text")
             self.ordered |= ordered
@@ -115,7 +122,8 @@ class LevelMap:
         if self._texts is not None:  # frames of two kinds in one source
             self._places = {text: i for i, text in enumerate(self._texts.to_pylist())}
             self._texts = None
-        values = np.asarray(levels)[chosen].tolist()
+        own = np.asarray(levels)[chosen]
+        values = _nanoseconds(own) if own.dtype.kind in TIMES else own.tolist()
         places = self._places
         return [places.setdefault(value, len(places)) for value in values]
 
@@ -171,7 +179,11 @@ class LevelMap:
         now = tuple(levels)
         if before is None or _follows(before, now):
             self._declared = now
-        elif not _follows(now, before):
+        elif _follows(now, before):
+            pass
+        elif not (self._order_matters or self.ordered):
+            self._undeclared = True
+        else:
             raise DataError(
                 f"column '{self.name}' has its categories in different orders in different "
                 f"batches: {listed(before, 6, quoted=True)}, and {listed(now, 6, quoted=True)}: "
@@ -211,12 +223,28 @@ class LevelMap:
             out = np.empty(len(values), dtype=object)
             out[:] = values
             return out
+        if self.kind in TIMES.values():
+            return _times(values, str(self.kind))
         return np.asarray(values)
 
     @property
     def declared(self) -> tuple[Any, ...] | None:
         """The categories that the data declare, used or not; None if they declare none."""
         return None if self._undeclared else self._declared
+
+
+def _nanoseconds(times: NDArray[Any]) -> list[int]:
+    """Return times, or differences of them, of any unit as whole numbers of nanoseconds."""
+    unit, count = np.datetime_data(times.dtype)
+    size = count * int(np.timedelta64(1, unit) / np.timedelta64(1, "ns"))
+    return [size * value for value in times.astype(np.int64).tolist()]
+
+
+def _times(values: list[int], kind: str) -> NDArray[Any]:
+    """Return what `_nanoseconds` made of times, in microseconds if these are fine enough."""
+    fine = any(value % 1000 for value in values)
+    whole = np.array(values if fine else [value // 1000 for value in values], dtype=np.int64)
+    return whole.astype(f"{kind}64[{'ns' if fine else 'us'}]")
 
 
 def _follows(few: tuple[Any, ...], many: tuple[Any, ...]) -> bool:
@@ -289,8 +317,9 @@ def _encoded(expr: Expr, known: LevelMap, variables: Variables) -> IntVector:
 
 
 def level_map(expr: Expr) -> LevelMap:
-    """Return an empty map for an expression."""
-    return LevelMap(expr.id if isinstance(expr, Name) else deparse(expr))
+    """Return an empty map for a grouping expression, whose levels have no first one."""
+    name = expr.id if isinstance(expr, Name) else deparse(expr)
+    return LevelMap(name, order_matters=False)
 
 
 def labels_of(known: LevelMap) -> tuple[str, ...]:
