@@ -25,6 +25,10 @@ __all__ = ["GroupLevels", "LevelMap"]
 
 EXACT_IN_FLOAT = 2**53
 PAIR = np.int64(2**32)
+NANOSECONDS = {
+    "D": 86_400 * 10**9, "h": 3_600 * 10**9, "m": 60 * 10**9, "s": 10**9, "ms": 10**6, "us": 1000,
+    "ns": 1,
+}  # fmt: skip
 TIMES = {"M": "datetime", "m": "timedelta"}  # kinds of arrays, and what they are called
 
 
@@ -236,7 +240,7 @@ class LevelMap:
 def _nanoseconds(times: NDArray[Any]) -> list[int]:
     """Return times, or differences of them, of any unit as whole numbers of nanoseconds."""
     unit, count = np.datetime_data(times.dtype)
-    size = count * int(np.timedelta64(1, unit) / np.timedelta64(1, "ns"))
+    size = count * NANOSECONDS[unit]
     return [size * value for value in times.astype(np.int64).tolist()]
 
 
