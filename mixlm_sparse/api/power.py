@@ -31,6 +31,7 @@ from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.inference.fixed.satterthwaite import satterthwaite
+from mixlm_sparse.inference.fixed.satterthwaite_many import single_tests
 from mixlm_sparse.inference.fixed.tests import f_p
 from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.call import FitOptions, ModelCall
@@ -192,20 +193,27 @@ class _Simulations:
 
     def __call__(self, tasks: range) -> Iterator[Simulation]:
         Y = self.model.draw(self.root, tasks.start, len(tasks))
-        above = RefitBlock(self.system, Y, self.options, compiled=self.compiled)
+        tested = self.test == "satterthwaite" and self.at.size == 1
+        above = RefitBlock(
+            self.system, Y, self.options, compiled=self.compiled, curved=tested
+        )
         if self.reduced is not None:
             below = RefitBlock(self.reduced, Y, self.options, compiled=self.compiled)
             for row, smaller in zip(above.rows(), below.rows(), strict=True):
                 yield self._ratio(row, smaller)
             return
-        numbers = above.values
-        for i, here in enumerate(above.at_once.tolist()):
-            if self.test == "z" and numbers is not None and here:
+        numbers, here = above.values, above.at_once
+        p = np.full(len(above), np.nan)
+        if tested and numbers is not None and above.curvature is not None:
+            p, known = single_tests(numbers, above.curvature, int(self.at[0]))
+            here = here & known
+        for i, at_once in enumerate(here.tolist()):
+            if numbers is not None and at_once and (tested or self.test == "z"):
                 beta, RX_inv = numbers.beta[i][self.at], numbers.RX_inv[i][self.at]
                 V = numbers.sigma[i] ** 2 * (RX_inv @ RX_inv.T)
                 yield (
-                    _wald(beta, V), beta, np.sqrt(np.diag(V)), numbers.status[i],
-                    numbers.message[i],
+                    float(p[i]) if tested else _wald(beta, V), beta, np.sqrt(np.diag(V)),
+                    numbers.status[i], numbers.message[i],
                 )  # fmt: skip
             else:
                 yield self._simulation(above.refit(i))

@@ -18,6 +18,12 @@ def _lower_triangle_by_columns(k: int) -> tuple[NDArray[np.intp], NDArray[np.int
     return rows, cols
 
 
+@lru_cache(maxsize=64)
+def _above(k: int) -> NDArray[np.bool_]:
+    """Return which elements (k, k) lie above the diagonal."""
+    return np.tri(k, dtype=bool).T & ~np.eye(k, dtype=bool)
+
+
 @structure("us")
 class Unstructured(CovarianceStructure):
     """General positive semidefinite covariance: theta is the lower triangle of T by columns."""
@@ -73,9 +79,11 @@ class Unstructured(CovarianceStructure):
 
     def theta_of(self, M: Matrix) -> Vector:
         # M = T Q with orthogonal Q: the transpose of a QR, its diagonal made nonnegative
-        T = np.asarray(np.linalg.qr(M.T, mode="r")).T if np.triu(M, 1).any() else M
-        signs = np.where(np.diag(T) < 0.0, -1.0, 1.0)
-        out: Vector = (T * signs)[self._triangle()]
+        T = np.asarray(np.linalg.qr(M.T, mode="r")).T if M[_above(self.k)].any() else M
+        diagonal = np.diagonal(T)
+        if (diagonal < 0.0).any():
+            T = T * np.where(diagonal < 0.0, -1.0, 1.0)
+        out: Vector = T[self._triangle()]
         return out
 
     def thetas_of(self, Ms: NDArray[np.float64]) -> Matrix:

@@ -84,8 +84,11 @@ def _records(data: Any) -> Any:
     return data
 
 
+ALWAYS_COPIES_ON_WRITE = int(pd.__version__.partition(".")[0]) >= 3
+
+
 def _copies_on_write() -> bool:
-    if int(pd.__version__.partition(".")[0]) >= 3:
+    if ALWAYS_COPIES_ON_WRITE:
         return True
     return pd.get_option("mode.copy_on_write") is True
 

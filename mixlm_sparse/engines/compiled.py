@@ -143,19 +143,27 @@ def adopt(decided: tuple[bool, bool | None, float, int, dict[str, bool]]) -> Non
 class LazyKernel:
     """A function that is compiled at its first call; `python` is the function itself.
 
-    `slow` tells users when that takes long.
+    `slow` tells users when that takes long; what has no `entry` is called by kernels alone.
     """
 
     def __init__(
-        self, python: Callable[..., Any], *, inline: bool = False, slow: bool = False
+        self,
+        python: Callable[..., Any],
+        *,
+        inline: bool = False,
+        slow: bool = False,
+        entry: bool = True,
     ) -> None:
         self.python = python
         self.slow = slow
         self._inline = inline
+        self._entry = entry
         self._name = f"{python.__module__}.{python.__qualname__}"
         self._compiled: Callable[..., Any] | None = None
 
     def __call__(self, *args: Any) -> Any:
+        if not self._entry:
+            return self.python(*args)
         if self.slow and not self.kept():
             with saying("compiling the search, once on this machine (about half a minute)"):
                 return self._call(args)
@@ -206,7 +214,9 @@ class LazyKernel:
         if numba is None:
             return self.python
         function = self._with_compiled_callees(keep)
-        options = {"nogil": True, "error_model": "numpy"}
+        options: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+        if not self._entry:
+            options |= {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
         if self._inline:
             options["inline"] = "always"
         if keep:
@@ -265,6 +275,13 @@ def slow_to_compile(function: Callable[..., Any]) -> LazyKernel:
     kernel = LazyKernel(function, slow=True)
     _slow.append(kernel)
     return kernel
+
+
+def inside(function: Callable[..., Any]) -> LazyKernel:
+    """Mark a kernel that kernels alone call: it gets no entry for Python, whose compilation for
+    structures of many arrays takes longer than the kernel's own.
+    """
+    return LazyKernel(function, entry=False)
 
 
 def inlined(function: Callable[..., Any]) -> LazyKernel:

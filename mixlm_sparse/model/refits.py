@@ -30,6 +30,7 @@ from mixlm_sparse.solve.derived.other_response import (
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.many import BlockOptima, optimize_block, status_and_message
+from mixlm_sparse.solve.profiled.many_curvature import BlockCurvature, block_curvature
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.solution import PlsSolution
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -143,10 +144,17 @@ class RefitBlock:
     system : the design.
     Y : (n, r) responses.
     compiled : what `warm_up` decided for all responses together.
+    curved : whether `curvature` is asked for.
     """
 
     def __init__(
-        self, system: PenalizedSystem, Y: ResponseColumns, options: FitOptions, *, compiled: bool
+        self,
+        system: PenalizedSystem,
+        Y: ResponseColumns,
+        options: FitOptions,
+        *,
+        compiled: bool,
+        curved: bool = False,
     ) -> None:
         self._system = system if compiled else replace(system, may_compile=False)
         self._options = options
@@ -167,6 +175,7 @@ class RefitBlock:
                 reml=options.reml,
                 start=options.start,
                 control=options.control,
+                curved=curved,
             )
 
     def __len__(self) -> int:
@@ -213,6 +222,11 @@ class RefitBlock:
             status=status,
             message=message,
         )
+
+    @cached_property
+    def curvature(self) -> BlockCurvature | None:
+        """The curvature at the optima that were found together; None if there are none."""
+        return None if self._optima is None else block_curvature(self._optima)
 
     def rows(self) -> Iterator[Row]:
         """Yield what is kept of each fit when thousands are made."""

@@ -57,7 +57,7 @@ class Chart:
             for t, stop in zip(self.templates, stops, strict=True)
         )
 
-    @property
+    @cached_property
     def m(self) -> int:
         """Number of parameters."""
         return sum(t.n_theta for t in self.templates)
@@ -87,6 +87,15 @@ class Chart:
         """(m,) powers of s by which phi is multiplied where all factors are multiplied by s."""
         return _joined([t.powers for t in self.templates])
 
+    @cached_property
+    def copies(self) -> bool:
+        """Whether every factor has copies of parameters, those with bounds on its diagonal."""
+        return all(t.positions is not None for t in self.templates)
+
+    @cached_property
+    def _plain(self) -> bool:
+        return bool((self.powers == 1.0).all())
+
     def scaled(self, phi: Vector, s: float) -> Vector:
         """Return the phi (m,) of s times the factors."""
         out: Vector = phi * s**self.powers
@@ -94,8 +103,8 @@ class Chart:
 
     def size(self, phi: Vector) -> float:
         """Return how large the factors are: the largest |phi| that has a size."""
-        if (self.powers == 1.0).all():
-            return float(np.abs(phi).max(initial=0.0))
+        if self._plain:
+            return float(np.abs(phi).max()) if phi.size else 0.0
         live = self.powers > 0.0
         return float((np.abs(phi[live]) ** (1.0 / self.powers[live])).max())
 
@@ -218,6 +227,29 @@ class Chart:
         """Return Lambda at phi, (K, K) per grouping factor."""
         return self.merge(self.factors(phi))
 
+    def lambdas_each(self, phis: Matrix) -> list[Array3]:
+        """Return `lambdas` for each row of phi (s, m), (s, K, K) per grouping factor."""
+        s = phis.shape[0]
+        blocks: list[Array3] = [
+            np.array([t.factor_at(phi) for phi in phis[:, part]])
+            if not self.copies
+            else t.factors_of(phis[:, part])
+            for t, part in zip(self.templates, self.slices, strict=True)
+        ]
+        out = [np.zeros((s, K, K)) for K in self.widths]
+        for place, block in zip(self.layout, blocks, strict=True):
+            out[place.factor][:, place.columns, place.columns] = block
+        return out
+
+    def pull_back_each(self, phis: Matrix, merged: Sequence[Array3]) -> Matrix:
+        """Return the derivatives by phi for each of its rows (s, m), from those by every Lambda."""
+        out = np.empty(phis.shape)
+        for t, part, place in zip(self.templates, self.slices, self.layout, strict=True):
+            own = merged[place.factor][:, place.columns, place.columns]
+            for i, (phi, slope) in enumerate(zip(phis[:, part], own, strict=True)):
+                out[i, part] = t.pull_back_at(phi, slope)
+        return out
+
     def lambdas_of_theta(self, theta: Vector) -> tuple[list[Matrix], list[Matrix]]:
         """Return lower triangular Lambda at theta, and the rotations that belong to them.
 
@@ -232,7 +264,7 @@ class Chart:
         blocks, rotations = [], []
         for Rz, T in zip(self.Rz, self.theta_factors(theta), strict=True):
             M = Rz @ T
-            if np.triu(M, 1).any():
+            if M.shape[0] > 1 and np.triu(M, 1).any():
                 Qt, Rt = np.linalg.qr(M.T)
                 blocks.append(np.ascontiguousarray(Rt.T))
                 rotations.append(Qt.T)

@@ -30,13 +30,15 @@ Bates et al. (2015), doi:10.18637/jss.v067.i01, equations 30 to 42, for the crit
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.linalg
 
 from mixlm_sparse.common.text import in_brackets
-from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.dense import sum_of_products, times
+from mixlm_sparse.engines.fused.plain import PlainDense, PlainFactor
 from mixlm_sparse.solve.pls import (
     CANCELLATION_LIMIT,
     WorkingSolution,
@@ -47,6 +49,9 @@ from mixlm_sparse.solve.pls import (
     user_beta,
 )
 from mixlm_sparse.solve.system import PenalizedSystem
+
+# Numbers of s evaluations up to which they are made in the same calls of NumPy.
+TOGETHER_NUMBERS = 500_000
 
 
 def residual_df(system: PenalizedSystem, *, reml: bool) -> int:
@@ -177,6 +182,44 @@ def joint_criterion(
         value = _criterion(at.ldL2, at.ldRX2, at.pwrss, system, reml=reml, log_sigma=log_sigma)
         G = slopes_of_factors(at, system, sigma_sq, reml=reml)
         return value, G, 2.0 * (nu - at.pwrss / sigma_sq)
+
+
+def slopes_each(
+    lambdas: Sequence[Array3],
+    system: PenalizedSystem,
+    *,
+    reml: bool,
+    log_sigma: float | None = None,
+) -> list[Array3]:
+    """Return the criterion's derivatives by every working Lambda at s points, (s, K, K) each.
+
+    Parameters
+    ----------
+    lambdas : per grouping factor, (s, K, K), relative to sigma.
+    log_sigma : log of a residual standard deviation that is held; None profiles sigma out.
+
+    Raises
+    ------
+    NotPositiveDefiniteError : as `solve_at`.
+    """
+    s = lambdas[0].shape[0] if lambdas else 0
+    with system.lock:
+        fused = system.fused
+        if isinstance(fused, PlainFactor | PlainDense) and s * fused.size <= TOGETHER_NUMBERS:
+            nu = -math.exp(-2.0 * log_sigma) if log_sigma is not None else residual_df(
+                system, reml=reml
+            )
+            found = fused.evaluate_each(lambdas, nu, reml=reml)
+            if found is not None and found.least_pivot.min() >= CANCELLATION_LIMIT:
+                return found.gradient
+    each = []
+    for i in range(s):
+        at = [lam[i] for lam in lambdas]
+        if log_sigma is None:
+            each.append(evaluate(at, system, reml=reml, gradient=True)[1])
+        else:
+            each.append(joint_criterion(at, log_sigma, system, reml=reml)[1])
+    return [np.array(G) for G in zip(*each, strict=True)]
 
 
 def profiled_criterion(theta: Vector, system: PenalizedSystem, *, reml: bool = True) -> float:

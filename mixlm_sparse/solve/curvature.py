@@ -26,10 +26,13 @@ import scipy.linalg
 from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.dense import times
-from mixlm_sparse.solve.criterion import evaluate, joint_criterion, residual_df
+from mixlm_sparse.solve.criterion import residual_df, slopes_each
 from mixlm_sparse.solve.held import HeldCoordinates
 from mixlm_sparse.solve.pls import WorkingSolution, residual_products, solve_at
 from mixlm_sparse.solve.system import PenalizedSystem
+
+# Gradients (s, m) at s points (s, m).
+Gradients = Callable[[Matrix], Matrix]
 
 # Relative step of the differences.  They are of fourth order: the error of the formula is below
 # 1e-10, that of rounding about 1e-16 / 1e-3.
@@ -120,19 +123,31 @@ def profiled_hessian(phi: Vector, system: PenalizedSystem, *, reml: bool) -> Mat
 
     Central differences of fourth order of the exact gradient, 4 m evaluations.
     """
-    gradient = profiled_gradient(system, reml=reml)
-    return differences(gradient, phi, phi_scales(phi, system))
+    gradients = profiled_gradients(system, reml=reml)
+    return differences(gradients, phi, phi_scales(phi, system))
 
 
-def profiled_gradient(system: PenalizedSystem, *, reml: bool) -> Callable[[Vector], Vector]:
-    """Return the gradient (m,) of the profiled criterion as a function of phi."""
+def profiled_gradients(
+    system: PenalizedSystem, *, reml: bool, log_sigma: float | None = None
+) -> Gradients:
+    """Return the gradients of the criterion at s points, (s, m) -> (s, m).
+
+    Parameters
+    ----------
+    log_sigma : log of a residual standard deviation that is held; None profiles sigma out.
+    """
     chart = system.chart
 
-    def gradient(at: Vector) -> Vector:
-        _, G = evaluate(chart.lambdas(at), system, reml=reml, gradient=True)
-        return chart.pull_back(at, chart.split(G))
+    def gradients(at: Matrix) -> Matrix:
+        merged = slopes_each(chart.lambdas_each(at), system, reml=reml, log_sigma=log_sigma)
+        return chart.pull_back_each(at, merged)
 
-    return gradient
+    return gradients
+
+
+def one_by_one(gradient: Callable[[Vector], Vector]) -> Gradients:
+    """Return the gradients (s, m) at s points (s, m), one after another."""
+    return lambda at: np.array([gradient(point) for point in at])
 
 
 def downward_direction(H: Matrix, scales: Vector) -> Vector | None:
@@ -144,9 +159,7 @@ def downward_direction(H: Matrix, scales: Vector) -> Vector | None:
     return step
 
 
-def may_curve_down(
-    gradient: Callable[[Vector], Vector], phi: Vector, guess: Matrix
-) -> bool:
+def may_curve_down(gradients: Gradients, phi: Vector, guess: Matrix) -> bool:
     """Say whether the Hessian may have an eigenvalue that is not clearly positive.
 
     Forward differences are enough for that, along directions in which the guess is the identity:
@@ -154,13 +167,12 @@ def may_curve_down(
 
     Parameters
     ----------
-    gradient : as a function of phi (m,).
+    gradients : at s points, (s, m) -> (s, m).
     guess : (m, m) of the Hessian, positive definite.
     """
     steps = np.linalg.inv(np.linalg.cholesky(guess))  # rows
-    at = gradient(phi)
-    changes = np.array([gradient(phi + SCREEN_STEP * step) - at for step in steps]) / SCREEN_STEP
-    M = changes @ steps.T
+    found = gradients(np.vstack([phi, phi + SCREEN_STEP * steps]))
+    M = (found[1:] - found[0]) @ steps.T / SCREEN_STEP
     if not np.isfinite(M).all():
         return True
     return bool(np.linalg.eigvalsh(0.5 * (M + M.T))[0] < SUSPICIOUS)
@@ -168,26 +180,16 @@ def may_curve_down(
 
 def _hessian_at_sigma(phi: Vector, sigma: float, system: PenalizedSystem, *, reml: bool) -> Matrix:
     """Return the Hessian (m, m) in phi of the criterion with sigma held."""
-    chart = system.chart
-
-    def gradient(at: Vector) -> Vector:
-        _, G, _ = joint_criterion(chart.lambdas(at), float(np.log(sigma)), system, reml=reml)
-        return chart.pull_back(at, chart.split(G))
-
-    return differences(gradient, phi, phi_scales(phi, system))
+    gradients = profiled_gradients(system, reml=reml, log_sigma=float(np.log(sigma)))
+    return differences(gradients, phi, phi_scales(phi, system))
 
 
-def differences(gradient: Callable[[Vector], Vector], phi: Vector, scales: Vector) -> Matrix:
-    """Return central differences of fourth order (m, m) of a gradient."""
-    H = np.empty((phi.size, phi.size))
-    for i, scale in enumerate(scales):
-        gradients = []
-        for step in (1.0, -1.0, 2.0, -2.0):
-            moved = phi.copy()
-            moved[i] += step * HESSIAN_STEP * scale
-            gradients.append(gradient(moved))
-        near, far = gradients[0] - gradients[1], gradients[2] - gradients[3]
-        H[i] = (8.0 * near - far) / (12.0 * HESSIAN_STEP * scale)
+def differences(gradients: Gradients, phi: Vector, scales: Vector) -> Matrix:
+    """Return central differences of fourth order (m, m) of a gradient, (s, m) -> (s, m)."""
+    m, steps = phi.size, np.diag(HESSIAN_STEP * scales)
+    at = [phi + size * steps for size in (1.0, -1.0, 2.0, -2.0)]
+    near, back, far, far_back = gradients(np.concatenate(at)).reshape(4, m, m)
+    H: Matrix = (8.0 * (near - back) - (far - far_back)) / (12.0 * HESSIAN_STEP * scales[:, None])
     return 0.5 * (H + H.T)
 
 
@@ -297,7 +299,7 @@ def _held_hessian(coordinates: HeldCoordinates, y: Vector, *, reml: bool) -> Mat
     def gradient(at: Vector) -> Vector:
         return coordinates.value_and_gradient(at, reml=reml)[1]
 
-    return differences(gradient, y, held_scales(coordinates, y))
+    return differences(one_by_one(gradient), y, held_scales(coordinates, y))
 
 
 def _held_curvature(

@@ -100,6 +100,13 @@ def test_levels_and_classes_are_dense_algebra(
     assert found.ldRX2 == pytest.approx(ldRX2, rel=1e-10, abs=1e-10)
     assert found.pwrss == pytest.approx(pwrss, rel=1e-10)
     np.testing.assert_allclose(found.gradient[0], G, rtol=1e-8, atol=1e-8 * n)
+    if isinstance(fused, PlainFactor):
+        at = np.stack([lam, 0.5 * lam])
+        each = fused.evaluate_each([at], n, reml=reml)
+        assert each is not None
+        for own, one in zip(each.gradient[0], at, strict=True):
+            G = dense(ztz, ztx, yy, one, n, reml=reml)[3]
+            np.testing.assert_allclose(own, G, rtol=1e-8, atol=1e-8 * n)
 
 
 @pytest.mark.parametrize("reml", [True, False])
@@ -122,8 +129,15 @@ def test_several_factors_are_dense_algebra(
         twin.system.pairs,
     )
     n, yy, p = 100, 4.0, X.shape[1] - 1
-    found = form(blocks, yy, 1e-30).evaluate(lambdas, n, reml=reml, gradient=True)
+    fused = form(blocks, yy, 1e-30)
+    found = fused.evaluate(lambdas, n, reml=reml, gradient=True)
     assert found is not None
+    if isinstance(fused, PlainDense):
+        at = [np.stack([0.5 * lam, lam]) for lam in lambdas]
+        each = fused.evaluate_each(at, n, reml=reml)
+        assert each is not None
+        for own, G in zip(each.gradient, found.gradient, strict=True):
+            np.testing.assert_allclose(own[1], G, rtol=1e-9, atol=1e-9 * n)
     Lambda, C = twin.Lambda(lambdas), twin.C(lambdas)
     U = np.linalg.solve(C, Lambda.T @ X)
     M = np.diag(np.append(np.ones(p), yy)) - X.T @ Lambda @ U

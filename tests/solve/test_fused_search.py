@@ -18,6 +18,9 @@ from mixlm_sparse.engines.compiled import LazyKernel, use_compiled
 from mixlm_sparse.engines.fused import levels
 from mixlm_sparse.engines.fused import search as kernels
 from mixlm_sparse.engines.fused.levels import SingleFactor
+from mixlm_sparse.inference.fixed.satterthwaite import satterthwaite
+from mixlm_sparse.inference.fixed.satterthwaite_many import single_tests
+from mixlm_sparse.inference.fixed.tests import f_p
 from mixlm_sparse.model.call import FitOptions
 from mixlm_sparse.model.refits import RefitBlock, quiet, row_of
 from mixlm_sparse.solve.optimize import optimize
@@ -271,3 +274,26 @@ def test_numbers_of_a_block_are_those_of_its_fits(formula: str, reml: bool) -> N
         np.testing.assert_allclose(row.bse, one.bse, rtol=1e-9)
         assert row.sigma == pytest.approx(one.sigma, rel=1e-10)
         assert row.criterion == one.criterion
+
+
+@pytest.mark.parametrize("formula", FORMULAS[:3] + FORMULAS[4:5])
+@pytest.mark.parametrize("reml", [True, False])
+def test_tests_of_many_fits_are_those_of_single_fits(formula: str, reml: bool) -> None:
+    data = drawn(9)
+    rng = np.random.default_rng(4)
+    strong = rng.normal(size=20)[data["g"]] * (1.0 + 0.02 * data["x"].to_numpy())
+    Y = strong[:, None] * np.linspace(0.0, 2.0, 12) + rng.normal(size=(len(data), 12))
+    system = penalized_system(mx.model_matrices(formula, data), "auto")
+    options = replace(quiet(FitOptions()), reml=reml)
+    block = RefitBlock(system, Y, options, compiled=True, curved=True)
+    assert block.values is not None
+    assert block.curvature is not None
+    p, known = single_tests(block.values, block.curvature, 1)
+    assert known.sum() >= 8
+    for i in np.flatnonzero(known).tolist():
+        one = block.refit(i)
+        assert one.optimum is not None
+        assert one.solution is not None
+        fit = mx.LinearMixedFit(one.system, one.optimum, one.solution, options, formula)
+        test = satterthwaite(fit).joint(np.array([[0.0, 1.0]]), np.zeros(1))
+        assert p[i] == pytest.approx(f_p(test.F, test.num_df, test.den_df), rel=1e-6)

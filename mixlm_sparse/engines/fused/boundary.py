@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixlm_sparse.engines.compiled import inlined, njit
+from mixlm_sparse.engines.compiled import inlined, inside
 from mixlm_sparse.engines.fused.descent import (
     CLOSURE,
     COLUMN,
@@ -32,7 +32,7 @@ SHRINK = (1.0, 0.3, 0.1, 0.03, 0.01)
 VALLEYS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
 
-@njit
+@inside
 def factors_of(phi, terms, T):  # type: ignore[no-untyped-def]
     for t in range(terms.shape[0]):
         for a in range(terms[t, 0, COLUMNS]):
@@ -40,7 +40,7 @@ def factors_of(phi, terms, T):  # type: ignore[no-untyped-def]
                 T[t, a, b] = phi[terms[t, 1 + a, b]] if terms[t, 1 + a, b] >= 0 else 0.0
 
 
-@njit
+@inside
 def parameters_of(T, terms, phi):  # type: ignore[no-untyped-def]
     # phi (m,) in bounds with the covariances of T (T, k, k), any square factors; T is overwritten
     for t in range(terms.shape[0]):
@@ -56,7 +56,7 @@ def parameters_of(T, terms, phi):  # type: ignore[no-untyped-def]
                     phi[terms[t, 1 + a, b]] = value
 
 
-@njit
+@inside
 def principal_axes(phi, model):  # type: ignore[no-untyped-def]
     # Turn the working columns to the principal axes of every unstructured term, and phi (m,).
     terms, turn = model.terms, model.turn
@@ -97,7 +97,7 @@ def principal_axes(phi, model):  # type: ignore[no-untyped-def]
     parameters_of(T, terms, phi)
 
 
-@njit
+@inside
 def without_small(phi, cut, terms, out):  # type: ignore[no-untyped-def]
     # out (m,): phi with zero columns of T for those whose diagonal is below the cut
     for i in range(phi.shape[0]):
@@ -113,7 +113,7 @@ def without_small(phi, cut, terms, out):  # type: ignore[no-untyped-def]
                         out[terms[t, 1 + a, b]] = 0.0
 
 
-@njit
+@inside
 def unturn(phi, model):  # type: ignore[no-untyped-def]
     # phi (m,) in the working columns as they were, which come back
     terms, turn = model.terms, model.turn
@@ -131,7 +131,7 @@ def unturn(phi, model):  # type: ignore[no-untyped-def]
     parameters_of(M, terms, phi)
 
 
-@njit
+@inside
 def null_part(T, terms, directions, columns, n_null):  # type: ignore[no-untyped-def]
     # Take the null part out of T (T, k, k): its directions as columns, the columns of T that are
     # zero now, and their number per term. Returns whether there is any.
@@ -172,7 +172,7 @@ def null_part(T, terms, directions, columns, n_null):  # type: ignore[no-untyped
     return found
 
 
-@njit
+@inside
 def escape_steps(value, model, directions, columns, n_null, step):  # type: ignore[no-untyped-def]
     # Put steps off a false boundary into step (T, k, k), which holds the factors there; returns
     # whether there are any. The derivative by Lambda is that at the probes.
@@ -215,7 +215,7 @@ def escape_steps(value, model, directions, columns, n_null, step):  # type: igno
     return escaped
 
 
-@njit
+@inside
 def blend(T, shrink, step, out):  # type: ignore[no-untyped-def]
     for t in range(T.shape[0]):
         for a in range(T.shape[1]):
@@ -223,7 +223,7 @@ def blend(T, shrink, step, out):  # type: ignore[no-untyped-def]
                 out[t, a, b] = T[t, a, b] + shrink * (step[t, a, b] - T[t, a, b])
 
 
-@njit
+@inside
 def put_probes(T, directions, columns, n_null, model):  # type: ignore[no-untyped-def]
     # Lambda with small steps in the place of its null columns
     terms, lams = model.terms, model.factors
@@ -236,7 +236,7 @@ def put_probes(T, directions, columns, n_null, model):  # type: ignore[no-untype
                 lams[0, f, c + a, c + columns[t, i]] = PROBE * directions[t, a, i]
 
 
-@njit
+@inside
 def put_candidate(number, false_boundary, T, step, directions, columns, n_null, model, trial):  # type: ignore[no-untyped-def]
     # Put the factors of a candidate into trial (T, k, k): 0 is the boundary itself, others are
     # points off a false boundary, or beyond a true one. Returns whether there is such a point.
@@ -256,7 +256,7 @@ def put_candidate(number, false_boundary, T, step, directions, columns, n_null, 
     return True
 
 
-@njit
+@inside
 def same_covariance(phi, T, terms):  # type: ignore[no-untyped-def]
     # Whether T T' (T, k, k) is the covariance of phi (m,), up to rounding of every entry.
     kmax = T.shape[1]

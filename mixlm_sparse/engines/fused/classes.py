@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Vector
-from mixlm_sparse.engines.compiled import njit
+from mixlm_sparse.engines.compiled import inside, njit
 from mixlm_sparse.engines.fused.profile import (
     back_solve,
     cholesky,
@@ -103,7 +103,7 @@ def _marks(flat: NDArray[np.float64], weights: Vector) -> NDArray[np.float64]:
     return np.asarray(np.rint((flat @ weights) / GRID))
 
 
-@njit
+@inside
 def _product(A, B, K, out):  # type: ignore[no-untyped-def]
     # out (K, K) = A B
     for a in range(K):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.engines.compiled import inlined, njit
+from mixlm_sparse.engines.compiled import inlined, inside
 from mixlm_sparse.engines.fused.classes import gradient_classes, sweep_classes
 from mixlm_sparse.engines.fused.dense import gradient_dense, sweep_dense
 from mixlm_sparse.engines.fused.levels import gradient_levels, sweep_levels
@@ -134,7 +134,7 @@ def evaluate(model):  # type: ignore[no-untyped-def]
     return value
 
 
-@njit
+@inside
 def set_factors(phi, model):  # type: ignore[no-untyped-def]
     # Lambda at phi, in the working columns or those that they were turned to
     terms, turn, lams = model.terms, model.turn, model.factors
@@ -153,7 +153,7 @@ def set_factors(phi, model):  # type: ignore[no-untyped-def]
                 lams[0, f, c + a, c + b] = value
 
 
-@njit
+@inside
 def value_at(phi, slope, model):  # type: ignore[no-untyped-def]
     # the criterion at phi (m,), or at factors[0] as they are if state[PROBING]; its gradient goes
     # to slope (m,), its derivative by Lambda to factors[1]
@@ -186,7 +186,7 @@ def value_at(phi, slope, model):  # type: ignore[no-untyped-def]
     return value
 
 
-@njit
+@inside
 def interpolate(a, fa, da, b, fb, db):  # type: ignore[no-untyped-def]
     # the minimum of the cubic (or parabola) through two points, kept inside them
     width = b - a
@@ -209,7 +209,7 @@ def interpolate(a, fa, da, b, fb, db):  # type: ignore[no-untyped-def]
     return best
 
 
-@njit
+@inside
 def newton_step(H, gradient, step):  # type: ignore[no-untyped-def]
     m = gradient.shape[0]
     slope = 0.0

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import lapack
 
-from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.engines.compiled import njit
+from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.engines.compiled import inside, njit
 
 
 class FusedValue(NamedTuple):
@@ -28,7 +28,7 @@ class FusedValue(NamedTuple):
         return out
 
 
-@njit
+@inside
 def cholesky(C, n):  # type: ignore[no-untyped-def]
     # The lower triangle of C (n, n) becomes its factor L; returns sum log diag L, NaN if there is
     # none.
@@ -48,7 +48,7 @@ def cholesky(C, n):  # type: ignore[no-untyped-def]
     return logdet
 
 
-@njit
+@inside
 def inverse_of_factor(L, n, T):  # type: ignore[no-untyped-def]
     # T (n, n), upper triangle: L^{-1} transposed, so that inner loops run along rows
     for a in range(n):
@@ -60,7 +60,7 @@ def inverse_of_factor(L, n, T):  # type: ignore[no-untyped-def]
             T[a, b] = s / L[b, b]
 
 
-@njit
+@inside
 def inverse(T, n, out):  # type: ignore[no-untyped-def]
     # (L L')^{-1} = L^{-T} L^{-1} from the T of `inverse_of_factor`
     for a in range(n):
@@ -72,7 +72,7 @@ def inverse(T, n, out):  # type: ignore[no-untyped-def]
             out[b, a] = s
 
 
-@njit
+@inside
 def half_solve(L, n, V):  # type: ignore[no-untyped-def]
     # V (n, P) becomes L^{-1} V.  Products of these keep the digits that C^{-1} V, formed with an
     # inverse, loses by the condition of C where random effects are many times the noise.
@@ -84,7 +84,7 @@ def half_solve(L, n, V):  # type: ignore[no-untyped-def]
             V[a, c] = s / L[a, a]
 
 
-@njit
+@inside
 def back_solve(L, n, V, U):  # type: ignore[no-untyped-def]
     # U (n, P) = L^{-T} V
     for a in range(n - 1, -1, -1):
@@ -181,3 +181,44 @@ def profile_plain(
         Omega[:p, :p] += half.T @ half
     share = pwrss / yy if yy > 0.0 else 1.0  # of what the fixed part leaves of the response
     return ldRX2, pwrss, min(least, share), Omega
+
+
+class StackedValues(NamedTuple):
+    """Derivatives of the criterion at s Lambda: least pivots (s,) and, per factor, (s, K, K)."""
+
+    least_pivot: Vector
+    gradient: list[Array3]
+
+
+def profile_each(
+    S: Array3, yy: float, floor: float, nu: float, *, reml: bool
+) -> tuple[Vector, Array3] | None:
+    """Do what `profile_plain` does for each of s matrices S (s, P, P).
+
+    Returns
+    -------
+    least pivots (s,), Omega (s, P, P); None where one of them has no factor.
+    """
+    s, P = S.shape[:2]
+    p = P - 1
+    contrast = np.ones((s, P))
+    pwrss, least = S[:, p, p], np.ones(s)
+    if p:
+        try:
+            chol = np.linalg.cholesky(S[:, :p, :p])
+        except np.linalg.LinAlgError:
+            return None
+        half = np.tril(np.linalg.inv(chol))
+        v = np.matmul(half, S[:, p, :p, None])
+        pwrss = pwrss - (v * v).sum(axis=(1, 2))
+        least = np.minimum(least, np.diagonal(chol, axis1=1, axis2=2).min(axis=1) ** 2)
+        back = np.swapaxes(half, 1, 2)
+        contrast[:, :p] = -np.matmul(back, v)[:, :, 0]
+    pwrss = np.maximum(pwrss, floor)
+    weight = nu / pwrss if nu >= 0.0 else np.full(s, -nu)
+    weight = np.where(weight == np.inf, 0.0, weight)
+    Omega = (weight[:, None] * contrast)[:, :, None] * contrast[:, None, :]
+    if reml and p:
+        Omega[:, :p, :p] += np.matmul(back, half)
+    share = pwrss / yy if yy > 0.0 else np.ones(s)
+    return np.minimum(least, share), Omega

@@ -8,14 +8,11 @@ may search at the same time, with the same digits.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.engines.compiled import inlined, njit, slow_to_compile
+from mixlm_sparse.engines.compiled import inlined, inside, slow_to_compile
 from mixlm_sparse.engines.fused.boundary import principal_axes, settle, unturn, without_small
 from mixlm_sparse.engines.fused.dense import SmallDense
 from mixlm_sparse.engines.fused.descent import (
@@ -38,6 +35,8 @@ from mixlm_sparse.engines.fused.descent import (
     bfgs,
     value_at,
 )
+from mixlm_sparse.engines.fused.differences import put_differences
+from mixlm_sparse.engines.fused.found import Found, FoundMany, Term
 from mixlm_sparse.engines.fused.levels import SingleFactor
 from mixlm_sparse.engines.fused.small import invert_symmetric
 from mixlm_sparse.engines.fused.start import expected_hessian, moment_start
@@ -96,7 +95,7 @@ def descend(phi, hessian, limit, check_boundary, gradient, model):  # type: igno
     return value, decrement
 
 
-@slow_to_compile
+@inside
 def search(phi, limit, check_boundary, gradient, numbers, model):  # type: ignore[no-untyped-def]
     # From phi (m,), which becomes the end, with its gradient (m,); numbers (4,): value, predicted
     # decrease, 1 if the limit was reached, pwrss.
@@ -142,7 +141,7 @@ def search(phi, limit, check_boundary, gradient, numbers, model):  # type: ignor
             numbers[1] += 0.5 * gradient[i] * H[i, j] * gradient[j]
 
 
-@njit
+@inside
 def put_response(model):  # type: ignore[no-untyped-def]
     # the rows and columns of the response in the sums of every class
     ztx, gram, code = model.ztx, model.gram, model.code
@@ -165,9 +164,10 @@ def put_response(model):  # type: ignore[no-untyped-def]
 
 
 @slow_to_compile
-def search_many(moments, zy, yy, floor, df, limit, check_boundary, phi, gradient, numbers, counts, S, model):  # type: ignore[no-untyped-def]  # fmt: skip  # noqa: E501
+def search_many(moments, zy, yy, floor, df, limit, check_boundary, phi, gradient, numbers, counts, S, floors, scales, slopes, products, model):  # type: ignore[no-untyped-def]  # fmt: skip  # noqa: E501
     # One search for each response: zy (r, N, K), yy, floor (r,); starts, unless by moments, and
-    # results per row of phi, gradient (r, m), numbers (r, 4), counts (r, 8) and S (r, P, P).
+    # results per row of phi, gradient (r, m), numbers (r, 4), counts (r, 8) and S (r, P, P). Where
+    # slopes (r, 4m, m) have room, `put_differences` fills the rows of them, scales and products.
     ztx, X, layout, state = model.ztx, model.X, model.layout, model.state
     y = ztx.shape[2] - 1
     for r in range(zy.shape[0]):
@@ -195,43 +195,8 @@ def search_many(moments, zy, yy, floor, df, limit, check_boundary, phi, gradient
         for a in range(y + 1):
             for b in range(y + 1):
                 S[r, a, b] = model.S[a, b]
-
-
-class Found(NamedTuple):
-    """Where a compiled search ended.
-
-    Parameters
-    ----------
-    phi, gradient : (m,).
-    value, decrease : criterion, and what a Newton step from here would win.
-    limit_reached : whether the number of evaluations ended the search.
-    n_values, n_gradients : evaluations, and those with a gradient.
-    history : criterion at each evaluation.
-    """
-
-    phi: Vector
-    gradient: Vector
-    value: float
-    decrease: float
-    limit_reached: bool
-    n_values: int
-    n_gradients: int
-    history: Vector
-
-
-@dataclass(frozen=True)
-class Term:
-    """One term: its factor, its first column there, closure, and the parameter at each place of T.
-
-    Parameters
-    ----------
-    position : (k, k) number of the parameter among all, -1 for a zero.
-    """
-
-    factor: int
-    column: int
-    closure: str
-    position: NDArray[np.intp]
+        if slopes.shape[1] > 0 and state[GIVEN_UP] == 0:
+            put_differences(phi[r], floors, scales[r], slopes[r], products[r], model)
 
 
 class FusedSearch:
@@ -299,20 +264,20 @@ class FusedSearch:
             self._terms[t, 1 : 1 + k, :k] = term.position
         self.m = 1 + max(int(t.position.max()) for t in terms)
 
-    def _model(self, tolerance: float, room: int, *, own: bool) -> Model:
-        """Return buffers of one call; with the responses' products as its own, if asked for."""
+    def _model(self, tolerance: float, room: int) -> Model:
+        """Return buffers of one call; what depends on the response is its own."""
         scalars = self._scalars.copy()
         scalars[TOLERANCE] = tolerance
         K, (n_terms, _, kmax) = self._ztz.shape[1], self._terms.shape
         return Model(
             ztz=self._ztz,
-            ztx=self._ztx.copy() if own else self._ztx,
+            ztx=self._ztx.copy(),
             blocks=self._blocks,
             members=self._members,
             code=self._code,
-            gram=self._gram.copy() if own else self._gram,
+            gram=self._gram.copy(),
             A=self._A,
-            X=self._X.copy() if own else self._X,
+            X=self._X.copy(),
             layout=self._layout,
             terms=self._terms,
             scalars=scalars,
@@ -332,18 +297,19 @@ class FusedSearch:
         -------
         where the search ended, or None where it was given up: the engines can do better there.
         """
-        phi = np.zeros(self.m) if start is None else np.array(start, dtype=np.float64)
-        gradient, numbers = np.full(self.m, np.nan), np.full(4, np.nan)
-        model = self._model(tolerance, limit + 50 * (1 + len(self._terms)), own=False)
-        if start is None:
-            moment_start(self._df, phi, model)
-        search(phi, limit, check_boundary, gradient, numbers, model)
-        state = model.state
-        if state[GIVEN_UP]:
+        y = self._ztx.shape[2] - 1
+        found, history = self._search(
+            None if start is None else start[None], self._ztx[None, :, :, y],
+            self._scalars[[YY]], self._scalars[[FLOOR]], tolerance, limit,
+            check_boundary=check_boundary, room=limit + 50 * (1 + len(self._terms)), floors=None,
+        )  # fmt: skip
+        numbers, counts = found.numbers[0], found.counts[0]
+        if counts[GIVEN_UP]:
             return None
         return Found(
-            phi, gradient, float(numbers[0]), float(numbers[1]), bool(numbers[2]),
-            int(state[VALUES]), int(state[GRADIENTS]), model.history[: state[HISTORY]],
+            found.phi[0], found.gradient[0], float(numbers[0]), float(numbers[1]),
+            bool(numbers[2]), int(counts[VALUES]), int(counts[GRADIENTS]),
+            history[: counts[HISTORY]],
         )  # fmt: skip
 
     def minimize_many(
@@ -355,7 +321,8 @@ class FusedSearch:
         *,
         tolerance: float,
         limit: int,
-    ) -> tuple[Matrix, Matrix, Matrix, NDArray[np.int64], Array3]:
+        floors: Vector | None = None,
+    ) -> FoundMany:
         """Search for each of r responses.
 
         Parameters
@@ -363,22 +330,32 @@ class FusedSearch:
         starts : (r, m) phi, or None for moment estimates.
         zy : (r, N, K) Z'W y_f over the levels of all factors, padded with zeros.
         yy, floor : (r,).
-
-        Returns
-        -------
-        phi, gradient : (r, m).
-        numbers : (r, 4) criterion, predicted decrease, 1 where the limit was reached, pwrss.
-        counts : (r, 3) values, gradients, 1 where the search was given up.
-        factors : (r, P, P) lower triangles of the factors of [X y]'V^{-1}[X y] there.
+        floors : per term, the least size of a step (see `differences`); None for no differences.
         """
-        r = yy.size
-        phi = np.zeros((r, self.m)) if starts is None else np.array(starts, dtype=np.float64)
-        gradient, numbers = np.full((r, self.m), np.nan), np.full((r, 4), np.nan)
-        counts = np.zeros((r, 8), dtype=np.int64)
-        P = self._ztx.shape[2]
-        S = np.zeros((r, P, P))
+        return self._search(
+            starts, zy, yy, floor, tolerance, limit, check_boundary=True, room=0, floors=floors
+        )[0]
+
+    def _search(
+        self, starts: Matrix | None, zy: Array3, yy: Vector, floor: Vector, tolerance: float,
+        limit: int, *, check_boundary: bool, room: int, floors: Vector | None,
+    ) -> tuple[FoundMany, Vector]:  # fmt: skip
+        """Search, and return so many entries of the last search's history as there is room for."""
+        r, m, P = yy.size, self.m, self._ztx.shape[2]
+        points = 0 if floors is None else 4 * m
+        found = FoundMany(
+            phi=np.zeros((r, m)) if starts is None else np.array(starts, dtype=np.float64),
+            gradient=np.full((r, m), np.nan),
+            numbers=np.full((r, 4), np.nan),
+            counts=np.zeros((r, 8), dtype=np.int64),
+            factors=np.zeros((r, P, P)),
+            scales=np.full((r, m), np.nan),
+            slopes=np.zeros((r, points, m)),
+            products=np.zeros((r, points, P, P)),
+        )
+        model = self._model(tolerance, room)
         search_many(
-            starts is None, np.ascontiguousarray(zy), yy, floor, self._df, limit, True, phi,
-            gradient, numbers, counts, S, self._model(tolerance, 0, own=True),
+            starts is None, np.ascontiguousarray(zy), yy, floor, self._df, limit, check_boundary,
+            *found[:5], np.zeros(0) if floors is None else floors, *found[5:], model,
         )  # fmt: skip
-        return phi, gradient, numbers, counts[:, :3], S
+        return found, model.history

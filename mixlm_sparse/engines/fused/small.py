@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixlm_sparse.engines.compiled import njit
+from mixlm_sparse.engines.compiled import inside
 from mixlm_sparse.engines.fused.profile import cholesky, inverse, inverse_of_factor
 
 
-@njit
+@inside
 def symmetric_eigen(A, n, values, vectors):  # type: ignore[no-untyped-def]
     # Jacobi's method; A (n, n) is overwritten, values descend, vectors[:, i] belongs to values[i]
     for i in range(n):
@@ -55,7 +55,7 @@ def symmetric_eigen(A, n, values, vectors):  # type: ignore[no-untyped-def]
                 vectors[k, i], vectors[k, top] = vectors[k, top], vectors[k, i]
 
 
-@njit
+@inside
 def invert_symmetric(A, n, out):  # type: ignore[no-untyped-def]
     # out = A^{-1} of a positive definite A (n, n); False where there is none
     L = np.empty((n, n))
@@ -70,7 +70,7 @@ def invert_symmetric(A, n, out):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit
+@inside
 def lower_triangular(M, k):  # type: ignore[no-untyped-def]
     # M (k, k) becomes the lower triangular L with L L' = M M' and a diagonal that is not negative
     v = np.empty(k)

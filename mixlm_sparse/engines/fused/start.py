@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixlm_sparse.engines.compiled import inlined, njit
+from mixlm_sparse.engines.compiled import inlined, inside
 from mixlm_sparse.engines.fused.descent import (
     COLUMN,
     COLUMNS,
@@ -25,7 +25,7 @@ MAX_LEVELS = 4096
 FLOOR = 1e-2
 
 
-@njit
+@inside
 def moment_start(df, phi, model):  # type: ignore[no-untyped-def]
     # phi (m,) by matching squared level totals of the residuals to their expectation
     ztz, ztx, terms, layout = model.ztz, model.ztx, model.terms, model.layout
@@ -117,7 +117,7 @@ def second_moments(ztz, count, lo, hi, K, lams, g, E, total):  # type: ignore[no
     return levels / seen
 
 
-@njit
+@inside
 def expected_hessian(phi, H, model):  # type: ignore[no-untyped-def]
     # H (m, m): a positive definite guess of the criterion's Hessian at phi; False where it fails.
     # Long, because every further function costs half a second to compile.

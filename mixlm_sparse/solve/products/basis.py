@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.linalg
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import DataError, NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
@@ -79,7 +81,19 @@ def triangular_inverse(R: Matrix) -> Matrix:
     inverse, info = scipy.linalg.lapack.dtrtri(R, lower=0)
     if info != 0:
         raise NotPositiveDefiniteError("a basis of the model columns is singular")
-    return np.triu(inverse)
+    return upper_triangle(inverse)
+
+
+@lru_cache(maxsize=64)
+def _below(k: int) -> NDArray[np.bool_]:
+    return np.tri(k, k=-1, dtype=bool)
+
+
+def upper_triangle(R: Matrix) -> Matrix:
+    """Return R (k, k) with zeros below its diagonal."""
+    out = R.copy()
+    out[_below(R.shape[0])] = 0.0
+    return out
 
 
 def r_factor(block: Matrix) -> Matrix:
@@ -89,7 +103,7 @@ def r_factor(block: Matrix) -> Matrix:
     factored, _, _, info = scipy.linalg.lapack.dgeqrf(block)
     if info != 0:
         raise NotPositiveDefiniteError("the model columns hold values that are not finite")
-    return np.triu(factored[:k])
+    return upper_triangle(factored[:k])
 
 
 def term_bases(matrices: ModelMatrices) -> tuple[Matrix, ...]:
@@ -177,7 +191,7 @@ def positive_diagonal(R: Matrix) -> Matrix:
 def regular_basis(R: Matrix) -> tuple[Matrix, Vector]:
     """Return the (p, p) basis and d from the factor of [X y], made regular where X is not."""
     p = R.shape[0] - 1
-    basis = np.triu(R[:p, :p])
+    basis = upper_triangle(R[:p, :p])
     lengths = np.sqrt((basis * basis).sum(axis=0))
     own = np.abs(np.diag(basis)) > RANK_RTOL * lengths
     if not own.all():
@@ -186,7 +200,8 @@ def regular_basis(R: Matrix) -> tuple[Matrix, Vector]:
         diagonal[~own] = np.where(lengths[~own] > 0.0, lengths[~own], 1.0)
         basis[np.arange(p), np.arange(p)] = diagonal
     right = np.where(own, R[:p, p], 0.0)
-    d = scipy.linalg.solve_triangular(basis, right, check_finite=False) if p else np.empty(0)
+    # straight to LAPACK, as in `r_factor`
+    d = scipy.linalg.lapack.dtrtrs(basis, right)[0] if p else np.empty(0)
     d = np.where(own, d, 0.0)
     return basis, d
 

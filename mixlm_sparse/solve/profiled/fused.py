@@ -7,8 +7,9 @@ import numpy as np
 from mixlm_sparse.engines.compiled import expect_searches, search_pays
 from mixlm_sparse.engines.fused import search as fused_kernels
 from mixlm_sparse.engines.fused.dense import SmallDense
+from mixlm_sparse.engines.fused.found import Term
 from mixlm_sparse.engines.fused.levels import SingleFactor
-from mixlm_sparse.engines.fused.search import FusedSearch, Term
+from mixlm_sparse.engines.fused.search import FusedSearch
 from mixlm_sparse.solve.criterion import residual_df
 from mixlm_sparse.solve.pls import CANCELLATION_LIMIT
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -34,7 +35,7 @@ def fused_search(system: PenalizedSystem, *, reml: bool, count: int = 1) -> Fuse
         return None
     if not isinstance(fused, SingleFactor | SmallDense):
         return None
-    if not search_pays(fused_kernels.search, count * CALLS_SAVED):
+    if not search_pays(fused_kernels.search_many, count * CALLS_SAVED):
         return None
     products = system.products
     factors = products.blocks.factors

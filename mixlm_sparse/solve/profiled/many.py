@@ -12,6 +12,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.engines.fused.descent import GIVEN_UP, GRADIENTS, VALUES
 from mixlm_sparse.solve.information import information_of
 from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL
 from mixlm_sparse.solve.profiled.fused import fused_search
@@ -42,6 +43,8 @@ class BlockOptima:
     given : whether the start was given.
     tolerance : decrease up to which an optimum is called converged.
     began : `time.perf_counter()` at the beginning.
+    scales, slopes, products : (r, m), (r, 4m, m), (r, 4m, p + 1, p + 1) what the curvature is read
+        off (see `many_curvature`); without points where none was asked for.
     """
 
     system: PenalizedSystem
@@ -60,6 +63,9 @@ class BlockOptima:
     given: bool
     tolerance: float
     began: float
+    scales: Matrix
+    slopes: Array3
+    products: NDArray[np.float64]
 
     @cached_property
     def theta(self) -> Matrix:
@@ -103,7 +109,7 @@ class BlockOptima:
         return np.asarray(self.found & ~looks[singular.astype(int), large.astype(int)])
 
     @cached_property
-    def _L_inverse(self) -> Array3:
+    def L_inverse(self) -> Array3:
         """(r, p, p) R_X^{-T} of the working columns."""
         p = self.system.p
         L = np.tril(self.factors[:, :p, :p])
@@ -116,7 +122,7 @@ class BlockOptima:
         p = self.system.p
         if p == 0:
             return np.zeros((self.found.size, 0, 0))
-        wide = self._L_inverse.transpose(2, 0, 1).reshape(p, -1)
+        wide = self.L_inverse.transpose(2, 0, 1).reshape(p, -1)
         wide = scipy.linalg.solve_triangular(self.system.products.R_x, wide, check_finite=False)
         return np.moveaxis(wide.reshape(p, -1, p), 1, 0)
 
@@ -125,7 +131,7 @@ class BlockOptima:
         """(r, p) coefficients of the user's columns."""
         p = self.system.p
         half = self.factors[:, p, :p]
-        working = np.einsum("rba,rb->ra", self._L_inverse, half)
+        working = np.einsum("rba,rb->ra", self.L_inverse, half)
         if p:
             working = scipy.linalg.solve_triangular(
                 self.system.products.R_x, working.T, check_finite=False
@@ -156,6 +162,7 @@ def optimize_block(
     reml: bool,
     start: Vector | None,
     control: Control,
+    curved: bool = False,
 ) -> BlockOptima | None:
     """Search for each of r responses of one design.
 
@@ -166,6 +173,7 @@ def optimize_block(
     yy, y_length : (r,) residual sum of squares of least squares; length of the response.
     beta_ols : (p, r) coefficients of least squares.
     start : (m,) theta to start from, or None for moment estimates.
+    curved : also take what the curvature is read off.
 
     Returns
     -------
@@ -191,9 +199,12 @@ def optimize_block(
         np.maximum((info.eps * y_length[usual]) ** 2, info.tiny),
         tolerance=control.tolerance,
         limit=control.max_evaluations or default_limit("bfgs", system.n_theta),
+        floors=_floors(system) if curved else None,
     )
-    phi, gradient, numbers, counts, factors = (_spread(part, usual) for part in found)
-    ended = usual & (counts[:, 2] == 0)
+    phi, gradient, numbers, counts, factors, scales, slopes, products = (
+        _spread(part, usual) for part in found
+    )
+    ended = usual & (counts[:, GIVEN_UP] == 0)
     for part in (phi, gradient, numbers):
         part[~ended] = 0.0
     return BlockOptima(
@@ -206,14 +217,25 @@ def optimize_block(
         decrease=numbers[:, 1],
         pwrss=numbers[:, 3],
         limit_reached=numbers[:, 2] != 0.0,
-        n_values=counts[:, 0],
-        n_gradients=counts[:, 1],
+        n_values=counts[:, VALUES],
+        n_gradients=counts[:, GRADIENTS],
         factors=factors,
         found=ended,
         given=start is not None,
         tolerance=control.gradient_tolerance,
         began=began,
+        scales=scales,
+        slopes=slopes,
+        products=products,
     )
+
+
+def _floors(system: PenalizedSystem) -> Vector:
+    """Return, per term, the size of a step where there is no random effect: see `phi_scales`."""
+    factors = system.products.blocks.factors
+    levels = np.array([factors[place.factor].n_levels for place in system.products.layout])
+    out: Vector = np.sqrt(levels / system.n)
+    return out
 
 
 def _spread(part: np.ndarray, usual: NDArray[np.bool_]) -> np.ndarray:

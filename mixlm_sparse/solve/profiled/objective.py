@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from mixlm_sparse.solve.curvature import (
     may_curve_down,
     parameter_levels,
     phi_scales,
-    profiled_gradient,
+    profiled_gradients,
     profiled_hessian,
 )
 from mixlm_sparse.solve.pls import CANCELLATION_LIMIT, PERFECT_FIT_RTOL, solve_at
@@ -25,7 +26,7 @@ from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.limit import far_start, without_residual
 from mixlm_sparse.solve.profiled.start import expected_hessian, moment_start
 from mixlm_sparse.solve.profiled.valleys import other_starts
-from mixlm_sparse.solve.search.bfgs import ROUNDING
+from mixlm_sparse.solve.search.bfgs import EPS, ROUNDING
 from mixlm_sparse.solve.search.objective import (
     BoundaryReport,
     FarStart,
@@ -94,6 +95,8 @@ class ProfiledObjective:
         Standard deviations of zero, correlations at a bound, or as large as those beside allow.
         """
         chart = self.system.chart
+        if chart.copies and phi[chart.lower == 0.0].all():  # then theta has no zero there either
+            return (), ""
         theta = self.theta_of(phi)
         angle = (chart.powers == 0.0) & (np.abs(phi) == 0.5 * np.pi)
         zero = (chart.lower == 0.0) & (theta == 0.0)
@@ -304,8 +307,8 @@ class ProfiledObjective:
         try:
             suspect = whatever_it_costs or self._symmetric(phi)
             if not suspect and self._quick:
-                gradient = profiled_gradient(self.system, reml=self.reml)
-                suspect = may_curve_down(gradient, phi, self.curvature(phi))
+                gradients = profiled_gradients(self.system, reml=self.reml)
+                suspect = may_curve_down(gradients, phi, self.curvature(phi))
             if not suspect:
                 return None
             H = profiled_hessian(phi, self.system, reml=self.reml)
@@ -375,13 +378,16 @@ class ProfiledObjective:
 
     def noise(self, phi: Vector) -> float:
         """Return how uncertain a value is beyond the rounding of the number itself."""
-        nu = residual_df(self.system, reml=self.reml)
-        size = self.system.chart.size(phi)
+        nu, size = self._nu, self.system.chart.size(phi)
         if self.beyond:
             # remainders of rows are that much smaller than the response; with the margin of values,
             return nu * ROUNDING * size  # or the search stays where rounding happens to be lowest
         # sums of squares are, until `solve_at` forms them by rows
-        return nu * np.finfo(np.float64).eps * float(min(size * size, 1.0 / CANCELLATION_LIMIT))
+        return nu * EPS * min(size * size, 1.0 / CANCELLATION_LIMIT)
+
+    @cached_property
+    def _nu(self) -> int:
+        return residual_df(self.system, reml=self.reml)
 
     def at_zero(self) -> Vector:
         """Return the phi (m,) at which all standard deviations are zero."""

@@ -95,14 +95,13 @@ def expected_hessian(
         C = np.matmul(lam.T, AL) + np.eye(K)
         D = A - np.matmul(AL, np.linalg.solve(C, np.swapaxes(AL, 1, 2)))
         flat = D.reshape(-1, K * K)
-        E = (flat.T @ flat).reshape(K, K, K, K) * scale
-        total = flat.sum(axis=0).reshape(K, K) * scale
-        sigma = [(i, d @ lam.T + lam @ d.T) for i, d in found]
-        for i, di in sigma:
-            t[i] = float((total * di).sum())
-            left = np.einsum("abcd,bc->ad", E, di)
-            for k, dk in sigma:
-                H[i, k] = float((left * dk).sum())
+        # sum_j D[a, b] D[c, d] by (b, c) and (a, d)
+        E = (flat.T @ flat).reshape(K, K, K, K).transpose(1, 2, 0, 3).reshape(K * K, K * K)
+        own = [i for i, _ in found]
+        half = np.matmul(np.array([d for _, d in found]), lam.T)
+        sigma = (half + np.swapaxes(half, 1, 2)).reshape(len(found), K * K)
+        t[own] = scale * (sigma @ flat.sum(axis=0))
+        H[np.ix_(own, own)] = scale * (sigma @ E @ sigma.T)
     H -= np.outer(t, t) / nu
     # Directions without expected curvature (a zero column) get some, or the first step is infinite.
     values, vectors = np.linalg.eigh(0.5 * (H + H.T))

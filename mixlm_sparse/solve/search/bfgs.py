@@ -8,6 +8,7 @@ minimum, reached as fast as any other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +22,8 @@ from mixlm_sparse.common.types import Matrix, Vector
 ARMIJO = 1e-4
 CURVATURE = 0.9
 # Differences of the criterion below this multiple of its rounding are decided by slopes.
-ROUNDING = 64.0 * np.finfo(np.float64).eps
+EPS = float(np.finfo(np.float64).eps)
+ROUNDING = 64.0 * EPS
 MAX_LINE_SEARCH = 25
 
 
@@ -68,7 +70,7 @@ def minimize_bfgs(
     x = x0.copy()
     value, gradient = function(x)
     evaluations = 1
-    if not np.isfinite(value):  # nothing says where to go
+    if not math.isfinite(value):  # nothing says where to go
         return BfgsResult(x, value, gradient, np.inf, "stalled")
     H = np.linalg.inv(hessian)
     fresh = True
@@ -81,7 +83,7 @@ def minimize_bfgs(
             H, fresh = np.linalg.inv(hessian), True
             step = -(H @ gradient)
             slope = float(gradient @ step)
-        if -0.5 * slope <= max(tolerance, np.finfo(np.float64).eps * abs(value)):
+        if -0.5 * slope <= max(tolerance, EPS * abs(value)):
             return BfgsResult(x, value, gradient, -0.5 * slope, "converged")
         if evaluations >= max_evaluations:
             return BfgsResult(x, value, gradient, -0.5 * slope, "limit")
@@ -96,7 +98,7 @@ def minimize_bfgs(
         for _ in range(MAX_LINE_SEARCH):
             trial, trial_gradient = function(x + alpha * step)
             evaluations += 1
-            trial_slope = float(trial_gradient @ step) if np.isfinite(trial) else np.inf
+            trial_slope = float(trial_gradient @ step) if math.isfinite(trial) else np.inf
             if trial < (value if best is None else best[0]):
                 best = trial, trial_gradient, alpha
             armijo = trial <= value + ARMIJO * alpha * slope
@@ -106,7 +108,7 @@ def minimize_bfgs(
                 alpha = _interpolate(low, value_low, slope_low, alpha, trial, trial_slope)
             elif trial_slope < CURVATURE * slope:
                 low, value_low, slope_low = alpha, trial, trial_slope
-                alpha = 0.5 * (low + high) if np.isfinite(high) else 2.5 * alpha
+                alpha = 0.5 * (low + high) if math.isfinite(high) else 2.5 * alpha
             else:
                 best = trial, trial_gradient, alpha
                 accepted = True
@@ -124,7 +126,7 @@ def minimize_bfgs(
         s = alpha * step
         y = trial_gradient - gradient
         sy = float(s @ y)
-        if accepted and sy > 1e-10 * float(np.sqrt((s @ s) * (y @ y))):
+        if accepted and sy > 1e-10 * math.sqrt(float(s @ s) * float(y @ y)):
             H, fresh = _updated(H, s, y, sy), False
         x, value, gradient = x + s, trial, trial_gradient
 
@@ -141,14 +143,14 @@ def _updated(H: NDArray[Any], s: Vector, y: Vector, sy: float) -> Matrix:
 def _interpolate(a: float, fa: float, da: float, b: float, fb: float, db: float) -> float:
     """Return the minimum of the cubic (or parabola) through two points, kept inside them."""
     width = b - a
-    if not np.isfinite(fb):
+    if not math.isfinite(fb):
         return a + 0.1 * width
     best = a - 0.5 * da * width * width / (fb - fa - da * width) if fb - fa != da * width else b
-    if np.isfinite(db):
+    if math.isfinite(db):
         theta = 3.0 * (fa - fb) / width + da + db
         inside = theta * theta - da * db
         if inside >= 0.0:
-            root = np.sqrt(inside)
+            root = math.sqrt(inside)
             denominator = db - da + 2.0 * root
             if denominator != 0.0:
                 best = b - width * (db + root - theta) / denominator

@@ -23,6 +23,7 @@ from mixlm_sparse.solve.curvature import (
     differences,
     downward_direction,
     may_curve_down,
+    one_by_one,
     phi_scales,
 )
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
@@ -301,16 +302,14 @@ class WhitenedObjective:
         if not (whatever_it_costs or self.m * self.system.n <= QUICK_ROWS):
             return None
 
-        def gradient(x: Vector) -> Vector:
-            return self._evaluated(x)[1]
-
+        gradients = one_by_one(lambda x: self._evaluated(x)[1])
         m = self.m_theta
         try:
-            if not (whatever_it_costs or may_curve_down(gradient, phi, self.curvature(phi))):
+            if not (whatever_it_costs or may_curve_down(gradients, phi, self.curvature(phi))):
                 return None
             own = phi_scales(phi[:m], self.at(phi[m:]).system)
             scales = np.concatenate([own, np.ones(self.m - m)])
-            return downward_direction(differences(gradient, phi, scales), scales)
+            return downward_direction(differences(gradients, phi, scales), scales)
         except (NotPositiveDefiniteError, np.linalg.LinAlgError):
             return None
 
