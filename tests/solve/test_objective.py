@@ -44,6 +44,9 @@ class Bowl:
     def curvature(self, phi):
         return np.eye(2)
 
+    def sharpen(self, phi, gradient):
+        return None
+
     def radial_decrease(self, phi, gradient):
         return 0.0
 

@@ -24,6 +24,7 @@ from mixlm_sparse.solve.pls import CANCELLATION_LIMIT, PERFECT_FIT_RTOL, solve_a
 from mixlm_sparse.solve.profiled.boundary import settle_boundary
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.limit import far_start, without_residual
+from mixlm_sparse.solve.profiled.saddle import CLOSE, quick, sharp_hessian, symmetric, together
 from mixlm_sparse.solve.profiled.start import expected_hessian, moment_start
 from mixlm_sparse.solve.profiled.valleys import other_starts
 from mixlm_sparse.solve.search.bfgs import EPS, ROUNDING
@@ -42,10 +43,6 @@ from mixlm_sparse.solve.system import PenalizedSystem
 SATURATED = 2e4
 # Share of the residual sum of squares of least squares below which nothing is left.
 NOTHING_LEFT = 1e-8
-# Multiply-adds of a gradient for each parameter that are not noticed in a fit, about a millisecond.
-QUICK_WORK = 2e6
-# Standard deviations that differ by less are equal.
-SYMMETRIC_RTOL = 1e-4
 
 
 @dataclass
@@ -67,6 +64,7 @@ class ProfiledObjective:
     history: list[float] = field(default_factory=list)
     rotations: list[Matrix] | None = None
     beyond: bool = False
+    _sharp: tuple[Vector, Matrix] | None = None
 
     @property
     def m(self) -> int:
@@ -204,6 +202,19 @@ class ProfiledObjective:
         """Return a positive definite guess (m, m) of the Hessian at phi."""
         return expected_hessian(phi, self.system, reml=self.reml, rotations=self.rotations)
 
+    def sharpen(self, phi: Vector, gradient: Vector) -> Matrix | None:
+        """Return the Hessian (m, m) at phi, if it costs little and is clearly positive definite.
+
+        It is kept: an optimum close by is no saddle (see `downhill`).  What it takes is not
+        counted, like the look for a saddle that it saves.
+        """
+        if self.rotations is not None or self.beyond or not together(self.system):
+            return None
+        H = sharp_hessian(phi, gradient, self.system, reml=self.reml)
+        if H is not None:
+            self._sharp = phi, H
+        return H
+
     def radial_decrease(self, phi: Vector, gradient: Vector) -> float:
         """Return what scaling one term would win at least.
 
@@ -297,16 +308,13 @@ class ProfiledObjective:
     def downhill(self, phi: Vector, *, whatever_it_costs: bool) -> Vector | None:
         """Return a step (m,) along which the criterion curves downwards at phi, if it does.
 
-        A search that descends comes to a saddle along a line of symmetry only: the data are the
-        same with two terms exchanged, with two predictors exchanged, or with a predictor's sign
-        changed.  Where a gradient costs little, one for each parameter tells; else it is looked
-        for where two parameters are equal or a covariance is zero.
+        See `saddle`.
         """
-        if self.beyond:
+        if self.beyond or self._near_a_minimum(phi):
             return None
         try:
-            suspect = whatever_it_costs or self._symmetric(phi)
-            if not suspect and self._quick:
+            suspect = whatever_it_costs or symmetric(phi, self.system)
+            if not suspect and quick(self.system):
                 gradients = profiled_gradients(self.system, reml=self.reml)
                 suspect = may_curve_down(gradients, phi, self.curvature(phi))
             if not suspect:
@@ -316,33 +324,15 @@ class ProfiledObjective:
             return None
         return downward_direction(H, phi_scales(phi, self.system))
 
-    @property
-    def _quick(self) -> bool:
-        """Whether a gradient for each parameter costs less than what a fit takes anyway."""
-        products = self.system.products
-        factors = products.blocks.factors
-        if len(factors) == 1:
-            f = factors[0]
-            work = f.n_levels * f.width**2 * (f.width + products.p + 1)
-        else:
-            work = self.system.q**3
-        return self.m * work <= QUICK_WORK
-
-    def _symmetric(self, phi: Vector) -> bool:
-        """Say whether two standard deviations are equal, or effects that vary uncorrelated."""
-        sds: list[float] = []
-        for template, T in zip(self.system.templates, self.system.chart.factors(phi), strict=True):
-            own = np.abs(np.diag(T))
-            sd = np.sqrt((T * T).sum(axis=1))
-            tied = template.closed_under == "one scale"  # equal by the structure
-            sds += (sd[:1] if tied else sd[own > 0.0]).tolist()
-            if template.closed_under != "linear":
-                continue
-            for i, j in zip(*np.tril_indices(template.k, -1), strict=True):
-                if own[i] > 0.0 and own[j] > 0.0 and abs(T[i, j]) <= SYMMETRIC_RTOL * sd[i]:
-                    return True
-        ordered = np.sort(sds)
-        return bool((np.diff(ordered) <= SYMMETRIC_RTOL * ordered[1:]).any())
+    def _near_a_minimum(self, phi: Vector) -> bool:
+        """Say whether phi is so close to where the Hessian is known that it is that, nearly."""
+        if self._sharp is None:
+            return False
+        at, H = self._sharp
+        within = self.reflect(at)
+        signs = np.where(at * within < 0.0, -1.0, 1.0)
+        step = signs * (phi - within)
+        return bool(step @ H @ step <= CLOSE)
 
     def at_once(
         self, phi: Vector | None, *, tolerance: float, limit: int, check_boundary: bool

@@ -25,6 +25,9 @@ CURVATURE = 0.9
 EPS = float(np.finfo(np.float64).eps)
 ROUNDING = 64.0 * EPS
 MAX_LINE_SEARCH = 25
+# A predicted decrease below which an exact Hessian is worth its price, and steps that it may take.
+NEAR = 5e-3
+NEWTON_STEPS = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,7 @@ def minimize_bfgs(
     max_evaluations: int,
     max_step: float = 2.0,
     noise: Callable[[Vector], float] | None = None,
+    sharpen: Callable[[Vector, Vector], Matrix | None] | None = None,
 ) -> BfgsResult:
     """Minimize a smooth function.
 
@@ -59,6 +63,8 @@ def minimize_bfgs(
         below this or below the rounding of the value.
     max_step : bound on the largest change of a coordinate in one step, relative to its size or 1.
     noise : how uncertain values near x are beyond their rounding; slopes decide below that.
+    sharpen : returns the Hessian at x with this gradient, where that costs little and it is
+        positive definite; asked once, near the end, from where on steps are Newton's.
 
     References
     ----------
@@ -85,6 +91,12 @@ def minimize_bfgs(
             slope = float(gradient @ step)
         if -0.5 * slope <= max(tolerance, EPS * abs(value)):
             return BfgsResult(x, value, gradient, -0.5 * slope, "converged")
+        if sharpen is not None and -0.5 * slope <= NEAR:
+            sharp, sharpen = sharpen(x, gradient), None
+            if sharp is not None:
+                hessian, H, fresh = sharp, np.linalg.inv(sharp), True
+                max_evaluations += NEWTON_STEPS  # they are few
+                continue
         if evaluations >= max_evaluations:
             return BfgsResult(x, value, gradient, -0.5 * slope, "limit")
         shorter = min(1.0, max_step / float(np.abs(step / np.maximum(1.0, np.abs(x))).max()))

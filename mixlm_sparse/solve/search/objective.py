@@ -121,6 +121,10 @@ class Objective(Protocol):
         """Return a positive definite guess (m, m) of the Hessian at phi."""
         ...
 
+    def sharpen(self, phi: Vector, gradient: Vector) -> Matrix | None:
+        """Return the Hessian (m, m) at phi, if it costs little there and is positive definite."""
+        ...
+
     def radial_decrease(self, phi: Vector, gradient: Vector) -> float:
         """Return what a change of scale alone would win at least."""
         ...

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.solve.search.bfgs import ROUNDING, minimize_bfgs
+from mixlm_sparse.solve.search.bfgs import NEWTON_STEPS, ROUNDING, minimize_bfgs
 from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.derivative_free import minimize_bobyqa, minimize_cobyqa
 from mixlm_sparse.solve.search.objective import FarStart, NoMinimumError, Objective, Start
@@ -276,6 +276,7 @@ def _gradient_search(
             tolerance=control.tolerance,
             max_evaluations=min(leg, left),
             noise=objective.noise,
+            sharpen=objective.sharpen if left > leg + NEWTON_STEPS else None,
         )
         if found.status != "limit" or left <= leg:
             break

@@ -170,6 +170,10 @@ class WhitenedObjective:
             H[m:, m:] = (vectors * np.maximum(values, floor)) @ vectors.T
         return H
 
+    def sharpen(self, phi: Vector, gradient: Vector) -> Matrix | None:
+        """Return None: each gradient is a walk over the rows."""
+        return None
+
     def radial_decrease(self, phi: Vector, gradient: Vector) -> float:
         """Return what a change of scale of one random term would win at least."""
         m = self.m_theta
