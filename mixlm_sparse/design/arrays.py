@@ -280,6 +280,18 @@ def same_groups(first: GroupingFactor, second: GroupingFactor) -> bool:
 def _grouping(label: str, groups: Any, n: int) -> GroupingFactor:
     if isinstance(groups, Membership) or scipy.sparse.issparse(groups):
         return _several_groups(label, groups, n)
+    shape = () if isinstance(groups, list | tuple) else shape_of(groups)
+    if len(shape) > 1 and shape[1:] != (1,):
+        raise DataError(
+            f"the groups of term {label!r} are of shape {shape}: give one label for each row, or "
+            "the term's own Z as a SciPy sparse matrix, scipy.sparse.csr_array(Z)"
+        )
+    if any(scipy.sparse.issparse(one) for one in groups):
+        raise DataError(
+            f"the groups of term {label!r} are several matrices: a term has one Z, with a column "
+            "for each level; give each matrix a term of its own, whose effects are independent of "
+            "the others'"
+        )
     codes, levels = _factorized(groups)
     if codes.shape != (n,):
         raise DataError(f"the groups of term {label!r} have shape {codes.shape}, expected ({n},)")

@@ -233,7 +233,7 @@ def _open(
     held = hold(data, names, (*optional, *structured))
     for name in structured:
         if name not in held.table.columns:
-            raise DataError(f"residuals: {unknown_column(name, held.table.header)}")
+            raise DataError(_unknown_for_residuals(name, held.table.header))
     own = {name: held.table.columns[name] for name in (*names, *optional, *structured)
            if name in held.table.columns}  # fmt: skip
     table = replace(held.table, columns=own, names=frozenset(own))
@@ -323,3 +323,14 @@ def offset_of_rows(
     if total is not None:
         require_range(total, "the offset")
     return add_offsets(formula.fixed.offsets, variables, total)
+
+def _unknown_for_residuals(name: str, header: Any) -> str:
+    """Say that the data lack a column that a structure names, which may be a formula of nlme's."""
+    text = f"residuals: {unknown_column(name, header)}"
+    if any(sign in name for sign in "~|:"):
+        text += (
+            ' (structures name columns: time="visit", group="patient"; several as a tuple, '
+            'group=("site", "patient"))'
+        )
+    return text
+

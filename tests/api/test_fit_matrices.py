@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.sparse as sp
 
 import mixlm_sparse as mx
 from tests.support import corpus
@@ -92,3 +93,12 @@ def test_fit_matrices_says_what_is_wrong(change, message):
     }
     with pytest.raises(mx.MixedModelError, match=message):
         mx.fit_matrices(**arguments)
+
+def test_matrices_in_the_place_of_groups_say_what_to_give():
+    rng = np.random.default_rng(0)
+    X, y = np.column_stack([np.ones(30), rng.normal(size=30)]), rng.normal(size=30)
+    Z = rng.normal(size=(30, 5))
+    with pytest.raises(mx.DataError, match=r"of shape \(30, 5\): give one label for each row, or"):
+        mx.fit_matrices(y, X, [(Z, None, "g")])
+    with pytest.raises(mx.DataError, match="are several matrices: a term has one Z"):
+        mx.fit_matrices(y, X, [([sp.csr_array(Z), sp.csr_array(Z)], None, "g")])

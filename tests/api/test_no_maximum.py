@@ -70,3 +70,10 @@ def test_it_is_said_with_a_remedy_that_is_another_structure(fit) -> None:
 @pytest.mark.parametrize("what", list(ASKED))
 def test_whatever_is_asked_answers(fit, what) -> None:
     assert ASKED[what](fit) is not None
+
+
+def test_formulas_of_nlme_in_the_place_of_columns_say_what_to_write() -> None:
+    data = sparse_visits()
+    for structure in (mx.AR1("~ t | id"), mx.AR1("t", "site:id")):
+        with pytest.raises(mx.DataError, match=r'structures name columns: time="visit"'):
+            mx.gls("y ~ x", data, residual=structure)

@@ -52,6 +52,7 @@ from mixlm_sparse.solve.system import PenalizedSystem
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
 
+EXACT = "the model fits the response exactly"
 NOT_DEFINED = "undefined: parameters of the residuals are at the end of their range"
 
 
@@ -118,9 +119,8 @@ def profile(
 def _profiled(fit: FittedModel, which: object, reml: bool) -> list[str]:
     """Return the names of the parameters to be profiled, or say why one cannot be."""
     if fit.unbounded or fit.optimum.no_residual:
-        raise OptionError(
-            "the model fits the response exactly: sigma is zero and nothing can be profiled"
-        )
+        why = "nothing is left to the residuals" if fit.optimum.no_residual else EXACT
+        raise OptionError(f"{why}: sigma is zero and nothing can be profiled; use method='wald'")
     if reml and not fit.reml:
         raise OptionError(
             "reml=True profiles the REML criterion, but the fit is by ML: profile "
@@ -195,6 +195,11 @@ def _ml_or_reml(fit: FittedModel, reml: bool) -> _Base:
         raise OptionError(
             f"{how}the model fits its {fit.nobs} rows exactly: sigma is zero and the deviance has "
             f"no profile; use method='wald'{remedy}"
+        )
+    if base.optimum.no_residual:
+        raise OptionError(
+            "by maximum likelihood nothing is left to the residuals: sigma is zero and the "
+            "deviance has no profile; use method='wald', or profile(reml=True)"
         )
     # ends of profiles are differences of criteria: start from the last digit
     optimum: Optimum = base.optimum
