@@ -306,12 +306,28 @@ def test_everything_else_goes_on(herd, fit, tmp_path):
     assert np.isfinite(fit.icc()["std_error"]).all()
     other = fit.refit(fit.simulate(1, seed=2)[:, 0])
     assert other.convergence.converged
-    for call in (
-        lambda: fit.influence("herd"),
-        lambda: fit.robust("herd"),
-    ):
-        with pytest.raises(mx.OptionError, match="levels of 'animal' are related by known="):
-            call()
+    with pytest.raises(mx.OptionError, match="levels of 'animal' are related by known="):
+        fit.robust("herd")
+
+
+@pytest.mark.parametrize("structure", [{}, {"weights": "w"}, {"residual": "ar1"}])
+def test_deletions_are_fits_of_the_rest_with_the_same_matrix(herd, structure):
+    data = herd["data"].copy()
+    data["w"] = np.random.default_rng(3).uniform(0.5, 2.0, len(data))
+    data["t"] = data.groupby("animal").cumcount()
+    if "residual" in structure:
+        structure = {"residual": mx.AR1("t", "animal")}
+    known = {"animal": herd["pedigree"]}
+
+    def fitted(rows):
+        return mx.lmer("y ~ x + (1 | animal)", rows, known=known, control=QUIET, **structure)
+
+    fit = fitted(data)
+    found = fit.influence("herd").estimates()
+    for label in found.index[:2]:
+        rest = fitted(data[data["herd"] != label])
+        np.testing.assert_allclose(found.loc[label, list(rest.fixef.index)], rest.fixef, rtol=1e-5)
+        assert found.loc[label, "sigma"] == pytest.approx(rest.sigma, rel=1e-4)
 
 
 def changed(place, value):

@@ -26,7 +26,6 @@ from mixlm_sparse.model.parameters import (
     residual_values,
     variance_parameters,
 )
-from mixlm_sparse.model.structured import require_unrelated
 from mixlm_sparse.model.warm import options_of_refits
 from mixlm_sparse.solve.derived.without_rows import Deletion
 from mixlm_sparse.solve.optimize import optimize
@@ -193,7 +192,8 @@ def influence(
     Rows leave by subtraction from the products, so that a deletion costs no pass over the data;
     the search starts from this fit's parameters.  With a residual structure nothing of the design
     is formed anew, and visits keep their places; a search over its parameters looks at the rows
-    that are left, which `refit=False` does not.
+    that are left, which `refit=False` does not.  With `known=` levels that lose all their rows
+    stay, with what their relatives say of them.
 
     Parameters
     ----------
@@ -219,7 +219,6 @@ def influence(
     335      0.129    0.155     0.938               -0.095         0.556
     337      0.126    0.150     0.947               -0.334        -0.325
     """
-    require_unrelated(fit, "influence", "look at hatvalues() and residuals()")
     refit, n_jobs = require_bool("refit", refit), require_jobs(n_jobs)
     if fit.perfect:
         raise OptionError("the fixed effects fit the response exactly: no row has an influence")
