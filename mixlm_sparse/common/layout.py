@@ -13,7 +13,7 @@ from mixlm_sparse.common.render import (
     markdown_table,
     markdown_text,
 )
-from mixlm_sparse.common.text import display_width, pad, shorten_all, text_table
+from mixlm_sparse.common.text import ELLIPSIS, display_width, pad, shorten_all, text_table
 
 WIDTH = 80  # columns of a terminal
 LEAST_TEXT = 12  # columns to which long text is cut, at least, so that a table fits
@@ -63,9 +63,30 @@ def _narrowed(table: Finished, width: int) -> Finished:
         else:
             continue
         del columns[place]
+    if _excess(columns, width) > 0 and named > 1:
+        columns, named = _headed(columns, named)
     return replace(
         table, formulas=tuple(lines), columns=_cut(columns, width), named=named, notes=tuple(notes)
     )
+
+
+def _headed(columns: list[Column], named: int) -> tuple[list[Column], int]:
+    """Put what names families of rows above them, if there are far fewer families than rows."""
+    outer, names, rest = columns[: named - 1], columns[named - 1], columns[named:]
+    keys = list(zip(*(column.cells for column in outer), strict=True))
+    firsts = [i == 0 or key != keys[i - 1] for i, key in enumerate(keys)]
+    if 3 * sum(firsts) > 2 * len(keys):
+        return columns, named
+    cells, above = [], []
+    for key, cell, first in zip(keys, names.cells, firsts, strict=True):
+        if key[0] == ELLIPSIS:
+            cells.append(ELLIPSIS)
+            above.append("")
+            continue
+        family = [f"{c.head} {value}" for c, value in zip(outer, key, strict=True) if value]
+        cells.append(f" {cell}")
+        above.append(f"{', '.join(family)}:" if first and family else "")
+    return [Column(names.head, tuple(cells), text=True, above=tuple(above)), *rest], 1
 
 
 def _excess(columns: list[Column], width: int) -> int:
@@ -98,13 +119,12 @@ def _raised(names: Column, limit: int) -> Column:
     """Move the cells that take more than `limit` columns above their rows."""
     if _width(names) <= limit:
         return names
-    long = [display_width(cell) > limit for cell in names.cells]
-    return Column(
-        shorten_all((names.head,), limit)[0],
-        tuple("" if up else cell for cell, up in zip(names.cells, long, strict=True)),
-        text=True,
-        above=tuple(cell if up else "" for cell, up in zip(names.cells, long, strict=True)),
-    )
+    cells, above = [], []
+    for cell, over in zip(names.cells, names.above or ("",) * len(names.cells), strict=True):
+        long = display_width(cell) > limit
+        cells.append("" if long else cell)
+        above.append("\n".join(filter(None, (over, cell if long else ""))))
+    return Column(shorten_all((names.head,), limit)[0], tuple(cells), text=True, above=tuple(above))
 
 
 def _panels(columns: list[Column], named: int, room: int) -> list[list[Column]]:
@@ -135,8 +155,11 @@ def _body(columns: list[Column], room: int) -> list[str]:
     head, *lines = text_table(sides, left=0, gap=gap)
     above = columns[0].above or ("",) * len(lines)
     out = [head]
-    for line, name in zip(lines, above, strict=True):
-        out += [*(wrap("", name, room) if name else []), line]
+    for line, names in zip(lines, above, strict=True):
+        for name in names.splitlines():
+            indent = " " * (len(name) - len(name.lstrip()))
+            out += wrap(indent, name.strip(), room)
+        out.append(line)
     return out
 
 

@@ -239,7 +239,8 @@ class _Reader:
         if not self.is_op(")"):
             if self.token.kind == "end":
                 self.unclosed()
-            self.fail(f"a ')' or an operator is missing before '{self.token.text}'",
+            names = f"; {_NAMES}" if self.token.kind in ("name", "quoted") else ""
+            self.fail(f"a ')' or an operator is missing before '{self.token.text}'{names}",
                       self.token.start)  # fmt: skip
         self.open.pop()
         self.at += 1

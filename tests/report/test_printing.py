@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 from functools import cache
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -133,3 +134,26 @@ def test_long_names_of_parameters_stand_whole_in_lines_of_their_own():
     assert numbers[0] == pytest.approx(estimates[lines[place]], abs=1e-3)
     assert "mean" not in lines[1]  # the estimate and its bias say it
     assert "mean" in boot.to_frame()
+
+
+def test_what_names_families_stands_above_them_in_wide_tables():
+    rng = np.random.default_rng(2)
+    drugs = ["Placebo", "Drug A (10 mg)", "Drug A (20 mg)"]
+    data = pd.DataFrame({"arm": [drugs[i % 3] for i in range(120)]})
+    data["visit"] = [f"visit {i // 3 % 2 + 1}" for i in range(120)]
+    data["g"] = [f"g{i // 6}" for i in range(120)]
+    data["y"] = rng.normal(size=120)
+    means = mx.lmer("y ~ arm * visit + (1 | g)", data, control=mx.Control(warn=False)).emmeans(
+        "arm", by="visit"
+    )
+    table = means.pairs(conf_int=True)
+    lines = repr(table).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in repr(table)
+    assert [line for line in lines if line.endswith(":")] == ["visit visit 1:", "visit visit 2:"]
+    assert lines.count(" Drug A (10 mg) - Placebo") == 2
+    assert table["visit"].tolist() == ["visit 1"] * 3 + ["visit 2"] * 3
+    assert "visit visit 1:" not in table.to_html()
+    each = repr(means.pairs(simple="each", conf_int=True)).splitlines()
+    assert "arm ., visit visit 1:" in each
+    assert "arm Placebo, visit .:" in each

@@ -127,6 +127,8 @@ def _parsed(path: str, read: Callable[[], pd.DataFrame]) -> pd.DataFrame:
         raise DataError(f"{what} is empty: it must have a line of names, then rows") from None
     except (ValueError, pd.errors.ParserError) as error:  # pyarrow's errors are ValueErrors
         reason = str(error).strip().splitlines()[0] if str(error).strip() else "no table"
+        if isinstance(error, UnicodeDecodeError):
+            reason += "; write it as UTF-8, as by iconv -f LATIN1 -t UTF-8"
         raise DataError(f"{what} cannot be read as {kind_of(path) or '.csv'}: {reason}") from error
     except OSError as error:
         if type(error) is OSError:  # pyarrow says of a broken file that it cannot be read

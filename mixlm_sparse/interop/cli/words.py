@@ -23,6 +23,7 @@ RULES = (
     (re.compile(r'mx\.explain\((?:"|&quot;)([a-z-]+)(?:"|&quot;)\)'), r"mixlm explain \1"),
     (re.compile(r"\bcontrol\.max_evaluations\b"), "--max-evaluations"),
     (re.compile(r"\b(?:fit\.)?refit_ml\(\)|\breml=False\b"), "--ml"),
+    (re.compile(r", allow_new_levels=\"nan\", or re_form=\"population\""), ", or --population"),
     (re.compile(r"\breml=True\b"), "--reml"),
     (re.compile(rf"\b({'|'.join(FLAGS)})=True\b"), lambda found: _option(found[1])),
     (
@@ -45,7 +46,7 @@ RULES = (
 )
 
 
-IN_TABLES = 2  # so many of the rules change nothing that a name of a column could be
+IN_TABLES = 3  # so many of the rules change nothing that a name of a column could be
 
 
 def of_the_shell(text: str, *, table: bool = False) -> str:
