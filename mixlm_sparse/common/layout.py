@@ -17,6 +17,7 @@ from mixlm_sparse.common.text import ELLIPSIS, display_width, pad, shorten_all, 
 
 WIDTH = 80  # columns of a terminal
 LEAST_TEXT = 12  # columns to which long text is cut, at least, so that a table fits
+NO_VALUE = ("", ".")  # a column that does not tell this row from others
 MOST_TEXT = 44  # columns that a text takes at most
 
 
@@ -83,7 +84,8 @@ def _headed(columns: list[Column], named: int) -> tuple[list[Column], int]:
             cells.append(ELLIPSIS)
             above.append("")
             continue
-        family = [f"{c.head} {value}" for c, value in zip(outer, key, strict=True) if value]
+        values = [(c.head, value) for c, value in zip(outer, key, strict=True)]
+        family = [f"{head} = {value}" for head, value in values if value not in NO_VALUE]
         cells.append(f" {cell}")
         above.append(f"{', '.join(family)}:" if first and family else "")
     return [Column(names.head, tuple(cells), text=True, above=tuple(above)), *rest], 1

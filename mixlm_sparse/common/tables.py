@@ -22,6 +22,7 @@ import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import wraps
+from html import escape
 from typing import TYPE_CHECKING, Any, ClassVar, ParamSpec, TypeGuard
 
 import numpy as np
@@ -251,6 +252,17 @@ class ResultTable(pd.DataFrame):
         return as_html(_finished(self, short=False))
 
 
+class Tables(dict[str, pd.DataFrame]):
+    """Tables by name: a dictionary that prints them one below the other, as R prints a list."""
+
+    def __repr__(self) -> str:
+        return "\n\n".join(f"{name}:\n{table!r}" for name, table in self.items())
+
+    def _repr_html_(self) -> str:
+        shown = [(escape(name), as_html(_finished(table))) for name, table in self.items()]
+        return "".join(f"<p><b>{name}</b></p>{html}" for name, html in shown)
+
+
 def as_result(frame: pd.DataFrame, **about: Any) -> ResultTable:
     """Return a data frame as a table that prints well.
 
@@ -337,6 +349,9 @@ def _finished(frame: pd.DataFrame, *, short: bool = True) -> Finished:
         frame = frame.iloc[:, [i for i in range(frame.shape[1]) if i not in empty]]
     absent = [name for name in about.get("absent", ()) if name in frame]
     silent = [name for name in absent if frame[name].isna().all()]
+    for name, rows in about.get("blank", {}).items():
+        if name in frame and frame[name].isna().all() and frame.index.isin(list(rows)).all():
+            silent.append(name)
     if len(frame) and len(silent) < frame.shape[1]:
         frame = frame.drop(columns=silent)
     most = pd.get_option("display.max_rows") or len(frame)

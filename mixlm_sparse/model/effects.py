@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from mixlm_sparse.common.tables import as_result
+from mixlm_sparse.common.tables import Tables, as_result
 from mixlm_sparse.common.types import Array3
 from mixlm_sparse.covariance.random import structure_class
 from mixlm_sparse.design.matrices import RandomTerm
@@ -92,7 +92,7 @@ def effects_by_level(solution: PlsSolution) -> dict[str, pd.DataFrame]:
     The index has the levels in the type that the data have.
     """
     matrices = solution.system.matrices
-    effects: dict[str, pd.DataFrame] = {}
+    effects = Tables()
     for g, factor in enumerate(matrices.factors):
         terms = [t for t, term in enumerate(matrices.terms) if term.factor == g]
         frame = pd.DataFrame(
@@ -125,7 +125,7 @@ def coefficients_by_level(solution: PlsSolution) -> dict[str, pd.DataFrame]:
     extra = [name for frame in effects.values() for name in frame.columns if name not in fixed]
     base = {**dict.fromkeys(extra, 0.0), **fixed}
     place = {name: j for j, name in enumerate(base)}
-    out: dict[str, pd.DataFrame] = {}
+    out = Tables()
     for label, frame in effects.items():
         values = np.tile(np.array(list(base.values())), (len(frame), 1))
         for j, name in enumerate(frame.columns):

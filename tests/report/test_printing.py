@@ -150,10 +150,28 @@ def test_what_names_families_stands_above_them_in_wide_tables():
     lines = repr(table).splitlines()
     assert max(map(len, lines)) <= 80
     assert "…" not in repr(table)
-    assert [line for line in lines if line.endswith(":")] == ["visit visit 1:", "visit visit 2:"]
+    headed = [line for line in lines if line.endswith(":")]
+    assert headed == ["visit = visit 1:", "visit = visit 2:"]
     assert lines.count(" Drug A (10 mg) - Placebo") == 2
     assert table["visit"].tolist() == ["visit 1"] * 3 + ["visit 2"] * 3
-    assert "visit visit 1:" not in table.to_html()
+    assert "visit = visit 1:" not in table.to_html()
     each = repr(means.pairs(simple="each", conf_int=True)).splitlines()
-    assert "arm ., visit visit 1:" in each
-    assert "arm Placebo, visit .:" in each
+    assert "visit = visit 1:" in each
+    assert "arm = Placebo:" in each
+
+
+def test_tables_by_group_print_below_each_other():
+    fit = mx.lmer("diameter ~ 1 + (1 | plate) + (1 | sample)", mx.datasets.load("Penicillin"))
+    for found in (fit.ranef(), fit.coef(), fit.rePCA()):
+        assert isinstance(found, dict)
+        assert list(found) == ["plate", "sample"]
+        assert repr(found).startswith("plate:\n")
+        assert "\n\nsample:\n" in repr(found)
+        assert found._repr_html_().count("<table") == 2
+        assert pickle.loads(pickle.dumps(found)).keys() == found.keys()
+
+
+def test_columns_without_a_word_do_not_print():
+    found = sleep().tidy("ran_vals")
+    assert "p_value" not in repr(found)
+    assert "p_value" in found

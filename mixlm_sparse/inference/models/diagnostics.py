@@ -19,7 +19,13 @@ from mixlm_sparse.common.checks import (
 )
 from mixlm_sparse.common.errors import MixedModelError, OptionError, UnknownKeyError
 from mixlm_sparse.common.parallel import Progress, run
-from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
+from mixlm_sparse.common.tables import (
+    PrintsAsTable,
+    ResultTable,
+    Tables,
+    as_result,
+    result_table,
+)
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.singularity import SINGULAR_TOL, relative_spread, singular_reasons
@@ -117,7 +123,7 @@ def rePCA(fit: FittedModel, scaled: bool = False) -> dict[str, pd.DataFrame]:
             for Rz, T in zip(system.products.Rz, blocks, strict=True)
         ]
     merged = system.chart.merge(blocks)
-    out: dict[str, pd.DataFrame] = {}
+    out = Tables()
     for g, (factor, Lambda) in enumerate(zip(fit.matrices.factors, merged, strict=True)):
         effects = [""] * Lambda.shape[0]
         for term, place in zip(fit.matrices.terms, system.products.layout, strict=True):
