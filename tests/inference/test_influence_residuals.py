@@ -188,3 +188,24 @@ def test_a_patient_who_alone_has_a_visit_leaves_its_parameters_undetermined() ->
     of_fourth = row.index.str.endswith("4)")
     assert row[of_fourth].isna().all()
     assert row[~of_fourth].notna().all()
+
+
+INVARIANT = [("gls", False), ("crossed", True), ("membership", False)]
+
+
+@pytest.mark.parametrize(("name", "refit"), INVARIANT)
+def test_units_origins_and_the_order_of_rows_do_not_matter(name, refit) -> None:
+    data, fit = fitted(name)
+    order = np.random.default_rng(3).permutation(len(data))
+    other = data.iloc[order].assign(y=1e3 * data["y"], x=1e-3 * data["x"] + 5.0)
+    if name == "membership":
+        W = members(data)["school"].members.matrix().toarray()[order]
+        own = mx.lmer("y ~ x + (1 | school)", other, residual=AR1, control=QUIET,
+                      membership={"school": mx.membership(W)})  # fmt: skip
+    else:
+        model, formula, structure = MODELS[name]
+        own = model(formula, other, control=QUIET, **structure)
+    found = [one.influence("id", refit=refit).to_frame() for one in (fit, own)]
+    columns = ["cooks", "mdffits", "covratio"]
+    again = found[1].loc[found[0].index, columns]
+    np.testing.assert_allclose(again, found[0][columns], rtol=1e-5, atol=1e-9)

@@ -319,7 +319,7 @@ def _residual_target(base: _Base, name: str, k: int, place: int) -> Target:
     estimate, bounds = float(values[k]), residual_bounds(law, k)
     spread = float(residual_table(base.fit)["std_error"].to_numpy(np.float64)[k])
     if not (math.isfinite(spread) and spread > 0.0):
-        spread = 0.1 * max(float(abs(slopes[k, k])), 1e-3)
+        spread = 0.1 * max(float(np.abs(slopes[k]).max()), 1e-3)
     room = min(estimate - bounds[0], bounds[1] - estimate)
     if 0.0 < 0.5 * room < spread:
         spread = 0.5 * room
