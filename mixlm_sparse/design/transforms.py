@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import patsy
 import scipy
 from numpy.typing import NDArray
 
@@ -40,21 +39,23 @@ POLYNOMIAL_RANK_RTOL = 1e-12
 
 def sum_matrix(size: int) -> Matrix:
     """Return R's `contr.sum`: (size, size - 1)."""
-    return _patsy_matrix(patsy.Sum(), size)
+    return _patsy_matrix("Sum", size)
 
 
 def helmert_matrix(size: int) -> Matrix:
     """Return R's `contr.helmert`: (size, size - 1)."""
-    return _patsy_matrix(patsy.Helmert(), size)
+    return _patsy_matrix("Helmert", size)
 
 
 def polynomial_matrix(size: int) -> Matrix:
     """Return R's `contr.poly`: (size, size - 1), orthonormal."""
-    return _patsy_matrix(patsy.Poly(), size)
+    return _patsy_matrix("Poly", size)
 
 
-def _patsy_matrix(contrast: Any, size: int) -> Matrix:
-    coded = contrast.code_without_intercept(list(range(size)))
+def _patsy_matrix(contrast: str, size: int) -> Matrix:
+    import patsy  # few formulas need it
+
+    coded = getattr(patsy, contrast)().code_without_intercept(list(range(size)))
     return np.ascontiguousarray(coded.matrix, dtype=np.float64)
 
 
@@ -143,6 +144,8 @@ class CubicState:
             "upper_bound": self.high,
             "constraints": None if self.constraint is None else np.asarray([self.constraint]),
         }
+        import patsy  # few formulas need it
+
         # the documented attribute of a stateful transform: its class
         spline = patsy.cr.__patsy_stateful_transform__()
         spline.memorize_chunk(np.array([self.low, self.high]), **arguments)

@@ -8,7 +8,6 @@ from mixlm_sparse.engines.blocked.engine import BlockedEngine
 from mixlm_sparse.engines.cholmod import CholmodEngine
 from mixlm_sparse.engines.empty import EmptyEngine
 from mixlm_sparse.engines.interface import BlockSystem, Engine, Penalties
-from mixlm_sparse.engines.krylov.engine import KrylovEngine
 from mixlm_sparse.engines.krylov.settings import Estimation
 from mixlm_sparse.engines.multifrontal.engine import SparseEngine
 from mixlm_sparse.engines.names import ENGINES
@@ -59,6 +58,8 @@ def make_engine(
             "or residual groups that cross it): use 'auto' or 'sparse'"
         )
     if name == "krylov":
+        from mixlm_sparse.engines.krylov.engine import KrylovEngine  # hardly ever asked for
+
         return KrylovEngine(system, estimation or Estimation())
     return _automatic(system) if name == "auto" else BlockedEngine(system)
 

@@ -284,6 +284,11 @@ def block_lower_inverse(chol: Array3, *, compiled: bool) -> Array3:
         np.divide(1.0, chol, out=out)
         return out
     out[:] = 0.0
+    if K == 2:
+        first, second = 1.0 / chol[:, 0, 0], 1.0 / chol[:, 1, 1]
+        out[:, 0, 0], out[:, 1, 1] = first, second
+        out[:, 1, 0] = -chol[:, 1, 0] * first * second
+        return out
     for a in range(K):
         out[:, a, a] = 1.0 / chol[:, a, a]
         for b in range(a + 1, K):

@@ -23,9 +23,9 @@ from mixlm_sparse.design.rows import RowArgument, restrict
 from mixlm_sparse.design.table import Column, HeldData, Table
 from mixlm_sparse.design.whitelist import check_functions
 from mixlm_sparse.formula.parse import parse_formula
-from mixlm_sparse.model.batches.rows import Batches
 
 if TYPE_CHECKING:
+    from mixlm_sparse.model.batches.rows import Batches
     from mixlm_sparse.model.call import ModelCall
 
 __all__ = [
@@ -147,6 +147,10 @@ def data_column(source: HasMatrices, name: str) -> Column:
 def _batches(source: HasMatrices) -> Batches | None:
     """Return the rows of a fit that come in batches."""
     rows = getattr(getattr(source, "system", None), "source", None)
+    if rows is None:
+        return None
+    from mixlm_sparse.model.batches.rows import Batches  # loaded where there are such rows
+
     return rows if isinstance(rows, Batches) else None
 
 

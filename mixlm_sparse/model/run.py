@@ -5,29 +5,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
 
 from mixlm_sparse.common.errors import FormulaError, OptionError
 from mixlm_sparse.common.progress import FitProgress, SearchStopped, fit_progress
-from mixlm_sparse.design.batches.cluster import Partitions
-from mixlm_sparse.design.batches.sources import batch_source, is_batched
+from mixlm_sparse.design.batches.sources import is_batched
 from mixlm_sparse.design.build import model_matrices
-from mixlm_sparse.design.known import read_known
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.membership import Joined
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.terms import MixedFormula
-from mixlm_sparse.model.batches.related import related
-from mixlm_sparse.model.batches.sums import sum_batches, sum_partitions
 from mixlm_sparse.model.call import FitOptions, ModelCall
-from mixlm_sparse.model.data import held_call, held_contrasts
+from mixlm_sparse.model.data import held_call
 from mixlm_sparse.model.held import held_system
 from mixlm_sparse.model.responses import response_for
-from mixlm_sparse.model.rowless import CLUSTER, NoRows
 from mixlm_sparse.solve.optimize import optimize
-from mixlm_sparse.solve.rows import RowSource
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.solution import PlsSolution
@@ -82,40 +74,14 @@ def assemble(call: ModelCall) -> tuple[PenalizedSystem, ModelCall]:
                 "residual=, variance= and gls need all rows of a group together: read the data "
                 "into a frame first"
             )
+        from mixlm_sparse.model.batches.assemble import assemble_batches  # a tenth of the package
+
         return assemble_batches(call)
     held = held_call(call.checked())
     options = held.options
     matrices = matrices_of(held, warn=options.control.warn)
     estimation = options.control.estimation
     return held_system(matrices, options.engine, held.fixed, estimation=estimation), held
-
-
-def assemble_batches(
-    call: ModelCall, levels: Mapping[str, Any] | None = None
-) -> tuple[PenalizedSystem, ModelCall]:
-    """Form the products of rows that come in batches; the call returned holds their source."""
-    source = batch_source(call.data)
-    known = read_known(call.known)
-    rows: RowSource
-    if isinstance(source, Partitions):
-        products = sum_partitions(call, source, levels=levels)
-        if known is not None:
-            products = related(products, known)[0]
-        matrices, cross, _, _ = products.in_model_order(CLUSTER)
-        rows = NoRows(cross.n, CLUSTER)
-    else:
-        progress = call.options.progress
-        bar = None if callable(progress) else progress
-        found = sum_batches(call, source, levels=levels, progress=bar)
-        if known is not None:
-            found = found.placed(*related(found.products, known))
-        matrices, cross, rows = found.system_parts()
-    system = held_system(
-        matrices, call.options.engine, call.fixed, cross=cross, source=rows,
-        estimation=call.options.control.estimation,
-    )  # fmt: skip
-    contrasts = held_contrasts(call.contrasts)
-    return system, replace(call, data=source, contrasts=contrasts, known=known)
 
 
 def solve_system(system: PenalizedSystem, options: FitOptions) -> tuple[Optimum, PlsSolution]:

@@ -19,7 +19,6 @@ import numpy as np
 import scipy.linalg
 
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.engines.krylov.engine import KrylovEngine
 from mixlm_sparse.solve.criterion import profiled_sigma
 from mixlm_sparse.solve.curvature import phi_scales, product_derivatives
 from mixlm_sparse.solve.profiled.start import expected_hessian
@@ -64,8 +63,11 @@ def estimation_error(
     sigma : that is held; None where it is profiled out.
     """
     engine = system.engine
-    if not isinstance(engine, KrylovEngine) or not phi.size:
+    if engine.exact or not phi.size:
         return EstimationError(0.0, np.zeros(phi.size), np.zeros(system.p))
+    from mixlm_sparse.engines.krylov.engine import KrylovEngine  # loaded, where it is in use
+
+    assert isinstance(engine, KrylovEngine)
     chart = system.chart
     with system.lock:
         derivatives = product_derivatives(phi, system)  # leaves the engine at phi

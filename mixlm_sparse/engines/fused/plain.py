@@ -6,6 +6,7 @@ models a call costs more than its arithmetic.  Both forms are tested against eac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -68,7 +69,7 @@ class PlainFactor:
             chol = np.linalg.cholesky(np.matmul(lam.T, AL) + self._eye)
         except np.linalg.LinAlgError:
             return None
-        logs = np.log(np.diagonal(chol, axis1=1, axis2=2).reshape(-1))
+        logs = np.log(chol.diagonal(axis1=1, axis2=2).reshape(-1))
         ldL2 = 2.0 * float(logs.sum() if count is None else count @ logs)
         half = block_lower_inverse(chol, compiled=False)
         if count is None:
@@ -81,7 +82,7 @@ class PlainFactor:
             S = -(inner @ self._gram).reshape(self._ztx.shape[2], -1)
         S += self._whole
         found = profile_plain(S, self.yy, self.floor, nu, reml=reml)
-        if found is None or not np.isfinite(ldL2):
+        if found is None or not math.isfinite(ldL2):
             return None
         ldRX2, pwrss, least, Omega = found
         if not gradient:
@@ -95,7 +96,11 @@ class PlainFactor:
             H = (self._gram @ Omega.reshape(-1)).reshape(-1, K, K)
             R = H - np.matmul(AL, np.matmul(U, H))
             inverse = inverse * count[::K, None, None]
-        G = sum_of_products(AL, inverse) - sum_of_products(R, U.transpose(0, 2, 1))
+        U = U.transpose(0, 2, 1)
+        if len(AL) == 1:
+            G = AL[0] @ inverse[0] - R[0] @ U[0]
+        else:
+            G = sum_of_products(AL, inverse) - sum_of_products(R, U)
         return FusedValue(ldL2, ldRX2, pwrss, least, [2.0 * G], Omega)
 
     def evaluate_each(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -160,23 +161,25 @@ def profile_plain(
     """
     p = S.shape[0] - 1
     pwrss, least, ldRX2 = float(S[p, p]), 1.0, 0.0
-    contrast = np.ones(p + 1)
+    contrast = np.empty(p + 1)
+    contrast[p] = 1.0
     if p:
         chol, info = lapack.dpotrf(S[:p, :p], lower=1, clean=1)
-        diagonal = np.diagonal(chol)
-        if info != 0 or not np.isfinite(diagonal).all():
+        diagonal = chol.diagonal().tolist()
+        if info != 0 or not math.isfinite(sum(diagonal)):
             return None
         half, _ = lapack.dtrtri(chol, lower=1)
         v = half @ S[p, :p]
         pwrss -= float(v @ v)
-        ldRX2, least = 2.0 * float(np.log(diagonal).sum()), min(1.0, float(diagonal.min()) ** 2)
-        contrast[:p] = -(half.T @ v)
+        ldRX2, least = 2.0 * sum(map(math.log, diagonal)), min(1.0, min(diagonal) ** 2)
+        np.matmul(v, half, out=contrast[:p])
+        np.negative(contrast[:p], out=contrast[:p])
     if not pwrss > floor:
         pwrss = floor
     weight = nu / pwrss if nu >= 0.0 else -nu
     if weight == np.inf:  # nothing at all is left of the response
         weight = 0.0
-    Omega = np.outer(contrast * weight, contrast)
+    Omega = (contrast * weight)[:, None] * contrast
     if reml and p:
         Omega[:p, :p] += half.T @ half
     share = pwrss / yy if yy > 0.0 else 1.0  # of what the fixed part leaves of the response
