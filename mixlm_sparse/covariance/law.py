@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.correlation import Correlation, Link, PairMoments, Places
-from mixlm_sparse.covariance.variance import Values, VarianceFunction
+from mixlm_sparse.covariance.variance import Values, VarianceFunction, VarIdent
 
 __all__ = ["Batch", "Parameter", "ResidualLaw"]
 
@@ -30,6 +30,10 @@ SHARED_BY = 4
 BATCH_NUMBERS = 2**22
 # Groups for each parameter of a correlation with which the criterion has one valley.
 MANY_GROUPS = 20
+# log sd of a level that has hardly any variance, below the least of the others; how many are tried.
+QUIET = -2.0
+NO_NOISE = 8.0  # the same, where it has none
+MAX_QUIET = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +176,35 @@ class ResidualLaw:
             for s in range(len(self.strata)):
                 moved[self.part(s)] = own
             out.append((f"residual correlations of {r:g}", moved))
+        return out
+
+    def without_noise_at(self, rho: Vector) -> tuple[str, ...]:
+        """Return the levels of `VarIdent` whose variance is that of none beside the others'."""
+        if not isinstance(self.variance, VarIdent):
+            return ()
+        log_sd = np.append(0.0, rho[self.variance_part])
+        none = log_sd < log_sd.max() - NO_NOISE
+        return tuple(np.array(self.values.levels, dtype=object)[none].tolist())
+
+    def without_noise(self, rho: Vector, most: int) -> list[tuple[str, Vector]]:
+        """Return other rho (n_rho,) in which one level of `VarIdent` has hardly any variance.
+
+        With a random effect for every row of such a level the criterion may have a valley there.
+
+        Parameters
+        ----------
+        most : rows up to which a level is one of those.
+        """
+        if not isinstance(self.variance, VarIdent):
+            return []
+        rows = np.bincount(self.x, minlength=len(self.values.levels))
+        out = []
+        for level in np.flatnonzero(rows <= most).tolist()[:MAX_QUIET]:
+            log_sd = np.append(0.0, rho[self.variance_part])
+            log_sd[level] = log_sd.min() + QUIET
+            moved = rho.copy()
+            moved[self.variance_part] = log_sd[1:] - log_sd[0]
+            out.append((f"hardly any variance of {self.values.levels[level]}", moved))
         return out
 
     def from_working(self, at: int, omega: float) -> float:

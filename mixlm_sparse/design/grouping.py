@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -11,17 +13,18 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.text import shorten
 from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.design.evaluate import FactorValue
-from mixlm_sparse.design.levels import factorize, level_labels
+from mixlm_sparse.design.levels import MAX_INT64, factorize, level_labels
 from mixlm_sparse.design.members import Members, RowLevels
 from mixlm_sparse.design.membership import Membership
 from mixlm_sparse.design.variables import Variables, used_levels
 from mixlm_sparse.formula.syntax import Expr, Name
 
 __all__ = [
-    "GroupingFactor", "MemberFactor", "encode_groups", "grouping_factor", "match_levels",
-    "member_factor", "placed_members",
+    "GroupingFactor", "MemberFactor", "combined_keys", "components_of", "encode_groups",
+    "grouping_factor", "match_levels", "member_factor", "placed_members", "require_countable",
 ]  # fmt: skip
 
 
@@ -85,7 +88,7 @@ class GroupingFactor:
             return [str(level) for level in range(1, self.n_levels + 1)]
         if self.keys is None:
             return list(labels[0])
-        parts = np.unravel_index(self.keys, tuple(len(table) for table in labels))
+        parts = components_of(self.keys, labels)
         columns = [
             [table[place] for place in part.tolist()]
             for table, part in zip(labels, parts, strict=True)
@@ -237,7 +240,8 @@ def grouping_factor(
     if len(factors) == 1:
         return GroupingFactor(label, codes, len(levels), (levels,))
     tables = tuple(levels for _, levels in factors)
-    combined = _combine([codes for codes, _ in factors], tables)
+    require_countable(label, tables)
+    combined = combined_keys([codes for codes, _ in factors], tables)
     codes, keys = factorize(combined)
     return GroupingFactor(label, codes, len(keys), tables, keys)
 
@@ -251,12 +255,43 @@ def _compressed(value: FactorValue) -> tuple[IntVector, Any]:
     return lookup[value.codes].astype(np.int32, copy=False), value.levels[np.flatnonzero(used)]
 
 
-def _combine(codes: list[IntVector], tables: tuple[Any, ...]) -> NDArray[np.int64]:
+def require_countable(label: str, tables: Sequence[Any]) -> None:
+    """Refuse combinations of factors whose number no key has room for.
+
+    Parameters
+    ----------
+    tables : levels of every component.
+    """
+    sizes = [len(table) for table in tables]
+    if math.prod(sizes) > MAX_INT64:
+        raise DataError(
+            f"'{shorten(label, 60)}' combines {len(sizes)} factors with more than 10^18 possible "
+            "combinations of levels: make a column of the combinations in the data, or combine "
+            "fewer factors"
+        )
+
+
+def combined_keys(codes: Sequence[IntVector], tables: Sequence[Any]) -> NDArray[np.int64]:
+    """Return positions among all combinations, the first component varying slowest.
+
+    Parameters
+    ----------
+    codes : per component, into its table.
+    """
     combined = codes[0].astype(np.int64)
     for component, table in zip(codes[1:], tables[1:], strict=True):
         combined *= len(table)
         combined += component
     return combined
+
+
+def components_of(keys: NDArray[np.int64], tables: Sequence[Any]) -> list[NDArray[np.int64]]:
+    """Return the codes of every component from positions among all combinations."""
+    out = []
+    for table in reversed(tables):
+        keys, code = np.divmod(keys, len(table))
+        out.append(code)
+    return out[::-1]
 
 
 def encode_groups(

@@ -117,6 +117,13 @@ def ended_message(system: PenalizedSystem) -> str | None:
     """Return a message if parameters of the residual structure are at the end of their range."""
     if system.whitened is None:
         return None
+    silent = system.whitened.law.without_noise_at(system.whitened.rho)
+    if silent:
+        return (
+            f"the residual standard deviation of {listed(silent)} goes to zero beside that of "
+            "the others: random effects reproduce these rows, and the likelihood has its maximum "
+            "in that limit; use VarIdent with fewer levels, or more rows for each group and level"
+        )
     ended = system.whitened.whitening.without_influence()
     names = [
         name for name, at in zip(system.whitened.law.names, ended.tolist(), strict=True) if at

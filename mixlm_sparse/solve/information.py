@@ -173,6 +173,7 @@ def information_of(system: PenalizedSystem, *, reml: bool) -> Seen:
         size = lengths(system, found)
         # effects that never meet have no covariance: what is left of its length is rounding
         scale = np.where(size > ZERO_LENGTH_RTOL * size.max(), size, size.max())
+        scale[-1] = size[-1]  # that of the residuals is no rounding, however large weights are
         J = gram(system, found, project=reml) / np.outer(scale, scale)
         if given:  # the residual variance cannot take part
             values, vectors = np.linalg.eigh(J[:-1, :-1])

@@ -11,6 +11,7 @@ import pandas as pd
 import polars as pl
 import pytest
 
+import mixlm_sparse as mx
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.design.build import model_matrices
 from mixlm_sparse.design.saved import factor_from_dict, factor_to_dict
@@ -111,3 +112,29 @@ def test_polars_numbers_of_128_bits():
 def test_groups_that_cannot_be_levels(column, words):
     with pytest.raises(DataError, match=words):
         matrices_of(column)
+
+
+@pytest.mark.parametrize("levels", [4, 64])
+@pytest.mark.parametrize("batches", [False, True])
+def test_combinations_that_no_number_can_count_are_refused(levels, batches):
+    """4 ** 32 and 64 ** 11 are 2 ** 64 and more: keys of the combinations would wrap around."""
+    depth = 32 if levels == 4 else 11
+    rng = np.random.default_rng(levels)
+    n = 200
+    data = pd.DataFrame({f"f{i}": rng.permutation(np.arange(n) % levels) for i in range(depth)})
+    data["y"] = rng.normal(size=n)
+    formula = f"y ~ 1 + (1 | {':'.join(f'f{i}' for i in range(depth))})"
+    rows = iter([data.head(n // 2), data.tail(n // 2)]) if batches else data
+    with pytest.raises(DataError, match=f"combines {depth} factors .* make a column"):
+        if batches:
+            mx.cross_products(formula, rows)
+        else:
+            model_matrices(formula, data)
+
+
+def test_combinations_up_to_that_number_are_levels():
+    data = pd.DataFrame({f"f{i}": CODES for i in range(39)})  # 3 ** 39 < 2 ** 63 < 3 ** 40
+    data["y"] = np.arange(CODES.size) % 5
+    (factor,) = model_matrices(f"y ~ 1 + (1 | {':'.join(data.columns[:-1])})", data).factors
+    assert factor.levels == [":".join([str(code)] * 39) for code in range(3)]
+    np.testing.assert_array_equal(factor.codes, CODES)

@@ -26,7 +26,7 @@ class Bowl:
 
     def __init__(self, why=None):
         self.n_values, self.n_gradients, self.history = 0, 0, []
-        self.best_value, self.best_phi = np.inf, np.zeros(2)
+        self.best_value, self.best_phi, self.beyond = np.inf, np.zeros(2), False
         self.why = why
 
     def value(self, phi):
@@ -68,8 +68,8 @@ class Bowl:
 
     many_valleys = False
 
-    def other_starts(self, *, singular, phi):
-        return [[Start("far away", np.array([5.0, 5.0]))]]
+    def other_starts(self, *, singular, phi, several):
+        return [] if several else [[Start("far away", np.array([5.0, 5.0]))]]
 
     def settle(self, phi, value):
         return BoundaryReport(phi, value, False)
@@ -118,6 +118,36 @@ def test_other_starts_are_told():
     assert [text.split(":")[0] for text in found_by("bfgs", Bowl()).tried] == [
         "moment estimate", "far away",
     ]  # fmt: skip
+
+
+class ThreeBowls(Bowl):
+    """The lowest of three bowls; those starts that look for the second one do not see the third."""
+
+    bowls = ((np.array([1.0, 1.0]), 2.0), (np.array([6.0, 6.0]), 1.0), (np.array([40.0, 0.0]), 0.0))
+    downhill = staticmethod(lambda phi, *, whatever_it_costs: None)
+
+    def value_and_gradient(self, phi):
+        center, floor = min(self.bowls, key=lambda bowl: bowl[1] + ((phi - bowl[0]) ** 2).sum())
+        self.n_values += 1
+        self.n_gradients += 1
+        return floor + float(((phi - center) ** 2).sum()), 2.0 * (phi - center)
+
+    def value(self, phi):
+        return self.value_and_gradient(phi)[0]
+
+    def other_starts(self, *, singular, phi, several):
+        return [[Start("all over", np.array([39.0, 1.0]))]] if several else super().other_starts(
+            singular=singular, phi=phi, several=False
+        )
+
+
+def test_two_valleys_are_a_reason_to_look_for_a_third():
+    found = found_by("bfgs", ThreeBowls())
+    assert [text.split(":")[0] for text in found.tried] == [
+        "moment estimate", "far away", "all over",
+    ]  # fmt: skip
+    np.testing.assert_allclose(found.theta, [40.0, 0.0], atol=1e-5)
+    assert found.second_valley == pytest.approx(1.0)
 
 
 def test_perfect_is_zero_without_a_search():

@@ -8,6 +8,7 @@ import pytest
 
 import mixlm_sparse as mx
 from benchmarks.random_models import random_model
+from benchmarks.random_structures import structured_model
 from mixlm_sparse.solve.profiled.valleys import other_starts
 from mixlm_sparse.solve.search.bfgs import minimize_bfgs
 
@@ -51,6 +52,52 @@ def test_a_valley_with_another_zero_direction_is_found():
     )  # fmt: skip
     assert fit.criterion <= model.best() + 1e-5
     assert any("exchanged" in start for start in fit.convergence.tried)
+
+
+@pytest.mark.parametrize("seed", [179, 5017])
+def test_edges_of_a_structure_have_valleys_of_their_own(seed):
+    """Each choice of variances at zero and correlations at one may have one."""
+    model = structured_model(seed)
+    fit = mx.lmer(model.formula, model.data, reml=model.reml, control=QUIET)
+    assert fit.convergence.converged
+    assert fit.criterion <= model.best() + 1e-5
+    assert fit.convergence.second_valley > fit.criterion + 1e-4
+
+
+def visits(seed: int) -> pd.DataFrame:
+    """Twelve groups with one row a visit: a random intercept can be the row of one visit."""
+    rng = np.random.default_rng(seed)
+    g, t = (a.ravel() for a in np.meshgrid(range(12), range(3), indexing="ij"))
+    return pd.DataFrame({"g": g, "t": t, "y": rng.normal(size=12)[g] + rng.normal(size=36)})
+
+
+def in_the_limit(data: pd.DataFrame, quiet: int, *, serial: bool) -> float:
+    """The ML deviance with residuals of zero at one visit, whose rows are the intercepts.
+
+    Its rows have a mean and a variance; the others vary around them, each with its own variance,
+    and correlated if they are neighbours of an AR1.
+    """
+    y = data["y"].to_numpy().reshape(12, 3)
+    apart = np.delete(y - y[:, [quiet]], quiet, axis=1)
+    S = apart.T @ apart / 12
+    S = S if serial else np.diag(np.diag(S))
+    return 12 * (3 * np.log(2 * np.pi) + 3 + np.log(y[:, quiet].var()) + np.log(np.linalg.det(S)))
+
+
+LIMITS = [(11, 2, False), (14, 2, True), (18, 0, True)]
+
+
+@pytest.mark.parametrize(("seed", "quiet", "serial"), LIMITS)
+def test_one_visit_without_residual_variance(seed, quiet, serial):
+    data = visits(seed)
+    fit = mx.lmer(
+        "y ~ 1 + (1 | g)", data, residual=mx.AR1("t", "g") if serial else None,
+        variance=mx.VarIdent("t"), reml=False, control=QUIET,
+    )  # fmt: skip
+    assert fit.criterion == pytest.approx(in_the_limit(data, quiet, serial=serial), abs=1e-3)
+    assert any(f"deviation of {quiet} goes to zero" in message for message in fit.messages)
+    if serial:  # another valley, in which all searches without that look end
+        assert fit.convergence.second_valley > fit.criterion + 1.0
 
 
 def test_usual_data_are_searched_once():

@@ -14,7 +14,7 @@ from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.design.batches.arrow import TextLevels, arrow, text_positions
 from mixlm_sparse.design.evaluate import FactorValue
-from mixlm_sparse.design.grouping import GroupingFactor
+from mixlm_sparse.design.grouping import GroupingFactor, require_countable
 from mixlm_sparse.design.levels import level_labels
 from mixlm_sparse.design.table import Column
 from mixlm_sparse.design.variables import Variables, used_levels
@@ -292,6 +292,7 @@ class GroupLevels:
         none = np.empty(0, dtype=np.int32)
         if len(found) == 1:
             return GroupingFactor(self.label, none, len(tables[0]), tables), found[0][1]
+        require_countable(self.label, tables)
         keys = _combination_keys([pairs.values for pairs in self._pairs], found)
         order = np.argsort(keys, kind="stable")
         places = np.empty(order.size, dtype=np.int32)

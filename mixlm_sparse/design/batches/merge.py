@@ -12,7 +12,12 @@ from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.design.batches.design import BatchDesign
 from mixlm_sparse.design.columns import Part
-from mixlm_sparse.design.grouping import GroupingFactor
+from mixlm_sparse.design.grouping import (
+    GroupingFactor,
+    combined_keys,
+    components_of,
+    require_countable,
+)
 from mixlm_sparse.design.saved import part_to_dict, state_to_dict
 from mixlm_sparse.formula.syntax import deparse
 
@@ -75,6 +80,7 @@ def together(
     none = np.empty(0, dtype=np.int32)
     if a.keys is None:
         return GroupingFactor(a.label, none, len(tables[0]), tuple(tables)), *maps[0]
+    require_countable(a.label, tables)
     keys = [_rekeyed(f, [places[i] for places in maps], tables) for i, f in enumerate((a, b))]
     everything = np.union1d(*keys)
     at = [np.searchsorted(everything, own).astype(np.int32) for own in keys]
@@ -114,8 +120,6 @@ def _rekeyed(
     factor: GroupingFactor, places: list[IntVector], tables: list[Any]
 ) -> NDArray[np.int64]:
     assert factor.keys is not None
-    sizes = tuple(len(table) for table in factor.tables)
-    parts = np.unravel_index(factor.keys, sizes)
+    parts = components_of(factor.keys, factor.tables)
     own = [place[part] for place, part in zip(places, parts, strict=True)]
-    found = np.ravel_multi_index(own, tuple(len(table) for table in tables))
-    return np.asarray(found, dtype=np.int64)
+    return combined_keys(own, tables)

@@ -26,7 +26,7 @@ from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.limit import far_start, without_residual
 from mixlm_sparse.solve.profiled.saddle import CLOSE, quick, sharp_hessian, symmetric, together
 from mixlm_sparse.solve.profiled.start import expected_hessian, moment_start
-from mixlm_sparse.solve.profiled.valleys import other_starts
+from mixlm_sparse.solve.profiled.valleys import other_starts, scattered_starts
 from mixlm_sparse.solve.search.bfgs import EPS, ROUNDING
 from mixlm_sparse.solve.search.objective import (
     BoundaryReport,
@@ -292,8 +292,12 @@ class ProfiledObjective:
         """Return a moment estimate (m,)."""
         return moment_start(self.system)
 
-    def other_starts(self, *, singular: bool, phi: Vector) -> list[list[Start]]:
+    def other_starts(
+        self, *, singular: bool, phi: Vector, several: bool
+    ) -> list[list[Start]]:
         """Return groups of starts that are worth while (see `valleys`)."""
+        if several:
+            return scattered_starts(self.system, singular=singular, phi=phi)
         return other_starts(self.system, singular=singular, phi=phi)
 
     @property

@@ -2,12 +2,15 @@
 
 * A singular optimum of several terms with few levels: Lambda = I.
 * A correlation that several effects share: values over its range, beside variances as they were
-  found, smaller and larger ones.
+  found, smaller and larger ones; at an edge (a correlation of one, a variance of zero), where each
+  choice of edges can have a valley of its own, some starts all over the place as well.
 * A singular optimum of several terms and few rows: Lambda = I.
 * Nearly as many parameters as rows, or few rows and effects many times the noise: which directions
   have no variance, and which term takes what several could, is then decided by where a search
   begins.  Besides Lambda = I, large effects are tried, the optimum without directions of zero, and
   the optimum with its principal axes exchanged, so that other directions are zero.
+* Where these searches end in different valleys there are often more: starts all over the place,
+  always the same ones.
 * Independent effects of one grouping factor whose columns are nearly parallel, such as
   `(1 | g) + (0 + x | g)` with x near 1000 and a spread of 1: a real variance of slopes then needs a
   relative standard deviation of about 1 / spread in working columns of length one, far from where
@@ -24,6 +27,7 @@ import numpy as np
 
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.chart import Chart
+from mixlm_sparse.solve.profiled.saddle import quick
 from mixlm_sparse.solve.search.objective import Start
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -48,6 +52,14 @@ MANY_LEVELS = 100
 # those found, or (None) those of the noise.
 CORRELATIONS = (-0.7, 0.3, 0.93)
 SD_SIZES = (1.0, 0.3, 3.0, None)
+# Of the largest standard deviation of a term; from zero no search moves one.
+LEAST_SD = 0.3
+# Places all over where several valleys are known: one of them is in the best valley with a chance
+# of a quarter even where that is narrow.
+SCATTERED = 8
+# The same beside correlations over their range, where those found are at an edge.
+FIRST_SCATTERED = 3
+SPREAD = 1.2  # of the log of sizes that are drawn
 # Sizes that are tried, in units of 1 / rho.
 SIZES = (0.3, 1.0, 3.0)
 
@@ -72,18 +84,15 @@ def other_starts(
     rows = system.n / (chart.m + system.p)
     several = singular and len(chart.templates) > 1
     at = chart.start if phi is None else phi
-    crowded = rows < (FEW_ROWS_LARGE if chart.size(at) > LARGE else FEW_ROWS)
+    crowded = _crowded(system, at)
     if (several and (few or rows < FEW_ROWS_SINGULAR)) or crowded:
         groups.append([Start("Lambda = I", chart.start)])
     if crowded:
         groups += [[start] for start in _elsewhere(chart, at)]
-    levels = [
-        factors[place.factor].n_levels
-        for template, place in zip(chart.templates, chart.layout, strict=True)
-        if template.second_start is not None
-    ]
-    if levels and (singular or min(levels) < MANY_LEVELS):
-        groups += _by_correlation(system, chart.start if phi is None else phi)
+    if _structured(system, singular=singular):
+        groups += _by_correlation(system, at)
+        if singular and quick(system):
+            groups += anywhere(chart, at)[:FIRST_SCATTERED]
     scattered = _scattered(system)
     if scattered:
         groups.append(scattered)
@@ -99,8 +108,10 @@ def _by_correlation(system: PenalizedSystem, phi: Vector) -> list[list[Start]]:
         for size in SD_SIZES:
             at, moved = phi.copy(), False
             for template, part in zip(chart.templates, chart.slices, strict=True):
-                own = template.start if size is None else phi[part] * size ** template.powers
-                own = template.working(own) if size is None else own
+                if size is None:
+                    own = template.working(template.start)
+                else:
+                    own = _off_zero(phi[part], template.powers) * size**template.powers
                 other = template.with_correlation(r, own)
                 if other is not None:
                     at[part], moved = other, True
@@ -109,6 +120,59 @@ def _by_correlation(system: PenalizedSystem, phi: Vector) -> list[list[Start]]:
         if group:
             groups.append(group)
     return groups
+
+
+def _off_zero(phi: Vector, powers: Vector) -> Vector:
+    """Return the parameters (m,) of a term with no standard deviation of zero beside others."""
+    sized = powers > 0.0
+    least = LEAST_SD * float((np.abs(phi[sized]) ** (1.0 / powers[sized])).max(initial=0.0))
+    return np.where(sized, np.maximum(np.abs(phi), least**powers), phi)
+
+
+def scattered_starts(
+    system: PenalizedSystem, *, singular: bool, phi: Vector
+) -> list[list[Start]]:
+    """Return starts all over the place, for models that are known to have several valleys.
+
+    They are others than those that `other_starts` may have; none where a search costs much, or
+    where all valleys are those that the structure tells of.
+    """
+    if not quick(system):
+        return []
+    if not (_structured(system, singular=singular) or _crowded(system, phi)):
+        return []
+    return anywhere(system.chart, phi)[FIRST_SCATTERED:]
+
+
+def _crowded(system: PenalizedSystem, phi: Vector) -> bool:
+    """Say whether rows are few for the parameters and the effects at phi (m,)."""
+    rows = system.n / (system.chart.m + system.p)
+    return rows < (FEW_ROWS_LARGE if system.chart.size(phi) > LARGE else FEW_ROWS)
+
+
+def _structured(system: PenalizedSystem, *, singular: bool) -> bool:
+    """Say whether a correlation that several effects share may have several valleys."""
+    chart = system.chart
+    levels = [
+        system.products.blocks.factors[place.factor].n_levels
+        for template, place in zip(chart.templates, chart.layout, strict=True)
+        if template.second_start is not None
+    ]
+    return bool(levels) and (singular or min(levels) < MANY_LEVELS)
+
+
+def anywhere(chart: Chart, phi: Vector) -> list[list[Start]]:
+    """Return starts anywhere, around sizes of one and those at phi (m,) in turn."""
+    rng = np.random.default_rng(0)
+    sizes = (1.0, max(chart.size(phi), 1.0))
+    out = []
+    for i in range(FIRST_SCATTERED + SCATTERED):
+        sized = np.exp(SPREAD * rng.normal(size=chart.m)) ** chart.powers
+        sized *= rng.choice([-1.0, 1.0], chart.m)
+        turned = rng.uniform(-0.5 * np.pi, 0.5 * np.pi, chart.m)  # correlations have no size
+        drawn = chart.reflected(np.where(chart.powers > 0.0, sized, turned))
+        out.append([Start(f"anywhere {i + 1}", chart.scaled(drawn, sizes[i % 2]))])
+    return out
 
 
 def _elsewhere(chart: Chart, phi: Vector) -> list[Start]:

@@ -76,6 +76,7 @@ class Objective(Protocol):
     reml : whether it is the restricted criterion; for the record.
     n_values, n_gradients : evaluations so far, and those with a gradient.
     best_value, best_phi : the lowest point seen.
+    beyond : whether the search is for an optimum far from the origin (`far_out` says so).
     history : value at each evaluation.
     """
 
@@ -84,6 +85,7 @@ class Objective(Protocol):
     n_gradients: int
     best_value: float
     best_phi: Vector
+    beyond: bool
     history: list[float]
 
     @property
@@ -166,13 +168,17 @@ class Objective(Protocol):
         """Return a cheap start."""
         ...
 
-    def other_starts(self, *, singular: bool, phi: Vector) -> list[list[Start]]:
+    def other_starts(
+        self, *, singular: bool, phi: Vector, several: bool
+    ) -> list[list[Start]]:
         """Return groups of starts; of each group the best one is searched from.
 
         Parameters
         ----------
         singular : whether the optimum found is on the boundary.
         phi : (m,) the optimum found.
+        several : whether searches from those starts have found several valleys: then others, all
+            over the place; none where a search costs much.
         """
         ...
 

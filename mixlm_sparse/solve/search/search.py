@@ -96,7 +96,7 @@ def _leave_saddle(
         again = _better(found, _search(objective, best, method, control, began))
         if again.criterion == found.criterion:
             break
-        found = again
+        found = replace(again, tried=found.tried, second_valley=found.second_valley)
     return record(
         objective, found.phi, found.criterion, found.gradient, found.predicted_decrease,
         Status.SADDLE, method, began,
@@ -124,26 +124,34 @@ def _second_looks(
     """Search from elsewhere where the structure says so; the lowest is kept, all are told."""
     singular = found.status is Status.SINGULAR
     ends = [("the start given" if given else "moment estimate", found.criterion)]
-    best = found
-    objective.best_value = min(objective.best_value, found.criterion)
-    groups = objective.other_starts(singular=singular, phi=found.phi)
+    best, far = found, objective.beyond
+    valleys = [found.criterion]
+    groups = objective.other_starts(singular=singular, phi=found.phi, several=False)
     if given:
         groups = [[Start("moment estimate", objective.start())], *groups]
-    for group in groups:
-        values = [objective.value(start.phi) for start in group]
+    looked_all_over = not groups
+    while groups:
+        group, *groups = groups
+        # another valley may be far out though the one that was found is not
+        objective.beyond, objective.best_value = False, np.inf
+        values = [_value(objective, start.phi) for start in group]
         start = group[int(np.argmin(values))]
-        if not np.isfinite(min(values)):
-            continue
-        try:
-            again = _search(objective, start.phi, method, control, began)
-        except NoMinimumError:  # it runs to where nothing is left to the residuals
-            continue
-        ends.append((start.name, again.criterion))
-        deeper = again.criterion - best.criterion
-        if abs(deeper) <= SAME_VALLEY:
-            best = _better(best, again)
-        elif deeper < 0.0:
-            best = again
+        again = None
+        if np.isfinite(min(values)):
+            again = _look(objective, start.phi, method, control, began)
+        if again is not None:
+            ends.append((start.name, again.criterion))
+            deeper = again.criterion - best.criterion
+            if abs(deeper) <= SAME_VALLEY:
+                best = _better(best, again)
+            elif deeper < 0.0:
+                best, far = again, objective.beyond
+            if again.converged:
+                valleys.append(again.criterion)
+        if not groups and not looked_all_over and np.ptp(valleys) > SAME_VALLEY:
+            looked_all_over = True
+            groups = objective.other_starts(singular=singular, phi=best.phi, several=True)
+    objective.beyond, objective.best_value, objective.best_phi = far, best.criterion, best.phi
     if len(ends) == 1:
         return found
     if best is not found and best.status is Status.LIMIT and control.max_evaluations is None:
@@ -158,6 +166,24 @@ def _second_looks(
         tried=tuple(f"{name}: {value:.6f}" for name, value in ends),
         second_valley=min(others, default=None),
     )
+
+
+def _value(objective: Objective, phi: Vector) -> float:
+    try:
+        return objective.value(phi)
+    except NoMinimumError:
+        return np.inf
+
+
+def _look(
+    objective: Objective, phi: Vector, method: str, control: Control, began: float
+) -> Optimum | None:
+    """Search from phi; None where nothing is left to the residuals on the way down."""
+    try:
+        return _search(objective, phi, method, control, began)
+    except NoMinimumError:
+        far = objective.far_out()
+        return None if far is None else _search_far(far, objective, control, began)
 
 
 def _search(

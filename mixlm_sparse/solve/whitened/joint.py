@@ -85,7 +85,8 @@ def _roots(
     whitened = system.whitened
     assert whitened is not None
     engine = system.engine
-    engine.factorize(solution.lambdas)
+    # Lambda C^{-1}Lambda' is the same at `factored`, which keeps its digits (see `separate`)
+    engine.factorize(solution.factored)
     inverse = engine.selected_inverse()
     combination, levels = whitened.frame.combinations
     # the factor of every place, and where its effects are
@@ -94,7 +95,7 @@ def _roots(
         for g, own in enumerate(whitened.frame.levels)
         for _ in range(own.levels.shape[1] if isinstance(own, Slots) else 1)
     ]
-    widths = [solution.lambdas[g].shape[0] for g in factor]
+    widths = [solution.factored[g].shape[0] for g in factor]
     ends = np.cumsum(widths).tolist()
     at = [slice(end - K, end) for K, end in zip(widths, ends, strict=True)]
     C = np.zeros((levels.shape[0], ends[-1], ends[-1]))
@@ -118,7 +119,7 @@ def _roots(
             C[both, at[j], at[i]] = np.swapaxes(block, 1, 2)
     S: Array3 = np.asarray(np.linalg.cholesky(C))
     for i, g in enumerate(factor):
-        S[:, at[i]] = np.matmul(solution.lambdas[g], S[:, at[i]])
+        S[:, at[i]] = np.matmul(solution.factored[g], S[:, at[i]])
     out: Array3 = S
     return combination, out
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from mixlm_sparse.solve.curvature import (
     phi_scales,
 )
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
+from mixlm_sparse.solve.profiled.valleys import SPREAD, anywhere
 from mixlm_sparse.solve.search.objective import (
     BoundaryReport,
     FarStart,
@@ -45,11 +46,16 @@ FARTHEST = 30.0
 AT_LIMIT = 0.6 * FARTHEST
 # Random effects beside other residual correlations: as multiples of those found, or (None) I.
 THETA_SIZES = (1.0, 0.1, None)
+# The same beside a level of hardly any variance, of I and of those found.
+QUIET_SIZES = (1.0, 4.0)
 
 
 @dataclass
 class WhitenedObjective:
-    """Value and gradient in x = (phi, rho), with counts and the best point seen."""
+    """Value and gradient in x = (phi, rho), with counts and the best point seen.
+
+    `beyond` is set where the optimum is far out in phi (see `ProfiledObjective`).
+    """
 
     system: PenalizedSystem
     reml: bool
@@ -60,6 +66,7 @@ class WhitenedObjective:
     best_phi: Vector = field(default_factory=lambda: np.empty(0))
     history: list[float] = field(default_factory=list)
     rotations: list[Matrix] | None = None
+    beyond: bool = False
     _inner: ProfiledObjective | None = None
     _rho: Vector | None = None
 
@@ -99,7 +106,7 @@ class WhitenedObjective:
                 raise NotPositiveDefiniteError("a residual parameter is at its limit")
             self._inner = ProfiledObjective(self.system.at_rho(rho, centered=True), self.reml)
             self._rho = rho.copy()
-        self._inner.rotations = self.rotations
+        self._inner.rotations, self._inner.beyond = self.rotations, self.beyond
         self._inner.best_value = self.best_value
         return self._inner
 
@@ -160,15 +167,21 @@ class WhitenedObjective:
         inner = self.at(phi[m:])
         if m:
             H[:m, :m] = inner.curvature(phi[:m])
+        H[m:, m:] = self._curvature_of_rho(inner)
+        return H
+
+    def _curvature_of_rho(self, inner: ProfiledObjective) -> Matrix:
+        """Return a positive definite guess (n_rho, n_rho) of the Hessian in rho."""
         whitened = inner.system.whitened
         assert whitened is not None
-        if self.system.n_rho:
-            J, t = whitened.whitening.information()
-            J = J - np.outer(t, t) / residual_df(self.system, reml=self.reml)
-            values, vectors = np.linalg.eigh(0.5 * (J + J.T))
-            floor = 1e-3 * max(float(values.max()), 1e-8)
-            H[m:, m:] = (vectors * np.maximum(values, floor)) @ vectors.T
-        return H
+        if not self.system.n_rho:
+            return np.zeros((0, 0))
+        J, t = whitened.whitening.information()
+        J = J - np.outer(t, t) / residual_df(self.system, reml=self.reml)
+        values, vectors = np.linalg.eigh(0.5 * (J + J.T))
+        floor = 1e-3 * max(float(values.max()), 1e-8)
+        out: Matrix = (vectors * np.maximum(values, floor)) @ vectors.T
+        return out
 
     def sharpen(self, phi: Vector, gradient: Vector) -> Matrix | None:
         """Return None: each gradient is a walk over the rows."""
@@ -240,7 +253,9 @@ class WhitenedObjective:
             return moment_start(law, whitened.frame.A[:, -1])
         return np.concatenate([self.at(law.start).start(), law.start])
 
-    def other_starts(self, *, singular: bool, phi: Vector) -> list[list[Start]]:
+    def other_starts(
+        self, *, singular: bool, phi: Vector, several: bool
+    ) -> list[list[Start]]:
         """Return groups of starts that are worth while: see `ProfiledObjective`.
 
         Residual correlations over their range come first, each beside the random effects that were
@@ -250,6 +265,8 @@ class WhitenedObjective:
         assert whitened is not None
         law, m = whitened.law, self.m_theta
         theta, rho = phi[:m], phi[m:]
+        if several:
+            return self._scattered(phi) if self._quick and not law.without_noise_at(rho) else []
         if np.abs(rho).max(initial=0.0) > AT_LIMIT and law.correlated:
             return []  # it ran to a limit, and others would
         groups = []
@@ -262,12 +279,40 @@ class WhitenedObjective:
                 )
                 group.append(Start(name, np.concatenate([there, moved])))
             groups.append(group)
+        if m and self._quick:
+            groups += [
+                [
+                    Start(name, np.concatenate([self.system.chart.scaled(there, size), moved]))
+                    for there in (self.system.chart.start, theta)
+                    for size in QUIET_SIZES
+                ]
+                for name, moved in law.without_noise(rho, self.system.q)
+            ]
         if m:
             groups += [
                 [Start(one.name, np.concatenate([one.phi, rho])) for one in group]
-                for group in self.at(rho).other_starts(singular=singular, phi=theta)
+                for group in self.at(rho).other_starts(singular=singular, phi=theta, several=False)
             ]
         return groups
+
+    def _scattered(self, x: Vector) -> list[list[Start]]:
+        """Return starts all over the place."""
+        m, rng = self.m_theta, np.random.default_rng(1)
+        whitened = self.system.whitened
+        assert whitened is not None
+        law = whitened.law
+        around = law.start.copy()
+        around[law.variance_part] = x[m:][law.variance_part]
+        out = []
+        for (start,) in anywhere(self.system.chart, x[:m]):
+            rho = around + SPREAD * rng.normal(size=law.n_rho)
+            out.append([replace(start, phi=np.append(start.phi, rho))])
+        return out
+
+    @property
+    def _quick(self) -> bool:
+        """Whether a gradient for each parameter is not noticed: rows are walked over here."""
+        return self.m * self.system.n <= QUICK_ROWS
 
     @property
     def many_valleys(self) -> bool:
@@ -289,8 +334,18 @@ class WhitenedObjective:
         return None
 
     def far_out(self) -> FarStart | None:
-        """Return None: with a residual structure the limit is taken as it is."""
-        return None
+        """Go where the optimum is far out in phi, from the best rho seen; None if there is none."""
+        m = self.m_theta
+        rho = self.best_phi[m:]
+        self.rotations = None
+        inner = self.at(rho)
+        far = inner.far_out()
+        if far is None:
+            return None
+        self.beyond = True
+        H = np.zeros((self.m, self.m))
+        H[:m, :m], H[m:, m:] = far.hessian, self._curvature_of_rho(inner)
+        return FarStart(np.concatenate([far.phi, rho]), H)
 
     def noise(self, phi: Vector) -> float:
         """Return how uncertain a value is beyond the rounding of the number itself."""
@@ -301,9 +356,13 @@ class WhitenedObjective:
     def downhill(self, phi: Vector, *, whatever_it_costs: bool) -> Vector | None:
         """Return a step (m,) along which the criterion curves downwards, if it does.
 
-        See `ProfiledObjective`; rows are walked over here, so that few rows are what is cheap.
+        See `ProfiledObjective`.
         """
-        if not (whatever_it_costs or self.m * self.system.n <= QUICK_ROWS):
+        whitened = self.system.whitened
+        assert whitened is not None
+        if whitened.law.without_noise_at(phi[self.m_theta :]):
+            return None  # towards a limit the criterion falls, ever less
+        if not (whatever_it_costs or self._quick):
             return None
 
         gradients = one_by_one(lambda x: self._evaluated(x)[1])
