@@ -332,7 +332,7 @@ class Natural(CovarianceStructure):
 
     def _elsewhere(self) -> list[Vector]:
         """Return other correlations (n_rho,), as x."""
-        return [np.full(self.n_rho, angle) for angle in (-0.7, 0.0, 0.7, 1.4)]
+        return [np.full(self.n_rho, angle) for angle in (-1.4, -0.7, 0.0, 0.7, 1.4)]
 
     # -- reports ----------------------------------------------------------------------------------
 

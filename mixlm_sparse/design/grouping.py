@@ -216,7 +216,8 @@ def _combined_members(
     """Return the factor of the combinations of a membership with other factors."""
     members, parts = _parts_of_entries(label, components, variables, found)
     tables = tuple(levels for _, levels in parts)
-    codes, keys = factorize(_combine([codes for codes, _ in parts], tables))
+    require_countable(label, tables)
+    codes, keys = factorize(combined_keys([codes for codes, _ in parts], tables))
     none = np.empty(0, dtype=np.int32)
     own = members.with_levels(codes, len(keys))
     return MemberFactor(label, none, len(keys), tables, keys, None, own)
