@@ -69,7 +69,7 @@ class TestFiles:
     def test_no_parquet(self, data, tmp_path):
         path = tmp_path / "a.csv"
         data.to_csv(path)
-        with pytest.raises(mx.DataError, match="cannot be read as Parquet"):
+        with pytest.raises(mx.DataError, match="is no Parquet file by its name"):
             fit(path)
 
     def test_no_file(self, tmp_path):
