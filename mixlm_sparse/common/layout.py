@@ -53,7 +53,8 @@ def _narrowed(table: Finished, width: int) -> Finished:
     labels = columns[max(named - 1, 0)].cells
     for place in range(len(columns) - 1, -1, -1):
         column = columns[place]
-        if _excess(columns, width) <= 0 or not column.text or len(columns) < 3:
+        least = 2 if place >= named else 3  # what stays names the rows
+        if _excess(columns, width) <= 0 or not column.text or len(columns) < least:
             continue
         if place < named - 1 and len(set(column.cells)) == 1:  # the same in all rows
             lines.insert(0, (column.head, column.cells[0]))

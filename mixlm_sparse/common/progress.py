@@ -107,6 +107,18 @@ class TextDisplay:
             pass  # a terminal that is gone must not end the work
 
 
+class NotebookLine:
+    """A line in a notebook that is empty afterwards; lines written over stay in exported ones."""
+
+    def __init__(self, text: str) -> None:
+        show: Any = sys.modules["IPython"].display.display
+        self._handle = show({"text/plain": text}, raw=True, display_id=True)
+
+    def close(self) -> None:
+        """Take the line away."""
+        self._handle.update({"text/plain": ""}, raw=True)
+
+
 class TqdmDisplay:
     """The bar of tqdm, in a terminal or as a widget."""
 
@@ -181,8 +193,10 @@ class Bar:
 @contextmanager
 def saying(text: str) -> Iterator[None]:
     """Show a line while something is done that users wait for, where a bar would be shown."""
-    display = None
-    if not _silent.get() and interactive():
+    display: TextDisplay | NotebookLine | None = None
+    if not _silent.get() and _in_notebook():
+        display = NotebookLine(text)
+    elif not _silent.get() and interactive():
         display = TextDisplay(text, "", time.monotonic(), sys.stderr)
         display.say(text)
     try:

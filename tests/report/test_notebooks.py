@@ -129,3 +129,11 @@ def test_ipython_prints_the_figure_once():
     pytest.importorskip("IPython")
     code = SETUP + "\nfit.plot.qq()"
     assert run("-m", "IPython", "--no-banner", "--colors=nocolor", "-c", code).count("Figure") == 1
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_line_that_is_taken_away_leaves_nothing_in_a_notebook():
+    (cell,) = outputs(
+        "from mixlm_sparse.common.progress import saying\nwith saying('compiling'):\n    pass"
+    )
+    assert text(cell) == ""
