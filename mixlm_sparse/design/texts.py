@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import FormulaWarning, caller_level
+from mixlm_sparse.common.text import see
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.table import Column
 from mixlm_sparse.design.times import is_text
@@ -32,6 +33,7 @@ MOST = 0.9  # if so large a share of the levels are numbers, the column is one o
 FEWEST = 8  # levels below which a factor may well be called by numbers
 ROWS_A_LEVEL = 2.0  # whole numbers that repeat less are no levels
 # What programs write into cells that are missing.
+PAGE = see("text-columns")
 MISSING = ("", " ", "<NA>", "N/A", "NULL", "NaN", "NaT", "n/a", "nan", "null")
 
 
@@ -88,7 +90,7 @@ def _missing_message(column: Column) -> str:
     return (
         f"'{column.name}' is text with the level{'' if one else 's'} {marks} in {rows} "
         f"row{'' if rows == 1 else 's'}, {'a level' if one else 'levels'} like others: make these "
-        "cells missing (None), if nothing is known there, or the column a categorical"
+        f"cells missing (None), if nothing is known there, or the column a categorical{PAGE}"
     )
 
 
@@ -114,4 +116,5 @@ def _number_message(column: Column, nobs: int) -> str:
         f"'{column.name}' is text and stands in the formula as a factor with {len(levels)} levels, "
         f"which are {what} such as {listed([repr(level) for level in examples[:3]])}{besides}: "
         f"convert the column {to}, or write factor({deparse(Name(column.name))}) if they are levels"
+        f"{PAGE}"
     )

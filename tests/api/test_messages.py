@@ -76,6 +76,13 @@ CASES = {
         {},
         r"'\|\|' does not split.*write diag\(half \| Subject\)",
     ),
+    "text-columns": (
+        mx.FormulaWarning,
+        lambda sleep: sleep.assign(dose=[f"{7 * i % 31 / 10}" for i in range(len(sleep))]),
+        "Reaction ~ Days + dose + (1 | Subject)",
+        {},
+        r"'dose' is text.*which are numbers such as '0\.0'.*convert the column to numbers",
+    ),
     "few-levels": (
         mx.FewLevelsWarning,
         few,
