@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, NoReturn
 
 from mixlm_sparse.common.errors import MixedModelError, RowsAbsentError, SavedFitError
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.design.grouping import GroupingFactor
-from mixlm_sparse.design.matrices import ModelMatrices
+from mixlm_sparse.design.matrices import ModelMatrices, RandomTerm
 from mixlm_sparse.solve.rows import BLOCK_ROWS, RowBlock
 
 __all__ = [
     "BATCHES", "CLUSTER", "PRODUCTS", "SAVED", "SUMMED", "AbsentColumns", "AbsentFrame",
-    "AbsentValues", "FactorWithoutRows", "MatricesWithoutRows", "NoRows", "Reason",
+    "AbsentValues", "FactorWithoutRows", "MatricesWithoutRows", "NoRows", "Reason", "with_terms",
 ]  # fmt: skip
 
 
@@ -127,6 +127,12 @@ class MatricesWithoutRows(ModelMatrices):
         if name in ("y", "data"):
             self.why.say()
         return super().__getattribute__(name)
+
+
+def with_terms(matrices: ModelMatrices, terms: tuple[RandomTerm, ...]) -> ModelMatrices:
+    """Return a design, with or without rows, with other random terms."""
+    parts = {one.name: object.__getattribute__(matrices, one.name) for one in fields(matrices)}
+    return type(matrices)(**{**parts, "terms": terms})
 
 
 @dataclass(frozen=True, eq=False)

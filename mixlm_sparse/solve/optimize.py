@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import numpy as np
 
@@ -18,16 +19,17 @@ from mixlm_sparse.common.errors import DataError, NotPositiveDefiniteError, Opti
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.solve.checkpoint import Checkpoint
-from mixlm_sparse.solve.identification import require_residuals_apart
+from mixlm_sparse.solve.identification import require_residuals_apart, unseen
 from mixlm_sparse.solve.profiled.held_search import held_criterion, optimize_held
 from mixlm_sparse.solve.profiled.no_noise import without_noise
 from mixlm_sparse.solve.profiled.objective import SATURATED, ProfiledObjective
+from mixlm_sparse.solve.profiled.valleys import LARGE_START
 from mixlm_sparse.solve.search.control import Control, control_of
 from mixlm_sparse.solve.search.names import OPTIMIZERS
 from mixlm_sparse.solve.search.objective import Progress
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.search import search
-from mixlm_sparse.solve.smallest import smallest
+from mixlm_sparse.solve.smallest import SAME_CRITERION, smallest
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.search import optimize_whitened
 
@@ -80,6 +82,47 @@ def optimize(
             f"progress is {shown(progress)}: use a function of (evaluation, criterion, theta)"
         )
     require_rank(system, control)
+    found = _optimum(
+        system, start, reml=reml, optimizer=optimizer, control=control, progress=progress,
+        began=began,
+    )  # fmt: skip
+    if not _hardly_determined(found, system):
+        return found
+    # along directions that are hardly seen, where a search ends depends on where it began: it is
+    # made from small and from large effects, whatever the start that was given
+    chart = system.chart
+    large = chart.theta_of_phi(chart.scaled(chart.start, LARGE_START))
+    best = None if start is not None else found
+    for begin in (large,) if start is None else (None, large):
+        other = _optimum(
+            system, begin, reml=reml, optimizer=optimizer,
+            control=replace(control, checkpoint=None), progress=progress, began=began,
+        )  # fmt: skip
+        if best is None or other.criterion < best.criterion - SAME_CRITERION:
+            best = other
+    assert best is not None
+    return found if found.criterion < best.criterion - SAME_CRITERION else best
+
+
+def _hardly_determined(found: Optimum, system: PenalizedSystem) -> bool:
+    """Say whether variances can change and leave the criterion as it is, or nearly."""
+    if not system.templates or not np.isfinite(found.criterion):
+        return False
+    there = system if system.whitened is None else system.at_rho(found.rho)
+    return bool(unseen(there, reml=found.reml, phi=found.phi)[0].shape[1])
+
+
+def _optimum(
+    system: PenalizedSystem,
+    start: Vector | None,
+    *,
+    reml: bool,
+    optimizer: str,
+    control: Control,
+    progress: Progress | None,
+    began: float,
+) -> Optimum:
+    """Search from a start, or a moment estimate."""
     method = "bfgs" if optimizer == "auto" else optimizer
     begin = start
     if control.checkpoint is not None:

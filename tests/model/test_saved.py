@@ -65,6 +65,17 @@ def test_every_model_comes_back(model, path):
     np.testing.assert_allclose(loaded.resid, fit.resid, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    "held", [{"sigma": 1.0}, {"sd_(Intercept)|g": 0.8}, {"cor_x.(Intercept)|g": 0.2}]
+)
+def test_held_parameters_without_data(held, path):
+    rng = np.random.default_rng(4)
+    data = pd.DataFrame({"g": np.arange(60) % 10, "x": rng.normal(size=60)})
+    data["y"] = rng.normal(size=10)[data["g"]] + rng.normal(size=60)
+    fit = mx.lmer("y ~ x + (x | g)", data, fixed=held, control=mx.Control(warn=False))
+    assert_same(again(fit, path, include_data=False), fit)
+
+
 @pytest.mark.parametrize("model", MODELS[::4])
 def test_without_data(model, path):
     fit = corpus.fit(model)

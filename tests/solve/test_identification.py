@@ -270,3 +270,30 @@ def test_more_effects_than_rows_but_one_variance():
             "y ~ 1 + id(0 + d1 + d2 + d3 | id)", data, start=[start], control=QUIET
         )
         assert again.criterion == pytest.approx(fit.criterion, rel=1e-10)
+
+
+def hardly_seen(kind: str) -> tuple[str, pd.DataFrame]:
+    """A term whose effects are those of another, or of the fixed part, up to a part in 10^3."""
+    rng = np.random.default_rng(0)
+    g, x = rng.integers(0, 10, 80), rng.normal(size=80)
+    _, arm = rng.normal(size=10), g % 3
+    data = pd.DataFrame({"g": g, "x": x, "arm": arm})
+    data["y"] = 1.0 + 0.5 * x + rng.normal(size=80) + rng.normal(size=10)[g]
+    if kind == "another term":
+        data["s"] = 1.0 + 1e-6 * rng.normal(size=80)
+        return "y ~ x + (1 | g) + (0 + s | g)", data
+    near = np.eye(3)[arm][:, 1:] + 3e-4 * rng.normal(size=(80, 2))
+    data["a1"], data["a2"] = near.T
+    return "y ~ x + a1 + a2 + (1 | arm) + (1 | g)", data
+
+
+@pytest.mark.parametrize("kind", ["another term", "the fixed part"])
+def test_what_is_hardly_seen_does_not_depend_on_the_start(kind):
+    formula, data = hardly_seen(kind)
+    fit = mx.lmer(formula, data, control=QUIET)
+    assert not fit.identification.complete
+    rng = np.random.default_rng(1)
+    for start in 10.0 ** rng.uniform(-1, 2, (4, 2)):
+        again = mx.lmer(formula, data, start=start, control=QUIET)
+        assert again.criterion == pytest.approx(fit.criterion, abs=1e-9)
+        np.testing.assert_allclose(again.theta, fit.theta, rtol=1e-6)

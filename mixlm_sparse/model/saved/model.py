@@ -33,6 +33,7 @@ from mixlm_sparse.model.rowless import (
     AbsentFrame,
     MatricesWithoutRows,
     NoRows,
+    with_terms,
 )
 from mixlm_sparse.model.run import matrices_of
 from mixlm_sparse.model.saved.archive import Archive, Arrays, write_archive
@@ -190,7 +191,7 @@ def _fit_from(
             replace(term, structure=about["structure"])
             for term, about in zip(matrices.terms, saved, strict=True)
         ]
-        matrices = replace(matrices, terms=tuple(terms))
+        matrices = with_terms(matrices, tuple(terms))
     name = document["engine"] if engine is None else engine
     name = name if name in ENGINES else "auto"  # "none", of a model without random effects
     if matrices.law is not None:
