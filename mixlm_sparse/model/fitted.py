@@ -152,7 +152,7 @@ class FittedModel(FittedRows):
         if not self.identification.complete:
             out &= self.identification.coefficients(L)
         if self.optimum.no_residual and L.size:
-            share = residual_share(self.curvature, self.system, L @ self.solution.RX_inv)
+            share = residual_share(self.curvature, self.system, self.solution.times_RX_inv(L))
             out &= ~(share > RESIDUAL_SHARE)
         return out
 

@@ -86,8 +86,17 @@ class KenwardRogerMoments:
         out: Matrix = scaled @ self.adjusted @ scaled.T
         return out
 
+    def along(self, L: Matrix) -> Matrix:
+        out: Matrix = L @ self.half
+        return out
+
+    def covariance(self, L: Matrix) -> Matrix:
+        Z = self.sigma * self.along(L)
+        out: Matrix = Z @ self.adjusted @ Z.T
+        return out
+
     def std_error(self, L: Matrix) -> Vector:
-        Z = L @ self.half
+        Z = self.along(L)
         lengths = column_lengths(Z.T)
         U = with_unit_length(Z.T).T
         relative = ((U @ self.adjusted) * U).sum(axis=1)

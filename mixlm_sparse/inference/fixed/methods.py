@@ -60,8 +60,7 @@ def moments(fit: FittedModel, ddf: str | None = "satterthwaite") -> CoefficientM
     """
     name = require_ddf(ddf)
     if name in ("normal", "none") or fit.perfect or fit.system.p == 0:
-        beta, half = fit.solution.beta, fit.solution.RX_inv
-        return NormalMoments(beta=beta, half=half, sigma=unit_of_theta(fit), label=name)
+        return NormalMoments(solution=fit.solution, sigma=unit_of_theta(fit), label=name)
     if name == "sas":
         return rowwise(fit)
     return kenward_roger(fit) if name == "kenward-roger" else satterthwaite(fit)

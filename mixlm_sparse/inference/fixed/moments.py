@@ -17,6 +17,7 @@ import numpy as np
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.fixed.spans import column_lengths
+from mixlm_sparse.solve.solution import PlsSolution
 
 # Directions of a joint hypothesis that are shorter than this, its rows being of length one, are
 # combinations of the others.
@@ -52,7 +53,6 @@ class CoefficientMoments(Protocol):
     ----------
     label : how tables call the method.
     beta : (p,) estimates, vcov : (p, p) their covariance, sigma : residual standard deviation.
-    half : (p, p) with sigma^2 half half' the model-based covariance of beta.
     note : what the user should know, or "".
     """
 
@@ -63,9 +63,6 @@ class CoefficientMoments(Protocol):
     def beta(self) -> Vector: ...
 
     @property
-    def half(self) -> Matrix: ...
-
-    @property
     def vcov(self) -> Matrix: ...
 
     @property
@@ -73,6 +70,14 @@ class CoefficientMoments(Protocol):
 
     @property
     def note(self) -> str: ...
+
+    def along(self, L: Matrix) -> Matrix:
+        """Return Z = L half (r, p), sigma^2 half half' the model-based covariance of beta."""
+        ...
+
+    def covariance(self, L: Matrix) -> Matrix:
+        """Return the covariance of the combinations L beta, (r, r)."""
+        ...
 
     def std_error(self, L: Matrix) -> Vector:
         """Return the standard error of each of the combinations L beta, (r,)."""
@@ -113,7 +118,7 @@ def directions(moments: CoefficientMoments, L: Matrix, rhs: Vector) -> Direction
     ------
     OptionError : no coefficients agree with all values.
     """
-    Z = L @ moments.half
+    Z = moments.along(L)
     lengths = column_lengths(Z.T)
     said = lengths > 0.0
     empty = ~said
@@ -128,7 +133,8 @@ def directions(moments: CoefficientMoments, L: Matrix, rhs: Vector) -> Direction
     unit = Z[said] / lengths[said, None]
     with np.errstate(over="ignore"):  # a value beyond all bounds is infinitely far away
         difference = difference[said] / lengths[said]
-    U, sizes, Vt = np.linalg.svd(unit)
+    # few rows: a basis of their span, not of all p directions
+    U, sizes, Vt = np.linalg.svd(unit, full_matrices=unit.shape[0] > unit.shape[1])
     keep = sizes > DIRECTION_RTOL * float(sizes[0])
     rank = int(keep.sum())
     with np.errstate(over="ignore"):
@@ -150,18 +156,33 @@ class ModelMoments:
 
     Parameters
     ----------
-    beta : (p,) fixed effects.
-    half : (p, p) with half half' = (X'V^{-1}X)^{-1}, V relative to sigma^2.
+    solution : which has the fixed effects and (X'V^{-1}X)^{-1} = half half', V relative to sigma^2.
     sigma : residual standard deviation.
     label : how tables call the method.
     note : what the user should know, or "".
     """
 
-    beta: Vector
-    half: Matrix
+    solution: PlsSolution
     sigma: float
     label: str
     note: str = ""
+
+    @property
+    def beta(self) -> Vector:
+        return self.solution.beta
+
+    @property
+    def half(self) -> Matrix:
+        """(p, p), formed when it is asked for: `along` does without."""
+        return self.solution.RX_inv
+
+    def along(self, L: Matrix) -> Matrix:
+        return self.solution.times_RX_inv(L)
+
+    def covariance(self, L: Matrix) -> Matrix:
+        Z = self.sigma * self.along(L)
+        out: Matrix = Z @ Z.T
+        return out
 
     @property
     def vcov(self) -> Matrix:
@@ -171,7 +192,7 @@ class ModelMoments:
 
     def std_error(self, L: Matrix) -> Vector:
         # sigma |half'l|: no square leaves the range of numbers
-        return self.sigma * column_lengths((L @ self.half).T)
+        return self.sigma * column_lengths(self.along(L).T)
 
     def joint(self, L: Matrix, rhs: Vector) -> JointTest:
         found = directions(self, L, rhs)

@@ -69,7 +69,7 @@ class SatterthwaiteMoments(ModelMoments):
     label: str = "Satterthwaite"
 
     def df(self, L: Matrix) -> Vector:
-        return self._df_along(with_unit_length((L @ self.half).T).T)
+        return self._df_along(with_unit_length(self.along(L).T).T)
 
     def _df_along(self, Z: Matrix) -> Vector:
         """Return the degrees of freedom of unit directions (r, p); NaN for zero."""
@@ -175,8 +175,7 @@ def satterthwaite(fit: FittedModel) -> SatterthwaiteMoments:
                 "is no minimum, and degrees of freedom are not to be trusted"
             )
         found = SatterthwaiteMoments(
-            beta=fit.solution.beta,
-            half=fit.solution.RX_inv,
+            solution=fit.solution,
             sigma=unit_of_theta(fit),
             slopes=curvature.derivatives.products[:, :p, :p],
             A=curvature.covariance,

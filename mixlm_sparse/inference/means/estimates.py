@@ -169,7 +169,7 @@ class Estimates:
         rows = kept_part(self.fit, self.L)
         unknown = ~np.isfinite(std_error) | (std_error == 0.0)
         rows = np.where(unknown[:, None], 0.0, rows)
-        V = rows @ moments(self.fit, self.ddf).vcov @ rows.T
+        V = moments(self.fit, self.ddf).covariance(rows)
         V[unknown] = V[:, unknown] = np.nan
         out: Matrix = V
         return out
