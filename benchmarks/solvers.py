@@ -2,7 +2,8 @@
 
     python -m benchmarks.solvers                    # up to 10^5 x 10^4 levels and 10^6 ratings
     python -m benchmarks.solvers --size 0.1         # a tenth of the levels and of the ratings
-    python -m benchmarks.solvers --size 30          # up to 25 million ratings and more: hours
+    python -m benchmarks.solvers --large            # also 10^6 x 10^5 levels, 3 x 10^7 ratings
+    python -m benchmarks.solvers --large --engine krylov
     python -m benchmarks.solvers --fit 160000 60000 25e6 --engine krylov     # one whole fit
 
 The model is y ~ x + (1 | user) + (1 | item).  Every cell runs in a fresh process: the products are
@@ -37,6 +38,13 @@ CELLS = (
     (10_000, 4_000, 1_000_000),
     (30_000, 10_000, 1_000_000),
     (100_000, 10_000, 1_000_000),
+)
+# ... and those of --large, in which a dense matrix of the items takes 0.8, 29 and 80 GB
+LARGE = (
+    (100_000, 10_000, 10_000_000),
+    (160_000, 60_000, 25_000_000),
+    (1_000_000, 100_000, 10_000_000),
+    (1_000_000, 100_000, 30_000_000),
 )
 LEAST_RATINGS = 5  # of a user, at most: real collections leave out users with few
 HEAD, SLOPE = 0.005, 2.07  # popularity of items: (rank + HEAD items)^-SLOPE
@@ -101,8 +109,10 @@ def evaluate(engine: str, users: int, items: int, n: int) -> dict[str, float]:
     from mixlm_sparse.solve.criterion import criterion_and_gradient
 
     frame = ratings(n, users, items)
+    products = time.process_time()
     matrices = mx.model_matrices(FORMULA, frame)
     system = mx.penalized_system(matrices, engine="krylov")
+    products = time.process_time() - products
     before = peak()
     began = time.process_time()
     if engine != "krylov":
@@ -116,6 +126,8 @@ def evaluate(engine: str, users: int, items: int, n: int) -> dict[str, float]:
         "seconds": time.process_time() - cpu,
         "wall": time.perf_counter() - wall,
         "symbolic": symbolic,
+        "products": products,
+        "peak": peak(),
         "memory": max(peak() - before, 0.0),
         "criterion": value,
         "ratings": float(len(frame)),
@@ -203,7 +215,8 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--size", type=float, default=1.0, help="share of levels and ratings")
-    parser.add_argument("--limit", type=float, default=300.0, help="seconds a cell may take")
+    parser.add_argument("--large", action="store_true", help="the large cells as well")
+    parser.add_argument("--limit", type=float, default=1800.0, help="seconds a cell may take")
     parser.add_argument("--engine", choices=ENGINES, help="one engine alone")
     parser.add_argument("--fit", nargs=3, type=float, metavar=("USERS", "ITEMS", "RATINGS"))
     parser.add_argument("--out", type=Path, default=RESULTS, help="folder of the results")
@@ -222,7 +235,7 @@ def main() -> None:
         kept = json.loads((options.out / "solvers.json").read_text())["rows"]
         rows = [row for row in kept if row["engine"] != options.engine]
     lines = []
-    for cell_size in CELLS:
+    for cell_size in (*CELLS, *LARGE) if options.large else CELLS:
         users, items, n = (max(int(value * options.size), 20) for value in cell_size)
         for engine in engines:
             found_here = cell(engine, users, items, n, options.limit)

@@ -91,10 +91,15 @@ class RowBlock:
         X, kept = sparse_block(self._held.fixed, self._at), self._kept
         return X if kept is None or len(kept) == X.shape[1] else sp.csr_array(X[:, list(kept)])
 
-    def fixed_part(self, beta: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return X beta (m,) for beta (p,); columns of factors of many levels are not filled in."""
+    @property
+    def design(self) -> Any:
+        """(m, p) X for products: sparse where it is wide, so that nothing is filled in."""
         wide = len(self._held.fixed.names) >= WIDE and isinstance(self._at, slice)
-        out: NDArray[np.float64] = (self.sparse_X if wide else self.X) @ beta
+        return self.sparse_X if wide else self.X
+
+    def fixed_part(self, beta: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return X beta, (m,) or (m, r), for beta (p,) or (p, r)."""
+        out: NDArray[np.float64] = self.design @ beta
         return out
 
     @cached_property

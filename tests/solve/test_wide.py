@@ -18,6 +18,7 @@ from mixlm_sparse.solve.pls import solve_at
 from mixlm_sparse.solve.products import basis, wide
 from mixlm_sparse.solve.products.accumulate import semidefinite_cholesky
 from mixlm_sparse.solve.products.final import kept_columns
+from mixlm_sparse.solve.rows import RowBlock
 from tests.support.strategies import designs
 
 QUIET = mx.Control(warn=False)
@@ -227,3 +228,25 @@ def test_columns_with_entries_alone(postcodes):
         np.testing.assert_allclose(
             sparse_block(matrices.fixed, rows).toarray(), matrices.fixed.block(rows)
         )
+
+
+def test_what_reads_rows_again_fills_nothing_in(postcodes, tmp_path, monkeypatch):
+    fit = mx.lmer("y ~ year + code + (1 | g)", postcodes, weights="w", control=QUIET)
+    X = fit.model_matrix()
+    expected = X @ fit.fixef.to_numpy()
+    other = mx.lmer("y2 ~ year + code + (1 | g)", postcodes.assign(y2=postcodes["y"] ** 2),
+                    weights="w", control=QUIET)  # fmt: skip
+
+    def filled(self):
+        raise AssertionError("all columns were filled in")
+
+    monkeypatch.setattr(RowBlock, "X", property(filled))
+    np.testing.assert_allclose(fit.predict(re_form="population"), expected, rtol=1e-9)
+    refitted = fit.refit(postcodes["y"] ** 2)
+    assert refitted.criterion == pytest.approx(other.criterion, rel=1e-10)
+    assert fit.simulate(2, seed=1).shape == (6000, 2)
+    assert np.isfinite(fit.fittedvalues).all()
+    assert str(fit.summary())
+    fit.save(tmp_path / "fit.mixlm")
+    loaded = mx.load(tmp_path / "fit.mixlm", data=postcodes)
+    assert loaded.criterion == pytest.approx(fit.criterion, rel=1e-12)

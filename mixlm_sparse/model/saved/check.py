@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy.sparse as sp
 
 from mixlm_sparse.common.errors import SavedFitError
 from mixlm_sparse.design.matrices import ModelMatrices
@@ -125,12 +126,13 @@ def _solves_rows(fit: FittedModel) -> bool:
     sums = [np.zeros_like(effects) for effects in b]
     squares = [np.zeros(effects.shape[0]) for effects in b]
     for block in system.white_rows():
-        r = block.target - block.X @ solution.beta
+        r = block.target - block.fixed_part(solution.beta)
         for t, term in enumerate(matrices.terms):
             r = r - block.random_part(t, term.factor, b[t])
         weighted = block.weighted(r)
-        score += block.X.T @ weighted
-        lengths += (block.root_weighted(block.X) ** 2).sum(axis=0)
+        X = block.design
+        score += X.T @ weighted
+        lengths += (X.multiply(X) if sp.issparse(X) else X * X).T @ block.weights
         total += float((block.root_weighted(block.target) ** 2).sum())
         for t, term in enumerate(matrices.terms):
             z, levels = block.z(t), block.levels(term.factor)

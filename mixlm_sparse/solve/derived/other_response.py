@@ -103,12 +103,12 @@ def _dense_block(system: PenalizedSystem, Y: Matrix) -> ResponseBlock:
     for _ in range(2 if products.p else 0):
         right = np.zeros((products.p, r))
         for rows in system.rows():
-            right += rows.X.T @ rows.weighted(residual[rows.slice])
+            right += rows.design.T @ rows.weighted(residual[rows.slice])
         half = scipy.linalg.solve_triangular(products.R_x, right, trans="T")
         step = scipy.linalg.solve_triangular(products.R_x, half)
         beta += step
         for rows in system.rows():
-            residual[rows.slice] -= rows.X @ step
+            residual[rows.slice] -= rows.fixed_part(step)
 
     yy = np.zeros(r)
     factors = products.blocks.factors
