@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import mixlm_sparse as mx
 from mixlm_sparse.design.sparse_columns import sparse_block
+from mixlm_sparse.engines import memory
 from mixlm_sparse.engines.fused.absorbed import AbsorbedFixed
 from mixlm_sparse.model.call import ModelCall
 from mixlm_sparse.model.run import assemble
@@ -250,3 +251,15 @@ def test_what_reads_rows_again_fills_nothing_in(postcodes, tmp_path, monkeypatch
     fit.save(tmp_path / "fit.mixlm")
     loaded = mx.load(tmp_path / "fit.mixlm", data=postcodes)
     assert loaded.criterion == pytest.approx(fit.criterion, rel=1e-12)
+
+
+def test_what_does_not_fit_into_memory_is_said_before(postcodes, monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 400_000)
+    formula = "y ~ year + code + (1 | g)"
+    for data in (postcodes, lambda: (postcodes[i : i + 500] for i in range(0, 6000, 500))):
+        with pytest.raises(mx.EngineError, match="put a factor of many levels into the random"):
+            mx.lmer(formula, data, control=QUIET)
+        plan = mx.plan(formula, data)
+        assert not plan.fits
+        assert "401 columns beside 50 random effects" in plan.reason
+    assert mx.lmer("y ~ year + (1 | code) + (1 | g)", postcodes, control=QUIET).nobs == 6000

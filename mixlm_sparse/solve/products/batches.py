@@ -38,6 +38,7 @@ from mixlm_sparse.solve.products.wide import (
     WideRows,
     filled_part,
     keeps_digits,
+    require_room,
     wide_basis,
 )
 from mixlm_sparse.solve.rows import BLOCK_ROWS, NUMPY_BLOCK_ROWS, InMemory, RowBlock
@@ -203,11 +204,16 @@ class WideBatchSums(BatchSums):
     ) -> None:
         super().__init__(matrices, basis, pairs)
         self.wide = WideRows(basis, filled)
+        self._effects = 0
         self._of_filled = [np.zeros((0, K, filled.size + 1)) for K in self._widths]
 
     def add(self, source: InMemory, sizes: Sequence[int]) -> None:
         """Add the rows of a batch."""
         wide, P = self.wide, self._P
+        effects = sum(size * K for size, K in zip(sizes, self._widths, strict=True))
+        if effects > self._effects:
+            require_room(effects - self._effects, P)
+            self._effects = effects
         compiled, pair_codes = self._opened(source, sizes, wide.filled.size + 1)
         self._of_filled = [
             _grown(own, size) for own, size in zip(self._of_filled, sizes, strict=True)

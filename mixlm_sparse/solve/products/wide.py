@@ -23,6 +23,7 @@ from mixlm_sparse.common.types import IntVector, Matrix
 from mixlm_sparse.design.sparse_columns import filled_columns
 from mixlm_sparse.engines.compiled import compiled_pays
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
+from mixlm_sparse.engines.memory import require_memory
 from mixlm_sparse.solve.products.accumulate import (
     CrossProducts,
     LevelSums,
@@ -67,6 +68,21 @@ def filled_part(matrices: ModelMatrices, source: InMemory) -> Filled | None:
             return None
         found = np.flatnonzero(counts > SPARSE_SHARE * first.shape[0]).astype(np.int32)
     return found if found.size <= SPARSE_SHARE * p else None
+
+
+def require_room(effects: int, columns: int) -> None:
+    """Raise an EngineError if Z'W[X y] does not fit into memory, thrice: as it is summed and turned.
+
+    Parameters
+    ----------
+    effects, columns : its size.
+    """
+    require_memory(
+        3.0 * 8.0 * effects * columns,
+        f"a fixed part of {columns - 1} columns beside {effects} random effects, whose products "
+        "are one matrix,",
+        "put a factor of many levels into the random part, or leave out levels with few rows",
+    )
 
 
 class WideRows:
@@ -178,10 +194,12 @@ def wide_products(matrices: ModelMatrices, source: RowSource) -> CrossProducts |
     filled = filled_part(matrices, source)
     if filled is None:
         return None
-    basis = wide_basis(matrices, source, filled)
-    wide = WideRows(basis, filled)
     layout = term_layout(matrices)
     widths = widths_of(matrices)
+    effects = sum(f.n_levels * K for f, K in zip(matrices.factors, widths, strict=True))
+    require_room(effects, len(matrices.fixed.names) + 1)
+    basis = wide_basis(matrices, source, filled)
+    wide = WideRows(basis, filled)
     P = filled.size + 1
     compiled = compiled_pays(source.n * sum(K * (K + P) for K in widths))
     sums = LevelSums(matrices.factors, source, widths, P, compiled=compiled)
