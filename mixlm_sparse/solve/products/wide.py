@@ -71,7 +71,7 @@ def filled_part(matrices: ModelMatrices, source: InMemory) -> Filled | None:
 
 
 def require_room(effects: int, columns: int) -> None:
-    """Raise an EngineError if Z'W[X y] does not fit into memory, thrice: as it is summed and turned.
+    """Raise an EngineError if Z'W[X y], summed, turned and solved, does not fit into memory.
 
     Parameters
     ----------
