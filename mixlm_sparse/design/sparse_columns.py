@@ -15,8 +15,11 @@ from mixlm_sparse.design.columns import ColumnSource, DesignColumns
 from mixlm_sparse.design.variables import Rows
 from mixlm_sparse.design.writers import Coded, terms_written
 
-__all__ = ["filled_columns", "sparse_block"]
+__all__ = ["SPARSE_SHARE", "WIDE", "filled_columns", "mostly_zeros", "sparse_block"]
 
+# From so many columns on, those with few entries are taken with these alone.
+WIDE = 300
+SPARSE_SHARE = 0.1  # largest share of entries that are not zero, and of filled columns
 FILLED_NUMBERS = 6_000_000  # entries of other sources that are filled in at a time
 
 
@@ -40,6 +43,14 @@ def filled_columns(source: ColumnSource, share: float) -> IntVector | None:
         if not sparse:
             out += range(start, stop)
     return np.array(out, dtype=np.int32)
+
+
+def mostly_zeros(source: ColumnSource) -> bool:
+    """Say whether columns are many, and nearly all of them zeros in a row."""
+    if len(source.names) < WIDE:
+        return False
+    filled = filled_columns(source, SPARSE_SHARE)
+    return filled is not None and filled.size <= SPARSE_SHARE * len(source.names)
 
 
 def sparse_block(source: ColumnSource, rows: slice) -> sp.csr_array:

@@ -30,7 +30,7 @@ from mixlm_sparse.design.members import (
     random_part,
     summed_squares,
 )
-from mixlm_sparse.design.sparse_columns import sparse_block
+from mixlm_sparse.design.sparse_columns import mostly_zeros, sparse_block
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.columns import ColumnSource
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 BLOCK_ROWS = 16_384
 # bincount pays for every group in every call, so the NumPy form takes larger bites.
 NUMPY_BLOCK_ROWS = 131_072
-# From so many columns on, those of the fixed part are taken with their nonzero entries alone.
-WIDE = 300
 
 
 class RowBlock:
@@ -94,8 +92,8 @@ class RowBlock:
     @property
     def design(self) -> Any:
         """(m, p) X for products: sparse where it is wide, so that nothing is filled in."""
-        wide = len(self._held.fixed.names) >= WIDE and isinstance(self._at, slice)
-        return self.sparse_X if wide else self.X
+        sparse = isinstance(self._at, slice) and mostly_zeros(self._held.fixed)
+        return self.sparse_X if sparse else self.X
 
     def fixed_part(self, beta: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return X beta, (m,) or (m, r), for beta (p,) or (p, r)."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import scipy.sparse as sp
 
 from mixlm_sparse.common.errors import SavedFitError
 from mixlm_sparse.design.matrices import ModelMatrices
@@ -132,7 +131,7 @@ def _solves_rows(fit: FittedModel) -> bool:
         weighted = block.weighted(r)
         X = block.design
         score += X.T @ weighted
-        lengths += (X.multiply(X) if sp.issparse(X) else X * X).T @ block.weights
+        lengths += (X * X if isinstance(X, np.ndarray) else X.multiply(X)).T @ block.weights
         total += float((block.root_weighted(block.target) ** 2).sum())
         for t, term in enumerate(matrices.terms):
             z, levels = block.z(t), block.levels(term.factor)

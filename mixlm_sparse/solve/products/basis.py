@@ -15,7 +15,8 @@ from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.structure import Closure
 from mixlm_sparse.design.finite import square_sum
 from mixlm_sparse.design.grouping import MemberFactor
-from mixlm_sparse.solve.rows import WIDE, RowSource, rows_of
+from mixlm_sparse.design.sparse_columns import SPARSE_SHARE, WIDE
+from mixlm_sparse.solve.rows import RowSource, rows_of
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.matrices import ModelMatrices
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 # A column counts as a combination of earlier ones if what they leave of it is below this share of
 # its length; lme4 uses the same.
 RANK_RTOL = 1e-7
-SPARSE_SHARE = 0.1  # largest share of entries that are not zero, of what is taken as sparse
 SMALLEST = 1e-150  # length of a column: its square is a number still
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from mixlm_sparse.common.types import IntVector, Matrix
-from mixlm_sparse.design.sparse_columns import filled_columns
+from mixlm_sparse.design.sparse_columns import SPARSE_SHARE, WIDE, filled_columns
 from mixlm_sparse.engines.compiled import compiled_pays
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
 from mixlm_sparse.engines.memory import require_memory
@@ -31,7 +31,6 @@ from mixlm_sparse.solve.products.accumulate import (
     semidefinite_cholesky,
 )
 from mixlm_sparse.solve.products.basis import (
-    SPARSE_SHARE,
     Basis,
     regular_basis,
     require_squares,
@@ -41,7 +40,7 @@ from mixlm_sparse.solve.products.basis import (
     triangular_inverse,
 )
 from mixlm_sparse.solve.products.meetings import Entries, entries_of
-from mixlm_sparse.solve.rows import NUMPY_BLOCK_ROWS, WIDE, InMemory, RowBlock, RowSource
+from mixlm_sparse.solve.rows import NUMPY_BLOCK_ROWS, InMemory, RowBlock, RowSource
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.matrices import ModelMatrices
