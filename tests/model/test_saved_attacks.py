@@ -115,6 +115,19 @@ def test_theta_and_phi_are_one_point(path):
             mx.load(path)
 
 
+def test_theta_and_phi_are_one_point_beside_a_residual_structure(tmp_path):
+    path = tmp_path / "teeth.mixlm"
+    teeth = mx.datasets.load("Orthodont")
+    by_sex = mx.VarIdent("Sex")
+    mx.lmer("distance ~ age + (1 | Subject)", teeth, variance=by_sex).save(path)
+    members = members_of(path)
+    phi = np.load(io.BytesIO(members["optimum.phi.npy"]))
+    for changed, words in ((np.nan * phi, "not finite"), (1.01 * phi, "two covariances")):
+        write(path, {**members, "optimum.phi.npy": npy(changed)})
+        with pytest.raises(mx.SavedFitError, match=words):
+            mx.load(path)
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664])
 def test_a_file_that_is_replaced_leaves_its_permissions(path, fit, mode):
     os.chmod(path, mode)

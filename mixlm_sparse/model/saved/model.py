@@ -246,6 +246,7 @@ def _structured(
         raise archive.broken("the number of parameters is not that of the model")
     if not np.isfinite(optimum.rho).all():
         raise archive.broken("the parameters of the residuals are not finite")
+    require_point(system, optimum, archive)
     notes = notes_from(document["notes"])
     fit = fit_of(cls, system, optimum, options, document["formula"], call, notes=notes)
     require_solution(fit, archive)
