@@ -16,6 +16,11 @@ def test_a_thousandth_holds(capsys):
     assert table.count("| 0 |") == len(table.splitlines()) - 2
 
 
+def test_sigma_that_is_zero_depends_on_no_unit_and_no_order():
+    """Of a model with more effects than rows: the criterion falls towards a residual of zero."""
+    assert reliability.main(["--size", "0.001", "--seed", "81", "--only", "invariance"]) == 0
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_the_dense_criterion_is_that_of_the_oracle(seed):
     model = random_model(seed)

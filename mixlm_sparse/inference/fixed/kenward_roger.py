@@ -185,7 +185,8 @@ def kenward_roger(fit: FittedModel) -> KenwardRogerMoments:
             "derivatives are used, without the term of second ones"
         )
         note = f"{note}; {more}" if note else more
-    by_rows = used.matrices.law is not None or used.system.known
+    # of sums over levels, sigma that is zero beside the random effects leaves no digits
+    by_rows = used.matrices.law is not None or used.system.known or used.optimum.no_residual
     with one_blas_thread():
         found = (_compute_structured if by_rows else _compute)(used, note)
     _KEPT[fit] = found
@@ -249,6 +250,10 @@ def _compute_structured(fit: FittedModel, note: str) -> KenwardRogerMoments:
         B = free_of_held(system, fit.optimum.phi, unit_of_theta(fit), last="W")
         P, Q, traces = _combined(B, P, Q, traces)
         own_traces = B.T @ own_traces @ B
+    if fit.optimum.no_residual:  # directions of the size of sigma beside those of the effects
+        B = np.diag(1.0 / np.sqrt(np.maximum(np.diag(traces), 1e-300)))
+        P, Q, traces = _combined(B, P, Q, traces)
+        own_traces = B @ own_traces @ B
     flat = P.reshape(P.shape[0], p * p)
     information = 0.5 * (traces - 2.0 * own_traces + flat @ flat.T)
     W = _inverse_information(information)

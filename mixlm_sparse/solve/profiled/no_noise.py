@@ -35,10 +35,12 @@ from mixlm_sparse.solve.system import PenalizedSystem
 
 __all__ = ["without_noise"]
 
-# sigma is held at these shares of the residual standard deviation of least squares.
-SHARES = (1e-4, 1e-5)
-# Where the criterion still changes by more than this with log sigma, sigma is not small yet.
-SETTLED = 1e-2
+# sigma is held at one of these shares of the residual standard deviation of least squares: the
+# first at which it is small, so that the criterion changes with log sigma by no more than this.
+# What is neglected is of the order of the square of that; rounding grows as sigma gets smaller.
+SHARES = ((1e-3, 1e-3), (1e-4, 1e-2), (1e-5, 1e-2))
+# A random effect of at most this size beside the held sigma goes to zero with it.
+NO_EFFECT = 1.0
 # With more rows the limit is looked at only if random effects are this much larger than the noise.
 MANY_ROWS = 5_000
 FAR = 30.0
@@ -71,21 +73,23 @@ def without_noise(
         return found
     spread = math.sqrt(system.products.yy / residual_df(system, reml=True))
     objective.rotations = None
-    for share in SHARES:
+    for share, settled in SHARES:
         sigma = share * spread
         search = HeldSearch(HeldCoordinates(system, (), sigma), objective, reml, control)
         best = _best(found, search, share, sigma)
         if not math.isfinite(best.value):
             return found
-        lambdas = system.chart.lambdas(best.x)
-        slope = joint_criterion(lambdas, math.log(sigma), system, reml=reml)[2]
-        if abs(slope) <= SETTLED:
+        tolerance = control.gradient_tolerance + _rounding(system, 1.0 / share)
+        best = _without_small(best, search, objective, tolerance)
+        slope = _slope(best.x, sigma, system, reml=reml)
+        if abs(slope) <= settled:
             break
     else:
         return found
     value = best.value - 0.5 * slope
-    unsure = control.gradient_tolerance + ROUNDING * abs(value)
-    lower = not math.isfinite(found.criterion) or value <= found.criterion + unsure
+    unsure = control.gradient_tolerance + ROUNDING * abs(value) + _rounding(system, 1.0 / share)
+    above = value - found.criterion if math.isfinite(found.criterion) else -math.inf
+    lower = above <= unsure + _rounding(system, system.chart.size(found.phi))
     if not lower or slope < -unsure:
         return found
     objective.best_value = min(objective.best_value, value)
@@ -103,6 +107,35 @@ def without_noise(
             advice=ADVICE, at_boundary=zero,
         )  # fmt: skip
     return replace(at, sigma=sigma, optimizer=found.optimizer, seconds=time.perf_counter() - began)
+
+
+def _slope(phi: Vector, sigma: float, system: PenalizedSystem, *, reml: bool) -> float:
+    """Return dd/d log sigma with S held: Lambda, which is relative to sigma, falls as it rises."""
+    chart = system.chart
+    _, G, at_factors = joint_criterion(chart.lambdas(phi), math.log(sigma), system, reml=reml)
+    gradient = chart.pull_back(phi, chart.split(G))
+    return at_factors - float((chart.powers * phi) @ gradient)
+
+
+def _rounding(system: PenalizedSystem, size: float) -> float:
+    """Return what rounding makes of the criterion at random effects of this size beside sigma.
+
+    Columns of Z that depend on each other leave to Lambda'Z'WZ Lambda + I the unit matrix alone.
+    """
+    return system.q * float(np.finfo(np.float64).eps) * size**2
+
+
+def _without_small(
+    best: BfgsResult, search: HeldSearch, objective: ProfiledObjective, tolerance: float
+) -> BfgsResult:
+    """Return the point without effects that are no larger than the held sigma, if it is as low."""
+    x = objective.without_small(best.x, NO_EFFECT)
+    if np.array_equal(x, best.x):
+        return best
+    value, gradient = search(x)
+    if not value <= best.value + tolerance:
+        return best
+    return replace(best, x=x, value=value, gradient=gradient)
 
 
 def _can_be_all(system: PenalizedSystem, *, reml: bool) -> bool:
