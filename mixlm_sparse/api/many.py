@@ -16,6 +16,7 @@ from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.progress import counter
 from mixlm_sparse.design.membership import joined
+from mixlm_sparse.engines.compiled import steady
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import held_call
@@ -185,7 +186,8 @@ def _fit_pattern(
     compiled = warm_up(system, len(pattern.members))
     search_options = quiet(options)
     members = pattern.members
-    work = _Refits(system, given, members, search_options, compiled)
+    refits = _Refits(system, given, members, search_options, compiled)
+    work = steady(refits, compiled=compiled)
     threads = threads_serve(system, search_options, compiled=compiled, count=len(members))
     if require_jobs(n_jobs) != 1 and len(members) > 1:
         # what is loaded and compiled here need not be in every process

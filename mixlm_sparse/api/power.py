@@ -29,6 +29,7 @@ from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.design.matrices import ModelMatrices
+from mixlm_sparse.engines.compiled import steady
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.inference.fixed.satterthwaite import satterthwaite
 from mixlm_sparse.inference.fixed.satterthwaite_many import single_tests
@@ -144,23 +145,24 @@ def power(
         env=env,
         options=options,
     ).checked()
-    work, true = _simulations(call, parameters, effect, test, seed, count)
+    made, true = _simulations(call, parameters, effect, test, seed, count)
+    work = steady(made, compiled=made.compiled)
     if require_jobs(n_jobs) != 1:
         # what is loaded and compiled here need not be in every process
         list(work(range(1)))
     threads = test in ("z", "lr") and threads_serve(
-        work.system, work.options, compiled=work.compiled, count=count
+        made.system, made.options, compiled=made.compiled, count=count
     )
     done, _ = run(
-        work, count, block_size(work.system),
+        work, count, block_size(made.system),
         n_jobs=n_jobs, threads=threads, progress=progress, label="power", unit="simulations",
     )  # fmt: skip
     return Power(
-        effect=tuple(work.system.x_names[j] for j in work.at),
+        effect=tuple(made.system.x_names[j] for j in made.at),
         test=getattr(test, "__name__", "function") if callable(test) else test,
         alpha=alpha,
         true=true,
-        **_columns(done, work.at.size),
+        **_columns(done, made.at.size),
         nsim=count,
         level=level,
         interval=interval,

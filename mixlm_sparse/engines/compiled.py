@@ -12,11 +12,14 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
+import threading
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from mixlm_sparse.common.checks import require_bool
 from mixlm_sparse.common.errors import CompilationWarning, MissingPackageError, caller_level
@@ -29,6 +32,8 @@ LOADING_REPAID_BY = 3e7
 # Python takes about 5 ms longer than a compiled one.
 SEARCH_REPAID_BY = 5000
 
+T = TypeVar("T")
+
 _switch: bool | None = None
 _spent = 0.0
 _searches = 0
@@ -36,6 +41,7 @@ _said: set[str] = set()
 # Whether machine code of slow kernels lies on disk, by the kernel's name, as first looked up.
 _kept: dict[str, bool] = {}
 _slow: list[LazyKernel] = []
+_now = threading.local()  # `steady`: the decision that holds for the work in hand
 
 
 @lru_cache(maxsize=1)
@@ -94,6 +100,9 @@ def compiled_pays(work: float) -> bool:
     global _spent
     if _switch is not None:
         return _switch
+    steady: Steady[Any] | None = getattr(_now, "steady", None)
+    if steady is not None:
+        return steady.compiled and have_numba()
     # What many small fits spend adds up as one large fit does.
     _spent += work
     return ("numba" in sys.modules or _spent > LOADING_REPAID_BY) and have_numba()
@@ -106,6 +115,8 @@ def expect_searches(count: int) -> None:
     gives the same digits again in a process.
     """
     global _searches
+    if getattr(_now, "steady", None) is not None:
+        return
     if count == 1:
         _searches += 1
     elif count > SEARCH_REPAID_BY:
@@ -120,7 +131,63 @@ def search_pays(kernel: LazyKernel, work: float) -> bool:
     """
     if _switch is not None:
         return _switch
-    return compiled_pays(work) and (kernel.kept() or _searches > SEARCH_REPAID_BY)
+    steady: Steady[Any] | None = getattr(_now, "steady", None)
+    expected = _searches if steady is None else steady.searches
+    return compiled_pays(work) and (kernel.kept() or expected > SEARCH_REPAID_BY)
+
+
+def made_again(kind: Callable[..., T], compiled: bool, *args: Any) -> T:
+    """Return an object as it was before it was pickled or copied, with kernels in the same form."""
+    return kind(*args, compiled=compiled and have_numba())
+
+
+def loaded() -> bool:
+    """Say whether numba is in use in this process."""
+    return "numba" in sys.modules and have_numba()
+
+
+@dataclass(frozen=True, slots=True)
+class Steady(Generic[T]):
+    """Work by ranges of tasks that takes one form of the kernels, from the first task to the last.
+
+    Single fits add up until loading numba is repaid; here, a task's form would depend on how many
+    came before it in its process, and so would its last digits.
+
+    Parameters
+    ----------
+    work : range of tasks -> their results in order.
+    compiled : whether the compiled form is taken where there is one.
+    searches : number of searches that were expected when this was decided.
+    """
+
+    work: Callable[[range], Iterable[T]]
+    compiled: bool
+    searches: int
+
+    def __call__(self, tasks: range) -> Iterator[T]:
+        with self._here():
+            results = iter(self.work(tasks))
+        while True:
+            with self._here():
+                try:
+                    result = next(results)
+                except StopIteration:
+                    return
+            yield result
+
+    @contextmanager
+    def _here(self) -> Iterator[None]:
+        outside = getattr(_now, "steady", None)
+        _now.steady = self
+        try:
+            yield
+        finally:
+            _now.steady = outside
+
+
+def steady(work: Callable[[range], Iterable[T]], *, compiled: bool) -> Steady[T]:
+    """Return work that takes one form of the kernels, in whatever process a task is done."""
+    return Steady(work, compiled, _searches)
 
 
 def decisions() -> tuple[bool, bool | None, float, int, dict[str, bool]]:
@@ -128,7 +195,7 @@ def decisions() -> tuple[bool, bool | None, float, int, dict[str, bool]]:
     if "numba" in sys.modules:
         for kernel in _slow:
             kernel.kept()  # another process may write it at any time: what is seen now holds
-    return "numba" in sys.modules, _switch, _spent, _searches, dict(_kept)
+    return loaded(), _switch, _spent, _searches, dict(_kept)
 
 
 def adopt(decided: tuple[bool, bool | None, float, int, dict[str, bool]]) -> None:

@@ -7,10 +7,10 @@ search.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,9 +44,12 @@ __all__ = [
     "RefitBlock",
     "block_size",
     "gather",
+    "steady_refits",
     "threads_serve",
     "warm_up",
 ]
+
+T = TypeVar("T")
 
 # What a block of responses and its temporaries may take.
 BLOCK_BYTES = 48_000_000
@@ -81,6 +84,16 @@ def warm_up(system: PenalizedSystem, count: int) -> bool:
     total = count * (10.0 * work + CALLS_SAVED)
     compiled.expect_searches(count)
     return total > compiled.LOADING_REPAID_BY and compiled.compiled_pays(total)
+
+
+def steady_refits(
+    work: Callable[[range], Iterable[T]], system: PenalizedSystem, count: int
+) -> compiled.Steady[T]:
+    """Return work that takes the compiled form if that is in use, or if `count` fits repay it.
+
+    It is the same for all tasks, in every process: a fit does not depend on those before it.
+    """
+    return compiled.steady(work, compiled=warm_up(system, count) or compiled.loaded())
 
 
 @dataclass(frozen=True, slots=True)

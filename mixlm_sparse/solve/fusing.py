@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from mixlm_sparse.engines.compiled import compiled_pays
+from mixlm_sparse.engines.compiled import compiled_pays, have_numba
 from mixlm_sparse.engines.fused.absorbed import MOST_EFFECTS, AbsorbedFixed
 from mixlm_sparse.engines.fused.dense import SmallDense
 from mixlm_sparse.engines.fused.levels import SingleFactor
 from mixlm_sparse.engines.fused.plain import PlainDense, PlainFactor
 from mixlm_sparse.solve.products.final import Products
 
-__all__ = ["Fused", "fuse", "fused_form", "fused_words"]
+__all__ = ["Fused", "fuse", "fused_form", "fused_words", "is_compiled"]
 
 # Up to this many columns of X loops over levels are quicker than calls of BLAS.
 FUSED_COLUMNS = 150
@@ -23,12 +23,15 @@ SMALL_DENSE_Q = 72
 Fused = SingleFactor | SmallDense | PlainFactor | PlainDense | AbsorbedFixed
 
 
-def fused_form(products: Products, *, may_compile: bool) -> Fused | None:
+def fused_form(
+    products: Products, *, may_compile: bool, compiled: bool | None = None
+) -> Fused | None:
     """Return the evaluation in the engine's place; None where the engine does better.
 
     Parameters
     ----------
     may_compile : allow machine code.
+    compiled : take it, or not; by default when that pays.
     """
     factors = products.blocks.factors
     if not factors or products.blocks.own_pairs:
@@ -46,10 +49,17 @@ def fused_form(products: Products, *, may_compile: bool) -> Fused | None:
     else:
         work = q**3
     # a search takes about 10 evaluations, each of which saves about 200 us of calls
-    if may_compile and compiled_pays(10.0 * work + 4e4):
+    if compiled is None:
+        compiled = may_compile and compiled_pays(10.0 * work + 4e4)
+    if compiled and have_numba():
         return fuse(products)
     small = len(factors) > 1 or f.ztx.size < PLAIN_SIZE
     return fuse(products, compiled=False) if small else None
+
+
+def is_compiled(fused: Fused | None) -> bool:
+    """Say whether an evaluation is machine code."""
+    return isinstance(fused, SingleFactor | SmallDense)
 
 
 def fuse(products: Products, *, compiled: bool = True) -> Fused:

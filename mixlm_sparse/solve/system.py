@@ -21,7 +21,7 @@ from mixlm_sparse.engines.interface import Engine, EngineLock, Penalties, Penalt
 from mixlm_sparse.engines.krylov.settings import Estimation
 from mixlm_sparse.engines.names import ENGINES
 from mixlm_sparse.solve.chart import Chart
-from mixlm_sparse.solve.fusing import Fused, fuse, fused_form, fused_words
+from mixlm_sparse.solve.fusing import Fused, fuse, fused_form, fused_words, is_compiled
 from mixlm_sparse.solve.hold import Held
 from mixlm_sparse.solve.products.accumulate import CrossProducts, cross_products
 from mixlm_sparse.solve.products.final import Products, orthonormal_products
@@ -75,9 +75,12 @@ class PenalizedSystem:
         )
 
     def __getstate__(self) -> dict[str, Any]:
-        # buffers of compiled evaluations are made anew where they are used
+        # buffers of compiled evaluations are made anew where they are used, in the same form
         made = ("fused", "white_source")
-        return {name: value for name, value in vars(self).items() if name not in made}
+        state = {name: value for name, value in vars(self).items() if name not in made}
+        if "fused" in vars(self):
+            state["_form"] = is_compiled(self.fused)
+        return state
 
     @property
     def n(self) -> int:
@@ -163,7 +166,8 @@ class PenalizedSystem:
         """The evaluation of models with one factor, few effects or a wide fixed part, if in use."""
         if self.known or not self.may_fuse:
             return None
-        return fused_form(self.products, may_compile=self.may_compile)
+        form: bool | None = vars(self).get("_form")  # that of the system this is a copy of
+        return fused_form(self.products, may_compile=self.may_compile, compiled=form)
 
     def fuse(self, *, compiled: bool = True) -> Fused:
         """Return the evaluation of this model, of one factor or few effects, in either form."""

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ from mixlm_sparse.engines.blocked.rest import Rest, RestFactor
 from mixlm_sparse.engines.blocked.selected import Elimination, selected_blocks
 from mixlm_sparse.engines.blocked.sparse_coupling import SparseCoupling
 from mixlm_sparse.engines.blocked.sparse_rest import sparse_rest
-from mixlm_sparse.engines.compiled import compiled_pays
+from mixlm_sparse.engines.compiled import compiled_pays, made_again
 from mixlm_sparse.engines.interface import (
     BlockSystem,
     PairBlock,
@@ -53,8 +54,9 @@ class BlockedEngine:
     name = "blocked"
     exact = True
 
-    def __reduce__(self) -> tuple[type[BlockedEngine], tuple[BlockSystem]]:
-        return type(self), (self._system,)  # a copy does its symbolic work anew
+    def __reduce__(self) -> tuple[Any, ...]:
+        # a copy does its symbolic work anew
+        return made_again, (type(self), self._compiled, self._system)
 
     def __init__(self, system: BlockSystem, *, compiled: bool | None = None) -> None:
         self._system = system

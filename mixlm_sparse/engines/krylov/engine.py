@@ -28,13 +28,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy.linalg
 
 from mixlm_sparse.common.errors import EngineError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.engines.compiled import compiled_pays
+from mixlm_sparse.engines.compiled import compiled_pays, made_again
 from mixlm_sparse.engines.interface import BlockSystem, SelectedInverse, require_same_pattern
 from mixlm_sparse.engines.krylov.conjugate import conjugate_gradients
 from mixlm_sparse.engines.krylov.coupling import coupling_of, order_of_elimination
@@ -76,8 +77,8 @@ class KrylovEngine:
     dense_order = 0
     fill = 0
 
-    def __reduce__(self) -> tuple[type[KrylovEngine], tuple[BlockSystem, Estimation]]:
-        return type(self), (self._system, self.estimation)
+    def __reduce__(self) -> tuple[Any, ...]:
+        return made_again, (type(self), self._compiled, self._system, self.estimation)
 
     def __init__(
         self,

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines import contract
-from mixlm_sparse.engines.compiled import compiled_pays
+from mixlm_sparse.engines.compiled import compiled_pays, made_again
 from mixlm_sparse.engines.interface import BlockSystem, Penalties, SelectedInverse
 from mixlm_sparse.engines.multifrontal.block_pattern import BlockPattern
 from mixlm_sparse.engines.multifrontal.cholesky import SparseCholesky
@@ -46,7 +46,7 @@ class PatternEngine:
     fill: int
     work: float
 
-    def __reduce__(self) -> tuple[type[PatternEngine], tuple[BlockSystem, Penalties]]:
+    def __reduce__(self) -> tuple[Any, ...]:
         # a copy does its symbolic work anew
         return type(self), (self._pattern.system, self._pattern.penalties)
 
@@ -121,6 +121,10 @@ class SparseEngine(PatternEngine):
         self.dense_order = int(cholesky.tree.shapes()[1].max(initial=0))
         self.work = 3.0 * cholesky.tree.work
         self.fill = cholesky.tree.nnz
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        kept = self._pattern.system, self._pattern.penalties
+        return made_again, (type(self), self._cholesky.compiled, *kept)
 
     def describe(self) -> str:
         """Say in words how the system is factored."""

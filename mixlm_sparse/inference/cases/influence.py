@@ -26,6 +26,7 @@ from mixlm_sparse.model.parameters import (
     residual_values,
     variance_parameters,
 )
+from mixlm_sparse.model.refits import steady_refits
 from mixlm_sparse.model.warm import options_of_refits
 from mixlm_sparse.solve.derived.without_rows import Deletion
 from mixlm_sparse.solve.optimize import optimize
@@ -235,7 +236,7 @@ def influence(
         labels, by = groups.labels, groups.name
         if len(sets) < 2:
             raise OptionError(f"group: {by} has {len(sets)} group, which cannot be left out")
-    work = _Deletions(fit, sets, refit)
+    work = steady_refits(_Deletions(fit, sets, refit), system, len(sets))
     size = 1 if n_jobs == 1 else min(PIECE, -(-len(sets) // 8))
     found, _ = run(work, len(sets), size, n_jobs=n_jobs, progress=progress)
     parameters, names = variance_parameters(system), system.x_names

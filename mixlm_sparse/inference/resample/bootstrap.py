@@ -17,6 +17,7 @@ Carpenter, Goldstein and Rasbash (2003), doi:10.1111/1467-9876.00415.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -31,14 +32,15 @@ from mixlm_sparse.common.checks import (
 )
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.parallel import Progress, run
+from mixlm_sparse.engines.compiled import steady
 from mixlm_sparse.inference.resample.draws import RowDraw, group_draw
 from mixlm_sparse.inference.resample.redraw import Jackknife, Redraw
 from mixlm_sparse.inference.resample.responses import Semiparametric, parametric
 from mixlm_sparse.inference.resample.result import Bootstrap
-from mixlm_sparse.inference.resample.statistic import Statistic, StatisticReader
+from mixlm_sparse.inference.resample.statistic import Replicate, Statistic, StatisticReader
 from mixlm_sparse.inference.resample.walk import ResponseRefits
 from mixlm_sparse.model.draws import Seed, seed_sequence
-from mixlm_sparse.model.refits import block_size, threads_serve, warm_up
+from mixlm_sparse.model.refits import block_size, steady_refits, threads_serve, warm_up
 from mixlm_sparse.model.structured import require_independent
 from mixlm_sparse.model.warm import options_of_refits
 
@@ -111,21 +113,24 @@ def bootstrap(
     reader = StatisticReader(fit, statistic)
     root = seed_sequence(seed)
     options = options_of_refits(fit, reml=fit.reml)
-    work: ResponseRefits | Redraw
-    threads, compiled = False, warm_up(fit.system, count)
+    work: Callable[[range], Iterable[Replicate]]
+    threads = False
     if method in ("parametric", "semiparametric"):
         draw = (
             parametric(fit, root, use_u=use_u) if method == "parametric"
             else Semiparametric(fit, root, use_u=use_u)
         )  # fmt: skip
-        work = ResponseRefits(fit.system, draw, reader, options, compiled)
+        compiled = warm_up(fit.system, count)
+        refits = ResponseRefits(fit.system, draw, reader, options, compiled)
+        work = steady(refits, compiled=compiled)
         threads = statistic is None and threads_serve(
             fit.system, options, compiled=compiled, count=count
         )
         size = block_size(fit.system)
     else:
         groups = group_draw(fit, by) if method == "groups" else None
-        work = Redraw(fit, RowDraw(fit.matrices), groups, root, reader, options)
+        redraws = Redraw(fit, RowDraw(fit.matrices), groups, root, reader, options)
+        work = steady_refits(redraws, fit.system, count)
         size = 1 if fit.nobs > SMALL_FIT_ROWS else SMALL_FITS
     if n_jobs != 1:
         # what is loaded and compiled here need not be in every process

@@ -20,6 +20,7 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result
 from mixlm_sparse.common.types import Vector
+from mixlm_sparse.engines.compiled import steady
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.inference.resample.null_model import LinearNull, MixedNull, null_model
 from mixlm_sparse.model.draws import Seed, seed_sequence
@@ -186,7 +187,8 @@ def pb_modcomp(
     null = null_model(large, smaller)
     df, statistic = _observed(large, null)
     compiled = warm_up(large.system, count)
-    work = _Ratios(large, null, seed_sequence(seed), compiled)
+    ratios_of = _Ratios(large, null, seed_sequence(seed), compiled)
+    work = steady(ratios_of, compiled=compiled)
     options = options_of_refits(large, reml=False)
     threads = threads_serve(large.system, options, compiled=compiled, count=count)
     done, _ = run(

@@ -45,6 +45,7 @@ from mixlm_sparse.model.parameters import (
     residual_names,
     variance_parameters,
 )
+from mixlm_sparse.model.refits import steady_refits
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -54,6 +55,8 @@ if TYPE_CHECKING:
 
 EXACT = "the model fits the response exactly"
 NOT_DEFINED = "undefined: parameters of the residuals are at the end of their range"
+# Points of a curve, about: each is a search.
+POINTS = 15
 
 
 def profile(
@@ -104,7 +107,8 @@ def profile(
     names = _profiled(fit, which, reml)
     base = _ml_or_reml(fit, reml)
     unknown = {**undetermined(base.fit), **undetermined(fit)}
-    work = _Work(base, tuple(names), float(ndtri(0.5 + 0.5 * level_max)), unknown)
+    profiles = _Work(base, tuple(names), float(ndtri(0.5 + 0.5 * level_max)), unknown)
+    work = steady_refits(profiles, base.fit.system, POINTS * len(names))
     results, _ = run(work, len(names), 1, n_jobs=n_jobs, progress=progress)
     return Profile(
         curves=tuple(curve for curve, _ in results),
