@@ -29,7 +29,7 @@ def test_seeds_find_nothing(name):
         require_nothing(name, data)
 
 
-@pytest.mark.parametrize("path", BROKE, ids=lambda path: f"{path.parent.name}-{path.name}")
+@pytest.mark.parametrize("path", BROKE, ids=[f"{p.parent.name}-{p.name}" for p in BROKE])
 def test_what_once_broke_is_mended(path):
     require_nothing(path.parent.name, path.read_bytes())
 
