@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test tools test-oldest test-oldest-part check lint types doctest docs release-check clean
+.PHONY: demo installed test tools test-oldest test-oldest-part check lint types doctest docs release-check clean
 
 demo: $(VENV)/.installed
 	$(PY) -m mixlm_sparse.interop.demo
@@ -24,6 +24,9 @@ test: $(VENV)/.installed-test $(VENV)/.installed-cholmod
 	$(PY) -m pytest $(PYTEST_ARGS)
 
 tools: $(VENV)/.installed-tools
+
+# all at once, for those who run every step
+installed: $(VENV)/.installed-docs $(VENV)/.installed-release $(VENV)/.installed-cholmod
 
 # pictures and warnings are those of the current versions; what third parties deprecate since is not the point here
 test-oldest: $(VENV)-oldest/.installed
