@@ -21,6 +21,12 @@ def test_sigma_that_is_zero_depends_on_no_unit_and_no_order():
     assert reliability.main(["--size", "0.001", "--seed", "81", "--only", "invariance"]) == 0
 
 
+@pytest.mark.parametrize("seed", [1065, 3483, 4303])
+def test_models_with_more_effects_than_rows_end_in_the_lowest_valley(seed):
+    arguments = ["--size", "0.0001", "--seed", str(seed), "--only", "models"]
+    assert reliability.main(arguments) == 0
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_the_dense_criterion_is_that_of_the_oracle(seed):
     model = random_model(seed)

@@ -5,10 +5,11 @@
   found, smaller and larger ones; at an edge (a correlation of one, a variance of zero), where each
   choice of edges can have a valley of its own, some starts all over the place as well.
 * A singular optimum of several terms and few rows: Lambda = I.
-* Nearly as many parameters as rows, or few rows and effects many times the noise: which directions
-  have no variance, and which term takes what several could, is then decided by where a search
-  begins.  Besides Lambda = I, large effects are tried, the optimum without directions of zero, and
-  the optimum with its principal axes exchanged, so that other directions are zero.
+* Nearly as many parameters as rows, few rows and effects many times the noise, or few rows for each
+  parameter and more random effects than rows: which directions have no variance, and which term
+  takes what several could, is then decided by where a search begins.  Besides Lambda = I, large
+  effects are tried, the optimum without directions of zero, and the optimum with its principal axes
+  exchanged, so that other directions are zero.
 * Where these searches end in different valleys there are often more: starts all over the place,
   always the same ones.
 * Independent effects of one grouping factor whose columns are nearly parallel, such as
@@ -147,7 +148,9 @@ def scattered_starts(
 def _crowded(system: PenalizedSystem, phi: Vector) -> bool:
     """Say whether rows are few for the parameters and the effects at phi (m,)."""
     rows = system.n / (system.chart.m + system.p)
-    return rows < (FEW_ROWS_LARGE if system.chart.size(phi) > LARGE else FEW_ROWS)
+    # more effects than rows: what is the residual's and what is theirs is told by few of them
+    filled = system.q + system.p >= system.n and rows < FEW_ROWS_SINGULAR
+    return filled or rows < (FEW_ROWS_LARGE if system.chart.size(phi) > LARGE else FEW_ROWS)
 
 
 def _structured(system: PenalizedSystem, *, singular: bool) -> bool:
