@@ -5,6 +5,7 @@ Only what the tables below name can be reached; nothing is handed to Python's `e
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 from collections.abc import Callable, Mapping
@@ -148,16 +149,9 @@ def _column(expr: Name, scope: Scope) -> Any:
 def _binary(expr: Binary, scope: Scope) -> Any:
     left, right = evaluate(expr.left, scope), evaluate(expr.right, scope)
     if expr.op in _ARITHMETIC:
-        left, right = _numbers(left, expr), _numbers(right, expr)
-        shapes = {value.shape for value in (left, right) if isinstance(value, np.ndarray)}
-        if len(shapes) > 1:
-            raise FormulaError(
-                f"{deparse(expr)} combines columns of different number: one of them, such as "
-                "poly(), makes several; use it as a term of its own"
-            )
-        return _ARITHMETIC[expr.op](left, right)
+        return _ARITHMETIC[expr.op](*_alike(expr, _numbers(left, expr), _numbers(right, expr)))
     if expr.op in _LOGICAL:
-        return _LOGICAL[expr.op](_truth(left, expr), _truth(right, expr))
+        return _LOGICAL[expr.op](*_alike(expr, _truth(left, expr), _truth(right, expr)))
     if expr.op in _COMPARISONS:
         return _compare(expr, left, right)
     if expr.op == "%in%":
@@ -167,6 +161,16 @@ def _binary(expr: Binary, scope: Scope) -> Any:
         found = [_compare(expr, left, choice, "==") for choice in choices]
         return np.logical_or.reduce(found)
     raise FormulaError(f"'{expr.op}' has no meaning inside of {deparse(expr)}")
+
+
+def _alike(expr: Expr, *values: Any) -> tuple[Any, ...]:
+    """Return the values, unless they have different numbers of columns."""
+    if len({value.shape for value in values if isinstance(value, np.ndarray)}) > 1:
+        raise FormulaError(
+            f"{deparse(expr)} combines columns of different number: one of them, such as "
+            "poly(), makes several; use it as a term of its own"
+        )
+    return values
 
 
 def _compare(expr: Binary, left: Any, right: Any, op: str | None = None) -> Any:
@@ -179,7 +183,7 @@ def _compare(expr: Binary, left: Any, right: Any, op: str | None = None) -> Any:
     if not isinstance(left, FactorValue):
         if isinstance(left, str) or isinstance(right, str):
             raise FormulaError(f"{deparse(expr)} compares numbers with text")
-        return compare(_numbers(left, expr), _numbers(right, expr))
+        return compare(*_alike(expr, _numbers(left, expr), _numbers(right, expr)))
     labels = level_labels(left.levels)
     if isinstance(right, FactorValue):
         if labels != level_labels(right.levels) or compare not in (operator.eq, operator.ne):
@@ -222,18 +226,16 @@ def _call(expr: Call, scope: Scope) -> Any:
             base = evaluate(named.pop("base"), scope)
         if named or not 1 <= len(values) <= 2:
             raise FormulaError(f"{text}: log() takes a variable and perhaps a base")
-        logarithm = np.log(_numbers(values[0], expr))
-        return logarithm if base is None else logarithm / np.log(_numbers(base, expr))
+        numbers = _alike(expr, *(_numbers(v, expr) for v in (values[0], base) if v is not None))
+        return np.log(numbers[0]) if base is None else np.log(numbers[0]) / np.log(numbers[1])
     if expr.keywords:
         raise FormulaError(f"{text} has no argument '{expr.keywords[0][0]}'")
     if name in ("pmin", "pmax"):
         if len(values) < 2:
             raise FormulaError(f"{text} needs at least two arguments")
         reduce = np.minimum if name == "pmin" else np.maximum
-        result = _numbers(values[0], expr)
-        for value in values[1:]:
-            result = reduce(result, _numbers(value, expr))
-        return result
+        numbers = _alike(expr, *(_numbers(value, expr) for value in values))
+        return functools.reduce(reduce, numbers)
     if len(values) != 1:
         raise FormulaError(f"{text} takes one argument, not {len(values)}")
     if name == "I":
