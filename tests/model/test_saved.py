@@ -129,6 +129,16 @@ def test_predicts_and_tests_as_the_original(sleep, path, formula, include_data):
     pd.testing.assert_frame_equal(wald, expected, rtol=1e-6)
 
 
+def test_parameters_held_come_back_without_data(sleep, path):
+    held = {"sd_Days|Subject": 5.0, "cor_Days.(Intercept)|Subject": 0.1}
+    for fixed in ({"sigma": 25.0}, held):
+        fit = mx.lmer(SLEEP, sleep, fixed=fixed)
+        loaded = again(fit, path, include_data=False)
+        assert loaded.criterion == fit.criterion
+        pd.testing.assert_series_equal(loaded.bse, fit.bse, rtol=1e-12)
+        assert repr(loaded.varcorr) == repr(fit.varcorr)
+
+
 def test_with_data_it_does_everything(sleep, path):
     frame = sleep.assign(Reaction=sleep["Reaction"].mask(sleep["Days"] == 3))
     frame.index = pd.Index([f"row{i}" for i in range(180)], name="id")
