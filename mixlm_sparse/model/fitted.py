@@ -24,6 +24,7 @@ from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.model import convergence as diagnosis
 from mixlm_sparse.model import refit as further
 from mixlm_sparse.model.base import unit_of_theta
+from mixlm_sparse.model.coefficients import Coefficients
 from mixlm_sparse.model.effects import (
     coefficients_by_level,
     conditional_covariances,
@@ -79,7 +80,7 @@ class FittedModel(FittedRows):
         Days            10.467
         dtype: float64
         """
-        return self._named(self.solution.beta)
+        return Coefficients(self._named(self.solution.beta))
 
     @property
     def fixef_all(self) -> pd.Series[float]:
@@ -105,7 +106,7 @@ class FittedModel(FittedRows):
     @property
     def params(self) -> pd.Series[float]:
         """Fixed effects; the same as `fixef`."""
-        return self.fixef
+        return self._named(self.solution.beta)
 
     @property
     def bse(self) -> pd.Series[float]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import pickle
 
@@ -18,7 +19,7 @@ def fit():
 
 
 PLAIN = {
-    "fixef": pd.Series, "params": pd.Series, "bse": pd.Series, "resid": pd.Series,
+    "params": pd.Series, "bse": pd.Series, "resid": pd.Series,
     "fittedvalues": pd.Series, "nobs": int, "sigma": float, "deviance": float, "llf": float,
 }  # fmt: skip
 
@@ -39,8 +40,14 @@ def test_attributes_are_data_for_pandas(fit):
 
 
 def test_a_value_is_no_function(fit):
-    with pytest.raises(TypeError, match="not callable"):
+    assert not callable(fit.fixef)
+    with pytest.raises(TypeError, match=r"fit.fixef is an attribute, written without parenthes"):
         fit.fixef()
+    for copied in (pickle.loads(pickle.dumps(fit.fixef)), copy.deepcopy(fit.fixef)):
+        pd.testing.assert_series_equal(pd.Series(copied), fit.params)
+    assert type(fit.fixef.round(2)) is type(pd.concat([fit.fixef, fit.bse])) is pd.Series
+    assert isinstance(fit.fixef.to_frame("b"), pd.DataFrame)
+    assert fit.fixef.groupby(level=0).sum().sum() == pytest.approx(fit.params.sum())
 
 
 def test_a_summary_that_is_not_called_is_shown(fit):
