@@ -57,7 +57,7 @@ def test_the_variance_of_the_groups_is_that_of_their_means(noise):
 def test_likelihoods_without_bound_are_not_compared():
     fit = mx.lmer("y ~ arm + (1 | g)", data(), control=QUIET)
     for call in (fit.profile, fit.ranova, fit.lr_vs_lm, fit.drop1, fit.step):
-        with pytest.raises(mx.OptionError, match="exactly|nothing is left to the residuals"):
+        with pytest.raises(mx.OptionError, match=r"exactly|nothing is left to the residuals"):
             call()
     smaller = mx.lmer("y ~ 1 + (1 | g)", data(), control=QUIET)
     with pytest.raises(mx.DataError, match="sigma is zero"):
