@@ -272,6 +272,7 @@ GOOD: dict[str, dict[str, Any]] = {  # arguments with which a method works
 }
 INSIDE = {  # the package's own rooms
     "Identification", "PenalizedSystem", "PlsSolution.grown", "PlsSolution.left_out",
+    "PlsSolution.times_RX_inv",
 }  # fmt: skip
 GIVEN = {"__call__": "()", "__getitem__": "[]"}
 

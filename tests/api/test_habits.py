@@ -44,7 +44,8 @@ def test_a_value_is_no_function(fit):
     with pytest.raises(TypeError, match=r"fit.fixef is an attribute, written without parenthes"):
         fit.fixef()
     for copied in (pickle.loads(pickle.dumps(fit.fixef)), copy.deepcopy(fit.fixef)):
-        pd.testing.assert_series_equal(pd.Series(copied), fit.params)
+        pd.testing.assert_series_equal(copied, fit.params)
+        pd.testing.assert_series_equal(fit.params, copied)
     assert type(fit.fixef.round(2)) is type(pd.concat([fit.fixef, fit.bse])) is pd.Series
     assert isinstance(fit.fixef.to_frame("b"), pd.DataFrame)
     assert fit.fixef.groupby(level=0).sum().sum() == pytest.approx(fit.params.sum())

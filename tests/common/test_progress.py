@@ -31,14 +31,20 @@ def sleep():
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """A terminal where bars appear at once, and no tqdm."""
+    """A terminal where bars appear at once, and no tqdm.
+
+    The search is the one that reports its evaluations; the compiled one of small models is over
+    before somebody could look.
+    """
     screen = Terminal()
     # pytest exchanges sys.stderr between this fixture and the test
     monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=screen, modules=sys.modules))
     monkeypatch.setattr(progress, "SHOW_AFTER", 0.0)
     monkeypatch.setattr(progress, "REDRAW_EVERY", 0.0)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    return screen
+    mx.use_compiled(False)
+    yield screen
+    mx.use_compiled(None)
 
 
 # -------------------------------------------------------------------------------------------- bars

@@ -150,8 +150,10 @@ def test_nothing_but_the_whitelist_is_evaluated(term, place):
 
 
 def test_refusal_names_the_remedy():
-    with pytest.raises(FormulaError, match=r"'mean' in mean\(x\).*use one of.*env="):
+    with pytest.raises(FormulaError, match=r"'mean' in mean\(x\).*compute the column"):
         model_matrices("y ~ mean(x) + (1 | s)", EXAMPLE)
+    with pytest.raises(FormulaError, match=r"'zz' in zz\(x\).*use one of.*env="):
+        model_matrices("y ~ zz(x) + (1 | s)", EXAMPLE)
 
 
 def test_missing_rows_in_the_corpus_are_counted():

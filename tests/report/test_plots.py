@@ -240,7 +240,7 @@ def test_without_matplotlib_the_error_says_what_to_install(monkeypatch):
     fit = sleep()
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(MissingPackageError, match=r"pip install 'mixlm-sparse\[plots\]'"):
+    with pytest.raises(MissingPackageError, match=r"pip install matplotlib"):
         fit.plot.caterpillar()
 
 

@@ -22,7 +22,8 @@ from mixlm_sparse.inference.fixed.satterthwaite import satterthwaite
 from mixlm_sparse.inference.fixed.satterthwaite_many import single_tests
 from mixlm_sparse.inference.fixed.tests import f_p
 from mixlm_sparse.model.call import FitOptions
-from mixlm_sparse.model.refits import RefitBlock, quiet, row_of
+from mixlm_sparse.model.refits import RefitBlock, row_of
+from mixlm_sparse.model.warm import quiet
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective

@@ -41,6 +41,8 @@ __all__ = ["without_noise"]
 SHARES = ((1e-3, 1e-3), (1e-4, 1e-2), (1e-5, 1e-2))
 # A random effect of at most this size beside the held sigma goes to zero with it.
 NO_EFFECT = 1.0
+# Effects that are smaller than this beside sigma leave a residual that can be told.
+ORDINARY = 100.0
 # With more rows the limit is looked at only if random effects are this much larger than the noise.
 MANY_ROWS = 5_000
 FAR = 30.0
@@ -90,7 +92,10 @@ def without_noise(
     unsure = control.gradient_tolerance + ROUNDING * abs(value) + _rounding(system, 1.0 / share)
     above = value - found.criterion if math.isfinite(found.criterion) else -math.inf
     lower = above <= unsure + _rounding(system, system.chart.size(found.phi))
-    if not lower or slope < -unsure:
+    # beside effects of ordinary size a sigma of zero must be better, not as good: where the data
+    # tell sigma and an effect apart in no way, the ridge goes down to zero and is flat
+    ordinary = math.isfinite(found.criterion) and system.chart.size(found.phi) < ORDINARY
+    if not lower or slope < -unsure or (ordinary and above >= -unsure):
         return found
     objective.best_value = min(objective.best_value, value)
     status = None if best.decrement <= max(control.gradient_tolerance, ROUNDING * abs(value)) else (
