@@ -32,8 +32,8 @@ DATE = re.compile(r"\s*(?:\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]
 MOST = 0.9  # if so large a share of the levels are numbers, the column is one of numbers
 FEWEST = 8  # levels below which a factor may well be called by numbers
 ROWS_A_LEVEL = 2.0  # whole numbers that repeat less are no levels
-# What programs write into cells that are missing.
 PAGE = see("text-columns")
+# What programs write into cells that are missing.
 MISSING = ("", " ", "<NA>", "N/A", "NULL", "NaN", "NaT", "n/a", "nan", "null")
 
 

@@ -201,9 +201,9 @@ def decisions() -> tuple[bool, bool | None, float, int, dict[str, bool]]:
 def adopt(decided: tuple[bool, bool | None, float, int, dict[str, bool]]) -> None:
     """Decide from now on as the process did whose `decisions` these are."""
     global _switch, _spent, _searches
-    loaded, _switch, _spent, _searches, kept = decided
+    in_use, _switch, _spent, _searches, kept = decided
     _kept.update(kept)
-    if loaded:
+    if in_use:
         _numba()
 
 

@@ -26,6 +26,7 @@ import scipy.linalg
 from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.dense import times
+from mixlm_sparse.engines.fused.differences import HESSIAN_STEP, MULTIPLES, derivative
 from mixlm_sparse.solve.criterion import residual_df, slopes_each
 from mixlm_sparse.solve.held import HeldCoordinates
 from mixlm_sparse.solve.pls import WorkingSolution, residual_products, solve_at
@@ -34,10 +35,7 @@ from mixlm_sparse.solve.system import PenalizedSystem
 # Gradients (s, m) at s points (s, m).
 Gradients = Callable[[Matrix], Matrix]
 
-# Relative step of the differences.  They are of fourth order: the error of the formula is below
-# 1e-10, that of rounding about 1e-16 / 1e-3.
-HESSIAN_STEP = 1e-3
-EVALUATIONS_PER_PARAMETER = 4
+EVALUATIONS_PER_PARAMETER = len(MULTIPLES)
 # Curvature that levels of the factor (of the residual: rows) would give a parameter of order one;
 # a direction with less than this share of it is not seen by the criterion.
 FLAT_RTOL = 1e-7
@@ -187,9 +185,8 @@ def _hessian_at_sigma(phi: Vector, sigma: float, system: PenalizedSystem, *, rem
 def differences(gradients: Gradients, phi: Vector, scales: Vector) -> Matrix:
     """Return central differences of fourth order (m, m) of a gradient, (s, m) -> (s, m)."""
     m, steps = phi.size, np.diag(HESSIAN_STEP * scales)
-    at = [phi + size * steps for size in (1.0, -1.0, 2.0, -2.0)]
-    near, back, far, far_back = gradients(np.concatenate(at)).reshape(4, m, m)
-    H: Matrix = (8.0 * (near - back) - (far - far_back)) / (12.0 * HESSIAN_STEP * scales[:, None])
+    at = np.concatenate([phi + size * steps for size in MULTIPLES])
+    H: Matrix = derivative(gradients(at).reshape(len(MULTIPLES), m, m), scales[:, None])
     return 0.5 * (H + H.T)
 
 

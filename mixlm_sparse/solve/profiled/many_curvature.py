@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix
-from mixlm_sparse.engines.fused.differences import HESSIAN_STEP
+from mixlm_sparse.engines.fused.differences import MULTIPLES, derivative
 from mixlm_sparse.solve.criterion import residual_df
 from mixlm_sparse.solve.curvature import FLAT_RTOL, parameter_levels
 from mixlm_sparse.solve.profiled.many import BlockOptima
@@ -83,8 +83,5 @@ def block_curvature(optima: BlockOptima) -> BlockCurvature:
 def _differences(at: NDArray[np.float64], scales: Matrix) -> NDArray[np.float64]:
     """Return derivatives (r, m, ...) from values (r, 4m, ...) at the points of `differences`."""
     r, m = scales.shape
-    parts = at.reshape(r, m, 4, *at.shape[2:])
-    near, far = parts[:, :, 0] - parts[:, :, 1], parts[:, :, 2] - parts[:, :, 3]
-    step = (12.0 * HESSIAN_STEP * scales).reshape(r, m, *(1,) * (at.ndim - 2))
-    out: NDArray[np.float64] = (8.0 * near - far) / step
-    return out
+    parts = at.reshape(r, m, len(MULTIPLES), *at.shape[2:])
+    return derivative(np.moveaxis(parts, 2, 0), scales.reshape(r, m, *(1,) * (at.ndim - 2)))

@@ -12,9 +12,9 @@ import numpy as np
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.engines.fused.differences import HESSIAN_STEP, MULTIPLES, derivative
 from mixlm_sparse.solve.criterion import residual_df
 from mixlm_sparse.solve.curvature import (
-    HESSIAN_STEP,
     Curvature,
     ProductDerivatives,
     finished,
@@ -97,19 +97,16 @@ def _differences(
     H, forms = np.zeros((x.size, x.size)), np.zeros((x.size - m, P, P))
     there = np.ones(x.size, dtype=bool)
     for i, scale in enumerate(scales):
-        steps = np.array([1.0, -1.0, 2.0, -2.0]) * HESSIAN_STEP * scale
+        steps = np.array(MULTIPLES) * HESSIAN_STEP * scale
         try:
             found = [at(x + step * (np.arange(x.size) == i)) for step in steps]
         except NotPositiveDefiniteError:
             there[i] = False
             continue
         gradients, values = zip(*found, strict=True)
-        divisor = 12.0 * HESSIAN_STEP * scale
-        near, far = gradients[0] - gradients[1], gradients[2] - gradients[3]
-        H[i] = (8.0 * near - far) / divisor
+        H[i] = derivative(gradients, scale)
         if i >= m:
-            form = 8.0 * (values[0] - values[1]) - (values[2] - values[3])
-            forms[i - m] = form / divisor
+            forms[i - m] = derivative(values, scale)
     H = np.where(there[:, None] & there, H, 0.0)
     return 0.5 * (H + H.T), forms
 
