@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -236,7 +235,8 @@ def _open(
             raise DataError(_unknown_for_residuals(name, held.table.header))
     own = {name: held.table.columns[name] for name in (*names, *optional, *structured)
            if name in held.table.columns}  # fmt: skip
-    table = replace(held.table, columns=own, names=frozenset(own))
+    whole = held.table
+    table = Table(whole.n, own, frozenset(own), whole.header, whole.index)
     return held, table, needed_columns(formula, table, given, structured)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -24,11 +25,13 @@ SMALLEST_WEIGHT = 1e-150
 
 
 def square_sum(values: NDArray[Any]) -> float:
-    """Return the sum of squares, not finite if a number or the sum is not; one pass."""
+    """Return the sum of squares, not finite if a number or the sum is not; one pass.
+
+    It warns of nothing: products of BLAS do not look at the flags of the processor.
+    """
     if values.dtype.itemsize < 8:  # what is large for half precision is not for the model
         values = values.astype(np.float64)
-    with np.errstate(invalid="ignore", over="ignore"):
-        return float(np.vdot(values, values))
+    return float(np.vdot(values, values))
 
 
 def require_range(values: NDArray[Any], what: str) -> None:
@@ -42,7 +45,7 @@ def require_range(values: NDArray[Any], what: str) -> None:
     ------
     DataError : the sum of squares is beyond 1e308.
     """
-    if values.dtype.kind == "f" and not np.isfinite(square_sum(values)):
+    if values.dtype.kind == "f" and not math.isfinite(square_sum(values)):
         largest = float(np.abs(values).max())
         raise DataError(
             f"{what} has values up to {largest:.3g}, and their squares leave the range of numbers: "
@@ -79,7 +82,7 @@ def require_weight_range(weights: NDArray[Any], what: str) -> None:
 
 def require_finite(values: NDArray[Any], expr: Expr) -> None:
     """Refuse NaN and infinity that an expression makes of values that are not missing."""
-    if values.dtype.kind != "f" or np.isfinite(square_sum(values)):
+    if values.dtype.kind != "f" or math.isfinite(square_sum(values)):
         return
     if np.isfinite(values).all():
         require_range(values, f"column '{expr.id}'" if isinstance(expr, Name) else deparse(expr))

@@ -10,7 +10,6 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from typing import Any
 
 import narwhals as nw
@@ -28,6 +27,7 @@ from mixlm_sparse.design.table import (
     as_column,
     factor_column,
     masked_column,
+    own_index,
     sorted_factor,
 )
 
@@ -63,6 +63,8 @@ def hold(data: Any, names: Iterable[str], optional: Iterable[str] = ()) -> HeldD
     data = _records(data)
     if isinstance(data, HeldData):
         found = open_table(data, names, optional)
+        if found.columns.keys() <= data.table.columns.keys():
+            return data
         columns = {**data.table.columns, **found.columns}
         table = Table(found.n, columns, frozenset(columns), found.header, found.index)
         return HeldData(table, data.source)
@@ -73,8 +75,8 @@ def hold(data: Any, names: Iterable[str], optional: Iterable[str] = ()) -> HeldD
     table = open_table(data, names, optional)
     columns = {name: column.copy() for name, column in table.columns.items()}
     source = dict(data) if type(data) is dict else data
-    index = table.index if table.index is None else table.index.copy(deep=True)
-    return HeldData(replace(table, columns=columns, index=index), source)
+    index = None if table.index is None else own_index(table.index)
+    return HeldData(Table(table.n, columns, table.names, table.header, index), source)
 
 
 def _records(data: Any) -> Any:
@@ -98,14 +100,13 @@ def _open_held(data: HeldData, names: tuple[str, ...], optional: tuple[str, ...]
     asked = [name for name in names + optional if name in held.columns]
     columns = {name: held.columns[name] for name in asked}
     absent = [name for name in names if name not in columns]
+    others = [name for name in optional if name not in columns]
     if data.source is None:
         if absent:
             hint = " among those that the fit has kept (pass data= for others)"
             raise unknown_column(absent[0], held.columns, hint)
-    else:
-        further = open_table(
-            data.source, absent, [name for name in optional if name not in columns]
-        )
+    elif absent or others:
+        further = open_table(data.source, absent, others)
         if further.columns:
             _require_unchanged(data, next(iter(further.columns)))
         columns |= {name: column.copy() for name, column in further.columns.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import uuid
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,13 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import IntVector
+from mixlm_sparse.design.finite import square_sum
 from mixlm_sparse.design.levels import level_labels
 from mixlm_sparse.design.membership import Membership
 
 __all__ = [
-    "Column", "HeldData", "Table", "as_column", "factor_column", "masked_column", "sorted_factor",
+    "Column", "HeldData", "Table", "as_column", "factor_column", "masked_column", "own_index",
+    "sorted_factor",
 ]  # fmt: skip
 
 
@@ -52,8 +55,18 @@ class Column:
         missing = None if self.missing is None else self.missing.copy()
         values = self.values.copy()
         levels = self.levels
-        levels = levels.copy(deep=True) if isinstance(levels, pd.Index) else copy.copy(levels)
+        levels = own_index(levels) if isinstance(levels, pd.Index) else copy.copy(levels)
         return Column(self.name, self.kind, values, levels, self.ordered, missing)
+
+
+def own_index(index: pd.Index[Any]) -> pd.Index[Any]:
+    """Return an index that nothing done to the one given changes, its name included."""
+    text = index.dtype
+    # the numbers of a range are not stored, and Arrow's text cannot be written to
+    fixed = isinstance(index, pd.RangeIndex) or (
+        isinstance(text, pd.StringDtype) and text.storage == "pyarrow"
+    )
+    return index.view() if fixed else index.copy(deep=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +148,9 @@ def as_column(name: str, values: Any) -> Column:
 def _from_array(name: str, values: NDArray[Any]) -> Column:
     kind = values.dtype.kind
     if kind == "f":
-        # one pass decides in the usual case; the sum of finite numbers may still overflow
-        with np.errstate(invalid="ignore", over="ignore"):
-            total = np.add.reduce(values)
+        # one pass decides in the usual case; the squares of finite numbers may still overflow
         missing = None
-        if not np.isfinite(total):
+        if not math.isfinite(square_sum(values)):
             missing = np.isnan(values)
             if not missing.any():
                 missing = None

@@ -114,7 +114,9 @@ class Variables:
                 expr_as_factor = Call("factor", (expr,))
                 value = evaluate(expr_as_factor, self.scope)
             else:
-                value = as_factor(evaluate(expr, self.scope), deparse(expr))
+                value = evaluate(expr, self.scope)
+                if not isinstance(value, FactorValue):
+                    value = as_factor(value, deparse(expr))
             assert isinstance(value, FactorValue)
             self._values[expr] = value
         return value
@@ -177,13 +179,14 @@ def _coded(name: str, value: FactorValue) -> Variable:
 
 def used_levels(codes: NDArray[Any], size: int) -> NDArray[np.bool_] | None:
     """Return which levels occur, None if all do."""
-    if codes.size and int(codes.min()) < 0:
+    try:
+        counts = np.bincount(codes, minlength=size)[:size]
+    except ValueError:  # a negative code
         raise DataError(
             "a grouping expression gives missing values where its columns have none: group by a "
             "column, or by an expression that is defined on every row"
-        )
-    used = np.bincount(codes, minlength=size)[:size] > 0
-    return None if used.all() else used
+        ) from None
+    return None if np.count_nonzero(counts) == size else counts > 0
 
 
 def _as_numbers(value: Any, expr: Expr, n: int) -> NDArray[Any]:

@@ -208,6 +208,8 @@ def plain_text(*variables: Expr) -> str:
     >>> plain_text(Name("day of study"), Name("f"))
     'day of study:f'
     """
+    if len(variables) == 1 and isinstance(variables[0], Name):
+        return variables[0].id
     return ":".join(deparse(variable, quote=False) for variable in variables)
 
 

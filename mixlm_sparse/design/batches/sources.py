@@ -69,11 +69,13 @@ def is_batched(data: Any) -> bool:
 
 def _kind(data: Any) -> str | None:
     """Return what kind of source `data` is; None for a frame, or for what cannot be read."""
+    if isinstance(data, pd.DataFrame):
+        return None
     if isinstance(data, (Dataset, Reader, Relation, Lazy, Frames, Gone, Partitions)):
         return "source"
     if isinstance(data, (str, os.PathLike)):
         return "path"
-    if isinstance(data, (pd.DataFrame, Mapping)):
+    if isinstance(data, Mapping):
         return None
     if is_dask(data):
         return "dask"

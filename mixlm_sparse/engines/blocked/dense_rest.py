@@ -15,6 +15,9 @@ from mixlm_sparse.engines.blocked.rest import Adjacency, RestFactor
 from mixlm_sparse.engines.interface import BLAS_SHARE, BlockSystem, PairBlock
 from mixlm_sparse.engines.memory import require_memory
 
+# Bytes below which asking the system for what is free takes longer than the work on them.
+NOT_COUNTED = 1e6
+
 
 class DenseRest:
     """S as a dense matrix, C ordered, of which the lower triangle counts."""
@@ -212,12 +215,15 @@ def require_dense_memory(
 ) -> None:
     """Raise an EngineError if the dense rest and its inverse would not fit into memory."""
     order = sum(r.n_levels * r.width for r in rest)
+    needed = 2.0 * 8.0 * float(order) ** 2
+    if needed < NOT_COUNTED:
+        return
     inner, outer = (
         listed([f"'{system.factors[g].label}' ({system.factors[g].n_levels} levels)" for g in some])
         for some in (chain, [r.index for r in rest])
     )
     require_memory(
-        2.0 * 8.0 * float(order) ** 2,
+        needed,
         f"{inner} crossed with {outer}, a dense matrix of order {order},",
         "use engine='krylov', which needs no such matrix, leave out levels with few rows, put a "
         "factor into the fixed part or leave it out, or fit on a machine with more memory",

@@ -75,9 +75,13 @@ def classes_of(ztz: Array3, P: int) -> Classes | None:
     largest = float(np.abs(flat).max(initial=0.0))
     if most < 1 or not 0.0 < largest < np.inf:
         return None
+    same = SAME_UNITS * np.finfo(np.float64).eps * largest
+    sampled = flat[:: max(1, L // SAMPLE)]
+    if all(np.abs(some - flat[0]).max() <= same for some in (sampled, flat)):  # balanced
+        return Classes(ztz[:1], np.array([float(L)]), np.zeros(L, dtype=np.int64))
     # a mark tells blocks apart, whose numbers are multiplied by ones without a common measure
     weights = np.sqrt(np.arange(2.0, 2.0 + K * K)) / largest
-    sample = _marks(flat[:: max(1, L // SAMPLE)], weights)
+    sample = _marks(sampled, weights)
     known = np.unique(sample)
     if known.size > most or (L > SAMPLE and 2 * known.size > sample.size):
         return None
@@ -93,7 +97,7 @@ def classes_of(ztz: Array3, P: int) -> Classes | None:
     first[at[::-1]] = np.arange(L - 1, -1, -1)
     blocks = np.ascontiguousarray(ztz[first])
     unlike = np.abs(flat - flat[first][at]).max()
-    if not unlike <= SAME_UNITS * np.finfo(np.float64).eps * largest:
+    if not unlike <= same:
         return None
     count = np.bincount(at, minlength=known.size).astype(np.float64)
     return Classes(blocks, count, at.astype(np.int64))

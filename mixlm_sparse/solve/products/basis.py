@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -159,7 +160,7 @@ def find_basis(matrices: ModelMatrices, source: RowSource, block_rows: int) -> B
 
 def require_squares(R: Matrix, names: list[str]) -> None:
     """Raise a DataError unless the squared lengths of the columns of R (m, k) are numbers."""
-    if not np.isfinite(square_sum(R)):
+    if not math.isfinite(square_sum(R)):
         raise DataError(
             "the numbers of the model, times the roots of the weights, leave the range of numbers "
             "when they are squared: use other units, or smaller weights"

@@ -113,7 +113,10 @@ class Control:
         return f"Control({', '.join(changed)})"
 
 
+DEFAULTS = Control()
+
+
 def control_of(control: Control | None) -> Control:
     """Return settings of a search; None stands for the defaults."""
     remedy = "use mx.Control(...), for example mx.Control(max_evaluations=1000)"
-    return Control() if control is None else require_instance("control", control, Control, remedy)
+    return DEFAULTS if control is None else require_instance("control", control, Control, remedy)
