@@ -30,6 +30,8 @@ import scipy.sparse as sp
 
 from mixlm_sparse.common.errors import EngineError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
+from mixlm_sparse.engines.columns import SparseColumns
+from mixlm_sparse.engines.dense import times
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +42,44 @@ class FactorBlock:
     ----------
     label : name of the grouping factor.
     ztz : (L, K, K) diagonal blocks of Z'WZ, one per level.
-    ztx : (L, K, p + 1) rows of Z'W[X y]; the response is the last column.
+    by_column : (L, K, p + 1) rows of Z'W[X y]; the response is the last column.  Where levels and
+        columns are many, with the entries alone.
     """
 
     label: str
     ztz: Array3
-    ztx: Array3
+    by_column: Array3 | SparseColumns
+
+    @property
+    def ztx(self) -> Array3:
+        """(L, K, p + 1) array of Z'W[X y], filled in where it is not one; see `sparse`."""
+        own = self.by_column
+        return own if isinstance(own, np.ndarray) else own.filled()
+
+    @property
+    def sparse(self) -> SparseColumns | None:
+        """Z'W[X y] with its entries alone; None where it is an array."""
+        return None if isinstance(self.by_column, np.ndarray) else self.by_column
+
+    @property
+    def response(self) -> Matrix:
+        """(L, K) Z'Wy, the last column."""
+        own = self.by_column
+        return own[:, :, -1] if isinstance(own, np.ndarray) else own.response
+
+    def columns_at(self, at: IntVector, size: int) -> Array3 | SparseColumns:
+        """Return Z'W[X y] of `size` levels, level j at place at[j], others of zeros."""
+        own = self.by_column
+        if not isinstance(own, np.ndarray):
+            return own.placed(at, size)
+        out = np.zeros((size, *own.shape[1:]))
+        out[at] = own
+        return out
+
+    @property
+    def columns(self) -> int:
+        """p + 1, the number of columns of [X y]."""
+        return int(self.by_column.shape[2])
 
     @property
     def n_levels(self) -> int:
@@ -54,6 +88,34 @@ class FactorBlock:
     @property
     def width(self) -> int:
         return int(self.ztz.shape[1])
+
+
+def times_columns(factor: FactorBlock, G: Matrix) -> Array3:
+    """Return Z'W[X y] G (L, K, r) for G (p + 1, r)."""
+    own = factor.by_column
+    return times(own, G) if isinstance(own, np.ndarray) else own.times(G)
+
+
+def summed_columns(
+    a: FactorBlock, at_a: IntVector, b: FactorBlock, at_b: IntVector, size: int
+) -> Array3 | SparseColumns:
+    """Return the sum of Z'W[X y] of two factors, with their levels at places among `size`."""
+    out = a.columns_at(at_a, size)
+    if not isinstance(out, np.ndarray):
+        if b.sparse is not None:
+            return out.plus(b.sparse.placed(at_b, size))
+        out = out.filled()
+    out[at_b] += b.ztx
+    return out
+
+
+def taken_by_columns(factor: FactorBlock) -> Matrix:
+    """Return the squared lengths (L, K) of Z'WQ; where it is sparse, as if X were orthogonal."""
+    own = factor.by_column
+    if isinstance(own, np.ndarray):
+        out: Matrix = (own[:, :, :-1] ** 2).sum(axis=2)
+        return out
+    return own.lengths_apart()
 
 
 @dataclass(frozen=True, slots=True)

@@ -199,7 +199,7 @@ def _sums(system: PenalizedSystem) -> Iterator[float]:
     for f in products.blocks.factors:
         weights = 1.0 + np.arange(f.n_levels) % 1009 / 1009.0
         yield float(weights @ np.abs(f.ztz).sum(axis=(1, 2)))
-        yield float(weights @ np.abs(f.ztx[:, :, -1]).sum(axis=1))
+        yield float(weights @ np.abs(f.response).sum(axis=1))
     for pair in products.blocks.pairs.values():
         weights = 1.0 + (pair.rows % 1009 + pair.cols % 997) / 2006.0
         yield float(weights @ np.abs(pair.values).sum(axis=(1, 2)))

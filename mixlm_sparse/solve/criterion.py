@@ -302,9 +302,9 @@ class DevianceFunction:
         """Return ldL2, ldRX2, wrss, ussq, pwrss and beta (p,) at theta."""
         system = self.system
         solution = solve_at(system.chart.lambdas_of_theta(self._checked(theta))[0], system)
-        contrast = np.append(-solution.beta, 1.0)
-        U = spherical(solution.U, system)
-        ussq = float(sum(((u @ contrast) ** 2).sum() for u in U))  # Q keeps lengths
+        contrast = np.append(-solution.beta, 1.0)[:, None]
+        u = spherical(solution.along(contrast), system)
+        ussq = float(sum((own**2).sum() for own in u))  # Q keeps lengths
         return {
             "ldL2": solution.ldL2,
             "ldRX2": solution.ldRX2,

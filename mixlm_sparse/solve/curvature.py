@@ -25,11 +25,12 @@ import scipy.linalg
 
 from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.engines.dense import times
+from mixlm_sparse.engines.dense import product, times
+from mixlm_sparse.engines.fused.bordered import Bordered, BorderedFixed
 from mixlm_sparse.engines.fused.differences import HESSIAN_STEP, MULTIPLES, derivative
 from mixlm_sparse.solve.criterion import residual_df, slopes_each
 from mixlm_sparse.solve.held import HeldCoordinates
-from mixlm_sparse.solve.pls import WorkingSolution, residual_products, solve_at
+from mixlm_sparse.solve.pls import WorkingSolution, residual_products, solve_at, solve_bordered
 from mixlm_sparse.solve.system import PenalizedSystem
 
 # Gradients (s, m) at s points (s, m).
@@ -87,6 +88,9 @@ def product_derivatives(phi: Vector, system: PenalizedSystem) -> ProductDerivati
     few digits where G'MG keeps all.
     """
     chart = system.chart
+    bordered = solve_bordered(chart.lambdas(phi), system)
+    if bordered is not None:
+        return _bordered_derivatives(phi, system, *bordered)
     with system.lock:
         solution = solve_at(chart.lambdas(phi), system)
         residuals = residual_products(solution, system)
@@ -99,6 +103,25 @@ def product_derivatives(phi: Vector, system: PenalizedSystem) -> ProductDerivati
         for a, b in np.argwhere(slopes.any(axis=0)).tolist():
             half = R[:, a].T @ U[:, b]
             out[part] -= slopes[:, a, b, None, None] * (half + half.T)
+    return ProductDerivatives(solution, out, out[:, p, p].copy())
+
+
+def _bordered_derivatives(
+    phi: Vector, system: PenalizedSystem, solution: WorkingSolution, at: Bordered
+) -> ProductDerivatives:
+    """Return the same of many levels and many sparse columns, none of which is filled in."""
+    chart, fused, p = system.chart, system.fused, system.p
+    assert isinstance(fused, BorderedFixed)
+    G = solution_columns(solution)
+    G[:p] = scipy.linalg.solve_triangular(fused.turn, G[:p])
+    out = np.zeros((phi.size, p + 1, p + 1))
+    for t, (part, place) in enumerate(zip(chart.slices, chart.layout, strict=True)):
+        slopes = chart.factor_slopes(t, phi)
+        for a, b in np.argwhere(slopes.any(axis=0)).tolist():
+            own = place.first + a, place.first + b
+            M = fused.slope(at, solution.lambdas, place.factor, *own)
+            turned = product(np.ascontiguousarray(G.T), product(M, G))
+            out[part] += slopes[:, a, b, None, None] * turned
     return ProductDerivatives(solution, out, out[:, p, p].copy())
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from mixlm_sparse.engines.compiled import compiled_pays, have_numba
 from mixlm_sparse.engines.fused.absorbed import MOST_EFFECTS, AbsorbedFixed
+from mixlm_sparse.engines.fused.bordered import BorderedFixed
 from mixlm_sparse.engines.fused.dense import SmallDense
 from mixlm_sparse.engines.fused.levels import SingleFactor
 from mixlm_sparse.engines.fused.plain import PlainDense, PlainFactor
@@ -20,7 +21,7 @@ PLAIN_SIZE = 20_000
 # Up to this many random effects C is treated as one dense matrix, if kernels are compiled.
 SMALL_DENSE_Q = 72
 
-Fused = SingleFactor | SmallDense | PlainFactor | PlainDense | AbsorbedFixed
+Fused = SingleFactor | SmallDense | PlainFactor | PlainDense | AbsorbedFixed | BorderedFixed
 
 
 def fused_form(
@@ -37,6 +38,8 @@ def fused_form(
     if not factors or products.blocks.own_pairs:
         return None
     q = products.blocks.q
+    if products.sparse:
+        return BorderedFixed(products.blocks, products.yy, products.pwrss_floor)
     if products.p > FUSED_COLUMNS:
         if q > min(products.p, MOST_EFFECTS):
             return None
@@ -78,6 +81,11 @@ def fused_words(fused: Fused | None) -> str:
         return ""
     if isinstance(fused, SingleFactor):
         return "\n  criterion and gradient fused in two compiled sweeps over the levels"
+    if isinstance(fused, BorderedFixed):
+        return (
+            "\n  criterion and gradient level by level, with the entries of the fixed part alone: "
+            f"a dense border of order {fused.order}"
+        )
     if isinstance(fused, AbsorbedFixed):
         return (
             "\n  the fixed part is taken out once: criterion and gradient in dense matrices of "

@@ -20,13 +20,12 @@ import scipy.sparse as sp
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.structure import CovarianceStructure
+from mixlm_sparse.solve.fixed_share import FixedShare, fixed_share
 from mixlm_sparse.solve.system import PenalizedSystem
 
 # Eigenvalues of J, brought to the lengths of the G_i, below this are rounding: no law moves.
 NULL_RTOL = 1e-12
 ZERO_LENGTH_RTOL = 1e-10
-# Numbers that one pass over blocks holds at a time.
-PASS_NUMBERS = 2**22
 # Matrices of so many cells of which few are not zero are kept sparse.
 SPARSE_FROM = 10_000
 # Random vectors that the average information is summed over, always the same ones.
@@ -94,7 +93,7 @@ def gram(system: PenalizedSystem, found: list[Generator], *, project: bool) -> M
     """
     blocks = system.products.blocks
     n_factors = len(blocks.factors)
-    R = [f.ztx[:, :, :-1] for f in blocks.factors] if project and system.p else None
+    R = fixed_share(system.products) if project and system.p else None
     moments = {}
     traces = []
     for g, f in enumerate(blocks.factors):
@@ -102,8 +101,7 @@ def gram(system: PenalizedSystem, found: list[Generator], *, project: bool) -> M
         moments[g, g] = _on_pattern(f.ztz, levels, levels, R, g, g)
         traces.append(f.ztz.sum(axis=0))
         if R is not None:
-            sides = np.swapaxes(R[g], 0, 1).reshape(f.width, -1)
-            traces[g] = traces[g] - sides @ sides.T
+            traces[g] = traces[g] - R.total(g)
     for (g, h), pair in blocks.pairs.items():
         own = _on_pattern(pair.values, pair.rows, pair.cols, R, g, h)
         if g == h:  # beside single levels, (j, l) and (l, j)
@@ -113,7 +111,7 @@ def gram(system: PenalizedSystem, found: list[Generator], *, project: bool) -> M
     if R is not None:
         for g in range(n_factors):
             for h in range(g, n_factors):
-                moments[g, h] = moments.get((g, h), 0.0) + _everywhere(R[g], R[h])
+                moments[g, h] = moments.get((g, h), 0.0) + R.everywhere(g, h)
     size = len(found)
     J = np.zeros((size + 1, size + 1))
     # <E_i x E_k, F> for all pairs of two factors at once; the E have few numbers that are not zero
@@ -265,40 +263,20 @@ def _moments(blocks: Array3) -> Matrix:
 
 
 def _on_pattern(
-    A: Array3, rows: np.ndarray, cols: np.ndarray, R: list[Array3] | None, g: int, h: int
+    A: Array3, rows: np.ndarray, cols: np.ndarray, R: FixedShare | None, g: int, h: int
 ) -> Matrix:
     """Return the part of the second moments of M that lies on the pattern, less what
-    `_everywhere` adds there; (K, K, H, H).
+    `FixedShare.everywhere` adds there; (K, K, H, H).
     """
     if R is None:
         return _moments(A)
     m, K, H = A.shape
     out = np.zeros((K, K, H, H))
-    step = max(1, PASS_NUMBERS // (K * H + (K + H) * R[g].shape[2]))
+    step = R.pairs_at_a_time(g, h)
     for start in range(0, m, step):
         part = slice(start, start + step)
-        B = np.matmul(R[g][rows[part]], np.swapaxes(R[h][cols[part]], 1, 2))
+        at = rows[part]
+        B = R.met(g, h, at, at if rows is cols else cols[part])
         out += _moments(A[part] - B) - _moments(B)
     return out
 
-
-def _everywhere(R: Array3, S: Array3) -> Matrix:
-    """Return sum_jl (R_j S_l')[a, c] (R_j S_l')[b, d] over all levels, (K, K, H, H)."""
-    p = R.shape[2]
-    step = max(1, PASS_NUMBERS // (max(R.shape[1], S.shape[1]) ** 2 * p))
-    out = np.zeros((R.shape[1], R.shape[1], S.shape[1], S.shape[1]))
-    for start in range(0, p, step):
-        part = slice(start, start + step)
-        left = _pair_moments(R[:, :, part], R)
-        right = left if S is R else _pair_moments(S[:, :, part], S)
-        out += (left @ right.T).reshape(out.shape)
-    return out
-
-
-def _pair_moments(R: Array3, S: Array3) -> Matrix:
-    """Return sum_j R_j[a, u] S_j[b, v] as ((a, b), (u, v))."""
-    L, K, u = R.shape
-    v = S.shape[2]
-    both = R.reshape(L, K * u).T @ S.reshape(L, K * v)
-    out: Matrix = both.reshape(K, u, K, v).transpose(0, 2, 1, 3).reshape(K * K, u * v)
-    return out

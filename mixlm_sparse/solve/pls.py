@@ -29,6 +29,9 @@ import scipy.linalg
 from mixlm_sparse.common.checks import listed, require_vector, shown
 from mixlm_sparse.common.errors import NotPositiveDefiniteError, OptionError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.engines.dense import times
+from mixlm_sparse.engines.fused.bordered import Bordered, BorderedFixed
+from mixlm_sparse.engines.interface import times_columns
 from mixlm_sparse.solve.products.basis import positive_diagonal, stack_qr
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.separate import remainders, scale_beyond, stacked
@@ -85,20 +88,45 @@ class WorkingSolution:
     lambdas : per factor, (K, K).
     factored : what the engine was given, `lambdas` / `scale`.
     scale : 1, or more where only directions of the random effects matter (see `separate`).
-    U : per factor, (L, K, p + 1), C^{-1} Lambda'Z'W[X y].
     R_X : (p, p) upper triangular; beta : (p,).
     ldL2, ldRX2, pwrss : as in the criterion; ldRX2 is for the user's columns of X.
+    found : U where it was formed; levels and columns may be too many for that.
+    system : the model, which U is formed from where it is asked for.
     """
 
     lambdas: list[Matrix]
     factored: list[Matrix]
     scale: float
-    U: list[Array3]
     R_X: Matrix
     beta: Vector
     ldL2: float
     ldRX2: float
     pwrss: float
+    found: list[Array3] | None
+    system: PenalizedSystem
+
+    @property
+    def U(self) -> list[Array3]:
+        """Per factor, (L, K, p + 1), C^{-1} Lambda'Z'W[X y].
+
+        Raises
+        ------
+        EngineError : levels and columns are so many that it does not fit into memory.
+        """
+        return self.along(np.eye(self.beta.size + 1)) if self.found is None else self.found
+
+    def along(self, G: Matrix) -> list[Array3]:
+        """Return U G per factor, (L, K, r), for G (p + 1, r)."""
+        if self.found is not None:
+            return [times(u, G) for u in self.found]
+        system = self.system
+        V = [
+            np.matmul(lam.T, times_columns(f, G))
+            for f, lam in zip(system.products.blocks.factors, self.factored, strict=True)
+        ]
+        with system.lock:
+            system.engine.factorize(self.factored)
+            return system.engine.solve(V)
 
 
 def solve_at(lambdas: list[Matrix], system: PenalizedSystem) -> WorkingSolution:
@@ -113,6 +141,10 @@ def solve_at(lambdas: list[Matrix], system: PenalizedSystem) -> WorkingSolution:
     # known levels, and engines that estimate, have no rank to say what large effects count
     plain = system.known or not engine.exact
     scale = 1.0 if plain else scale_beyond(lambdas)
+    if scale == 1.0:
+        bordered = solve_bordered(lambdas, system)
+        if bordered is not None:
+            return bordered[0]
     factored = lambdas if scale == 1.0 else [lam / scale for lam in lambdas]
     V = [
         f.ztx * lam[0, 0] if f.width == 1 else np.matmul(lam.T, f.ztx)
@@ -147,13 +179,56 @@ def solve_at(lambdas: list[Matrix], system: PenalizedSystem) -> WorkingSolution:
         lambdas=lambdas,
         factored=factored,
         scale=scale,
-        U=U,
         R_X=R_X,
         beta=beta,
         ldL2=ldL2,
         ldRX2=ldRX2 + system.log_det_R_x,
         pwrss=pwrss,
+        found=U,
+        system=system,
     )
+
+
+def solve_bordered(
+    lambdas: list[Matrix], system: PenalizedSystem
+) -> tuple[WorkingSolution, Bordered] | None:
+    """Solve a model of many levels and many sparse columns, none of which is filled in.
+
+    Returns
+    -------
+    None for other models, and where too few digits are left.
+
+    Raises
+    ------
+    NotPositiveDefiniteError : as `solve_at`.
+    """
+    fused, products = system.fused, system.products
+    if not isinstance(fused, BorderedFixed):
+        return None
+    at = fused.solve(lambdas)
+    p = products.p
+    chol = np.tril(at.chol[fused.q_r : -1, fused.q_r : -1])
+    R_X = scipy.linalg.solve_triangular(fused.turn, chol, trans="T").T
+    R = np.zeros((p + 1, p + 1))
+    R[:p, :p] = positive_diagonal(R_X)
+    beta = fused.turn @ at.coefficients
+    R[:p, p] = R[:p, :p] @ beta
+    R[p, p] = np.sqrt(at.pwrss)
+    if _digits_lost(R, products):
+        return None
+    working = WorkingSolution(
+        lambdas=lambdas,
+        factored=lambdas,
+        scale=1.0,
+        R_X=R[:p, :p].copy(),
+        beta=beta,
+        ldL2=at.ldL2,
+        ldRX2=at.ldRX2 + system.log_det_R_x,
+        pwrss=max(at.pwrss, products.pwrss_floor),
+        found=None,
+        system=system,
+    )
+    return working, at
 
 
 def _profile_beta(R: Matrix, products: Products) -> tuple[Matrix, Vector, float, float]:

@@ -130,7 +130,7 @@ class PlsSolution:
     @cached_property
     def _u(self) -> list[Array3]:
         contrast = np.append(-self._working.beta, 1.0)
-        u = [U @ contrast for U in self._working.U]
+        u = [U[:, :, 0] for U in self._working.along(contrast[:, None])]
         return [x if Q is None else x @ Q for x, Q in zip(u, self._Q, strict=True)]
 
     def u(self, term: int) -> Matrix:

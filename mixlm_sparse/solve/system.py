@@ -314,7 +314,8 @@ def penalized_system(
         rows = InMemory.of(matrices) if source is None else source
         cross = wide_products(matrices, rows) or cross_products(matrices, source=source)
     require_instance("cross", cross, CrossProducts, "leave it out, or use products of this design")
-    products = orthonormal_products(cross)
+    plain = engine == "auto" and not penalties_of(matrices)
+    products = orthonormal_products(cross, may_be_sparse=plain)
     if products.p >= products.n:
         raise DataError(
             f"the fixed part has {products.p} coefficients for {products.n} rows, which leaves "

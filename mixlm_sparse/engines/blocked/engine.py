@@ -92,7 +92,7 @@ class BlockedEngine:
         self.fill = 0 if self._schur is None else self._schur.fill
         self.logdet = float("nan")
         self.work = sum(
-            factors[i].ztz.size * (4.0 * factors[i].width + 2.0 * factors[i].ztx.shape[2])
+            factors[i].ztz.size * (4.0 * factors[i].width + 2.0 * factors[i].columns)
             for i in range(len(factors))
         ) + sum(coupling.work for coupling in self._couplings)
         if self._schur is not None:
@@ -160,7 +160,7 @@ class BlockedEngine:
         work = 0.0
         for i in self._chain:
             K = factors[i].width
-            work += factors[i].n_levels * (K**3 + K * K * factors[i].ztx.shape[2] + 10.0)
+            work += factors[i].n_levels * (K**3 + K * K * factors[i].columns + 10.0)
             for r in self._rest:
                 work += self._n_pairs(i, r.index) * r.width * K * 20.0
         return work

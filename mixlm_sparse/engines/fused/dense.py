@@ -132,7 +132,7 @@ class DenseProducts:
         self.width = np.array([f.width for f in factors])
         self.first = np.concatenate([[0], np.cumsum(self.count * self.width)[:-1]])
         self.order = blocks.q
-        q, P = blocks.q, factors[0].ztx.shape[2]
+        q, P = blocks.q, factors[0].columns
         self.X = np.concatenate([f.ztx.reshape(-1, P) for f in factors])
         self.A = np.zeros((q, q))
         for g, f in enumerate(factors):

@@ -62,7 +62,7 @@ def require_engine_memory(
     """
     e = system.factors[eliminated]
     m = sum(r.n_levels * r.width for r in rest)
-    P = e.ztx.shape[2]
+    P = e.columns
     K, L = e.width, e.n_levels
     bytes_needed = NUMBER * m * ((min(STEPS_AT_A_TIME, m) + 4.0) * vectors + 6.0 * P)
     bytes_needed += 6.0 * NUMBER * L * K * (K + P)

@@ -13,9 +13,10 @@ from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
 from mixlm_sparse.design.grouping import MemberFactor
 from mixlm_sparse.engines import kernels
+from mixlm_sparse.engines.columns import SparseColumns
 from mixlm_sparse.engines.compiled import compiled_pays
 from mixlm_sparse.engines.dense import times
-from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
+from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock, summed_columns
 from mixlm_sparse.solve.products.basis import (
     Basis,
     TermLayout,
@@ -319,11 +320,9 @@ def merged_at(
         a.blocks.factors, b.blocks.factors, places_a, places_b, sizes, strict=True
     ):
         ztz = np.zeros((size, *fa.ztz.shape[1:]))
-        ztx = np.zeros((size, *fa.ztx.shape[1:]))
-        ztz[at_a], ztx[at_a] = fa.ztz, fa.ztx
+        ztz[at_a] = fa.ztz
         ztz[at_b] += fb.ztz
-        ztx[at_b] += fb.ztx
-        factors.append(FactorBlock(fa.label, ztz, ztx))
+        factors.append(FactorBlock(fa.label, ztz, summed_columns(fa, at_a, fb, at_b, size)))
     pairs = {}
     for (g, h), pa in a.blocks.pairs.items():
         if g == h:
@@ -353,6 +352,14 @@ def merged_at(
     )
 
 
+def _columns_in(f: FactorBlock, A: Matrix, M: Matrix | None) -> Array3 | SparseColumns:
+    """Return A'Z'W[X y] M of every level."""
+    if f.sparse is not None and M is None:
+        return f.sparse.turned(A)
+    turned = np.matmul(A.T, f.ztx)
+    return turned if M is None else times(turned, M)
+
+
 def in_basis(products: CrossProducts, basis: Basis) -> CrossProducts:
     """Express products in another basis; exact linear maps, nothing is read again."""
     old = products.basis
@@ -374,7 +381,7 @@ def in_basis(products: CrossProducts, basis: Basis) -> CrossProducts:
         FactorBlock(
             f.label,
             np.matmul(np.matmul(A.T, f.ztz), A),
-            np.matmul(A.T, f.ztx) if M is None else times(np.matmul(A.T, f.ztx), M),
+            _columns_in(f, A, M),
         )
         for f, A in zip(products.blocks.factors, maps, strict=True)
     )

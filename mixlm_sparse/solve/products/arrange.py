@@ -45,13 +45,14 @@ def arranged(
         order = np.empty(f.n_levels, dtype=np.int32)
         order[places[old]] = np.arange(f.n_levels, dtype=np.int32)
         chosen = columns[old]
-        ztz, ztx = f.ztz[order], f.ztx[order]
+        ztz = f.ztz[order]
         if chosen.size > 1:
-            ztz, ztx = ztz[:, chosen][:, :, chosen], ztx[:, chosen]
-        label = matrices.factors[g].label
-        blocks.append(
-            FactorBlock(label, np.ascontiguousarray(ztz), np.ascontiguousarray(ztx))
-        )
+            ztz = ztz[:, chosen][:, :, chosen]
+        label, sparse = matrices.factors[g].label, f.sparse
+        ztx = f.ztx[order][:, chosen] if sparse is None else sparse.chosen(order, chosen)
+        if isinstance(ztx, np.ndarray):
+            ztx = np.ascontiguousarray(ztx)
+        blocks.append(FactorBlock(label, np.ascontiguousarray(ztz), ztx))
         back.append(old)
     pairs = {}
     for g in range(len(back)):
@@ -87,9 +88,9 @@ def with_levels(
     """
     factors = []
     for f, at, size in zip(blocks.factors, places, sizes, strict=True):
-        ztz, ztx = np.zeros((size, *f.ztz.shape[1:])), np.zeros((size, *f.ztx.shape[1:]))
-        ztz[at], ztx[at] = f.ztz, f.ztx
-        factors.append(FactorBlock(f.label, ztz, ztx))
+        ztz = np.zeros((size, *f.ztz.shape[1:]))
+        ztz[at] = f.ztz
+        factors.append(FactorBlock(f.label, ztz, f.columns_at(at, size)))
     pairs = {}
     for (g, h), pair in blocks.pairs.items():
         rows, cols = places[g][pair.rows], places[h][pair.cols]

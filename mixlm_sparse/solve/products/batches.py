@@ -12,10 +12,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
+import scipy.sparse as sp
 
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
 from mixlm_sparse.engines import kernels
+from mixlm_sparse.engines.columns import LevelEntries, SparseColumns
 from mixlm_sparse.engines.compiled import compiled_pays
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
 from mixlm_sparse.engines.keys import KeyMap
@@ -38,7 +40,6 @@ from mixlm_sparse.solve.products.wide import (
     WideRows,
     filled_part,
     keeps_digits,
-    require_room,
     wide_basis,
 )
 from mixlm_sparse.solve.rows import BLOCK_ROWS, NUMPY_BLOCK_ROWS, InMemory, RowBlock
@@ -204,34 +205,31 @@ class WideBatchSums(BatchSums):
     ) -> None:
         super().__init__(matrices, basis, pairs)
         self.wide = WideRows(basis, filled)
-        self._effects = 0
-        self._of_filled = [np.zeros((0, K, filled.size + 1)) for K in self._widths]
+        # beside the filled columns alone
+        self.ztx = [np.zeros((0, K, filled.size + 1)) for K in self._widths]
+        self._sparse = [LevelEntries(K, self.wide.sparse.size) for K in self._widths]
 
     def add(self, source: InMemory, sizes: Sequence[int]) -> None:
         """Add the rows of a batch."""
-        wide, P = self.wide, self._P
-        effects = sum(size * K for size, K in zip(sizes, self._widths, strict=True))
-        if effects > self._effects:
-            require_room(effects - self._effects, P)
-            self._effects = effects
+        wide = self.wide
         compiled, pair_codes = self._opened(source, sizes, wide.filled.size + 1)
-        self._of_filled = [
-            _grown(own, size) for own, size in zip(self._of_filled, sizes, strict=True)
-        ]
+        for sums, size in zip(self._sparse, sizes, strict=True):
+            sums.grow(size)
         for rows in source.blocks(size=NUMPY_BLOCK_ROWS):
             E, WS = wide.block(rows)
-            Z = self._add_levels(
-                rows, rows.weighted(E), self._of_filled, pair_codes, compiled=compiled
-            )
-            for g, z in enumerate(Z):
-                wide.by_level(entries_of(rows.codes(g)), z, WS, self.ztx[g].reshape(-1, P))
+            weighted = rows.weighted(E)
+            Z = self._add_levels(rows, weighted, self.ztx, pair_codes, compiled=compiled)
+            for g, (z, size) in enumerate(zip(Z, sizes, strict=True)):
+                self._sparse[g].add(wide.by_level(entries_of(rows.codes(g)), z, WS, size))
         self.n += source.n
 
-    def finish(self) -> None:
-        """Put the sums of the filled columns in their places."""
-        at = np.append(self.wide.filled, self.wide.p)
-        for ztx, own in zip(self.ztx, self._of_filled, strict=True):
-            ztx[: own.shape[0], :, at] = own
+    @staticmethod
+    def joint_columns(parts: Sequence[WideBatchSums], g: int, size: int) -> SparseColumns:
+        """Return Z'W[X~ y~] of factor g of all parts, with its entries alone."""
+        every = [part._sparse[g].total(size) for part in parts]
+        of_filled = _added([part.ztx[g] for part in parts], size)
+        found = sum(every[1:], start=every[0])
+        return parts[0].wide.joined(of_filled, sp.csr_array(found))
 
     @staticmethod
     def joint_factor(parts: Sequence[WideBatchSums]) -> Matrix:
@@ -244,8 +242,6 @@ class WideBatchSums(BatchSums):
         whole = parts[0].wide
         for part in parts[1:]:
             whole.add(part.wide)
-        for part in parts:
-            part.finish()
         R = whole.factor()
         if not keeps_digits(R):
             raise DataError(
@@ -298,7 +294,12 @@ def sums_of(parts: Sequence[BatchSums], sizes: Sequence[int], pairs: Pairs) -> C
     for g, size in enumerate(sizes):
         ztz = _added([part.ztz[g] for part in parts], size)
         fill_upper(ztz)
-        factors.append(FactorBlock("", ztz, _added([part.ztx[g] for part in parts], size)))
+        ztx: Array3 | SparseColumns = (
+            WideBatchSums.joint_columns(wide, g, size)
+            if wide
+            else _added([part.ztx[g] for part in parts], size)
+        )
+        factors.append(FactorBlock("", ztz, ztx))
     met = {}
     for key, known in pairs.maps.items():
         first, second = np.divmod(known.values, PAIR)

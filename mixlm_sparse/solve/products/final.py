@@ -8,11 +8,18 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
-from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.engines.dense import times
-from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
+from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.engines.columns import SparseColumns
+from mixlm_sparse.engines.fused.absorbed import MOST_EFFECTS
+from mixlm_sparse.engines.fused.bordered import border_order
+from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, times_columns
+from mixlm_sparse.engines.memory import require_memory
 from mixlm_sparse.solve.products.accumulate import CrossProducts
 from mixlm_sparse.solve.products.basis import RANK_RTOL, TermLayout, triangular_inverse
+
+# Beside many sparse columns, up to so many effects of the other grouping factors are taken into one
+# dense border with them.
+MOST_BESIDE = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +56,11 @@ class Products:
         return len(self.kept)
 
     @property
+    def sparse(self) -> bool:
+        """Whether Z'W[X y] is held with its entries alone (see `engines.columns`)."""
+        return any(f.sparse is not None for f in self.blocks.factors)
+
+    @property
     def pwrss_floor(self) -> float:
         """The least pwrss that is more than the rounding of y leaves.
 
@@ -83,6 +95,32 @@ def kept_columns(R: Matrix) -> tuple[int, ...]:
     return tuple(kept)
 
 
+def stays_sparse(blocks: BlockSystem, p: int) -> bool:
+    """Say whether Z'W[X y] of p columns is to stay with its entries alone.
+
+    Fewer effects than columns are better taken out of the fixed part; and the border of what is not
+    eliminated level by level is dense.
+    """
+    if blocks.own_pairs or not all(f.sparse is not None for f in blocks.factors):
+        return False
+    return blocks.q > min(p, MOST_EFFECTS) and border_order(blocks) - p - 1 <= MOST_BESIDE
+
+
+def require_room(effects: int, columns: int) -> None:
+    """Raise an EngineError if Z'W[X y] as an array, turned and solved, does not fit into memory.
+
+    Parameters
+    ----------
+    effects, columns : its size.
+    """
+    require_memory(
+        3.0 * 8.0 * effects * columns,
+        f"a fixed part of {columns - 1} columns beside {effects} random effects, whose products "
+        "are one matrix,",
+        "put a factor of many levels into the random part, or leave out levels with few rows",
+    )
+
+
 def _solved(R: Matrix, right: Matrix) -> Matrix:
     """Return R^{-1} right for an upper triangular R (k, k) and right (k,) or (k, r)."""
     if not right.size:
@@ -91,8 +129,13 @@ def _solved(R: Matrix, right: Matrix) -> Matrix:
     return out
 
 
-def orthonormal_products(cross: CrossProducts) -> Products:
-    """Bring accumulated products to their final form; decides which columns of X are kept."""
+def orthonormal_products(cross: CrossProducts, *, may_be_sparse: bool = False) -> Products:
+    """Bring accumulated products to their final form; decides which columns of X are kept.
+
+    Parameters
+    ----------
+    may_be_sparse : leave Z'W[X y] of many levels and many sparse columns with its entries alone.
+    """
     basis = cross.basis
     p = basis.R.shape[0]
     Rxx, Rxy = cross.R[:p, :p], cross.R[:p, p]
@@ -127,6 +170,19 @@ def orthonormal_products(cross: CrossProducts) -> Products:
         M[:p, :-1] = basis.R[:, list(kept)] @ R_inverse
     M[:p, -1] = basis.R[:, dropped] @ d_dropped - basis.R[:, list(kept)] @ delta
     M[p, -1] = 1.0
+    sparse = may_be_sparse and stays_sparse(cross.blocks, len(kept))
+    turn = along(Rxx[:, list(kept)]) if sparse else None
+    if not sparse and any(f.sparse is not None for f in cross.blocks.factors):
+        require_room(cross.blocks.q, len(kept) + 1)
+
+    def columns(f: FactorBlock) -> Array3 | SparseColumns:
+        own = f.sparse
+        if own is not None and turn is not None:
+            last = sp.csr_array((own.entries @ M[:, -1])[:, None])
+            entries = sp.hstack([own.entries[:, list(kept)], last], format="csr")
+            return SparseColumns(sp.csr_array(entries), own.width, turn)
+        return times_columns(f, M)
+
     fitted = R_columns @ basis.d + Rxy
     r_yy = float(cross.R[p, p])
     return Products(
@@ -139,9 +195,7 @@ def orthonormal_products(cross: CrossProducts) -> Products:
         yy=r_yy * r_yy + float(residual @ residual),
         y_length=float(np.sqrt(fitted @ fitted + r_yy * r_yy)),
         blocks=BlockSystem(
-            factors=tuple(
-                FactorBlock(f.label, f.ztz, times(f.ztx, M)) for f in cross.blocks.factors
-            ),
+            factors=tuple(FactorBlock(f.label, f.ztz, columns(f)) for f in cross.blocks.factors),
             pairs=cross.blocks.pairs,
         ),
         layout=cross.layout,

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.sparse as sp
 
-from mixlm_sparse.common.types import IntVector, Matrix
+from mixlm_sparse.common.types import Array3, IntVector, Matrix
 from mixlm_sparse.design.sparse_columns import SPARSE_SHARE, WIDE, filled_columns
+from mixlm_sparse.engines.columns import LevelEntries, SparseColumns
 from mixlm_sparse.engines.compiled import compiled_pays
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
-from mixlm_sparse.engines.memory import require_memory
 from mixlm_sparse.solve.products.accumulate import (
     CrossProducts,
     LevelSums,
@@ -67,21 +67,6 @@ def filled_part(matrices: ModelMatrices, source: InMemory) -> Filled | None:
             return None
         found = np.flatnonzero(counts > SPARSE_SHARE * first.shape[0]).astype(np.int32)
     return found if found.size <= SPARSE_SHARE * p else None
-
-
-def require_room(effects: int, columns: int) -> None:
-    """Raise an EngineError if Z'W[X y], summed, turned and solved, does not fit into memory.
-
-    Parameters
-    ----------
-    effects, columns : its size.
-    """
-    require_memory(
-        3.0 * 8.0 * effects * columns,
-        f"a fixed part of {columns - 1} columns beside {effects} random effects, whose products "
-        "are one matrix,",
-        "put a factor of many levels into the random part, or leave out levels with few rows",
-    )
 
 
 class WideRows:
@@ -135,8 +120,10 @@ class WideRows:
         out[rest[entries.row], rest[entries.col]] = entries.data
         return semidefinite_cholesky(out, least=DEPENDENT**2)
 
-    def by_level(self, entries: Entries, z: Matrix, WS: sp.csr_array, ztx: Matrix) -> None:
-        """Add Z'WS to the sparse columns of ztx (L K, p + 1).
+    def by_level(
+        self, entries: Entries, z: Matrix, WS: sp.csr_array, n_levels: int
+    ) -> sp.csr_array:
+        """Return Z'WS (L K, p - d) of some rows.
 
         Parameters
         ----------
@@ -147,9 +134,18 @@ class WideRows:
         at = entries.level.astype(np.int64)[:, None] * K + np.arange(K)
         n = WS.shape[0]
         ptr = K * (np.arange(n + 1) if entries.starts is None else entries.starts)
-        Z = sp.csr_array((values.ravel(), at.ravel(), ptr), shape=(n, ztx.shape[0]))
-        found = sp.csr_array(Z.T @ WS).tocoo()
-        ztx[found.row, self.sparse[found.col]] += found.data
+        Z = sp.csr_array((values.ravel(), at.ravel(), ptr), shape=(n, n_levels * K))
+        return sp.csr_array(Z.T @ WS)
+
+    def joined(self, of_filled: Array3, sums: sp.csr_array) -> SparseColumns:
+        """Return Z'W[X~ y~] of the sums Z'W[E y~] (L, K, d + 1) and Z'WS (L K, p - d)."""
+        L, K, width = of_filled.shape
+        at = np.append(self.filled, self.p)
+        own = sums.tocoo()
+        rows = np.concatenate([own.row, np.repeat(np.arange(L * K), width)])
+        cols = np.concatenate([self.sparse[own.col], np.tile(at, L * K)])
+        data = np.concatenate([own.data, of_filled.ravel()])
+        return SparseColumns(sp.csr_array((data, (rows, cols)), shape=(L * K, self.p + 1)), K)
 
 
 def wide_basis(matrices: ModelMatrices, source: RowSource, filled: Filled) -> Basis:
@@ -195,35 +191,31 @@ def wide_products(matrices: ModelMatrices, source: RowSource) -> CrossProducts |
         return None
     layout = term_layout(matrices)
     widths = widths_of(matrices)
-    effects = sum(f.n_levels * K for f, K in zip(matrices.factors, widths, strict=True))
-    require_room(effects, len(matrices.fixed.names) + 1)
     basis = wide_basis(matrices, source, filled)
     wide = WideRows(basis, filled)
     P = filled.size + 1
     compiled = compiled_pays(source.n * sum(K * (K + P) for K in widths))
     sums = LevelSums(matrices.factors, source, widths, P, compiled=compiled)
     Bz = [triangular_inverse(R) for R in basis.Rz]
-    whole = [
-        np.zeros((f.n_levels * K, wide.p + 1))
-        for f, K in zip(matrices.factors, widths, strict=True)
-    ]
+    sparse = [LevelEntries(K, wide.sparse.size) for K in widths]
+    levels = [f.n_levels for f in matrices.factors]
     log_weight_sum = 0.0
     for rows in source.blocks(size=NUMPY_BLOCK_ROWS):
         E, WS = wide.block(rows)
         merged = merged_columns(rows, layout, widths, Bz)
         sums.add(rows, merged, rows.weighted(E))
         for g, z in enumerate(merged):
-            wide.by_level(entries_of(rows.levels(g)), z, WS, whole[g])
+            sparse[g].grow(levels[g])
+            sparse[g].add(wide.by_level(entries_of(rows.levels(g)), z, WS, levels[g]))
         log_weight_sum += rows.log_weight_sum
     R = wide.factor()
     if not keeps_digits(R):
         return None  # nearly dependent columns: by orthogonal rotations instead
     blocks = sums.blocks()
-    factors = []
-    for f, ztx in zip(blocks.factors, whole, strict=True):
-        ztx = ztx.reshape(f.n_levels, f.width, -1)
-        ztx[:, :, np.append(filled, wide.p)] = f.ztx
-        factors.append(FactorBlock(f.label, f.ztz, ztx))
+    factors = [
+        FactorBlock(f.label, f.ztz, wide.joined(f.ztx, found.total(f.n_levels)))
+        for f, found in zip(blocks.factors, sparse, strict=True)
+    ]
     return CrossProducts(
         basis=basis,
         n=source.n,

@@ -41,7 +41,7 @@ def fused_search(system: PenalizedSystem, *, reml: bool, count: int = 1) -> Fuse
     factors = products.blocks.factors
     if isinstance(fused, SingleFactor):
         f = factors[0]
-        if f.ztz.size * (f.width + 2.0 * f.ztx.shape[2]) > MAX_WORK:
+        if f.ztz.size * (f.width + 2.0 * f.columns) > MAX_WORK:
             return None
     terms = []
     for template, part, place in zip(

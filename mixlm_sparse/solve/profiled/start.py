@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.engines.interface import taken_by_columns
 from mixlm_sparse.solve.criterion import residual_df
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -40,8 +41,8 @@ def moment_start(system: PenalizedSystem) -> Vector:
         for c in range(place.width):
             column = place.first + c
             a = f.ztz[:, column, column]
-            r = f.ztx[:, column, -1]
-            taken = (f.ztx[:, column, :-1] ** 2).sum(axis=1)
+            r = f.response[:, column]
+            taken = taken_by_columns(f)[:, column]
             free = np.maximum(a - taken, 0.0)
             excess = float((r * r).sum()) / s_sq - float(free.sum())
             weight = float((free * a).sum() - free.sum())
