@@ -19,6 +19,7 @@ from mixlm_sparse.model.singularity import SINGULAR_TOL, singular_reasons
 from mixlm_sparse.solve.curvature import hessian_eigenvalues
 from mixlm_sparse.solve.identification import Identification
 from mixlm_sparse.solve.search.optimum import ZERO_SIGMA, Optimum
+from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.uncertainty import EstimationError, estimation_error
 
@@ -55,9 +56,9 @@ class ConvergenceReport(PrintsAsTable):
         return "" if self.identification is None else self.identification.sentence
 
     @property
-    def status(self) -> str:
-        if self.singular and self.optimum.status == "converged":
-            return "singular"
+    def status(self) -> Status:
+        if self.singular and self.optimum.status is Status.CONVERGED:
+            return Status.SINGULAR
         return self.optimum.status
 
     @property

@@ -316,3 +316,12 @@ def test_progress_is_reported_and_can_stop_the_fit(sleep):
 
     with pytest.raises(KeyboardInterrupt):
         mx.lmer(SLEEP, sleep, progress=stop)
+
+
+def test_a_singular_status_is_of_one_kind(fit):
+    """A search may end inside where the fit sees a variance of nearly nothing."""
+    found = fit.convergence
+    assert found.status == "converged"
+    seen = dataclasses.replace(found, singular=("the variance of Days is estimated as zero",))
+    assert seen.status == "singular"
+    assert type(seen.status) is type(found.status)
