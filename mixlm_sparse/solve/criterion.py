@@ -31,6 +31,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.linalg
@@ -93,12 +94,39 @@ def criterion_of(
     )
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Evaluation:
+    """The profiled criterion at given Lambda, and what it was formed of.
+
+    Parameters
+    ----------
+    value : the criterion.
+    slopes : its derivative by every working Lambda, (K, K) each; none if not asked for.
+    solution, residuals : the solution and Z'W([X y] - Z Lambda U), (L, K, p + 1) per factor; None
+        where the evaluation is fused, or no derivative was asked for.
+    """
+
+    value: float
+    slopes: list[Matrix]
+    solution: WorkingSolution | None = None
+    residuals: list[Array3] | None = None
+
+
 def slopes_of_factors(
-    solution: WorkingSolution, system: PenalizedSystem, sigma_sq: float, *, reml: bool
+    solution: WorkingSolution,
+    system: PenalizedSystem,
+    sigma_sq: float,
+    *,
+    reml: bool,
+    residuals: list[Array3] | None = None,
 ) -> list[Matrix]:
     """Return the derivative of the criterion by every working Lambda, (K, K) each.
 
     The engine must hold the factor at `solution`.
+
+    Parameters
+    ----------
+    residuals : `residual_products` at the solution, if they are at hand.
     """
     p = system.p
     # Omega = G G': the two halves stay apart, for where random effects are large the fixed effects
@@ -111,7 +139,8 @@ def slopes_of_factors(
     if solution.scale > 1.0:
         traces = [trace / solution.scale for trace in traces]
     out = []
-    residuals = residual_products(solution, system)
+    if residuals is None:
+        residuals = residual_products(solution, system)
     for trace, R, U in zip(traces, residuals, solution.U, strict=True):
         out.append(2.0 * (trace - sum_of_products(times(R, G), np.swapaxes(times(U, G), 1, 2))))
     return out
@@ -130,6 +159,14 @@ def evaluate(
     ------
     NotPositiveDefiniteError : as `solve_at`.
     """
+    found = evaluation_at(lambdas, system, reml=reml, gradient=gradient)
+    return found.value, found.slopes
+
+
+def evaluation_at(
+    lambdas: list[Matrix], system: PenalizedSystem, *, reml: bool, gradient: bool
+) -> Evaluation:
+    """Return what `evaluate` does, with what it was formed of."""
     nu = residual_df(system, reml=reml)
     with system.lock:
         fused = system.fused
@@ -140,10 +177,14 @@ def evaluate(
                 value = _criterion(
                     found.ldL2, ldRX2, found.pwrss, system, reml=reml, log_sigma=None
                 )
-                return value, found.gradient
+                return Evaluation(value, found.gradient)
         at = solve_at(lambdas, system)
         value = _criterion(at.ldL2, at.ldRX2, at.pwrss, system, reml=reml, log_sigma=None)
-        return value, slopes_of_factors(at, system, at.pwrss / nu, reml=reml) if gradient else []
+        if not gradient:
+            return Evaluation(value, [])
+        R = residual_products(at, system)
+        slopes = slopes_of_factors(at, system, at.pwrss / nu, reml=reml, residuals=R)
+        return Evaluation(value, slopes, at, R)
 
 
 def joint_criterion(

@@ -47,6 +47,9 @@ class Bowl:
     def sharpen(self, phi, gradient):
         return None
 
+    def renew(self, phi):
+        return None
+
     def radial_decrease(self, phi, gradient):
         return 0.0
 

@@ -107,7 +107,24 @@ def test_evaluations_stay_within_the_goal() -> None:
         formula = "y ~ A * B + (A * B | subj) + (A * B | item)"
         counts["20"].append(optimize(system_of(formula, data)).n_gradients)
     assert max(counts["3"]) <= 15, counts
-    assert max(counts["20"]) <= 40, counts
+    assert max(counts["20"]) <= 25, counts
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_singular_maximal_model_of_72_parameters_stays_within_the_goal(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    s, i = np.divmod(rng.permutation(56 * 32)[:1789], 32)
+    a, b, c = rng.choice([-0.5, 0.5], (3, s.size))
+    X = np.column_stack([np.ones(s.size), a, b, c, a * b, a * c, b * c, a * b * c])
+    y = 6.0 + 0.1 * a + 0.1 * b + rng.standard_normal(s.size)
+    for codes, levels in ((s, 56), (i, 32)):
+        T = np.zeros((8, 8))
+        T[:, :3] = rng.standard_normal((8, 3)) * [0.4, 0.15, 0.1]
+        y += np.einsum("ik,ik->i", X, (rng.standard_normal((levels, 8)) @ T.T)[codes])
+    data = pd.DataFrame({"y": y, "a": a, "b": b, "c": c, "s": s, "i": i})
+    found = optimize(system_of("y ~ a * b * c + (a * b * c | s) + (a * b * c | i)", data))
+    assert found.status == "singular"
+    assert found.n_gradients <= 100
 
 
 @pytest.mark.parametrize("optimizer", ["bfgs", "lbfgsb", "bobyqa", "cobyqa"])

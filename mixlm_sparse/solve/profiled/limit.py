@@ -136,3 +136,19 @@ def far_start(system: PenalizedSystem, *, reml: bool) -> Vector | None:
         root = np.linalg.cholesky(M @ M.T + np.eye(M.shape[0]))
         blocks.append(np.asarray(root, dtype=np.float64))
     return chart.parameters_of(blocks)
+
+
+def radial_decrease(phi: Vector, gradient: Vector, system: PenalizedSystem) -> float:
+    """Return what scaling one term would win at least.
+
+    With r = phi'g of a term, the slope in the log of its size, and a curvature of at most 4 L k
+    there, that is r^2 / (8 L k).  Far out, where the criterion grows like the log of phi, the
+    gradient itself is as small as near an optimum.
+    """
+    chart = system.chart
+    factors = system.products.blocks.factors
+    return max(
+        float((chart.powers * phi)[part] @ gradient[part]) ** 2
+        / (8.0 * place.width * factors[place.factor].n_levels)
+        for part, place in zip(chart.slices, chart.layout, strict=True)
+    )

@@ -11,7 +11,8 @@ import numpy as np
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.solve.criterion import evaluate, residual_df
+from mixlm_sparse.solve.average import average_hessian
+from mixlm_sparse.solve.criterion import Evaluation, evaluation_at, residual_df
 from mixlm_sparse.solve.curvature import (
     downward_direction,
     may_curve_down,
@@ -23,7 +24,7 @@ from mixlm_sparse.solve.curvature import (
 from mixlm_sparse.solve.pls import CANCELLATION_LIMIT, PERFECT_FIT_RTOL, solve_at
 from mixlm_sparse.solve.profiled.boundary import settle_boundary
 from mixlm_sparse.solve.profiled.fused import fused_search
-from mixlm_sparse.solve.profiled.limit import far_start, without_residual
+from mixlm_sparse.solve.profiled.limit import far_start, radial_decrease, without_residual
 from mixlm_sparse.solve.profiled.saddle import CLOSE, quick, sharp_hessian, symmetric, together
 from mixlm_sparse.solve.profiled.start import expected_hessian, moment_start
 from mixlm_sparse.solve.profiled.valleys import other_starts, scattered_starts
@@ -65,6 +66,7 @@ class ProfiledObjective:
     rotations: list[Matrix] | None = None
     beyond: bool = False
     _sharp: tuple[Vector, Matrix] | None = None
+    _last: tuple[Vector, Evaluation] | None = None
 
     @property
     def m(self) -> int:
@@ -215,20 +217,15 @@ class ProfiledObjective:
             self._sharp = phi, H
         return H
 
-    def radial_decrease(self, phi: Vector, gradient: Vector) -> float:
-        """Return what scaling one term would win at least.
+    def renew(self, phi: Vector) -> Matrix | None:
+        """Return the average information (m, m) at phi, evaluated last, if it costs little."""
+        if self.beyond or self._last is None or not np.array_equal(self._last[0], phi):
+            return None
+        return average_hessian(phi, self._last[1], self.system, self.rotations, reml=self.reml)
 
-        With r = phi'g of a term, the slope in the log of its size, and a curvature of at most 4 L k
-        there, that is r^2 / (8 L k).  Far out, where the criterion grows like the log of phi, the
-        gradient itself is as small as near an optimum.
-        """
-        chart = self.system.chart
-        factors = self.system.products.blocks.factors
-        return max(
-            float((chart.powers * phi)[part] @ gradient[part]) ** 2
-            / (8.0 * place.width * factors[place.factor].n_levels)
-            for part, place in zip(chart.slices, chart.layout, strict=True)
-        )
+    def radial_decrease(self, phi: Vector, gradient: Vector) -> float:
+        """Return what scaling one term would win at least."""
+        return radial_decrease(phi, gradient, self.system)
 
     def too_far(self, phi: Vector) -> bool:
         """Say whether a step leads to where nothing is left to the residuals.
@@ -273,12 +270,15 @@ class ProfiledObjective:
         self.n_values += 1
         try:
             self.n_gradients += gradient
-            value, G = evaluate(lambdas, self.system, reml=self.reml, gradient=gradient)
+            found = evaluation_at(lambdas, self.system, reml=self.reml, gradient=gradient)
+            value, G = found.value, found.slopes
             if not math.isfinite(value):
                 return float("inf"), []
         except NotPositiveDefiniteError:
             return float("inf"), []
         if phi is not None:
+            if gradient:
+                self._last = phi.copy(), found
             self.history.append(value)
             if value < self.best_value:
                 self.best_value, self.best_phi = value, phi.copy()

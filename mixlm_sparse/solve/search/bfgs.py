@@ -28,6 +28,8 @@ MAX_LINE_SEARCH = 25
 # A predicted decrease below which an exact Hessian is worth its price, and steps that it may take.
 NEAR = 5e-3
 NEWTON_STEPS = 4
+# A predicted decrease down to which a better guess of the Hessian is asked for at every step.
+RENEW_ABOVE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ def minimize_bfgs(
     max_step: float = 2.0,
     noise: Callable[[Vector], float] | None = None,
     sharpen: Callable[[Vector, Vector], Matrix | None] | None = None,
+    renew: Callable[[Vector], Matrix | None] | None = None,
 ) -> BfgsResult:
     """Minimize a smooth function.
 
@@ -65,6 +68,8 @@ def minimize_bfgs(
     noise : how uncertain values near x are beyond their rounding; slopes decide below that.
     sharpen : returns the Hessian at x with this gradient, where that costs little and it is
         positive definite; asked once, near the end, from where on steps are Newton's.
+    renew : returns a positive definite guess of the Hessian at x, where the function was evaluated
+        last, or None; asked at every step until the end is near.
 
     References
     ----------
@@ -79,10 +84,15 @@ def minimize_bfgs(
     if not math.isfinite(value):  # nothing says where to go
         return BfgsResult(x, value, gradient, np.inf, "stalled")
     H = np.linalg.inv(hessian)
-    fresh = True
+    fresh, renewed = True, False
     while True:
         step = -(H @ gradient)
         slope = float(gradient @ step)
+        if renew is not None and not renewed and -0.5 * slope > RENEW_ABOVE:
+            renewed, guess = True, renew(x)
+            if guess is not None:
+                hessian, H, fresh = guess, np.linalg.inv(guess), True
+                continue
         if not slope < 0.0:
             if float(np.abs(gradient).max(initial=0.0)) == 0.0:
                 return BfgsResult(x, value, gradient, 0.0, "converged")
@@ -140,7 +150,7 @@ def minimize_bfgs(
         sy = float(s @ y)
         if accepted and sy > 1e-10 * math.sqrt(float(s @ s) * float(y @ y)):
             H, fresh = _updated(H, s, y, sy), False
-        x, value, gradient = x + s, trial, trial_gradient
+        x, value, gradient, renewed = x + s, trial, trial_gradient, False
 
 
 def _updated(H: NDArray[Any], s: Vector, y: Vector, sy: float) -> Matrix:

@@ -127,6 +127,10 @@ class Objective(Protocol):
         """Return the Hessian (m, m) at phi, if it costs little there and is positive definite."""
         ...
 
+    def renew(self, phi: Vector) -> Matrix | None:
+        """Return a good guess of the Hessian (m, m) at phi, evaluated last, if it costs little."""
+        ...
+
     def radial_decrease(self, phi: Vector, gradient: Vector) -> float:
         """Return what a change of scale alone would win at least."""
         ...

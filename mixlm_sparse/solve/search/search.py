@@ -303,6 +303,7 @@ def _gradient_search(
             max_evaluations=min(leg, left),
             noise=objective.noise,
             sharpen=objective.sharpen if left > leg + NEWTON_STEPS else None,
+            renew=objective.renew,
         )
         if found.status != "limit" or left <= leg:
             break

@@ -187,6 +187,10 @@ class WhitenedObjective:
         """Return None: each gradient is a walk over the rows."""
         return None
 
+    def renew(self, phi: Vector) -> Matrix | None:
+        """Return None: nothing is known of the residual parameters."""
+        return None
+
     def radial_decrease(self, phi: Vector, gradient: Vector) -> float:
         """Return what a change of scale of one random term would win at least."""
         m = self.m_theta
