@@ -90,6 +90,10 @@ class CompoundSymmetry(Natural):
                 by_rho[j, j] = -0.5 * a * b * root * (j - 1.0) / before
         return L, by_rho, by_a, by_b
 
+    @property
+    def extreme_roots(self) -> list[Vector]:
+        return [np.array([-0.5 * np.pi]), np.array([0.5 * np.pi])]
+
     def nearest(self, C: Matrix) -> Vector:
         mean = mean_of(C[np.tril_indices(self.k, -1)])
         return np.array([np.clip(mean, self.rho_bounds[0], 1.0)])

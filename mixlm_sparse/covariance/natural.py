@@ -27,6 +27,9 @@ from mixlm_sparse.covariance.us import Unstructured
 EDGE_ATOL = 1e-3
 # Distances from an edge, in phi, at which a lower criterion is looked for.
 INSIDE = (0.05, 0.25, 0.7, 1.5)
+# Angles among which the best correlation is looked for where no variance is left, and steps of it.
+TURNS = np.linspace(-0.5, 0.5, 33) * np.pi
+MOST_TURNS = 60
 # What a correlation may lie beyond what others leave to it, by rounding: near an edge that is much.
 ROUNDING = 1e-8
 
@@ -284,8 +287,8 @@ class Natural(CovarianceStructure):
     def edges(self, phi: Vector) -> Edges:
         """Say which sds are zero, and where the correlation is singular; see the base class.
 
-        Where all sds are zero rho has no influence, and what an sd could win depends on it: it is
-        looked at with several.
+        Where no sd, or one, is left rho has no influence, and what an sd could win depends on it:
+        it is looked at with several.  Where none is left that is exact (`off_zero`).
         """
         at = self.reflected(phi)
         x = at[self.n_sd :]
@@ -296,8 +299,8 @@ class Natural(CovarianceStructure):
         snapped[self.n_sd :] = ends
         turned = np.flatnonzero(ends != x)
         others = [ends, *self._elsewhere()] if zero.any() and (~zero).sum() < 2 else [ends]
-        inside = []
-        for step in INSIDE:
+        inside: list[Vector] = []
+        for step in INSIDE if not zero.all() else ():
             for i in np.flatnonzero(zero):
                 for other in others:
                     moved = snapped.copy()
@@ -307,7 +310,7 @@ class Natural(CovarianceStructure):
                 for other in others:
                     moved = np.concatenate([np.where(zero, step, at[: self.n_sd]), other])
                     inside.append(moved)
-            for i in turned if not zero.all() else []:
+            for i in turned:
                 for later in self._beyond(int(i), ends):
                     moved = snapped.copy()
                     moved[self.n_sd :] = later
@@ -334,6 +337,47 @@ class Natural(CovarianceStructure):
         """Return other correlations (n_rho,), as x."""
         return [np.full(self.n_rho, angle) for angle in (-1.4, -0.7, 0.0, 0.7, 1.4)]
 
+    @property
+    def extreme_roots(self) -> list[Vector]:
+        """Return x (n_rho,) such that any C is nearly a mixture of theirs, or one of them."""
+        return [np.full(self.n_rho, angle) for angle in TURNS]
+
+    def off_zero(self, M: Matrix) -> list[tuple[float, Vector]]:
+        """Say where the criterion falls most where all standard deviations are zero.
+
+        With M (k, k) = dd/dS at S = 0, the slope along S = D C D is d'(M * C)d, d >= 0: for d held
+        it is linear in C, so that the least is at an extreme C.  Of d with |d| = 1 it is looked
+        for by d <- (c I - M * C) d, cut off at zero, which never rises where c I - M * C is positive
+        definite, from the effects one by one, from their mean and from all principal axes.
+
+        Returns
+        -------
+        (slope, phi) : of each extreme C, the steepest first; phi (n_theta,) of |d| = 1.
+        """
+        k = self.k
+        xs = self.extreme_roots
+        C = np.array([L @ L.T for L in (self.root(x)[0] for x in xs)])
+        A = 0.5 * (M + M.T) * C
+        if self.hom:
+            slopes = A.sum(axis=(1, 2)) / k
+            d = np.full((len(xs), k), k**-0.5)
+        else:
+            values, axes = np.linalg.eigh(A)
+            size = np.abs(values).max(axis=1)[:, None, None] + 1e-300
+            rise = size * np.eye(k) - A  # (C, k, k)
+            ones = np.broadcast_to(np.column_stack([np.eye(k), np.ones(k)]), (len(xs), k, k + 1))
+            d = _unit(np.concatenate([ones, np.maximum(axes, 0.0), np.maximum(-axes, 0.0)], axis=2))
+            for _ in range(MOST_TURNS):
+                d = _unit(np.maximum(rise @ d, 0.0))
+            each = (d * (A @ d)).sum(axis=1)
+            least = each.argmin(axis=1)
+            slopes, d = each.min(axis=1), np.take_along_axis(d, least[:, None, None], 2)[:, :, 0]
+        out = []
+        for i in np.argsort(slopes, kind="stable"):
+            sd = d[i, :1] if self.hom else np.sqrt(d[i])
+            out.append((float(slopes[i]), np.concatenate([sd, xs[i]])))
+        return out
+
     # -- reports ----------------------------------------------------------------------------------
 
     @property
@@ -347,6 +391,12 @@ class Natural(CovarianceStructure):
             for m, label in enumerate(self._rho_labels)
         ]
         return (*sd, *rho)
+
+
+def _unit(d: Array3) -> Array3:
+    """Return columns of length one; one of zeros stays."""
+    length = np.sqrt((d * d).sum(axis=1, keepdims=True))
+    return np.asarray(d / np.where(length > 0.0, length, 1.0), dtype=np.float64)
 
 
 def mean_of(correlations: Vector) -> float:

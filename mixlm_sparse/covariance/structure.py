@@ -232,6 +232,19 @@ class CovarianceStructure(ABC):
         """Say which edges phi is on; None where zero columns of T tell everything."""
         return None
 
+    def off_zero(self, M: Matrix) -> list[tuple[float, Vector]]:
+        """Say where the criterion falls most where T is zero; asked where there are `edges`.
+
+        Parameters
+        ----------
+        M : (k, k) the derivative by T T'.
+
+        Returns
+        -------
+        (slope, phi) : the steepest first, phi (n_theta,) of size one.
+        """
+        return []
+
     def pull_back(self, theta: Vector, dT: Matrix) -> Vector:
         """Return d/dtheta from the (k, k) derivative with respect to every element of T."""
         out: Vector = (self.dT(theta) * dT).sum(axis=(1, 2))

@@ -8,7 +8,7 @@ import numpy as np
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.covariance.natural import ROUNDING, Natural, mean_of
+from mixlm_sparse.covariance.natural import ROUNDING, TURNS, Natural, mean_of
 from mixlm_sparse.covariance.structure import Closure, structure
 
 
@@ -114,6 +114,12 @@ class Toeplitz(Natural):
             L[i, i] = left
             by[:, i, i] = dleft
         return L, by
+
+    @property
+    def extreme_roots(self) -> list[Vector]:
+        """Return those of cosines, rho_m = cos(m w), which all others are mixtures of."""
+        lags = np.arange(1, self.k)
+        return [self._partial(np.cos(lags * (0.5 * np.pi + turn)))[0] for turn in TURNS]
 
     def nearest(self, C: Matrix) -> Vector:
         means = np.array([mean_of(np.diag(C, -m)) for m in range(1, self.k)])

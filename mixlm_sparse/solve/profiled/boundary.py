@@ -27,6 +27,9 @@ NULL_ATOL = 1e-3
 PROBE = 1e-3
 # The first step off a false boundary.
 ESCAPE_STEP = 0.1
+# The same off a structure without variance, and correlations with which it is tried.
+FIRST_STEPS = (0.1, 0.03, 0.01, 0.003)
+MOST_DIRECTIONS = 3
 # Distances from a true one at which a second valley is looked for.
 VALLEYS = (0.25, 0.5, 1.0, 2.0, 4.0)
 
@@ -198,6 +201,9 @@ def _settle_edges(
         if there > value + ROUNDING * abs(value):
             return phi, value, False  # small, yet not zero: an ordinary optimum
         phi, value = snapped, there
+    found = _off_zero(objective, phi, value, edges)
+    if found is not None:
+        return *found, True
     for part, edge in zip(slices, edges, strict=True):
         for inside in () if edge is None else edge.inside:
             candidate = phi.copy()
@@ -206,6 +212,36 @@ def _settle_edges(
             if there < value - ROUNDING * abs(value):
                 return candidate, there, True
     return phi, value, False
+
+
+def _off_zero(
+    objective: Criterion, phi: Vector, value: float, edges: list[Edges | None]
+) -> tuple[Vector, float] | None:
+    """Return a lower point off a structure without any variance, and its value; None if none.
+
+    Where T is zero the correlations have no influence, and a search ends there with any of them.
+    At T = p I one gradient has M = dd/dS = G / (2 p); the structure says where its S falls most.
+    """
+    chart = objective.system.chart
+    blocks = chart.factors(phi)
+    empty = [
+        t for t, (edge, T) in enumerate(zip(edges, blocks, strict=True))
+        if edge is not None and not T.any()
+    ]  # fmt: skip
+    if not empty:
+        return None
+    probes = [PROBE * np.eye(T.shape[0]) if t in empty else T for t, T in enumerate(blocks)]
+    _, G = objective.at_factors(chart.merge(probes))
+    for t in empty if G else ():
+        template, part = chart.templates[t], chart.slices[t]
+        for slope, other in template.off_zero(G[t] / (2.0 * PROBE))[:MOST_DIRECTIONS]:
+            for size in (*FIRST_STEPS, *VALLEYS) if slope < 0.0 else VALLEYS:
+                candidate = phi.copy()
+                candidate[part] = other * size**template.powers
+                there = objective.value(candidate)
+                if there < value - ROUNDING * abs(value):
+                    return candidate, there
+    return None
 
 
 def _same_covariance(T: Matrix, other: Matrix) -> bool:
