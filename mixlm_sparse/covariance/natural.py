@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.described import Edges, NaturalParameter
+from mixlm_sparse.covariance.off_zero import steepest
 from mixlm_sparse.covariance.structure import CovarianceStructure
 from mixlm_sparse.covariance.us import Unstructured
 
@@ -27,9 +28,8 @@ from mixlm_sparse.covariance.us import Unstructured
 EDGE_ATOL = 1e-3
 # Distances from an edge, in phi, at which a lower criterion is looked for.
 INSIDE = (0.05, 0.25, 0.7, 1.5)
-# Angles among which the best correlation is looked for where no variance is left, and steps of it.
+# Angles among which the best correlation is looked for where no variance is left.
 TURNS = np.linspace(-0.5, 0.5, 33) * np.pi
-MOST_TURNS = 60
 # What a correlation may lie beyond what others leave to it, by rounding: near an edge that is much.
 ROUNDING = 1e-8
 
@@ -343,40 +343,15 @@ class Natural(CovarianceStructure):
         return [np.full(self.n_rho, angle) for angle in TURNS]
 
     def off_zero(self, M: Matrix) -> list[tuple[float, Vector]]:
-        """Say where the criterion falls most where all standard deviations are zero.
-
-        With M (k, k) = dd/dS at S = 0, the slope along S = D C D is d'(M * C)d, d >= 0: for d held
-        it is linear in C, so that the least is at an extreme C.  Of d with |d| = 1 it is looked
-        for by d <- (c I - M * C) d, cut off at zero, which never rises where c I - M * C is positive
-        definite, from the effects one by one, from their mean and from all principal axes.
-
-        Returns
-        -------
-        (slope, phi) : of each extreme C, the steepest first; phi (n_theta,) of |d| = 1.
-        """
-        k = self.k
+        """See the base class and `steepest`."""
         xs = self.extreme_roots
         C = np.array([L @ L.T for L in (self.root(x)[0] for x in xs)])
-        A = 0.5 * (M + M.T) * C
-        if self.hom:
-            slopes = A.sum(axis=(1, 2)) / k
-            d = np.full((len(xs), k), k**-0.5)
-        else:
-            values, axes = np.linalg.eigh(A)
-            size = np.abs(values).max(axis=1)[:, None, None] + 1e-300
-            rise = size * np.eye(k) - A  # (C, k, k)
-            ones = np.broadcast_to(np.column_stack([np.eye(k), np.ones(k)]), (len(xs), k, k + 1))
-            d = _unit(np.concatenate([ones, np.maximum(axes, 0.0), np.maximum(-axes, 0.0)], axis=2))
-            for _ in range(MOST_TURNS):
-                d = _unit(np.maximum(rise @ d, 0.0))
-            each = (d * (A @ d)).sum(axis=1)
-            least = each.argmin(axis=1)
-            slopes, d = each.min(axis=1), np.take_along_axis(d, least[:, None, None], 2)[:, :, 0]
-        out = []
-        for i in np.argsort(slopes, kind="stable"):
-            sd = d[i, :1] if self.hom else np.sqrt(d[i])
-            out.append((float(slopes[i]), np.concatenate([sd, xs[i]])))
-        return out
+        slopes, d = steepest(M, C, hom=self.hom)
+        sd = d[:, :1] if self.hom else np.sqrt(d)
+        return [
+            (float(slopes[i]), np.concatenate([sd[i], xs[i]]))
+            for i in np.argsort(slopes, kind="stable")
+        ]
 
     # -- reports ----------------------------------------------------------------------------------
 
@@ -391,12 +366,6 @@ class Natural(CovarianceStructure):
             for m, label in enumerate(self._rho_labels)
         ]
         return (*sd, *rho)
-
-
-def _unit(d: Array3) -> Array3:
-    """Return columns of length one; one of zeros stays."""
-    length = np.sqrt((d * d).sum(axis=1, keepdims=True))
-    return np.asarray(d / np.where(length > 0.0, length, 1.0), dtype=np.float64)
 
 
 def mean_of(correlations: Vector) -> float:

@@ -233,16 +233,7 @@ class CovarianceStructure(ABC):
         return None
 
     def off_zero(self, M: Matrix) -> list[tuple[float, Vector]]:
-        """Say where the criterion falls most where T is zero; asked where there are `edges`.
-
-        Parameters
-        ----------
-        M : (k, k) the derivative by T T'.
-
-        Returns
-        -------
-        (slope, phi) : the steepest first, phi (n_theta,) of size one.
-        """
+        """Return slopes off T = 0 and their phi, steepest first; M (k, k) is d/d(T T')."""
         return []
 
     def pull_back(self, theta: Vector, dT: Matrix) -> Vector:

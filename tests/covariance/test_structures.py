@@ -281,3 +281,22 @@ def test_a_name_is_taken_once():
 
     with pytest.raises(OptionError, match="cannot be called 'a b'"):
         structure("a b")
+
+
+@every_structure
+@given(k=st.integers(2, 4), seed=seeds)
+def test_the_steepest_way_off_zero(name, k, seed):
+    """No covariance of the structure, drawn at random, has a lower slope than the one given."""
+    template, _, rng = draw(name, k, seed)
+    M = rng.normal(size=(k, k)) + 0.5 * np.eye(k)
+    M = M + M.T
+    found = template.off_zero(M)
+    if not found:
+        return
+    T = template.factor_at(found[0][1])
+    assert (T @ T.T * M).sum() == pytest.approx(found[0][0])
+    for phi in rng.normal(size=(100, template.n_theta)):
+        S = template.factor_at(phi) @ template.factor_at(phi).T
+        slope = (S * M).sum() / np.trace(S)
+        # angles of an autoregression are looked at in steps
+        assert slope >= found[0][0] / np.trace(T @ T.T) - 0.03 * np.abs(M).sum()
