@@ -132,6 +132,17 @@ class NaturalUnstructured(Natural):
                 at += 1
         return np.concatenate([np.abs(phi[: self.n_sd]), x])
 
+    def off_zero(self, M: Matrix) -> list[tuple[float, Vector]]:
+        """See the base class: S is general, so that its steepest ways are the axes of M."""
+        slopes, axes = np.linalg.eigh(0.5 * (M + M.T))
+        rows, cols = _pairs(self.k)
+        out = []
+        for slope, axis in zip(slopes.tolist(), axes.T, strict=True):
+            signs = np.where(axis < 0.0, -1.0, 1.0) * np.where(axis[0] < 0.0, -1.0, 1.0)
+            x = np.where(cols == 0, 0.5 * np.pi * signs[rows], 0.0)
+            out.append((slope, np.concatenate([np.sqrt(np.abs(axis)), x])))
+        return out
+
     @property
     def second_start(self) -> Vector | None:
         return None
