@@ -139,7 +139,8 @@ def test_edges_are_where_they_say(name, k, seed):
     i = rng.integers(phi.size)
     phi[i] = 1e-4 if template.powers[i] > 0.0 else 0.5 * np.pi - 1e-4
     found = template.edges(phi)
-    assert found.inside
+    # where no variance is left `off_zero` says more
+    assert found.inside or not template.factor_at(found.snapped).any()
     assert np.linalg.eigvalsh(covariance(template, template.theta_at(found.snapped)))[0] < 1e-12
     for inside in found.inside:
         assert np.isfinite(template.factor_at(inside)).all()
@@ -295,8 +296,9 @@ def test_the_steepest_way_off_zero(name, k, seed):
         return
     T = template.factor_at(found[0][1])
     assert (T @ T.T * M).sum() == pytest.approx(found[0][0])
-    for phi in rng.normal(size=(100, template.n_theta)):
-        S = template.factor_at(phi) @ template.factor_at(phi).T
+    for phi in rng.normal(size=(10, template.n_theta)):
+        T_drawn = template.factor_at(phi)
+        S = T_drawn @ T_drawn.T
         slope = (S * M).sum() / np.trace(S)
         # angles of an autoregression are looked at in steps
         assert slope >= found[0][0] / np.trace(T @ T.T) - 0.03 * np.abs(M).sum()

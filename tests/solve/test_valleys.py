@@ -44,17 +44,19 @@ def test_no_start_ends_below(formula, seed):
         assert fit.criterion <= again.criterion + 1e-5
 
 
-def test_a_valley_with_another_zero_direction_is_found():
-    model = random_model(812)
+@pytest.mark.parametrize("seed", [812, 1214])
+def test_a_valley_with_another_zero_direction_is_found(seed):
+    model = random_model(seed)
     fit = mx.lmer(
         model.formula, model.data, reml=model.reml, weights=model.weights, offset=model.offset,
         control=QUIET,
     )  # fmt: skip
     assert fit.criterion <= model.best() + 1e-5
-    assert any("exchanged" in start for start in fit.convergence.tried)
+    lowest = min(fit.convergence.tried, key=lambda line: float(line.rpartition(": ")[2]))
+    assert "exchanged" in lowest or "off zero" in lowest
 
 
-@pytest.mark.parametrize("seed", [179, 5017])
+@pytest.mark.parametrize("seed", [179, 818, 1156, 1736, 5017])
 def test_edges_of_a_structure_have_valleys_of_their_own(seed):
     """Each choice of variances at zero and correlations at one may have one."""
     model = structured_model(seed)

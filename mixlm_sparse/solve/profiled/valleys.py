@@ -10,6 +10,9 @@
   takes what several could, is then decided by where a search begins.  Besides Lambda = I, large
   effects are tried, the optimum without directions of zero, and the optimum with its principal axes
   exchanged, so that other directions are zero.
+* In both cases, and for structures with several variances wherever they end: the faces next to the
+  optimum.  Each choice of zero variances can have a valley of its own; a search that begins with a
+  variance of zero stays on that face, and is asked at its end whether the criterion falls off it.
 * Where these searches end in different valleys there are often more: starts all over the place,
   always the same ones.
 * Independent effects of one grouping factor whose columns are nearly parallel, such as
@@ -27,6 +30,7 @@ from functools import partial
 import numpy as np
 
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.covariance.random import CovarianceStructure
 from mixlm_sparse.solve.chart import Chart
 from mixlm_sparse.solve.profiled.saddle import quick
 from mixlm_sparse.solve.search.objective import Start
@@ -61,6 +65,9 @@ SCATTERED = 8
 # The same beside correlations over their range, where those found are at an edge.
 FIRST_SCATTERED = 3
 SPREAD = 1.2  # of the log of sizes that are drawn
+# Beside a variance that is set to zero or taken off it.
+FACE_CORRELATIONS = (-0.9, 0.3, 0.9)
+OFF_FACE = 0.5
 # Sizes that are tried, in units of 1 / rho.
 SIZES = (0.3, 1.0, 3.0)
 
@@ -90,10 +97,13 @@ def other_starts(
         groups.append([Start("Lambda = I", chart.start)])
     if crowded:
         groups += [[start] for start in _elsewhere(chart, at)]
-    if _structured(system, singular=singular):
+    structured = _structured(system, singular=singular)
+    if structured:
         groups += _by_correlation(system, at)
         if singular and quick(system):
             groups += anywhere(chart, at)[:FIRST_SCATTERED]
+    if structured or crowded:
+        groups += _flipped(chart, at, every=crowded)
     scattered = _scattered(system)
     if scattered:
         groups.append(scattered)
@@ -190,6 +200,55 @@ def _elsewhere(chart: Chart, phi: Vector) -> list[Start]:
     for shift in range(1, min(max(free, default=1), MAX_EXCHANGES + 1)):
         turned = _with_sizes(chart, T, partial(_exchanged, shift=shift))
         out.append(Start("principal axes exchanged", turned))
+    return out
+
+
+def _flipped(chart: Chart, phi: Vector, *, every: bool) -> list[list[Start]]:
+    """Return starts on faces: one variance more is zero than at phi (m,), or one less.
+
+    Parameters
+    ----------
+    every : of all terms; else of structures with correlations and several variances.
+    """
+    groups = []
+    for template, part in zip(chart.templates, chart.slices, strict=True):
+        own = phi[part]
+        structured = template.second_start is not None
+        if not (structured and template.n_variances > 1 or every):
+            continue
+        for name, other in _faces(template, own):
+            options = [other]
+            if structured:
+                turned = (template.with_correlation(r, other) for r in FACE_CORRELATIONS)
+                options += [one for one in turned if one is not None]
+            group = []
+            for option in options:
+                there = phi.copy()
+                there[part] = option
+                group.append(Start(name, there))
+            groups.append(group)
+    return groups
+
+
+def _faces(template: CovarianceStructure, phi: Vector) -> list[tuple[str, Vector]]:
+    """Return parameters (n_theta,) of a term with one variance set to zero, or off it."""
+    out = []
+    if template.closed_under == "linear" and template.k > 1:
+        axes, sizes, _ = np.linalg.svd(template.factor_at(phi))
+        largest = max(float(sizes.max()), OFF_FACE)
+        for j in range(template.k):
+            other = sizes.copy()
+            other[j] = 0.0 if sizes[j] > 0.0 else largest
+            name = "a variance of zero" if sizes[j] > 0.0 else "a variance off zero"
+            out.append((name, template.working_of(axes * other)))
+        return out
+    sized = np.flatnonzero(template.powers > 0.0)
+    largest = max(float(np.abs(phi[sized]).max()), OFF_FACE)
+    for j in sized.tolist():
+        zero = abs(phi[j]) > 0.0
+        other = phi.copy()
+        other[j] = 0.0 if zero else largest
+        out.append(("a variance of zero" if zero else "a variance off zero", other))
     return out
 
 
