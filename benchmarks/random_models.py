@@ -16,6 +16,8 @@ import scipy.optimize
 
 Array = np.ndarray
 STARTS = (0.3, 1.0, 4.0)
+TENFOLD = 4.0  # less than 2 log 10
+SIZES = (1e3, 1e4, 1e5)  # of effects relative to the noise
 FAILED = 1e10  # value where V is no covariance matrix
 SHAPES = {"1": 1, "x": 2, "0 + x": 1, "x + z": 3}
 
@@ -101,6 +103,29 @@ class Model:
 
     def best(self) -> float:
         """Return the lowest criterion that searches from several starts find."""
+        return self.at(self.lowest()) + self.shift
+
+    def has_no_minimum(self) -> bool:
+        """Say whether the criterion falls by `TENFOLD` or more each time effects may be tenfold.
+
+        Where random effects with a singular covariance can be the response, it falls by 2 log 10
+        for each contrast that they leave out, from one size to the next, without end.
+        """
+        par, values = self.lowest(), []
+        for most in SIZES:
+
+            def within(at: Array, most: float = most) -> float:
+                return self.at(at) if np.abs(at).max() <= most else FAILED
+
+            options = {"xatol": 1e-9, "fatol": 1e-9, "maxfev": 400 * par.size}
+            start = par * (0.9 * most / np.abs(par).max())
+            found = scipy.optimize.minimize(within, start, method="Nelder-Mead", options=options)
+            par = found.x
+            values.append(float(found.fun))
+        return bool((np.diff(values) < -TENFOLD).all())
+
+    def lowest(self) -> Array:
+        """Return the parameters at which searches from several starts find the lowest value."""
         found = []
         for parts in zip(*(t.starts for t in self.terms), strict=True):
             by_slope = scipy.optimize.minimize(self.at, np.concatenate(parts), method="BFGS")
@@ -110,7 +135,7 @@ class Model:
         polished = scipy.optimize.minimize(
             self.at, lowest.x, method="Nelder-Mead", options=options
         )
-        return min(float(polished.fun), float(lowest.fun)) + self.shift
+        return polished.x if polished.fun < lowest.fun else lowest.x
 
 
 def _groups(rng: np.random.Generator, n: int, kind: str) -> dict[str, Array]:

@@ -37,7 +37,8 @@ class ConvergenceReport(PrintsAsTable):
 
     Attributes
     ----------
-    status : "converged", "singular", "perfect fit", "not converged" or "evaluation limit".
+    status : "converged", "singular", "perfect fit", "no residual", "local optimum", "not converged"
+        or "evaluation limit".
     gradient : (m,) exact gradient in working parameters of order one; zero where at a bound.
     hessian_eigenvalues : ascending, for the parameters that are free; computed when asked for.
     criterion_error : standard error of the criterion where it is estimated (engine="krylov"), or 0.

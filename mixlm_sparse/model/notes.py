@@ -178,11 +178,13 @@ def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
     if few is not None:
         notes.append((FewLevelsWarning, few))
     exact = optimum.status in (Status.PERFECT, Status.NO_RESIDUAL)
-    if not optimum.converged or exact:
+    local = optimum.status is Status.LOCAL
+    if not optimum.converged or exact or local:
         advice = f": {optimum.advice}" if optimum.advice else ""
         page = see("perfect-fit" if exact else "convergence")
         notes.append((ConvergenceWarning, f"{optimum.status}: {optimum.message}{advice}{page}"))
-        return tuple(notes)
+        if not local:
+            return tuple(notes)
     if optimum.no_residual:
         page = see("singular-fit")
         notes.append((SingularFitWarning, f"{optimum.message}: {optimum.advice}{page}"))

@@ -1,4 +1,4 @@
-"""A structure without any variance: no correlation, not even an extreme one, gives a lower point."""
+"""A structure without any variance: no correlation, not even an extreme one, is lower."""
 
 from __future__ import annotations
 

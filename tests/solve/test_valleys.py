@@ -66,6 +66,24 @@ def test_edges_of_a_structure_have_valleys_of_their_own(seed):
     assert fit.convergence.second_valley > fit.criterion + 1e-4
 
 
+def test_a_criterion_without_a_minimum_is_said_to_have_none():
+    """A slope in one direction of each group leaves two of 24 contrasts out, and fits them all."""
+    model = random_model(4155)
+    assert model.has_no_minimum()
+    fit = mx.lmer(model.formula, model.data, reml=model.reml, control=QUIET)
+    assert fit.convergence.status == "local optimum"
+    assert fit.convergence.converged
+    assert fit.convergence.predicted_decrease < 1e-6
+    assert any("the criterion has no minimum" in note for note in fit.messages)
+    assert "no minimum" in " ".join(str(fit.convergence).split())
+    # with rows enough for its effects the same formula has a minimum
+    rng = np.random.default_rng(2)
+    more = pd.concat([model.data] * 4, ignore_index=True)
+    more["y"] += rng.normal(0.0, 0.5, len(more))
+    again = mx.lmer(model.formula, more, reml=model.reml, control=QUIET)
+    assert again.convergence.status in ("converged", "singular")
+
+
 def visits(seed: int) -> pd.DataFrame:
     """Twelve groups with one row a visit: a random intercept can be the row of one visit."""
     rng = np.random.default_rng(seed)

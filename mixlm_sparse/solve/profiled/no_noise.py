@@ -12,6 +12,9 @@ random effects are infinite, so that a search in theta runs away without an end.
 at a small share of the spread of the response, the joint criterion is minimized in S, and the
 first-order term is taken off; the point is the optimum if it is not above the one that was found in
 theta, and if the criterion does not fall with sigma.
+
+With few rows there can be an S whose range has fewer dimensions than there are contrasts and holds
+the response all the same.  The criterion then has no minimum, and an optimum that is found says so.
 """
 
 from __future__ import annotations
@@ -39,6 +42,8 @@ __all__ = ["without_noise"]
 # first at which it is small, so that the criterion changes with log sigma by no more than this.
 # What is neglected is of the order of the square of that; rounding grows as sigma gets smaller.
 SHARES = ((1e-3, 1e-3), (1e-4, 1e-2), (1e-5, 1e-2))
+# A slope by log sigma, a whole number, that does not end.
+FALLING = 0.9
 # A random effect of at most this size beside the held sigma goes to zero with it.
 NO_EFFECT = 1.0
 # Effects that are smaller than this beside sigma leave a residual that can be told.
@@ -87,7 +92,7 @@ def without_noise(
         if abs(slope) <= settled:
             break
     else:
-        return found
+        return _local(found, best.value, slope)
     value = best.value - 0.5 * slope
     unsure = control.gradient_tolerance + ROUNDING * abs(value) + _rounding(system, 1.0 / share)
     above = value - found.criterion if math.isfinite(found.criterion) else -math.inf
@@ -112,6 +117,24 @@ def without_noise(
             advice=ADVICE, at_boundary=zero,
         )  # fmt: skip
     return replace(at, sigma=sigma, optimizer=found.optimizer, seconds=time.perf_counter() - began)
+
+
+def _local(found: Optimum, value: float, slope: float) -> Optimum:
+    """Return an optimum that says so if the criterion has no minimum.
+
+    Where S is singular on the contrasts and the response lies in its range, the criterion falls
+    with log sigma by a whole number, that of the contrasts which S leaves out, and without end.
+
+    Parameters
+    ----------
+    value, slope : at the least sigma that it was held at, the slope by log sigma.
+    """
+    falls = slope > FALLING and value < found.criterion
+    if not (falls and found.status in (Status.CONVERGED, Status.SINGULAR)):
+        return found
+    return replace(
+        found, status=Status.LOCAL, message=Status.LOCAL.message, advice=Status.LOCAL.advice
+    )
 
 
 def _slope(phi: Vector, sigma: float, system: PenalizedSystem, *, reml: bool) -> float:

@@ -214,7 +214,7 @@ def _flipped(chart: Chart, phi: Vector, *, every: bool) -> list[list[Start]]:
     for template, part in zip(chart.templates, chart.slices, strict=True):
         own = phi[part]
         structured = template.second_start is not None
-        if not (structured and template.n_variances > 1 or every):
+        if not (every or (structured and template.n_variances > 1)):
             continue
         for name, other in _faces(template, own):
             options = [other]

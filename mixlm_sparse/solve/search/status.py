@@ -40,6 +40,14 @@ class Status(str, Enum):
         "value; if residuals were expected, use a coarser grouping factor or fewer effects",
         True,
     )
+    LOCAL = (
+        "local optimum",
+        "certified by the exact gradient, but the criterion has no minimum: it falls without end "
+        "as sigma goes to zero, beside random effects that fit the response exactly",
+        "these are the estimates of the lowest optimum with a residual; the rows are too few for "
+        "this many random effects: drop a term, or keep the fit knowing that",
+        True,
+    )
     LIMIT = (
         "evaluation limit",
         "stopped after {evaluations} evaluations",
