@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import DataError, FormulaError
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.design.arguments import Argument, flag_of, number_of, sequence_of, whole_of
 from mixlm_sparse.design.finite import powers_within_range
 from mixlm_sparse.design.moments import Moments, moments_of
-from mixlm_sparse.formula.limits import require_within
 
 __all__ = [
     "TRANSFORMS",
@@ -31,10 +31,10 @@ __all__ = [
     "sum_matrix",
 ]
 
-Argument = float | bool | str | tuple[Any, ...] | None
-
 # Below this share of the spread a direction counts as spanned by the lower powers.
 POLYNOMIAL_RANK_RTOL = 1e-12
+# Knots closer than this share of their range are one but for rounding.
+KNOTS_RTOL = 1e-12
 
 
 def sum_matrix(size: int) -> Matrix:
@@ -156,34 +156,6 @@ class CubicState:
 State = ScaleState | PolyState | SplineState | CubicState
 
 
-def _number(name: str, value: Any, text: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise FormulaError(f"the argument '{name}' of {text} must be a number")
-    return float(value)
-
-
-def _whole(name: str, value: Any, text: str, minimum: int) -> int:
-    number = _number(name, value, text)
-    if not math.isfinite(number) or number != int(number) or number < minimum:
-        raise FormulaError(
-            f"the argument '{name}' of {text} must be a whole number, at least {minimum}"
-        )
-    require_within(int(number), "basis_columns", f"'{name}' asks {text} for")
-    return int(number)
-
-
-def _flag(name: str, value: Any, text: str) -> bool:
-    if not isinstance(value, bool):
-        raise FormulaError(f"the argument '{name}' of {text} must be TRUE or FALSE")
-    return value
-
-
-def _sequence(name: str, value: Any, text: str) -> tuple[float, ...]:
-    values = value if isinstance(value, tuple) else (value,)
-    require_within(len(values), "basis_columns", f"'{name}' asks {text} for")
-    return tuple(_number(name, item, text) for item in values)
-
-
 def _learn_scale(x: Vector, arguments: dict[str, Argument], text: str) -> ScaleState:
     return _scale_of(moments_of(x), arguments, text)
 
@@ -192,14 +164,14 @@ def _scale_of(found: Moments, arguments: dict[str, Argument], text: str) -> Scal
     center, spread = arguments.get("center", True), arguments.get("scale", True)
     mean = found.mean if center is True else None
     if center not in (True, False):
-        mean = _number("center", center, text)
+        mean = number_of("center", center, text)
     sd = None
     if spread is True:
         # R divides by n - 1, and takes the root mean square if it did not centre
         squares = found.squares_about(0.0 if mean is None else mean)
         sd = float(np.sqrt(squares / max(found.n - 1, 1)))
     elif spread is not False:
-        sd = _number("scale", spread, text)
+        sd = number_of("scale", spread, text)
     return _check_scale(ScaleState(mean, sd), text)
 
 
@@ -208,9 +180,9 @@ def _learn_standardize(x: Vector, arguments: dict[str, Argument], text: str) -> 
 
 
 def _standardize_of(found: Moments, arguments: dict[str, Argument], text: str) -> ScaleState:
-    ddof = _whole("ddof", arguments.get("ddof", 0.0), text, 0)
-    mean = found.mean if _flag("center", arguments.get("center", True), text) else None
-    rescale = _flag("rescale", arguments.get("rescale", True), text)
+    ddof = whole_of("ddof", arguments.get("ddof", 0.0), text, 0)
+    mean = found.mean if flag_of("center", arguments.get("center", True), text) else None
+    rescale = flag_of("rescale", arguments.get("rescale", True), text)
     spread = None
     if rescale:
         spread = math.sqrt(found.squares / (found.n - ddof)) if found.n > ddof else math.nan
@@ -232,8 +204,8 @@ def _center_of(found: Moments, arguments: dict[str, Argument], text: str) -> Sca
 
 
 def _learn_poly(x: Vector, arguments: dict[str, Argument], text: str) -> PolyState:
-    degree = _whole("degree", arguments.get("degree", 1.0), text, 1)
-    if _flag("raw", arguments.get("raw", False), text):
+    degree = whole_of("degree", arguments.get("degree", 1.0), text, 1)
+    if flag_of("raw", arguments.get("raw", False), text):
         return PolyState(degree)
     before, now = np.zeros(x.size), np.ones(x.size)
     alpha: list[float] = []
@@ -257,26 +229,26 @@ def _learn_poly(x: Vector, arguments: dict[str, Argument], text: str) -> PolySta
 
 
 def _learn_spline(x: Vector, arguments: dict[str, Argument], text: str, natural: bool) -> Any:
-    degree = 3 if natural else _whole("degree", arguments.get("degree", 3.0), text, 1)
-    intercept = _flag(
+    degree = 3 if natural else whole_of("degree", arguments.get("degree", 3.0), text, 1)
+    intercept = flag_of(
         "intercept", arguments.get("intercept", arguments.get("include_intercept", False)), text
     )
     low, high = float(x.min()), float(x.max())
     if arguments.get("Boundary.knots") is not None:
-        boundary = _sequence("Boundary.knots", arguments["Boundary.knots"], text)
+        boundary = sequence_of("Boundary.knots", arguments["Boundary.knots"], text)
         low, high = min(boundary), max(boundary)
     if arguments.get("lower_bound") is not None:
-        low = _number("lower_bound", arguments["lower_bound"], text)
+        low = number_of("lower_bound", arguments["lower_bound"], text)
     if arguments.get("upper_bound") is not None:
-        high = _number("upper_bound", arguments["upper_bound"], text)
+        high = number_of("upper_bound", arguments["upper_bound"], text)
     if not low < high:
         raise DataError(f"{text} needs a variable that is not constant")
     # columns of the basis without inner knots
     least = (1 if natural else degree) + intercept
     if arguments.get("knots") is not None:
-        inner = tuple(sorted(_sequence("knots", arguments["knots"], text)))
+        inner = tuple(sorted(sequence_of("knots", arguments["knots"], text)))
     elif arguments.get("df") is not None:
-        count = _whole("df", arguments["df"], text, 1) - least
+        count = whole_of("df", arguments["df"], text, 1) - least
         if count < 0:
             raise FormulaError(f"df in {text} is too small: use at least {least}")
         within = x[(x >= low) & (x <= high)]
@@ -309,23 +281,29 @@ def _learn_cr(x: Vector, arguments: dict[str, Argument], text: str) -> CubicStat
     constraints = arguments.get("constraints")
     if constraints not in (None, "center"):
         raise FormulaError(f"the constraints in {text} can only be 'center'")
-    low = _number("lower_bound", arguments.get("lower_bound", float(x.min())), text)
-    high = _number("upper_bound", arguments.get("upper_bound", float(x.max())), text)
+    low = number_of("lower_bound", arguments.get("lower_bound", float(x.min())), text)
+    high = number_of("upper_bound", arguments.get("upper_bound", float(x.max())), text)
     if not low < high:
         raise DataError(f"{text} needs a variable that is not constant")
     if arguments.get("knots") is not None:
-        inner = tuple(sorted(_sequence("knots", arguments["knots"], text)))
+        inner = tuple(sorted(sequence_of("knots", arguments["knots"], text)))
     elif arguments.get("df") is not None:
-        least = 2 - (constraints is not None)
-        count = _whole("df", arguments["df"], text, 1) - least
-        if count < 0:
-            raise FormulaError(f"df in {text} is too small: use at least {least}")
+        ends = 2 - (constraints is not None)
+        count = whole_of("df", arguments["df"], text, 1) - ends
+        if count < 1:
+            raise FormulaError(f"df in {text} is too small: use at least {ends + 1}")
         distinct = np.unique(x[(x >= low) & (x <= high)])
         inner = tuple(np.quantile(distinct, np.linspace(0, 1, count + 2)[1:-1]).tolist())
     else:
         raise FormulaError(f"{text} needs df= or knots=")
     if any(not low < knot < high for knot in inner):
         raise FormulaError(f"the knots of {text} must lie inside of {low:g} and {high:g}")
+    gaps = np.diff(np.unique([low, *inner, high]))
+    if gaps.size < 2 or not gaps.min() > KNOTS_RTOL * (high - low):
+        raise FormulaError(
+            f"{text} needs a knot inside of {low:g} and {high:g}, and no two closer than rounding: "
+            "use another df= or knots="
+        )
     state = CubicState(inner, low, high, None)
     if constraints is None:
         return state

@@ -34,7 +34,7 @@ from mixlm_sparse.engines.fused.bordered import Bordered, BorderedFixed
 from mixlm_sparse.engines.interface import times_columns
 from mixlm_sparse.solve.products.basis import positive_diagonal, stack_qr
 from mixlm_sparse.solve.products.final import Products
-from mixlm_sparse.solve.separate import remainders, scale_beyond, stacked
+from mixlm_sparse.solve.separate import Separated, remainders, scale_beyond, stacked
 from mixlm_sparse.solve.system import PenalizedSystem
 
 # Pivots of [X y]'V^{-1}[X y] below this share of [X y]'W[X y] are computed again by rows: what
@@ -92,6 +92,7 @@ class WorkingSolution:
     ldL2, ldRX2, pwrss : as in the criterion; ldRX2 is for the user's columns of X.
     found : U where it was formed; levels and columns may be too many for that.
     system : the model, which U is formed from where it is asked for.
+    exactly : whether products alone had too few digits, and rows or their separation were used.
     """
 
     lambdas: list[Matrix]
@@ -104,6 +105,7 @@ class WorkingSolution:
     pwrss: float
     found: list[Array3] | None
     system: PenalizedSystem
+    exactly: bool = False
 
     @property
     def U(self) -> list[Array3]:
@@ -162,6 +164,7 @@ def solve_at(lambdas: list[Matrix], system: PenalizedSystem) -> WorkingSolution:
             again = [lam.T @ v for lam, v in zip(factored, engine.multiply(left), strict=True)]
             U = [u + step for u, step in zip(U, engine.solve(again), strict=True)]
     if apart is not None:
+        exactly = True
         U = [u / scale for u in U]
         ldL2 += 2.0 * apart.rank * float(np.log(scale))
         R = positive_diagonal(stack_qr(apart.R, stacked(U)))
@@ -172,7 +175,10 @@ def solve_at(lambdas: list[Matrix], system: PenalizedSystem) -> WorkingSolution:
         for v, u in zip(V, U, strict=True):
             S -= v.reshape(-1, p + 1).T @ u.reshape(-1, p + 1)
         R, info = scipy.linalg.lapack.dpotrf(S, lower=0, clean=1)
-        if info != 0 or _digits_lost(R, products):
+        exactly = info != 0 or _digits_lost(R, products)
+        if exactly and system.separated is not None:
+            R = factor_of_parts(system.separated, lambdas, U, system)
+        elif exactly:
             R = factor_by_rows(lambdas, U, system)
     R_X, beta, ldRX2, pwrss = _profile_beta(R, products)
     return WorkingSolution(
@@ -186,6 +192,7 @@ def solve_at(lambdas: list[Matrix], system: PenalizedSystem) -> WorkingSolution:
         pwrss=pwrss,
         found=U,
         system=system,
+        exactly=exactly,
     )
 
 
@@ -287,6 +294,39 @@ def factor_by_rows(lambdas: list[Matrix], U: list[Array3], system: PenalizedSyst
         R = stack_qr(R, rows.root_weighted(E))
     assert R is not None
     return positive_diagonal(R)
+
+
+def factor_of_parts(
+    apart: Separated, lambdas: list[Matrix], U: list[Array3], system: PenalizedSystem
+) -> Matrix:
+    """Return the factor of `factor_by_rows` without rows, of what has been separated before.
+
+    With [X y] = Z B + [X y]_w the rows of E = [X y] - Z Lambda U are Z D + [X y]_w, where
+    D = B - Lambda U; the two are orthogonal, so that the form is a sum of squares again,
+
+        E'WE + U'U = R'R + D'Z'WZ D + U'U
+
+    in which the middle, the only one that is formed as a product, is the smallest by far where
+    random effects are large.
+    """
+    R = stack_qr(apart.R, stacked(spherical(U, system))) if U else apart.R
+    D = [b - np.matmul(lam, u) for b, lam, u in zip(apart.B, lambdas, U, strict=True)]
+    if D:
+        width = R.shape[1]
+        between = np.zeros((width, width))
+        for d, product in zip(D, system.engine.multiply(D), strict=True):
+            between += d.reshape(-1, width).T @ product.reshape(-1, width)
+        R = stack_qr(R, _root_of(between))
+    return positive_diagonal(R)
+
+
+def _root_of(M: Matrix) -> Matrix:
+    """Return a root G of a positive semi-definite M = G'G, (k, k); small columns keep digits."""
+    size = np.sqrt(np.maximum(np.diag(M), 0.0))
+    scaled = np.where(size > 0.0, size, 1.0)
+    values, vectors = np.linalg.eigh((M + M.T) / (2.0 * np.outer(scaled, scaled)))
+    out: Matrix = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T * size
+    return out
 
 
 def residual_products(solution: WorkingSolution, system: PenalizedSystem) -> list[Array3]:

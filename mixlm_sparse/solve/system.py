@@ -45,6 +45,7 @@ class PenalizedSystem:
     source : where the rows are read; None for those of `matrices`.
     whitened : of a model with a residual structure, its rows at one rho: `products` are theirs.
     held : variance parameters at given values; None where all are estimated.
+    separated : what random effects cannot reach of [X y], where it is known without the rows.
     judged : what `identification` has found of the design.
 
     Examples
@@ -64,6 +65,7 @@ class PenalizedSystem:
     source: RowSource | None = field(default=None, repr=False)
     whitened: Whitened | None = field(default=None, repr=False)
     held: Held | None = None
+    separated: Separated | None = field(default=None, repr=False)
     lock: EngineLock = field(default_factory=EngineLock, repr=False, compare=False)
     judged: dict[tuple[bool, bool], Any] = field(default_factory=dict, repr=False, compare=False)
     may_compile: bool = True
@@ -176,6 +178,8 @@ class PenalizedSystem:
     @cached_property
     def apart(self) -> Separated:
         """What random effects cannot reach of [X y]; leaves the engine factored otherwise."""
+        if self.separated is not None:
+            return self.separated
         if not self.engine.exact:
             raise EngineError(
                 "random effects are so much larger than the residuals that engine='krylov' cannot "

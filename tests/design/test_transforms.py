@@ -6,7 +6,7 @@ import numpy as np
 import patsy
 import pytest
 
-from mixlm_sparse.common.errors import DataError
+from mixlm_sparse.common.errors import DataError, FormulaError
 from mixlm_sparse.design.build import model_matrices
 from tests.design.example import EXAMPLE
 
@@ -105,6 +105,20 @@ def test_splines_agree_with_patsy(call):
     matrices = model_matrices(f"y ~ 0 + {call} + (1 | s)", EXAMPLE)
     expected = patsy.dmatrix("0 + " + call, EXAMPLE)
     np.testing.assert_allclose(matrices.X, np.asarray(expected), rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("cr(x, df = 2)", "use at least 3"),
+        ("cr(x, df = 1, constraints = 'center')", "use at least 2"),
+        ("cr(x, knots = c(0.5, 0.5 + 1e-14))", "closer than rounding"),
+        ("cr(x, knots = c(0, 1e-320), lower_bound = -1)", "closer than rounding"),
+    ],
+)
+def test_cubic_splines_need_knots_that_differ(call, message):
+    with pytest.raises(FormulaError, match=message):
+        model_matrices(f"y ~ {call} + (1 | s)", EXAMPLE)
 
 
 def test_polynomials_far_from_the_origin_lose_no_digits():

@@ -17,6 +17,7 @@ from mixlm_sparse.design.grouping import GroupingFactor, MemberFactor
 from mixlm_sparse.design.matrices import ModelMatrices, RandomTerm
 from mixlm_sparse.design.members import Members
 from mixlm_sparse.design.recipe import FormulaRecipe
+from mixlm_sparse.design.saved import factor_from_dict, factor_to_dict
 from mixlm_sparse.model.rowless import (
     SAVED,
     SUMMED,
@@ -71,7 +72,8 @@ def matrices_to(matrices: ModelMatrices, arrays: Arrays) -> dict[str, Any]:
     }
     if matrices.spec is None:
         for saved, factor in zip(about["factors"], matrices.factors, strict=True):
-            saved["levels"] = list(factor.levels)
+            saved["levels"] = list(factor.levels)  # what reads no tables reads these
+            saved["tables"] = factor_to_dict(factor)["tables"]
     return about
 
 
@@ -146,8 +148,10 @@ def stored_matrices(
     factors = []
     for g, saved in enumerate(about["factors"]):
         if spec is None:
-            tables: tuple[Any, ...] = (np.asarray(saved["levels"], dtype=object),)
-            keys = None
+            typed = {"label": "", "n_levels": 0, "tables": [saved["levels"]], "keys": None, **saved}
+            tables, keys = factor_from_dict(typed).tables, None
+            if [len(table) for table in tables] != [saved["n_levels"]]:
+                raise archive.broken(f"the levels of {saved['label']} are incomplete")
         else:
             tables, keys = spec.factors[g].known.tables, spec.factors[g].known.keys
         if with_rows:

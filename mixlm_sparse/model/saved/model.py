@@ -71,6 +71,7 @@ from mixlm_sparse.model.saved.parts import (
     products_to,
 )
 from mixlm_sparse.model.saved.schema import require_fit_form
+from mixlm_sparse.model.saved.separated import separated_from, separated_to
 from mixlm_sparse.model.saved.structure import structure_from, structure_to
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system, penalties_of
@@ -138,6 +139,9 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
         document["known"] = known_to(fit.matrices.factors, arrays)
     has_rows = not isinstance(fit.matrices, MatricesWithoutRows)
     include_data = include_data and has_rows
+    apart = None if include_data else separated_to(fit, arrays)
+    if apart is not None:
+        document["apart"] = apart
     if fit.sigma > 0.0 and (has_rows or "residual_quantiles" in vars(fit)):
         arrays["residual_quantiles"] = fit.residual_quantiles
     if fit.call is not None:
@@ -210,6 +214,7 @@ def _fit_from(
         engine=made,
         may_fuse=options.engine == "auto",
         held=held_from(document.get("held")),
+        separated=separated_from(document.get("apart"), products, archive),
         source=NoRows(products.n, matrices.why)
         if isinstance(matrices, MatricesWithoutRows)
         else None,
