@@ -111,6 +111,10 @@ class Adapter(ModelAbstract):  # type: ignore[misc]
         self.coef, self.response_name = self.vault.coef, self.vault.variable_names[0]
         self.vault.variables_type = {s.name: _type(s) for s in self.vault.modeldata}
 
+    def find_predictors(self) -> list[str] | None:
+        """Return the columns that the mean depends on; None, "unknown" there, where it has none."""
+        return self.vault.variable_names[1:] or None
+
     def get_df(self) -> float:
         """Return the degrees of freedom of joint tests, which are made whole there."""
         return self.df_resid if math.isfinite(self.df_resid) else INFINITE
@@ -147,6 +151,8 @@ class Adapter(ModelAbstract):  # type: ignore[misc]
         """Return what marginaleffects is to know of the model to differentiate exactly."""
         if self._offset:
             return "models with an offset"
+        if not self.model.system.p:
+            return "models without fixed effects"
         return {"model_type": "linear", "family": None, "link": None}
 
     def get_predict(self, params: Vector, newdata: Any) -> pl.DataFrame:

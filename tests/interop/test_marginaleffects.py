@@ -57,6 +57,20 @@ def test_predictions(which, request):
     close(table["std_error"], errors)
 
 
+@pytest.mark.parametrize("fixed", ["0", "1", "0 + offset(age)"])
+def test_a_mean_without_predictors(ortho, fixed):
+    fit = mx.lmer(f"distance ~ {fixed} + (1 | Subject)", ortho)
+    table = me.predictions(adapter(fit))
+    close(table["estimate"], fit.predict(re_form="population"))
+    close(table["std_error"], fit.predict(re_form="population", se=True)["se"])
+    whole = me.avg_predictions(adapter(fit))
+    close(whole["estimate"], fit.predict(re_form="population").mean())
+    assert me.hypotheses(adapter(fit)).shape[0] == fit.fixef.size
+    if "offset" not in fixed:
+        with pytest.raises(ValueError, match="No predictors"):
+            me.avg_slopes(adapter(fit))
+
+
 @needs_polars_1
 @pytest.mark.parametrize("kind", [pd.DataFrame, pl.from_pandas])
 def test_predictions_of_new_rows_with_limits(fit, kind):
