@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from types import FunctionType
 from typing import ParamSpec, TypeVar
 
 from mixlm_sparse.common.checks import listed, shown
-from mixlm_sparse.common.errors import UnknownArgumentError
+from mixlm_sparse.common.errors import MissingArgumentError, UnknownArgumentError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -90,6 +90,13 @@ ANYWHERE = {
     "re_formula": "write re_form={value}",
     "cov_keep": "write at= or cov_reduce=",
 }
+# What a call without an argument was meant to be, for an object in its first place.
+WITH_A_FIT = {
+    "power": "power(fit.formula, data, fit, {rest}) takes the design of the data and the estimates "
+    "of the fit",
+    "power_curve": "power_curve(fit.formula, data, fit, {rest}) takes the design of the data and "
+    "the estimates of the fit",
+}
 # Results in which a name is looked up.
 ENTRIES = {"coef": "write fit.coef()[{value}]", "ranef": "write fit.ranef()[{value}]"}
 BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -118,22 +125,41 @@ def answers_unknown_keywords(function: Callable[P, T], name: str = "") -> Callab
     parameters = inspect.signature(function).parameters
     known = list(parameters)
     places = [name for name, one in parameters.items() if one.kind in BY_PLACE]
-    most = len(places)
+    needed = [name for name in places if parameters[name].default is inspect.Parameter.empty]
+    least, most = len(needed), len(places)
     if any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters.values()):
         most = MANY
-    if any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values()):
-        return function  # it answers itself
+    # what takes any keyword answers it itself
+    any_name = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
 
     @functools.wraps(function)
     def answering(*args: P.args, **kwargs: P.kwargs) -> T:
         for argument, value in kwargs.items():
-            if argument not in known:
+            if argument not in known and not any_name:
                 raise unknown_argument(called, argument, value, known)
         if len(args) > most:
             raise too_many(called, args[most:], places, known)
+        if len(args) < least and any(name not in kwargs for name in needed[len(args) :]):
+            raise too_few(called, args, kwargs, needed)
         return function(*args, **kwargs)
 
     return answering
+
+
+def too_few(
+    function: str, args: tuple[object, ...], kwargs: Mapping[str, object], needed: list[str]
+) -> MissingArgumentError:
+    """Return the error for arguments that a function needs and was not given."""
+    absent = [name for name in needed[len(args) :] if name not in kwargs]
+    needed = [name for name in needed if name not in ("self", "fit")]
+    first = args[0] if args else None
+    remedy = f"write {function}({', '.join(needed)})"
+    if function in WITH_A_FIT and hasattr(first, "fixef"):
+        rest = ", ".join(f"{name}={shown(value)}" for name, value in kwargs.items())
+        remedy = WITH_A_FIT[function].format(rest=rest).replace(", )", ")")
+    elif needed[:2] == ["formula", "data"] and first is not None and not isinstance(first, str):
+        remedy += ", the formula in quotes and first"
+    return MissingArgumentError(f"{function} needs {listed(absent)}: {remedy}")
 
 
 def too_many(

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mixlm_sparse.api.fit import LinearMixedFit
+from mixlm_sparse.api.keywords import answers_unknown_keywords
 from mixlm_sparse.model.saved.model import load_fit
 
 __all__ = ["load"]
 
 
+@answers_unknown_keywords
 def load(
     path: str | os.PathLike[str],
     *,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from mixlm_sparse.api.keywords import answers_unknown_keywords
 from mixlm_sparse.api.power import power
 from mixlm_sparse.api.power_result import PowerCurve
 from mixlm_sparse.common.checks import listed, require_count, require_instance, shown
@@ -24,6 +25,7 @@ MOST_POINTS = 200
 BY_ROW = ("weights", "offset", "subset")
 
 
+@answers_unknown_keywords
 def power_curve(
     formula: str,
     data: Any,

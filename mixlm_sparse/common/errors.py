@@ -39,6 +39,10 @@ class UnknownArgumentError(OptionError, TypeError):
     """A function was called with a keyword that it does not have."""
 
 
+class MissingArgumentError(OptionError, TypeError):
+    """A function was called without an argument that it needs."""
+
+
 class UnknownKeyError(OptionError, KeyError):
     """A mapping, such as a profile, was asked for a name that it does not have."""
 

@@ -48,6 +48,7 @@ from mixlm_sparse.design.rows import (
     subset_mask,
     used_rows,
 )
+from mixlm_sparse.design.swapped import warn_of_swapped
 from mixlm_sparse.design.table import HeldData, Table
 from mixlm_sparse.design.texts import warn_of_texts
 from mixlm_sparse.design.transforms import State
@@ -154,6 +155,7 @@ def model_matrices(
     )
     if warn:
         warn_of_texts(matrices)
+        warn_of_swapped(matrices)
     return matrices
 
 

@@ -30,8 +30,8 @@ MODES = ("auto", "simplicial", "supernodal")
 LOOKUP_ENTRIES = 2_000_000
 
 _INSTALL = (
-    "engine 'cholmod' needs the package scikit-sparse, which {reason}. Install it with "
-    "pip install 'mixlm-sparse[cholmod]'; it has no wheels and is built against SuiteSparse. On "
+    "engine 'cholmod' needs the package scikit-sparse, which {reason}: "
+    "pip install scikit-sparse; it has no wheels and is built against SuiteSparse. On "
     "Debian and Ubuntu: apt install build-essential python3-dev libsuitesparse-dev libopenblas0 "
     "(without libopenblas0 it runs on reference BLAS, many times slower). scikit-sparse 0.5 needs "
     "SuiteSparse 7.4 or later; with an older one ask for 'scikit-sparse<0.5'. "

@@ -19,6 +19,7 @@ from mixlm_sparse.common.errors import (
 )
 from mixlm_sparse.common.text import format_number, see
 from mixlm_sparse.design.random_terms import double_bar_message
+from mixlm_sparse.design.swapped import swapped_messages
 from mixlm_sparse.design.texts import text_messages
 from mixlm_sparse.model.rowless import MatricesWithoutRows
 from mixlm_sparse.model.singularity import singular_message, singular_reasons
@@ -164,6 +165,7 @@ def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
     notes += [(FormulaWarning, text) for text in double_bar_messages(system)]
     if not isinstance(system.matrices, MatricesWithoutRows):
         notes += [(FormulaWarning, text) for text in text_messages(system.matrices)]
+        notes += [(FormulaWarning, text) for text in swapped_messages(system.matrices)]
     if system.dropped:
         notes.append((RankDeficiencyWarning, dropped_message(system.dropped, _affected(system))))
     scaling = scaling_message(system)

@@ -84,3 +84,28 @@ def test_a_profile_lists_what_it_has():
         profile["zz"]
     assert profile.get("zz") is None
     assert "zz" not in profile
+
+
+SLEEP = load_data("sleepstudy")
+
+
+@pytest.mark.parametrize(
+    ("call", "remedy"),
+    [
+        (lambda fit: mx.power(fit, effect="Days"), r"\(fit.formula, data, fit, effect='Days'\)"),
+        (lambda fit: mx.power_curve(fit, SLEEP, effect="Days", n=[9]), "parameters: power_curve"),
+        (lambda fit: mx.power(FORMULA, SLEEP), "needs parameters, effect: write power"),
+        (lambda fit: mx.lmer(FORMULA), r"lmer needs data: write lmer\(formula, data\)$"),
+        (lambda fit: mx.lmer(SLEEP), "the formula in quotes and first"),
+        (lambda fit: mx.gls(data=SLEEP), "gls needs formula"),
+        (lambda fit: mx.load(), "load needs path"),
+        (lambda fit: fit.contest(), r"contest needs L: write contest\(L\)"),
+        (lambda fit: fit.emtrends(), r"write emtrends\(variable\)"),
+    ],
+)
+def test_arguments_that_are_needed_are_named(call, remedy):
+    fit = mx.lmer(FORMULA, SLEEP)
+    with pytest.raises(mx.OptionError, match=remedy):
+        call(fit)
+    with pytest.raises(TypeError):  # as Python says it, too
+        call(fit)

@@ -308,7 +308,7 @@ def test_cholmod_not_installed(monkeypatch):
     monkeypatch.setattr(importlib, "import_module", absent)
     with pytest.raises(EngineError, match="is not installed") as caught:
         CholmodEngine(system)
-    assert "mixlm-sparse[cholmod]" in str(caught.value)
+    assert "pip install scikit-sparse" in str(caught.value)
     assert "libsuitesparse-dev" in str(caught.value)
 
     def broken(name, package=None):

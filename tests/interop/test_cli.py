@@ -268,6 +268,14 @@ def test_a_singular_fit_is_a_result(folder, capsys):
     assert "mixlm explain singular-fit" in " ".join(out.split())
 
 
+def test_quiet_keeps_the_notes(folder, capsys):
+    corpus.load_data("Dyestuff2").to_csv("d.csv", index=False)
+    code, out, err = run(capsys, "fit", "d.csv", "Yield ~ 1 + (1 | Batch)", "-q")
+    assert (code, out) == (0, "")
+    assert err.startswith("note: boundary (singular) fit")
+    assert run(capsys, "fit", "sleep.csv", SLEEP, "-q")[1:] == ("", "")
+
+
 def test_formula_warnings_are_notes(folder, capsys, sleep):
     sleep.assign(half=np.where(sleep["Days"] < 5, "a", "b")).to_csv("h.csv", index=False)
     code, _, err = run(capsys, "fit", "h.csv", "Reaction ~ half + (half || Subject)", "-q")

@@ -232,6 +232,50 @@ def test_every_value_of_the_document_is_checked(path, fit):
         str(loaded.summary())
 
 
+def related_fit():
+    rng = np.random.default_rng(8)
+    B = rng.normal(size=(8, 8))
+    known = {"g": mx.Relationship(B @ B.T + np.eye(8), list(range(8)))}
+    return mx.lmer("y ~ x + (1 | g)", data(), known=known, control=mx.Control(warn=False))
+
+
+def member_fit():
+    W = np.random.default_rng(9).dirichlet(np.ones(4), N)
+    W[W < 0.2] = 0.0
+    members = {"m": mx.membership(pd.DataFrame(W, columns=list("pqrs")))}
+    formula = "y ~ x + (1 | m)"
+    return mx.lmer(formula, data(), membership=members, control=mx.Control(warn=False))
+
+
+@pytest.mark.parametrize("make", [related_fit, member_fit])
+def test_no_sparse_matrix_of_a_file_leads_out_of_memory(make, tmp_path):
+    """SciPy's code in C believes starts and rows: a wrong one ends the process, or worse."""
+    path = tmp_path / "fit.mixlm"
+    make().save(path)
+    members = members_of(path)
+    names = [name for name in members if name.endswith((".starts.npy", ".rows.npy"))]
+    names += [name for name in members if name.endswith(".levels.npy")]
+    assert names
+    for name in names:
+        array = np.load(io.BytesIO(members[name]))
+        last = array.size - 1
+        for place in (0, 1, last // 2, last):
+            for value in (-1, -(2**40), 2**31 + 7, 2**62):
+                changed = array.astype(np.int64)
+                changed[place] = value
+                write(path, members | {name: npy(changed)})
+                with pytest.raises(mx.SavedFitError):
+                    mx.load(path)
+        for changed in (array[:-1], np.append(array, array[-1:])):
+            write(path, members | {name: npy(changed)})
+            with pytest.raises(mx.SavedFitError):
+                mx.load(path)
+        for changed in (array.astype(np.float64), array.astype(np.uint64) + 2**63):
+            write(path, members | {name: npy(changed)})
+            with pytest.raises(mx.SavedFitError):
+                mx.load(path)
+
+
 @pytest.mark.parametrize("include_data", [True, False])
 def test_every_array_is_checked(path, fit, include_data):
     fit.save(path, include_data=include_data)
@@ -288,3 +332,18 @@ def test_nothing_of_the_process_is_changed_by_loading(path):
     before = list(warnings.filters)
     mx.load(path)
     assert list(warnings.filters) == before
+
+
+def test_rows_of_a_perfect_fit_are_checked(tmp_path):
+    path = tmp_path / "fit.mixlm"
+    frame = data().assign(y=lambda d: 3.0 + 2.0 * d["x"])
+    mx.lmer("y ~ x + (1 | g)", frame, control=mx.Control(warn=False)).save(path)
+    members = members_of(path)
+    assert mx.load(path).sigma == 0.0
+    for name in [name for name in members if name.startswith("data.") and "values" in name]:
+        array = np.load(io.BytesIO(members[name]))
+        if array.dtype.kind == "f":
+            array[7] += 0.1
+            write(path, members | {name: npy(array)})
+            with pytest.raises(mx.SavedFitError, match="broken"):
+                mx.load(path)

@@ -134,7 +134,12 @@ def _fitting_arguments(command: argparse.ArgumentParser, *, random: bool = True)
         help="with --save: leave the data out of the file",
     )
     format_option(group, "of the summary; default: text")
-    group.add_argument("-q", "--quiet", action="store_true", help="do not print the summary")
+    group.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        help="do not print the summary; notes on the fit go to standard error",
+    )
 
 
 def _add_emmeans(commands_of: Commands) -> None:

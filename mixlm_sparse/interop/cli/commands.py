@@ -78,11 +78,10 @@ def fit(args: argparse.Namespace) -> int:
             write_text(args.json, json.dumps(_as_json(model, args), indent=2, ensure_ascii=False))
         if args.plot is not None:
             _draw(model, args.plot, args.plot_kind)
-    code = exit_code(model)
-    if code and args.quiet:
+    if args.quiet:  # the summary says them otherwise
         for text in model.messages:
             print(f"note: {of_the_shell(text)}", file=sys.stderr)
-    return code
+    return exit_code(model)
 
 
 def _ddf(args: argparse.Namespace) -> str:

@@ -231,6 +231,16 @@ class Archive:
             raise self.broken(f"the array {name!r} has positions out of range")
         return array.astype(np.int32)
 
+    def starts(self, name: str, size: int) -> NDArray[np.int64]:
+        """Return where `size` runs begin and the last one ends, (size + 1,): from 0, in order.
+
+        Code in C that reads sparse matrices believes them, and would write beyond its memory.
+        """
+        array = self.array(name, size + 1)
+        if array.dtype.kind not in "iu" or array[0] != 0 or (array[1:] < array[:-1]).any():
+            raise self.broken(f"the array {name!r} is no list of starts")
+        return array.astype(np.int64)
+
 
 def _regular_file(path: str) -> BinaryIO:
     """Open a file to read; a pipe or a device, which may never end, is refused."""

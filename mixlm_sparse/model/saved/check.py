@@ -101,13 +101,13 @@ def require_solution(fit: FittedModel, archive: Archive) -> None:
 def require_rows(fit: FittedModel, archive: Archive, *, given: bool) -> None:
     """Raise a SavedFitError unless the estimates solve the equations of the rows.
 
-    At the solution X'W(y - mu) = 0 and Lambda'Z'W(y - mu) = u.
+    At the solution X'W(y - mu) = 0 and Lambda'Z'W(y - mu) = u; of a perfect fit y = mu.
 
     Parameters
     ----------
     given : the rows were given by the user, not read from the file.
     """
-    if fit.optimum.status == "perfect fit" or _solves_rows(fit):
+    if _fits_rows(fit) if fit.optimum.status == "perfect fit" else _solves_rows(fit):
         return
     if given:
         raise SavedFitError(
@@ -115,6 +115,20 @@ def require_rows(fit: FittedModel, archive: Archive, *, given: bool) -> None:
             "the model was fitted to"
         )
     raise archive.broken("the data are not those of the estimates")
+
+
+def _fits_rows(fit: FittedModel) -> bool:
+    system, solution = fit.system, fit.solution
+    terms = system.matrices.terms
+    b = [solution.b(t) for t in range(len(terms))]
+    left = total = 0.0
+    for block in system.white_rows():
+        r = block.target - block.fixed_part(solution.beta)
+        for t, term in enumerate(terms):
+            r = r - block.random_part(t, term.factor, b[t])
+        left += float((block.root_weighted(r) ** 2).sum())
+        total += float((block.root_weighted(block.target) ** 2).sum())
+    return left <= ROWS_RTOL**2 * total
 
 
 def _solves_rows(fit: FittedModel) -> bool:

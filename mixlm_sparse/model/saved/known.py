@@ -53,8 +53,14 @@ def known_from(document: Mapping[str, Any], archive: Archive) -> dict[str, Known
 
 
 def _matrix(name: str, n: int, archive: Archive) -> sp.csc_array:
-    values, rows, starts = (
-        archive.array(f"{name}.{part}", None) for part in ("values", "rows", "starts")
-    )
-    return sp.csc_array((values, rows, starts), shape=(n, n))
-
+    """Return a matrix (n, n) whose columns begin where they say, with rows in order."""
+    starts = archive.starts(f"{name}.starts", n)
+    count = int(starts[-1])
+    rows = archive.positions(f"{name}.rows", count, n)
+    values = archive.numbers(f"{name}.values", count)
+    column = np.repeat(np.arange(n), np.diff(starts))
+    if ((np.diff(rows) <= 0) & (np.diff(column) == 0)).any():
+        raise archive.broken(f"the rows of {name!r} are not in order")
+    matrix = sp.csc_array((values, rows.astype(np.int64), starts), shape=(n, n))
+    matrix.has_canonical_format = True
+    return matrix

@@ -26,13 +26,11 @@ def members_from(key: str, n: int, n_levels: int, archive: Archive) -> Members:
     ------
     SavedFitError : the arrays are no rows of levels.
     """
-    starts = archive.array(f"{key}.starts", n + 1)
-    if starts.dtype.kind not in "iu" or starts[0] != 0 or (np.diff(starts) < 0).any():
-        raise archive.broken("the rows of a membership are not in order")
+    starts = archive.starts(f"{key}.starts", n)
     count = int(starts[-1])
     levels = archive.positions(f"{key}.levels", count, n_levels)
     weights = archive.numbers(f"{key}.weights", count)
-    found = Members(starts.astype(np.int64), levels.astype(np.int32), weights, n_levels)
+    found = Members(starts, levels, weights, n_levels)
     inside = np.diff(found.row) == 0
     if not np.isfinite(weights).all() or (np.diff(found.levels)[inside] <= 0).any():
         raise archive.broken("the weights of a membership are damaged")

@@ -1,0 +1,54 @@
+"""Residual structures whose time and group may have changed places.
+
+`AR1("patient", "visit")` fits without an error: every visit is a group then, in which the patients
+follow each other.  There are more times than groups in it, and one of the columns is not what it
+would be the other way round.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+
+from mixlm_sparse.common.errors import FormulaWarning, caller_level
+from mixlm_sparse.design.matrices import ModelMatrices
+from mixlm_sparse.formula.terms import names_of
+
+__all__ = ["swapped_messages", "warn_of_swapped"]
+
+
+def swapped_messages(matrices: ModelMatrices) -> list[str]:
+    """Return a message if the time of a residual structure looks like its group."""
+    law, spec = matrices.law, matrices.spec
+    if law is None or law.correlation is None or spec is None:
+        return []
+    correlation = law.correlation
+    times, groups = correlation.columns("time"), correlation.columns("group")
+    if len(times) != 1 or len(groups) != 1 or matrices.data is None:
+        return []
+    time, group, count = times[0], groups[0], np.unique(law.t).size
+    if count <= law.sizes.size:
+        return []
+    formula, columns = spec.formula, matrices.data.table.columns
+    fixed = names_of(variable for term in formula.fixed.terms for variable in term)
+    grouping = names_of(part for random in formula.random for part in random.components)
+    suspect = (
+        columns[time].kind == "factor"
+        or (time in grouping and group not in grouping)
+        or (group in fixed and columns[group].kind != "factor" and time not in fixed)
+    )
+    if not suspect:
+        return []
+    kind = type(correlation).__name__
+    return [
+        f"{kind} takes '{time}' as the time and '{group}' as the group: {law.sizes.size} groups "
+        f"with up to {int(law.sizes.max())} of {count} times each. If '{time}' are the subjects, "
+        f'write {kind}(time="{group}", group="{time}")'
+    ]
+
+
+def warn_of_swapped(matrices: ModelMatrices) -> None:
+    """Emit the messages as warnings."""
+    for message in swapped_messages(matrices):
+        warnings.warn(message, FormulaWarning, stacklevel=caller_level())
