@@ -109,7 +109,7 @@ def _frame(data: Any) -> pd.DataFrame:
         if not rows and not isinstance(data, pd.DataFrame | Mapping):
             raise TypeError
         return pd.DataFrame(data)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise OptionError(
             f"data is {shown(data)}: give the planned design as a data frame"
         ) from None

@@ -169,7 +169,7 @@ def _labels(labels: Any) -> Any:
         raise OptionError(f"labels is {shown(labels)}: give the levels, one for each column")
     try:
         return pd.Index(labels).to_numpy()
-    except UnicodeEncodeError:  # pandas' text cannot hold lone surrogates
+    except (UnicodeEncodeError, OverflowError):  # lone surrogates; numbers beyond all floats
         return np.asarray(list(labels), dtype=object)
 
 

@@ -82,11 +82,6 @@ class PlsSolution:
         """Weighted residual sum of squares, pwrss - |u|^2."""
         return max(self.pwrss - self.ussq, 0.0)
 
-    @property
-    def exactly(self) -> bool:
-        """Whether the products of the rows had too few digits for this solution."""
-        return self._working.exactly
-
     # -- fixed effects ------------------------------------------------------------------------
 
     @cached_property

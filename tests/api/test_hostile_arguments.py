@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import mixlm_sparse as mx
+from mixlm_sparse.common.errors import MissingPackageError
 from tests.api import hostile, test_public_names
 
 matplotlib = pytest.importorskip("matplotlib")
@@ -87,7 +88,10 @@ def test_only_errors_of_the_package_come_out(kind, folder, monkeypatch):
     for call in make(folder) if takes_folder else make():
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", mx.MixedModelWarning)
-            if call.works:
-                call()  # the arguments of the table are good ones
+            try:
+                if call.works:
+                    call()  # the arguments of the table are good ones
+            except MissingPackageError:  # another package takes the result
+                continue
         found += [f"{call.name}: {fault}" for fault in faults(call)]
     assert not found, "\n".join([f"{len(found)} faults", *found[:40]])

@@ -15,6 +15,7 @@ import numpy as np
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.saved.archive import Archive, Arrays
 from mixlm_sparse.model.saved.parts import finite, whole
+from mixlm_sparse.solve.pls import solve_at
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.separate import Separated
 
@@ -28,8 +29,7 @@ def separated_to(fit: FittedModel, arrays: Arrays) -> dict[str, Any] | None:
     """Return the parts as plain data, arrays added to `arrays`; None where they are not needed."""
     system = fit.system
     can = system.whitened is None and system.engine.exact
-    needed = fit.solution.exactly or (system.n_theta and system.q + system.p >= system.n)
-    if not can or not (needed or system.separated is not None):
+    if not can or not (system.separated is not None or _needed(fit)):
         return None
     apart = system.apart
     arrays["apart.R"] = apart.R
@@ -40,6 +40,15 @@ def separated_to(fit: FittedModel, arrays: Arrays) -> dict[str, Any] | None:
         "rank_within": apart.rank_within,
         "rounding": apart.rounding,
     }
+
+
+def _needed(fit: FittedModel) -> bool:
+    """Say whether products alone have too few digits here, or for a search on this model."""
+    system = fit.system
+    if system.n_theta and system.q + system.p >= system.n:
+        return True
+    lambdas, _ = system.chart.lambdas_of_theta(fit.theta)
+    return solve_at(lambdas, system).exactly
 
 
 def separated_from(
