@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from functools import cache
 
@@ -288,3 +289,15 @@ def test_rounding_on_the_boundary_is_not_taken_for_a_small_variance():
     assert at_zero[-1] == 0.0
     value = objective.value(at_zero)
     assert settle_boundary(objective, at_zero, value - 1e-13 * abs(value)).escaped
+
+
+def test_without_nlopt_there_are_other_searches(monkeypatch):
+    monkeypatch.setitem(sys.modules, "nlopt", None)
+    sleep = corpus.load_data("sleepstudy")
+    with pytest.raises(mx.MissingPackageError, match=r"optimizer='bobyqa' needs NLopt.*'cobyqa'"):
+        mx.lmer("Reaction ~ Days + (Days | Subject)", sleep, optimizer="bobyqa")
+    criteria = [
+        mx.lmer("Reaction ~ Days + (Days | Subject)", sleep, optimizer=optimizer).criterion
+        for optimizer in ("auto", "cobyqa")
+    ]
+    assert criteria == pytest.approx([1743.628271959899] * 2, abs=1e-6)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mixlm_sparse.common.errors import MissingPackageError
 from mixlm_sparse.common.types import Vector
 
 # A restart must win more than this, or the search is over.
@@ -48,8 +49,18 @@ def minimize_bobyqa(
     References
     ----------
     Powell (2009), The BOBYQA algorithm for bound constrained optimization without derivatives.
+
+    Raises
+    ------
+    MissingPackageError : NLopt does not load; some builds of Python have none.
     """
-    import nlopt
+    try:
+        import nlopt
+    except ImportError as error:
+        raise MissingPackageError(
+            "optimizer='bobyqa' needs NLopt, which does not load: pip install nlopt, or leave "
+            "optimizer out; 'cobyqa' is derivative-free too"
+        ) from error
 
     left = [max_evaluations]
 
