@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import FormulaWarning, caller_level
 from mixlm_sparse.common.text import see
+from mixlm_sparse.design.columns import Part
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.table import Column
 from mixlm_sparse.design.times import is_text
 from mixlm_sparse.formula.syntax import Name, deparse
 
-__all__ = ["text_messages", "warn_of_texts"]
+__all__ = ["text_messages", "warn_of_levels", "warn_of_texts"]
 
 # A number, perhaps with a unit of a few characters behind it.
 NUMBER = re.compile(
@@ -64,12 +65,37 @@ def warn_of_texts(matrices: ModelMatrices) -> None:
         warnings.warn(message, FormulaWarning, stacklevel=caller_level())
 
 
+def warn_of_levels(parts: Iterable[Part], columns: Mapping[str, Column], nobs: float) -> None:
+    """Emit warnings of rows that come in batches: levels are known, not how many rows have them.
+
+    Parameters
+    ----------
+    parts : the columns of the fixed part and of random terms, with their levels.
+    columns : of some of the rows.
+    nobs : rows of the fit; infinite where they are not counted yet.
+    """
+    said = set()
+    for name, levels in _by_name(parts):
+        if name in said or name not in columns or not is_text(columns[name]):
+            continue
+        said.add(name)
+        whole = Column(name, "factor", np.empty(0, dtype=np.int32), levels=levels)
+        if message := _number_message(whole, nobs):
+            warnings.warn(message, FormulaWarning, stacklevel=caller_level())
+
+
 def _predictors(matrices: ModelMatrices) -> Iterator[str]:
     """Yield the columns that stand in the fixed part and in random terms by their name alone."""
     spec: Any = matrices.spec
-    for part in (spec.fixed, *(term.part for term in spec.terms)):
+    for name, _ in _by_name((spec.fixed, *(term.part for term in spec.terms))):
+        yield name
+
+
+def _by_name(parts: Iterable[Part]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield the columns that stand in the parts by their name alone, with their levels."""
+    for part in parts:
         for operands in part.terms:
-            yield from (o.variable.id for o in operands if isinstance(o.variable, Name))
+            yield from ((o.variable.id, o.levels) for o in operands if isinstance(o.variable, Name))
 
 
 def _missing_message(column: Column) -> str:
@@ -94,7 +120,7 @@ def _missing_message(column: Column) -> str:
     )
 
 
-def _number_message(column: Column, nobs: int) -> str:
+def _number_message(column: Column, nobs: float) -> str:
     levels = [str(level) for level in column.levels]
     if len(levels) < FEWEST:
         return ""

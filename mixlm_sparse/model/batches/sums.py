@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 import time
@@ -21,6 +22,7 @@ from mixlm_sparse.design.batches.pieces import read_piece
 from mixlm_sparse.design.batches.sources import Frames, Source, batch_source
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.table import Table
+from mixlm_sparse.design.texts import warn_of_levels
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import Expr
@@ -131,6 +133,8 @@ def _summed_with(
         sums, used = found
         unused = design.unused(used)
         if not unused:
+            if warn:
+                warn_of_levels((design.fixed, *design.parts), opened.first.columns, math.inf)
             return sums
         if not source.again:
             name, labels = next((str(expr), rest) for expr, rest in unused.items())
