@@ -12,12 +12,13 @@ import numpy as np
 
 from mixlm_sparse.common import errors
 from mixlm_sparse.common.errors import MixedModelWarning
+from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
 from mixlm_sparse.model.call import FitOptions
 from mixlm_sparse.model.notes import Notes
 from mixlm_sparse.model.saved.archive import Archive, Arrays
 from mixlm_sparse.solve.hold import Held, Hold
-from mixlm_sparse.solve.products.basis import TermLayout
+from mixlm_sparse.solve.products.basis import TermLayout, triangular_inverse
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.optimum import Optimum
@@ -82,11 +83,13 @@ def products_from(saved: Mapping[str, Any], archive: Archive) -> Products:
         for place in saved["layout"]
     )
     blocks = blocks_from(saved, layout, p + 1, archive)
+    R_x = _basis("R_x", p, archive)
+    Rz = tuple(_basis(f"Rz.{t}", place.width, archive) for t, place in enumerate(layout))
     return Products(
         n=whole(saved["n"], archive, "n"),
         log_weight_sum=finite(saved["log_weight_sum"], archive, "log_weight_sum"),
         kept=kept,
-        R_x=archive.numbers("R_x", p, p),
+        R_x=R_x,
         D=(
             archive.numbers("dropped_combinations", p, None)
             if "dropped_combinations" in archive
@@ -97,10 +100,18 @@ def products_from(saved: Mapping[str, Any], archive: Archive) -> Products:
         y_length=finite(saved["y_length"], archive, "y_length"),
         blocks=blocks,
         layout=layout,
-        Rz=tuple(
-            archive.numbers(f"Rz.{t}", place.width, place.width) for t, place in enumerate(layout)
-        ),
+        Rz=Rz,
     )
+
+
+def _basis(name: str, width: int, archive: Archive) -> Matrix:
+    """Return the triangle (width, width) of columns, whose inverse is numbers as well."""
+    R = archive.numbers(name, width, width)
+    with np.errstate(all="ignore"):
+        regular = not width or bool(np.isfinite((triangular_inverse(R) ** 2).sum()))
+    if np.tril(R, -1).any() or not np.diag(R).all() or not regular:
+        raise archive.broken(f"the array {name!r} is no basis of columns")
+    return R
 
 
 def blocks_from(
