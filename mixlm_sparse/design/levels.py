@@ -46,7 +46,10 @@ def factorize(values: Any) -> tuple[IntVector, NDArray[Any]]:
             uniques = found + low
             return codes, uniques.astype(bool) if values.dtype.kind == "b" else uniques
     codes, uniques = pd.factorize(values, sort=True)
-    return codes.astype(np.int32), np.asarray(uniques)
+    found = np.asarray(uniques)
+    if found.dtype.kind == "f":
+        found = found + found.dtype.type(0)  # a zero has no sign, whichever row came first
+    return codes.astype(np.int32), found
 
 
 def level_labels(levels: Any) -> tuple[str, ...]:

@@ -31,7 +31,7 @@ from mixlm_sparse.design.table import (
     sorted_factor,
 )
 
-__all__ = ["hold", "open_table", "unknown_column"]
+__all__ = ["hold", "open_table", "repeated_column", "unknown_column"]
 
 
 def open_table(data: Any, names: Iterable[str], optional: Iterable[str] = ()) -> Table:
@@ -193,7 +193,7 @@ def _open_pandas(data: pd.DataFrame, names: tuple[str, ...], optional: tuple[str
             ) else ""  # fmt: skip
             raise unknown_column(name, header, hint)
         if not unique and int((header == name).sum()) > 1:
-            raise DataError(f"the data have more than one column '{name}': rename the others")
+            raise repeated_column(name)
         columns[name] = as_column(name, data[name].array)
     return Table(len(data), columns, frozenset(columns), header, data.index)
 
@@ -257,6 +257,11 @@ def _open_narwhals(data: Any, names: tuple[str, ...], optional: tuple[str, ...])
     n = frame.shape[0]
     columns = {name: _narwhals_column(name, frame.get_column(name)) for name in wanted}
     return Table(n, columns, frozenset(columns), tuple(header))
+
+
+def repeated_column(name: str, where: str = "the data") -> DataError:
+    """Return the error of a name that several columns have."""
+    return DataError(f"{where} have more than one column '{name}': rename the others")
 
 
 def unknown_column(name: str, header: Iterable[Any], hint: str = "") -> DataError:

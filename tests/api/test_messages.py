@@ -141,6 +141,23 @@ def test_the_page_exists(page):
     assert (DOCS / "messages" / f"{page}.md").is_file()
 
 
+def test_every_warning_and_error_has_a_row():
+    """The table of all messages leaves out none of the classes that users can catch."""
+    index = DOCS / "messages" / "index.md"
+    if not index.is_file():
+        pytest.skip("the documentation is not beside the tests")
+    rows = [line for line in index.read_text(encoding="utf-8").splitlines() if line[:2] == "| "]
+    listed = set(re.findall(r"`(\w+(?:Warning|Error))`", "".join(rows)))
+    roots = (mx.MixedModelWarning, mx.MixedModelError)
+    public = {
+        name
+        for name in mx.__all__
+        if isinstance(kind := getattr(mx, name), type) and issubclass(kind, roots)
+    } - {root.__name__ for root in roots}
+    assert len(public) > 15
+    assert listed == public
+
+
 def test_several_messages_keep_apart(sleep):
     data = few(wild(sleep))
     fit, found = caught("Reaction ~ income + share + I(2 * share) + (1 | site)", data)

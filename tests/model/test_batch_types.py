@@ -11,6 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import mixlm_sparse as mx
 
@@ -131,6 +133,27 @@ def test_the_fit_of_the_whole(case: dict, cut, tmp_path) -> None:
         require_same(mx.lmer(FORMULA, path, control=QUIET), whole)
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    first=st.sampled_from(sorted(CASES)),
+    second=st.sampled_from(sorted(CASES)),
+    cuts=st.lists(st.integers(0, N), max_size=6),
+    seed=st.none() | st.integers(0, 99),
+    own=st.booleans(),
+)
+def test_any_types_cut_anywhere(first, second, cuts, seed, own) -> None:
+    """Two of the cases at once, rows shuffled or not, parts of any sizes, empty ones among them."""
+    table = pa.table({**BASE, **CASES[first], **CASES[second]})
+    whole = mx.lmer(FORMULA, table, control=QUIET)
+    if seed is not None:
+        table = table.take(pa.array(np.random.default_rng(seed).permutation(N)))
+    ends = sorted([0, *cuts, N])
+    parts = [table.slice(a, b - a) for a, b in itertools.pairwise(ends)]
+    if own:
+        parts = [own_dictionaries(part) for part in parts]
+    require_same(mx.lmer(FORMULA, lambda: iter(parts), control=QUIET), whole)
+
+
 def test_times_keep_their_kind(tmp_path) -> None:
     for name, value in (
         ("times in nanoseconds", pd.Timestamp("2020-01-01 01:00")),
@@ -210,3 +233,75 @@ def test_an_ordered_dictionary_keeps_its_order() -> None:
         pa.array(7 - codes.to_numpy()[80:], pa.int32()), pa.array(order[::-1]), ordered=True))]
     with pytest.raises(mx.DataError, match="categories in different orders"):
         mx.lmer(FORMULA, lambda: iter(turned), control=QUIET)
+
+
+def test_times_keep_their_zone(tmp_path) -> None:
+    zone = pd.to_datetime(HOURS).tz_localize("Europe/Berlin")
+    frame = pa.table(BASE).to_pandas().assign(g=zone)
+    table = pa.Table.from_pandas(frame)
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=37)
+    whole = mx.lmer(FORMULA, frame, control=QUIET)
+    in_utc = table.set_column(3, "g", table["g"].cast(pa.timestamp("us", tz="UTC"))).slice(90)
+    without_some = table.set_column(3, "g", without(table["g"].combine_chunks(), 3, 9))
+    for source in (
+        tmp_path / "rows.parquet",
+        lambda: iter(table.to_batches(30)),
+        lambda: iter([table.slice(0, 90), in_utc]),
+    ):
+        fit = mx.lmer(FORMULA, source, control=QUIET)
+        require_same(fit, whole)
+        assert list(fit.ranef()["g"].index) == list(whole.ranef()["g"].index)
+        assert fit.ranef()["g"].index[0].tz is not None
+    fewer = mx.lmer(FORMULA, lambda: iter(without_some.to_batches(30)), control=QUIET)
+    require_same(fewer, mx.lmer(FORMULA, frame.drop(index=[3, 9]), control=QUIET))
+
+
+def test_a_dictionary_of_numbers_keeps_its_order() -> None:
+    numbers = pa.DictionaryArray.from_arrays(pa.array(F.astype(np.int8)), pa.array([2.5, 1.5, 9.0]))
+    table = pa.table({**BASE, "x": numbers})
+    whole = mx.lmer("y ~ x + (1 | g)", table, control=QUIET)
+    assert list(whole.fixef.index) == ["(Intercept)", "x1.5", "x9"]
+    require_same(
+        mx.lmer("y ~ x + (1 | g)", lambda: iter(table.to_batches(30)), control=QUIET), whole
+    )
+
+
+def test_a_zero_has_no_sign() -> None:
+    for zeros in ([-0.0, 0.0], [-0.0, -0.0]):
+        values = np.where(CODES == 0, np.resize(zeros, N), CODES / 2.0)
+        frame = pa.table({**BASE, "g": values}).to_pandas()
+        whole = mx.lmer(FORMULA, frame, control=QUIET)
+        parts = mx.lmer(FORMULA, lambda f=frame: (f[i : i + 7] for i in range(0, N, 7)),
+                        control=QUIET)  # fmt: skip
+        require_same(parts, whole)
+        for fit in (whole, parts):
+            assert str(fit.ranef()["g"].index[0]) == "0.0"
+
+
+@pytest.mark.parametrize("wanted", [True, False], ids=["asked for", "beside"])
+def test_two_columns_of_one_name(wanted: bool, tmp_path) -> None:
+    name = "x" if wanted else "u"
+    table = pa.table([*BASE.values(), pa.array(X), pa.array(X)], names=[*BASE, name, name])
+    path = tmp_path / "rows.parquet"
+    pq.write_table(table, path)
+    sources = [lambda: iter(table.to_batches(30)), lambda: iter([table])]
+    for source in sources if wanted else ():
+        with pytest.raises(mx.DataError, match="more than one column 'x': rename the others"):
+            mx.lmer(FORMULA, source, control=QUIET)
+    with pytest.raises(mx.DataError, match="two columns of one name: rename one"):
+        mx.lmer(FORMULA, table, control=QUIET)
+    for source in () if wanted else sources:
+        assert mx.lmer(FORMULA, source, control=QUIET).nobs == N
+    with pytest.raises(mx.DataError, match=f"rows.parquet.*have more than one column '{name}'"):
+        mx.lmer(FORMULA, path, control=QUIET)
+
+
+def test_a_function_of_arguments() -> None:
+    with pytest.raises(mx.DataError, match=r"'path'.*: give lambda: f\(\.\.\.\)"):
+        mx.lmer(FORMULA, lambda path: iter([path]), control=QUIET)
+
+
+def test_a_missing_column_is_told_with_all_there_are(tmp_path) -> None:
+    pq.write_table(pa.table(BASE), tmp_path / "rows.parquet")
+    with pytest.raises(mx.DataError, match="no column 'z'; the columns are 'y', 'x', 'f', 'g'"):
+        mx.lmer("y ~ z + (1 | g)", tmp_path / "rows.parquet", control=QUIET)

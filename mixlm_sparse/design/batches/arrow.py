@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import DataError, MissingPackageError
@@ -130,12 +131,23 @@ def column_of(name: str, values: Any, *, declared: bool = True) -> Column:
     if values.null_count:
         missing = np.asarray(values.is_null().to_numpy(zero_copy_only=False), dtype=bool)
     if kind == "datetime":
-        times = values.to_numpy(zero_copy_only=False)
+        zone = pa.types.is_timestamp(dtype) and dtype.tz is not None
+        times = _with_zone(values) if zone else values.to_numpy(zero_copy_only=False)
         return Column(name, "datetime", times, missing=missing)
     if missing is None:
         return as_column(name, values.to_numpy(zero_copy_only=False))
     filled = values.fill_null(False if kind == "bool" else 0)
     return masked_column(name, filled.to_numpy(zero_copy_only=False), missing)
+
+
+def _with_zone(values: Any) -> NDArray[Any]:
+    """Return times of a zone as pandas has them, one object for each distinct time."""
+    encoded = values.dictionary_encode()
+    distinct = np.empty(len(encoded.dictionary) + 1, dtype=object)
+    distinct[:-1] = list(encoded.dictionary.to_pandas())
+    codes = encoded.indices.fill_null(len(distinct) - 1).to_numpy(zero_copy_only=False)
+    out: NDArray[Any] = distinct[codes]
+    return out
 
 
 def _factor(name: str, encoded: Any, declared: bool) -> Column:
@@ -158,6 +170,8 @@ def _factor(name: str, encoded: Any, declared: bool) -> Column:
         levels = TextLevels(values, declared)
     else:
         levels = column_of(name, values).values
+        if declared and levels.dtype.kind in "iuf":
+            levels = pd.Index(levels)  # categories of numbers, in the order of the data
     return Column(name, "factor", codes, levels, bool(encoded.type.ordered), missing)
 
 

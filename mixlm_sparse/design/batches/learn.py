@@ -17,7 +17,7 @@ from mixlm_sparse.design.batches.cluster import Partitions, reduce_partitions
 from mixlm_sparse.design.batches.design import BatchArguments, BatchDesign, used_of_batch
 from mixlm_sparse.design.batches.learner import TransformLearner
 from mixlm_sparse.design.batches.levels import LevelMap
-from mixlm_sparse.design.batches.pieces import read_piece
+from mixlm_sparse.design.batches.pieces import read_piece, require_columns
 from mixlm_sparse.design.batches.sources import Source
 from mixlm_sparse.design.build import columns_asked, functions_of
 from mixlm_sparse.design.choices import check_contrasts, read_contrasts
@@ -76,6 +76,7 @@ def open_batches(source: Source, formula: MixedFormula, arguments: BatchArgument
     """
     names, optional = columns_asked(formula, arguments.given())
     both = tuple(dict.fromkeys((*names, *optional)))
+    require_columns(names, source.header)
     walk = source.pieces(both)
     ahead = []
     for piece in walk:

@@ -13,6 +13,7 @@ from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import DataError, MissingFileError
 from mixlm_sparse.design.batches.arrow import arrow, is_text, kind_of, mark_texts, readable
 from mixlm_sparse.design.batches.pieces import piece_rows
+from mixlm_sparse.design.readers import repeated_column
 
 __all__ = ["Dataset", "parquet_source"]
 
@@ -58,7 +59,19 @@ def parquet_source(path: str | os.PathLike[str]) -> Dataset:
         )
         return Dataset(found, repr(text), texts=frozenset(texts))
     except (OSError, ValueError, TypeError) as error:
+        _require_different_names(text)
         raise _broken(text, error) from error
+
+
+def _require_different_names(path: str) -> None:
+    """Raise a DataError if a file that can be read has columns of one name."""
+    try:
+        names = arrow("parquet").read_schema(path).names
+    except (OSError, ValueError):  # a folder, or broken
+        return
+    for name in names:
+        if names.count(name) > 1:
+            raise repeated_column(name, f"the data in {path!r}")
 
 
 def _broken(what: str, error: Exception) -> DataError:
@@ -96,6 +109,9 @@ class Dataset:
     def pieces(self, names: Sequence[str]) -> Iterator[Any]:
         """Yield record batches."""
         wanted = [name for name in names if name in self.data.schema.names]
+        for name in wanted:
+            if self.data.schema.names.count(name) > 1:
+                raise repeated_column(name)
         data = self._agreed(wanted)
         size = piece_rows(len(wanted))
         try:

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from mixlm_sparse.design.batches.arrow import arrow, column_of, marked_texts
-from mixlm_sparse.design.readers import open_table, unknown_column
+from mixlm_sparse.design.readers import open_table, repeated_column, unknown_column
 from mixlm_sparse.design.table import Table
 
-__all__ = ["piece_rows", "polars", "read_piece"]
+__all__ = ["piece_rows", "polars", "read_piece", "require_columns"]
 
 # Numbers of a piece: large enough to repay what is done once a piece, 64 MB.
 PIECE_NUMBERS = 8_000_000
@@ -46,11 +46,20 @@ def read_piece(piece: Any, names: Sequence[str], optional: Sequence[str] = ()) -
     for name in (*names, *wanted):
         if name not in header:
             raise unknown_column(name, header)
+        if header.count(name) > 1:
+            raise repeated_column(name)
         values = piece.column(name)
         if hasattr(values, "chunks"):
             values = _one_piece(values)
         columns[name] = column_of(name, values, declared=name not in texts)
     return Table(piece.num_rows, columns, frozenset(columns), header)
+
+
+def require_columns(names: Sequence[str], header: Sequence[str] | None) -> None:
+    """Raise a DataError unless all columns are in a header, if it is known."""
+    for name in names if header is not None else ():
+        if name not in tuple(header or ()):
+            raise unknown_column(name, tuple(header or ()))
 
 
 def _one_piece(values: Any) -> Any:

@@ -6,6 +6,7 @@ Pieces are turned into columns by `read`, which may run in another thread.
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,7 +62,9 @@ def is_batched(data: Any) -> bool:
     `WHOLE_ROWS` rows.
     """
     kind = _kind(data)
-    if kind in ("table", "duckdb", "lazy"):
+    if kind == "table":
+        return bool(data.num_rows > WHOLE_ROWS)
+    if kind in ("duckdb", "lazy"):
         rows = batch_source(data).rows
         return rows is not None and rows > WHOLE_ROWS
     return kind is not None
@@ -121,10 +124,24 @@ def batch_source(data: Any) -> Source:
     if kind == "lazy":
         return Lazy(data)
     if kind == "function":
+        _require_no_arguments(data)
         return Frames(data, True)
     if kind == "iterator":
         return Frames(lambda: data, False)
     return Frames(lambda: iter([data]), True)  # one frame
+
+
+def _require_no_arguments(function: Callable[..., Any]) -> None:
+    """Raise a DataError if a function given as data cannot be called without arguments."""
+    try:
+        inspect.signature(function).bind()
+    except ValueError:  # a function that does not tell
+        return
+    except TypeError as error:
+        raise DataError(
+            f"the function given as data is called without arguments, and cannot be ({error}): "
+            "give lambda: f(...) with what it needs"
+        ) from None
 
 
 @dataclass(frozen=True, eq=False)

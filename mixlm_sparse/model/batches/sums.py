@@ -34,7 +34,13 @@ from mixlm_sparse.model.call import ModelCall
 from mixlm_sparse.model.rowless import BATCHES
 from mixlm_sparse.solve.products.accumulate import CrossProducts
 from mixlm_sparse.solve.products.arrange import arranged
-from mixlm_sparse.solve.products.batches import BatchSums, Pairs, sums_from, sums_of
+from mixlm_sparse.solve.products.batches import (
+    BatchSums,
+    DigitsLostError,
+    Pairs,
+    sums_from,
+    sums_of,
+)
 
 __all__ = ["Summed", "products_of", "sum_batches", "sum_more", "sum_partitions"]
 
@@ -103,7 +109,7 @@ def sum_batches(
             found = _Walk(opened, design, threads or _cores(), progress)
             return (found, found.used) if found.run() else None
 
-    return _summed_with(call, source, levels, walk).summed()
+    return _summed_with(call, source, levels, walk).total()
 
 
 def _summed_with(
@@ -184,7 +190,7 @@ def _of_partition(design: BatchDesign, piece: Any) -> Part:
         walk = _Walk(opened, design, 1, False)
         if not walk.run():
             return None
-    products = walk.summed().products
+    products = walk.total().products
     return replace(products, cross=replace(products.cross, matrices=None)), walk.used
 
 
@@ -202,7 +208,7 @@ def sum_more(design: BatchDesign, source: Source) -> ModelProducts:
         walk = _Walk(opened, design, _cores(), False)
         if not walk.run():
             raise DataError(NO_ROWS)
-    return walk.summed().products
+    return walk.total().products
 
 
 def _checked(call: ModelCall) -> tuple[MixedFormula, BatchArguments]:
@@ -232,6 +238,7 @@ class _Walk:
     design: BatchDesign
     threads: int
     progress: CountProgress
+    wide: bool = True
     used: dict[Expr, frozenset[str]] = field(default_factory=dict)
     done: int = 0
 
@@ -253,7 +260,9 @@ class _Walk:
                 batch = self._rows(piece)
                 if batch is not None:
                     rows = as_rows(batch, batch.codes, range(len(self.draft.terms)))
-                    self.parts = sums_from(self.draft, rows, self.pairs, self.threads)
+                    self.parts = sums_from(
+                        self.draft, rows, self.pairs, self.threads, wide=self.wide
+                    )
                     self.parts[0].add(rows, self.coder.sizes())
                     break
             self._go_on(report(self.n_input, total))
@@ -300,8 +309,23 @@ class _Walk:
                     self.used[expr] = self.used.get(expr, frozenset()) | labels
         return batch
 
-    def summed(self) -> Summed:
-        """Return the sums of all rows."""
+    def total(self) -> Summed:
+        """Return the sums of all rows; once more where sparse columns are nearly dependent.
+
+        Sums of squares of columns as they are have lost the digits of such columns; the second
+        pass fills all columns in, which takes as long as it does in memory.
+        """
+        try:
+            return self._summed()
+        except DigitsLostError:
+            if not self.opened.source.again:
+                raise
+        again = _Walk(self.opened, self.design, self.threads, self.progress, wide=False)
+        with one_blas_thread():
+            again.run()
+        return again._summed()
+
+    def _summed(self) -> Summed:
         cross = sums_of(self.parts, self.coder.sizes(), self.pairs)
         self.parts.clear()
         factors, places = self.coder.finish()

@@ -47,23 +47,29 @@ from mixlm_sparse.solve.rows import BLOCK_ROWS, NUMPY_BLOCK_ROWS, InMemory, RowB
 if TYPE_CHECKING:
     from mixlm_sparse.design.matrices import ModelMatrices
 
-__all__ = ["BatchSums", "Pairs", "sums_from", "sums_of"]
+__all__ = ["BatchSums", "DigitsLostError", "Pairs", "sums_from", "sums_of"]
 
 PAIR = np.int64(2**32)
 # A column of which earlier ones leave less than this share of its length loses digits by squaring.
 GRAM_LEAST = 1e-3
 
 
+class DigitsLostError(DataError):
+    """Sums of squares of sparse columns say too little of those that are nearly dependent."""
+
+
 def sums_from(
-    matrices: ModelMatrices, rows: InMemory, pairs: Pairs, count: int
+    matrices: ModelMatrices, rows: InMemory, pairs: Pairs, count: int, *, wide: bool = True
 ) -> list[BatchSums]:
     """Return sums of no rows yet, some for each thread, in a basis found on the first rows.
 
     Parameters
     ----------
     pairs : codes of pairs of levels, shared by all sums.
+    wide : leave the columns of a wide, sparse fixed part as they are; without it they are filled
+        in, and turned where they are nearly dependent.
     """
-    filled = filled_part(matrices, rows)
+    filled = filled_part(matrices, rows) if wide else None
     if filled is None:
         basis = find_basis(matrices, rows, BLOCK_ROWS)
         return [BatchSums(matrices, basis, pairs) for _ in range(count)]
@@ -237,17 +243,18 @@ class WideBatchSums(BatchSums):
 
         Raises
         ------
-        DataError : columns are so nearly combinations of others that sums say too little of them.
+        DigitsLostError : columns are nearly combinations of others.
         """
         whole = parts[0].wide
         for part in parts[1:]:
             whole.add(part.wide)
         R = whole.factor()
         if not keeps_digits(R):
-            raise DataError(
+            raise DigitsLostError(
                 "a column of the fixed part is so nearly a combination of others that sums over "
-                "batches lose its digits: center numbers (for example I(x - 2000)), and mix the "
-                "rows of the first batch, or read the data into one frame"
+                "batches lose its digits, and the data cannot be read again to turn it: give a "
+                "file, or a function that returns the iterator anew, or center numbers (for "
+                "example I(x - 2000))"
             )
         return R
 
