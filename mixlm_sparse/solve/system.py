@@ -25,6 +25,7 @@ from mixlm_sparse.solve.fusing import Fused, fuse, fused_form, fused_words, is_c
 from mixlm_sparse.solve.hold import Held
 from mixlm_sparse.solve.products.accumulate import CrossProducts, cross_products
 from mixlm_sparse.solve.products.final import Products, orthonormal_products
+from mixlm_sparse.solve.products.small import products_at_once
 from mixlm_sparse.solve.products.wide import wide_products
 from mixlm_sparse.solve.rows import BLOCK_ROWS, InMemory, RowBlock, RowSource
 from mixlm_sparse.solve.separate import Separated, separate
@@ -314,12 +315,16 @@ def penalized_system(
         raise OptionError(f"source is {shown(source)}: leave it out, or give rows of this design")
     if matrices.law is not None:
         return _whitened_system(matrices, engine)
-    if cross is None:
-        rows = InMemory.of(matrices) if source is None else source
-        cross = wide_products(matrices, rows) or cross_products(matrices, source=source)
-    require_instance("cross", cross, CrossProducts, "leave it out, or use products of this design")
-    plain = engine == "auto" and not penalties_of(matrices)
-    products = orthonormal_products(cross, may_be_sparse=plain)
+    formed = products_at_once(matrices) if cross is None and source is None else None
+    if formed is None:
+        if cross is None:
+            rows = InMemory.of(matrices) if source is None else source
+            cross = wide_products(matrices, rows) or cross_products(matrices, source=source)
+        remedy = "leave it out, or use products of this design"
+        require_instance("cross", cross, CrossProducts, remedy)
+        plain = engine == "auto" and not penalties_of(matrices)
+        formed = cross, orthonormal_products(cross, may_be_sparse=plain)
+    cross, products = formed
     if products.p >= products.n:
         raise DataError(
             f"the fixed part has {products.p} coefficients for {products.n} rows, which leaves "

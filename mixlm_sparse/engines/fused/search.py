@@ -38,14 +38,13 @@ from mixlm_sparse.engines.fused.descent import (
 from mixlm_sparse.engines.fused.differences import put_differences
 from mixlm_sparse.engines.fused.found import Found, FoundMany, Term
 from mixlm_sparse.engines.fused.levels import SingleFactor
+from mixlm_sparse.engines.fused.products import CLOSURES
 from mixlm_sparse.engines.fused.small import invert_symmetric
 from mixlm_sparse.engines.fused.start import expected_hessian, moment_start
 
 LEG_EVALUATIONS = 8
 MAX_PASSES = 5
 SMALL = (0.05, 0.01)
-
-CLOSURES = {"linear": 0, "scales": 1, "one scale": 2}
 
 
 @inlined

@@ -1,0 +1,146 @@
+"""Products of small models in one compiled call; its arithmetic is in `engines.fused.products`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mixlm_sparse.common.types import Matrix
+from mixlm_sparse.design.grouping import MemberFactor
+from mixlm_sparse.engines import kernels
+from mixlm_sparse.engines.compiled import search_pays
+from mixlm_sparse.engines.fused.products import CLOSURES, small_products
+from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
+from mixlm_sparse.solve.products.accumulate import CrossProducts
+from mixlm_sparse.solve.products.basis import RANK_RTOL, Basis, term_layout
+from mixlm_sparse.solve.products.final import Products
+from mixlm_sparse.solve.products.meetings import find_meetings
+
+if TYPE_CHECKING:
+    from mixlm_sparse.design.matrices import ModelMatrices
+
+__all__ = ["products_at_once"]
+
+# Rows times the squared number of columns up to which loops are quicker than calls of LAPACK.
+MOST_WORK = 200_000
+
+
+def products_at_once(
+    matrices: ModelMatrices, *, compiled: bool | None = None
+) -> tuple[CrossProducts, Products] | None:
+    """Return what `cross_products` and `orthonormal_products` do, of a small and regular model.
+
+    Parameters
+    ----------
+    compiled : take machine code, or not; by default where the search does.
+
+    Returns
+    -------
+    None where the model is not small, or not regular: NumPy's form decides there.
+    """
+    n, p, factors = matrices.nobs, len(matrices.fixed.names), matrices.factors
+    width = p + 1 + sum(len(term.column_names) for term in matrices.terms)
+    if not factors or n * width**2 > MOST_WORK:
+        return None
+    if any(isinstance(factor, MemberFactor) for factor in factors):
+        return None
+    if not (search_pays(small_products, 0.0) if compiled is None else compiled):
+        return None
+    every = slice(0, n)
+    y = matrices.y if matrices.offset is None else matrices.y - matrices.offset
+    columns = [term.columns.block(every) for term in matrices.terms]
+    names = {name: place for place, name in enumerate(matrices.fixed.names)}
+    layout = term_layout(matrices)
+    table, at, first = [], [], 0
+    for term, place in zip(matrices.terms, layout, strict=True):
+        closure = CLOSURES[term.template.closed_under]
+        table.append((first, place.width, place.factor, place.first, closure))
+        shared = [names.get(name, -1) for name in term.column_names]
+        at += shared if min(shared) >= 0 else [-1] * place.width
+        first += place.width
+    widths = [sum(o.width for o in layout if o.factor == g) for g in range(len(factors))]
+    is_regular, basis, R, ztz, ztx, Zt, final = small_products(
+        np.concatenate([matrices.fixed.block(every), y[:, None], *columns], axis=1),
+        p,
+        np.empty(0) if matrices.weights is None else np.array(matrices.weights),
+        np.array([factor.codes for factor in factors]),
+        np.array([(f.n_levels, K) for f, K in zip(factors, widths, strict=True)]),
+        np.array(table),
+        np.array(at),
+        RANK_RTOL,
+    )
+    if not is_regular:
+        return None
+    R_basis, d, padded = basis
+    Rz = tuple(R_t[: place.width, : place.width] for R_t, place in zip(padded, layout, strict=True))
+    R_x, beta_ols, (yy, y_length), ztf = final
+    pairs = _pairs(matrices, Zt, widths)
+    log_weight_sum = -matrices.residual.log_det(every)
+    cross = CrossProducts(
+        basis=Basis(R_basis, d, Rz),
+        n=n,
+        log_weight_sum=log_weight_sum,
+        R=R,
+        blocks=_blocks(matrices, widths, ztz, ztx, pairs),
+        layout=layout,
+        levels=None,
+        matrices=matrices,
+    )
+    return cross, Products(
+        n=n,
+        log_weight_sum=log_weight_sum,
+        kept=tuple(range(p)),
+        R_x=R_x,
+        D=np.empty((p, 0)),
+        beta_ols=beta_ols,
+        yy=float(yy),
+        y_length=float(y_length),
+        blocks=_blocks(matrices, widths, ztz, ztf, pairs),
+        layout=layout,
+        Rz=Rz,
+    )
+
+
+def _pairs(
+    matrices: ModelMatrices, Zt: Matrix, widths: list[int]
+) -> dict[tuple[int, int], PairBlock]:
+    """Return Z~_g'WZ~_h of the pairs of levels that meet; Zt holds z~ of all factors, (n, k)."""
+    factors = matrices.factors
+    if len(factors) == 1:
+        return {}
+    stops = np.cumsum(widths)[:-1]
+    Z = [np.ascontiguousarray(part) for part in np.split(Zt, stops, axis=1)]
+    residual, every = matrices.residual, slice(0, matrices.nobs)
+    WZ = [residual.weigh(z, every) for z in Z]
+    codes, sizes = [factor.codes for factor in factors], [factor.n_levels for factor in factors]
+    out = {}
+    for (g, h), meeting in find_meetings(codes, sizes, compiled=True).items():
+        values = np.zeros((meeting.rows.size, widths[g], widths[h]))
+        kernels.add_pair_products(meeting.index, Z[g], WZ[h], values, compiled=True)
+        out[g, h] = PairBlock(meeting.rows, meeting.cols, values)
+    return out
+
+
+def _blocks(
+    matrices: ModelMatrices,
+    widths: list[int],
+    ztz: Matrix,
+    ztx: Matrix,
+    pairs: dict[tuple[int, int], PairBlock],
+) -> BlockSystem:
+    """Return blocks from the sums of all factors, one factor after another."""
+    P = len(matrices.fixed.names) + 1
+    found, at, at_x = [], 0, 0
+    for factor, K in zip(matrices.factors, widths, strict=True):
+        L = factor.n_levels
+        stop, stop_x = at + L * K * K, at_x + L * K * P
+        found.append(
+            FactorBlock(
+                factor.label,
+                ztz[at:stop].reshape(L, K, K),
+                ztx[at_x:stop_x].reshape(L, K, P),
+            )
+        )
+        at, at_x = stop, stop_x
+    return BlockSystem(tuple(found), pairs)
