@@ -128,6 +128,7 @@ def small_products(rows, p, weights, codes, sizes, terms, at, rtol):  # type: ig
     # Long, because its parts share their arrays, and each further kernel is compiled by itself.
     n, P, G = rows.shape[0], p + 1, codes.shape[0]
     k = rows.shape[1] - P
+    at = at.copy()
     extra = 0
     for c in range(k):
         if at[c] < 0:

@@ -66,12 +66,17 @@ class TermLayout:
 
 def term_layout(matrices: ModelMatrices) -> tuple[TermLayout, ...]:
     """Place the columns of every term in the block of its grouping factor."""
-    filled = [0] * len(matrices.factors)
+    return placed_terms(tuple((term.factor, len(term.column_names)) for term in matrices.terms))
+
+
+def placed_terms(terms: tuple[tuple[int, int], ...]) -> tuple[TermLayout, ...]:
+    """Place terms, given by their factor and number of columns, one after another."""
+    filled: dict[int, int] = {}
     out = []
-    for term in matrices.terms:
-        width = len(term.column_names)
-        out.append(TermLayout(term.factor, filled[term.factor], width))
-        filled[term.factor] += width
+    for factor, width in terms:
+        first = filled.get(factor, 0)
+        out.append(TermLayout(factor, first, width))
+        filled[factor] = first + width
     return tuple(out)
 
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Matrix
+from mixlm_sparse.covariance.random import covariance_structure
 from mixlm_sparse.design.grouping import MemberFactor
 from mixlm_sparse.engines import kernels
 from mixlm_sparse.engines.compiled import search_pays
 from mixlm_sparse.engines.fused.products import CLOSURES, small_products
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
 from mixlm_sparse.solve.products.accumulate import CrossProducts
-from mixlm_sparse.solve.products.basis import RANK_RTOL, Basis, term_layout
+from mixlm_sparse.solve.products.basis import RANK_RTOL, Basis, TermLayout, placed_terms
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.products.meetings import find_meetings
 
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
     from mixlm_sparse.design.matrices import ModelMatrices
 
 __all__ = ["products_at_once"]
+
+IntTable = NDArray[np.int64]
 
 # Rows times the squared number of columns up to which loops are quicker than calls of LAPACK.
 MOST_WORK = 200_000
@@ -50,24 +56,18 @@ def products_at_once(
     every = slice(0, n)
     y = matrices.y if matrices.offset is None else matrices.y - matrices.offset
     columns = [term.columns.block(every) for term in matrices.terms]
-    names = {name: place for place, name in enumerate(matrices.fixed.names)}
-    layout = term_layout(matrices)
-    table, at, first = [], [], 0
-    for term, place in zip(matrices.terms, layout, strict=True):
-        closure = CLOSURES[term.template.closed_under]
-        table.append((first, place.width, place.factor, place.first, closure))
-        shared = [names.get(name, -1) for name in term.column_names]
-        at += shared if min(shared) >= 0 else [-1] * place.width
-        first += place.width
-    widths = [sum(o.width for o in layout if o.factor == g) for g in range(len(factors))]
+    layout, widths, table, at = _places(
+        matrices.fixed.names,
+        tuple([(t.factor, t.column_names, t.structure, t.places) for t in matrices.terms]),
+    )
     is_regular, basis, R, ztz, ztx, Zt, final = small_products(
         np.concatenate([matrices.fixed.block(every), y[:, None], *columns], axis=1),
         p,
         np.empty(0) if matrices.weights is None else np.array(matrices.weights),
         np.array([factor.codes for factor in factors]),
-        np.array([(f.n_levels, K) for f, K in zip(factors, widths, strict=True)]),
-        np.array(table),
-        np.array(at),
+        np.array([(f.n_levels, K) for f, K in zip(factors, widths, strict=True)], dtype=np.int64),
+        table,
+        at,
         RANK_RTOL,
     )
     if not is_regular:
@@ -102,8 +102,45 @@ def products_at_once(
     )
 
 
+class _Places(NamedTuple):
+    """Where columns are: of every term its layout, (G,) widths, and two arguments of the kernel."""
+
+    layout: tuple[TermLayout, ...]
+    widths: tuple[int, ...]
+    table: IntTable
+    at: IntTable
+
+
+@lru_cache(maxsize=256)
+def _places(
+    x_names: tuple[str, ...],
+    terms: tuple[tuple[int, tuple[str, ...], str, tuple[int, ...] | None], ...],
+) -> _Places:
+    """Return where columns are, which depends on names alone: kept for the next fit.
+
+    Parameters
+    ----------
+    terms : per random term its factor, the names of its columns, its structure and their times.
+    """
+    names = {name: place for place, name in enumerate(x_names)}
+    layout = placed_terms(tuple((factor, len(columns)) for factor, columns, _, _ in terms))
+    table, at, first = [], [], 0
+    for (_, columns, structure, times), place in zip(terms, layout, strict=True):
+        closure = CLOSURES[covariance_structure(structure, place.width, times).closed_under]
+        table.append((first, place.width, place.factor, place.first, closure))
+        shared = [names.get(name, -1) for name in columns]
+        at += shared if min(shared) >= 0 else [-1] * place.width
+        first += place.width
+    widths = [0] * (1 + max(place.factor for place in layout))
+    for place in layout:
+        widths[place.factor] += place.width
+    return _Places(
+        layout, tuple(widths), np.array(table, dtype=np.int64), np.array(at, dtype=np.int64)
+    )
+
+
 def _pairs(
-    matrices: ModelMatrices, Zt: Matrix, widths: list[int]
+    matrices: ModelMatrices, Zt: Matrix, widths: Sequence[int]
 ) -> dict[tuple[int, int], PairBlock]:
     """Return Z~_g'WZ~_h of the pairs of levels that meet; Zt holds z~ of all factors, (n, k)."""
     factors = matrices.factors
@@ -124,7 +161,7 @@ def _pairs(
 
 def _blocks(
     matrices: ModelMatrices,
-    widths: list[int],
+    widths: Sequence[int],
     ztz: Matrix,
     ztx: Matrix,
     pairs: dict[tuple[int, int], PairBlock],
