@@ -6,6 +6,7 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import lapack
 
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.structure import CovarianceStructure, structure
@@ -78,8 +79,9 @@ class Unstructured(CovarianceStructure):
         return out
 
     def theta_of(self, M: Matrix) -> Vector:
-        # M = T Q with orthogonal Q: the transpose of a QR, its diagonal made nonnegative
-        T = np.asarray(np.linalg.qr(M.T, mode="r")).T if M[_above(self.k)].any() else M
+        # M = T Q with orthogonal Q: the transpose of a QR, its diagonal made nonnegative; LAPACK
+        # keeps Q above it
+        T = lapack.dgeqrf(M.T)[0].T if M[_above(self.k)].any() else M
         diagonal = np.diagonal(T)
         if (diagonal < 0.0).any():
             T = T * np.where(diagonal < 0.0, -1.0, 1.0)

@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from scipy.linalg import lapack
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.random import CovarianceStructure
@@ -264,10 +265,11 @@ class Chart:
         blocks, rotations = [], []
         for Rz, T in zip(self.Rz, self.theta_factors(theta), strict=True):
             M = Rz @ T
-            if M.shape[0] > 1 and np.triu(M, 1).any():
-                Qt, Rt = np.linalg.qr(M.T)
-                blocks.append(np.ascontiguousarray(Rt.T))
-                rotations.append(Qt.T)
+            lower = np.tri(M.shape[0], dtype=bool)
+            if M[~lower].any():
+                packed, tau, _, _ = lapack.dgeqrf(M.T)
+                blocks.append(np.where(lower, packed.T, 0.0))
+                rotations.append(lapack.dorgqr(packed, tau)[0].T)
             else:
                 blocks.append(M)
                 rotations.append(np.eye(M.shape[0]))

@@ -133,9 +133,18 @@ def phi_scales(phi: Vector, system: PenalizedSystem) -> Vector:
     """
     chart = system.chart
     out = np.ones(phi.size)
-    for template, part, place in zip(chart.templates, chart.slices, chart.layout, strict=True):
-        rows_per_level = system.n / system.products.blocks.factors[place.factor].n_levels
-        out[part] = template.working_scales(phi[part], 1.0 / np.sqrt(rows_per_level))
+    for template, part, floor in zip(
+        chart.templates, chart.slices, step_floors(system).tolist(), strict=True
+    ):
+        out[part] = template.working_scales(phi[part], floor)
+    return out
+
+
+def step_floors(system: PenalizedSystem) -> Vector:
+    """Return, per term, the size of a step where there is no random effect: see `phi_scales`."""
+    factors = system.products.blocks.factors
+    levels = np.array([factors[place.factor].n_levels for place in system.products.layout])
+    out: Vector = np.sqrt(levels / system.n)
     return out
 
 

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.structure import CovarianceStructure
@@ -62,8 +63,10 @@ def generators(system: PenalizedSystem) -> list[Generator]:
             continue  # how levels belong together tells it from what other terms can say
         matrices = _basis(template) if t not in held else _beside_held(template, held[t])
         for E in matrices:
-            merged = np.zeros((chart.widths[place.factor],) * 2)
-            merged[place.columns, place.columns] = E
+            merged = E
+            if place.width < chart.widths[place.factor]:
+                merged = np.zeros((chart.widths[place.factor],) * 2)
+                merged[place.columns, place.columns] = E
             out.append(Generator(t, place.factor, E, merged))
     return out
 
@@ -84,17 +87,71 @@ def _basis(template: CovarianceStructure) -> tuple[Matrix, ...]:
     return tuple(slope @ T.T + T @ slope.T for slope in slopes)
 
 
-def gram(system: PenalizedSystem, found: list[Generator], *, project: bool) -> Matrix:
+@dataclass(frozen=True, eq=False, slots=True)
+class _Places:
+    """Where the generators of each factor stand in J, and their E as rows.
+
+    Parameters
+    ----------
+    at : per factor with generators, (g,) their places in J.
+    E : per such factor, (g, K^2), in the form that multiplies faster.
+    size : number of all generators.
+    """
+
+    at: dict[int, NDArray[np.intp]]
+    E: dict[int, Any]
+    size: int
+
+    @classmethod
+    def of(cls, found: list[Generator]) -> _Places:
+        at: dict[int, list[int]] = {}
+        for i, one in enumerate(found):
+            at.setdefault(one.factor, []).append(i)
+        E = {
+            g: _few(np.array([found[i].merged for i in own]).reshape(len(own), -1))
+            for g, own in at.items()
+        }
+        return cls({g: np.array(own) for g, own in at.items()}, E, len(found))
+
+
+def gram(
+    system: PenalizedSystem, places: _Places, *, project: bool, between: bool = True
+) -> Matrix:
     """Return J (g + 1, g + 1), the residual last.
 
     Parameters
     ----------
     project : take the fixed effects out (REML), or not.
+    between : whether what belongs to different factors counts; else it is left zero.
+    """
+    moments, traces = _moments_of_pairs(system, project=project, between=between)
+    size = places.size
+    J = np.zeros((size + 1, size + 1))
+    # <E_i x E_k, F> for all pairs of two factors at once
+    for (g, h), F in moments.items():
+        if g in places.E and h in places.E:
+            flat = places.E[g] @ F.reshape(F.shape[0] ** 2, -1)
+            rows, columns = places.at[g][:, None], places.at[h]
+            J[rows, columns] = flat @ places.E[h].T
+            J[columns[:, None], places.at[g]] = J[rows, columns].T
+    for g, E in places.E.items():
+        at = places.at[g]
+        J[at, size] = J[size, at] = E @ traces[g].ravel()
+    J[size, size] = system.n - (system.p if project else 0)
+    return J
+
+
+def _moments_of_pairs(
+    system: PenalizedSystem, *, project: bool, between: bool
+) -> tuple[dict[tuple[int, int], Any], list[Matrix]]:
+    """Return second moments of M (K, K, H, H) per pair of factors g <= h, and sums of M_jj (K, K).
+
+    Factors that are nowhere together have moments with projection alone.
     """
     blocks = system.products.blocks
     n_factors = len(blocks.factors)
     R = fixed_share(system.products) if project and system.p else None
-    moments = {}
+    moments: dict[tuple[int, int], Any] = {}
     traces = []
     for g, f in enumerate(blocks.factors):
         levels = np.arange(f.n_levels)
@@ -103,6 +160,8 @@ def gram(system: PenalizedSystem, found: list[Generator], *, project: bool) -> M
         if R is not None:
             traces[g] = traces[g] - R.total(g)
     for (g, h), pair in blocks.pairs.items():
+        if g != h and not between:
+            continue
         own = _on_pattern(pair.values, pair.rows, pair.cols, R, g, h)
         if g == h:  # beside single levels, (j, l) and (l, j)
             turned = np.swapaxes(pair.values, 1, 2)
@@ -112,32 +171,12 @@ def gram(system: PenalizedSystem, found: list[Generator], *, project: bool) -> M
         for g in range(n_factors):
             for h in range(g, n_factors):
                 moments[g, h] = moments.get((g, h), 0.0) + R.everywhere(g, h)
-    size = len(found)
-    J = np.zeros((size + 1, size + 1))
-    # <E_i x E_k, F> for all pairs of two factors at once; the E have few numbers that are not zero
-    of = {g: [i for i, one in enumerate(found) if one.factor == g] for g in range(n_factors)}
-    E = {g: _few(np.array([found[i].merged.ravel() for i in of[g]])) for g in of if of[g]}
-    for g in E:
-        for h in E:
-            if g <= h:
-                F = moments[g, h]
-                flat = E[g] @ F.reshape(F.shape[0] ** 2, -1)
-                J[np.ix_(of[g], of[h])] = flat @ E[h].T
-                J[np.ix_(of[h], of[g])] = J[np.ix_(of[g], of[h])].T
-        J[of[g], size] = J[size, of[g]] = E[g] @ traces[g].ravel()
-    J[size, size] = system.n - (system.p if project else 0)
-    return J
+    return moments, traces
 
 
 def _few(rows: Matrix) -> Any:
     """Return rows of few numbers that are not zero in the form that multiplies faster."""
     return sp.csr_array(rows) if rows.size > SPARSE_FROM else rows
-
-
-def lengths(system: PenalizedSystem, found: list[Generator]) -> Vector:
-    """Return the lengths |G_i| (g + 1,) without projection; zero for a column of zeros."""
-    J = np.diag(gram(system, found, project=False))
-    return np.sqrt(np.maximum(J, 0.0))
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -161,6 +200,11 @@ class Seen:
         """(g + 1, r) directions along which no law moves."""
         return self.vectors[:, self.values <= NULL_RTOL]
 
+    @classmethod
+    def all_of(cls, system: PenalizedSystem, *, reml: bool) -> None:
+        """Enter that no direction is hidden, where that is known without the information."""
+        system.judged.setdefault((reml, False), cls([], np.ones(1), np.ones(1), np.ones((1, 1))))
+
 
 def information_of(system: PenalizedSystem, *, reml: bool) -> Seen:
     """Return the information of a design; formed once."""
@@ -168,11 +212,16 @@ def information_of(system: PenalizedSystem, *, reml: bool) -> Seen:
     seen: Seen | None = system.judged.get((reml, given))
     if seen is None:
         found = generators(system)
-        size = lengths(system, found)
+        places = _Places.of(found)
+        project = reml and system.p > 0
+        # without projection the diagonal alone is asked for, unless that is the information itself
+        plain = gram(system, places, project=False, between=not project)
+        size = np.sqrt(np.maximum(plain.diagonal(), 0.0))  # |G_i|; zero for a column of zeros
         # effects that never meet have no covariance: what is left of its length is rounding
         scale = np.where(size > ZERO_LENGTH_RTOL * size.max(), size, size.max())
         scale[-1] = size[-1]  # that of the residuals is no rounding, however large weights are
-        J = gram(system, found, project=reml) / np.outer(scale, scale)
+        J = gram(system, places, project=True) if project else plain
+        J = J / (scale[:, None] * scale)
         if given:  # the residual variance cannot take part
             values, vectors = np.linalg.eigh(J[:-1, :-1])
             vectors = np.vstack([vectors, np.zeros(values.size)])
@@ -279,4 +328,3 @@ def _on_pattern(
         B = R.met(g, h, at, at if rows is cols else cols[part])
         out += _moments(A[part] - B) - _moments(B)
     return out
-

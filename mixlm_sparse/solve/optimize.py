@@ -20,9 +20,11 @@ from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.solve.checkpoint import Checkpoint
 from mixlm_sparse.solve.identification import require_residuals_apart, unseen
+from mixlm_sparse.solve.information import Seen
 from mixlm_sparse.solve.profiled.held_search import held_criterion, optimize_held
 from mixlm_sparse.solve.profiled.no_noise import without_noise
 from mixlm_sparse.solve.profiled.objective import SATURATED, ProfiledObjective
+from mixlm_sparse.solve.profiled.saddle import shows_all
 from mixlm_sparse.solve.profiled.valleys import LARGE_START
 from mixlm_sparse.solve.search.control import Control, control_of
 from mixlm_sparse.solve.search.names import OPTIMIZERS
@@ -149,6 +151,8 @@ def _optimum(
             objective, phi, given=start is not None, method=method, control=control, began=began
         )
         found = without_noise(found, system, objective, control=control, began=began)
+        if shows_all(objective.sharp, found, system):
+            Seen.all_of(system, reml=reml)
         return smallest(found, system)
 
 

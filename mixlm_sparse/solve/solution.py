@@ -45,18 +45,22 @@ class PlsSolution:
         self.theta = theta
         self.system = system
         chart = system.chart
-        lambdas, rotations = chart.lambdas_of_theta(theta)
+        lambdas, self._rotations = chart.lambdas_of_theta(theta)
         self._working = solve_at(lambdas, system)
         self._factors = chart.theta_factors(theta)
-        # T~ Q = Rz T: what the working solution says of T~ is turned by Q into the user's columns
-        self._Q = [
-            None if np.array_equal(Q, np.eye(Q.shape[0])) else Q for Q in chart.merge(rotations)
-        ]
 
     def __repr__(self) -> str:
         return in_brackets(
             f"PlsSolution at theta of {self.theta.size} parameters: pwrss {self.pwrss:.6g}"
         )
+
+    @cached_property
+    def _Q(self) -> list[Matrix | None]:
+        """T~ Q = Rz T: what is said of T~ is turned by Q into the user's columns; None for I."""
+        return [
+            None if np.array_equal(Q, np.eye(Q.shape[0])) else Q
+            for Q in self.system.chart.merge(self._rotations)
+        ]
 
     # -- parts of the criterion ---------------------------------------------------------------
 

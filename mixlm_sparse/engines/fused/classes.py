@@ -85,7 +85,7 @@ def classes_of(ztz: Array3, P: int) -> Classes | None:
     known = np.unique(sample)
     if known.size > most or (L > SAMPLE and 2 * known.size > sample.size):
         return None
-    marks = _marks(flat, weights)
+    marks = sample if len(sampled) == L else _marks(flat, weights)
     at = np.minimum(np.searchsorted(known, marks), known.size - 1)
     new = known[at] != marks
     if new.any():

@@ -21,6 +21,8 @@ class Found(NamedTuple):
     limit_reached : whether the number of evaluations ended the search.
     n_values, n_gradients : evaluations, and those with a gradient.
     history : criterion at each evaluation.
+    hessian, scales : (m, m) by central differences, and the sizes (m,) of steps that they are in
+        units of; None where they were not asked for.
     """
 
     phi: Vector
@@ -31,6 +33,8 @@ class Found(NamedTuple):
     n_values: int
     n_gradients: int
     history: Vector
+    hessian: Matrix | None
+    scales: Vector
 
 
 class FoundMany(NamedTuple):

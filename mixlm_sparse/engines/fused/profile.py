@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -160,28 +161,27 @@ def profile_plain(
     ldRX2, pwrss, least pivot, Omega (P, P); None where there is no factor.
     """
     p = S.shape[0] - 1
-    pwrss, least, ldRX2 = float(S[p, p]), 1.0, 0.0
-    contrast = np.empty(p + 1)
-    contrast[p] = 1.0
-    if p:
-        chol, info = lapack.dpotrf(S[:p, :p], lower=1, clean=1)
-        diagonal = chol.diagonal().tolist()
-        if info != 0 or not math.isfinite(sum(diagonal)):
-            return None
-        half, _ = lapack.dtrtri(chol, lower=1)
-        v = half @ S[p, :p]
-        pwrss -= float(v @ v)
-        ldRX2, least = 2.0 * sum(map(math.log, diagonal)), min(1.0, min(diagonal) ** 2)
-        np.matmul(v, half, out=contrast[:p])
-        np.negative(contrast[:p], out=contrast[:p])
+    chol, info = lapack.dpotrf(S, lower=1, clean=1)
+    nothing = info == p + 1  # is left of the response beside rounding: any last pivot will do
+    if nothing:
+        S = S.copy()
+        S[p, p] = 2.0 * yy + 1.0
+        chol, info = lapack.dpotrf(S, lower=1, clean=1)
+    *diagonal, last = chol.diagonal().tolist()
+    if info != 0 or not math.isfinite(sum(diagonal) + last):
+        return None
+    ldRX2, least = 2.0 * sum(map(math.log, diagonal)), min([1.0, *diagonal]) ** 2
+    pwrss = 0.0 if nothing else last * last
     if not pwrss > floor:
         pwrss = floor
     weight = nu / pwrss if nu >= 0.0 else -nu
     if weight == np.inf:  # nothing at all is left of the response
         weight = 0.0
-    Omega = (contrast * weight)[:, None] * contrast
-    if reml and p:
-        Omega[:p, :p] += half.T @ half
+    # the last row of L^{-1} is (-beta, 1) / last, the others are those of R_X^{-T}
+    half, _ = lapack.dtrtri(chol, lower=1)
+    half[p] *= last * math.sqrt(weight)
+    rows = half if reml else half[p:]
+    Omega = rows.T @ rows
     share = pwrss / yy if yy > 0.0 else 1.0  # of what the fixed part leaves of the response
     return ldRX2, pwrss, min(least, share), Omega
 
@@ -202,26 +202,25 @@ def profile_each(
     -------
     least pivots (s,), Omega (s, P, P); None where one of them has no factor.
     """
-    s, P = S.shape[:2]
-    p = P - 1
-    contrast = np.ones((s, P))
-    pwrss, least = S[:, p, p], np.ones(s)
-    if p:
-        try:
-            chol = np.linalg.cholesky(S[:, :p, :p])
-        except np.linalg.LinAlgError:
-            return None
-        half = np.tril(np.linalg.inv(chol))
-        v = np.matmul(half, S[:, p, :p, None])
-        pwrss = pwrss - (v * v).sum(axis=(1, 2))
-        least = np.minimum(least, np.diagonal(chol, axis1=1, axis2=2).min(axis=1) ** 2)
-        back = np.swapaxes(half, 1, 2)
-        contrast[:, :p] = -np.matmul(back, v)[:, :, 0]
-    pwrss = np.maximum(pwrss, floor)
-    weight = nu / pwrss if nu >= 0.0 else np.full(s, -nu)
+    P = S.shape[1]
+    try:
+        chol = np.linalg.cholesky(S)
+    except np.linalg.LinAlgError:
+        return None
+    diagonal = np.diagonal(chol, axis1=1, axis2=2)
+    last = diagonal[:, -1]
+    pwrss = np.maximum(last * last, floor)
+    weight = nu / pwrss if nu >= 0.0 else np.full(len(S), -nu)
     weight = np.where(weight == np.inf, 0.0, weight)
-    Omega = (weight[:, None] * contrast)[:, :, None] * contrast[:, None, :]
-    if reml and p:
-        Omega[:, :p, :p] += np.matmul(back, half)
-    share = pwrss / yy if yy > 0.0 else np.ones(s)
-    return np.minimum(least, share), Omega
+    half = np.linalg.inv(chol) * _lower(P)
+    half[:, -1] *= (last * np.sqrt(weight))[:, None]
+    rows = half if reml else half[:, -1:]
+    Omega = np.matmul(np.swapaxes(rows, 1, 2), rows)
+    share = pwrss / yy if yy > 0.0 else np.ones(len(S))
+    return np.minimum(diagonal[:, :-1].min(axis=1, initial=1.0) ** 2, share), Omega
+
+
+@lru_cache(maxsize=64)
+def _lower(P: int) -> Matrix:
+    """Return ones in the lower triangle (P, P): what LAPACK leaves above it is rounding."""
+    return np.tri(P)

@@ -35,7 +35,7 @@ from mixlm_sparse.engines.fused.descent import (
     bfgs,
     value_at,
 )
-from mixlm_sparse.engines.fused.differences import put_differences
+from mixlm_sparse.engines.fused.differences import MULTIPLES, derivative, put_differences
 from mixlm_sparse.engines.fused.found import Found, FoundMany, Term
 from mixlm_sparse.engines.fused.levels import SingleFactor
 from mixlm_sparse.engines.fused.products import CLOSURES
@@ -288,9 +288,19 @@ class FusedSearch:
         )
 
     def minimize(
-        self, start: Vector | None, *, tolerance: float, limit: int, check_boundary: bool
+        self,
+        start: Vector | None,
+        *,
+        tolerance: float,
+        limit: int,
+        check_boundary: bool,
+        floors: Vector | None = None,
     ) -> Found | None:
         """Search from phi (m,), or from a moment estimate.
+
+        Parameters
+        ----------
+        floors : as in `minimize_many`; with them the Hessian is formed, too.
 
         Returns
         -------
@@ -300,15 +310,20 @@ class FusedSearch:
         found, history = self._search(
             None if start is None else start[None], self._ztx[None, :, :, y],
             self._scalars[[YY]], self._scalars[[FLOOR]], tolerance, limit,
-            check_boundary=check_boundary, room=limit + 50 * (1 + len(self._terms)), floors=None,
+            check_boundary=check_boundary, room=limit + 50 * (1 + len(self._terms)), floors=floors,
         )  # fmt: skip
         numbers, counts = found.numbers[0], found.counts[0]
         if counts[GIVEN_UP]:
             return None
+        hessian, scales = None, found.scales[0]
+        if floors is not None:
+            slopes = found.slopes[0].reshape(self.m, len(MULTIPLES), self.m)
+            H = derivative(np.swapaxes(slopes, 0, 1), scales[:, None])
+            hessian = 0.5 * (H + H.T)
         return Found(
             found.phi[0], found.gradient[0], float(numbers[0]), float(numbers[1]),
             bool(numbers[2]), int(counts[VALUES]), int(counts[GRADIENTS]),
-            history[: counts[HISTORY]],
+            history[: counts[HISTORY]], hessian, scales,
         )  # fmt: skip
 
     def minimize_many(

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.fused.descent import GIVEN_UP, GRADIENTS, VALUES
+from mixlm_sparse.solve.curvature import step_floors
 from mixlm_sparse.solve.information import information_of
 from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL
 from mixlm_sparse.solve.profiled.fused import fused_search
@@ -199,7 +200,7 @@ def optimize_block(
         np.maximum((info.eps * y_length[usual]) ** 2, info.tiny),
         tolerance=control.tolerance,
         limit=control.max_evaluations or default_limit("bfgs", system.n_theta),
-        floors=_floors(system) if curved else None,
+        floors=step_floors(system) if curved else None,
     )
     phi, gradient, numbers, counts, factors, scales, slopes, products = (
         _spread(part, usual) for part in found
@@ -228,14 +229,6 @@ def optimize_block(
         slopes=slopes,
         products=products,
     )
-
-
-def _floors(system: PenalizedSystem) -> Vector:
-    """Return, per term, the size of a step where there is no random effect: see `phi_scales`."""
-    factors = system.products.blocks.factors
-    levels = np.array([factors[place.factor].n_levels for place in system.products.layout])
-    out: Vector = np.sqrt(levels / system.n)
-    return out
 
 
 def _spread(part: np.ndarray, usual: NDArray[np.bool_]) -> np.ndarray:

@@ -20,12 +20,21 @@ from mixlm_sparse.solve.curvature import (
     phi_scales,
     profiled_gradients,
     profiled_hessian,
+    step_floors,
 )
 from mixlm_sparse.solve.pls import CANCELLATION_LIMIT, PERFECT_FIT_RTOL, solve_at
 from mixlm_sparse.solve.profiled.boundary import settle_boundary
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.limit import far_start, radial_decrease, without_residual
-from mixlm_sparse.solve.profiled.saddle import CLOSE, quick, sharp_hessian, symmetric, together
+from mixlm_sparse.solve.profiled.saddle import (
+    HARDLY_NOTICED,
+    Sharp,
+    quick,
+    sharp_hessian,
+    sharp_of,
+    symmetric,
+    together,
+)
 from mixlm_sparse.solve.profiled.start import expected_hessian, moment_start
 from mixlm_sparse.solve.profiled.valleys import other_starts, scattered_starts
 from mixlm_sparse.solve.search.bfgs import EPS, ROUNDING
@@ -51,8 +60,8 @@ class ProfiledObjective:
     """Value and gradient in phi, with counts, the best point seen and the progress callback.
 
     A point where the criterion is not defined has the value infinity.  `rotations`, per term, turn
-    the working columns: phi then parameterizes Q'T~.  `beyond` is set where the optimum is far out:
-    random effects many times the noise (see `limit`).
+    the working columns: phi then parameterizes Q'T~.  `beyond` is set where the optimum is far out
+    (see `limit`).
     """
 
     system: PenalizedSystem
@@ -65,7 +74,7 @@ class ProfiledObjective:
     history: list[float] = field(default_factory=list)
     rotations: list[Matrix] | None = None
     beyond: bool = False
-    _sharp: tuple[Vector, Matrix] | None = None
+    sharp: Sharp | None = None  # the last Hessian that was clearly positive definite
     _last: tuple[Vector, Evaluation] | None = None
 
     @property
@@ -214,7 +223,7 @@ class ProfiledObjective:
             return None
         H = sharp_hessian(phi, gradient, self.system, reml=self.reml)
         if H is not None:
-            self._sharp = phi, H
+            self.sharp = Sharp(phi, H)
         return H
 
     def renew(self, phi: Vector) -> Matrix | None:
@@ -310,11 +319,8 @@ class ProfiledObjective:
         return settle_boundary(self, phi, value)
 
     def downhill(self, phi: Vector, *, whatever_it_costs: bool) -> Vector | None:
-        """Return a step (m,) along which the criterion curves downwards at phi, if it does.
-
-        See `saddle`.
-        """
-        if self.beyond or self._near_a_minimum(phi):
+        """Return a step (m,) along which the criterion curves downwards at phi; see `saddle`."""
+        if self.beyond or (self.sharp is not None and self.sharp.covers(phi, self.system.chart)):
             return None
         try:
             suspect = whatever_it_costs or symmetric(phi, self.system)
@@ -328,16 +334,6 @@ class ProfiledObjective:
             return None
         return downward_direction(H, phi_scales(phi, self.system))
 
-    def _near_a_minimum(self, phi: Vector) -> bool:
-        """Say whether phi is so close to where the Hessian is known that it is that, nearly."""
-        if self._sharp is None:
-            return False
-        at, H = self._sharp
-        within = self.reflect(at)
-        signs = np.where(at * within < 0.0, -1.0, 1.0)
-        step = signs * (phi - within)
-        return bool(step @ H @ step <= CLOSE)
-
     def at_once(
         self, phi: Vector | None, *, tolerance: float, limit: int, check_boundary: bool
     ) -> Found | None:
@@ -347,10 +343,12 @@ class ProfiledObjective:
         search = fused_search(self.system, reml=self.reml)
         if search is None:
             return None
+        floors = step_floors(self.system) if quick(self.system, HARDLY_NOTICED) else None
         found = search.minimize(
-            phi, tolerance=tolerance, limit=limit, check_boundary=check_boundary
+            phi, tolerance=tolerance, limit=limit, check_boundary=check_boundary, floors=floors
         )
         if found is not None:
+            self.sharp = sharp_of(found, self.system)
             self.n_values += found.n_values
             self.n_gradients += found.n_gradients
             self.history.extend(found.history.tolist())

@@ -5,28 +5,37 @@ two terms exchanged, with two predictors exchanged, or with a predictor's sign c
 gradient costs little, one for each parameter tells; else it is looked for where two parameters are
 equal or a covariance is zero.  In small models evaluated by NumPy these gradients come in one pass
 for little more than the price of one: near the end of a search they give the Hessian, Newton's
-steps from there on, and the answer to this question as well.
+steps from there on, and the answer to this question as well; so does a compiled search, whose own
+evaluations take no calls.  Such a Hessian also shows that the data determine all (see `shows_all`).
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.engines.fused.found import Found
 from mixlm_sparse.engines.fused.plain import PlainDense, PlainFactor
+from mixlm_sparse.solve.chart import Chart
 from mixlm_sparse.solve.curvature import (
     SCREEN_STEP,
     parameter_levels,
     phi_scales,
     profiled_gradients,
 )
+from mixlm_sparse.solve.profiled.boundary import NULL_ATOL
+from mixlm_sparse.solve.search.optimum import Optimum
+from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.system import PenalizedSystem
 
 # Multiply-adds of a gradient for each parameter that are not noticed in a fit, about a millisecond.
 QUICK_WORK = 2e6
+# The same for what a compiled search adds, less than a tenth of that.
+HARDLY_NOTICED = 1e5
 # Standard deviations that differ by less are equal.
 SYMMETRIC_RTOL = 1e-4
 # Least eigenvalue of a Hessian, in units in which it is about one, that no step nearby makes
@@ -35,7 +44,39 @@ CLEARLY_POSITIVE = 0.2
 CLOSE = 0.02
 
 
-def quick(system: PenalizedSystem) -> bool:
+@dataclass(frozen=True, eq=False, slots=True)
+class Sharp:
+    """A Hessian (m, m) that is clearly positive definite, and phi (m,) where it is."""
+
+    phi: Vector
+    hessian: Matrix
+
+    def covers(self, phi: Vector, chart: Chart) -> bool:
+        """Say whether phi, which is in bounds, is so close that the Hessian there is it, nearly."""
+        within = chart.reflected(self.phi)
+        signs = np.where(self.phi * within < 0.0, -1.0, 1.0)
+        step = signs * (phi - within)
+        return bool(step @ self.hessian @ step <= CLOSE)
+
+
+def shows_all(sharp: Sharp | None, found: Optimum, system: PenalizedSystem) -> bool:
+    """Say whether the Hessian at an optimum shows that the data determine every (co)variance.
+
+    Along a direction of (S, sigma^2) in which no law moves (see `identification`) the criterion
+    stays as it is.  It is not that of a common factor, so that S / sigma^2 moves along it, and phi
+    with that where every factor is regular: the Hessian at an optimum would be zero along it.
+    """
+    chart = system.chart
+    return bool(
+        sharp is not None
+        and found.status is Status.CONVERGED
+        and chart.copies
+        and (np.abs(found.phi[chart.lower == 0.0]) > NULL_ATOL).all()
+        and sharp.covers(found.phi, chart)
+    )
+
+
+def quick(system: PenalizedSystem, most: float = QUICK_WORK) -> bool:
     """Say whether a gradient for each parameter costs less than what a fit takes anyway."""
     products = system.products
     factors = products.blocks.factors
@@ -44,7 +85,7 @@ def quick(system: PenalizedSystem) -> bool:
         work = f.n_levels * f.width**2 * (f.width + products.p + 1)
     else:
         work = system.q**3
-    return bool(system.chart.m * work <= QUICK_WORK)
+    return bool(system.chart.m * work <= most)
 
 
 def together(system: PenalizedSystem) -> bool:
@@ -62,11 +103,23 @@ def sharp_hessian(
     except NotPositiveDefiniteError:
         return None
     H = (moved - gradient) / (SCREEN_STEP * scales[:, None])
-    H = 0.5 * (H + H.T)
+    return clearly_positive(0.5 * (H + H.T), scales, system)
+
+
+def sharp_of(found: Found, system: PenalizedSystem) -> Sharp | None:
+    """Return the Hessian where a compiled search ended, if it has one that is clearly positive."""
+    if found.hessian is None:
+        return None
+    H = clearly_positive(found.hessian, found.scales, system)
+    return None if H is None else Sharp(found.phi, H)
+
+
+def clearly_positive(H: Matrix, scales: Vector, system: PenalizedSystem) -> Matrix | None:
+    """Return a Hessian H (m, m) if no step nearby makes an eigenvalue negative, else None."""
     units = scales / np.sqrt(parameter_levels(system))
     if not np.isfinite(H).all():
         return None
-    least = np.linalg.eigvalsh(H * np.outer(units, units))[0]
+    least = np.linalg.eigvalsh(H * (units[:, None] * units))[0]
     return H if least >= CLEARLY_POSITIVE else None
 
 

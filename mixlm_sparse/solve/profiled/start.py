@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.interface import taken_by_columns
 from mixlm_sparse.solve.criterion import residual_df
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -37,17 +37,15 @@ def moment_start(system: PenalizedSystem) -> Vector:
     shares: list[Vector] = []
     for place in products.layout:
         f = products.blocks.factors[place.factor]
-        share = np.empty(place.width)
-        for c in range(place.width):
-            column = place.first + c
-            a = f.ztz[:, column, column]
-            r = f.response[:, column]
-            taken = taken_by_columns(f)[:, column]
-            free = np.maximum(a - taken, 0.0)
-            excess = float((r * r).sum()) / s_sq - float(free.sum())
-            weight = float((free * a).sum() - free.sum())
-            share[c] = max(excess / weight, 0.0) if weight > 0.0 else 0.0
-        shares.append(share)
+        a = np.diagonal(f.ztz, axis1=1, axis2=2)[:, place.columns]
+        r, taken = f.response[:, place.columns], taken_by_columns(f)[:, place.columns]
+        free = np.maximum(a - taken, 0.0)
+        alone = free.sum(axis=0)
+        excess = (r * r).sum(axis=0) / s_sq - alone
+        weight = (free * a).sum(axis=0) - alone
+        share = np.zeros(place.width)
+        np.divide(excess, weight, out=share, where=weight > 0.0)
+        shares.append(np.maximum(share, 0.0))
     total = sum(float(share.sum()) for share in shares)
     noise = max(1.0 - total, MIN_NOISE_SHARE)
     out = []
@@ -74,20 +72,27 @@ def expected_hessian(
     chart = system.chart
     nu = residual_df(system, reml=reml)
     m = phi.size
-    if rotations is None:
-        rotations = [np.eye(t.k) for t in system.templates]
-    lambdas = chart.merge([Q @ T for Q, T in zip(rotations, chart.factors(phi), strict=True)])
-    derivatives: list[list[tuple[int, Matrix]]] = [[] for _ in products.blocks.factors]
-    for template, part, place, Q in zip(
-        system.templates, chart.slices, products.layout, rotations, strict=True
-    ):
-        for i, dT in enumerate(template.slopes_at(phi[part])):
-            dLambda = np.zeros_like(lambdas[place.factor])
-            dLambda[place.columns, place.columns] = Q @ dT
-            derivatives[place.factor].append((part.start + i, dLambda))
+    factors, slopes = chart.factors(phi), [
+        template.slopes_at(phi[part])
+        for template, part in zip(system.templates, chart.slices, strict=True)
+    ]
+    if rotations is not None:
+        factors = [Q @ T for Q, T in zip(rotations, factors, strict=True)]
+        slopes = [np.matmul(Q, dT) for Q, dT in zip(rotations, slopes, strict=True)]
+    lambdas = chart.merge(factors)
+    own: list[list[int]] = [[] for _ in lambdas]
+    found: list[list[Array3]] = [[] for _ in lambdas]
+    for part, place, dT in zip(chart.slices, products.layout, slopes, strict=True):
+        K = lambdas[place.factor].shape[0]
+        dLambda = dT
+        if place.width < K:
+            dLambda = np.zeros((len(dT), K, K))
+            dLambda[:, place.columns, place.columns] = dT
+        own[place.factor] += range(part.start, part.stop)
+        found[place.factor].append(dLambda)
     H = np.zeros((m, m))
     t = np.zeros(m)
-    for f, lam, found in zip(products.blocks.factors, lambdas, derivatives, strict=True):
+    for f, lam, at, parts in zip(products.blocks.factors, lambdas, own, found, strict=True):
         stride = -(-f.n_levels // MAX_LEVELS)
         A = f.ztz[::stride]
         scale = f.n_levels / A.shape[0]
@@ -98,14 +103,14 @@ def expected_hessian(
         flat = D.reshape(-1, K * K)
         # sum_j D[a, b] D[c, d] by (b, c) and (a, d)
         E = (flat.T @ flat).reshape(K, K, K, K).transpose(1, 2, 0, 3).reshape(K * K, K * K)
-        own = [i for i, _ in found]
-        half = np.matmul(np.array([d for _, d in found]), lam.T)
-        sigma = (half + np.swapaxes(half, 1, 2)).reshape(len(found), K * K)
-        t[own] = scale * (sigma @ flat.sum(axis=0))
-        H[np.ix_(own, own)] = scale * (sigma @ E @ sigma.T)
-    H -= np.outer(t, t) / nu
+        half = np.matmul(parts[0] if len(parts) == 1 else np.concatenate(parts), lam.T)
+        sigma = (half + np.swapaxes(half, 1, 2)).reshape(len(at), K * K)
+        t[at] = scale * (sigma @ flat.sum(axis=0))
+        rows = np.array(at)[:, None]
+        H[rows, at] = scale * (sigma @ E @ sigma.T)
+    H -= t[:, None] * t / nu
     # Directions without expected curvature (a zero column) get some, or the first step is infinite.
     values, vectors = np.linalg.eigh(0.5 * (H + H.T))
-    floor = 1e-2 * max(float(values.max()), 1e-8)
+    floor = 1e-2 * max(float(values[-1]), 1e-8)
     out: Matrix = (vectors * np.maximum(values, floor)) @ vectors.T
     return out

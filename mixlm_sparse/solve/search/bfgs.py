@@ -157,8 +157,9 @@ def _updated(H: NDArray[Any], s: Vector, y: Vector, sy: float) -> Matrix:
     """Return the inverse Hessian after a step s that changed the gradient by y."""
     rho = 1.0 / sy
     Hy = H @ y
-    cross = rho * np.outer(Hy, s)
-    out: Matrix = H + ((1.0 + rho * float(y @ Hy)) * rho) * np.outer(s, s) - cross - cross.T
+    cross = (rho * Hy)[:, None] * s
+    along = ((1.0 + rho * float(y @ Hy)) * rho) * s
+    out: Matrix = H + along[:, None] * s - cross - cross.T
     return out
 
 

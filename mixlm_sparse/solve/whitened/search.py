@@ -8,6 +8,7 @@ import numpy as np
 
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.covariance.law import ResidualLaw
+from mixlm_sparse.solve.pls import LARGEST_FACTOR
 from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.objective import Progress
 from mixlm_sparse.solve.search.optimum import Optimum
@@ -109,7 +110,9 @@ def solution_at(optimum: Optimum, system: PenalizedSystem) -> PlsSolution:
     """Solve at an optimum; with a residual structure, the solution's system has its rho."""
     if system.whitened is not None:
         system = system.at_rho(optimum.rho)
-    return solve_pls(optimum.theta, system)
+    if not (np.abs(optimum.phi) <= LARGEST_FACTOR).all():
+        return solve_pls(optimum.theta, system)  # which says what is wrong with it
+    return PlsSolution(optimum.theta.copy(), system)
 
 
 def _centered(objective: WhitenedObjective, start: Vector) -> Vector:
