@@ -24,6 +24,7 @@ from mixlm_sparse.inference.fixed.tests import f_p
 from mixlm_sparse.model.call import FitOptions
 from mixlm_sparse.model.refits import RefitBlock, row_of
 from mixlm_sparse.model.warm import quiet
+from mixlm_sparse.solve.curvature import profiled_hessian, step_floors
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
@@ -106,6 +107,20 @@ def test_structures_singular_and_not(formula: str) -> None:
             assert_same(a, in_python(system, reml=reml))
             singular += a.status == "singular"
     assert singular or "(1 | g)" in formula
+
+
+@pytest.mark.parametrize("formula", ["y ~ x + (x | g)", "y ~ x + (1 | g) + (1 | h)"])
+def test_hessian_where_a_search_ended(formula: str) -> None:
+    system = penalized_system(mx.model_matrices(formula, drawn(4)))
+    search = fused_search(system, reml=True)
+    assert search is not None
+    found = search.minimize(
+        None, tolerance=1e-9, limit=200, check_boundary=True, floors=step_floors(system)
+    )
+    assert found is not None
+    assert found.hessian is not None
+    expected = profiled_hessian(found.phi, system, reml=True)
+    np.testing.assert_allclose(found.hessian, expected, rtol=1e-7, atol=1e-7 * expected.max())
 
 
 def test_starts_limits_and_no_check_of_the_boundary() -> None:

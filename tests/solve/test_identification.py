@@ -147,6 +147,28 @@ def test_the_fit_says_it_once(formula, sentence):
     assert not fit.identification.complete
 
 
+@settings(max_examples=60)
+@given(
+    written=st.lists(st.sampled_from(sorted(TERMS)), min_size=1, max_size=2, unique=True),
+    fixed=st.sampled_from(sorted(FIXED)),
+    seed=st.integers(0, 1000),
+    reml=st.booleans(),
+)
+def test_a_fit_judges_as_its_design_does(written, fixed, seed, reml):
+    """What a fit takes from the Hessian of its optimum is what the information says."""
+    try:
+        fit = mx.lmer(
+            f"y ~ {fixed} + {' + '.join(written)}", frame(seed), reml=reml, control=QUIET
+        )
+    except mx.DataError:  # as many effects as rows
+        return
+    design = mx.penalized_system(fit.system.matrices)
+    judged = identification(design, reml=reml, phi=fit.optimum.phi)
+    for own, of_design in zip(fit.identification.entries, judged.entries, strict=True):
+        np.testing.assert_array_equal(own, of_design)
+    assert fit.identification.residual == judged.residual
+
+
 @pytest.mark.parametrize(
     "formula",
     [
