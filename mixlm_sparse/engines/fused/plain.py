@@ -275,7 +275,7 @@ def _half_inverses(C: Array3) -> tuple[Array3, Vector] | None:
     except np.linalg.LinAlgError:
         return None
     logs = np.log(chol.diagonal(axis1=1, axis2=2).reshape(-1))
-    return block_lower_inverse(chol, compiled=False), logs
+    return block_lower_inverse(np.asarray(chol, dtype=np.float64), compiled=False), logs
 
 
 def _summed(left: NDArray[np.float64], right: NDArray[np.float64]) -> Array3:
