@@ -97,6 +97,12 @@ class Unstructured(CovarianceStructure):
         out: Matrix = (Ts * signs[:, None, :])[:, rows, cols]
         return out
 
+    def working_scales(self, phi: Vector, floor: float) -> Vector:
+        T = self.factor(phi)
+        rows = np.maximum(np.sqrt((T * T).sum(axis=1)), floor)
+        out: Vector = rows[self._triangle()[0]]  # each parameter stands in one row
+        return out
+
     @property
     def positions(self) -> NDArray[np.intp]:
         out = np.full((self.k, self.k), -1, dtype=np.intp)

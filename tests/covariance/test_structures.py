@@ -302,3 +302,15 @@ def test_the_steepest_way_off_zero(name, k, seed):
         slope = (S * M).sum() / np.trace(S)
         # angles of an autoregression are looked at in steps
         assert slope >= found[0][0] / np.trace(T @ T.T) - 0.03 * np.abs(M).sum()
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+def test_scales_of_the_unstructured_are_those_of_any_structure(k):
+    template = covariance_structure("us", k)
+    phi = np.random.default_rng(k).normal(size=template.n_theta)
+    phi[-1] = 0.0
+    for floor in (1e-3, 0.7):
+        np.testing.assert_array_equal(
+            template.working_scales(phi, floor),
+            CovarianceStructure.working_scales(template, phi, floor),
+        )

@@ -53,6 +53,8 @@ class Sharp:
 
     def covers(self, phi: Vector, chart: Chart) -> bool:
         """Say whether phi, which is in bounds, is so close that the Hessian there is it, nearly."""
+        if np.array_equal(self.phi, phi):
+            return True
         within = chart.reflected(self.phi)
         signs = np.where(self.phi * within < 0.0, -1.0, 1.0)
         step = signs * (phi - within)
