@@ -46,4 +46,7 @@ def row_index(matrices: ModelMatrices) -> pd.Index[Any]:
 
 def row_series(matrices: ModelMatrices, values: Vector) -> pd.Series[float]:
     """Return values (n,) of the rows used as a Series that joins with the data."""
-    return pd.Series(padded(matrices, values), index=row_index(matrices), dtype=np.float64)
+    # a copy, which pandas 3 makes anyway: what is handed out is the user's
+    return pd.Series(
+        padded(matrices, values), index=row_index(matrices), dtype=np.float64, copy=True
+    )

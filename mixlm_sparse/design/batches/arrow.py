@@ -125,8 +125,12 @@ def column_of(name: str, values: Any, *, declared: bool = True) -> Column:
             f"column '{name}' has type {dtype}, which no model can use: convert it to a number or "
             "to text"
         )
-    if pa.types.is_decimal(dtype) or str(dtype) == "halffloat":
+    if pa.types.is_decimal(dtype):
         values = values.cast(pa.float64())
+    elif str(dtype) == "halffloat":  # which older versions cast to nothing
+        absent = np.asarray(values.is_null().to_numpy(zero_copy_only=False), dtype=bool)
+        halves = np.asarray(values.to_numpy(zero_copy_only=False), dtype=np.float64)
+        values = pa.array(halves, mask=absent if values.null_count else None)
     missing = None
     if values.null_count:
         missing = np.asarray(values.is_null().to_numpy(zero_copy_only=False), dtype=bool)
