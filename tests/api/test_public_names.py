@@ -79,6 +79,33 @@ def test_public_names_and_arguments():
     )
 
 
+# What docs/stability.md promises outside of the package's own names.
+PROMISED = {
+    "interop.sklearn.MixedLMRegressor": (
+        "(formula=None, reml=True, *, re_form=None, na_action='raise', contrasts=None, "
+        "optimizer='auto', control=None, residual=None, variance=None, fixed=None)"
+    ),
+    "interop.sklearn.MixedLMRegressor.fit": "(self, X, y, groups=None, sample_weight=None)",
+    "interop.sklearn.MixedLMRegressor.predict": "(self, X, groups=None)",
+    "interop.sklearn.MixedLMRegressor.score": "(self, X, y, groups=None, sample_weight=None)",
+    "interop.marginaleffects.adapter": "(fit, *, df=inf)",
+    "covariance.structure.structure": "(name, arguments='')",
+    "engines.choose.make_engine": "(name, system, penalties=(), estimation=None)",
+}
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_promised_names_elsewhere(name):
+    room, module, *inner = name.split(".")
+    try:
+        value = importlib.import_module(f"mixlm_sparse.{room}.{module}")
+    except mx.MissingPackageError as error:
+        pytest.skip(str(error))
+    for part in inner:
+        value = getattr(value, part)
+    assert arguments(value) == PROMISED[name]
+
+
 def test_completion_offers_what_users_need():
     assert sorted(dir(mx)) == sorted(mx.__all__)
     modules = {name for name in dir(mx) if inspect.ismodule(getattr(mx, name))}
