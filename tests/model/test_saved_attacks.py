@@ -115,6 +115,16 @@ def test_theta_and_phi_are_one_point(path):
             mx.load(path)
 
 
+@pytest.mark.parametrize("size", [1e160, 1e300, -1e300])
+def test_a_point_beyond_the_numbers_is_refused(path, size):
+    members = members_of(path)
+    phi = np.load(io.BytesIO(members["optimum.phi.npy"]))
+    phi[0] *= size
+    write(path, members | {"optimum.phi.npy": npy(phi)})
+    with pytest.raises(mx.SavedFitError, match="broken"):
+        mx.load(path)
+
+
 def test_theta_and_phi_are_one_point_beside_a_residual_structure(tmp_path):
     path = tmp_path / "teeth.mixlm"
     teeth = mx.datasets.load("Orthodont")

@@ -77,7 +77,8 @@ def require_point(system: PenalizedSystem, optimum: Optimum, archive: Archive) -
     for T, S in zip(
         chart.theta_factors(optimum.theta), chart.covariances(optimum.phi), strict=True
     ):
-        if (np.abs(T @ T.T - S) > CRITERION_RTOL * np.abs(S).max(initial=0.0)).any():
+        near = np.abs(T @ T.T - S) <= CRITERION_RTOL * np.abs(S).max(initial=0.0)
+        if not (np.isfinite(S).all() and near.all()):
             raise archive.broken("theta and phi are two covariances")
 
 
