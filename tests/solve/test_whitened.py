@@ -258,3 +258,30 @@ def test_no_start_finds_a_better_optimum_of_ar1_beside_an_intercept(name) -> Non
             start = np.array([theta, np.arctanh(phi)])
             found = optimize(fit.system, reml=True, start=start)
             assert found.criterion > fit.criterion - 1e-7, (phi, theta)
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_serial_residuals_far_below_the_groups(seed):
+    """At any size of the residuals the same phi, and the criterion as the scale has it.
+
+    A correlation near one is a valley of its own: the residuals are then effects of the groups.
+    """
+    rng = np.random.default_rng(seed)
+    groups, k = 20, 6
+    g, t = np.repeat(np.arange(groups), k), np.tile(np.arange(k), groups)
+    e = rng.normal(size=(groups, k))
+    for j in range(1, k):
+        e[:, j] = 0.6 * e[:, j - 1] + 0.8 * e[:, j]
+    b, x = rng.normal(size=groups), rng.normal(size=groups * k)
+    found = []
+    for size in (1e-4, 1e-8):
+        data = pd.DataFrame({"y": b[g] + size * (x + e.ravel()), "x": x, "t": t, "g": g})
+        fit = mx.lmer(
+            "y ~ x + (1 | g)", data, residual=mx.AR1("t", "g"),
+            control=mx.Control(warn=False), progress=False,
+        )  # fmt: skip
+        within = len(data) - groups - 1  # contrasts that the residuals alone are about
+        found.append((fit.criterion - 2.0 * within * np.log(size), fit.optimum.rho[0]))
+        assert fit.convergence.converged
+    assert found[0][0] == pytest.approx(found[1][0], abs=1e-3)
+    assert found[0][1] == pytest.approx(found[1][1], abs=1e-4)

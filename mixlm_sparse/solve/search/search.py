@@ -56,7 +56,7 @@ def search(
         found = _search(objective, phi, method, control, began)
         if given and found.status is Status.NOT_CONVERGED:
             # a start in a desert: the criterion falls towards the optimum, hardly visibly
-            found = _better(found, _search(objective, None, method, control, began))
+            found = better(found, _search(objective, None, method, control, began))
         elif _looks_again(method, control) and (not given or objective.many_valleys):
             found = _second_looks(found, objective, method, control, began, given=given)
         return _leave_saddle(found, objective, method, control, began, given=given)
@@ -64,7 +64,7 @@ def search(
         far = objective.far_out()
         if far is None:
             return limit(objective, method, began)
-        return _search_far(far, objective, control, began)
+        return search_far(far, objective, control, began)
 
 
 def _looks_again(method: str, control: Control) -> bool:
@@ -93,7 +93,7 @@ def _leave_saddle(
         sides += [found.phi - size * step for size in SADDLE_STEPS]
         values = [objective.value(side) for side in sides]
         best = sides[int(np.argmin(values))]
-        again = _better(found, _search(objective, best, method, control, began))
+        again = better(found, _search(objective, best, method, control, began))
         if again.criterion == found.criterion:
             break
         found = replace(again, tried=found.tried, second_valley=found.second_valley)
@@ -103,7 +103,7 @@ def _leave_saddle(
     )  # fmt: skip
 
 
-def _better(found: Optimum, again: Optimum) -> Optimum:
+def better(found: Optimum, again: Optimum) -> Optimum:
     """Return the lower of two optima, with the costs of both."""
     lower = again.criterion < found.criterion - ROUNDING * abs(found.criterion)
     if not lower and not (again.converged and not found.converged):
@@ -143,7 +143,7 @@ def _second_looks(
             ends.append((start.name, again.criterion))
             deeper = again.criterion - best.criterion
             if abs(deeper) <= SAME_VALLEY:
-                best = _better(best, again)
+                best = better(best, again)
             elif deeper < 0.0:
                 best, far = again, objective.beyond
             if again.converged:
@@ -155,7 +155,7 @@ def _second_looks(
     if len(ends) == 1:
         return found
     if best is not found and best.status is Status.LIMIT and control.max_evaluations is None:
-        best = _better(best, _search(objective, best.phi, method, control, began))
+        best = better(best, _search(objective, best.phi, method, control, began))
     best = replace(
         best, n_evaluations=objective.n_values, n_gradients=objective.n_gradients,
         history=tuple(objective.history),
@@ -183,7 +183,7 @@ def _look(
         return _search(objective, phi, method, control, began)
     except NoMinimumError:
         far = objective.far_out()
-        return None if far is None else _search_far(far, objective, control, began)
+        return None if far is None else search_far(far, objective, control, began)
 
 
 def _search(
@@ -241,7 +241,7 @@ def _search(
     )  # fmt: skip
 
 
-def _search_far(
+def search_far(
     start: FarStart, objective: Objective, control: Control, began: float
 ) -> Optimum:
     """Search where parameters differ by orders of magnitude, in units of their size."""

@@ -12,10 +12,11 @@ from mixlm_sparse.solve.pls import LARGEST_FACTOR
 from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.objective import Progress
 from mixlm_sparse.solve.search.optimum import Optimum
-from mixlm_sparse.solve.search.search import search
+from mixlm_sparse.solve.search.search import SAME_VALLEY, better, search, search_far
 from mixlm_sparse.solve.smallest import smallest
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem
+from mixlm_sparse.solve.whitened.far import far_beside
 from mixlm_sparse.solve.whitened.objective import AT_LIMIT, WhitenedObjective
 
 __all__ = ["optimize_whitened", "solution_at"]
@@ -52,6 +53,10 @@ def optimize_whitened(
     found = search(
         objective, x, given=given, method=method, control=control, began=began
     )
+    if not given and method == "bfgs" and control.second_looks:
+        far = far_beside(objective, found.phi)
+        if far is not None:
+            found = _lower(found, search_far(far, objective, control, began))
     rho = found.phi[m:]
     there = system.at_rho(rho, centered=True)
     whitened = there.whitened
@@ -73,6 +78,20 @@ def optimize_whitened(
         phi=phi,
         rho=rho,
         sigma=None if found.sigma is None else found.sigma / size,
+    )
+
+
+def _lower(found: Optimum, again: Optimum) -> Optimum:
+    """Return the lower of two optima, the second of which was begun far out; both are told."""
+    valleys = sorted((found.criterion, again.criterion))
+    other = found.second_valley
+    if valleys[1] > valleys[0] + SAME_VALLEY:
+        other = valleys[1] if other is None else min(other, valleys[1])
+    first = found.tried or (f"moment estimate: {found.criterion:.6f}",)
+    return replace(
+        better(found, again),
+        tried=(*first, f"random effects far out: {again.criterion:.6f}"),
+        second_valley=other,
     )
 
 
