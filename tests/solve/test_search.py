@@ -32,7 +32,7 @@ def test_a_status_is_its_text():
     assert pickle.loads(pickle.dumps(Status.PERFECT)) is Status.PERFECT
     assert copy.deepcopy(Status.PERFECT) is Status.PERFECT
     assert [status for status in Status if status.certified] == [
-        "converged", "singular", "perfect fit", "no residual",
+        "converged", "singular", "perfect fit", "no residual", "local optimum",
     ]  # fmt: skip
 
 
