@@ -197,8 +197,12 @@ def picture(rows: list[dict[str, object]], path: Path) -> None:
     for row in measured:
         place = float(row["items"])  # type: ignore[arg-type]
         style = {"color": colors[str(row["engine"])], "marker": marks[int(row["n"])], "s": 26}  # type: ignore[call-overload]
-        for ax, name, unit in zip(axes, ("seconds", "memory"), (1.0, 1e6), strict=True):
-            ax.scatter(place, max(float(row[name]) / unit, 1e-3), **style)  # type: ignore[arg-type]
+        # what was not measured is left out; less than a MB cannot be told
+        for ax, name, unit, least in zip(
+            axes, ("seconds", "memory"), (1.0, 1e6), (1e-3, 1.0), strict=True
+        ):
+            if row.get(name) is not None:
+                ax.scatter(place, max(float(row[name]) / unit, least), **style)  # type: ignore[arg-type]
     for ax, text in zip(axes, ("processor seconds an evaluation", "memory, MB"), strict=True):
         ax.set(xscale="log", yscale="log", xlabel="levels of the smaller factor", ylabel=text)
         ax.spines[["top", "right"]].set_visible(False)

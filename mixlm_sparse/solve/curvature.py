@@ -21,16 +21,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 
 from mixlm_sparse.common.text import in_brackets
-from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.engines.dense import product, times
-from mixlm_sparse.engines.fused.bordered import Bordered, BorderedFixed
+from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.engines.fused.differences import HESSIAN_STEP, MULTIPLES, derivative
 from mixlm_sparse.solve.criterion import residual_df, slopes_each
 from mixlm_sparse.solve.held import HeldCoordinates
-from mixlm_sparse.solve.pls import WorkingSolution, residual_products, solve_at, solve_bordered
+from mixlm_sparse.solve.product_derivatives import ProductDerivatives, product_derivatives
 from mixlm_sparse.solve.system import PenalizedSystem
 
 # Gradients (s, m) at s points (s, m).
@@ -46,83 +43,6 @@ SCREEN_STEP = 1e-3
 SUSPICIOUS = 0.05
 # Curvature below minus this share is no rounding error: the point is no minimum.
 NEGATIVE_RTOL = 1e-6
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class ProductDerivatives:
-    """Derivatives of M = [X y]'V^{-1}[X y] by phi, in the working columns [X y] G.
-
-        G = [ R_X^{-1}  -beta ]
-            [    0        1   ]
-
-    in which M itself is the identity, with pwrss as its last entry.
-
-    Parameters
-    ----------
-    solution : the solution at phi.
-    products : (m, p + 1, p + 1), G'(dM / dphi)G.
-    pwrss : (m,) derivative of the penalized residual sum of squares.
-    """
-
-    solution: WorkingSolution
-    products: Array3
-    pwrss: Vector
-
-
-def solution_columns(solution: WorkingSolution) -> Matrix:
-    """Return G (p + 1, p + 1) of `ProductDerivatives`."""
-    p = solution.beta.size
-    G = np.zeros((p + 1, p + 1))
-    if p:
-        G[:p, :p] = scipy.linalg.solve_triangular(solution.R_X, np.eye(p))
-    G[:, p] = np.append(-solution.beta, 1.0)
-    return G
-
-
-def product_derivatives(phi: Vector, system: PenalizedSystem) -> ProductDerivatives:
-    """Differentiate [X y]'V^{-1}[X y] by phi, exactly.
-
-    With R = Z'V^{-1}[X y] and U = Lambda'R, of which both are at hand,
-    dM / dT[a, b] = -sum_j (R_j[a]' U_j[b] + U_j[b]' R_j[a]) over the levels j of the term.  G is
-    taken to R and U: of fixed effects between groups, beside large random effects, M and dM keep
-    few digits where G'MG keeps all.
-    """
-    chart = system.chart
-    bordered = solve_bordered(chart.lambdas(phi), system)
-    if bordered is not None:
-        return _bordered_derivatives(phi, system, *bordered)
-    with system.lock:
-        solution = solve_at(chart.lambdas(phi), system)
-        residuals = residual_products(solution, system)
-    p, G = system.p, solution_columns(solution)
-    out = np.zeros((phi.size, p + 1, p + 1))
-    for t, (part, place) in enumerate(zip(chart.slices, chart.layout, strict=True)):
-        R = times(residuals[place.factor][:, place.columns], G)
-        U = times(solution.U[place.factor][:, place.columns], G)
-        slopes = chart.factor_slopes(t, phi)
-        for a, b in np.argwhere(slopes.any(axis=0)).tolist():
-            half = R[:, a].T @ U[:, b]
-            out[part] -= slopes[:, a, b, None, None] * (half + half.T)
-    return ProductDerivatives(solution, out, out[:, p, p].copy())
-
-
-def _bordered_derivatives(
-    phi: Vector, system: PenalizedSystem, solution: WorkingSolution, at: Bordered
-) -> ProductDerivatives:
-    """Return the same of many levels and many sparse columns, none of which is filled in."""
-    chart, fused, p = system.chart, system.fused, system.p
-    assert isinstance(fused, BorderedFixed)
-    G = solution_columns(solution)
-    G[:p] = scipy.linalg.solve_triangular(fused.turn, G[:p])
-    out = np.zeros((phi.size, p + 1, p + 1))
-    for t, (part, place) in enumerate(zip(chart.slices, chart.layout, strict=True)):
-        slopes = chart.factor_slopes(t, phi)
-        for a, b in np.argwhere(slopes.any(axis=0)).tolist():
-            own = place.first + a, place.first + b
-            M = fused.slope(at, solution.lambdas, place.factor, *own)
-            turned = product(np.ascontiguousarray(G.T), product(M, G))
-            out[part] += slopes[:, a, b, None, None] * turned
-    return ProductDerivatives(solution, out, out[:, p, p].copy())
 
 
 def phi_scales(phi: Vector, system: PenalizedSystem) -> Vector:
@@ -376,12 +296,10 @@ def residual_share(curvature: Curvature, system: PenalizedSystem, Z: Matrix) -> 
     ----------
     Z : (r, p) combinations in the working columns, z = l R_x^{-1} R_X^{-1}.
     """
-    p = system.p
     # along d/dlog s of X'V^{-1}X, between half' and half
     along = curvature.phi * system.chart.powers
-    products = np.tensordot(along, curvature.derivatives.products[:, :p, :p], axes=1)
     lengths = (Z * Z).sum(axis=1)
-    slopes = ((Z @ products) * Z).sum(axis=1)
+    slopes = along @ curvature.derivatives.along(Z)
     with np.errstate(invalid="ignore"):
         out: Vector = 1.0 + 0.5 * slopes / np.where(lengths > 0.0, lengths, np.nan)
     return out

@@ -20,7 +20,8 @@ import scipy.linalg
 
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.criterion import profiled_sigma
-from mixlm_sparse.solve.curvature import phi_scales, product_derivatives
+from mixlm_sparse.solve.curvature import phi_scales
+from mixlm_sparse.solve.product_derivatives import product_derivatives
 from mixlm_sparse.solve.profiled.start import expected_hessian
 from mixlm_sparse.solve.system import PenalizedSystem
 

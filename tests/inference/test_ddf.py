@@ -97,7 +97,9 @@ def test_derivatives_of_vcov_and_deviance(drawn):
     assert curvature.sigma == pytest.approx(fit.sigma, rel=1e-12)
     moments = satterthwaite(fit)
     scaled = moments.sigma * moments.half
-    jacobian = [*(-scaled @ slope @ scaled.T for slope in moments.slopes), 2.0 * moments.vcov]
+    p = fit.system.p
+    slopes = moments.derivatives.products[:, :p, :p]
+    jacobian = [*(-scaled @ slope @ scaled.T for slope in slopes), 2.0 * moments.vcov]
     scales = np.append(phi_scales(phi, fit.system), 1.0)
     point = np.append(phi, np.log(fit.sigma))
     step = 2e-3

@@ -13,8 +13,8 @@ from mixlm_sparse.engines.fused.bordered import BorderedFixed
 from mixlm_sparse.model.call import ModelCall
 from mixlm_sparse.model.run import assemble
 from mixlm_sparse.solve.criterion import criterion_and_gradient
-from mixlm_sparse.solve.curvature import product_derivatives
 from mixlm_sparse.solve.information import generators, gram
+from mixlm_sparse.solve.product_derivatives import product_derivatives
 from mixlm_sparse.solve.products import basis, final, wide
 from tests.support import dense_oracle
 from tests.support.strategies import designs_with_theta
@@ -97,6 +97,13 @@ def test_what_inference_asks_for(visits, formula):
         product_derivatives(one.chart.phi_of_theta(theta), one) for one in (system, plain)
     )
     np.testing.assert_allclose(mine.pwrss, theirs.pwrss, rtol=1e-9)
+    # signs of the working columns are those of R_x: what is asked of l'beta does not depend on them
+    L = np.random.default_rng(0).normal(size=(3, system.p))
+    forms = [
+        one.along(np.linalg.solve((one.solution.R_X @ own.products.R_x).T, L.T).T)
+        for one, own in ((mine, system), (theirs, plain))
+    ]
+    np.testing.assert_allclose(*forms, rtol=1e-8)
     size = np.abs(theirs.products).max()
     np.testing.assert_allclose(np.abs(mine.products), np.abs(theirs.products), atol=1e-9 * size)
     for project in (True, False):
@@ -144,7 +151,15 @@ def test_what_a_fit_of_many_levels_can_do(visits, tmp_path, monkeypatch):
     monkeypatch.setattr(SparseColumns, "filled", filled)
     fit = mx.lmer(formula, visits, control=QUIET)
     assert "level by level" in fit.describe_engine()
-    assert str(fit.summary()).splitlines()[1:8] == str(plain.summary()).splitlines()[1:8]
+    row = np.zeros((1, fit.system.p))
+    row[0, 5:7] = 1.0, -1.0
+    def all_products(*_):
+        raise AssertionError("a few contrasts need no products of all columns")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(BorderedFixed, "slope", all_products)
+        patch.setattr(type(fit.solution), "RX_inv", property(all_products))
+        pd.testing.assert_frame_equal(fit.contest(row), plain.contest(row), rtol=1e-4)
     pd.testing.assert_frame_equal(fit.tidy(), plain.tidy(), rtol=1e-4)
     pd.testing.assert_frame_equal(
         fit.emmeans("item").contrast("pairwise").to_frame().iloc[:5],
@@ -153,6 +168,7 @@ def test_what_a_fit_of_many_levels_can_do(visits, tmp_path, monkeypatch):
     np.testing.assert_allclose(fit.predict(), plain.predict(), atol=1e-5)
     intervals, expected = (one.confint(method="wald") for one in (fit, plain))
     pd.testing.assert_frame_equal(intervals, expected, rtol=1e-4)
+    assert str(fit.summary()).splitlines()[1:8] == str(plain.summary()).splitlines()[1:8]
     ml = mx.lmer(formula, visits, reml=False, control=QUIET)
     monkeypatch.undo()
     assert ml.criterion == pytest.approx(

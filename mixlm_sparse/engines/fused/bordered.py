@@ -279,6 +279,30 @@ class BorderedFixed:
             out = out + met + met.T + B.T @ (N[:q, :q] @ B)
         return out
 
+    def seen(
+        self, at: Bordered, lambdas: Sequence[Matrix], columns: Matrix
+    ) -> list[tuple[Array3, Array3]]:
+        """Return Z'V^{-1}C and Lambda'Z'V^{-1}C of every factor, (L, K, r) each.
+
+        Parameters
+        ----------
+        columns : (p + 1, r), C = [X~ y_f] columns.
+        """
+        q, r = self.q_r, columns.shape[1]
+        N_rr, N_xr = at.rest[:q], at.rest[q:]
+        met = N_xr.T @ columns
+        U = scipy.linalg.cho_solve((at.chol[:q, :q], True), self._scaled(met.T, lambdas).T)
+        B = -self._scaled_back(U.T, lambdas).T
+        lam = lambdas[self.eliminated]
+        x = (self.F @ np.vstack([B, columns])).reshape(-1, lam.shape[0], r)
+        own = np.matmul(np.swapaxes(at.W_half, 1, 2), x)
+        out = [(x - np.matmul(np.matmul(self.A, lam), own), own)] * len(lambdas)
+        R = met + N_rr @ B
+        for g in self.others:
+            part, K = self._part(g), lambdas[g].shape[0]
+            out[g] = R[part].reshape(-1, K, r), U[part].reshape(-1, K, r)
+        return out
+
     def _scaled(self, M: Matrix, lambdas: Sequence[Matrix]) -> Matrix:
         """Return M (r, q_r) times the Lambda of the border's random effects."""
         out = np.empty_like(M)

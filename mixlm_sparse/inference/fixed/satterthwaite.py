@@ -34,13 +34,14 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import scipy.linalg
 
-from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.engines.interface import BLAS_SHARE
 from mixlm_sparse.inference.fixed.moments import Directions, ModelMoments
 from mixlm_sparse.inference.fixed.spans import with_unit_length
 from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.solve.curvature import EVALUATIONS_PER_PARAMETER
+from mixlm_sparse.solve.product_derivatives import ProductDerivatives
 
 # Relative change of a variance along a direction of (phi, log sigma) of length one: below this the
 # variance does not depend on the direction.
@@ -55,14 +56,14 @@ class SatterthwaiteMoments(ModelMoments):
 
     Parameters
     ----------
-    slopes : (m, p, p) derivatives of X'V^{-1}X by phi, between half' and half.
+    derivatives : those of X'V^{-1}X by phi, between half' and half.
     A : (m + 1, m + 1) asymptotic covariance of (phi, log sigma).
     flat : (m + 1, f) directions of (phi, log sigma) that the data do not determine.
     least_squares : (p, p), |z least_squares| is the standard error by least squares of the
         combination z half^{-1} beta, |z| its standard error by the model; both relative to sigma.
     """
 
-    slopes: Array3
+    derivatives: ProductDerivatives
     A: Matrix
     flat: Matrix
     least_squares: Matrix
@@ -73,11 +74,8 @@ class SatterthwaiteMoments(ModelMoments):
 
     def _df_along(self, Z: Matrix) -> Vector:
         """Return the degrees of freedom of unit directions (r, p); NaN for zero."""
-        g = np.empty((Z.shape[0], self.slopes.shape[0] + 1))
         # V = (X'V^{-1}X)^{-1}, so its derivative is -V (slope) V
-        for i, slope in enumerate(self.slopes):
-            g[:, i] = -((Z @ slope) * Z).sum(axis=1)
-        g[:, -1] = 2.0
+        g = np.vstack([-self.derivatives.along(Z), np.full(Z.shape[0], 2.0)]).T
         uncertainty = ((g @ self.A) * g).sum(axis=1)
         with np.errstate(divide="ignore"):
             df = 2.0 / uncertainty
@@ -166,7 +164,6 @@ def satterthwaite(fit: FittedModel) -> SatterthwaiteMoments:
     found = _KEPT.get(fit)
     if found is None:
         curvature = fit.curvature
-        p = fit.system.p
         R_X = curvature.derivatives.solution.R_X
         note = ""
         if curvature.negative:
@@ -177,7 +174,7 @@ def satterthwaite(fit: FittedModel) -> SatterthwaiteMoments:
         found = SatterthwaiteMoments(
             solution=fit.solution,
             sigma=unit_of_theta(fit),
-            slopes=curvature.derivatives.products[:, :p, :p],
+            derivatives=curvature.derivatives,
             A=curvature.covariance,
             flat=curvature.flat,
             least_squares=_least_squares(fit, R_X),

@@ -14,16 +14,13 @@ from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.fused.differences import HESSIAN_STEP, MULTIPLES, derivative
 from mixlm_sparse.solve.criterion import residual_df
-from mixlm_sparse.solve.curvature import (
-    Curvature,
+from mixlm_sparse.solve.curvature import Curvature, finished, parameter_levels, phi_scales
+from mixlm_sparse.solve.pls import WorkingSolution
+from mixlm_sparse.solve.product_derivatives import (
     ProductDerivatives,
-    finished,
-    parameter_levels,
-    phi_scales,
     product_derivatives,
     solution_columns,
 )
-from mixlm_sparse.solve.pls import WorkingSolution
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.criterion import evaluate_whitened, pwrss_slopes
 
