@@ -77,7 +77,10 @@ def classes_of(ztz: Array3, P: int) -> Classes | None:
         return None
     same = SAME_UNITS * np.finfo(np.float64).eps * largest
     sampled = flat[:: max(1, L // SAMPLE)]
-    if all(np.abs(some - flat[0]).max() <= same for some in (sampled, flat)):  # balanced
+    # a balanced design, whose last level is like the first, as a glance at one number says
+    if abs(flat[-1, 0] - flat[0, 0]) <= same and all(
+        np.abs(some - flat[0]).max() <= same for some in (sampled, flat)
+    ):
         return Classes(ztz[:1], np.array([float(L)]), np.zeros(L, dtype=np.int64))
     # a mark tells blocks apart, whose numbers are multiplied by ones without a common measure
     weights = np.sqrt(np.arange(2.0, 2.0 + K * K)) / largest
