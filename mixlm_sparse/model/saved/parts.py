@@ -105,10 +105,11 @@ def products_from(saved: Mapping[str, Any], archive: Archive) -> Products:
 
 
 def _basis(name: str, width: int, archive: Archive) -> Matrix:
-    """Return the triangle (width, width) of columns, whose inverse is numbers as well."""
+    """Return the triangle (width, width) of columns; its squares and its inverse are numbers."""
     R = archive.numbers(name, width, width)
     with np.errstate(all="ignore"):
-        regular = not width or bool(np.isfinite((triangular_inverse(R) ** 2).sum()))
+        both = (R, triangular_inverse(R)) if width else ()
+        regular = all(np.isfinite((M**2).sum()) for M in both)
     if np.tril(R, -1).any() or not np.diag(R).all() or not regular:
         raise archive.broken(f"the array {name!r} is no basis of columns")
     return R
