@@ -93,7 +93,7 @@ $(VENV)-oldest/.installed: pyproject.toml tools/lower_bounds.py
 	  || { echo "the oldest versions have wheels for Python 3.11 and 3.12: make PYTHON=python3.12 test-oldest" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)-oldest
 	$(PYTHON) tools/lower_bounds.py test | grep -v -E '^(ruff|mypy)=' > $(VENV)-oldest/bounds.txt
-	$(VENV)-oldest/bin/python -m pip install --quiet -r $(VENV)-oldest/bounds.txt
+	$(VENV)-oldest/bin/python -m pip install --quiet -r $(VENV)-oldest/bounds.txt 'pyparsing<3.1'  # that of matplotlib 3.7
 	$(VENV)-oldest/bin/python -m pip install --quiet --no-deps --editable .
 	@touch $@
 
