@@ -288,7 +288,7 @@ class Natural(CovarianceStructure):
         """Say which sds are zero, and where the correlation is singular; see the base class.
 
         Where no sd, or one, is left rho has no influence, and what an sd could win depends on it:
-        it is looked at with several.  Where none is left that is exact (`off_zero`).
+        it is looked at with several.  Close by, where none is left, `off_zero` says it exactly.
         """
         at = self.reflected(phi)
         x = at[self.n_sd :]
@@ -300,7 +300,7 @@ class Natural(CovarianceStructure):
         turned = np.flatnonzero(ends != x)
         others = [ends, *self._elsewhere()] if zero.any() and (~zero).sum() < 2 else [ends]
         inside: list[Vector] = []
-        for step in INSIDE if not zero.all() else ():
+        for step in INSIDE:
             for i in np.flatnonzero(zero):
                 for other in others:
                     moved = snapped.copy()
@@ -310,7 +310,7 @@ class Natural(CovarianceStructure):
                 for other in others:
                     moved = np.concatenate([np.where(zero, step, at[: self.n_sd]), other])
                     inside.append(moved)
-            for i in turned:
+            for i in turned if not zero.all() else []:
                 for later in self._beyond(int(i), ends):
                     moved = snapped.copy()
                     moved[self.n_sd :] = later

@@ -33,7 +33,7 @@ def structured(kind: str, data: pd.DataFrame):
 
 @pytest.mark.parametrize("kind", ["residual", "random"])
 def test_refits_of_a_fit_with_one_valley_search_once(kind) -> None:
-    fit = structured(kind, patients(3))
+    fit = structured(kind, patients(4))
     assert fit.convergence.second_valley is None
     options = warm.options_of_refits(fit, reml=True)
     assert not options.control.second_looks

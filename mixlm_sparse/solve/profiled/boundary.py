@@ -27,7 +27,7 @@ NULL_ATOL = 1e-3
 PROBE = 1e-3
 # The first step off a false boundary.
 ESCAPE_STEP = 0.1
-# The same off a structure without variance, and correlations with which it is tried.
+# First steps off a structure without variance, and correlations with which they are tried.
 FIRST_STEPS = (0.1, 0.03, 0.01, 0.003)
 MOST_DIRECTIONS = 3
 # Distances from a true one at which a second valley is looked for.
@@ -235,7 +235,7 @@ def _off_zero(
     for t in empty if G else ():
         template, part = chart.templates[t], chart.slices[t]
         for slope, other in template.off_zero(G[t] / (2.0 * PROBE))[:MOST_DIRECTIONS]:
-            for size in (*FIRST_STEPS, *VALLEYS) if slope < 0.0 else VALLEYS:
+            for size in FIRST_STEPS if slope < 0.0 else ():
                 candidate = phi.copy()
                 candidate[part] = other * size**template.powers
                 there = objective.value(candidate)

@@ -210,7 +210,9 @@ def _flipped(chart: Chart, phi: Vector, *, every: bool) -> list[list[Start]]:
     ----------
     every : of all terms; else of structures with correlations and several variances.
     """
-    groups = []
+    groups: list[list[Start]] = []
+    if (chart.powers > 0.0).sum() < 2:  # there is no choice
+        return groups
     for template, part in zip(chart.templates, chart.slices, strict=True):
         own = phi[part]
         structured = template.second_start is not None
