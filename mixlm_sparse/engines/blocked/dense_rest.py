@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from mixlm_sparse.common.checks import listed
-from mixlm_sparse.common.types import Array3, Matrix
+from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines import dense, kernels
 from mixlm_sparse.engines.blocked import entries
 from mixlm_sparse.engines.blocked.rest import Adjacency, RestFactor
+from mixlm_sparse.engines.blocked.steps import Steps
 from mixlm_sparse.engines.interface import BLAS_SHARE, BlockSystem, PairBlock
 from mixlm_sparse.engines.memory import require_memory
 
@@ -29,6 +30,7 @@ class DenseRest:
         pairs: dict[tuple[int, int], PairBlock],
         adjacency: Sequence[Adjacency],
         *,
+        steps: Steps | None = None,
         compiled: bool,
     ) -> None:
         self._system = system
@@ -36,11 +38,13 @@ class DenseRest:
         self._pairs = pairs
         self._adjacency = adjacency
         self._compiled = compiled
+        self._steps = steps
         self.order = sum(r.n_levels * r.width for r in factors)
         self.S = np.zeros((self.order, self.order))
         self._A = self._products() if len(factors) > 1 else None
         self.P: Matrix | None = None
-        self.work = BLAS_SHARE * float(self.order) ** 3
+        share = 1.0 if steps is None else steps.work / (float(self.order) ** 3 / 6.0)
+        self.work = BLAS_SHARE * share * float(self.order) ** 3
         self.fill = self.order * (self.order + 1) // 2
 
     def reload(self, system: BlockSystem, pairs: dict[tuple[int, int], PairBlock]) -> DenseRest:
@@ -74,9 +78,7 @@ class DenseRest:
                 ztz = self._system.factors[r.index].ztz
                 _add_diagonal_blocks(S, r, np.matmul(np.matmul(lam.T, ztz), lam))
         elif all(r.width == 1 for r in self._factors):
-            scale = np.repeat(
-                [float(lam[0, 0]) for lam in lambdas], [r.n_levels for r in self._factors]
-            )
+            scale = self._by_column(lambdas)
             np.multiply(self._A, scale, out=S)
             S *= scale[:, None]
         else:
@@ -99,18 +101,29 @@ class DenseRest:
             product = (half.T @ half).tocoo()
             self.S[product.row, product.col] -= product.data
 
+    def _by_column(self, lambdas: Sequence[Matrix]) -> Vector:
+        """Return the factor (m,) of every column, all of width 1."""
+        out = np.empty(self.order)
+        for r, lam in zip(self._factors, lambdas, strict=True):
+            out[r.columns] = lam[0, 0]
+        return out
+
     def factorize(self) -> float:
+        if self._steps is not None:
+            return self._steps.factorize(self.S)
         return dense.potrf_lower(self.S)
 
     def solve(self, rhs: Matrix) -> Matrix:
-        if self.P is not None:
+        if self.P is not None and self._steps is None:
             return dense.symmetric_times(self.P, rhs)
         return dense.potrs_lower(self.S, rhs)
 
     def invert(self) -> None:
         # Kept, so that a second question at the same theta costs nothing. In place: for a large
         # complement one matrix of its size is what memory is there for.
-        if self.P is None:
+        if self.P is None and self._steps is not None:
+            self.P, self._symmetric = self._steps.inverse(self.S), False
+        elif self.P is None:
             self.P = dense.potri_lower(self.S, both=False, overwrite=True)
             self._symmetric = False
 
@@ -167,18 +180,17 @@ class DenseRest:
         assert self._A is not None
         assert self.P is not None
         if all(r.width == 1 for r in self._factors):
-            levels = [r.n_levels for r in self._factors]
-            scale = np.repeat([float(lam[0, 0]) for lam in lambdas], levels)
+            scale = self._by_column(lambdas)
             by_row = np.einsum("ij,ij,j->i", self._A, self.whole_inverse, scale)
-            sums = np.add.reduceat(by_row, [r.first for r in self._factors])
-            return [np.full((1, 1), value) for value in sums]
+            return [np.full((1, 1), by_row[r.columns].sum()) for r in self._factors]
         out = []
         for r in self._factors:
             G = np.zeros((r.width, r.width))
             for s, lam in zip(self._factors, lambdas, strict=True):
-                A = self._A[r.columns, s.columns].reshape(-1, s.width) @ lam
+                A = self._A[r.columns][:, s.columns].reshape(-1, s.width) @ lam
                 A = A.reshape(r.n_levels, r.width, -1)
-                P = self.whole_inverse[r.columns, s.columns].reshape(r.n_levels, r.width, -1)
+                P = self.whole_inverse[r.columns][:, s.columns]
+                P = P.reshape(r.n_levels, r.width, -1)
                 G += np.tensordot(A, P, axes=([0, 2], [0, 2]))
             out.append(G)
         return out
@@ -197,12 +209,17 @@ class DenseRest:
         pair = self._pairs[a, b]
         rows = self._factors[a].block_columns(pair.rows)
         cols = self._factors[b].block_columns(pair.cols)
-        # the lower triangle is always there: a comes before b
-        out: Array3 = self.P[cols[:, None, :], rows[:, :, None]]
+        low = np.maximum(cols[:, None, :], rows[:, :, None])
+        high = np.minimum(cols[:, None, :], rows[:, :, None])
+        out: Array3 = self.P[low, high]
         return out
 
     def describe(self) -> str:
-        return f"dense Schur complement of order {self.order}"
+        text = f"dense Schur complement of order {self.order}"
+        if self._steps is not None:
+            share = 100.0 * self._steps.work / (float(self.order) ** 3 / 6.0)
+            text += f", eliminated in {len(self._steps.rows)} steps, {share:.0f}% of its work"
+        return text
 
 
 def _add_diagonal_blocks(S: Matrix, r: RestFactor, blocks: Array3) -> None:

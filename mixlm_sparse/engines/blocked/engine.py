@@ -31,10 +31,11 @@ from mixlm_sparse.engines.blocked.coupling import Coupling, bmm, transposed
 from mixlm_sparse.engines.blocked.dense_coupling import DenseCoupling
 from mixlm_sparse.engines.blocked.dense_rest import DenseRest, require_dense_memory
 from mixlm_sparse.engines.blocked.pairs import oriented_pair
-from mixlm_sparse.engines.blocked.rest import Rest, RestFactor
+from mixlm_sparse.engines.blocked.rest import Rest, RestFactor, gathered
 from mixlm_sparse.engines.blocked.selected import Elimination, selected_blocks
 from mixlm_sparse.engines.blocked.sparse_coupling import SparseCoupling
 from mixlm_sparse.engines.blocked.sparse_rest import sparse_rest
+from mixlm_sparse.engines.blocked.steps import Steps, in_steps
 from mixlm_sparse.engines.compiled import compiled_pays, made_again
 from mixlm_sparse.engines.interface import (
     BlockSystem,
@@ -82,6 +83,10 @@ class BlockedEngine:
             for s, i in enumerate(self._chain)
         ]
         self._load_parents()
+        self._steps: Steps | None = None
+        if self._rest and self._compiled and not self._coupled_densely():
+            met = [[self._pair(i, r.index) for r in self._rest] for i in self._chain]
+            self._rest, self._steps = in_steps(self._rest, met, self._rest_pairs())
         self._couplings = self._make_couplings() if self._rest else []
         self._schur = self._make_schur() if self._rest else None
         # factors whose products with each other are kept as one dense matrix
@@ -165,7 +170,7 @@ class BlockedEngine:
                 work += self._n_pairs(i, r.index) * r.width * K * 20.0
         return work
 
-    def _make_couplings(self) -> list[Coupling]:
+    def _coupled_densely(self) -> bool:
         factors = self._system.factors
         cells = sum(factors[i].n_levels * factors[i].width for i in self._chain) * self._m
         filled = sum(
@@ -173,7 +178,11 @@ class BlockedEngine:
             for i in self._chain
             for r in self._rest
         )
-        dense = cells <= DENSE_COUPLING_CELLS or filled >= DENSE_COUPLING_SHARE * cells
+        return cells <= DENSE_COUPLING_CELLS or filled >= DENSE_COUPLING_SHARE * cells
+
+    def _make_couplings(self) -> list[Coupling]:
+        factors = self._system.factors
+        dense = self._coupled_densely()
         couplings: list[Coupling] = []
         for i in self._chain:
             pairs = [self._pair(i, r.index) for r in self._rest]
@@ -205,6 +214,7 @@ class BlockedEngine:
             self._rest,
             pairs,
             adjacency,
+            steps=self._steps,
             compiled=self._compiled,
         )
 
@@ -269,7 +279,7 @@ class BlockedEngine:
         y: list[Array3] = [rhs[i] for i in self._chain]
         n_rhs = rhs[0].shape[2]
         if self._rest:
-            x_rest = np.concatenate([rhs[r.index].reshape(-1, n_rhs) for r in self._rest])
+            x_rest = gathered([rhs[r.index].reshape(-1, n_rhs) for r in self._rest], self._rest)
         for s in range(len(self._chain)):
             y[s] = bmm(self._Linv[s], y[s])
             for t in self._parents[s]:
@@ -307,7 +317,7 @@ class BlockedEngine:
         )
         if self._couplings:
             m = B[0].shape[2]
-            rest = np.concatenate([B[r.index].reshape(-1, m) for r in self._rest])
+            rest = gathered([B[r.index].reshape(-1, m) for r in self._rest], self._rest)
             for i, coupling in zip(self._chain, self._couplings, strict=True):
                 to_chain, to_rest = coupling.multiply(B[i], rest)
                 out[i] += to_chain

@@ -21,21 +21,39 @@ from mixlm_sparse.engines.interface import BlockSystem, PairBlock
 
 @dataclass(frozen=True, slots=True)
 class RestFactor:
-    """One factor of the rest: its index in the system, its sizes, its first scalar column."""
+    """One factor of the rest: its index in the system, its sizes, its scalar columns.
+
+    These begin at `first` and follow each other, or level j begins at `at[j]` (see `steps`).
+    """
 
     index: int
     n_levels: int
     width: int
     first: int
+    at: IntVector | None = None
 
     @property
-    def columns(self) -> slice:
+    def columns(self) -> slice | IntVector:
+        if self.at is not None:
+            return self.block_columns(np.arange(self.n_levels, dtype=np.int32)).ravel()
         return slice(self.first, self.first + self.n_levels * self.width)
 
     def block_columns(self, codes: IntVector) -> IntVector:
         """Return the scalar columns of some levels, (len(codes), width)."""
-        start = self.first + codes.astype(np.int32)[:, None] * np.int32(self.width)
+        if self.at is not None:
+            start = self.at[codes][:, None]
+        else:
+            start = self.first + codes.astype(np.int32)[:, None] * np.int32(self.width)
         return np.asarray(start + np.arange(self.width, dtype=np.int32), dtype=np.int32)
+
+
+def gathered(parts: Sequence[Matrix], factors: Sequence[RestFactor]) -> Matrix:
+    """Return the rows (m, r) of the rest from those of each factor, levels one after another."""
+    m = sum(r.n_levels * r.width for r in factors)
+    out = np.empty((m, parts[0].shape[1]))
+    for part, r in zip(parts, factors, strict=True):
+        out[r.columns] = part
+    return out
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,12 +37,13 @@ class SparseCoupling:
         )
         cols = np.concatenate(
             [
-                (r.first + p.cols[:, None] * r.width + np.arange(r.width, dtype=np.int32)).ravel()
+                r.block_columns(p.cols).ravel()
                 for r, p in zip(rest, pairs, strict=True)
             ]
         ).astype(np.int32)
         values = np.concatenate([transposed(p.values).reshape(-1, width) for p in pairs])
-        if len(rest) == 1:
+        self._contiguous = len(rest) == 1 and rest[0].at is None
+        if self._contiguous:
             position = np.arange(cols.size)  # one factor: sorted already
         else:
             order = np.lexsort((cols, level))
@@ -61,7 +62,6 @@ class SparseCoupling:
             stop = start + p.rows.size * r.width
             self._position.append(position[start:stop].reshape(-1, r.width))
             start = stop
-        self._contiguous = len(rest) == 1
         self.W = np.empty_like(self._A)
         self._E: Matrix = np.empty(0)
         self._X: Matrix = np.empty(0)  # (entries, K) blocks of C^{-1}, with the other sign

@@ -53,7 +53,7 @@ def _elimination_tree(n, ptr, idx):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _postorder(parent):  # type: ignore[no-untyped-def]
+def postorder(parent):  # type: ignore[no-untyped-def]
     n = parent.shape[0]
     child = np.full(n, -1, np.int64)
     sibling = np.full(n, -1, np.int64)
@@ -148,14 +148,14 @@ def elimination_tree(
     upper = sp.csc_array(lower.T)
     upper.sort_indices()
     tree = _elimination_tree if compiled else _elimination_tree.python
-    post = _postorder if compiled else _postorder.python
+    post = postorder if compiled else postorder.python
     count = _column_counts if compiled else _column_counts.python
     parent = tree(n, upper.indptr, upper.indices)
-    postorder = post(parent)
-    order = order[postorder]
+    by_tree = post(parent)
+    order = order[by_tree]
     rank = np.empty(n, dtype=np.int64)
-    rank[postorder] = np.arange(n)
-    parent = parent[postorder]
+    rank[by_tree] = np.arange(n)
+    parent = parent[by_tree]
     parent = np.where(parent >= 0, rank[parent], -1)
     lower = permuted_lower(row, col, n, order)
     counts = count(parent, lower.indptr, lower.indices)

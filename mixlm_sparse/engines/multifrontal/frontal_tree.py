@@ -199,7 +199,7 @@ def analyse(pattern: sp.csc_array, order: IntVector | None = None) -> tuple[IntV
     coo = pattern.tocoo()
     compiled = compiled_pays(1000.0 * coo.nnz)
     order, lower, parent, counts = elimination_tree(coo.row, coo.col, n, order, compiled)
-    column_order, starts, m, super_parent = _merge(parent, counts)
+    column_order, starts, m, super_parent = merged_supernodes(parent, counts)
     order = order[column_order]
     lower = permuted_lower(coo.row, coo.col, n, order)
     row_ptr = np.concatenate(([0], np.cumsum(m)))
@@ -211,10 +211,20 @@ def analyse(pattern: sp.csc_array, order: IntVector | None = None) -> tuple[IntV
     return order, _frontal_tree(n, starts.astype(np.int32), row_ptr, rows, super_parent)
 
 
-def _merge(
-    parent: Positions, counts: Positions
+def merged_supernodes(
+    parent: Positions,
+    counts: Positions,
+    *,
+    supernode_cost: float = SUPERNODE_COST,
+    passing_cost: float = PASSING_COST,
+    zero_share: float = ZERO_SHARE,
 ) -> tuple[Positions, Positions, Positions, IntVector]:
     """Find the supernodes and merge them with their parents where that is cheap.
+
+    Parameters
+    ----------
+    parent, counts : (n,) the elimination tree in postorder, and the entries of the columns of L.
+    supernode_cost, passing_cost, zero_share : see the constants of this module.
 
     Returns
     -------
@@ -242,11 +252,11 @@ def _merge(
             _, c = heappop(queue)
             passed = rows[c] - width[c]
             extra = 0.5 * width[c] * (rows[s] * rows[s] - passed * passed)
-            saved = 0.5 * PASSING_COST * passed * passed + SUPERNODE_COST
+            saved = 0.5 * passing_cost * passed * passed + supernode_cost
             w, m = width[c] + width[s], width[c] + rows[s]
             new_zeros = zeros[c] + zeros[s] + width[c] * (rows[s] - passed)
             full = w * m - w * (w - 1) // 2
-            if ZERO_COST * extra > saved or new_zeros > ZERO_SHARE * full:
+            if ZERO_COST * extra > saved or new_zeros > zero_share * full:
                 children[s].append(c)
                 continue
             into[c] = s
