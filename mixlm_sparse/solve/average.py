@@ -31,9 +31,11 @@ import numpy as np
 import scipy.linalg
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.engines.fused.levels import SingleFactor
 from mixlm_sparse.solve.criterion import Evaluation, residual_df
 from mixlm_sparse.solve.curvature import parameter_levels, phi_scales
 from mixlm_sparse.solve.pls import WorkingSolution
+from mixlm_sparse.solve.profiled.start import expected_information
 from mixlm_sparse.solve.system import PenalizedSystem
 
 # Least singular value of T, relative to its largest, from which on Gamma is read off the gradient.
@@ -42,6 +44,8 @@ REGULAR_RTOL = 0.02
 LEAST_CURVATURE = 0.02
 # Solves for all parameters are worth fewer evaluations if they cost no more gradients than this.
 MOST_WORK = 4.0
+# Effects of one factor from which on a gradient costs more than its expected information.
+MANY_EFFECTS = 20_000
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -83,6 +87,8 @@ def average_hessian(
     found : the evaluation at phi, with its gradient.
     rotations : per term, Q (k, k) if phi is that of Q'T~.
     """
+    if isinstance(system.fused, SingleFactor):
+        return _of_one_factor(phi, found, system, rotations, reml=reml)
     at, R = found.solution, found.residuals
     if at is None or R is None or at.scale != 1.0 or not _pays(system):
         return None
@@ -113,9 +119,36 @@ def average_hessian(
             gamma -= own.T @ own / s2
             if reml and p:
                 gamma -= _taken(R[part.factor][:, part.columns, :p], at.R_X)
-        both = np.matmul(gamma + gamma.T, part.slopes).reshape(part.slopes.shape[0], -1)
-        H[part.own, part.own] += part.slopes.reshape(part.slopes.shape[0], -1) @ both.T
+        _add_gamma(H, part, gamma)
     return _positive(H, phi, system) if np.isfinite(H).all() else None
+
+
+def _of_one_factor(
+    phi: Vector,
+    found: Evaluation,
+    system: PenalizedSystem,
+    rotations: Sequence[Matrix] | None,
+    *,
+    reml: bool,
+) -> Matrix | None:
+    """Return the expected information and the part of Gamma, where there are many levels.
+
+    Levels are independent then, so that a part of them tells the traces (see `start`).
+    """
+    parts = _parts(phi, system, rotations)
+    if system.q < MANY_EFFECTS or not system.chart.copies or any(p.probe for p in parts):
+        return None
+    H = expected_information(phi, system, reml=reml, rotations=rotations)
+    for part, G in zip(parts, system.chart.split(found.slopes), strict=True):
+        _add_gamma(H, part, 0.5 * np.linalg.solve(part.T.T, G.T))
+    return _positive(H, phi, system) if np.isfinite(H).all() else None
+
+
+def _add_gamma(H: Matrix, part: _Part, gamma: Matrix) -> None:
+    """Add 2 tr(Gamma dT_i dT_k') of one term, in place."""
+    n = part.slopes.shape[0]
+    both = np.matmul(gamma + gamma.T, part.slopes).reshape(n, -1)
+    H[part.own, part.own] += part.slopes.reshape(n, -1) @ both.T
 
 
 def _right_hand_sides(

@@ -9,6 +9,7 @@ import pytest
 import mixlm_sparse as mx
 from mixlm_sparse.solve.average import average_hessian
 from mixlm_sparse.solve.criterion import evaluation_at
+from mixlm_sparse.solve.curvature import profiled_hessian
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
@@ -98,3 +99,21 @@ def test_average_information_is_that_of_dense_matrices(seed: int, reml: bool) ->
                 / (4 * h * h)
             )  # fmt: skip
     np.testing.assert_allclose(H, J.T @ expected @ J + bend, rtol=1e-4, atol=1e-3)
+
+
+def test_many_levels_of_one_factor_take_few_gradients() -> None:
+    rng = np.random.default_rng(3)
+    groups = 8_000
+    g = np.tile(np.arange(groups), 4)
+    x = np.column_stack([np.ones(g.size), rng.standard_normal((g.size, 2))])
+    T = np.array([[0.8, 0.0, 0.0], [0.2, 0.4, 0.0], [-0.1, 0.1, 0.3]])
+    y = np.einsum("ij,ij->i", x, (rng.standard_normal((groups, 3)) @ T.T)[g])
+    data = pd.DataFrame({"y": y + rng.standard_normal(g.size), "u": x[:, 1], "v": x[:, 2], "g": g})
+    system = penalized_system(mx.model_matrices("y ~ u + v + (u + v | g)", data))
+    found = optimize(system)
+    assert found.status == "converged"
+    assert found.n_gradients <= 10
+    at = evaluation_at(system.chart.lambdas(found.phi), system, reml=True, gradient=True)
+    H = average_hessian(found.phi, at, system, None, reml=True)
+    exact = profiled_hessian(found.phi, system, reml=True)
+    np.testing.assert_allclose(np.linalg.eigvals(np.linalg.solve(exact, H)).real, 1.0, atol=0.1)

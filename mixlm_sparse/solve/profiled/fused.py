@@ -10,6 +10,7 @@ from mixlm_sparse.engines.fused.dense import SmallDense
 from mixlm_sparse.engines.fused.found import Term
 from mixlm_sparse.engines.fused.levels import SingleFactor
 from mixlm_sparse.engines.fused.search import FusedSearch
+from mixlm_sparse.solve.average import MANY_EFFECTS
 from mixlm_sparse.solve.criterion import residual_df
 from mixlm_sparse.solve.pls import CANCELLATION_LIMIT
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -35,6 +36,8 @@ def fused_search(system: PenalizedSystem, *, reml: bool, count: int = 1) -> Fuse
         return None
     if not isinstance(fused, SingleFactor | SmallDense):
         return None
+    if count == 1 and system.n_theta > 1 and system.q >= MANY_EFFECTS:
+        return None  # step by step the Hessian is renewed, which saves more than calls cost
     if not search_pays(fused_kernels.search_many, count * CALLS_SAVED):
         return None
     products = system.products

@@ -62,7 +62,23 @@ def expected_hessian(
     reml: bool,
     rotations: Sequence[Matrix] | None = None,
 ) -> Matrix:
-    """Return a positive definite guess (m, m) of the criterion's Hessian at phi.
+    """Return a positive definite guess (m, m) of the criterion's Hessian at phi."""
+    H = expected_information(phi, system, reml=reml, rotations=rotations)
+    # Directions without expected curvature (a zero column) get some, or the first step is infinite.
+    values, vectors = np.linalg.eigh(0.5 * (H + H.T))
+    floor = 1e-2 * max(float(values[-1]), 1e-8)
+    out: Matrix = (vectors * np.maximum(values, floor)) @ vectors.T
+    return out
+
+
+def expected_information(
+    phi: Vector,
+    system: PenalizedSystem,
+    *,
+    reml: bool,
+    rotations: Sequence[Matrix] | None = None,
+) -> Matrix:
+    """Return the expected Hessian (m, m) of the criterion at phi, as if factors were orthogonal.
 
     For one factor, with D_j = A_j - A_j Lambda C_j^{-1} Lambda'A_j and
     dSigma_i = dLambda_i Lambda' + Lambda dLambda_i', the expected Hessian is
@@ -109,8 +125,4 @@ def expected_hessian(
         rows = np.array(at)[:, None]
         H[rows, at] = scale * (sigma @ E @ sigma.T)
     H -= t[:, None] * t / nu
-    # Directions without expected curvature (a zero column) get some, or the first step is infinite.
-    values, vectors = np.linalg.eigh(0.5 * (H + H.T))
-    floor = 1e-2 * max(float(values[-1]), 1e-8)
-    out: Matrix = (vectors * np.maximum(values, floor)) @ vectors.T
-    return out
+    return H
