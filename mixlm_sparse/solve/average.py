@@ -26,9 +26,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.linalg
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.fused.levels import SingleFactor
@@ -144,7 +146,7 @@ def _of_one_factor(
     return _positive(H, phi, system) if np.isfinite(H).all() else None
 
 
-def _add_gamma(H: Matrix, part: _Part, gamma: Matrix) -> None:
+def _add_gamma(H: Matrix, part: _Part, gamma: NDArray[Any]) -> None:
     """Add 2 tr(Gamma dT_i dT_k') of one term, in place."""
     n = part.slopes.shape[0]
     both = np.matmul(gamma + gamma.T, part.slopes).reshape(n, -1)
