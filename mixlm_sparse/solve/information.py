@@ -88,7 +88,7 @@ def _basis(template: CovarianceStructure) -> tuple[Matrix, ...]:
 
 
 @dataclass(frozen=True, eq=False, slots=True)
-class _Places:
+class Places:
     """Where the generators of each factor stand in J, and their E as rows.
 
     Parameters
@@ -103,7 +103,7 @@ class _Places:
     size: int
 
     @classmethod
-    def of(cls, found: list[Generator]) -> _Places:
+    def of(cls, found: list[Generator]) -> Places:
         at: dict[int, list[int]] = {}
         for i, one in enumerate(found):
             at.setdefault(one.factor, []).append(i)
@@ -115,7 +115,7 @@ class _Places:
 
 
 def gram(
-    system: PenalizedSystem, places: _Places, *, project: bool, between: bool = True
+    system: PenalizedSystem, places: Places, *, project: bool, between: bool = True
 ) -> Matrix:
     """Return J (g + 1, g + 1), the residual last.
 
@@ -212,7 +212,7 @@ def information_of(system: PenalizedSystem, *, reml: bool) -> Seen:
     seen: Seen | None = system.judged.get((reml, given))
     if seen is None:
         found = generators(system)
-        places = _Places.of(found)
+        places = Places.of(found)
         project = reml and system.p > 0
         # without projection the diagonal alone is asked for, unless that is the information itself
         plain = gram(system, places, project=False, between=not project)

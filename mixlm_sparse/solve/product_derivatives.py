@@ -47,8 +47,9 @@ class ProductDerivatives:
 
     def along(self, Z: Matrix) -> Matrix:
         """Return z G'(dM / dphi)G z' (m, r) for the rows z of Z (r, p)."""
-        p = Z.shape[1]
-        return np.array([((Z @ M[:p, :p]) * Z).sum(axis=1) for M in self.products])
+        r, p = Z.shape
+        forms = [((Z @ M[:p, :p]) * Z).sum(axis=1) for M in self.products]
+        return np.array(forms).reshape(-1, r)  # no rows without random effects
 
 
 class BorderedDerivatives(ProductDerivatives):

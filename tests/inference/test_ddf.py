@@ -4,6 +4,7 @@ against lmerTest for every record that has them, and against dense differentiati
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import replace
 
@@ -362,7 +363,9 @@ def test_summary_shows_the_method():
 def test_costly_degrees_of_freedom_are_left_out_and_named(monkeypatch):
     monkeypatch.setattr(coefficients, "DEFAULT_WORK", -1.0)
     text = " ".join(corpus.fit("sleep_ri_reml").summary().split())
-    assert "Satterthwaite's would take about 0e+00 operations here; ask for them with" in text
+    # none if another test has asked for them before
+    said = r"Satterthwaite's would take about \de\+\d\d operations here; ask for them with"
+    assert re.search(said, text)
     assert "Pr(" not in text
 
 

@@ -13,9 +13,9 @@ from mixlm_sparse.engines.fused.bordered import BorderedFixed
 from mixlm_sparse.model.call import ModelCall
 from mixlm_sparse.model.run import assemble
 from mixlm_sparse.solve.criterion import criterion_and_gradient
-from mixlm_sparse.solve.information import generators, gram
+from mixlm_sparse.solve.information import Places, generators, gram
 from mixlm_sparse.solve.product_derivatives import product_derivatives
-from mixlm_sparse.solve.products import basis, final, wide
+from mixlm_sparse.solve.products import basis, final, small, wide
 from tests.support import dense_oracle
 from tests.support.strategies import designs_with_theta
 
@@ -27,6 +27,7 @@ def everything_sparse(patch):
         patch.setattr(module, "WIDE", 1)
         patch.setattr(module, "SPARSE_SHARE", 1.0)
     patch.setattr(final, "MOST_EFFECTS", -1)
+    patch.setattr(small, "MOST_WORK", -1)
 
 
 @settings(max_examples=30, deadline=None)
@@ -107,7 +108,9 @@ def test_what_inference_asks_for(visits, formula):
     size = np.abs(theirs.products).max()
     np.testing.assert_allclose(np.abs(mine.products), np.abs(theirs.products), atol=1e-9 * size)
     for project in (True, False):
-        J, expected = (gram(one, generators(one), project=project) for one in (system, plain))
+        J, expected = (
+            gram(one, Places.of(generators(one)), project=project) for one in (system, plain)
+        )
         np.testing.assert_allclose(J, expected, atol=1e-11 * np.abs(expected).max())
 
 
