@@ -49,7 +49,7 @@ class ProductDerivatives:
         """Return z G'(dM / dphi)G z' (m, r) for the rows z of Z (r, p)."""
         r, p = Z.shape
         forms = [((Z @ M[:p, :p]) * Z).sum(axis=1) for M in self.products]
-        return np.array(forms).reshape(-1, r)  # no rows without random effects
+        return np.array(forms).reshape(len(self.products), r)  # either may be none
 
 
 class BorderedDerivatives(ProductDerivatives):
