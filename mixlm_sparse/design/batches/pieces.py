@@ -42,10 +42,9 @@ def read_piece(piece: Any, names: Sequence[str], optional: Sequence[str] = ()) -
     header = tuple(piece.schema.names)
     wanted = [name for name in optional if name in header and name not in names]
     texts = marked_texts(piece)
+    require_columns(names, header)
     columns = {}
     for name in (*names, *wanted):
-        if name not in header:
-            raise unknown_column(name, header)
         if header.count(name) > 1:
             raise repeated_column(name)
         values = piece.column(name)
@@ -57,9 +56,11 @@ def read_piece(piece: Any, names: Sequence[str], optional: Sequence[str] = ()) -
 
 def require_columns(names: Sequence[str], header: Sequence[str] | None) -> None:
     """Raise a DataError unless all columns are in a header, if it is known."""
-    for name in names if header is not None else ():
-        if name not in tuple(header or ()):
-            raise unknown_column(name, tuple(header or ()))
+    if header is None:
+        return
+    for name in names:
+        if name not in header:
+            raise unknown_column(name, header)
 
 
 def _one_piece(values: Any) -> Any:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from mixlm_sparse.common.errors import SavedFitError
+from mixlm_sparse.common.types import Vector
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.members import effect_matrix
 from mixlm_sparse.model.fitted import FittedModel
@@ -13,6 +16,7 @@ from mixlm_sparse.model.saved.archive import Archive
 from mixlm_sparse.solve.criterion import joint_criterion, profiled_criterion
 from mixlm_sparse.solve.products.basis import term_layout
 from mixlm_sparse.solve.products.final import Products
+from mixlm_sparse.solve.rows import RowBlock
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -118,15 +122,20 @@ def require_rows(fit: FittedModel, archive: Archive, *, given: bool) -> None:
     raise archive.broken("the data are not those of the estimates")
 
 
-def _fits_rows(fit: FittedModel) -> bool:
-    system, solution = fit.system, fit.solution
-    terms = system.matrices.terms
+def _remainders(fit: FittedModel) -> Iterator[tuple[RowBlock, Vector]]:
+    """Yield blocks of rows, whitened, with y - mu of each."""
+    solution, terms = fit.solution, fit.system.matrices.terms
     b = [solution.b(t) for t in range(len(terms))]
-    left = total = 0.0
-    for block in system.white_rows():
+    for block in fit.system.white_rows():
         r = block.target - block.fixed_part(solution.beta)
         for t, term in enumerate(terms):
             r = r - block.random_part(t, term.factor, b[t])
+        yield block, r
+
+
+def _fits_rows(fit: FittedModel) -> bool:
+    left = total = 0.0
+    for block, r in _remainders(fit):
         left += float((block.root_weighted(r) ** 2).sum())
         total += float((block.root_weighted(block.target) ** 2).sum())
     return left <= ROWS_RTOL**2 * total
@@ -135,14 +144,10 @@ def _fits_rows(fit: FittedModel) -> bool:
 def _solves_rows(fit: FittedModel) -> bool:
     system, solution = fit.system, fit.solution
     matrices = system.matrices
-    b = [solution.b(t) for t in range(len(matrices.terms))]
     score, lengths, total = np.zeros(system.p), np.zeros(system.p), 0.0
-    sums = [np.zeros_like(effects) for effects in b]
-    squares = [np.zeros(effects.shape[0]) for effects in b]
-    for block in system.white_rows():
-        r = block.target - block.fixed_part(solution.beta)
-        for t, term in enumerate(matrices.terms):
-            r = r - block.random_part(t, term.factor, b[t])
+    sums = [np.zeros_like(solution.b(t)) for t in range(len(matrices.terms))]
+    squares = [np.zeros(effects.shape[0]) for effects in sums]
+    for block, r in _remainders(fit):
         weighted = block.weighted(r)
         X = block.design
         score += X.T @ weighted
