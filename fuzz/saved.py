@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import hashlib
 import io
 import json
 import os
@@ -19,6 +20,7 @@ import numpy as np
 import mixlm_sparse as mx
 from fuzz.formula import FRAME
 from fuzz.source import Source
+from mixlm_sparse.model.saved.sums import SUMS, document_sum
 
 Members = dict[str, bytes]
 DOCUMENT = "fit.json"
@@ -38,7 +40,10 @@ def _members(save: Callable[[Path], None]) -> Members:
         path = Path(folder) / "saved"
         save(path)
         with zipfile.ZipFile(path) as archive:
-            return {name: archive.read(name) for name in archive.namelist()}
+            members = {name: archive.read(name) for name in archive.namelist()}
+    document = json.loads(members[DOCUMENT])
+    del document[SUMS]  # `packed` makes them again, when all edits are made
+    return {**members, DOCUMENT: json.dumps(document).encode()}
 
 
 @functools.cache
@@ -177,15 +182,33 @@ def edited(members: Members, source: Source) -> Members:
     return members
 
 
+def sealed(members: Members) -> Members:
+    """Return the members with their checksums: who means harm makes these too."""
+    try:
+        document = json.loads(members[DOCUMENT])
+        sums = {
+            name.removesuffix(".npy"): hashlib.sha256(content).hexdigest()
+            for name, content in members.items()
+        }
+        sums[DOCUMENT] = document_sum(document)
+        document[SUMS] = sums
+        content = json.dumps(document).encode("utf-8", "surrogatepass")
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+        return members
+    return {**members, DOCUMENT: content}
+
+
 def packed(members: Members, source: Source) -> bytes:
     """Return the file, in rare cases with damage that the archive itself has."""
     stream = io.BytesIO()
     method = zipfile.ZIP_DEFLATED if source.flag() else zipfile.ZIP_STORED
+    damage = source.below(8)
+    if damage != 4:
+        members = sealed(members)
     with zipfile.ZipFile(stream, "w", method) as archive:
         for name, content in members.items():
             archive.writestr(zipfile.ZipInfo(name or "_"), content, method)
     content = bytearray(stream.getvalue())
-    damage = source.below(8)
     if damage == 1:
         for _ in range(1 + source.below(8)):
             content[source.below(len(content))] = source.below(256)

@@ -13,6 +13,7 @@ import pytest
 import mixlm_sparse as mx
 from mixlm_sparse.model.saved.model import FORMAT_VERSION
 from tests.support import corpus
+from tests.support.saved import sealed
 
 SLEEP = "Reaction ~ Days + (Days | Subject)"
 
@@ -413,10 +414,10 @@ def rewritten(path, change=None, drop=(), replace=None):
         change(document)
     members["fit.json"] = json.dumps(document).encode()
     members.update(replace or {})
+    kept = {name: content for name, content in members.items() if name not in drop}
     with zipfile.ZipFile(path, "w") as archive:
-        for name, content in members.items():
-            if name not in drop:
-                archive.writestr(name, content)
+        for name, content in sealed(kept).items():
+            archive.writestr(name, content)
 
 
 def pickled() -> bytes:

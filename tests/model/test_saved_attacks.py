@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
+from tests.support.saved import sealed
 
 N = 60
 
@@ -54,7 +55,7 @@ def members_of(path):
 
 def write(path, members, method=zipfile.ZIP_STORED):
     with zipfile.ZipFile(path, "w", method) as archive:
-        for name, content in members.items():
+        for name, content in sealed(members).items():
             archive.writestr(name, content)
 
 

@@ -13,6 +13,7 @@ import pytest
 import scipy.sparse as sp
 
 import mixlm_sparse as mx
+from tests.support.saved import sealed
 
 QUIET = mx.Control(warn=False)
 N = 120
@@ -224,14 +225,12 @@ def test_what_random_effects_cannot_reach_is_checked(array, tmp_path):
     with zipfile.ZipFile(path) as archive:
         members = {name: archive.read(name) for name in archive.namelist()}
     for change in (lambda v: v * 1.01, lambda v: np.where(v == v, np.nan, v), lambda v: v[:-1]):
+        scratch = tmp_path / "array.npy"
+        scratch.write_bytes(members[f"{array}.npy"])
+        np.save(scratch, change(np.load(scratch)))
+        changed = members | {f"{array}.npy": scratch.read_bytes()}
         with zipfile.ZipFile(path, "w") as archive:
-            for name, content in members.items():
-                with archive.open(name, "w") as file:
-                    if name == f"{array}.npy":
-                        scratch = tmp_path / "array.npy"
-                        scratch.write_bytes(content)
-                        np.save(scratch, change(np.load(scratch)))
-                        content = scratch.read_bytes()
-                    file.write(content)
+            for name, content in sealed(changed).items():
+                archive.writestr(name, content)
         with pytest.raises(mx.SavedFitError, match="broken"):
             mx.load(path)

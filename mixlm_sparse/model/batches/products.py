@@ -43,7 +43,7 @@ from mixlm_sparse.solve.products.basis import Basis, term_layout
 __all__ = ["ModelProducts", "load_products"]
 
 FORMAT = "mixlm_sparse.products"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2 brought checksums
 
 
 @dataclass(frozen=True, eq=False, repr=False)

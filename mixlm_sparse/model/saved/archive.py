@@ -2,7 +2,8 @@
 
 The arrays are `.npy` members, so that `numpy.load` opens the file too.  Only numbers and truth
 values are stored, and nothing that a file holds is ever executed.  A file may come from anyone:
-what it says of its own sizes is compared with what it has before any memory is taken.
+what it says of its own sizes is compared with what it has before any memory is taken.  The document
+holds a checksum of each part, which shows damage.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import os
 import stat
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -21,6 +22,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import MissingFileError, SavedFitError
 from mixlm_sparse.common.files import atomic_file, file_kind
+from mixlm_sparse.model.saved.sums import SUMS, Summed, array_sum, document_sum
 
 __all__ = ["Archive", "Arrays", "write_archive"]
 
@@ -38,6 +40,7 @@ MAX_MEMBERS = 100_000
 MAX_HEADER = 10_000  # bytes of the description of one array
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 1  # a flag of a member
+SUMMED_SINCE = 2  # the format of fits and of products that brought checksums
 
 
 # ---------------------------------------------------------------------------------------------
@@ -49,11 +52,12 @@ def write_archive(
     path: str | os.PathLike[str], document: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> None:
     """Write the archive to `path`, in the place of a file that may be there."""
-    text = json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False, default=_plain)
-    content = text.encode("utf-8")
     for name, array in arrays.items():
         if array.dtype.kind not in KINDS:
             raise TypeError(f"array {name!r} has type {array.dtype}, not numbers")
+    sums = {DOCUMENT: document_sum(json.loads(_text(document)))}
+    sums |= {name: array_sum(array) for name, array in arrays.items()}
+    content = _text({**document, SUMS: sums}).encode("utf-8")
     unpacked = len(content) + sum(array.nbytes for array in arrays.values())
     with atomic_file(path) as file:
         _write(file, content, arrays, zipfile.ZIP_DEFLATED)
@@ -61,6 +65,10 @@ def write_archive(
             file.seek(0)
             file.truncate()
             _write(file, content, arrays, zipfile.ZIP_STORED)
+
+
+def _text(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, ensure_ascii=False, indent=1, allow_nan=False, default=_plain)
 
 
 def _write(
@@ -109,11 +117,14 @@ class Archive:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = os.fspath(path)
         self._arrays: dict[str, NDArray[Any]] = {}
+        self._sums: dict[str, str] = {}  # of the parts as they were read
         with _regular_file(self.path) as file:
             try:
                 with zipfile.ZipFile(file) as archive:
                     members = self._checked_members(archive, os.fstat(file.fileno()).st_size)
                     document = json.loads(archive.read(members.pop(DOCUMENT)))
+                    if isinstance(document, dict):
+                        self._sums[DOCUMENT] = document_sum(document)
                     for name, info in sorted(members.items()):
                         self._arrays[name.removesuffix(".npy")] = self._read(archive, info)
             except zipfile.BadZipFile:
@@ -129,13 +140,21 @@ class Archive:
             raise self.broken(f"{DOCUMENT} is no object")
         self.document: dict[str, Any] = document
 
-    def require_format(self, name: str, version: int, what: str, written_by: str) -> None:
-        """Raise a SavedFitError unless the file says that it is of this format.
+    def require_format(
+        self,
+        name: str,
+        version: int,
+        what: str,
+        written_by: str,
+        part: Callable[[Mapping[str, Any], str], str] | None = None,
+    ) -> None:
+        """Raise a SavedFitError unless the file says that it is of this format, and is undamaged.
 
         Parameters
         ----------
         name : of the format; `version` is the latest that this code reads.
         what : the file should be, such as "is a saved fit"; `written_by` says what writes one.
+        part : names the part of the document that an array holds, in the user's words.
         """
         if self.document.get("format") != name:
             raise SavedFitError(
@@ -149,6 +168,25 @@ class Archive:
                 f"{self.path!r} was saved by a later version of mixlm_sparse (format {found}; "
                 f"this one reads formats up to {version}): upgrade mixlm_sparse"
             )
+        if found >= SUMMED_SINCE:
+            self._require_sums(part)
+
+    def _require_sums(self, part: Callable[[Mapping[str, Any], str], str] | None) -> None:
+        """Raise a SavedFitError that names the first part which is not as it was written."""
+        sums = self.document.get(SUMS)
+        if not isinstance(sums, dict):
+            raise self.broken("its checksums are missing")
+        if sums.get(DOCUMENT) != self._sums[DOCUMENT]:
+            raise self.broken(f"{DOCUMENT}, which holds its names and options, is not as saved")
+        for name in [name for name in sums if name != DOCUMENT]:
+            words = f"the array {name!r:.60}" if part is None else part(self.document, name)
+            if name not in self._sums:
+                raise self.broken(f"{words} is missing")
+            if sums[name] != self._sums[name]:
+                raise self.broken(f"{words} is not as saved")
+        added = next((name for name in self._sums if name not in sums), None)
+        if added is not None:
+            raise self.broken(f"the array {added!r:.60} was added")
 
     def _checked_members(self, archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
         """Return the members by name, if their sizes go with that of the file."""
@@ -182,12 +220,14 @@ class Archive:
             length = math.prod(shape) * dtype.itemsize
             if dtype.kind not in KINDS or stream.tell() + length != info.file_size:
                 raise self.broken(f"{info.filename} does not have the size that it says")
-        with archive.open(info) as stream:
+        with archive.open(info) as member:
+            summed = Summed(member)
             array: NDArray[Any] = npy.read_array(
-                stream, allow_pickle=False, max_header_size=MAX_HEADER
+                summed, allow_pickle=False, max_header_size=MAX_HEADER
             )
-            if stream.read(1):  # to the end, where the checksum is compared
+            if summed.read(1):  # to the end, where the checksum is compared
                 raise self.broken(f"{info.filename} is longer than it says")
+        self._sums[info.filename.removesuffix(".npy")] = summed.digits()
         return array
 
     def broken(self, why: str) -> SavedFitError:

@@ -24,6 +24,7 @@ __all__ = [
     "contrasts_to",
     "frame_from",
     "frame_to",
+    "part_of_data",
 ]
 
 DATE = "date"
@@ -54,6 +55,18 @@ def frame_from(saved: Mapping[str, Any], archive: Archive) -> Any:
             columns[about["name"]] = _column_from(about, f"data.{i}", archive, n)
     frame = pd.DataFrame(columns, index=_index_from(saved["index"], archive, n))
     return Joined(frame, memberships) if memberships else frame
+
+
+def part_of_data(document: Mapping[str, Any], array: str) -> str:
+    """Return what an array of a saved fit holds, in words: a column of the data by its name."""
+    place, _, rest = array.partition(".")[2].partition(".")
+    if array.startswith("data.") and rest and place.isdecimal():
+        try:
+            name = document["call"]["frame"]["columns"][int(place)]["name"]
+        except (LookupError, TypeError, ValueError):  # of a document made by anyone
+            return f"the array {array!r:.60}"
+        return f"column {name!r:.60} of the data"
+    return f"the array {array!r:.60}"
 
 
 def _membership_to(column: Column, key: str, arrays: Arrays) -> dict[str, Any]:

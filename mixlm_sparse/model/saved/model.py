@@ -57,6 +57,7 @@ from mixlm_sparse.model.saved.frame import (
     contrasts_to,
     frame_from,
     frame_to,
+    part_of_data,
 )
 from mixlm_sparse.model.saved.known import known_from, known_to
 from mixlm_sparse.model.saved.parts import (
@@ -79,7 +80,7 @@ from mixlm_sparse.solve.system import PenalizedSystem, penalized_system, penalti
 __all__ = ["FORMAT_VERSION", "load_fit", "save"]
 
 FORMAT = "mixlm_sparse.api.lmer"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 2 brought checksums
 
 F = TypeVar("F", bound=FittedModel)
 
@@ -163,7 +164,7 @@ def load_fit(
     """Load a fit as an object of class `cls`; see `mx.load`."""
     archive = Archive(require_path("path", path))
     document = archive.document
-    archive.require_format(FORMAT, FORMAT_VERSION, "is a saved fit", "fit.save(path)")
+    archive.require_format(FORMAT, FORMAT_VERSION, "is a saved fit", "fit.save(path)", part_of_data)
     if engine is not None:
         require_one_of("engine", engine, ENGINES)
     try:
