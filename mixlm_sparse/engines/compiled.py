@@ -141,6 +141,13 @@ def made_again(kind: Callable[..., T], compiled: bool, *args: Any) -> T:
     return kind(*args, compiled=compiled and have_numba())
 
 
+def twin_of(thing: T) -> T:
+    """Return an object that shares what this one has, where `copy.copy` would make it again."""
+    twin = object.__new__(type(thing))
+    vars(twin).update(vars(thing))
+    return twin
+
+
 def loaded() -> bool:
     """Say whether numba is in use in this process."""
     return "numba" in sys.modules and have_numba()

@@ -85,6 +85,20 @@ def test_reloaded_engine_is_a_new_one(
 
 
 @pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_reload_does_no_symbolic_work(
+    monkeypatch: pytest.MonkeyPatch, kind: str, name: str
+) -> None:
+    first = random_system(kind, [1, 2], seed=5)
+    engine = make_engine(name, first.system)
+    second = scaled(first, 2.0)
+    with monkeypatch.context() as patch:
+        patch.delattr(type(engine), "__init__")  # an engine that is made anew has nothing
+        other = engine.reload(second.system)
+    check_engine(other, second, random_lambdas(first, "triangular", 2))
+
+
+@pytest.mark.parametrize("name", ENGINES)
 def test_another_pattern_is_refused(name: str) -> None:
     first = random_system("crossed", [1, 2], seed=1)
     engine = make_engine(name, first.system)

@@ -19,7 +19,6 @@ The blocks of C^{-1} on that pattern follow backwards: see `selected`.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,7 +35,7 @@ from mixlm_sparse.engines.blocked.selected import Elimination, selected_blocks
 from mixlm_sparse.engines.blocked.sparse_coupling import SparseCoupling
 from mixlm_sparse.engines.blocked.sparse_rest import sparse_rest
 from mixlm_sparse.engines.blocked.steps import Steps, in_steps
-from mixlm_sparse.engines.compiled import compiled_pays, made_again
+from mixlm_sparse.engines.compiled import compiled_pays, made_again, twin_of
 from mixlm_sparse.engines.interface import (
     BlockSystem,
     PairBlock,
@@ -119,7 +118,7 @@ class BlockedEngine:
         EngineError : the levels, widths or pairs of `system` are not those of this engine.
         """
         require_same_pattern(self._system, system)
-        twin = copy.copy(self)
+        twin = twin_of(self)
         twin._system = system
         twin._pair_cache = {}
         twin._load_parents()

@@ -26,7 +26,6 @@ Kuendig and Sigrist (2025), arXiv:2505.09552, for Krylov methods with crossed ra
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -35,7 +34,7 @@ import scipy.linalg
 
 from mixlm_sparse.common.errors import EngineError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.engines.compiled import compiled_pays, made_again
+from mixlm_sparse.engines.compiled import compiled_pays, made_again, twin_of
 from mixlm_sparse.engines.interface import BlockSystem, SelectedInverse, require_same_pattern
 from mixlm_sparse.engines.krylov.conjugate import conjugate_gradients
 from mixlm_sparse.engines.krylov.coupling import coupling_of, order_of_elimination
@@ -115,7 +114,7 @@ class KrylovEngine:
         EngineError : the levels, widths or pairs of `system` are not those of this engine.
         """
         require_same_pattern(self._system, system)
-        twin = copy.copy(self)
+        twin = twin_of(self)
         twin._system = system
         twin._coupling = coupling_of(system, compiled=self._compiled)
         twin._schur = twin._found = None

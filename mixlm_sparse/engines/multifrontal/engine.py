@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines import contract
-from mixlm_sparse.engines.compiled import compiled_pays, made_again
+from mixlm_sparse.engines.compiled import compiled_pays, made_again, twin_of
 from mixlm_sparse.engines.interface import BlockSystem, Penalties, SelectedInverse
 from mixlm_sparse.engines.multifrontal.block_pattern import BlockPattern
 from mixlm_sparse.engines.multifrontal.cholesky import SparseCholesky
@@ -73,7 +72,7 @@ class PatternEngine:
         ------
         EngineError : the levels, widths or pairs of `system` are not those of this engine.
         """
-        twin = copy.copy(self)
+        twin = twin_of(self)
         twin._pattern = self._pattern.reload(system)
         twin._solver = self._solver.twin()
         twin.logdet = float("nan")
