@@ -5,13 +5,18 @@ Both forms are tested against each other.
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import scipy.sparse as sp
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
 from mixlm_sparse.engines.compiled import njit
 from mixlm_sparse.engines.dense import NOT_POSITIVE_DEFINITE
+
+Places = NDArray[np.intp]
 
 # ---------------------------------------------------------------------------------------------
 # Group sums: Z'WZ and Z'W[X y] of one factor, by level
@@ -80,19 +85,25 @@ def add_group_products(
     if compiled:
         _group_products_compiled(codes, Z, D, ztz, ztx)
         return
-    P = D.shape[1] - K
-    L = ztz.shape[0]
+    L, P = ztz.shape[0], D.shape[1] - K
+    left, right = _factors_of_products(K, P)
+    sums = sum_by_group(codes, Z.take(left, axis=1) * D.take(right, axis=1), L)
+    at = 0
+    for a in range(K):
+        ztz[:, a, : a + 1] += sums[:, at : at + a + 1]
+        at += a + 1
+    ztx += sums[:, at:].reshape(L, K, P)
+
+
+@lru_cache(maxsize=64)
+def _factors_of_products(K: int, P: int) -> tuple[Places, Places]:
+    """Return the columns of Z and of D whose products are summed: lower triangles, then Z by P."""
     low_r, low_c = np.tril_indices(K)
-    products = np.empty((Z.shape[0], low_r.size + K * P))
-    np.multiply(Z[:, low_r], D[:, low_c], out=products[:, : low_r.size])
-    np.multiply(
-        Z[:, :, None],
-        D[:, None, K:],
-        out=products[:, low_r.size :].reshape(Z.shape[0], K, P),
-    )
-    sums = sum_by_group(codes, products, L)
-    ztz[:, low_r, low_c] += sums[:, : low_r.size]
-    ztx += sums[:, low_r.size :].reshape(L, K, P)
+    left = np.concatenate([low_r, np.repeat(np.arange(K), P)])
+    right = np.concatenate([low_c, K + np.tile(np.arange(P), K)])
+    for places in (left, right):
+        places.flags.writeable = False  # one array for all who ask
+    return left, right
 
 
 # ---------------------------------------------------------------------------------------------

@@ -109,9 +109,11 @@ def cross_products(
             n * (P * P + sum(K * (K + P) + 8 * len(widths) for K in widths))
         )
     block_rows = BLOCK_ROWS if compiled else NUMPY_BLOCK_ROWS
+    # columns of a few rows are evaluated once for both walks
+    few = tuple(source.blocks(size=block_rows)) if n <= block_rows else None
     own_basis = basis is None
     if basis is None:
-        basis = find_basis(matrices, source, block_rows)
+        basis = find_basis(matrices, few or source.blocks(size=block_rows), n)
     B = triangular_inverse(basis.R)
     Bz = [triangular_inverse(R) for R in basis.Rz]
     for place, term_inverse in zip(layout, Bz, strict=True):
@@ -122,7 +124,7 @@ def cross_products(
     gram = np.zeros((P, P))
     stacked: Matrix | None = None
     log_weight_sum = 0.0
-    for rows in source.blocks(size=block_rows):
+    for rows in few or source.blocks(size=block_rows):
         block = np.empty((len(rows), P))
         np.matmul(rows.X, B, out=block[:, :-1])
         block[:, -1] = rows.target - rows.X @ basis.d
@@ -250,10 +252,10 @@ def semidefinite_cholesky(gram: Matrix, *, least: float = 1e-30) -> Matrix:
         that are combinations of others, where these have no orthonormal basis.
     """
     P = gram.shape[0]
-    own = np.maximum(np.diag(gram), 1e-300)
+    own = np.maximum(gram.diagonal(), 1e-300)
     try:
-        R: Matrix = np.asarray(np.linalg.cholesky(gram).T, dtype=np.float64)
-        if (np.diag(R) ** 2 > least * own).all():
+        R: Matrix = np.linalg.cholesky(gram).T
+        if (R.diagonal() ** 2 > least * own).all():
             return R
     except np.linalg.LinAlgError:
         pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ from mixlm_sparse.covariance.structure import Closure
 from mixlm_sparse.design.finite import square_sum
 from mixlm_sparse.design.grouping import MemberFactor
 from mixlm_sparse.design.sparse_columns import SPARSE_SHARE, WIDE
-from mixlm_sparse.solve.rows import RowSource, rows_of
+from mixlm_sparse.solve.rows import RowBlock, rows_of
 
 if TYPE_CHECKING:
     from mixlm_sparse.design.matrices import ModelMatrices
@@ -128,8 +129,8 @@ def term_bases(matrices: ModelMatrices) -> tuple[Matrix, ...]:
     )
 
 
-def find_basis(matrices: ModelMatrices, source: RowSource, block_rows: int) -> Basis:
-    """Find the basis in which the products of the rows of `source` lose no digits."""
+def find_basis(matrices: ModelMatrices, blocks: Iterable[RowBlock], n: int) -> Basis:
+    """Find the basis in which the products of n rows, in blocks, lose no digits."""
     names = {name: i for i, name in enumerate(matrices.fixed.names)}
     # columns of random terms that X does not have, or not with these lengths, go beside it
     extra = [
@@ -140,7 +141,7 @@ def find_basis(matrices: ModelMatrices, source: RowSource, block_rows: int) -> B
     ]
     p = len(matrices.fixed.names)
     stacked: Matrix | None = None
-    for rows in source.blocks(size=block_rows):
+    for rows in blocks:
         sized = (rows.sized(t, matrices.terms[t].factor) for t in extra)
         block = np.hstack([rows.X, rows.target[:, None], *sized])
         stacked = stack_qr(stacked, rows.root_weighted(block))
@@ -151,15 +152,15 @@ def find_basis(matrices: ModelMatrices, source: RowSource, block_rows: int) -> B
     require_squares(R_all, labels)
     R, d = regular_basis(R_all[: p + 1, : p + 1])
     Rz = []
-    first = p + 1
+    first, root = p + 1, math.sqrt(n)
     for t, term in enumerate(matrices.terms):
         k = len(term.column_names)
         if t in extra:
             columns = R_all[:, first : first + k]
             first += k
         else:
-            columns = R_all[:, [names[name] for name in term.column_names]]
-        Rz.append(term_basis(columns / np.sqrt(source.n), term.template.closed_under))
+            columns = R_all.take([names[name] for name in term.column_names], axis=1)
+        Rz.append(term_basis(columns / root, term.template.closed_under))
     return Basis(R=R, d=d, Rz=tuple(Rz))
 
 
@@ -189,7 +190,7 @@ def stack_qr(R: Matrix | None, block: Matrix) -> Matrix:
 
 def positive_diagonal(R: Matrix) -> Matrix:
     """Return an upper triangular factor with its diagonal not negative."""
-    signs = np.where(np.diag(R) < 0.0, -1.0, 1.0)
+    signs = np.where(R.diagonal() < 0.0, -1.0, 1.0)
     out: Matrix = R * signs[:, None]
     return out
 
@@ -198,37 +199,41 @@ def regular_basis(R: Matrix) -> tuple[Matrix, Vector]:
     """Return the (p, p) basis and d from the factor of [X y], made regular where X is not."""
     p = R.shape[0] - 1
     basis = upper_triangle(R[:p, :p])
-    lengths = np.sqrt((basis * basis).sum(axis=0))
-    own = np.abs(np.diag(basis)) > RANK_RTOL * lengths
-    if not own.all():
-        diagonal = np.diag(basis).copy()
+    right = R[:p, p]
+    lengths = column_lengths(basis)
+    own = np.abs(basis.diagonal()) > RANK_RTOL * lengths
+    regular = bool(own.all())
+    if not regular:
+        diagonal = basis.diagonal().copy()
         # No direction of its own: leave the column at its length; a zero column stays as it is.
         diagonal[~own] = np.where(lengths[~own] > 0.0, lengths[~own], 1.0)
         basis[np.arange(p), np.arange(p)] = diagonal
-    right = np.where(own, R[:p, p], 0.0)
+        right = np.where(own, right, 0.0)
     # straight to LAPACK, as in `r_factor`
     d = scipy.linalg.lapack.dtrtrs(basis, right)[0] if p else np.empty(0)
-    d = np.where(own, d, 0.0)
-    return basis, d
+    return basis, d if regular else np.where(own, d, 0.0)
 
 
 def term_basis(columns: Matrix, closure: Closure) -> Matrix:
     """Return Rz (k, k) of a term from any matrix with the Gram matrix of its columns."""
     k = columns.shape[1]
-    lengths = np.sqrt((columns * columns).sum(axis=0))
-    lengths = np.where(lengths > 0.0, lengths, 1.0)
-    if closure == "linear":
-        if k == 1:
-            return lengths[:, None]
-        if columns.shape[0] < k:
-            return np.diag(lengths)
+    lengths = column_lengths(columns)
+    if closure == "linear" and 1 < k <= columns.shape[0]:
         R = r_factor(columns)
-        if (np.abs(np.diag(R)) > RANK_RTOL * lengths).all():
-            signs = np.sign(np.diag(R))
-            out: Matrix = R * signs[:, None]
+        diagonal = R.diagonal()
+        if (np.abs(diagonal) > RANK_RTOL * lengths).all():
+            out: Matrix = R * np.sign(diagonal)[:, None]
             return out
-        return np.diag(lengths)
-    if closure == "scales":
+    lengths = np.where(lengths > 0.0, lengths, 1.0)
+    if k == 1 and closure == "linear":
+        return lengths[:, None]
+    if closure in ("linear", "scales"):
         return np.diag(lengths)
     # the structure ties the columns together: one common scale
     return np.eye(k) * float(np.sqrt(np.mean(lengths**2)))
+
+
+def column_lengths(columns: Matrix) -> Vector:
+    """Return the lengths (k,) of the columns of a matrix (m, k)."""
+    out: Vector = np.sqrt((columns * columns).sum(axis=0))
+    return out

@@ -71,7 +71,7 @@ def sums_from(
     """
     filled = filled_part(matrices, rows) if wide else None
     if filled is None:
-        basis = find_basis(matrices, rows, BLOCK_ROWS)
+        basis = find_basis(matrices, rows.blocks(size=BLOCK_ROWS), rows.n)
         return [BatchSums(matrices, basis, pairs) for _ in range(count)]
     basis = wide_basis(matrices, rows, filled)
     return [WideBatchSums(matrices, basis, pairs, filled) for _ in range(count)]

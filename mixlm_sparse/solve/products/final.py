@@ -8,6 +8,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse as sp
 
+from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.columns import SparseColumns
 from mixlm_sparse.engines.fused.absorbed import MOST_EFFECTS
@@ -15,7 +16,12 @@ from mixlm_sparse.engines.fused.bordered import border_order
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, times_columns
 from mixlm_sparse.engines.memory import require_memory
 from mixlm_sparse.solve.products.accumulate import CrossProducts
-from mixlm_sparse.solve.products.basis import RANK_RTOL, TermLayout, triangular_inverse
+from mixlm_sparse.solve.products.basis import (
+    RANK_RTOL,
+    TermLayout,
+    column_lengths,
+    triangular_inverse,
+)
 
 # Beside many sparse columns, up to so many effects of the other grouping factors are taken into one
 # dense border with them.
@@ -73,8 +79,8 @@ class Products:
 def kept_columns(R: Matrix) -> tuple[int, ...]:
     """Return the columns of X that are not combinations of earlier ones, from its factor (p, p)."""
     p = R.shape[1]
-    lengths = np.sqrt((R * R).sum(axis=0))
-    own = np.abs(np.diag(R)) > RANK_RTOL * lengths
+    lengths = column_lengths(R)
+    own = np.abs(R.diagonal()) > RANK_RTOL * lengths
     if own.all():
         return tuple(range(p))
     # columns before the first that is none span the first coordinates: what counts is beyond these
@@ -125,8 +131,12 @@ def _solved(R: Matrix, right: Matrix) -> Matrix:
     """Return R^{-1} right for an upper triangular R (k, k) and right (k,) or (k, r)."""
     if not right.size:
         return right
-    out: Matrix = scipy.linalg.solve_triangular(R, right, check_finite=False)
-    return out
+    # straight to LAPACK, whose matrices lie by columns: R'x of the transposed one
+    out, info = scipy.linalg.lapack.dtrtrs(R.T, right, lower=1, trans=1)
+    if info:
+        raise NotPositiveDefiniteError("a basis of the model columns is singular")
+    solution: Matrix = out
+    return solution
 
 
 def orthonormal_products(cross: CrossProducts, *, may_be_sparse: bool = False) -> Products:
@@ -143,15 +153,19 @@ def orthonormal_products(cross: CrossProducts, *, may_be_sparse: bool = False) -
     # X = Q (R_columns) in the coordinates of the accumulated factor
     R_columns = np.ascontiguousarray(Rxx @ own)
     kept = kept_columns(R_columns)
-    dropped = sorted(set(range(p)) - set(kept))
+    whole = len(kept) == p  # no column is a combination of others
+    dropped = [] if whole else sorted(set(range(p)) - set(kept))
     Q: Matrix | None = None
     R_x = R_columns
-    if dropped:
+    if not whole:
         Q, R_x = np.linalg.qr(R_columns[:, list(kept)])
-    signs = np.where(np.diag(R_x) < 0.0, -1.0, 1.0)
+    signs = np.where(R_x.diagonal() < 0.0, -1.0, 1.0)
     R_x = R_x * signs[:, None]
     d_dropped = basis.d[dropped]
-    v = Rxy + R_columns[:, dropped] @ d_dropped
+    v = Rxy if whole else Rxy + R_columns[:, dropped] @ d_dropped
+
+    def chosen(columns: Matrix) -> Matrix:
+        return columns if whole else columns[..., list(kept)]
 
     def along(columns: Matrix) -> Matrix:
         # Q'columns: Q is diag(signs) where R_columns is triangular as it is
@@ -160,18 +174,19 @@ def orthonormal_products(cross: CrossProducts, *, may_be_sparse: bool = False) -
 
     in_Q = along(v)
     delta = _solved(R_x, in_Q)
-    beta_ols = basis.d[list(kept)] + delta
-    residual = np.zeros(p) if Q is None else v - Q @ (signs * in_Q)
+    beta_ols = chosen(basis.d) + delta
     M = np.zeros((p + 1, len(kept) + 1))
     if Q is None:  # basis.R R_x^{-1}
         M[:p, :-1] = triangular_inverse(Rxx) * signs if p else 0.0
     else:
         R_inverse = triangular_inverse(R_x) if len(kept) else np.zeros((0, 0))
-        M[:p, :-1] = basis.R[:, list(kept)] @ R_inverse
-    M[:p, -1] = basis.R[:, dropped] @ d_dropped - basis.R[:, list(kept)] @ delta
+        M[:p, :-1] = chosen(basis.R) @ R_inverse
+    M[:p, -1] = -(chosen(basis.R) @ delta)
+    if not whole:
+        M[:p, -1] += basis.R[:, dropped] @ d_dropped
     M[p, -1] = 1.0
     sparse = may_be_sparse and stays_sparse(cross.blocks, len(kept))
-    turn = along(Rxx[:, list(kept)]) if sparse else None
+    turn = along(chosen(Rxx)) if sparse else None
     if not sparse and any(f.sparse is not None for f in cross.blocks.factors):
         require_room(cross.blocks.q, len(kept) + 1)
 
@@ -185,12 +200,13 @@ def orthonormal_products(cross: CrossProducts, *, may_be_sparse: bool = False) -
 
     fitted = R_columns @ basis.d + Rxy
     r_yy = float(cross.R[p, p])
+    residual = np.zeros(0) if Q is None else v - Q @ (signs * in_Q)
     return Products(
         n=cross.n,
         log_weight_sum=cross.log_weight_sum,
         kept=kept,
         R_x=R_x,
-        D=_solved(R_x, along(R_columns[:, dropped])),
+        D=np.empty((p, 0)) if whole else _solved(R_x, along(R_columns[:, dropped])),
         beta_ols=beta_ols,
         yy=r_yy * r_yy + float(residual @ residual),
         y_length=float(np.sqrt(fitted @ fitted + r_yy * r_yy)),
