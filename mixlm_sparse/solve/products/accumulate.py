@@ -254,7 +254,7 @@ def semidefinite_cholesky(gram: Matrix, *, least: float = 1e-30) -> Matrix:
     P = gram.shape[0]
     own = np.maximum(gram.diagonal(), 1e-300)
     try:
-        R: Matrix = np.linalg.cholesky(gram).T
+        R: Matrix = np.asarray(np.linalg.cholesky(gram).T, dtype=np.float64)
         if (R.diagonal() ** 2 > least * own).all():
             return R
     except np.linalg.LinAlgError:
