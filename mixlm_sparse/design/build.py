@@ -177,8 +177,11 @@ class GivenArguments(NamedTuple):
     @staticmethod
     def of(weights: Any, offset: Any, subset: Any) -> GivenArguments:
         """Return what the user gave, for example the name of a column, as arguments."""
-        values = {"weights": weights, "offset": offset, "subset": subset}
-        return GivenArguments(*(RowArgument.of(role, value) for role, value in values.items()))
+        return GivenArguments(
+            RowArgument.of("weights", weights),
+            RowArgument.of("offset", offset),
+            RowArgument.of("subset", subset),
+        )
 
 
 def _read(formula: str | MixedFormula, require_random: bool) -> MixedFormula:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -127,6 +128,35 @@ def learn_part(
     if not terms:
         return Part(True, (), (INTERCEPT,), (0,), ()) if intercept else Part(False, (), (), (), ())
     loaded = {expr: variables.get(expr, as_levels=as_levels) for term in terms for expr in term}
+    if not contrasts and all(variable.codes is None for variable in loaded.values()):
+        widths = tuple([variable.width for variable in loaded.values()])
+        return _part_of_numbers(intercept, tuple(terms), widths)
+    return _learn_part(intercept, terms, loaded, contrasts, as_levels)
+
+
+@lru_cache(maxsize=256)
+def _part_of_numbers(intercept: bool, terms: tuple[Term, ...], widths: tuple[int, ...]) -> Part:
+    """Return a part without factors, which depends on the formula alone: kept for the next fit.
+
+    Parameters
+    ----------
+    widths : of the variables, in the order in which the terms name them.
+    """
+    named = dict.fromkeys(expr for term in terms for expr in term)
+    loaded = {
+        expr: Variable(plain_text(expr), width=width)
+        for expr, width in zip(named, widths, strict=True)
+    }
+    return _learn_part(intercept, terms, loaded, {}, False)
+
+
+def _learn_part(
+    intercept: bool,
+    terms: Sequence[Term],
+    loaded: dict[Expr, Variable],
+    contrasts: dict[str, Contrast],
+    as_levels: bool,
+) -> Part:
     part = _learn_named(intercept, terms, loaded, contrasts, as_levels, plain_text)
     if len(set(part.names)) == len(part.names) and len(set(part.term_labels)) == len(terms):
         return part

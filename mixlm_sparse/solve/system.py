@@ -315,14 +315,15 @@ def penalized_system(
         raise OptionError(f"source is {shown(source)}: leave it out, or give rows of this design")
     if matrices.law is not None:
         return _whitened_system(matrices, engine)
+    penalties = penalties_of(matrices)
     formed = products_at_once(matrices) if cross is None and source is None else None
     if formed is None:
         if cross is None:
             rows = InMemory.of(matrices) if source is None else source
-            cross = wide_products(matrices, rows) or cross_products(matrices, source=source)
+            cross = wide_products(matrices, rows) or cross_products(matrices, source=rows)
         remedy = "leave it out, or use products of this design"
         require_instance("cross", cross, CrossProducts, remedy)
-        plain = engine == "auto" and not penalties_of(matrices)
+        plain = engine == "auto" and not penalties
         formed = cross, orthonormal_products(cross, may_be_sparse=plain)
     cross, products = formed
     if products.p >= products.n:
@@ -334,7 +335,7 @@ def penalized_system(
         matrices=matrices,
         products=products,
         templates=tuple(term.template for term in matrices.terms),
-        engine=make_engine(engine, products.blocks, penalties_of(matrices), estimation),
+        engine=make_engine(engine, products.blocks, penalties, estimation),
         may_fuse=engine == "auto",
         cross=cross,
         source=source,

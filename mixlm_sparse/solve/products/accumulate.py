@@ -182,7 +182,7 @@ class LevelSums:
         WZ = [own.columns(rows.weighted(z)) for own, z in zip(entries, Z, strict=True)]
         Z = [own.columns(z) for own, z in zip(entries, Z, strict=True)]
         for g, (ztz, ztx) in enumerate(zip(self._ztz, self._ztx, strict=True)):
-            D = np.hstack([WZ[g], entries[g].of_rows(weighted)])
+            D = np.concatenate((WZ[g], entries[g].of_rows(weighted)), axis=1)
             kernels.add_group_products(
                 entries[g].level, Z[g], D, ztz, ztx, compiled=self._compiled
             )

@@ -70,6 +70,7 @@ def term_layout(matrices: ModelMatrices) -> tuple[TermLayout, ...]:
     return placed_terms(tuple((term.factor, len(term.column_names)) for term in matrices.terms))
 
 
+@lru_cache(maxsize=256)
 def placed_terms(terms: tuple[tuple[int, int], ...]) -> tuple[TermLayout, ...]:
     """Place terms, given by their factor and number of columns, one after another."""
     filled: dict[int, int] = {}

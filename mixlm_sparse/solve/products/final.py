@@ -161,8 +161,7 @@ def orthonormal_products(cross: CrossProducts, *, may_be_sparse: bool = False) -
         Q, R_x = np.linalg.qr(R_columns[:, list(kept)])
     signs = np.where(R_x.diagonal() < 0.0, -1.0, 1.0)
     R_x = R_x * signs[:, None]
-    d_dropped = basis.d[dropped]
-    v = Rxy if whole else Rxy + R_columns[:, dropped] @ d_dropped
+    v = Rxy if whole else Rxy + R_columns[:, dropped] @ basis.d[dropped]
 
     def chosen(columns: Matrix) -> Matrix:
         return columns if whole else columns[..., list(kept)]
@@ -183,7 +182,7 @@ def orthonormal_products(cross: CrossProducts, *, may_be_sparse: bool = False) -
         M[:p, :-1] = chosen(basis.R) @ R_inverse
     M[:p, -1] = -(chosen(basis.R) @ delta)
     if not whole:
-        M[:p, -1] += basis.R[:, dropped] @ d_dropped
+        M[:p, -1] += basis.R[:, dropped] @ basis.d[dropped]
     M[p, -1] = 1.0
     sparse = may_be_sparse and stays_sparse(cross.blocks, len(kept))
     turn = along(chosen(Rxx)) if sparse else None
