@@ -189,3 +189,38 @@ def test_combinations_that_occur_are_levels():
     m = model_matrices("y ~ 1 + (1 | h/f)", EXAMPLE[(EXAMPLE.h == "p") | (EXAMPLE.f == "b")])
     assert m.factors[0].label == "f:h"
     assert m.factors[0].levels == ["a:p", "b:p", "b:q", "c:p"]
+
+
+def test_the_same_formula_reads_other_kinds_of_columns():
+    # what is kept of a formula between fits must not depend on the frame that was read first
+    n = 24
+    rng = np.random.default_rng(5)
+    base = {"y": rng.normal(size=n), "g": np.arange(n) % 4}
+    numbers = pd.DataFrame({**base, "x": rng.normal(size=n)})
+    texts = pd.DataFrame({**base, "x": np.array(["a", "b", "c"])[np.arange(n) % 3]})
+    formula = "y ~ x + (x | g)"
+    for frame, names in [
+        (numbers, ("(Intercept)", "x")),
+        (texts, ("(Intercept)", "xb", "xc")),
+        (numbers.assign(x=numbers.x > 0), ("(Intercept)", "xTRUE")),
+        (numbers.astype({"x": "float32"}), ("(Intercept)", "x")),
+        (texts[texts.x != "b"], ("(Intercept)", "xc")),
+        (numbers, ("(Intercept)", "x")),
+    ]:
+        matrices = model_matrices(formula, frame, warn=False)
+        assert matrices.fixed.names == names
+        assert matrices.terms[0].column_names == names
+    with pytest.raises(DataError, match="contrasts are given for 'x', which is numeric"):
+        model_matrices(formula, numbers, contrasts={"x": "sum"})
+    assert model_matrices(formula, texts, contrasts={"x": "sum"}).fixed.names[1:] == ("x1", "x2")
+
+
+def test_functions_of_one_formula_may_change_their_width():
+    n = 12
+    frame = pd.DataFrame({"y": np.arange(n) % 5, "x": np.arange(n) / n, "g": np.arange(n) % 3})
+    for width in (1, 2, 3, 1):
+        env = {"powers": lambda x, k=width: np.column_stack([x**j for j in range(1, k + 1)])}
+        matrices = model_matrices("y ~ powers(x) + (1 | g)", frame, env=env)
+        names = ["powers(x)"] if width == 1 else [f"powers(x){j + 1}" for j in range(width)]
+        assert matrices.fixed.names == ("(Intercept)", *names)
+        assert matrices.X.shape == (n, width + 1)

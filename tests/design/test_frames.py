@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from mixlm_sparse.design.build import model_matrices
+from mixlm_sparse.design.readers import open_table
 from tests.design.example import EXAMPLE
 
 
@@ -87,3 +88,51 @@ def test_columns_that_are_named_are_copied_and_no_others(kind):
 def test_only_named_columns_are_touched():
     frame = EXAMPLE.assign(junk=[object()] * 60)
     assert model_matrices("y ~ x + (1 | s)", frame).nobs == 60
+
+
+class Frame(pd.DataFrame):
+    """A frame of a package of its own, whose columns are read as it gives them."""
+
+
+def test_columns_are_read_the_same_whatever_gives_them():
+    n = 9
+    days = pd.date_range("2024-01-01", periods=n)
+    frame = pd.DataFrame(
+        {
+            "float": np.r_[np.nan, np.arange(n - 1.0)],
+            "whole": np.arange(n),
+            "small": np.arange(n, dtype=np.int8),
+            "half": np.arange(n, dtype=np.float32),
+            "truth": np.arange(n) > 3,
+            "text": list("abcabcabc"),
+            "object": np.array([1, 2.5, None] * 3, dtype=object),
+            "levels": pd.Categorical(list("babcbabcb"), categories=list("cbaz"), ordered=True),
+            "nullable": pd.array([1, None, 3] * 3, dtype="Int64"),
+            "day": days,
+            "zone": days.tz_localize("Europe/Vienna"),
+            "months": pd.period_range("2024-01", periods=n, freq="M"),
+            7: np.arange(n) ** 2,
+        }
+    )
+    names = [str(name) for name in frame]
+    table = open_table(frame, names)
+    slow = open_table(Frame(frame), names)
+    twice = pd.concat([frame, pd.DataFrame({"other": range(n), "again": range(n)})], axis=1)
+    twice.columns = [*frame.columns, "other", "other"]  # places are not those of unique names
+    for other in (slow, open_table(twice, names), open_table(frame[frame.columns[::-1]], names)):
+        for name in names:
+            a, b = table.columns[name], other.columns[name]
+            assert (a.kind, a.ordered) == (b.kind, b.ordered)
+            np.testing.assert_array_equal(a.values, b.values)
+            assert (a.missing is None) == (b.missing is None)
+            if a.missing is not None:
+                np.testing.assert_array_equal(a.missing, b.missing)
+            if a.levels is not None:
+                assert list(a.levels) == list(b.levels)
+
+
+def test_columns_that_were_read_cannot_be_written_to():
+    frame = pd.DataFrame({"x": np.arange(4.0), "y": np.arange(4.0)})
+    values = open_table(frame, ["x"]).columns["x"].values
+    with pytest.raises(ValueError, match="read-only"):
+        values[0] = 5.0
