@@ -2,12 +2,15 @@
 
     y ~ N(X beta, sigma^2 V),   V = W^-1 + sum_t (B_t B_t') * [same level],   B_t = columns_t T_t
 
-No code of the package: n x n matrices and a general minimizer from several starts.
+No code of the package: n x n matrices and a general minimizer from many starts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,14 +19,50 @@ import scipy.optimize
 
 Array = np.ndarray
 STARTS = (0.3, 1.0, 4.0)
+DRAWN = 8  # starts anywhere besides
+LARGEST = 1e5  # parameters of a search: beyond, rounding is no longer small beside the noise
+STEP = 1e-5  # of differences
 TENFOLD = 4.0  # less than 2 log 10
 SIZES = (1e3, 1e4, 1e5)  # of effects relative to the noise
 FAILED = 1e10  # value where V is no covariance matrix
 SHAPES = {"1": 1, "x": 2, "0 + x": 1, "x + z": 3}
 
 
+class Part:
+    """What adds a covariance (n, n) to V, by parameters of its own."""
+
+    n_par: int
+
+    @property
+    def starts(self) -> list[Array]:
+        """Parameters to search from, as many for every part."""
+        raise NotImplementedError
+
+    def drawn(self, rng: np.random.Generator) -> Array:
+        """Return parameters anywhere."""
+        raise NotImplementedError
+
+    def covariance(self, par: Array) -> Array:
+        """Return what is added, (n, n)."""
+        raise NotImplementedError
+
+    def contract(self, G: Array, par: Array) -> Array:
+        """Return <G, d covariance / d par>, (n_par,)."""
+        return np.array([(G * D).sum() for D in differences(self.covariance, par)])
+
+
+def differences(function: Callable[[Array], Array], par: Array) -> list[Array]:
+    """Return central differences by each parameter."""
+    out = []
+    for i in range(par.size):
+        step = np.zeros(par.size)
+        step[i] = STEP * max(1.0, abs(float(par[i])))
+        out.append((function(par + step) - function(par - step)) / (2.0 * step[i]))
+    return out
+
+
 @dataclass(frozen=True)
-class Term:
+class Term(Part):
     """One random term: columns (n, k), codes (n,), and how T depends on its parameters."""
 
     columns: Array
@@ -37,18 +76,39 @@ class Term:
 
     @property
     def starts(self) -> list[Array]:
-        """Parameters to search from."""
         k = self.columns.shape[1]
         eye = np.eye(k)[np.tril_indices(k)] if self.structure == "us" else np.ones(self.n_par)
         return [size * eye + 0.01 for size in STARTS]
 
+    def drawn(self, rng: np.random.Generator) -> Array:
+        return np.exp(rng.normal()) * rng.normal(size=self.n_par)
+
     def factor(self, par: Array) -> Array:
+        """Return T (k, k)."""
         k = self.columns.shape[1]
         if self.structure != "us":
             return np.diag(np.broadcast_to(par, (k,)))
         T = np.zeros((k, k))
         T[np.tril_indices(k)] = par
         return T
+
+    def squared(self, par: Array) -> Array:
+        """Return T T' (k, k)."""
+        T = self.factor(par)
+        return T @ T.T
+
+    @cached_property
+    def same(self) -> Array:
+        """(n, n): which rows have the same level."""
+        return self.codes[:, None] == self.codes
+
+    def covariance(self, par: Array) -> Array:
+        B = self.columns @ self.factor(par)
+        return (B @ B.T) * self.same
+
+    def contract(self, G: Array, par: Array) -> Array:
+        core = self.columns.T @ (G * self.same) @ self.columns
+        return np.array([(core * D).sum() for D in differences(self.squared, par)])
 
 
 @dataclass(frozen=True)
@@ -69,21 +129,26 @@ class Model:
     terms: list[Term]
     kind: str
     shift: float = 0.0
-    same: list[Array] = field(default_factory=list)
+    residual: list[Part] = field(default_factory=list)
+    call: dict[str, Any] = field(default_factory=dict)  # what else the fit is told
 
-    def covariance(self, factors: list[Array]) -> Array:
-        V = np.diag(1.0 / self.w)
-        for term, T, same in zip(self.terms, factors, self.same, strict=True):
-            B = term.columns @ T
-            V += (B @ B.T) * same
+    @property
+    def parts(self) -> list[Part]:
+        """What has parameters, in their order: the terms, then the residuals."""
+        return [*self.terms, *self.residual]
+
+    def covariance_at(self, par: Array) -> Array:
+        """Return V (n, n)."""
+        sizes = [part.n_par for part in self.parts]
+        V = np.zeros((len(self.y), len(self.y)))
+        if not self.residual:
+            V[np.diag_indices(len(V))] = 1.0 / self.w
+        for part, own in zip(self.parts, np.split(par, np.cumsum(sizes)[:-1]), strict=True):
+            V += part.covariance(own)
         return V
 
-    def criterion(self, V: Array) -> float:
+    def _value(self, root: Array) -> float:
         """Return -2 log likelihood (restricted for REML), beta and sigma profiled out."""
-        try:
-            root = scipy.linalg.cholesky(V, lower=True, check_finite=False)
-        except scipy.linalg.LinAlgError:
-            return FAILED
         XY = scipy.linalg.solve_triangular(
             root, np.column_stack([self.X, self.y]), lower=True, check_finite=False
         )
@@ -97,9 +162,12 @@ class Model:
         return float(value)
 
     def at(self, par: Array) -> float:
-        parts = np.split(par, np.cumsum([t.n_par for t in self.terms])[:-1])
-        factors = [t.factor(p) for t, p in zip(self.terms, parts, strict=True)]
-        return self.criterion(self.covariance(factors))
+        """Return the criterion."""
+        try:
+            V = self.covariance_at(par)
+            return self._value(scipy.linalg.cholesky(V, lower=True, check_finite=False))
+        except scipy.linalg.LinAlgError:
+            return FAILED
 
     def best(self) -> float:
         """Return the lowest criterion that searches from several starts find."""
@@ -124,18 +192,50 @@ class Model:
             values.append(float(found.fun))
         return bool((np.diff(values) < -TENFOLD).all())
 
+    def slope(self, par: Array) -> tuple[float, Array]:
+        """Return the criterion and its gradient.
+
+        With P = V^-1 (REML: less its part along X) and e = y less the fitted values the derivative
+        by V is G = P - nu V^-1 e e' V^-1 / (e' V^-1 e); by B_t B_t' of a term it is the sum of
+        columns_t' (G * [same level]) columns_t, and T T' itself takes central differences.
+        """
+        if not np.abs(par).max() <= LARGEST:
+            return FAILED, np.zeros_like(par)
+        parts = np.split(par, np.cumsum([part.n_par for part in self.parts])[:-1])
+        V = self.covariance_at(par)
+        try:
+            root = scipy.linalg.cholesky(V, lower=True, check_finite=False)
+        except scipy.linalg.LinAlgError:
+            return FAILED, np.zeros_like(par)
+        value = self._value(root)
+        half = scipy.linalg.solve_triangular(root, np.eye(len(V)), lower=True, check_finite=False)
+        inverse = half.T @ half
+        Q = np.linalg.qr(half @ self.X)[0]
+        fitted = half @ self.y
+        left = half.T @ (fitted - Q @ (Q.T @ fitted))
+        n, p = self.X.shape
+        nu = n - p if self.reml else n
+        G = inverse - nu / float(left @ V @ left) * np.outer(left, left)
+        if self.reml:
+            along = half.T @ Q
+            G -= along @ along.T
+        found = [part.contract(G, own) for part, own in zip(self.parts, parts, strict=True)]
+        return value, np.concatenate(found)
+
     def lowest(self) -> Array:
-        """Return the parameters at which searches from several starts find the lowest value."""
-        found = []
-        for parts in zip(*(t.starts for t in self.terms), strict=True):
-            by_slope = scipy.optimize.minimize(self.at, np.concatenate(parts), method="BFGS")
-            found.append(by_slope)
-        lowest = min(found, key=lambda f: f.fun)
-        options = {"xatol": 1e-7, "fatol": 1e-9, "maxfev": 400 * lowest.x.size}
-        polished = scipy.optimize.minimize(
-            self.at, lowest.x, method="Nelder-Mead", options=options
+        """Return the parameters at which searches from many starts find the lowest value."""
+        rng = np.random.default_rng(0)
+        begin = [np.concatenate(one) for one in zip(*(t.starts for t in self.parts), strict=True)]
+        begin += [np.concatenate([t.drawn(rng) for t in self.parts]) for _ in range(DRAWN)]
+        found = [self._search(start) for start in begin]
+        best = min(found, key=lambda f: f.fun)
+        again = self._search(best.x)
+        return again.x if again.fun < best.fun else best.x
+
+    def _search(self, start: Array) -> scipy.optimize.OptimizeResult:
+        return scipy.optimize.minimize(
+            self.slope, start, jac=True, method="BFGS", options={"gtol": 1e-7}
         )
-        return polished.x if polished.fun < lowest.fun else lowest.x
 
 
 def _groups(rng: np.random.Generator, n: int, kind: str) -> dict[str, Array]:
@@ -196,5 +296,4 @@ def random_model(seed: int) -> Model:
         terms=terms,
         kind=kind,
         shift=float(shift),
-        same=[t.codes[:, None] == t.codes for t in terms],
     )

@@ -19,7 +19,7 @@ KINDS = {0.0: "singular", 0.3: "small", 1.0: "usual", 10.0: "large"}
 
 @dataclass(frozen=True)
 class StructuredTerm(Term):
-    """A term whose parameters are standard deviations, then correlations on the whole line."""
+    """A term whose parameters are roots of standard deviations, then correlations on the line."""
 
     common: bool = False  # one variance
 
@@ -38,13 +38,17 @@ class StructuredTerm(Term):
         turns = (0.01, 0.8, -0.8)
         others = self.n_par - self.n_sd
         return [
-            np.r_[np.full(self.n_sd, size), np.full(others, turn)]
+            np.r_[np.full(self.n_sd, np.sqrt(size)), np.full(others, turn)]
             for size, turn in zip(STARTS, turns, strict=True)
         ]
 
+    def drawn(self, rng: np.random.Generator) -> Array:
+        sizes = np.exp(0.5 * rng.normal()) * rng.normal(size=self.n_sd)
+        return np.r_[sizes, 1.5 * rng.normal(size=self.n_par - self.n_sd)]
+
     def factor(self, par: Array) -> Array:
         k = self.columns.shape[1]
-        sd = np.abs(np.broadcast_to(par[: self.n_sd], (k,)))
+        sd = np.broadcast_to(par[: self.n_sd] ** 2, (k,))
         R = _correlation(self.structure, par[self.n_sd :], k)
         values, vectors = np.linalg.eigh(R)
         return sd[:, None] * vectors * np.sqrt(np.maximum(values, 0.0))
@@ -84,7 +88,8 @@ def structured_model(seed: int) -> Model:
     size = float(rng.choice(list(KINDS)))
     columns = np.eye(k)[f]
     term = StructuredTerm(columns, g, structure, common)
-    truth = np.r_[size * rng.uniform(0.5, 1.5, term.n_sd), rng.normal(size=term.n_par - term.n_sd)]
+    roots = np.sqrt(size * rng.uniform(0.5, 1.5, term.n_sd))
+    truth = np.r_[roots, rng.normal(size=term.n_par - term.n_sd)]
     b = rng.normal(size=(levels, k)) @ term.factor(truth).T
     X = np.column_stack([np.ones(n), x])
     y = X @ rng.normal(size=2) + b[g, f] + rng.normal(size=n)
@@ -107,5 +112,4 @@ def structured_model(seed: int) -> Model:
         w=np.ones(n),
         terms=terms,
         kind=KINDS[size],
-        same=[t.codes[:, None] == t.codes for t in terms],
     )

@@ -228,6 +228,22 @@ class Natural(CovarianceStructure):
         """Return phi with correlations that fall like r, r^2, ..."""
         return np.concatenate([phi[: self.n_sd], self.x_of(self.falling(r))])
 
+    def other_faces(self, phi: Vector) -> list[Vector]:
+        """See the base class: with several rho, C is singular where any x_m is a quarter turn."""
+        if self.n_rho < 2:
+            return []
+        x = self._ends(self.folded(phi[self.n_sd :]))
+        quarter = 0.5 * np.pi
+        within = np.where(np.abs(x) == quarter, 0.5 * x, x)
+        out = []
+        for m in range(self.n_rho):
+            for edge in (-quarter, quarter):
+                if x[m] != edge:
+                    other = within.copy()
+                    other[m] = edge
+                    out.append(np.concatenate([phi[: self.n_sd], other]))
+        return out
+
     @property
     def generic(self) -> Vector:
         # different standard deviations, correlations that are not zero

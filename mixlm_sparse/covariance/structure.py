@@ -174,6 +174,10 @@ class CovarianceStructure(ABC):
         """Return phi with neighbouring effects correlated by r, where a structure is about that."""
         return None
 
+    def other_faces(self, phi: Vector) -> list[Vector]:
+        """Return phi with its correlations on every other edge, where there are more than two."""
+        return []
+
     @property
     def generic(self) -> Vector:
         """Return a phi (n_theta,) at which the covariance moves as it does nearly everywhere."""

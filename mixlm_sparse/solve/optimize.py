@@ -23,7 +23,8 @@ from mixlm_sparse.solve.identification import require_residuals_apart, unseen
 from mixlm_sparse.solve.information import Seen
 from mixlm_sparse.solve.profiled.held_search import held_criterion, optimize_held
 from mixlm_sparse.solve.profiled.no_noise import without_noise
-from mixlm_sparse.solve.profiled.objective import SATURATED, ProfiledObjective
+from mixlm_sparse.solve.profiled.objective import ProfiledObjective
+from mixlm_sparse.solve.profiled.runaway import SATURATED
 from mixlm_sparse.solve.profiled.saddle import shows_all
 from mixlm_sparse.solve.profiled.valleys import LARGE_START
 from mixlm_sparse.solve.search.control import Control, control_of

@@ -56,7 +56,7 @@ def test_a_valley_with_another_zero_direction_is_found(seed):
     assert "exchanged" in lowest or "off zero" in lowest
 
 
-@pytest.mark.parametrize("seed", [179, 818, 1156, 1736, 5017])
+@pytest.mark.parametrize("seed", [179, 818, 1156, 1736, 5017, 20066])
 def test_edges_of_a_structure_have_valleys_of_their_own(seed):
     """Each choice of variances at zero and correlations at one may have one."""
     model = structured_model(seed)
@@ -82,6 +82,15 @@ def test_a_criterion_without_a_minimum_is_said_to_have_none():
     more["y"] += rng.normal(0.0, 0.5, len(more))
     again = mx.lmer(model.formula, more, reml=model.reml, control=QUIET)
     assert again.convergence.status in ("converged", "singular")
+
+
+@pytest.mark.parametrize("seed", [1065, 4977])
+def test_where_sigma_goes_to_zero_no_search_runs_to_its_last_evaluation(seed):
+    """A valley with a limit for sigma = 0 and one that falls without end, both at infinity."""
+    model = random_model(seed)
+    fit = mx.lmer(model.formula, model.data, reml=model.reml, control=QUIET)
+    assert fit.convergence.status == "local optimum"
+    assert fit.convergence.n_evaluations < 2_000
 
 
 def visits(seed: int) -> pd.DataFrame:

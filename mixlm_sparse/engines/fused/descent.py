@@ -78,7 +78,7 @@ ROUNDING = 64.0 * EPS
 UNITS = 4.0  # of rounding in a remainder of sums of squares
 MAX_LINE_SEARCH = 25
 MAX_STEP = 2.0
-SATURATED = 2e4  # as in `profiled.objective`: beyond, the search in Python knows what to do
+SATURATED = 2e4  # as in `profiled.runaway`: beyond, the search in Python knows what to do
 
 
 @inlined

@@ -131,7 +131,12 @@ def held_criterion(
 
 
 class HeldSearch:
-    """Value and gradient in y, and legs of search."""
+    """Value and gradient in y, and legs of search.
+
+    Parameters
+    ----------
+    noise : what rounding makes of the criterion; a smaller decrease is not looked for.
+    """
 
     def __init__(
         self,
@@ -139,6 +144,8 @@ class HeldSearch:
         objective: ProfiledObjective,
         reml: bool,
         control: Control,
+        *,
+        noise: float = 0.0,
     ) -> None:
         self.coordinates = coordinates
         self.objective = objective
@@ -151,7 +158,7 @@ class HeldSearch:
             scales=lambda y: held_scales(coordinates, y),
             settle=self.settle,
             left=lambda: self.limit - objective.n_values,
-            tolerance=control.tolerance,
+            tolerance=max(control.tolerance, noise),
             check=control.check_boundary,
         )
 

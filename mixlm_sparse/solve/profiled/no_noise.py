@@ -30,9 +30,12 @@ from mixlm_sparse.solve.criterion import joint_criterion, residual_df
 from mixlm_sparse.solve.held import HeldCoordinates
 from mixlm_sparse.solve.profiled.held_search import HeldSearch
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
+from mixlm_sparse.solve.profiled.runaway import can_be_all
+from mixlm_sparse.solve.profiled.valleys import other_starts
 from mixlm_sparse.solve.search.bfgs import ROUNDING, BfgsResult
 from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.optimum import ZERO_SIGMA, Optimum, record
+from mixlm_sparse.solve.search.search import SAME_VALLEY, look
 from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -76,17 +79,24 @@ def without_noise(
     far = runaway or not found.converged or system.chart.size(found.phi) > FAR
     if found.status is Status.PERFECT or not (far or system.n <= MANY_ROWS):
         return found
-    if not _can_be_all(system, reml=reml):
+    if not can_be_all(system, reml=reml):
         return found
     spread = math.sqrt(system.products.yy / residual_df(system, reml=True))
+    if runaway:
+        found = _ordinary(found, system, objective, control, began)
     objective.rotations = None
-    for share, settled in SHARES:
+    starts = _starts(found, system, 1.0 / SHARES[0][0])
+    for (share, settled), (following, _) in zip(SHARES, [*SHARES[1:], SHARES[-1]], strict=True):
         sigma = share * spread
-        search = HeldSearch(HeldCoordinates(system, (), sigma), objective, reml, control)
-        best = _best(found, search, share, sigma)
+        noise = _rounding(system, 1.0 / share)
+        held = HeldCoordinates(system, (), sigma)
+        search = HeldSearch(held, objective, reml, control, noise=noise)
+        ends = _valleys([search.from_point(start, sigma) for start in starts])
+        best = ends[0]
+        starts = [system.chart.scaled(end.x, share / following) for end in ends]
         if not math.isfinite(best.value):
             return found
-        tolerance = control.gradient_tolerance + _rounding(system, 1.0 / share)
+        tolerance = control.gradient_tolerance + noise
         best = _without_small(best, search, objective, tolerance)
         slope = _slope(best.x, sigma, system, reml=reml)
         if abs(slope) <= settled:
@@ -94,18 +104,21 @@ def without_noise(
     else:
         return _local(found, best.value, slope)
     value = best.value - 0.5 * slope
-    unsure = control.gradient_tolerance + ROUNDING * abs(value) + _rounding(system, 1.0 / share)
+    unsure = control.gradient_tolerance + ROUNDING * abs(value) + noise
     above = value - found.criterion if math.isfinite(found.criterion) else -math.inf
     lower = above <= unsure + _rounding(system, system.chart.size(found.phi))
     # beside effects of ordinary size a sigma of zero must be better, not as good: where the data
     # tell sigma and an effect apart in no way, the ridge goes down to zero and is flat
     ordinary = math.isfinite(found.criterion) and system.chart.size(found.phi) < ORDINARY
+    if slope < -unsure and found.status is Status.NO_RESIDUAL:
+        objective.to_the_end, objective.best_value = True, math.inf
+        again = look(objective, best.x, "bfgs", control, began)
+        return found if again is None else again
     if not lower or slope < -unsure or (ordinary and above >= -unsure):
         return found
     objective.best_value = min(objective.best_value, value)
-    status = None if best.decrement <= max(control.gradient_tolerance, ROUNDING * abs(value)) else (
-        Status.NOT_CONVERGED
-    )
+    enough = max(control.gradient_tolerance, ROUNDING * abs(value), noise)
+    status = None if best.decrement <= enough else Status.NOT_CONVERGED
     at = record(objective, best.x, value, best.gradient, best.decrement, status, "bfgs", began)
     if status is None:
         zero = (*at.at_boundary, ZERO_SIGMA)
@@ -166,27 +179,37 @@ def _without_small(
     return replace(best, x=x, value=value, gradient=gradient)
 
 
-def _can_be_all(system: PenalizedSystem, *, reml: bool) -> bool:
-    """Say whether Z S Z' can be regular on what the criterion is about."""
-    if system.held is not None or not system.templates:
-        return False
-    if system.products.blocks.q + (system.p if reml else 0) < system.n:
-        return False
-    if system.known:  # every row has a level of its own, or the columns count as without A
-        return _levels_of_rows(system)
-    apart = system.apart
-    return system.n - apart.rank - (apart.rank_within if reml else 0) == 0
+def _ordinary(
+    found: Optimum,
+    system: PenalizedSystem,
+    objective: ProfiledObjective,
+    control: Control,
+    began: float,
+) -> Optimum:
+    """Return the lowest optimum with a residual that there is besides, `found` without one."""
+    best = found
+    for group in other_starts(system, singular=True) if control.second_looks else ():
+        objective.best_value = math.inf
+        again = look(objective, group[0].phi, "bfgs", control, began)
+        if again is not None and again.converged and (
+            best is found or again.criterion < best.criterion
+        ):
+            best = again
+    return best
 
 
-def _levels_of_rows(system: PenalizedSystem) -> bool:
-    known = [f.row_levels for f in system.matrices.factors if f.known is not None]
-    return any(isinstance(own, np.ndarray) and np.unique(own).size == system.n for own in known)
+def _valleys(ends: list[BfgsResult]) -> list[BfgsResult]:
+    """Return where searches ended, the lowest first, one of each valley."""
+    out: list[BfgsResult] = []
+    for end in sorted(ends, key=lambda one: one.value):
+        if not out or end.value > out[-1].value + SAME_VALLEY:
+            out.append(end)
+    return out
 
 
-def _best(found: Optimum, search: HeldSearch, share: float, sigma: float) -> BfgsResult:
-    """Search from random effects of the size of the response, and from where the search was."""
-    chart = search.coordinates.system.chart
-    large = 1.0 / share
+def _starts(found: Optimum, system: PenalizedSystem, large: float) -> list[Vector]:
+    """Return random effects of the size of the response, and those where the search was."""
+    chart = system.chart
     starts: list[Vector] = [chart.scaled(chart.start, large)]
     seconds = [template.second_start for template in chart.templates]
     if any(second is not None for second in seconds):
@@ -198,5 +221,4 @@ def _best(found: Optimum, search: HeldSearch, share: float, sigma: float) -> Bfg
     size = chart.size(found.phi)
     if size > 0.0:
         starts.append(chart.scaled(found.phi, large / size))
-    results = [search.from_point(start, sigma) for start in starts]
-    return min(results, key=lambda result: result.value)
+    return starts

@@ -22,10 +22,11 @@ from mixlm_sparse.solve.curvature import (
     profiled_hessian,
     step_floors,
 )
-from mixlm_sparse.solve.pls import CANCELLATION_LIMIT, PERFECT_FIT_RTOL, solve_at
+from mixlm_sparse.solve.pls import CANCELLATION_LIMIT, PERFECT_FIT_RTOL
 from mixlm_sparse.solve.profiled.boundary import settle_boundary
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.limit import far_start, radial_decrease, without_residual
+from mixlm_sparse.solve.profiled.runaway import can_be_all, outwards, too_far
 from mixlm_sparse.solve.profiled.saddle import (
     HARDLY_NOTICED,
     Sharp,
@@ -42,17 +43,10 @@ from mixlm_sparse.solve.search.objective import (
     BoundaryReport,
     FarStart,
     Found,
-    NoMinimumError,
     Progress,
     Start,
 )
 from mixlm_sparse.solve.system import PenalizedSystem
-
-# A criterion that is still falling where random effects are this much larger than the noise: the
-# optimum is far out, or there is no noise.
-SATURATED = 2e4
-# Share of the residual sum of squares of least squares below which nothing is left.
-NOTHING_LEFT = 1e-8
 
 
 @dataclass
@@ -74,6 +68,7 @@ class ProfiledObjective:
     history: list[float] = field(default_factory=list)
     rotations: list[Matrix] | None = None
     beyond: bool = False
+    to_the_end: bool = False  # search beyond `runaway.RUNAWAY` also where sigma may go to zero
     sharp: Sharp | None = None  # the last Hessian that was clearly positive definite
     _last: tuple[Vector, Evaluation] | None = None
 
@@ -148,6 +143,8 @@ class ProfiledObjective:
         """
         if not self.system.engine.exact:
             return phi
+        if self.system.whitened is None:
+            phi = outwards(self, phi)
         rotations, parts = [], []
         chart = self.system.chart
         for template, part, T in zip(
@@ -237,28 +234,17 @@ class ProfiledObjective:
         return radial_decrease(phi, gradient, self.system)
 
     def too_far(self, phi: Vector) -> bool:
-        """Say whether a step leads to where nothing is left to the residuals.
+        """Say whether a step leads to where nothing is left to the residuals (see `runaway`)."""
+        return too_far(self, phi)
 
-        Raises
-        ------
-        NoMinimumError : the criterion is lower there than anywhere before: it has no minimum.
-        """
-        size = self.system.chart.size(phi)
-        if self.beyond or size <= SATURATED:
-            return False
-        if not math.isfinite(size):
-            return True
-        if self.system.known:  # with one row a level the criterion has a limit, not a minimum
-            return True
-        lambdas = self.merged(phi)
-        try:
-            if solve_at(lambdas, self.system).pwrss > NOTHING_LEFT * self.system.products.yy:
-                return False  # large beside columns that nearly cancel, not beside the noise
-        except NotPositiveDefiniteError:
-            return True
-        if self._solve(None, lambdas, gradient=False)[0] < self.best_value:
-            raise NoMinimumError
-        return True
+    @cached_property
+    def without_noise(self) -> bool:
+        """Return whether random effects alone can be the law of the response."""
+        return can_be_all(self.system, reml=self.reml)
+
+    def value_at(self, lambdas: list[Matrix]) -> float:
+        """Return the criterion at working factors (K, K), wherever they are."""
+        return self._solve(None, lambdas, gradient=False)[0]
 
     def pull_back(self, phi: Vector, G: Sequence[Matrix]) -> Vector:
         """Return the derivative by phi (m,) from those by the working Lambda, (K, K) each."""

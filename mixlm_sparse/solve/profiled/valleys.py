@@ -229,6 +229,10 @@ def _flipped(chart: Chart, phi: Vector, *, every: bool) -> list[list[Start]]:
                 there[part] = option
                 group.append(Start(name, there))
             groups.append(group)
+        for other in template.other_faces(_off_zero(own, template.powers)):
+            there = phi.copy()
+            there[part] = other
+            groups.append([Start("another face of the correlations", there)])
     return groups
 
 

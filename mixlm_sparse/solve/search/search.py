@@ -138,7 +138,7 @@ def _second_looks(
         start = group[int(np.argmin(values))]
         again = None
         if np.isfinite(min(values)):
-            again = _look(objective, start.phi, method, control, began)
+            again = look(objective, start.phi, method, control, began)
         if again is not None:
             ends.append((start.name, again.criterion))
             deeper = again.criterion - best.criterion
@@ -175,7 +175,7 @@ def _value(objective: Objective, phi: Vector) -> float:
         return np.inf
 
 
-def _look(
+def look(
     objective: Objective, phi: Vector, method: str, control: Control, began: float
 ) -> Optimum | None:
     """Search from phi; None where nothing is left to the residuals on the way down."""
