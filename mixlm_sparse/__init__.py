@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mixlm_sparse import datasets
+    from mixlm_sparse.api.compile_kernels import compile_kernels
     from mixlm_sparse.api.fit import LinearMixedFit
     from mixlm_sparse.api.gls import gls
     from mixlm_sparse.api.lm_list import LmList, lm_list
@@ -92,6 +93,7 @@ __version__ = "0.1.0"
 
 # Where each public name is defined; a name is loaded when it is asked for first.
 _HOMES = {
+    "api.compile_kernels": ("compile_kernels",),
     "api.fit": ("LinearMixedFit",),
     "api.gls": ("gls",),
     "api.lm_list": ("LmList", "lm_list"),
@@ -230,6 +232,7 @@ __all__ = [
     "all_fit",
     "anova",
     "compare_table",
+    "compile_kernels",
     "cross_products",
     "datasets",
     "deviance_function",

@@ -41,6 +41,7 @@ _said: set[str] = set()
 # Whether machine code of slow kernels lies on disk, by the kernel's name, as first looked up.
 _kept: dict[str, bool] = {}
 _slow: list[LazyKernel] = []
+_entries: list[LazyKernel] = []
 _now = threading.local()  # `steady`: the decision that holds for the work in hand
 
 
@@ -93,6 +94,28 @@ def use_compiled(choice: bool | None) -> None:
             "compiled kernels need numba, which does not load: pip install --upgrade numba"
         )
     _switch = choice
+
+
+@contextmanager
+def forced() -> Iterator[None]:
+    """Use the compiled kernels wherever there is one.
+
+    Raises
+    ------
+    MissingPackageError : numba does not load.
+    """
+    global _switch
+    before = _switch
+    use_compiled(True)
+    try:
+        yield
+    finally:
+        _switch = before
+
+
+def kernels() -> tuple[LazyKernel, ...]:
+    """Return the kernels that Python calls, of the modules that are loaded."""
+    return tuple(_entries)
 
 
 def compiled_pays(work: float) -> bool:
@@ -271,6 +294,16 @@ class LazyKernel:
                 _kept[self._name] = False
         return _kept[self._name]
 
+    def compilations(self) -> int:
+        """Return how often this process has compiled it, and not read it from the disk."""
+        stats = getattr(self._compiled, "stats", None)
+        return 0 if stats is None else sum(stats.cache_misses.values())
+
+    def keeps(self) -> bool:
+        """Say whether its machine code, where it was made, is on disk or can go there."""
+        stats = getattr(self._compiled, "stats", None)
+        return self._compiled is None or (stats is not None and stats.cache_path is not None)
+
     def fingerprint(self) -> str:
         """Name the code of this kernel, of those that it calls, and the constants they read."""
         code = self.python.__code__
@@ -341,13 +374,16 @@ class LazyKernel:
 
 def njit(function: Callable[..., Any]) -> LazyKernel:
     """Mark a kernel for compilation at its first call; it may call other kernels."""
-    return LazyKernel(function)
+    kernel = LazyKernel(function)
+    _entries.append(kernel)
+    return kernel
 
 
 def slow_to_compile(function: Callable[..., Any]) -> LazyKernel:
     """Mark a kernel whose compilation takes so long that users are told."""
     kernel = LazyKernel(function, slow=True)
     _slow.append(kernel)
+    _entries.append(kernel)
     return kernel
 
 

@@ -18,11 +18,13 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pandas as pd
 
 import mixlm_sparse as mx
+from mixlm_sparse.api import compile_kernels
 from mixlm_sparse.common.tables import PrintsAsTable
 
 
@@ -344,7 +346,7 @@ def of_package(folder: Path) -> Iterator[Call]:
     for name in mx.__all__:
         function = getattr(mx, name)
         plain = callable(function) and not inspect.isclass(function)
-        if plain and name not in ("use_compiled", "use_threads"):
+        if plain and name not in ("compile_kernels", "use_compiled", "use_threads"):
             without = ("others",) if name == "anova" else ()
             yield Call(name, function, table[name], without)
     yield Call("Control", mx.Control)
@@ -352,8 +354,14 @@ def of_package(folder: Path) -> Iterator[Call]:
     for name in mx.datasets.__all__:
         arguments = {} if name == "names" else {"name": "sleepstudy"}
         yield Call(f"datasets.{name}", getattr(mx.datasets, name), arguments)
+    yield Call("compile_kernels", _compile_kernels, {"progress": None})
     yield Call("use_compiled", _use_compiled, {"choice": None})
     yield Call("use_threads", _use_threads, {"choice": None})
+
+
+def _compile_kernels(progress: Any) -> int:
+    with mock.patch.object(compile_kernels, "_steps", list):  # none of the fits, which take long
+        return mx.compile_kernels(progress)
 
 
 def _use_threads(choice: Any) -> None:

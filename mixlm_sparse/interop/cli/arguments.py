@@ -20,6 +20,7 @@ from mixlm_sparse.interop.cli.options import (
 )
 from mixlm_sparse.interop.cli.texts import (
     COMPARE_EXAMPLES,
+    COMPILE_EXAMPLES,
     DESCRIPTION,
     EMMEANS_EXAMPLES,
     EXIT_CODES,
@@ -71,6 +72,7 @@ def parser() -> argparse.ArgumentParser:
     _add_power(commands_of)
     _add_simulate(commands_of)
     _add_explain(commands_of)
+    _add_compile(commands_of)
     return out
 
 
@@ -318,3 +320,13 @@ def _add_simulate(commands_of: Commands) -> None:
 def _add_explain(commands_of: Commands) -> None:
     command = _add(commands_of, "explain", "say what a message means", EXPLAIN_EXAMPLES)
     command.add_argument("about", metavar="NAME", nargs="?", help="as the message gives it")
+
+
+def _add_compile(commands_of: Commands) -> None:
+    command = _add(
+        commands_of,
+        "compile",
+        "make the machine code of all kernels now, once on a machine",
+        COMPILE_EXAMPLES,
+    )
+    command.add_argument("-q", "--quiet", action="store_true", help="say nothing")

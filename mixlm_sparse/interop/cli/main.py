@@ -16,9 +16,10 @@ from mixlm_sparse.interop.cli.words import of_the_shell, require_order
 __all__ = ["main"]
 
 MODULES = {
-    "compare": "comparing", "emmeans": "means", "power": "designing", "simulate": "designing",
+    "compare": "comparing", "compile": "compiling", "emmeans": "means", "power": "designing",
+    "simulate": "designing",
 }  # fmt: skip
-FUNCTIONS = {"gls": "fit"}  # the same work with another model
+FUNCTIONS = {"gls": "fit", "compile": "compile_all"}  # where the name is another
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -79,3 +79,11 @@ examples:
   mixlm explain
   mixlm explain singular-fit
 """
+COMPILE_EXAMPLES = """\
+examples:
+  mixlm compile
+  NUMBA_CACHE_DIR=/srv/kernels mixlm compile --quiet
+
+Fits compile a kernel when that repays; after this command none of them waits for it.  The code is
+kept beside the package, or in the folder that NUMBA_CACHE_DIR names, for this kind of processor.
+"""
