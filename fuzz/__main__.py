@@ -95,6 +95,7 @@ def fuzz(name: str, seconds: int, seed: int, found: Path) -> int:
         done = subprocess.run(
             [sys.executable, "-m", "fuzz", name, "--found", str(folder), "--child",
              str(corpus), f"-max_total_time={seconds}", f"-seed={seed}", f"-max_len={target.most}",
+             "-len_control=0",
              f"-timeout={SECONDS_AN_INPUT}", f"-rss_limit_mb={MEGABYTES}",
              *([f"-dict={words}"] if target.tokens else []),
              f"-artifact_prefix={folder}/", "-print_final_stats=1"],

@@ -1,4 +1,4 @@
-"""`lmer` on frames from anyone: columns of every kind, few rows, awkward numbers and options."""
+"""`lmer` on frames from anyone: columns of every kind, awkward numbers, structures and options."""
 
 from __future__ import annotations
 
@@ -38,6 +38,20 @@ LOOKS: tuple[Callable[[Any], object], ...] = (
     lambda fit: fit.predict(allow_new_levels=True),
     lambda fit: fit.variance_components(),
     lambda fit: str(fit.tidy(conf_int=True)),
+)
+PLACES = ("d", "x", "f", "h", "b")
+SUBJECTS = ("g", "h", "f", "d")
+STRUCTURES: tuple[Callable[[Source], dict[str, Any]], ...] = (
+    lambda _: {},
+    lambda _: {},
+    lambda _: {},
+    lambda s: {"residual": mx.AR1(s.pick(PLACES), s.pick(SUBJECTS))},
+    lambda s: {"residual": mx.CAR1(s.pick(PLACES), s.pick(SUBJECTS))},
+    lambda s: {"residual": mx.Toeplitz(s.pick(PLACES), s.pick(SUBJECTS))},
+    lambda s: {"residual": mx.Exponential(["x", "z"], s.pick(SUBJECTS))},
+    lambda s: {"residual": mx.CompoundSymmetry(s.pick(SUBJECTS)), "variance": mx.VarIdent("f")},
+    lambda s: {"variance": mx.VarPower(s.pick(("x", "z", "d")))},
+    lambda s: {"variance": mx.VarExp(s.pick(("x", "z", "d")))},
 )
 KINDS = ("number", "few", "text", "labels", "flag", "object", "date", "category", "constant")
 
@@ -105,6 +119,7 @@ def one(data: bytes) -> None:
     looks = (*((look,) for look in LOOKS), LOOKS)[source.below(len(LOOKS) + 1)]
     # a search whole, with its second looks, is most of what an input costs: one input in eight
     control = mx.Control() if source.below(8) == 1 else BRIEF
+    options |= source.pick(STRUCTURES)(source)
     fit = mx.lmer(formula, rows, control=control, **options)
     for look in looks:
         look(fit)

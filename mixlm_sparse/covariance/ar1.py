@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -13,6 +14,9 @@ from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.natural import Natural, mean_of
 from mixlm_sparse.covariance.structure import Closure, CovarianceStructure, structure
+
+MOST_TERMS = 1000  # added one by one
+SMALL = 1e-4
 
 
 @structure("ar1")
@@ -84,9 +88,7 @@ class AutoRegressive(Natural):
         # what is new at each effect, cos x times the root of a sum of even powers
         size, d_size = np.ones(self.k - 1), np.zeros(self.k - 1)
         for d in np.unique(self._steps[self._steps > 1]).tolist():
-            m = np.arange(d)
-            total = float((sine ** (2 * m)).sum())
-            d_total = float((2 * m[1:] * sine ** (2 * m[1:] - 1)).sum()) * cosine
+            total, d_total = even_powers(sine, cosine, d)
             size[self._steps == d] = np.sqrt(total)
             d_size[self._steps == d] = 0.5 * d_total / np.sqrt(total)
         new = np.append(1.0, cosine * size)
@@ -97,6 +99,31 @@ class AutoRegressive(Natural):
         r = np.diag(C, -1)
         each = np.sign(r) ** self._steps * np.abs(r) ** (1.0 / self._steps)
         return np.clip([mean_of(each)], self.rho_bounds[0], 1.0)
+
+
+def even_powers(sine: float, cosine: float, d: int) -> tuple[float, float]:
+    """Return S = 1 + s^2 + ... + s^(2 (d - 1)) for s = sin x, and its derivative in x.
+
+    With c = cos x, S = (1 - (1 - c^2)^d) / c^2 = sum_k C(d, k + 1) (-c^2)^k, and
+
+        dS/dx = 2 s c dS/d(s^2),    dS/d(s^2) = (S - d s^(2 (d - 1))) / c^2
+
+    of which the difference loses its digits where d c^2 is small; there the series is taken.
+    """
+    if d <= MOST_TERMS:
+        m = np.arange(d)
+        total = float((sine ** (2 * m)).sum())
+        return total, float((2 * m[1:] * sine ** (2 * m[1:] - 1)).sum()) * cosine
+    c_sq = cosine**2
+    if d * c_sq < SMALL:
+        first = [math.comb(d, k) for k in range(2, 6)]
+        total = d - c_sq * (first[0] - c_sq * (first[1] - c_sq * first[2]))
+        slope = first[0] - c_sq * (2 * first[1] - c_sq * (3 * first[2] - c_sq * 4 * first[3]))
+        return float(total), float(2.0 * sine * cosine * slope)
+    log = math.log1p(-c_sq) if c_sq < 1.0 else -math.inf
+    total = -math.expm1(d * log) / c_sq
+    slope = (total - d * math.exp((d - 1) * log)) / c_sq
+    return total, 2.0 * sine * cosine * slope
 
 
 @structure("ar1", "hom = FALSE")

@@ -20,6 +20,7 @@ __all__ = ["AR1", "CAR1", "AnteDependence"]
 # Working parameters are kept within these: phi closer to one cannot be told from one.
 LARGEST_OMEGA = 18.0
 LARGEST_LOG = 705.0  # a limit of an interval may be farther out than any number
+BELOW_ONE = 1.0 - 2.0**-50  # a correlation of neighbours
 LARGEST_START = 0.9  # a correlation that a search begins with
 
 
@@ -101,7 +102,8 @@ class AR1(AutoRegressive):
 
     def near(self, moments: PairMoments, places: Places) -> Vector:
         r = float(np.clip(moments.serial, -LARGEST_START, LARGEST_START))
-        return np.array([np.arctanh(np.sign(r) * abs(r) ** (1.0 / max(moments.step, 1.0)))])
+        phi = np.sign(r) * abs(r) ** (1.0 / max(moments.step, 1.0))
+        return np.array([np.arctanh(np.clip(phi, -BELOW_ONE, BELOW_ONE))])
 
     def natural(self, omega: Vector, places: Places) -> tuple[Vector, Matrix]:
         phi = np.tanh(omega)

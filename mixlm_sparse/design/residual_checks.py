@@ -12,6 +12,8 @@ from mixlm_sparse.covariance.visits import Toeplitz, Unstructured
 
 __all__ = ["require_carried", "typical_distance"]
 
+LEAST = 1e-100  # distances below are zero
+
 
 def typical_distance(correlation: Correlation, law: ResidualLaw) -> float:
     """Return a typical distance of neighbours in time, or of rows in space."""
@@ -20,11 +22,11 @@ def typical_distance(correlation: Correlation, law: ResidualLaw) -> float:
         np.add.at(sums, law.group_of, law.t)
         centre = (sums / law.sizes[:, None])[law.group_of]
         spread = float(np.sqrt(((law.t - centre) ** 2).sum(axis=1).mean()))
-        return spread if spread > 0.0 else 1.0
+        return spread if spread > LEAST else 1.0
     if isinstance(correlation, CAR1):
         rows, before = law.before
         gap = float(np.abs(law.t[rows] - law.t[before]).mean()) if rows.size else 1.0
-        return gap if gap > 0.0 else 1.0
+        return gap if gap > LEAST else 1.0
     return 1.0
 
 

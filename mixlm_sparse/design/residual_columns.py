@@ -15,9 +15,12 @@ from mixlm_sparse.covariance.visits import Toeplitz, Unstructured
 from mixlm_sparse.design.evaluate import FactorValue
 from mixlm_sparse.design.levels import factorize, level_labels
 from mixlm_sparse.design.table import Column
-from mixlm_sparse.design.times import in_time, is_text, warn_of_order
+from mixlm_sparse.design.times import EXACT, in_time, is_text, warn_of_order
 
 __all__ = ["combined", "learn_times", "matched", "new_times", "numbers"]
+
+MOST_VISITS = 2000
+LARGEST = 1e100  # of numbers whose squares are summed
 
 
 # -- levels --------------------------------------------------------------------------------------
@@ -86,6 +89,12 @@ def numbers(name: str, column: Column, role: str, remedy: str) -> Vector:
     values = column.values.astype(np.float64)
     if not np.isfinite(values).all():
         raise DataError(f"{role} '{name}' holds infinite values: correct them, or drop the rows")
+    size = float(np.abs(values).max(initial=0.0))
+    if size > LARGEST:
+        raise DataError(
+            f"{role} '{name}' holds values of {size:.0e}, whose squares and sums exceed the "
+            "numbers of a computer: change its unit"
+        )
     return values
 
 
@@ -111,6 +120,11 @@ def _whole(name: str, column: Column, correlation: Correlation) -> Vector:
         raise DataError(
             f"{role} '{name}' holds {odd[0]:g}, which is no whole number: {remedy}, or number the "
             "visits"
+        )
+    if np.abs(values).max(initial=0.0) >= EXACT:
+        raise DataError(
+            f"{role} '{name}' holds whole numbers beyond 2^53, which cannot be told apart: count "
+            "from the first, or number the visits"
         )
     return values
 
@@ -151,7 +165,13 @@ def learn_times(
     if isinstance(correlation, Toeplitz) and distinct.size > 1:
         unit = float(np.gcd.reduce(np.diff(distinct).astype(np.int64)))
         first = float(distinct[0])
-        visits = np.arange(first, float(distinct[-1]) + 0.5 * unit, unit)
+        count = round((float(distinct[-1]) - first) / unit) + 1
+        if count > MOST_VISITS:
+            raise DataError(
+                f"the time '{name}' of Toeplitz spans {count:,} steps of {unit:g}, and each lag is "
+                f"a parameter: at most {MOST_VISITS:,} are taken; number the visits"
+            )
+        visits = first + unit * np.arange(count)
         return (
             (values - first) / unit,
             Places(level_labels(visits), tuple(visits.tolist())),

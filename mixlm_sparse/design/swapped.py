@@ -7,15 +7,20 @@ would be the other way round.
 
 from __future__ import annotations
 
+import re
 import warnings
 
 import numpy as np
 
 from mixlm_sparse.common.errors import FormulaWarning, caller_level
 from mixlm_sparse.design.matrices import ModelMatrices
+from mixlm_sparse.design.table import Column
 from mixlm_sparse.formula.terms import names_of
 
 __all__ = ["swapped_messages", "warn_of_swapped"]
+
+NUMBERED = re.compile(r"(\D*)(\d+)(\D*)")
+FEWEST = 3  # levels with numbers in their names that may be times
 
 
 def swapped_messages(matrices: ModelMatrices) -> list[str]:
@@ -36,7 +41,7 @@ def swapped_messages(matrices: ModelMatrices) -> list[str]:
     suspect = (
         columns[time].kind == "factor"
         or (time in grouping and group not in grouping)
-        or (group in fixed and columns[group].kind != "factor" and time not in fixed)
+        or (group in fixed and time not in fixed and _are_times(columns[group]))
     )
     if not suspect:
         return []
@@ -46,6 +51,18 @@ def swapped_messages(matrices: ModelMatrices) -> list[str]:
         f"with up to {int(law.sizes.max())} of {count} times each. If '{time}' are the subjects, "
         f'write {kind}(time="{group}", group="{time}")'
     ]
+
+
+def _are_times(column: Column) -> bool:
+    """Say whether the cells may be times: numbers, dates, or levels in an order (VIS1, VIS2, ...).
+
+    Arms in the fixed part, each with one long series, are groups.
+    """
+    if column.kind != "factor" or column.ordered:
+        return True
+    found = [NUMBERED.fullmatch(str(level)) for level in column.levels]
+    kinds = {(match[1], match[3]) for match in found if match is not None}
+    return len(found) >= FEWEST and None not in found and len(kinds) == 1
 
 
 def warn_of_swapped(matrices: ModelMatrices) -> None:

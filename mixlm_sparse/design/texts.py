@@ -72,7 +72,7 @@ def warn_of_levels(parts: Iterable[Part], columns: Mapping[str, Column], nobs: f
     ----------
     parts : the columns of the fixed part and of random terms, with their levels.
     columns : of some of the rows.
-    nobs : rows of the fit; infinite where they are not counted yet.
+    nobs : rows of the fit.
     """
     said = set()
     for name, levels in _by_name(parts):

@@ -22,7 +22,7 @@ from mixlm_sparse.design.evaluate import FactorValue
 from mixlm_sparse.design.levels import level_labels
 from mixlm_sparse.design.table import Column
 
-__all__ = ["in_time", "is_text", "places_of", "warn_of_order"]
+__all__ = ["EXACT", "in_time", "is_text", "places_of", "warn_of_order"]
 
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)")
 UNIT_RTOL = 1e-6  # times are multiples of their smallest step up to this share of it
@@ -92,12 +92,15 @@ def places_of(levels: Any, used: NDArray[np.bool_] | None, numbers: bool) -> tup
     if not numbers or at.size < 2:
         return tuple((at - at[:1]).tolist())
     times = np.asarray(levels, dtype=np.float64)[at]
-    steps = np.diff(times)
+    with np.errstate(over="ignore"):
+        steps = np.diff(times)
     whole = (times == np.round(times)).all() and np.abs(times).max() < EXACT
     unit = float(np.gcd.reduce(steps.astype(np.int64)) if whole else steps.min())
-    since = times - times[0]
-    places = np.round(since / unit)
-    if not (places[-1] <= MAX_PLACES and np.abs(places * unit - since).max() <= UNIT_RTOL * unit):
+    with np.errstate(all="ignore"):  # what overflows is no place either
+        since = times - times[0]
+        places = np.round(since / unit)
+        near = np.abs(places * unit - since).max() <= UNIT_RTOL * unit
+    if not (places[-1] <= MAX_PLACES and near):
         odd = listed(level_labels(times), 4)
         raise DataError(
             f"times must be equally spaced, up to gaps, and are {odd}: write factor(...) around "

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import copy
 import pickle
+import tracemalloc
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mixlm_sparse as mx
 from mixlm_sparse.common.errors import FormulaError, NotPositiveDefiniteError, OptionError
+from mixlm_sparse.covariance.ar1 import even_powers
 from mixlm_sparse.covariance.random import (
     BUILT_IN,
     covariance_structure,
@@ -314,3 +318,29 @@ def test_scales_of_the_unstructured_are_those_of_any_structure(k):
             template.working_scales(phi, floor),
             CovarianceStructure.working_scales(template, phi, floor),
         )
+
+
+@pytest.mark.parametrize("d", [1001, 4000, 20_001])
+@pytest.mark.parametrize("x", [0.0, 0.3, -1.2, 1.5, 1.5705, 1.570796, np.pi / 2, -np.pi / 2 + 1e-6])
+def test_many_even_powers_are_summed_at_once(d, x):
+    sine, cosine = float(np.sin(x)), float(np.cos(x))
+    m = np.arange(d)
+    total, slope = even_powers(sine, cosine, d)
+    # 1 - cos^2 rather than sin^2, which is rounded: its d-th power would be another number
+    powers = np.exp(m * np.log1p(-(cosine**2))) if cosine**2 < 1.0 else (m == 0).astype(float)
+    assert total == pytest.approx(powers.sum(), rel=1e-10)
+    want = 2.0 * sine * cosine * (m[1:] * powers[:-1]).sum()
+    assert slope == pytest.approx(want, rel=1e-9, abs=1e-300)
+
+
+def test_an_autoregression_over_a_long_gap_takes_no_memory():
+    rng = np.random.default_rng(2)
+    data = pd.DataFrame({"g": np.repeat(np.arange(30), 4), "t": np.tile([0, 1, 2, 10**9], 30)})
+    data["y"] = rng.normal(size=30)[data["g"]] + 0.3 * rng.normal(size=120)
+    tracemalloc.start()
+    try:
+        fit = mx.lmer("y ~ 1 + ar1(0 + t | g)", data, control=mx.Control(warn=False))
+        assert tracemalloc.get_traced_memory()[1] < 50_000_000
+    finally:
+        tracemalloc.stop()
+    assert np.isfinite(fit.criterion)

@@ -19,6 +19,8 @@ DATA = pd.DataFrame(
         "week": np.tile([f"week {i}" for i in range(T)], N),
     }
 )
+DATA["stage"] = pd.Categorical(np.tile(list("qrstuv"), N), list("uvqrst"), ordered=True)
+DATA["arm"] = np.tile(list("qrstuv"), N)
 DATA["y"] = np.random.default_rng(1).normal(size=N * T)
 
 
@@ -37,6 +39,8 @@ def messages(formula, residual):
         ("y ~ 1 + (1 | number)", mx.AR1("number", "visit")),  # the time is a grouping factor
         ("y ~ visit", mx.CAR1("number", "visit")),
         ("y ~ week", mx.Toeplitz("id", "week")),
+        ("y ~ week", mx.AR1("number", "week")),  # numbers of subjects, visits by name
+        ("y ~ stage", mx.AR1("number", "stage")),  # visits in an order
     ],
 )
 def test_swapped(formula, residual):
@@ -55,6 +59,7 @@ def test_swapped(formula, residual):
         ("y ~ week", mx.Toeplitz("week", "id")),
         ("y ~ 1", mx.CompoundSymmetry("id")),
         ("y ~ number", mx.AR1("number", "week")),  # a few long series
+        ("y ~ arm", mx.AR1("number", "arm")),  # one for each arm
     ],
 )
 def test_in_their_places(formula, residual):

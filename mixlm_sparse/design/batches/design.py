@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,6 +32,8 @@ from mixlm_sparse.formula.syntax import Expr, names_in
 from mixlm_sparse.formula.terms import MixedFormula, group_labels
 
 __all__ = ["BatchArguments", "BatchDesign", "BatchRows", "GroupCoder"]
+
+WORDS = {"factor": "text", "bool": "true or false", "datetime": "a time"}
 
 
 @dataclass(frozen=True)
@@ -133,6 +135,7 @@ class BatchDesign:
     fixed : columns of the fixed part.
     parts : columns of each random term, in the formula's order.
     given : variables whose levels the user has given, which need not occur.
+    kinds : per column that columns of the model are made of, whether it is a number, text, ...
     """
 
     formula: MixedFormula
@@ -144,6 +147,7 @@ class BatchDesign:
     fixed: Part
     parts: tuple[Part, ...]
     given: frozenset[str] = frozenset()
+    kinds: Mapping[str, str] = field(default_factory=dict)
 
     def rows(self, table: Table, groups: GroupCoder) -> BatchRows | None:
         """Evaluate the rows of a batch; None if the model uses none of them."""
@@ -152,6 +156,7 @@ class BatchDesign:
         if n == 0:
             return None
         scope = Scope(restrict(table.columns, rows), n, self.states, self.env)
+        self._require_kinds(table)
         variables = Variables(scope)
         y = response_vector(self.formula, variables)
         fixed = DesignColumns(self.fixed, variables)
@@ -168,6 +173,17 @@ class BatchDesign:
             codes=groups.encode(variables),
             used=self._used(variables),
         )
+
+    def _require_kinds(self, table: Table) -> None:
+        """Raise a DataError if a column has become one of another kind."""
+        for name, kind in self.kinds.items():
+            column = table.columns.get(name)
+            if column is not None and column.kind != kind:
+                raise DataError(
+                    f"column '{name}' is {WORDS.get(kind, kind)} in some batches and "
+                    f"{WORDS.get(column.kind, column.kind)} in others: give it one type, for "
+                    "example by astype in what makes the batches"
+                )
 
     def _used(self, variables: Variables) -> dict[Expr, frozenset[str]]:
         out = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -17,9 +17,10 @@ from mixlm_sparse.design.batches.cluster import Partitions, reduce_partitions
 from mixlm_sparse.design.batches.design import BatchArguments, BatchDesign, used_of_batch
 from mixlm_sparse.design.batches.learner import TransformLearner
 from mixlm_sparse.design.batches.levels import LevelMap
-from mixlm_sparse.design.batches.pieces import read_piece, require_columns
+from mixlm_sparse.design.batches.opened import Opened
+from mixlm_sparse.design.batches.pieces import read_piece
 from mixlm_sparse.design.batches.sources import Source
-from mixlm_sparse.design.build import columns_asked, functions_of
+from mixlm_sparse.design.build import functions_of
 from mixlm_sparse.design.choices import check_contrasts, read_contrasts
 from mixlm_sparse.design.columns import learn_part
 from mixlm_sparse.design.contrasts import Contrast
@@ -34,62 +35,9 @@ from mixlm_sparse.design.whitelist import check_functions
 from mixlm_sparse.formula.syntax import Call, Expr, Name, deparse, names_in, walk
 from mixlm_sparse.formula.terms import MixedFormula, names_of
 
-__all__ = ["Opened", "learn_design", "open_batches"]
+__all__ = ["learn_design"]
 
 CODING = ("factor", "as.factor", "ordered", "C", "dummy")
-
-
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """A source of which the first piece has been read.
-
-    Attributes
-    ----------
-    first : the first piece with rows.
-    ahead : pieces taken from a source that can be read once only.
-    """
-
-    source: Source
-    names: tuple[str, ...]
-    optional: tuple[str, ...]
-    first: Table
-    ahead: tuple[Any, ...]
-    rest: Iterator[Any] | None
-
-    def pieces(self, names: Sequence[str] | None = None) -> Iterator[Any]:
-        """Yield all pieces; with fewer columns if the source can be read again."""
-        if self.source.again:
-            wanted = (*self.names, *self.optional) if names is None else names
-            yield from self.source.pieces(tuple(dict.fromkeys(wanted)))
-            return
-        yield from self.ahead
-        if self.rest is not None:
-            yield from self.rest
-
-
-def open_batches(source: Source, formula: MixedFormula, arguments: BatchArguments) -> Opened:
-    """Read the first piece of a source that has rows.
-
-    Raises
-    ------
-    DataError : a column does not exist, or there are no rows.
-    """
-    names, optional = columns_asked(formula, arguments.given())
-    both = tuple(dict.fromkeys((*names, *optional)))
-    require_columns(names, source.header)
-    walk = source.pieces(both)
-    ahead = []
-    for piece in walk:
-        table = read_piece(piece, names, optional)
-        ahead.append(piece)
-        if table.n:
-            break
-    else:
-        raise DataError("the data have no rows: check how they were read or filtered")
-    if source.again:
-        getattr(walk, "close", lambda: None)()
-        return Opened(source, tuple(names), tuple(optional), table, (), None)
-    return Opened(source, tuple(names), tuple(optional), table, tuple(ahead), walk)
 
 
 def learn_design(
@@ -143,9 +91,14 @@ def learn_design(
     fixed = learn_part(formula.fixed.intercept, formula.fixed.terms, variables, choices)
     check_contrasts(choices, fixed, opened.first, warn)
     parts = tuple(learn_random(random, variables, warn) for random in formula.random)
+    made_of = names_of(expr for expr, _ in _column_expressions(formula))
+    kinds = {
+        name: table.columns[name].kind for name in made_of
+        if name in table.columns and name not in coded
+    }  # fmt: skip
     return BatchDesign(
         formula, arguments, functions, opened.names, opened.optional, states, fixed, parts,
-        frozenset(given),
+        frozenset(given), kinds,
     )  # fmt: skip
 
 
@@ -258,14 +211,17 @@ def _look(
         for learner, other in zip(learners.values(), found[1], strict=True):
             learner.join(other)
         return
+    watch = opened.watch(names)
     for piece in opened.pieces(names):
         table = read_piece(piece, names)
+        watch.add(table)
         for name, known in maps.items():
             column = _present(table.columns[name])
             if column.values.size:
                 known.encode(column)
         for learner in learners.values():
             learner.add(table, env)
+    watch.end()
 
 
 Found = tuple[dict[str, list[Column]], list[TransformLearner]]

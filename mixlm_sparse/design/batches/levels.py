@@ -52,6 +52,7 @@ class LevelMap:
         self._lock = threading.Lock()
         self._keys = KeyMap()
         self._floats = False
+        self._integers = False  # in some batch: whole numbers keep the names they have there
         self._texts: Any = None
         self._places: dict[Any, int] = {}
         self._declared: tuple[Any, ...] | None = None
@@ -145,6 +146,7 @@ class LevelMap:
             raise DataError(
                 f"column '{self.name}' has numbers of more than 63 bits: convert it to text"
             )
+        self._integers |= values.dtype.kind in "iu"
         if values.dtype.kind == "f" and not self._floats:
             self._to_floats()
         if not self._floats:
@@ -219,7 +221,12 @@ class LevelMap:
             keys = self._keys.values.copy()
             if self.kind == "bool":
                 return keys.astype(bool)
-            return keys.view(np.float64) if self._floats else keys
+            if not self._floats:
+                return keys
+            floats = keys.view(np.float64)
+            whole = self._integers and (np.abs(floats) <= EXACT_IN_FLOAT).all()
+            integers = floats.astype(np.int64) if whole else keys
+            return integers if whole and (integers == floats).all() else floats
         if self._texts is not None:
             return np.asarray(self._texts.to_pylist(), dtype=object)
         values = list(self._places)

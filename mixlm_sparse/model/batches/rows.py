@@ -12,8 +12,8 @@ from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.covariance.residual import Independent
 from mixlm_sparse.design.batches.design import BatchDesign, BatchRows, GroupCoder
-from mixlm_sparse.design.batches.learn import Opened
 from mixlm_sparse.design.batches.levels import LevelMap
+from mixlm_sparse.design.batches.opened import Opened
 from mixlm_sparse.design.batches.pieces import read_piece
 from mixlm_sparse.design.table import Column, Table
 from mixlm_sparse.model.rowless import BATCHES, NoRows
@@ -72,10 +72,14 @@ class Batches:
     def __reduce__(self) -> tuple[type[NoRows], tuple[int, Any]]:
         return NoRows, (self.n, BATCHES)  # a source need not be there in another process
 
-    def walk(self) -> Iterator[tuple[InMemory, Table, IntVector, int]]:
+    def walk(self, *, ordered: bool = False) -> Iterator[tuple[InMemory, Table, IntVector, int]]:
         """Yield the rows used of each batch, its columns on all rows, and where the rows are.
 
         That is their places in the batch, and the place of the batch's first row in the data.
+
+        Parameters
+        ----------
+        ordered : what is made of the rows is put beside what another walk gives.
         """
         if not self.opened.source.again:
             raise DataError(
@@ -84,8 +88,10 @@ class Batches:
             )
         start = n = 0
         names, optional = self.opened.names, self.opened.optional
+        watch = self.opened.watch(ordered=ordered)
         for piece in self.opened.pieces():
             table = read_piece(piece, names, optional)
+            watch.add(table)
             batch = self.design.rows(table, self.coder)
             if batch is not None:
                 codes = [self._levels(g, batch.codes[old]) for g, old in enumerate(self.factors)]
@@ -96,6 +102,7 @@ class Batches:
             start += table.n
         if n != self.n:
             raise DataError(CHANGED.format(what=f"there are {n} rows instead of {self.n}"))
+        watch.end()
 
     def columns(self, names: Iterable[str], optional: Iterable[str] = ()) -> dict[str, Column]:
         """Return columns of the formula on all rows used, read again.
@@ -110,7 +117,7 @@ class Batches:
         if self.n > MOST_AT_ONCE or any(name not in known for name in names):
             BATCHES.say()
         parts: dict[str, list[Column]] = {}
-        for _, table, places, _ in self.walk():
+        for _, table, places, _ in self.walk(ordered=True):
             for name in (*names, *(name for name in optional if name not in names)):
                 if name in table.columns:
                     parts.setdefault(name, []).append(table.columns[name].take(places))
@@ -128,7 +135,7 @@ class Batches:
     ) -> Iterator[RowBlock]:
         """Yield all rows in order, at most `size` at a time, with the kept columns of X."""
         start = 0
-        for rows, _, _, _ in self.walk():
+        for rows, _, _, _ in self.walk(ordered=True):
             for first in range(0, rows.n, size):
                 stop = min(first + size, rows.n)
                 there = slice(start + first, start + stop)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 import time
@@ -17,7 +16,8 @@ from mixlm_sparse.common.progress import CountProgress, counter
 from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.design.batches.cluster import Partitions, reduce_partitions
 from mixlm_sparse.design.batches.design import BatchArguments, BatchDesign, BatchRows, GroupCoder
-from mixlm_sparse.design.batches.learn import Opened, learn_design, open_batches
+from mixlm_sparse.design.batches.learn import learn_design
+from mixlm_sparse.design.batches.opened import Opened, open_batches
 from mixlm_sparse.design.batches.pieces import read_piece
 from mixlm_sparse.design.batches.sources import Frames, Source, batch_source
 from mixlm_sparse.design.matrices import ModelMatrices
@@ -104,10 +104,10 @@ def sum_batches(
     threads : how many work on pieces; by default one for each core, up to `MOST_THREADS`.
     """
 
-    def walk(opened: Opened, design: BatchDesign) -> tuple[_Walk, Used] | None:
+    def walk(opened: Opened, design: BatchDesign) -> tuple[_Walk, Used, int] | None:
         with one_blas_thread():
             found = _Walk(opened, design, threads or _cores(), progress)
-            return (found, found.used) if found.run() else None
+            return (found, found.used, found.nobs) if found.run() else None
 
     return _summed_with(call, source, levels, walk).total()
 
@@ -116,13 +116,14 @@ def _summed_with(
     call: ModelCall,
     source: Source,
     levels: Mapping[str, Any] | None,
-    walk: Callable[[Opened, BatchDesign], tuple[Sums, Used] | None],
+    walk: Callable[[Opened, BatchDesign], tuple[Sums, Used, int] | None],
 ) -> Sums:
     """Return what `walk` sums, without levels of the fixed part that no row that is used has.
 
     Parameters
     ----------
-    walk : sums the rows of a design; returns the sums and the levels that occur, None without rows.
+    walk : sums the rows of a design; returns the sums, the levels that occur and how many rows are
+        used, None without rows.
     """
     formula, arguments = _checked(call)
     opened = open_batches(source, formula, arguments)
@@ -136,11 +137,11 @@ def _summed_with(
         found = walk(opened, design)
         if found is None:
             raise DataError(NO_ROWS)
-        sums, used = found
+        sums, used, nobs = found
         unused = design.unused(used)
         if not unused:
             if warn:
-                warn_of_levels((design.fixed, *design.parts), opened.first.columns, math.inf)
+                warn_of_levels((design.fixed, *design.parts), opened.first.columns, nobs)
             return sums
         if not source.again:
             name, labels = next((str(expr), rest) for expr, rest in unused.items())
@@ -173,9 +174,10 @@ def sum_partitions(
     columns are.
     """
 
-    def walk(opened: Opened, design: BatchDesign) -> Part:
+    def walk(opened: Opened, design: BatchDesign) -> tuple[ModelProducts, Used, int] | None:
         names = (*opened.names, *opened.optional)
-        return reduce_partitions(source.columns(names), partial(_of_partition, design), _both)
+        found = reduce_partitions(source.columns(names), partial(_of_partition, design), _both)
+        return None if found is None else (*found, found[0].nobs)
 
     return _summed_with(call, source, levels, walk)
 
@@ -247,7 +249,8 @@ class _Walk:
         self.pairs = Pairs(len(self.coder.labels))
         self.draft = draft_matrices(self.design, self.coder.labels, BATCHES)
         self.parts: list[BatchSums] = []
-        self.n_input = 0
+        self.n_input = self.nobs = 0
+        self.watch = self.opened.watch()
         self._began = time.monotonic()
         self._lock = threading.Lock()
 
@@ -268,6 +271,7 @@ class _Walk:
             self._go_on(report(self.n_input, total))
             if self.parts:
                 self._rest(pieces, lambda: self._go_on(report(self.n_input, total)))
+        self.watch.end()
         return bool(self.parts)
 
     def _rest(self, pieces: Iterator[Any], report: Any) -> None:
@@ -301,10 +305,12 @@ class _Walk:
 
     def _rows(self, piece: Any) -> BatchRows | None:
         table = read_piece(piece, self.opened.names, self.opened.optional)
+        self.watch.add(table)
         batch = self.design.rows(table, self.coder) if table.n else None
         with self._lock:
             self.n_input += table.n
             if batch is not None:
+                self.nobs += batch.n
                 for expr, labels in batch.used.items():
                     self.used[expr] = self.used.get(expr, frozenset()) | labels
         return batch
