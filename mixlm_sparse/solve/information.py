@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.structure import CovarianceStructure
+from mixlm_sparse.engines.fused.dense import DenseProducts
 from mixlm_sparse.solve.fixed_share import FixedShare, fixed_share
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -148,6 +149,8 @@ def _moments_of_pairs(
 
     Factors that are nowhere together have moments with projection alone.
     """
+    if isinstance(system.fused, DenseProducts):
+        return _dense_moments(system.fused, project=project, between=between)
     blocks = system.products.blocks
     n_factors = len(blocks.factors)
     R = fixed_share(system.products) if project and system.p else None
@@ -171,6 +174,32 @@ def _moments_of_pairs(
         for g in range(n_factors):
             for h in range(g, n_factors):
                 moments[g, h] = moments.get((g, h), 0.0) + R.everywhere(g, h)
+    return moments, traces
+
+
+def _dense_moments(
+    dense: DenseProducts, *, project: bool, between: bool
+) -> tuple[dict[tuple[int, int], Any], list[Matrix]]:
+    """Return what `_moments_of_pairs` does of few effects, from M (q, q) as a whole."""
+    M = dense.A
+    if project:
+        R = dense.X[:, :-1]
+        M = M - R @ R.T
+    sizes = list(zip(dense.first.tolist(), dense.count.tolist(), dense.width.tolist(), strict=True))
+    moments: dict[tuple[int, int], Any] = {}
+    traces = []
+    for g, (i, L, K) in enumerate(sizes):
+        for h, (j, N, H) in enumerate(sizes):
+            if h < g or (h > g and not between):
+                continue
+            block = M[i : i + L * K, j : j + N * H]
+            if K == H == 1:
+                moments[g, h] = np.vdot(block, block).reshape(1, 1, 1, 1)
+                continue
+            flat = block.reshape(L, K, N, H).transpose(1, 3, 0, 2).reshape(K * H, -1)
+            moments[g, h] = (flat @ flat.T).reshape(K, H, K, H).transpose(0, 2, 1, 3)
+        own = M[i : i + L * K, i : i + L * K].reshape(L, K, L, K)
+        traces.append(own.trace(axis1=0, axis2=2))
     return moments, traces
 
 

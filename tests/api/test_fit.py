@@ -242,7 +242,8 @@ def test_scales(sleep):
 
 def test_search_that_is_cut_short(sleep):
     with pytest.warns(mx.ConvergenceWarning, match=r"stopped after \d+ evaluations.*raise"):
-        fit = mx.lmer(SLEEP, sleep, control=mx.Control(max_evaluations=2))
+        control = mx.Control(max_evaluations=2)
+        fit = mx.lmer(SLEEP, sleep, start=[1.0, 0.0, 1.0], control=control)
     assert fit.convergence.status == "evaluation limit"
     assert not fit.convergence
     assert "max_evaluations" in fit.convergence.advice

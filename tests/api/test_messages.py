@@ -94,7 +94,7 @@ CASES = {
         mx.ConvergenceWarning,
         lambda sleep: sleep,
         "Reaction ~ Days + (Days | Subject)",
-        {"control": mx.Control(max_evaluations=2)},
+        {"control": mx.Control(max_evaluations=2), "start": [1.0, 0.0, 1.0]},
         r"evaluation limit: stopped after \d evaluations: raise control\.max_evaluations",
     ),
     "perfect-fit": (

@@ -17,6 +17,8 @@ from mixlm_sparse.common.progress import Bar, counter, duration, fit_progress
 from tests.support import corpus
 
 SLEEP = "Reaction ~ Days + (Days | Subject)"
+# From here a search of these data takes a while; from where it begins by itself, one evaluation.
+FAR = [1.0, 0.1, 1.0]
 
 
 class Terminal(io.StringIO):
@@ -173,7 +175,7 @@ def test_tqdm_is_used_where_it_is_installed(sleep, terminal, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
     monkeypatch.setitem(sys.modules, "tqdm", type(sys)("tqdm"))
     monkeypatch.setitem(sys.modules, "tqdm.auto", module)
-    mx.lmer(SLEEP, sleep)
+    mx.lmer(SLEEP, sleep, start=FAR)
     (bar,) = bars
     assert bar.about == ("fit", " evaluations", False)
     assert bar.n > 2
@@ -220,7 +222,7 @@ def test_a_function_that_returns_false_ends_the_search(sleep, optimizer):
         return evaluation < 4
 
     with pytest.warns(mx.ConvergenceWarning, match=r"interrupted: stopped after 4 .*start=fit"):
-        fit = mx.lmer(SLEEP, sleep, progress=four, optimizer=optimizer)
+        fit = mx.lmer(SLEEP, sleep, progress=four, optimizer=optimizer, start=FAR)
     assert len(seen) == 4
     assert fit.convergence.status == "interrupted"
     assert not fit.convergence
@@ -252,7 +254,7 @@ def test_ctrl_c_ends_with_the_best_point(sleep, monkeypatch):
             signal.raise_signal(signal.SIGINT)
 
     with pytest.warns(mx.ConvergenceWarning, match="interrupted"):
-        fit = mx.lmer(SLEEP, sleep, progress=interrupt)
+        fit = mx.lmer(SLEEP, sleep, progress=interrupt, start=FAR)
     assert fit.optimum.n_evaluations == 5
     assert fit.criterion < 1760
 

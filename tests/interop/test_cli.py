@@ -240,7 +240,8 @@ def test_json_and_table_to_standard_output(folder, capsys):
 
 
 def test_a_fit_that_does_not_converge(folder, capsys):
-    arguments = ["fit", "sleep.csv", SLEEP, "--max-evaluations", "2"]
+    uneven = "Reaction ~ Days + (Days || Subject)"
+    arguments = ["fit", "sleep.csv", uneven, "--max-evaluations", "2"]
     code, out, _ = run(capsys, *arguments)
     assert code == 1
     assert "evaluation limit" in out

@@ -41,11 +41,12 @@ def test_messages_speak_of_options(text, expected):
 
 
 def test_notes_name_options(folder, capsys):
-    _, _, err = run(capsys, "fit", "sleep.csv", SLEEP, "--max-evaluations", "2", "-q")
+    formula = "Reaction ~ Days + (Days || Subject)"
+    _, _, err = run(capsys, "fit", "sleep.csv", formula, "--max-evaluations", "2", "-q")
     assert "raise --max-evaluations" in err
     assert "mixlm explain convergence" in err
     assert "mx." not in err
-    _, out, _ = run(capsys, "fit", "sleep.csv", SLEEP, "--max-evaluations", "2")
+    _, out, _ = run(capsys, "fit", "sleep.csv", formula, "--max-evaluations", "2")
     assert "mixlm explain convergence" in " ".join(out.split())
 
 

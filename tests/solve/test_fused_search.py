@@ -28,6 +28,7 @@ from mixlm_sparse.solve.curvature import profiled_hessian, step_floors
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
+from mixlm_sparse.solve.profiled.start import moment_start
 from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
@@ -44,6 +45,8 @@ def _compiled() -> Iterator[None]:
 def in_python(system: PenalizedSystem, **options: object) -> Optimum:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ProfiledObjective, "at_once", lambda *_args, **_options: None)
+        # the compiled search begins there
+        patch.setattr(ProfiledObjective, "start", lambda self: moment_start(self.system))
         return optimize(system, **options)  # type: ignore[arg-type]
 
 

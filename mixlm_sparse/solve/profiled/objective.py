@@ -23,6 +23,7 @@ from mixlm_sparse.solve.curvature import (
     step_floors,
 )
 from mixlm_sparse.solve.pls import CANCELLATION_LIMIT, PERFECT_FIT_RTOL
+from mixlm_sparse.solve.profiled.axes import turned, turned_back, without_small
 from mixlm_sparse.solve.profiled.boundary import settle_boundary
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.limit import far_start, radial_decrease, without_residual
@@ -33,10 +34,11 @@ from mixlm_sparse.solve.profiled.saddle import (
     quick,
     sharp_hessian,
     sharp_of,
+    stands_still,
     symmetric,
     together,
 )
-from mixlm_sparse.solve.profiled.start import expected_hessian, moment_start
+from mixlm_sparse.solve.profiled.start import expected_hessian, moment_start, quadratic_start
 from mixlm_sparse.solve.profiled.valleys import other_starts, scattered_starts
 from mixlm_sparse.solve.search.bfgs import EPS, ROUNDING
 from mixlm_sparse.solve.search.objective import (
@@ -137,57 +139,25 @@ class ProfiledObjective:
     def rotate(self, phi: Vector) -> Vector:
         """Turn the working columns to the principal axes at phi, and return phi in them.
 
-        Lower triangular factors are a poor chart near a singular covariance unless its null space
-        lies in the last columns; along the principal axes T is diagonal, in decreasing order.
         An estimated criterion differs between axes, within its error: there they stay.
         """
         if not self.system.engine.exact:
             return phi
         if self.system.whitened is None:
             phi = outwards(self, phi)
-        rotations, parts = [], []
-        chart = self.system.chart
-        for template, part, T in zip(
-            chart.templates, chart.slices, self.factors(phi), strict=True
-        ):
-            if template.closed_under == "linear" and template.k > 1:
-                axes, sizes, _ = np.linalg.svd(T)
-                rotations.append(axes)
-                parts.append(template.theta_of(np.diag(sizes)))
-            else:
-                rotations.append(np.eye(template.k))
-                parts.append(template.reflected(phi[part]))
-        self.rotations = rotations
-        return np.concatenate(parts)
+        phi, self.rotations = turned(phi, self.factors(phi), self.system.chart)
+        return phi
 
     def without_small(self, phi: Vector, cut: float) -> Vector:
         """Return phi with zero columns of T for those whose diagonal is below `cut`."""
-        chart = self.system.chart
-        out = phi.copy()
-        for template, part in zip(chart.templates, chart.slices, strict=True):
-            positions = template.positions
-            if positions is None or template.closed_under == "one scale":
-                continue
-            for column in range(template.k):
-                own = out[part][positions[column, column]]
-                if abs(own) < cut:
-                    below = positions[:, column]
-                    out[part][below[below >= 0]] = 0.0
-        return out
+        return without_small(phi, cut, self.system.chart)
 
     def unrotate(self, phi: Vector) -> Vector:
         """Return phi in the working columns as they were, and forget the rotations."""
         if self.rotations is None:
             return phi
-        chart = self.system.chart
-        out = [
-            template.working_of(T) if template.closed_under == "linear" else phi[part]
-            for template, part, T in zip(
-                chart.templates, chart.slices, self.factors(phi), strict=True
-            )
-        ]
-        self.rotations = None
-        return np.concatenate(out)
+        phi, self.rotations = turned_back(phi, self.factors(phi), self.system.chart), None
+        return phi
 
     # -- the function -----------------------------------------------------------------------
 
@@ -210,6 +180,14 @@ class ProfiledObjective:
         """Return a positive definite guess (m, m) of the Hessian at phi."""
         return expected_hessian(phi, self.system, reml=self.reml, rotations=self.rotations)
 
+    def guess(self, phi: Vector, gradient: Vector) -> Matrix:
+        """Return a positive definite guess (m, m) of the Hessian at phi, where a search begins.
+
+        It is the Hessian itself where the search may end as well (see `sharpen`).
+        """
+        H = self.sharpen(phi, gradient) if stands_still(phi, gradient, self.system) else None
+        return self.curvature(phi) if H is None else H
+
     def sharpen(self, phi: Vector, gradient: Vector) -> Matrix | None:
         """Return the Hessian (m, m) at phi, if it costs little and is clearly positive definite.
 
@@ -218,6 +196,8 @@ class ProfiledObjective:
         """
         if self.rotations is not None or self.beyond or not together(self.system):
             return None
+        if self.sharp is not None and self.sharp.covers(phi, self.system.chart):
+            return None  # it is known already
         H = sharp_hessian(phi, gradient, self.system, reml=self.reml)
         if H is not None:
             self.sharp = Sharp(phi, H)
@@ -285,7 +265,8 @@ class ProfiledObjective:
 
     def start(self) -> Vector:
         """Return a moment estimate (m,)."""
-        return moment_start(self.system)
+        phi = quadratic_start(self.system) if quick(self.system) else None
+        return moment_start(self.system) if phi is None else phi
 
     def other_starts(
         self, *, singular: bool, phi: Vector, several: bool

@@ -28,6 +28,7 @@ from mixlm_sparse.solve.curvature import (
     profiled_gradients,
 )
 from mixlm_sparse.solve.profiled.boundary import NULL_ATOL
+from mixlm_sparse.solve.search.bfgs import NEAR
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -93,6 +94,12 @@ def quick(system: PenalizedSystem, most: float = QUICK_WORK) -> bool:
 def together(system: PenalizedSystem) -> bool:
     """Say whether a gradient for each parameter costs little more than one."""
     return isinstance(system.fused, PlainFactor | PlainDense) and quick(system)
+
+
+def stands_still(phi: Vector, gradient: Vector, system: PenalizedSystem) -> bool:
+    """Say whether a step from phi wins little, in units in which the Hessian is about one."""
+    size = gradient * (phi_scales(phi, system) / np.sqrt(parameter_levels(system)))
+    return bool(0.5 * (size @ size) <= NEAR)
 
 
 def sharp_hessian(

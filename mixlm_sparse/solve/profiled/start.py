@@ -1,7 +1,10 @@
 """A cheap start for the search, and a guess of the curvature there.
 
-Both come from the products alone, factor by factor, as if the factors were orthogonal to each
-other.  They decide how many evaluations a fit takes, never where it ends.
+They come from the products alone and decide how many evaluations a fit takes, never where it ends.
+A moment estimate goes factor by factor, as if the factors were orthogonal to each other, and so
+does the guess.  Where that costs little, squares of the residuals of least squares are set equal to
+their expectations, all at once; in balanced designs that is the optimum already.  (The compiled
+search, for which an evaluation costs a microsecond, begins at moment estimates.)
 """
 
 from __future__ import annotations
@@ -9,16 +12,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.linalg import lapack
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.covariance.structure import CovarianceStructure
 from mixlm_sparse.engines.interface import taken_by_columns
 from mixlm_sparse.solve.criterion import residual_df
+from mixlm_sparse.solve.information import Places, generators, gram
 from mixlm_sparse.solve.system import PenalizedSystem
 
 # Relative standard deviations of the start are kept within these.
 START_RANGE = (0.1, 10.0)
 # The noise takes at least this share of the residual variance at the start.
 MIN_NOISE_SHARE = 0.1
+# The same where squares are set equal to their expectations, which is not a guess.
+LEAST_NOISE = 1e-3
+# Least pivot of the equations, in units of lengths, from which on they tell the variances apart.
+LEAST_PIVOT = 1e-3
 # Levels looked at; more would not change the guess.
 MAX_LEVELS = 4096
 
@@ -53,6 +63,60 @@ def moment_start(system: PenalizedSystem) -> Vector:
         relative = np.clip(np.sqrt(share / noise), *START_RANGE)
         out.append(template.working_of(np.diag(relative)))
     return np.concatenate(out)
+
+
+def quadratic_start(system: PenalizedSystem) -> Vector | None:
+    """Return phi (m,) at which squares of the residuals of least squares are as expected.
+
+    With P = I - QQ', Q an orthonormal basis of X, and Cov(y) = sum_k s_k G_k, where G_i = Z E_i Z'
+    for a basis E_i of the covariances of all terms and G_0 = I is the residual's,
+
+        y'P G_i P y = sum_k s_k tr(P G_i P G_k)
+
+    is solved for s.  In balanced designs these are the estimates of the analysis of variance, and
+    REML's where none of them is negative.
+
+    Returns
+    -------
+    None where variances cannot be told apart like this, or little is left to the residuals.
+
+    References
+    ----------
+    Rao (1971), doi:10.1016/0047-259X(71)90019-4, with the residual variance alone as the prior.
+    """
+    templates, products = system.templates, system.products
+    if system.known or system.held is not None or not products.yy > 0.0:
+        return None
+    if any(template.covariance_basis is None for template in templates):
+        return None
+    found = generators(system)
+    J = gram(system, Places.of(found), project=True)
+    squares = [f.response.T @ f.response for f in products.blocks.factors]
+    q = np.array([np.vdot(g.merged, squares[g.factor]) for g in found] + [products.yy])
+    length = np.sqrt(np.maximum(J.diagonal(), 0.0))
+    if not length.all():
+        return None
+    chol, s, info = lapack.dposv(J / (length[:, None] * length), q / length, lower=1)
+    if info != 0 or not chol.diagonal().min() >= LEAST_PIVOT:
+        return None
+    s = s / length
+    if not s[-1] * max(products.n - products.p, 1) > LEAST_NOISE * products.yy:
+        return None
+    covariances = [np.zeros((template.k, template.k)) for template in templates]
+    for size, one in zip((s[:-1] / s[-1]).tolist(), found, strict=True):
+        covariances[one.term] += size * one.E
+    return np.concatenate(
+        [_working_near(S, template) for S, template in zip(covariances, templates, strict=True)]
+    )
+
+
+def _working_near(S: Matrix, template: CovarianceStructure) -> Vector:
+    """Return working parameters of a symmetric S (k, k) with its variances within a range."""
+    if template.closed_under != "linear" or template.k == 1:
+        relative = np.sqrt(np.maximum(S.diagonal(), 0.0))
+        return template.working_of(np.diag(np.clip(relative, *START_RANGE)))
+    values, axes = np.linalg.eigh(S)
+    return template.working_of(axes * np.clip(np.sqrt(np.maximum(values, 0.0)), *START_RANGE))
 
 
 def expected_hessian(

@@ -46,7 +46,7 @@ class BfgsResult:
 def minimize_bfgs(
     function: Callable[[Vector], tuple[float, Vector]],
     x0: Vector,
-    hessian: Matrix,
+    guess: Matrix | Callable[[Vector, Vector], Matrix],
     *,
     tolerance: float,
     max_evaluations: int,
@@ -61,7 +61,8 @@ def minimize_bfgs(
     ----------
     function : returns value and gradient (m,); an infinite value where it is not defined.
     x0 : (m,) start.
-    hessian : (m, m) positive definite guess of the Hessian at the start.
+    guess : (m, m) positive definite guess of the Hessian at the start, or a function that returns
+        it from x0 and the gradient there.
     tolerance : the search ends when the decrease that a Newton step predicts, g'H^{-1}g / 2, is
         below this or below the rounding of the value.
     max_step : bound on the largest change of a coordinate in one step, relative to its size or 1.
@@ -83,15 +84,16 @@ def minimize_bfgs(
     evaluations = 1
     if not math.isfinite(value):  # nothing says where to go
         return BfgsResult(x, value, gradient, np.inf, "stalled")
+    hessian = guess(x, gradient) if callable(guess) else guess
     H = np.linalg.inv(hessian)
     fresh, renewed = True, False
     while True:
         step = -(H @ gradient)
         slope = float(gradient @ step)
         if renew is not None and not renewed and -0.5 * slope > RENEW_ABOVE:
-            renewed, guess = True, renew(x)
-            if guess is not None:
-                hessian, H, fresh = guess, np.linalg.inv(guess), True
+            renewed, better = True, renew(x)
+            if better is not None:
+                hessian, H, fresh = better, np.linalg.inv(better), True
                 continue
         if not slope < 0.0:
             if float(np.abs(gradient).max(initial=0.0)) == 0.0:

@@ -123,6 +123,10 @@ class Objective(Protocol):
         """Return a positive definite guess (m, m) of the Hessian at phi."""
         ...
 
+    def guess(self, phi: Vector, gradient: Vector) -> Matrix:
+        """Return a positive definite guess (m, m) of the Hessian at phi, where a search begins."""
+        ...
+
     def sharpen(self, phi: Vector, gradient: Vector) -> Matrix | None:
         """Return the Hessian (m, m) at phi, if it costs little there and is positive definite."""
         ...

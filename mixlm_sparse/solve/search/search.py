@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.common.types import Vector
 from mixlm_sparse.solve.search.bfgs import NEWTON_STEPS, ROUNDING, minimize_bfgs
 from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.derivative_free import minimize_bobyqa, minimize_cobyqa
@@ -209,13 +209,10 @@ def _search(
             )  # fmt: skip
     phi = objective.start() if phi is None else phi
     value, gradient, decrease, reached_limit = np.inf, np.zeros_like(phi), np.inf, False
-    hessian = objective.curvature(phi)
     for _ in range(MAX_PASSES):  # each pass but the last left a false boundary behind
         left = max(limit - objective.n_values, 1)
         if method == "bfgs":
-            phi, value, gradient, decrease = _gradient_search(
-                objective, phi, hessian, control, left
-            )
+            phi, value, gradient, decrease = _gradient_search(objective, phi, control, left)
             reached_limit = objective.n_values >= limit
         else:
             phi, value = _other_search(method, objective, phi, control, left)
@@ -230,7 +227,6 @@ def _search(
             gradient = np.full_like(phi, np.nan)
         if not settled.escaped or reached_limit:
             break
-        hessian = objective.curvature(phi)
     if not np.isfinite(gradient).all():
         value, gradient = objective.value_and_gradient(phi)
         curvature = objective.curvature(phi)
@@ -283,7 +279,7 @@ def search_far(
 
 
 def _gradient_search(
-    objective: Objective, phi: Vector, hessian: Matrix, control: Control, limit: int
+    objective: Objective, phi: Vector, control: Control, limit: int
 ) -> tuple[Vector, float, Vector, float]:
     """Search by quasi-Newton, turning to the principal axes when a leg takes long.
 
@@ -298,7 +294,7 @@ def _gradient_search(
         found = minimize_bfgs(
             objective.value_and_gradient,
             phi,
-            hessian,
+            objective.guess,
             tolerance=control.tolerance,
             max_evaluations=min(leg, left),
             noise=objective.noise,
@@ -310,7 +306,6 @@ def _gradient_search(
         phi = objective.rotate(found.x)
         if control.check_boundary:
             phi = _without_small(objective, phi, found.value)
-        hessian = objective.curvature(phi)
         leg += 2  # fewer turns later, when the axes are known
     if not objective.rotated:
         return found.x, found.value, found.gradient, found.decrement

@@ -183,13 +183,14 @@ class WhitenedObjective:
         out: Matrix = (vectors * np.maximum(values, floor)) @ vectors.T
         return out
 
+    def guess(self, phi: Vector, gradient: Vector) -> Matrix:
+        return self.curvature(phi)
+
     def sharpen(self, phi: Vector, gradient: Vector) -> Matrix | None:
-        """Return None: each gradient is a walk over the rows."""
-        return None
+        return None  # each gradient is a walk over the rows
 
     def renew(self, phi: Vector) -> Matrix | None:
-        """Return None: nothing is known of the residual parameters."""
-        return None
+        return None  # nothing is known of the residual parameters
 
     def radial_decrease(self, phi: Vector, gradient: Vector) -> float:
         """Return what a change of scale of one random term would win at least."""
