@@ -25,11 +25,12 @@ from mixlm_sparse.design.choices import check_contrasts, read_contrasts
 from mixlm_sparse.design.columns import DesignColumns, learn_part
 from mixlm_sparse.design.evaluate import Scope
 from mixlm_sparse.design.finite import require_range, require_weight_range
+from mixlm_sparse.design.headers import unknown_column
 from mixlm_sparse.design.known import read_known
 from mixlm_sparse.design.learn import learn_states
 from mixlm_sparse.design.matrices import ModelMatrices, RandomTerm
 from mixlm_sparse.design.random_terms import learn_random_terms
-from mixlm_sparse.design.readers import hold, unknown_column
+from mixlm_sparse.design.readers import hold
 from mixlm_sparse.design.recipe import (
     FormulaRecipe,
     TermSpec,

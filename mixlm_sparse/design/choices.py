@@ -10,7 +10,7 @@ from mixlm_sparse.common.checks import plain_name
 from mixlm_sparse.common.errors import DataError, FormulaWarning, OptionError, caller_level
 from mixlm_sparse.design.columns import Part
 from mixlm_sparse.design.contrasts import Contrast, as_contrast
-from mixlm_sparse.design.readers import unknown_column
+from mixlm_sparse.design.headers import unknown_column
 from mixlm_sparse.design.table import Table
 from mixlm_sparse.formula.syntax import plain_text
 

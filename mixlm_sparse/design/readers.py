@@ -1,37 +1,26 @@
-"""Data frames of any kind in, a table of columns out. The only module that imports narwhals.
+"""Data frames of any kind in, a table of columns out.
 
 Only the columns that are asked for are touched. A pandas frame is read directly; polars, pyarrow,
-duckdb and the rest come through narwhals; a dictionary of arrays is read as it is, a list of
-dictionaries is a list of rows.
+duckdb and the rest come through narwhals (see `foreign`); a dictionary of arrays is read as it is,
+a list of dictionaries is a list of rows.
 """
 
 from __future__ import annotations
 
-import difflib
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import narwhals as nw
 import numpy as np
 import pandas as pd
 
 from mixlm_sparse.common.checks import listed, require_same_index
 from mixlm_sparse.common.errors import DataError
+from mixlm_sparse.design.headers import repeated_column, unknown_column
 from mixlm_sparse.design.levels import level_labels
 from mixlm_sparse.design.membership import Joined
-from mixlm_sparse.design.table import (
-    Column,
-    HeldData,
-    Table,
-    as_column,
-    factor_column,
-    masked_column,
-    own_index,
-    sorted_factor,
-)
+from mixlm_sparse.design.table import Column, HeldData, Table, as_column, own_index
 
-__all__ = ["hold", "open_table", "repeated_column", "unknown_column"]
+__all__ = ["hold", "open_table"]
 
 
 def open_table(data: Any, names: Iterable[str], optional: Iterable[str] = ()) -> Table:
@@ -51,7 +40,9 @@ def open_table(data: Any, names: Iterable[str], optional: Iterable[str] = ()) ->
         return _open_pandas(data, names, extra)
     if isinstance(data, Mapping):
         return _open_mapping(data, names, extra)
-    return _open_narwhals(data, names, extra)
+    from mixlm_sparse.design.foreign import open_foreign  # narwhals takes longer than a small fit
+
+    return open_foreign(data, names, extra)
 
 
 def hold(data: Any, names: Iterable[str], optional: Iterable[str] = ()) -> HeldData:
@@ -255,120 +246,3 @@ def _common_index(values: Mapping[str, Any]) -> Any:
                 "rows are in the same order"
             )
     return None if first is None else series[first].index
-
-
-def _open_narwhals(data: Any, names: tuple[str, ...], optional: tuple[str, ...]) -> Table:
-    try:
-        frame = nw.from_native(data)
-        header = frame.collect_schema().names()
-    except nw.exceptions.DuplicateError:
-        raise DataError("the data have two columns of one name: rename one of them") from None
-    except TypeError:
-        remedy = "pass a pandas, polars, pyarrow or duckdb frame, or a dictionary of arrays"
-        if type(data).__name__ == "Series":
-            remedy = "a row is data.loc[[label]], a column data[['name']]; or " + remedy
-        raise DataError(
-            f"data of type {type(data).__name__} are not a data frame: {remedy}"
-        ) from None
-    for name in names:
-        if name not in header:
-            raise unknown_column(name, header)
-    wanted = list(names) + [name for name in optional if name in header]
-    if isinstance(frame, nw.LazyFrame):
-        # a query must return at least one column for its rows to be counted
-        frame = frame.select(wanted or header[:1]).collect()
-    n = frame.shape[0]
-    columns = {name: _narwhals_column(name, frame.get_column(name)) for name in wanted}
-    return Table(n, columns, frozenset(columns), tuple(header))
-
-
-def repeated_column(name: str, where: str = "the data") -> DataError:
-    """Return the error of a name that several columns have."""
-    return DataError(f"{where} have more than one column '{name}': rename the others")
-
-
-def unknown_column(name: str, header: Iterable[Any], hint: str = "") -> DataError:
-    """Return the error for a column that does not exist, with the closest names."""
-    known = [str(column) for column in header]
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
-    close += [other for other in known if other.lower() == name.lower() and other not in close]
-    alike = [other for other in known if _composed(other) == _composed(name)]
-    if alike:
-        remedy = f"'{alike[0]}' looks the same and is made of other characters: rename it"
-    elif name in ("T", "F"):
-        remedy = f"write {'TRUE' if name == 'T' else 'FALSE'} if it is meant as a truth value"
-    elif name[:2] in ("i.", "c.") and name[2:] in known:  # as in Stata
-        remedy = f"write {name[2:]}" if name[0] == "c" else f"write factor({name[2:]})"
-    elif close:
-        remedy = "did you mean " + " or ".join(f"'{other}'" for other in close) + "?"
-    else:
-        remedy = f"the columns are {listed(known, 12, quoted=True)}"
-    return DataError(f"the data have no column '{name}'{hint}; {remedy}")
-
-
-def _composed(name: str) -> str:
-    return unicodedata.normalize("NFC", name)
-
-
-def _narwhals_column(name: str, series: Any) -> Column:
-    dtype = series.dtype
-    if isinstance(dtype, nw.Decimal):
-        series = series.cast(nw.Float64)
-        dtype = series.dtype
-    if dtype in (nw.Int128, nw.UInt128):  # NumPy has no such type
-        return as_column(name, np.asarray(series.to_list(), dtype=object))
-    if dtype == nw.Boolean or dtype.is_numeric():
-        missing = None
-        if series.null_count():
-            missing = np.asarray(series.is_null().to_numpy(), dtype=bool)
-            series = series.fill_null(False if dtype == nw.Boolean else 0)
-        values = np.asarray(series.to_numpy())
-        if missing is None:
-            return as_column(name, values)
-        return masked_column(name, values.astype(bool) if dtype == nw.Boolean else values, missing)
-    if dtype in (nw.Categorical, nw.Enum, nw.String):
-        return _narwhals_factor(name, series)
-    if dtype.is_temporal():
-        missing = np.asarray(series.is_null().to_numpy(), dtype=bool)
-        values = np.asarray(series.to_numpy())
-        return Column(name, "datetime", values, missing=missing if missing.any() else None)
-    if dtype.is_nested():
-        raise DataError(
-            f"column '{name}' holds lists or records, which no model can use: give one number or "
-            "text for each row"
-        )
-    return as_column(name, np.asarray(series.to_list(), dtype=object))
-
-
-def _narwhals_factor(name: str, series: Any) -> Column:
-    """Read text and categories; only an Enum or a pyarrow dictionary has an order of its own.
-
-    Codes of a polars Categorical depend on what the process has read before, so its levels are
-    sorted.
-    """
-    native = series.to_native()
-    if series.implementation.is_polars():
-        declared = True
-        if series.dtype != nw.Enum:
-            texts = sorted(native.unique().drop_nulls().cast(str).to_list())
-            series = series.cast(nw.String).cast(nw.Enum(texts))
-            native = series.to_native()
-            declared = False
-        levels = np.asarray(series.dtype.categories, dtype=object)
-        codes = native.to_physical()
-        codes = codes.cast(int).fill_null(-1).to_numpy()
-        return factor_column(name, codes, pd.Index(levels) if declared else levels, False)
-    if series.implementation.is_pyarrow():
-        encoded = native if series.dtype == nw.Categorical else native.dictionary_encode()
-        merged = encoded.unify_dictionaries().combine_chunks()
-        if hasattr(merged, "chunks"):  # an empty column stays chunked
-            merged = merged.chunk(0)
-        # duckdb's codes are unsigned and have no room for -1
-        codes = merged.indices.cast("int32").fill_null(-1).to_numpy(zero_copy_only=False)
-        values = np.asarray(merged.dictionary.to_pylist(), dtype=object)
-        if series.dtype == nw.Categorical:
-            return factor_column(name, codes, pd.Index(values), merged.type.ordered)
-        return sorted_factor(name, codes.astype(np.intp), values)
-    if series.implementation.is_pandas_like():
-        return as_column(name, series.to_pandas())
-    return as_column(name, np.asarray(series.to_list(), dtype=object))

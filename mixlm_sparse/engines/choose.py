@@ -5,11 +5,9 @@ from __future__ import annotations
 from mixlm_sparse.common.checks import require_one_of
 from mixlm_sparse.common.errors import EngineError
 from mixlm_sparse.engines.blocked.engine import BlockedEngine
-from mixlm_sparse.engines.cholmod import CholmodEngine
 from mixlm_sparse.engines.empty import EmptyEngine
 from mixlm_sparse.engines.interface import BlockSystem, Engine, Penalties
 from mixlm_sparse.engines.krylov.settings import Estimation
-from mixlm_sparse.engines.multifrontal.engine import SparseEngine
 from mixlm_sparse.engines.names import ENGINES
 
 # From this order of a dense block on, one evaluation repays the symbolic analysis of all of C ...
@@ -43,10 +41,15 @@ def make_engine(
     require_one_of("engine", name, ENGINES)
     if not system.factors:
         return EmptyEngine()
+    # engines that small models have no use for are loaded where they are made
     if name == "cholmod":
+        from mixlm_sparse.engines.cholmod import CholmodEngine
+
         return CholmodEngine(system, penalties)
     known = any(penalty is not None for penalty in penalties)
     if name == "sparse" or (name == "auto" and (known or system.own_pairs)):
+        from mixlm_sparse.engines.multifrontal.engine import SparseEngine
+
         return SparseEngine(system, penalties)
     if known:
         raise EngineError(
@@ -58,7 +61,7 @@ def make_engine(
             "or residual groups that cross it): use 'auto' or 'sparse'"
         )
     if name == "krylov":
-        from mixlm_sparse.engines.krylov.engine import KrylovEngine  # hardly ever asked for
+        from mixlm_sparse.engines.krylov.engine import KrylovEngine
 
         return KrylovEngine(system, estimation or Estimation())
     return _automatic(system) if name == "auto" else BlockedEngine(system)
@@ -78,6 +81,8 @@ def _automatic(system: BlockSystem) -> Engine:
         failed = error
     entries = sum(pair.values.size for pair in system.pairs.values())
     if entries <= ANALYSED_ENTRIES and (blocked is None or blocked.dense_order >= ANALYSED_FROM):
+        from mixlm_sparse.engines.multifrontal.engine import SparseEngine
+
         try:
             sparse = SparseEngine(system)
         except EngineError:

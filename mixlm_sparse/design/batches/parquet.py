@@ -13,7 +13,7 @@ from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import DataError, MissingFileError
 from mixlm_sparse.design.batches.arrow import arrow, is_text, kind_of, mark_texts, readable
 from mixlm_sparse.design.batches.pieces import piece_rows
-from mixlm_sparse.design.readers import repeated_column
+from mixlm_sparse.design.headers import repeated_column
 
 __all__ = ["Dataset", "parquet_source"]
 

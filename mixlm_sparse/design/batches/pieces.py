@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mixlm_sparse.design.batches.arrow import arrow, column_of, marked_texts
-from mixlm_sparse.design.readers import open_table, repeated_column, unknown_column
+from mixlm_sparse.design.headers import repeated_column, unknown_column
+from mixlm_sparse.design.readers import open_table
 from mixlm_sparse.design.table import Table
 
 __all__ = ["piece_rows", "polars", "read_piece", "require_columns"]

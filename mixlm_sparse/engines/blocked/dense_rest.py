@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,9 +13,11 @@ from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines import dense, kernels
 from mixlm_sparse.engines.blocked import entries
 from mixlm_sparse.engines.blocked.rest import Adjacency, RestFactor
-from mixlm_sparse.engines.blocked.steps import Steps
 from mixlm_sparse.engines.interface import BLAS_SHARE, BlockSystem, PairBlock
 from mixlm_sparse.engines.memory import require_memory
+
+if TYPE_CHECKING:
+    from mixlm_sparse.engines.blocked.steps import Steps
 
 # Bytes below which asking the system for what is free takes longer than the work on them.
 NOT_COUNTED = 1e6

@@ -20,7 +20,7 @@ The blocks of C^{-1} on that pattern follow backwards: see `selected`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,8 +33,6 @@ from mixlm_sparse.engines.blocked.pairs import oriented_pair
 from mixlm_sparse.engines.blocked.rest import Rest, RestFactor, gathered
 from mixlm_sparse.engines.blocked.selected import Elimination, selected_blocks
 from mixlm_sparse.engines.blocked.sparse_coupling import SparseCoupling
-from mixlm_sparse.engines.blocked.sparse_rest import sparse_rest
-from mixlm_sparse.engines.blocked.steps import Steps, in_steps
 from mixlm_sparse.engines.compiled import compiled_pays, made_again, twin_of
 from mixlm_sparse.engines.interface import (
     BlockSystem,
@@ -42,6 +40,9 @@ from mixlm_sparse.engines.interface import (
     SelectedInverse,
     require_same_pattern,
 )
+
+if TYPE_CHECKING:
+    from mixlm_sparse.engines.blocked.steps import Steps
 
 # A coupling is kept dense if this share of its cells is occupied, or if it is small anyway.
 DENSE_COUPLING_SHARE = 0.3
@@ -84,6 +85,8 @@ class BlockedEngine:
         self._load_parents()
         self._steps: Steps | None = None
         if self._rest and self._compiled and not self._coupled_densely():
+            from mixlm_sparse.engines.blocked.steps import in_steps  # of large models
+
             met = [[self._pair(i, r.index) for r in self._rest] for i in self._chain]
             self._rest, self._steps = in_steps(self._rest, met, self._rest_pairs())
         self._couplings = self._make_couplings() if self._rest else []
@@ -202,6 +205,8 @@ class BlockedEngine:
         pairs = self._rest_pairs()
         adjacency = [c.adjacency for c in self._couplings if isinstance(c, SparseCoupling)]
         if adjacency:
+            from mixlm_sparse.engines.blocked.sparse_rest import sparse_rest  # of large models
+
             sparse = sparse_rest(
                 self._system, self._rest, pairs, adjacency, compiled=self._compiled
             )
@@ -371,7 +376,6 @@ class BlockedEngine:
             schur=self._schur,
             by_column=self._by_column,
         )
-
 
     def describe(self) -> str:
         factors = self._system.factors
