@@ -53,19 +53,23 @@ def hold(data: Any, names: Iterable[str], optional: Iterable[str] = ()) -> HeldD
     """
     data = _records(data)
     if isinstance(data, HeldData):
+        names, optional = tuple(names), tuple(optional)
+        if all(name in data.table.columns for name in names + optional):
+            return data
         found = open_table(data, names, optional)
         if found.columns.keys() <= data.table.columns.keys():
             return data
         columns = {**data.table.columns, **found.columns}
         table = Table(found.n, columns, frozenset(columns), found.header, found.index)
         return HeldData(table, data.source)
-    if isinstance(data, pd.DataFrame) and _copies_on_write():
-        data = data.copy(deep=False)  # further columns stay what they are as well
-    elif isinstance(data, Joined):
+    if isinstance(data, Joined):
         data = Joined(hold(data.data, ()), data.memberships)
     table = open_table(data, names, optional)
     columns = {name: column.copy() for name, column in table.columns.items()}
     source = dict(data) if type(data) is dict else data
+    if isinstance(data, pd.DataFrame) and _copies_on_write():
+        # further columns stay what they are as well, where there are any
+        source = None if _is_whole(table) else data.copy(deep=False)
     index = None if table.index is None else own_index(table.index)
     return HeldData(Table(table.n, columns, table.names, table.header, index), source)
 
@@ -93,6 +97,8 @@ def _open_held(data: HeldData, names: tuple[str, ...], optional: tuple[str, ...]
     absent = [name for name in names if name not in columns]
     others = [name for name in optional if name not in columns]
     if data.source is None:
+        if absent and _is_whole(held):
+            raise unknown_column(absent[0], held.header, _index_hint(absent[0], held.index))
         if absent:
             hint = " among those that the fit has kept (pass data= for others)"
             raise unknown_column(absent[0], held.columns, hint)
@@ -103,6 +109,17 @@ def _open_held(data: HeldData, names: tuple[str, ...], optional: tuple[str, ...]
         columns |= {name: column.copy() for name, column in further.columns.items()}
     columns = {name: columns[name] for name in names + optional if name in columns}
     return Table(held.n, columns, frozenset(columns), held.header, held.index)
+
+
+def _is_whole(table: Table) -> bool:
+    """Say whether all columns of the frame were read."""
+    return len(table.columns) == len(table.header)
+
+
+def _index_hint(name: str, index: Any) -> str:
+    """Say that a name is one of the row labels, of which a model knows nothing."""
+    there = isinstance(index, pd.Index) and name in index.names
+    return " (it is in the index: call reset_index() first)" if there else ""
 
 
 def _require_unchanged(data: HeldData, wanted: str) -> None:
@@ -183,10 +200,7 @@ def _open_pandas(data: pd.DataFrame, names: tuple[str, ...], optional: tuple[str
         if name not in header:
             if name in optional:
                 continue
-            hint = " (it is in the index: call reset_index() first)" if (
-                name in data.index.names
-            ) else ""  # fmt: skip
-            raise unknown_column(name, header, hint)
+            raise unknown_column(name, header, _index_hint(name, data.index))
         if not unique and int((header == name).sum()) > 1:
             raise repeated_column(name)
         columns[name] = as_column(name, data[name].array)

@@ -115,6 +115,8 @@ class HeldData:
 
 def as_column(name: str, values: Any) -> Column:
     """Read an array, list, pandas Series or extension array as a column called `name`."""
+    if type(values) is np.ndarray and values.ndim == 1:
+        return _from_array(name, values)
     if isinstance(values, Membership):
         return Column(name, "membership", np.arange(len(values), dtype=np.int32), values)
     if isinstance(values, (pd.Series, pd.Index)):

@@ -16,6 +16,7 @@ import pytest
 import scipy.sparse
 
 import mixlm_sparse as mx
+from mixlm_sparse.common.errors import DataError
 
 QUIET = mx.Control(warn=False)
 N = 120
@@ -261,7 +262,7 @@ def test_a_fit_of_a_frame_copies_the_columns_it_uses() -> None:
     data["g"] = np.repeat(np.arange(100), n // 100).astype(np.int32)
     for j in range(20):
         data[f"unused{j}"] = 1.0
-    mx.lmer("y ~ x + (1 | g)", data.iloc[::100], control=QUIET)  # loads what loads once
+    mx.lmer("y ~ x + (1 | g)", data, control=QUIET)  # loads what loads once, kernels too
     tracemalloc.start()
     fit = mx.lmer("y ~ x + (1 | g)", data, control=QUIET)
     kept = tracemalloc.get_traced_memory()[0]
@@ -385,3 +386,25 @@ def test_mappings_of_arguments_are_copied():
     fixed.clear()
     assert fit.update(". ~ . - twice(z)").criterion == update
     np.testing.assert_array_equal(fit.predict(data), values)
+
+
+@pytest.mark.parametrize("more", [False, True], ids=["all columns read", "others beside"])
+def test_a_column_that_came_later_is_not_there(more: bool) -> None:
+    rng = np.random.default_rng(3)
+    index = pd.Index(np.arange(40), name="id")
+    frame = pd.DataFrame({"y": rng.normal(size=40), "x": rng.normal(size=40)}, index=index)
+    frame["g"] = np.arange(40) % 5
+    if more:
+        frame["w"] = rng.normal(size=40)
+    fit = mx.lmer("y ~ x + (1 | g)", frame, control=QUIET)
+    frame["late"] = 1.0 * (np.arange(40) % 2)
+    frame["x"] = 0.0
+    with pytest.raises(DataError, match="no column 'late'; the columns are 'y', 'x', 'g'"):
+        fit.update("~ . + late")
+    with pytest.raises(DataError, match=r"no column 'id' \(it is in the index"):
+        fit.update("~ . + id")
+    if more:
+        assert "w" in fit.update("~ . + w").fixef
+    else:
+        with pytest.raises(DataError, match="no column 'w'"):
+            fit.update("~ . + w")

@@ -89,7 +89,8 @@ def triangular_inverse(R: Matrix) -> Matrix:
     inverse, info = scipy.linalg.lapack.dtrtri(R, lower=0)
     if info != 0:
         raise NotPositiveDefiniteError("a basis of the model columns is singular")
-    return upper_triangle(inverse)
+    out: Matrix = inverse.copy()  # LAPACK leaves the zeros below the diagonal
+    return out
 
 
 @lru_cache(maxsize=64)
