@@ -171,7 +171,8 @@ def pair_index(
         present = np.zeros(n_g * n_h, dtype=bool)
         present[key] = True
         distinct = np.flatnonzero(present)
-        position = np.cumsum(present, dtype=np.int32) - np.int32(1)
+        position = np.empty(present.size, dtype=np.int32)
+        position[distinct] = np.arange(distinct.size, dtype=np.int32)
         index = position[key]
     else:
         distinct, index = np.unique(key, return_inverse=True)

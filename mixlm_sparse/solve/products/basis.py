@@ -145,7 +145,7 @@ def find_basis(matrices: ModelMatrices, blocks: Iterable[RowBlock], n: int) -> B
     stacked: Matrix | None = None
     for rows in blocks:
         sized = (rows.sized(t, matrices.terms[t].factor) for t in extra)
-        block = np.hstack([rows.X, rows.target[:, None], *sized])
+        block = np.concatenate([rows.X, rows.target[:, None], *sized], axis=1)
         stacked = stack_qr(stacked, rows.root_weighted(block))
     assert stacked is not None
     R_all = stacked

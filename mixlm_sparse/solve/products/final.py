@@ -107,7 +107,7 @@ def stays_sparse(blocks: BlockSystem, p: int) -> bool:
     Fewer effects than columns are better taken out of the fixed part; and the border of what is not
     eliminated level by level is dense.
     """
-    if blocks.own_pairs or not all(f.sparse is not None for f in blocks.factors):
+    if not all(f.sparse is not None for f in blocks.factors) or blocks.own_pairs:
         return False
     return blocks.q > min(p, MOST_EFFECTS) and border_order(blocks) - p - 1 <= MOST_BESIDE
 
