@@ -26,7 +26,7 @@ from mixlm_sparse.common.checks import (
 )
 from mixlm_sparse.common.errors import MixedModelError, OptionError
 from mixlm_sparse.common.parallel import Progress, run
-from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.engines.compiled import steady
@@ -205,18 +205,22 @@ class _Simulations:
                 yield self._ratio(row, smaller)
             return
         numbers, here = above.values, above.at_once
-        p = np.full(len(above), np.nan)
-        if tested and numbers is not None and above.curvature is not None:
+        if numbers is None or not (tested or self.test == "z"):
+            for refit in above:
+                yield self._simulation(refit)
+            return
+        beta, RX_inv = numbers.beta[:, self.at], numbers.RX_inv[:, self.at]
+        V = (numbers.sigma**2)[:, None, None] * (RX_inv @ np.swapaxes(RX_inv, 1, 2))
+        if tested and above.curvature is not None:
             p, known = single_tests(numbers, above.curvature, int(self.at[0]))
             here = here & known
-        for i, at_once in enumerate(here.tolist()):
-            if numbers is not None and at_once and (tested or self.test == "z"):
-                beta, RX_inv = numbers.beta[i][self.at], numbers.RX_inv[i][self.at]
-                V = numbers.sigma[i] ** 2 * (RX_inv @ RX_inv.T)
-                yield (
-                    float(p[i]) if tested else _wald(beta, V), beta, np.sqrt(np.diag(V)),
-                    numbers.status[i], numbers.message[i],
-                )  # fmt: skip
+        else:
+            V[~here] = np.eye(self.at.size)
+            p = _wald(beta, V)
+        se = np.sqrt(np.diagonal(V, axis1=1, axis2=2))
+        for i, (at_once, value) in enumerate(zip(here.tolist(), p.tolist(), strict=True)):
+            if at_once:
+                yield value, beta[i], se[i], numbers.status[i], numbers.message[i]
             else:
                 yield self._simulation(above.refit(i))
 
@@ -252,7 +256,7 @@ class _Simulations:
         if self.test == "z":
             beta = refit.solution.beta[at]
             V = refit.unit_of_theta**2 * refit.solution.vcov_unscaled[np.ix_(at, at)]
-            return _wald(beta, V)
+            return float(_wald(beta[None], V[None])[0])
         fit = LinearMixedFit(
             system=refit.system,
             optimum=refit.optimum,
@@ -266,9 +270,10 @@ class _Simulations:
         return f_p(joint.F, joint.num_df, joint.den_df)
 
 
-def _wald(beta: Vector, V: Matrix) -> float:
-    """Return the p-value of beta = 0, by chi-squared."""
-    return float(chdtrc(beta.size, max(float(beta @ np.linalg.solve(V, beta)), 0.0)))
+def _wald(beta: Matrix, V: Array3) -> Vector:
+    """Return the p-values (r,) of beta = 0 in r fits, by chi-squared; beta (r, k), V (r, k, k)."""
+    statistic = np.einsum("rk,rk->r", beta, np.linalg.solve(V, beta[:, :, None])[:, :, 0])
+    return np.asarray(chdtrc(beta.shape[1], np.maximum(statistic, 0.0)))
 
 
 def _simulations(

@@ -195,24 +195,19 @@ class Steady(Generic[T]):
     searches: int
 
     def __call__(self, tasks: range) -> Iterator[T]:
-        with self._here():
-            results = iter(self.work(tasks))
+        results: Iterator[T] | None = None
         while True:
-            with self._here():
-                try:
-                    result = next(results)
-                except StopIteration:
-                    return
+            # set and set back by hand: a context manager costs as much as a refit's bookkeeping
+            outside, _now.steady = getattr(_now, "steady", None), self
+            try:
+                if results is None:
+                    results = iter(self.work(tasks))
+                result = next(results)
+            except StopIteration:
+                return
+            finally:
+                _now.steady = outside
             yield result
-
-    @contextmanager
-    def _here(self) -> Iterator[None]:
-        outside = getattr(_now, "steady", None)
-        _now.steady = self
-        try:
-            yield
-        finally:
-            _now.steady = outside
 
 
 def steady(work: Callable[[range], Iterable[T]], *, compiled: bool) -> Steady[T]:

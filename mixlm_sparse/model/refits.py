@@ -241,6 +241,16 @@ class RefitBlock:
         """The curvature at the optima that were found together; None if there are none."""
         return None if self._optima is None else block_curvature(self._optima)
 
+    def criteria(self) -> Iterator[tuple[float, str]]:
+        """Yield the criterion of each fit, and why there is none, "" where there is one."""
+        values = None if self._optima is None else self._optima.criterion.tolist()
+        for i, here in enumerate(self.at_once.tolist()):
+            if values is not None and here:
+                yield values[i], ""
+                continue
+            refit = self.refit(i)
+            yield refit.criterion, refit.message if refit.optimum is None else ""
+
     def rows(self) -> Iterator[Row]:
         """Yield what is kept of each fit when thousands are made."""
         values = self.values

@@ -42,7 +42,8 @@ class Model(NamedTuple):
     factors : (2, G, K, K): Lambda, and the derivative of the criterion by it.
     turn : (T, k, k) rotation of the working columns of every term, in use if state[TURNED].
     state : counts of values and gradients, 1 if given up, entries of `history`, 1 if turned,
-        evaluations of this descent, their limit, 1 if Lambda is set already.
+        evaluations of this descent, their limit, 1 if Lambda is set already, 1 if the last
+        evaluation was at the point where the descent is.
     history : criterion at each evaluation, as far as there is room.
     S : (P, P) [X y]'V^{-1}[X y] of the last evaluation; its lower triangle is the Cholesky factor.
     """
@@ -65,7 +66,7 @@ class Model(NamedTuple):
     S: Matrix
 
 
-VALUES, GRADIENTS, GIVEN_UP, HISTORY, TURNED, USED, MOST, PROBING = range(8)
+VALUES, GRADIENTS, GIVEN_UP, HISTORY, TURNED, USED, MOST, PROBING, HERE = range(9)
 YY, FLOOR, NU, CONSTANT, LEAST_PIVOT, REML, TOLERANCE, PWRSS, PIVOT = range(9)
 FIRST_LEVEL, WIDTH, FIRST_COLUMN, COUNT = range(4)
 FACTOR, COLUMN, COLUMNS, CLOSURE = range(4)
@@ -78,6 +79,7 @@ ROUNDING = 64.0 * EPS
 UNITS = 4.0  # of rounding in a remainder of sums of squares
 MAX_LINE_SEARCH = 25
 MAX_STEP = 2.0
+CLOSE, CLOSE_STEPS = 1e-3, 4  # as in `solve.search.bfgs`
 SATURATED = 2e4  # as in `profiled.runaway`: beyond, the search in Python knows what to do
 
 
@@ -158,6 +160,7 @@ def value_at(phi, slope, model):  # type: ignore[no-untyped-def]
     # the criterion at phi (m,), or at factors[0] as they are if state[PROBING]; its gradient goes
     # to slope (m,), its derivative by Lambda to factors[1]
     state, terms, turn, G = model.state, model.terms, model.turn, model.factors
+    state[HERE] = 0
     for i in range(phi.shape[0]):
         slope[i] = 0.0
         if abs(phi[i]) > SATURATED:
@@ -274,9 +277,9 @@ def line_search(x, value, slope, step, found, model):  # type: ignore[no-untyped
 
 
 @inlined
-def bfgs(x, hessian, gradient, model):  # type: ignore[no-untyped-def]
-    # From x (m,), which becomes the end. Returns value, Newton decrement, status. Long, because
-    # every further function costs half a second to compile.
+def bfgs(x, hessian, gradient, more, model):  # type: ignore[no-untyped-def]
+    # From x (m,), which becomes the end; `more` evaluations where it is near. Returns value, Newton
+    # decrement, status. Long, because every further function costs half a second to compile.
     m = x.shape[0]
     state = model.state
     H0, H = np.empty((m, m)), np.empty((m, m))
@@ -285,7 +288,7 @@ def bfgs(x, hessian, gradient, model):  # type: ignore[no-untyped-def]
     value = value_at(x, gradient, model)
     if not invert_symmetric(hessian, m, H0):
         state[GIVEN_UP] = 1
-    state[USED] = 1
+    state[USED], state[HERE] = 1, 1
     fresh, restart = True, True
     while state[GIVEN_UP] == 0:
         if restart:
@@ -308,7 +311,10 @@ def bfgs(x, hessian, gradient, model):  # type: ignore[no-untyped-def]
         if decrement <= model.scalars[TOLERANCE] or decrement <= EPS * abs(value):
             return value, decrement, CONVERGED
         if state[USED] >= state[MOST]:
-            return value, decrement, LIMIT
+            if more == 0 or decrement > CLOSE:
+                return value, decrement, LIMIT
+            state[MOST] += more
+            more = 0
         longest = 0.0
         for i in range(m):
             size = abs(step[i])
@@ -354,4 +360,5 @@ def bfgs(x, hessian, gradient, model):  # type: ignore[no-untyped-def]
             x[i] = found[0, i]
             gradient[i] = found[1, i]
         value = best
+        state[HERE] = 1 if accepted else 0  # the last trial was the one that is taken
     return np.inf, np.inf, STALLED

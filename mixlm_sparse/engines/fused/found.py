@@ -44,7 +44,7 @@ class FoundMany(NamedTuple):
     ----------
     phi, gradient : (r, m).
     numbers : (r, 4) criterion, predicted decrease, 1 where the limit was reached, pwrss.
-    counts : (r, 8) by the places of `Model.state`.
+    counts : (r, 9) by the places of `Model.state`.
     factors : (r, P, P) lower triangles of the factors of [X y]'V^{-1}[X y] there.
     scales, slopes, products : (r, m), (r, 4m, m) and (r, 4m, P, P), see `differences`; without room
         where none were asked for.

@@ -16,12 +16,14 @@ from mixlm_sparse.engines.compiled import inlined, inside, slow_to_compile
 from mixlm_sparse.engines.fused.boundary import principal_axes, settle, unturn, without_small
 from mixlm_sparse.engines.fused.dense import SmallDense
 from mixlm_sparse.engines.fused.descent import (
+    CLOSE_STEPS,
     COUNT,
     FIRST_COLUMN,
     FIRST_LEVEL,
     FLOOR,
     GIVEN_UP,
     GRADIENTS,
+    HERE,
     HISTORY,
     LIMIT,
     MOST,
@@ -60,8 +62,11 @@ def descend(phi, hessian, limit, check_boundary, gradient, model):  # type: igno
     while True:
         left = end - state[VALUES]
         state[MOST] = leg if leg < left else left
-        value, decrement, status = bfgs(phi, hessian, gradient, model)
-        if state[GIVEN_UP] != 0 or status != LIMIT or left <= leg:
+        more = left - leg
+        if more > CLOSE_STEPS:
+            more = CLOSE_STEPS
+        value, decrement, status = bfgs(phi, hessian, gradient, more if more > 0 else 0, model)
+        if state[GIVEN_UP] != 0 or status != LIMIT or left <= leg or state[VALUES] >= end:
             break
         principal_axes(phi, model)
         for i in range(m):
@@ -91,6 +96,7 @@ def descend(phi, hessian, limit, check_boundary, gradient, model):  # type: igno
         unturn(phi, model)
         if state[GIVEN_UP] == 0:
             value = value_at(phi, gradient, model)
+            state[HERE] = 1
     return value, decrement
 
 
@@ -121,6 +127,9 @@ def search(phi, limit, check_boundary, gradient, numbers, model):  # type: ignor
         if state[GIVEN_UP] != 0:
             return
         escaped = escaped and numbers[2] == 0.0
+    if state[HERE] != 0 and not moved:
+        numbers[3] = model.scalars[PWRSS]
+        return
     # pwrss of this phi; after a move also the gradient
     value = value_at(phi, gradient, model)
     state[VALUES] -= 0 if moved else 1
@@ -165,7 +174,7 @@ def put_response(model):  # type: ignore[no-untyped-def]
 @slow_to_compile
 def search_many(moments, zy, yy, floor, df, limit, check_boundary, phi, gradient, numbers, counts, S, floors, scales, slopes, products, model):  # type: ignore[no-untyped-def]  # fmt: skip  # noqa: E501
     # One search for each response: zy (r, N, K), yy, floor (r,); starts, unless by moments, and
-    # results per row of phi, gradient (r, m), numbers (r, 4), counts (r, 8) and S (r, P, P). Where
+    # results per row of phi, gradient (r, m), numbers (r, 4), counts (r, 9) and S (r, P, P). Where
     # slopes (r, 4m, m) have room, `put_differences` fills the rows of them, scales and products.
     ztx, X, layout, state = model.ztx, model.X, model.layout, model.state
     y = ztx.shape[2] - 1
@@ -282,7 +291,7 @@ class FusedSearch:
             scalars=scalars,
             factors=np.zeros((2, self._layout.shape[1] - 1, K, K)),
             turn=np.zeros((n_terms, kmax, kmax)),
-            state=np.zeros(8, dtype=np.int64),
+            state=np.zeros(9, dtype=np.int64),
             history=np.empty(room),
             S=np.zeros((self._ztx.shape[2], self._ztx.shape[2])),
         )
@@ -361,7 +370,7 @@ class FusedSearch:
             phi=np.zeros((r, m)) if starts is None else np.array(starts, dtype=np.float64),
             gradient=np.full((r, m), np.nan),
             numbers=np.full((r, 4), np.nan),
-            counts=np.zeros((r, 8), dtype=np.int64),
+            counts=np.zeros((r, 9), dtype=np.int64),
             factors=np.zeros((r, P, P)),
             scales=np.full((r, m), np.nan),
             slopes=np.zeros((r, points, m)),

@@ -18,7 +18,7 @@ from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import plain_text
 from mixlm_sparse.model.draws import ResponseModel
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.model.refits import FAILED, RefitBlock
+from mixlm_sparse.model.refits import RefitBlock
 from mixlm_sparse.model.simulate import model_of_fit
 from mixlm_sparse.model.warm import options_of_refits
 from mixlm_sparse.solve.products.basis import stack_qr
@@ -53,8 +53,7 @@ class MixedNull:
     def criteria(self, Y: Matrix, *, compiled: bool) -> Iterator[tuple[float, str]]:
         """Return the criterion of each response (n, r), and why there is none."""
         options = options_of_refits(self.fit, reml=False)
-        for row in RefitBlock(self.fit.system, Y, options, compiled=compiled).rows():
-            yield row.criterion, row.message if row.status == FAILED else ""
+        return RefitBlock(self.fit.system, Y, options, compiled=compiled).criteria()
 
 
 @dataclass(frozen=True, slots=True)

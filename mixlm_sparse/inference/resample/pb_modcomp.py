@@ -239,6 +239,6 @@ class _Ratios:
         Y = self.null.model.draw(self.root, tasks.start, len(tasks))
         below = list(self.null.criteria(Y, compiled=self.compiled))
         options = options_of_refits(self.large, reml=False)
-        above = RefitBlock(self.large.system, Y, options, compiled=self.compiled).rows()
-        for big, (small, why) in zip(above, below, strict=True):
-            yield small - big.criterion, big.message if big.status == FAILED else why
+        above = RefitBlock(self.large.system, Y, options, compiled=self.compiled).criteria()
+        for (large, failed), (small, why) in zip(above, below, strict=True):
+            yield small - large, failed or why

@@ -9,7 +9,7 @@ import numpy as np
 
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.model.base import unit_of_theta
-from mixlm_sparse.model.draws import ResponseModel, stream
+from mixlm_sparse.model.draws import ResponseModel, Streams
 from mixlm_sparse.model.simulate import model_of_fit
 from mixlm_sparse.solve.rows import InMemory
 
@@ -69,8 +69,9 @@ class Semiparametric:
     def __call__(self, first: int, count: int) -> Matrix:
         n = self._mean.size
         out = np.empty((n, count))
+        streams = Streams(self._root)
         for i in range(count):
-            rng = stream(self._root, first + i)
+            rng = streams.at(first + i)
             y = self._mean.copy()
             for t, factor, pool in self._effects:
                 b = pool[rng.integers(pool.shape[0], size=pool.shape[0])]

@@ -44,8 +44,8 @@ class Bootstrap(PrintsAsTable):
     >>> draws = fit.bootstrap(50, seed=1)
     >>> draws.confint(parm=["Days", "sigma"]).round(2)
            lower  upper
-    sigma  22.66  27.96
-    Days    7.12  13.18
+    sigma  22.55  29.02
+    Days    7.16  14.75
     >>> draws.samples.shape
     (50, 6)
     """

@@ -88,7 +88,7 @@ class Legs:
     def _leg(self, x: Vector) -> BfgsResult:
         if not x.size:
             value, gradient = self.function(x)
-            return BfgsResult(x, value, gradient, 0.0, "converged")
+            return BfgsResult(x, value, gradient, 0.0, "converged", np.zeros((0, 0)))
         guess = self._guess(x)
         return minimize_bfgs(
             self.function, x, guess, tolerance=self.tolerance, max_evaluations=max(self.left(), 1)

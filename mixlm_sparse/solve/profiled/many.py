@@ -243,29 +243,23 @@ def _spread(part: np.ndarray, usual: NDArray[np.bool_]) -> np.ndarray:
 def status_and_message(optima: BlockOptima) -> tuple[list[Status], list[str]]:
     """Return how each search ended, and the words for it; unsettled ones have any."""
     certified, boundary = optima.certified, optima.at_boundary
-    usual = list(certified & ~boundary.any(axis=1))
     names = optima.system.theta_names
-    statuses: list[Status] = []
-    messages: list[str] = []
-    known: dict[bytes, str] = {}
     plain = Status.CONVERGED.message.format(edge="", evaluations="", decrease=0.0)
-    for i in range(optima.settled.size):
-        zero = boundary[i]
-        if usual[i]:
-            status, message = Status.CONVERGED, plain
-        elif certified[i]:
-            status = Status.SINGULAR
+    statuses, messages = [Status.CONVERGED] * certified.size, [plain] * certified.size
+    known: dict[bytes, str] = {}
+    for i in np.flatnonzero(~certified | boundary.any(axis=1)).tolist():
+        if certified[i]:
+            zero = boundary[i]
+            statuses[i] = Status.SINGULAR
             key = zero.tobytes()
             if key not in known:
                 at = ", ".join(name for name, is_zero in zip(names, zero, strict=True) if is_zero)
-                known[key] = status.message.format(
+                known[key] = Status.SINGULAR.message.format(
                     edge=f"{at} is zero", evaluations="", decrease=0.0
                 )
-            message = known[key]
+            messages[i] = known[key]
         else:
             found = optima.optimum(i)
-            status = Status.NOT_CONVERGED if found is None else found.status
-            message = "" if found is None else found.message
-        statuses.append(status)
-        messages.append(message)
+            statuses[i] = Status.NOT_CONVERGED if found is None else found.status
+            messages[i] = "" if found is None else found.message
     return statuses, messages

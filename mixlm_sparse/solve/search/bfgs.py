@@ -28,19 +28,25 @@ MAX_LINE_SEARCH = 25
 # A predicted decrease below which an exact Hessian is worth its price, and steps that it may take.
 NEAR = 5e-3
 NEWTON_STEPS = 4
+# A predicted decrease below which a search that has no evaluations left gets a few more.
+CLOSE, CLOSE_STEPS = 1e-3, 4
 # A predicted decrease down to which a better guess of the Hessian is asked for at every step.
 RENEW_ABOVE = 1e-4
 
 
 @dataclass(frozen=True, slots=True)
 class BfgsResult:
-    """Where the search ended: x (m,), its value, gradient (m,) and Newton decrement."""
+    """Where the search ended: x (m,), its value, gradient (m,) and Newton decrement.
+
+    `inverse` (m, m) is what the search knows of the inverse Hessian there.
+    """
 
     x: Vector
     value: float
     gradient: Vector
     decrement: float
     status: str  # "converged", "stalled" or "limit"
+    inverse: Matrix
 
 
 def minimize_bfgs(
@@ -50,6 +56,8 @@ def minimize_bfgs(
     *,
     tolerance: float,
     max_evaluations: int,
+    more: int = 0,
+    inverse: Matrix | None = None,
     max_step: float = 2.0,
     noise: Callable[[Vector], float] | None = None,
     sharpen: Callable[[Vector, Vector], Matrix | None] | None = None,
@@ -65,6 +73,9 @@ def minimize_bfgs(
         it from x0 and the gradient there.
     tolerance : the search ends when the decrease that a Newton step predicts, g'H^{-1}g / 2, is
         below this or below the rounding of the value.
+    more : evaluations beyond `max_evaluations` where the end is near then.
+    inverse : (m, m) what an earlier search close by knew of the inverse Hessian; `guess` is then
+        what a search is restarted with that finds nothing lower.
     max_step : bound on the largest change of a coordinate in one step, relative to its size or 1.
     noise : how uncertain values near x are beyond their rounding; slopes decide below that.
     sharpen : returns the Hessian at x with this gradient, where that costs little and it is
@@ -83,10 +94,10 @@ def minimize_bfgs(
     value, gradient = function(x)
     evaluations = 1
     if not math.isfinite(value):  # nothing says where to go
-        return BfgsResult(x, value, gradient, np.inf, "stalled")
+        return BfgsResult(x, value, gradient, np.inf, "stalled", np.eye(x.size))
     hessian = guess(x, gradient) if callable(guess) else guess
-    H = np.linalg.inv(hessian)
-    fresh, renewed = True, False
+    H = np.linalg.inv(hessian) if inverse is None else inverse
+    fresh, renewed = inverse is None, False
     while True:
         step = -(H @ gradient)
         slope = float(gradient @ step)
@@ -97,12 +108,12 @@ def minimize_bfgs(
                 continue
         if not slope < 0.0:
             if float(np.abs(gradient).max(initial=0.0)) == 0.0:
-                return BfgsResult(x, value, gradient, 0.0, "converged")
+                return BfgsResult(x, value, gradient, 0.0, "converged", H)
             H, fresh = np.linalg.inv(hessian), True
             step = -(H @ gradient)
             slope = float(gradient @ step)
         if -0.5 * slope <= max(tolerance, EPS * abs(value)):
-            return BfgsResult(x, value, gradient, -0.5 * slope, "converged")
+            return BfgsResult(x, value, gradient, -0.5 * slope, "converged", H)
         if sharpen is not None and -0.5 * slope <= NEAR:
             sharp, sharpen = sharpen(x, gradient), None
             if sharp is not None:
@@ -110,7 +121,9 @@ def minimize_bfgs(
                 max_evaluations += NEWTON_STEPS  # they are few
                 continue
         if evaluations >= max_evaluations:
-            return BfgsResult(x, value, gradient, -0.5 * slope, "limit")
+            if not more or -0.5 * slope > CLOSE:
+                return BfgsResult(x, value, gradient, -0.5 * slope, "limit", H)
+            max_evaluations, more = max_evaluations + more, 0
         shorter = min(1.0, max_step / float(np.abs(step / np.maximum(1.0, np.abs(x))).max()))
         step, slope = shorter * step, shorter * slope
 
@@ -143,7 +156,7 @@ def minimize_bfgs(
             full = evaluations >= max_evaluations
             if fresh or full:
                 status = "limit" if full else "stalled"
-                return BfgsResult(x, value, gradient, -0.5 * slope, status)
+                return BfgsResult(x, value, gradient, -0.5 * slope, status, H)
             H, fresh = np.linalg.inv(hessian), True
             continue
         trial, trial_gradient, alpha = best

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from mixlm_sparse.common.types import Vector
-from mixlm_sparse.solve.search.bfgs import NEWTON_STEPS, ROUNDING, minimize_bfgs
+from mixlm_sparse.solve.search.bfgs import CLOSE_STEPS, NEWTON_STEPS, ROUNDING, minimize_bfgs
 from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.derivative_free import minimize_bobyqa, minimize_cobyqa
 from mixlm_sparse.solve.search.objective import FarStart, NoMinimumError, Objective, Start
@@ -297,11 +297,12 @@ def _gradient_search(
             objective.guess,
             tolerance=control.tolerance,
             max_evaluations=min(leg, left),
+            more=max(0, min(CLOSE_STEPS, left - leg)),
             noise=objective.noise,
             sharpen=objective.sharpen if left > leg + NEWTON_STEPS else None,
             renew=objective.renew,
         )
-        if found.status != "limit" or left <= leg:
+        if found.status != "limit" or left <= leg or objective.n_values >= end:
             break
         phi = objective.rotate(found.x)
         if control.check_boundary:

@@ -346,7 +346,7 @@ def _ceiling(
             target = _variance_target(base, sd, place, float(values[place]))
             follow = Follow(target, held, parameters, base.criterion, z_max, reml=base.reml)
             drop, x = follow.solve(0.0, follow.x0)
-            points.append(Point(0.0, math.sqrt(max(drop, 0.0)), x, held))
+            points.append(follow.point(0.0, math.sqrt(max(drop, 0.0)), x))
             count += follow.n_evaluations
     return min(points, key=lambda point: point.zeta), count
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.variance.profile.curve import ParameterProfile
-from mixlm_sparse.inference.variance.profile.held import Held
+from mixlm_sparse.inference.variance.profile.held import Held, State
 from mixlm_sparse.model.parameters import VarianceParameter, parameter_values
 from mixlm_sparse.solve.search.bfgs import minimize_bfgs
 
@@ -18,8 +18,9 @@ POINTS = 8
 # A step that moves zeta by more than this many spacings is halved and tried again.
 TOO_FAR = 2.0
 MAX_POINTS = 60
-# An inner search ends when a Newton step would win less than this.
-INNER_TOLERANCE = 1e-9
+# An inner search ends when a Newton step would win less than this; the step is taken and its gain
+# counted as predicted, which is right to a tenth or so with the curvature that is carried along.
+INNER_TOLERANCE = 1e-6
 INNER_EVALUATIONS = 200
 # A criterion this far below the optimum's is another, better optimum.
 BETTER = 1e-5
@@ -48,12 +49,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A point of a profile: held value, |zeta|, the rest, and the function it is a minimum of."""
+    """A point of a profile: |zeta|, and where the criterion is least with the parameter held.
 
-    value: float
+    beta (p,) is NaN where the REML criterion is profiled.
+    """
+
     zeta: float
-    x: Vector
-    held: Held
+    state: State
+    beta: Vector
 
 
 class Follow:
@@ -81,6 +84,7 @@ class Follow:
         self._notes: list[str] = []
         self._points: list[tuple[float, float, Point]] = []  # value, signed zeta, where
         self._hessian = self._curvature(self.x0)
+        self._inverse: Matrix | None = None
 
     def _curvature(self, x: Vector) -> Matrix:
         """Return a positive definite curvature at x, by differences of the gradient."""
@@ -121,13 +125,19 @@ class Follow:
             lambda x: self._call(c, x),
             guess,
             self._hessian,
+            inverse=self._inverse,
             tolerance=INNER_TOLERANCE,
             max_evaluations=INNER_EVALUATIONS,
         )
-        return found.value - self._least, found.x
+        if found.status != "converged":
+            self._inverse = None
+            return found.value - self._least, found.x
+        self._inverse = found.inverse  # changes little from point to point
+        step = found.inverse @ found.gradient
+        return found.value - found.decrement - self._least, found.x - step
 
     def curve(self) -> ParameterProfile:
-        at_estimate = Point(self.target.estimate, 0.0, self.x0, self.held)
+        at_estimate = self.point(self.target.estimate, 0.0, self.x0)
         self._points.append((self.target.estimate, 0.0, at_estimate))
         reached = self._side(-1.0), self._side(1.0)
         self._points.sort(key=lambda point: point[0])
@@ -141,7 +151,7 @@ class Follow:
             estimate=self.target.estimate,
             values=values,
             zeta=zeta,
-            others=np.array([self._others(c, point) for c, _, point in self._points]),
+            others=self._others(values, [point for _, _, point in self._points]),
             bounds=self.target.bounds,
             reached=reached,
             note="; ".join(self._notes),
@@ -151,19 +161,24 @@ class Follow:
         if text not in self._notes:
             self._notes.append(text)
 
-    def _others(self, c: float, point: Point) -> Vector:
-        """Return all parameters at a point; the held one is c also where it has no influence."""
-        state = point.held.state(point.value, point.x)
+    def point(self, c: float, zeta: float, x: Vector) -> Point:
+        """Return the point at a value and the rest; asked where the value was held last."""
+        beta = np.full(self.held.system.p, np.nan) if self._reml else self.held.beta(c, x)
+        return Point(zeta, self.held.state(c, x), beta)
+
+    def _others(self, values: Vector, points: list[Point]) -> Matrix:
+        """Return all parameters at r points; the held one also where it has no influence."""
+        states = [point.state for point in points]
+        blocks = [np.array(T) for T in zip(*(state.blocks for state in states), strict=True)]
         found = parameter_values(
-            self._parameters, self.held.system.chart.user_factors(state.blocks), state.sigma
+            self._parameters,
+            self.held.system.chart.user_factors(blocks),
+            np.array([state.sigma for state in states]),
         )
-        found = np.concatenate([found, state.residual])
+        found = np.column_stack([found, np.array([state.residual for state in states])])
         if self.target.kind != "beta":
-            found[self.target.place] = c
-        beta = np.full(self.held.system.p, np.nan)
-        if not self._reml:
-            beta = point.held.beta(point.value, point.x)
-        return np.concatenate([found, beta])
+            found[:, self.target.place] = values
+        return np.column_stack([found, np.array([point.beta for point in points])])
 
     def _side(self, sign: float) -> bool:
         """Follow one side; return whether zeta got past the largest that is asked for."""
@@ -174,6 +189,7 @@ class Follow:
         if self.target.estimate == bound:
             return False
         step = spacing * self.target.spread
+        self._inverse = None
         for _ in range(MAX_POINTS):
             c0, z0, _ = last[-1]
             c = c0 + sign * step
@@ -203,7 +219,7 @@ class Follow:
                 self._note("the criterion is not defined beyond the last point")
                 return False
             last.append((c, z, x))
-            self._points.append((c, sign * z, Point(c, z, x, self.held)))
+            self._points.append((c, sign * z, self.point(c, z, x)))
             if z >= z_max * (1.0 + 1e-9):
                 return True
             if at_bound:

@@ -137,6 +137,7 @@ class HeldCoefficient:
         self._phi = phi
         self._column = column
         self._held = HeldColumn(system, column)
+        self._last: tuple[float, Vector, tuple[list[Matrix], Vector, float]] | None = None
 
     def start(self) -> Vector:
         return off_saddle(self._phi, self.system)
@@ -152,15 +153,20 @@ class HeldCoefficient:
             return undefined(x)
         return value, reduced.chart.pull_back(x, reduced.chart.split(G))
 
+    def _solved(self, c: float, x: Vector) -> tuple[list[Matrix], Vector, float]:
+        """Return the factors, the other coefficients of the working columns and pwrss."""
+        if self._last is None or self._last[0] != c or self._last[1] is not x:
+            reduced = self._held.at(c)
+            blocks = reduced.chart.factors(x)
+            self._last = c, x, (blocks, *solved_at(blocks, reduced))
+        return self._last[2]
+
     def state(self, c: float, x: Vector) -> State:
-        reduced = self._held.at(c)
-        blocks = reduced.chart.factors(x)
-        pwrss = solved_at(blocks, reduced)[1]
-        return State(blocks, math.sqrt(pwrss / reduced.n))
+        blocks, _, pwrss = self._solved(c, x)
+        return State(blocks, math.sqrt(pwrss / self.system.n))
 
     def beta(self, c: float, x: Vector) -> Vector:
-        reduced = self._held.at(c)
         out = np.empty(self.system.p)
         out[self._column] = c
-        out[self._held.rest] = coefficients(reduced.chart.factors(x), reduced)
+        out[self._held.rest] = user_beta(self._solved(c, x)[1], self._held.at(c).products)
         return out
