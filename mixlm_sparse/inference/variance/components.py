@@ -30,6 +30,9 @@ from mixlm_sparse.model.parameters import residual_names, variance_parameters
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
 
+# name, group, two columns, estimate, standard error, lower and upper limit
+ComponentRow = tuple[str, str, str | None, str | None, float, float, float, float]
+
 SCALES = ("sd", "variance")
 PAIRS = ("correlation", "covariance")
 NO_SIGMA = "perfect fit: sigma is zero"
@@ -94,6 +97,16 @@ def random_components(
     fit: FittedModel, level: float = 0.95, scale: str = "sd", pairs: str | None = None
 ) -> pd.DataFrame:
     """Return `variance_components` without the parameters of a residual structure."""
+    rows, notes = component_rows(fit, level, scale, pairs)
+    columns = ["name", "grp", "var1", "var2", "estimate", "std_error", "lower", "upper"]
+    table = pd.DataFrame(rows, columns=columns).set_index("name").rename_axis(None)
+    return table.assign(note=notes)
+
+
+def component_rows(
+    fit: FittedModel, level: float = 0.95, scale: str = "sd", pairs: str | None = None
+) -> tuple[list[ComponentRow], list[str]]:
+    """Return the rows of `random_components`, and their notes."""
     level = require_level("level", level)
     require_one_of("scale", scale, SCALES)
     if pairs is None:
@@ -104,7 +117,7 @@ def random_components(
     unknown = fit.identification.sentence
     V = np.full((len(notes),) * 2, np.nan) if fit.perfect else fit.curvature.covariance
     z = float(ndtri(0.5 + 0.5 * level))
-    rows = []
+    rows: list[ComponentRow] = []
     for r, par in enumerate(at.parameters):
         name = par.name
         if par.kind == "cor" and pairs == "covariance":
@@ -118,16 +131,15 @@ def random_components(
                 name = name.replace("sd", "var", 1)
             elif scale == "variance":
                 name = "var_Residual" if par.kind == "sigma" else "var_" + name.removeprefix("sd_")
-        estimate, *uncertainty = figures
+        estimate, error, lower, upper = figures
         if notes[r]:
-            uncertainty = [float("nan")] * 3
+            error = lower = upper = float("nan")
         if unknown and notes[r] == unknown:
             estimate = float("nan")
         second = par.columns[1] if par.kind == "cor" else None
-        rows.append((name, par.group, par.columns[0] or None, second, estimate, *uncertainty))
-    columns = ["name", "grp", "var1", "var2", "estimate", "std_error", "lower", "upper"]
-    table = pd.DataFrame(rows, columns=columns).set_index("name").rename_axis(None)
-    return table.assign(note=list(notes))
+        first = par.columns[0] or None
+        rows.append((name, par.group, first, second, estimate, error, lower, upper))
+    return rows, list(notes)
 
 
 def parameter_notes(

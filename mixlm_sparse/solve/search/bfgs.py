@@ -96,7 +96,7 @@ def minimize_bfgs(
     if not math.isfinite(value):  # nothing says where to go
         return BfgsResult(x, value, gradient, np.inf, "stalled", np.eye(x.size))
     hessian = guess(x, gradient) if callable(guess) else guess
-    H = np.linalg.inv(hessian) if inverse is None else inverse
+    H: NDArray[Any] = np.linalg.inv(hessian) if inverse is None else inverse
     fresh, renewed = inverse is None, False
     while True:
         step = -(H @ gradient)

@@ -15,7 +15,7 @@ from mixlm_sparse.common.errors import NotPositiveDefiniteError, OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.threads import one_blas_thread
-from mixlm_sparse.inference.variance.components import random_components, undetermined
+from mixlm_sparse.inference.variance.components import component_rows, undetermined
 from mixlm_sparse.inference.variance.profile.curve import ParameterProfile, Profile
 from mixlm_sparse.inference.variance.profile.follow import Follow, Point, Target
 from mixlm_sparse.inference.variance.profile.held import (
@@ -179,7 +179,7 @@ class _Base:
     ----------
     fit : by ML, or by REML where that criterion is profiled.
     phi, rho, criterion, sigma : of its optimum, to the last digit.
-    variance_errors : standard errors of the variance parameters.
+    parameters, values, errors : the variance parameters, their values and standard errors.
     """
 
     fit: FittedModel
@@ -188,7 +188,9 @@ class _Base:
     criterion: float
     sigma: float
     reml: bool
-    variance_errors: Vector
+    parameters: tuple[VarianceParameter, ...]
+    values: Vector
+    errors: Vector
 
 
 def _ml_or_reml(fit: FittedModel, reml: bool) -> _Base:
@@ -210,9 +212,19 @@ def _ml_or_reml(fit: FittedModel, reml: bool) -> _Base:
     if optimum.optimizer not in ("bfgs", "lbfgsb"):
         start = np.concatenate([optimum.theta, optimum.rho])
         optimum = optimize(base.system, reml=reml, start=start)
-    errors = random_components(base)["std_error"].to_numpy(np.float64)
+    errors = np.array([std_error for *_, std_error, _, _ in component_rows(base)[0]])
+    parameters = variance_parameters(base.system)
+    blocks = base.system.chart.user_factors(base.system.chart.factors(optimum.phi))
     return _Base(
-        base, optimum.phi, optimum.rho, optimum.criterion, base.sigma, reml, errors
+        fit=base,
+        phi=optimum.phi,
+        rho=optimum.rho,
+        criterion=optimum.criterion,
+        sigma=base.sigma,
+        reml=reml,
+        parameters=parameters,
+        values=parameter_values(parameters, blocks, base.sigma),
+        errors=errors,
     )
 
 
@@ -244,13 +256,10 @@ class _Work:
 
 def _profile_of(base: _Base, name: str, z_max: float) -> tuple[ParameterProfile, int]:
     """Return the profile of one parameter, and the number of evaluations that it took."""
-    system = base.fit.system
-    parameters = variance_parameters(system)
-    blocks = system.chart.user_factors(system.chart.factors(base.phi))
-    values = parameter_values(parameters, blocks, base.sigma)
+    system, parameters = base.fit.system, base.parameters
     at = {par.name: i for i, par in enumerate(parameters)}.get(name)
     if at is not None:
-        target = _variance_target(base, parameters[at], at, float(values[at]))
+        target = _variance_target(base, parameters[at], at)
         held = _held(base, parameters[at])
     elif name in residual_names(system):
         k = residual_names(system).index(name)
@@ -269,7 +278,7 @@ def _profile_of(base: _Base, name: str, z_max: float) -> tuple[ParameterProfile,
         return _undefined(target.kind, name, target.bounds, width, note), 0
     follow = Follow(target, held, parameters, base.criterion, z_max, reml=base.reml)
     if target.kind == "cor" and at is not None:
-        follow.ceiling, count = _ceiling(base, parameters[at], values, z_max)
+        follow.ceiling, count = _ceiling(base, parameters[at], z_max)
         follow.n_evaluations += count
     return follow.curve(), follow.n_evaluations
 
@@ -299,9 +308,10 @@ def _held_variance(base: _Base, par: VarianceParameter) -> HeldVariance:
     return HeldInFactor(system, base.phi, base.sigma, par, reml=base.reml)
 
 
-def _variance_target(base: _Base, par: VarianceParameter, place: int, estimate: float) -> Target:
+def _variance_target(base: _Base, par: VarianceParameter, place: int) -> Target:
     """Return the target with a first guess of its standard error."""
-    se = float(base.variance_errors[place])
+    estimate = float(base.values[place])
+    se = float(base.errors[place])
     if math.isfinite(se) and se > 0.0:
         spread = min(se, 0.3) if par.kind == "cor" else min(se, 0.5 * max(estimate, 1e-300))
     elif par.kind == "cor":
@@ -331,19 +341,19 @@ def _residual_target(base: _Base, name: str, k: int, place: int) -> Target:
 
 
 def _ceiling(
-    base: _Base, par: VarianceParameter, values: Vector, z_max: float
+    base: _Base, par: VarianceParameter, z_max: float
 ) -> tuple[Point, int]:
     """Return the least criterion with one of the two standard deviations at zero, and its cost.
 
     There every value of the correlation is as good as any other, so no profile of it rises
     above; a search that stays inside would not notice.
     """
-    parameters = variance_parameters(base.fit.system)
+    parameters = base.parameters
     points, count = [], 0
     for place, sd in enumerate(parameters):
         if sd.kind == "sd" and sd.term == par.term and sd.row in (par.row, par.column):
             held = _held(base, sd)
-            target = _variance_target(base, sd, place, float(values[place]))
+            target = _variance_target(base, sd, place)
             follow = Follow(target, held, parameters, base.criterion, z_max, reml=base.reml)
             drop, x = follow.solve(0.0, follow.x0)
             points.append(follow.point(0.0, math.sqrt(max(drop, 0.0)), x))
