@@ -22,7 +22,7 @@ class Bowl:
     m = 2
     names = ("a", "b")
     lower = working_lower = np.array([0.0, -np.inf])
-    rotated = False
+    rotated = turns = False
 
     def __init__(self, why=None):
         self.n_values, self.n_gradients, self.history = 0, 0, []

@@ -132,6 +132,11 @@ class ProfiledObjective:
         return out
 
     @property
+    def turns(self) -> bool:
+        """Return whether axes are all that a leg's end changes; not where T is no copy of phi."""
+        return self.system.chart.copies
+
+    @property
     def rotated(self) -> bool:
         """Return whether the working columns are turned."""
         return self.rotations is not None

@@ -46,7 +46,7 @@ class BfgsResult:
     gradient: Vector
     decrement: float
     status: str  # "converged", "stalled" or "limit"
-    inverse: Matrix
+    inverse: NDArray[Any]
 
 
 def minimize_bfgs(
@@ -57,7 +57,7 @@ def minimize_bfgs(
     tolerance: float,
     max_evaluations: int,
     more: int = 0,
-    inverse: Matrix | None = None,
+    inverse: NDArray[Any] | None = None,
     max_step: float = 2.0,
     noise: Callable[[Vector], float] | None = None,
     sharpen: Callable[[Vector, Vector], Matrix | None] | None = None,

@@ -154,6 +154,11 @@ class Objective(Protocol):
         ...
 
     @property
+    def turns(self) -> bool:
+        """Return whether `rotate` is all that a leg's end is for: near the end it is left out."""
+        ...
+
+    @property
     def rotated(self) -> bool:
         """Return whether phi is in turned axes."""
         ...

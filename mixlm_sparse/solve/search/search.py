@@ -297,7 +297,7 @@ def _gradient_search(
             objective.guess,
             tolerance=control.tolerance,
             max_evaluations=min(leg, left),
-            more=max(0, min(CLOSE_STEPS, left - leg)),
+            more=max(0, min(CLOSE_STEPS, left - leg)) if objective.turns else 0,
             noise=objective.noise,
             sharpen=objective.sharpen if left > leg + NEWTON_STEPS else None,
             renew=objective.renew,

@@ -67,6 +67,7 @@ class WhitenedObjective:
     history: list[float] = field(default_factory=list)
     rotations: list[Matrix] | None = None
     beyond: bool = False
+    turns: bool = False
     _inner: ProfiledObjective | None = None
     _rho: Vector | None = None
 

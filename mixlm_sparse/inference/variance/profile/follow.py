@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.variance.profile.curve import ParameterProfile
@@ -84,7 +86,7 @@ class Follow:
         self._notes: list[str] = []
         self._points: list[tuple[float, float, Point]] = []  # value, signed zeta, where
         self._hessian = self._curvature(self.x0)
-        self._inverse: Matrix | None = None
+        self._inverse: NDArray[Any] | None = None
 
     def _curvature(self, x: Vector) -> Matrix:
         """Return a positive definite curvature at x, by differences of the gradient."""
