@@ -28,13 +28,7 @@ from mixlm_sparse.solve.curvature import (
 )
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
 from mixlm_sparse.solve.profiled.valleys import SPREAD, anywhere
-from mixlm_sparse.solve.search.objective import (
-    BoundaryReport,
-    FarStart,
-    Found,
-    Progress,
-    Start,
-)
+from mixlm_sparse.solve.search.objective import BoundaryReport, FarStart, Found, Progress, Start
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.criterion import evaluate_whitened
 
