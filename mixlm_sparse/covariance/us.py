@@ -25,6 +25,17 @@ def _above(k: int) -> NDArray[np.bool_]:
     return np.tri(k, dtype=bool).T & ~np.eye(k, dtype=bool)
 
 
+@lru_cache(maxsize=64)
+def _symmetric_basis(k: int) -> tuple[Matrix, ...]:
+    """Return a basis of the symmetric matrices (k, k): variances, then covariances."""
+    unit = np.eye(k)
+    pairs = [(a, b) for a in range(k) for b in range(a)]
+    return (
+        *(np.diag(row) for row in unit),
+        *(np.outer(unit[a], unit[b]) + np.outer(unit[b], unit[a]) for a, b in pairs),
+    )
+
+
 @structure("us")
 class Unstructured(CovarianceStructure):
     """General positive semidefinite covariance: theta is the lower triangle of T by columns."""
@@ -111,12 +122,7 @@ class Unstructured(CovarianceStructure):
 
     @property
     def covariance_basis(self) -> tuple[Matrix, ...]:
-        unit = np.eye(self.k)
-        pairs = [(a, b) for a in range(self.k) for b in range(a)]
-        return (
-            *(np.diag(row) for row in unit),
-            *(np.outer(unit[a], unit[b]) + np.outer(unit[b], unit[a]) for a, b in pairs),
-        )
+        return _symmetric_basis(self.k)
 
     @property
     def can_hold(self) -> bool:

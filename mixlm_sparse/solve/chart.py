@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from scipy.linalg import lapack
@@ -92,6 +92,11 @@ class Chart:
     def copies(self) -> bool:
         """Whether every factor has copies of parameters, those with bounds on its diagonal."""
         return all(t.positions is not None for t in self.templates)
+
+    @cached_property
+    def _copied(self) -> tuple[Matrix, ...]:
+        """Per grouping factor, (K^2, m): one where an element of Lambda is a copy of a phi."""
+        return _copies(self.templates, self.layout, self.widths)
 
     @cached_property
     def _plain(self) -> bool:
@@ -226,15 +231,31 @@ class Chart:
 
     def lambdas(self, phi: Vector) -> list[Matrix]:
         """Return Lambda at phi, (K, K) per grouping factor."""
-        return self.merge(self.factors(phi))
+        if not self.copies:
+            return self.merge(self.factors(phi))
+        return [
+            (one @ phi).reshape(K, K) for one, K in zip(self._copied, self.widths, strict=True)
+        ]
+
+    def pull_back_merged(self, phi: Vector, merged: Sequence[Matrix]) -> Vector:
+        """Return the derivative by phi, (m,), from those by every Lambda, (K, K) each."""
+        if not self.copies:
+            return self.pull_back(phi, self.split(merged))
+        out: Vector = merged[0].reshape(-1) @ self._copied[0]
+        for G, one in zip(merged[1:], self._copied[1:], strict=True):
+            out += G.reshape(-1) @ one
+        return out
 
     def lambdas_each(self, phis: Matrix) -> list[Array3]:
         """Return `lambdas` for each row of phi (s, m), (s, K, K) per grouping factor."""
         s = phis.shape[0]
+        if self.copies:
+            return [
+                (phis @ one.T).reshape(s, K, K)
+                for one, K in zip(self._copied, self.widths, strict=True)
+            ]
         blocks: list[Array3] = [
             np.array([t.factor_at(phi) for phi in phis[:, part]])
-            if not self.copies
-            else t.factors_of(phis[:, part])
             for t, part in zip(self.templates, self.slices, strict=True)
         ]
         out = [np.zeros((s, K, K)) for K in self.widths]
@@ -244,6 +265,10 @@ class Chart:
 
     def pull_back_each(self, phis: Matrix, merged: Sequence[Array3]) -> Matrix:
         """Return the derivatives by phi for each of its rows (s, m), from those by every Lambda."""
+        if self.copies:
+            s = phis.shape[0]
+            parts = zip(merged, self._copied, strict=True)
+            return np.asarray(sum(G.reshape(s, -1) @ one for G, one in parts))
         out = np.empty(phis.shape)
         for t, part, place in zip(self.templates, self.slices, self.layout, strict=True):
             own = merged[place.factor][:, place.columns, place.columns]
@@ -298,6 +323,26 @@ class Chart:
                 np.matmul(np.matmul(inverse, half + np.swapaxes(half, 1, 2)), inverse.T)
             )
         return out
+
+
+@lru_cache(maxsize=32)  # many fits of one model follow each other, each with a chart of its own
+def _copies(
+    templates: tuple[CovarianceStructure, ...],
+    layout: tuple[TermLayout, ...],
+    widths: tuple[int, ...],
+) -> tuple[Matrix, ...]:
+    """Return `Chart._copied`."""
+    m = sum(t.n_theta for t in templates)
+    out = [np.zeros((K, K, m)) for K in widths]
+    first = 0
+    for t, place in zip(templates, layout, strict=True):
+        positions = t.positions
+        assert positions is not None
+        rows, columns = np.nonzero(positions >= 0)
+        at = first + positions[rows, columns]
+        out[place.factor][place.first + rows, place.first + columns, at] = 1.0
+        first += t.n_theta
+    return tuple(one.reshape(-1, m) for one in out)
 
 
 def _joined(parts: Sequence[Vector]) -> Vector:

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.structure import CovarianceStructure
 from mixlm_sparse.engines.fused.dense import DenseProducts
-from mixlm_sparse.solve.fixed_share import FixedShare, fixed_share
+from mixlm_sparse.engines.interface import FactorBlock
+from mixlm_sparse.solve.fixed_share import PASS_NUMBERS, FilledShare, FixedShare, fixed_share
 from mixlm_sparse.solve.system import PenalizedSystem
 
 # Eigenvalues of J, brought to the lengths of the G_i, below this are rounding: no law moves.
@@ -153,6 +154,10 @@ def _moments_of_pairs(
         return _dense_moments(system.fused, project=project, between=between)
     blocks = system.products.blocks
     n_factors = len(blocks.factors)
+    if n_factors == 1 and not (blocks.pairs or system.products.sparse):
+        f = blocks.factors[0]
+        if f.ztx.size * f.width <= PASS_NUMBERS:
+            return _moments_of_one(f, project=project)
     R = fixed_share(system.products) if project and system.p else None
     moments: dict[tuple[int, int], Any] = {}
     traces = []
@@ -175,6 +180,19 @@ def _moments_of_pairs(
             for h in range(g, n_factors):
                 moments[g, h] = moments.get((g, h), 0.0) + R.everywhere(g, h)
     return moments, traces
+
+
+def _moments_of_one(
+    f: FactorBlock, *, project: bool
+) -> tuple[dict[tuple[int, int], Any], list[Matrix]]:
+    """Return what `_moments_of_pairs` does of one factor whose levels share no row."""
+    if not project:
+        return {(0, 0): _moments(f.ztz)}, [f.ztz.sum(axis=0)]
+    R = f.ztx[:, :, :-1]
+    taken = np.matmul(R, np.swapaxes(R, 1, 2))
+    own = f.ztz - taken
+    total = _moments(own) - _moments(taken) + FilledShare([R]).everywhere(0, 0)
+    return {(0, 0): total}, [own.sum(axis=0)]
 
 
 def _dense_moments(

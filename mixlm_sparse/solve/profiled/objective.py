@@ -34,7 +34,6 @@ from mixlm_sparse.solve.profiled.saddle import (
     quick,
     sharp_hessian,
     sharp_of,
-    stands_still,
     symmetric,
     together,
 )
@@ -122,6 +121,8 @@ class ProfiledObjective:
 
     def merged(self, phi: Vector) -> list[Matrix]:
         """Return the working Lambda per grouping factor, (K, K)."""
+        if self.rotations is None:
+            return self.system.chart.lambdas(phi)
         return self.system.chart.merge(self.factors(phi))
 
     def factors(self, phi: Vector) -> list[Matrix]:
@@ -190,7 +191,7 @@ class ProfiledObjective:
 
         It is the Hessian itself where the search may end as well (see `sharpen`).
         """
-        H = self.sharpen(phi, gradient) if stands_still(phi, gradient, self.system) else None
+        H = self._sharp(phi, gradient, near=True)
         return self.curvature(phi) if H is None else H
 
     def sharpen(self, phi: Vector, gradient: Vector) -> Matrix | None:
@@ -199,11 +200,15 @@ class ProfiledObjective:
         It is kept: an optimum close by is no saddle (see `downhill`).  What it takes is not
         counted, like the look for a saddle that it saves.
         """
+        return self._sharp(phi, gradient, near=False)
+
+    def _sharp(self, phi: Vector, gradient: Vector, *, near: bool) -> Matrix | None:
+        """Return what `sharpen` does; with `near`, only where a step wins little."""
         if self.rotations is not None or self.beyond or not together(self.system):
             return None
         if self.sharp is not None and self.sharp.covers(phi, self.system.chart):
             return None  # it is known already
-        H = sharp_hessian(phi, gradient, self.system, reml=self.reml)
+        H = sharp_hessian(phi, gradient, self.system, reml=self.reml, near=near)
         if H is not None:
             self.sharp = Sharp(phi, H)
         return H
@@ -234,9 +239,9 @@ class ProfiledObjective:
     def pull_back(self, phi: Vector, G: Sequence[Matrix]) -> Vector:
         """Return the derivative by phi (m,) from those by the working Lambda, (K, K) each."""
         chart = self.system.chart
-        blocks: Sequence[Matrix] = chart.split(G)
-        if self.rotations is not None:
-            blocks = [Q.T @ block for Q, block in zip(self.rotations, blocks, strict=True)]
+        if self.rotations is None:
+            return chart.pull_back_merged(phi, G)
+        blocks = [Q.T @ block for Q, block in zip(self.rotations, chart.split(G), strict=True)]
         return chart.pull_back(phi, blocks)
 
     def at_factors(self, lambdas: list[Matrix]) -> tuple[float, list[Matrix]]:

@@ -96,36 +96,45 @@ def together(system: PenalizedSystem) -> bool:
     return isinstance(system.fused, PlainFactor | PlainDense) and quick(system)
 
 
-def stands_still(phi: Vector, gradient: Vector, system: PenalizedSystem) -> bool:
-    """Say whether a step from phi wins little, in units in which the Hessian is about one."""
-    size = gradient * (phi_scales(phi, system) / np.sqrt(parameter_levels(system)))
-    return bool(0.5 * (size @ size) <= NEAR)
-
-
 def sharp_hessian(
-    phi: Vector, gradient: Vector, system: PenalizedSystem, *, reml: bool
+    phi: Vector, gradient: Vector, system: PenalizedSystem, *, reml: bool, near: bool = False
 ) -> Matrix | None:
-    """Return the Hessian (m, m) by forward differences; None unless it is clearly positive."""
+    """Return the Hessian (m, m) by forward differences; None unless it is clearly positive.
+
+    Parameters
+    ----------
+    near : return None as well where a step from phi wins much, by a Hessian of about one.
+    """
     scales = phi_scales(phi, system)
+    units = scales / np.sqrt(parameter_levels(system))
+    if near:
+        slopes = gradient * units
+        if not 0.5 * (slopes @ slopes) <= NEAR:
+            return None
+    steps = SCREEN_STEP * scales
     try:
-        moved = profiled_gradients(system, reml=reml)(phi + np.diag(SCREEN_STEP * scales))
+        moved = profiled_gradients(system, reml=reml)(phi + np.diag(steps))
     except NotPositiveDefiniteError:
         return None
-    H = (moved - gradient) / (SCREEN_STEP * scales[:, None])
-    return clearly_positive(0.5 * (H + H.T), scales, system)
+    H = (moved - gradient) / steps[:, None]
+    return _clearly_positive(0.5 * (H + H.T), units)
 
 
 def sharp_of(found: Found, system: PenalizedSystem) -> Sharp | None:
     """Return the Hessian where a compiled search ended, if it has one that is clearly positive."""
     if found.hessian is None:
         return None
-    H = clearly_positive(found.hessian, found.scales, system)
+    H = _clearly_positive(found.hessian, found.scales / np.sqrt(parameter_levels(system)))
     return None if H is None else Sharp(found.phi, H)
 
 
-def clearly_positive(H: Matrix, scales: Vector, system: PenalizedSystem) -> Matrix | None:
-    """Return a Hessian H (m, m) if no step nearby makes an eigenvalue negative, else None."""
-    units = scales / np.sqrt(parameter_levels(system))
+def _clearly_positive(H: Matrix, units: Vector) -> Matrix | None:
+    """Return a Hessian H (m, m) if no step nearby makes an eigenvalue negative, else None.
+
+    Parameters
+    ----------
+    units : (m,) in which it is about one.
+    """
     if not np.isfinite(H).all():
         return None
     least = np.linalg.eigvalsh(H * (units[:, None] * units))[0]

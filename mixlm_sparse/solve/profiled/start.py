@@ -9,6 +9,7 @@ search, for which an evaluation costs a microsecond, begins at moment estimates.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -91,7 +92,8 @@ def quadratic_start(system: PenalizedSystem) -> Vector | None:
         return None
     found = generators(system)
     J = gram(system, Places.of(found), project=True)
-    squares = [f.response.T @ f.response for f in products.blocks.factors]
+    responses = [f.response for f in products.blocks.factors]
+    squares = [r.T @ r for r in responses]
     q = np.array([np.vdot(g.merged, squares[g.factor]) for g in found] + [products.yy])
     length = np.sqrt(np.maximum(J.diagonal(), 0.0))
     if not length.all():
@@ -113,10 +115,14 @@ def quadratic_start(system: PenalizedSystem) -> Vector | None:
 def _working_near(S: Matrix, template: CovarianceStructure) -> Vector:
     """Return working parameters of a symmetric S (k, k) with its variances within a range."""
     if template.closed_under != "linear" or template.k == 1:
-        relative = np.sqrt(np.maximum(S.diagonal(), 0.0))
-        return template.working_of(np.diag(np.clip(relative, *START_RANGE)))
+        return template.working_of(np.diag([_in_range(s) for s in S.diagonal().tolist()]))
     values, axes = np.linalg.eigh(S)
-    return template.working_of(axes * np.clip(np.sqrt(np.maximum(values, 0.0)), *START_RANGE))
+    return template.working_of(axes * np.array([_in_range(s) for s in values.tolist()]))
+
+
+def _in_range(variance: float) -> float:
+    """Return a standard deviation within the range that searches begin in."""
+    return min(max(math.sqrt(max(variance, 0.0)), START_RANGE[0]), START_RANGE[1])
 
 
 def expected_hessian(

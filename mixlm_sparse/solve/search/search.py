@@ -289,6 +289,7 @@ def _gradient_search(
     """
     end = objective.n_values + limit
     leg = max(LEG_EVALUATIONS, 6 + phi.size // 8)
+    before = np.inf
     while True:
         left = end - objective.n_values
         found = minimize_bfgs(
@@ -304,6 +305,10 @@ def _gradient_search(
         )
         if found.status != "limit" or left <= leg or objective.n_values >= end:
             break
+        rounding = ROUNDING * abs(found.value)
+        if before - found.value <= rounding and found.decrement <= rounding:
+            break  # a whole leg has won nothing that can be seen, and no more is to be won
+        before = found.value
         phi = objective.rotate(found.x)
         if control.check_boundary:
             phi = _without_small(objective, phi, found.value)
