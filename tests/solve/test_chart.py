@@ -1,0 +1,42 @@
+"""Lambda and its derivatives, of all terms at once and term by term."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import mixlm_sparse as mx
+from mixlm_sparse.solve.system import penalized_system
+
+FORMULAS = [
+    "y ~ 1 + (x | g) + (1 | h)",
+    "y ~ 1 + (1 | g) + (0 + x | g) + (x || h)",
+    "y ~ 1 + id(1 + x | g) + diag(x | h)",
+    "y ~ 1 + cs(1 + x | g) + (x | h)",
+]
+
+
+def data() -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    g, h, x, y = rng.integers(8, size=80), rng.integers(6, size=80), *rng.normal(size=(2, 80))
+    return pd.DataFrame({"y": y, "x": x, "g": g, "h": h})
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_all_terms_at_once(formula: str) -> None:
+    chart = penalized_system(mx.model_matrices(formula, data())).chart
+    rng = np.random.default_rng(2)
+    phis = rng.uniform(0.2, 1.2, size=(3, chart.m))
+    slopes = [rng.normal(size=(3, K, K)) for K in chart.widths]
+    each, pulled = chart.lambdas_each(phis), chart.pull_back_each(phis, slopes)
+    for i, phi in enumerate(phis):
+        one = chart.lambdas(phi)
+        expected = chart.merge(chart.factors(phi))
+        for Lambda, stacked, T in zip(one, each, expected, strict=True):
+            np.testing.assert_array_equal(Lambda, T)
+            np.testing.assert_array_equal(stacked[i], T)
+        own = [G[i] for G in slopes]
+        by_terms = chart.pull_back(phi, chart.split(own))
+        np.testing.assert_allclose(chart.pull_back_merged(phi, own), by_terms, rtol=1e-14)
+        np.testing.assert_allclose(pulled[i], by_terms, rtol=1e-14)
