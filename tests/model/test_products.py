@@ -74,6 +74,18 @@ class TestSum:
         ml = mx.fit_products(sum(parts), reml=False, control=QUIET)
         assert ml.criterion == pytest.approx(whole.refit_ml().criterion, rel=1e-11)
 
+    def test_terms_of_equal_columns_keep_their_factors(self):
+        rng = np.random.default_rng(8)
+        n = 120
+        groups = {"g": np.arange(n) % 4, "h": np.arange(n) // 6}
+        frame = pd.DataFrame({"x": rng.normal(size=n), **groups})
+        frame["y"] = rng.normal(size=n) + rng.normal(size=20)[frame.h] * frame.x
+        formula = "y ~ x + (x | g) + (x | h)"  # the second comes first in the model
+        parts = [mx.cross_products(formula, part) for part in (frame[:70], frame[70:])]
+        fit = mx.fit_products(parts[0] + parts[1], control=QUIET)
+        assert fit.criterion == pytest.approx(mx.lmer(formula, frame, control=QUIET).criterion)
+        assert fit.ngroups == {"h": 20, "g": 4}
+
     @settings(max_examples=20, deadline=None)
     @given(design=designs(), share=st.floats(0.05, 0.95))
     def test_any_model(self, design, share):

@@ -18,6 +18,7 @@ from mixlm_sparse.design.batches.merge import require_same_model, together
 from mixlm_sparse.design.build import columns_asked
 from mixlm_sparse.design.grouping import GroupingFactor
 from mixlm_sparse.design.matrices import ModelMatrices
+from mixlm_sparse.design.random_terms import term_order
 from mixlm_sparse.design.saved import (
     expressions_by_text,
     factor_from_dict,
@@ -138,9 +139,12 @@ class ModelProducts:
         matrices, cross, and the places in the formula of the terms and of the factors.
         """
         spec = self.design.recipe({factor.label: factor for factor in self.factors})
-        at = {id(part): place for place, part in enumerate(self.design.parts)}
-        labels = [factor.label for factor in self.factors]
-        terms = tuple(at[id(term.part)] for term in spec.terms)
+        sizes = {factor.label: factor.n_levels for factor in self.factors}
+        labels = list(sizes)
+        # terms may have equal columns, so that they are told by their order alone
+        terms = tuple(
+            term_order([sizes[label] for label in group_labels(self.design.formula.random)])
+        )
         factors = tuple(labels.index(factor.label) for factor in spec.factors)
         matrices = matrices_without_rows(spec, self.nobs, self.n_input, self.design.arguments, why)
         same: list[IntVector] = [np.arange(f.n_levels, dtype=np.int32) for f in self.factors]
