@@ -224,7 +224,7 @@ def _refuse(what: str, bad: int) -> None:
 def _columns(
     what: str, values: Any, given: Sequence[str] | None, n: int, prefix: str
 ) -> tuple[Matrix, tuple[str, ...]]:
-    if given is None and isinstance(values, pd.DataFrame):
+    if given is None and hasattr(values, "columns"):  # a frame of any library
         given = [str(c) for c in values.columns]
     array = _matrix(what, values, n)
     k = array.shape[1]

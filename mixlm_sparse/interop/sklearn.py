@@ -273,6 +273,9 @@ class MixedLMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 def _labels(groups: Any, n: int) -> Any:
     """Return the labels of groups, (n,), as a column."""
+    shape = getattr(groups, "shape", (n,))
+    if len(shape) > 1 and shape[1] != 1:
+        raise DataError(f"groups has shape {shape}: give one column of labels")
     labels = column_or_1d(groups)
     if len(labels) != n:
         raise DataError(f"X has {n} rows and groups {len(labels)}: give one group for each row")

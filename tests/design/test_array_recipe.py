@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 
 import mixlm_sparse as mx
@@ -119,3 +120,14 @@ def test_frames_keep_their_index(named):
     frame = SLEEP[["Days", "Subject"]][NEW].astype({"Subject": str})
     found = named.predict(frame)
     assert not isinstance(found, pd.Series) or found.index.equals(frame.index)
+
+
+def test_frames_of_any_library_name_their_columns():
+    rng = np.random.default_rng(0)
+    X = pd.DataFrame({"one": np.ones(60), "dose": rng.normal(size=60)})
+    groups = np.arange(60) % 10
+    for frame in (X, pl.from_pandas(X)):
+        y, quiet = rng.normal(size=60), mx.Control(warn=False)
+        fit = mx.fit_matrices(y, frame, [(groups, frame, "g")], control=quiet)
+        assert fit.fixef.index.tolist() == ["one", "dose"]
+        assert fit.ranef()["g"].columns.tolist() == ["one", "dose"]

@@ -196,3 +196,9 @@ def test_missing_cells_are_refused_or_left_out(ortho):
     model = MixedLMRegressor(FORMULA, na_action="omit").fit(X, ortho["distance"])
     assert model.fit_.nobs == len(X) - 1
     assert np.isnan(model.predict(X)).sum() == 1
+
+
+def test_groups_of_two_columns_are_refused_by_name():
+    X = np.arange(20.0).reshape(10, 2)
+    with pytest.raises(mx.DataError, match=r"groups has shape \(10, 2\)"):
+        MixedLMRegressor().fit(X, X[:, 0], groups=np.zeros((10, 2)))

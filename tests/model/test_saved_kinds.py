@@ -234,3 +234,27 @@ def test_what_random_effects_cannot_reach_is_checked(array, tmp_path):
                 archive.writestr(name, content)
         with pytest.raises(mx.SavedFitError, match="broken"):
             mx.load(path)
+
+
+def test_what_would_not_load_without_data_is_told_when_it_is_saved(tmp_path):
+    """Weights of twelve orders beside random effects that explain nearly all."""
+    rng = np.random.default_rng(5)
+    refused = loaded = 0
+    for _ in range(30):
+        n = int(rng.integers(30, 60))
+        data = pd.DataFrame({"z": rng.normal(size=n), "g": rng.integers(0, 12, n)})
+        data["w"] = 10.0 ** rng.uniform(-6, 6, n)
+        data["y"] = 1e8 * (rng.normal(size=12)[data["g"]] + rng.normal(size=n) + 1e5)
+        made = fit("y ~ 0 + (z | g)", data, weights="w")
+        made.save(tmp_path / "whole")
+        assert mx.load(tmp_path / "whole").criterion == made.criterion
+        try:
+            made.save(tmp_path / "lean", include_data=False)
+        except mx.OptionError as error:
+            assert "include_data=True" in str(error)
+            refused += 1
+            continue
+        assert mx.load(tmp_path / "lean").criterion == made.criterion
+        loaded += 1
+    assert refused > 0
+    assert loaded > 0

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import SavedFitError
 from mixlm_sparse.common.types import Vector
@@ -25,12 +27,15 @@ __all__ = [
     "require_point",
     "require_rows",
     "require_solution",
+    "require_sums_of_columns",
     "require_weights",
 ]
 
 # Rounding differs between engines and machines; what has been changed differs by far more.
 CRITERION_RTOL = 1e-6
 ROWS_RTOL = 1e-5
+ROUNDING = 1e-20  # squares below are zero, of columns scaled to one or n
+LARGEST = 1e100
 
 
 def require_weights(matrices: ModelMatrices, products: Products, archive: Archive) -> None:
@@ -66,6 +71,36 @@ def require_consistent(system: PenalizedSystem, archive: Archive) -> None:
         raise archive.broken("the response is not that of the least-squares coefficients")
     if term_layout(matrices) != products.layout:
         raise archive.broken("the random terms are not those of the products")
+
+
+def require_sums_of_columns(products: Products, archive: Archive) -> None:
+    """Raise a SavedFitError unless the blocks are sums of products of columns.
+
+    No product of two columns exceeds that of their lengths, and the columns of a term, whose mean
+    square is one, are divided among its levels.  What these leave open the criterion, or nothing,
+    depends on; but numbers out of all proportion end computations elsewhere.
+    """
+    blocks, n = products.blocks, float(products.n)
+    lengths = [np.diagonal(f.ztz, axis1=1, axis2=2) for f in blocks.factors]
+    fits = all(bool((own >= 0.0).all()) and own.max(initial=0.0) < LARGEST for own in lengths)
+    with np.errstate(all="ignore"):  # what overflows is no number, and fails the comparison
+        for g, (f, own) in enumerate(zip(blocks.factors, lengths, strict=True)):
+            if (g, g) not in blocks.pairs:  # each row has one level
+                total = n * own.shape[1]
+                fits &= abs(float(own.sum()) - total) <= CRITERION_RTOL * total
+            wide = np.append(np.ones(products.p), max(products.yy, products.y_length**2))
+            fits &= _within(f.ztz**2, own[:, :, None] * own[:, None, :])
+            fits &= _within(f.ztx**2, own[:, :, None] * wide)
+        for (g, h), pair in blocks.pairs.items():
+            most = lengths[g][pair.rows][:, :, None] * lengths[h][pair.cols][:, None, :]
+            fits &= _within(pair.values**2, most)
+    if not fits:
+        raise archive.broken("its sums are not those of any rows")
+
+
+def _within(parts: NDArray[Any], whole: NDArray[Any]) -> bool:
+    """Say whether no part exceeds its whole but by rounding."""
+    return bool((parts <= whole + CRITERION_RTOL * (whole + ROUNDING)).all())
 
 
 def require_point(system: PenalizedSystem, optimum: Optimum, archive: Archive) -> None:

@@ -8,6 +8,7 @@ computed anew from theta, which takes one factorization.
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -20,6 +21,7 @@ from mixlm_sparse.common.errors import (
     EngineError,
     FormulaError,
     MissingPackageError,
+    OptionError,
     SavedFitError,
 )
 from mixlm_sparse.design.matrices import ModelMatrices
@@ -27,21 +29,22 @@ from mixlm_sparse.engines.choose import make_engine
 from mixlm_sparse.engines.names import ENGINES
 from mixlm_sparse.model.base import fit_of
 from mixlm_sparse.model.call import FitOptions, ModelCall
-from mixlm_sparse.model.data import ROLES, columns_of_call, held_call
+from mixlm_sparse.model.data import held_call
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.rowless import (
-    AbsentFrame,
     MatricesWithoutRows,
     NoRows,
     with_terms,
 )
 from mixlm_sparse.model.run import matrices_of
 from mixlm_sparse.model.saved.archive import Archive, Arrays, write_archive
+from mixlm_sparse.model.saved.call import call_from, call_to
 from mixlm_sparse.model.saved.check import (
     require_consistent,
     require_point,
     require_rows,
     require_solution,
+    require_sums_of_columns,
     require_weights,
 )
 from mixlm_sparse.model.saved.design import (
@@ -51,12 +54,6 @@ from mixlm_sparse.model.saved.design import (
     stored_matrices,
 )
 from mixlm_sparse.model.saved.frame import (
-    argument_from,
-    argument_to,
-    contrasts_from,
-    contrasts_to,
-    frame_from,
-    frame_to,
     part_of_data,
 )
 from mixlm_sparse.model.saved.known import known_from, known_to
@@ -73,7 +70,7 @@ from mixlm_sparse.model.saved.parts import (
 )
 from mixlm_sparse.model.saved.schema import require_fit_form
 from mixlm_sparse.model.saved.separated import separated_from, separated_to
-from mixlm_sparse.model.saved.structure import structure_from, structure_to
+from mixlm_sparse.model.saved.structure import structure_to
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system, penalties_of
 
@@ -103,6 +100,7 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
     Raises
     ------
     SavedFitError : the data have a column of a kind that cannot be stored.
+    OptionError : the fit needs its rows, and they are to be left out.
     OSError : the file cannot be written.
 
     Examples
@@ -146,11 +144,29 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
     if fit.sigma > 0.0 and (has_rows or "residual_quantiles" in vars(fit)):
         arrays["residual_quantiles"] = fit.residual_quantiles
     if fit.call is not None:
-        document["call"] = _call_to(fit, fit.call, document, arrays, include_data)
+        document["call"] = call_to(fit, fit.call, document, arrays, include_data)
     elif include_data:
         rows_to(fit.matrices, arrays)
         document["data"] = "matrices"
+    if apart is not None:
+        _require_to_load(fit, document, arrays)
     write_archive(path, document, arrays)
+
+
+def _require_to_load(fit: FittedModel, document: Mapping[str, Any], arrays: Arrays) -> None:
+    """Raise an OptionError where sums stand for rows of which they have too few digits."""
+    env = None if fit.call is None else fit.call.env
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "fit")
+        write_archive(path, document, arrays)
+        try:
+            load_fit(path, type(fit), env=env)
+        except SavedFitError:
+            raise OptionError(
+                "sums of the rows have too few digits to stand for the rows of this fit (weights "
+                "or columns that differ by many orders, beside as many random effects as rows): "
+                "save it with include_data=True"
+            ) from None
 
 
 def load_fit(
@@ -220,6 +236,7 @@ def _fit_from(
         if isinstance(matrices, MatricesWithoutRows)
         else None,
     )
+    require_sums_of_columns(products, archive)
     require_consistent(system, archive)
     require_weights(matrices, products, archive)
     optimum = optimum_from(document["optimum"], archive)
@@ -287,7 +304,7 @@ def _matrices_from(
     kind = document["data"]
     call = None
     if document["call"] is not None:
-        call = _call_from(document, archive, options, data, env)
+        call = call_from(document, archive, options, data, env)
     elif data is not None:
         raise SavedFitError(
             "this fit was made from matrices, without a formula, so that data= is of no use to it: "
@@ -310,73 +327,3 @@ def _evaluated(call: ModelCall, *, given: bool) -> tuple[ModelMatrices, ModelCal
         if given:
             raise SavedFitError(f"the data do not go with the saved fit: {error}") from error
         raise SavedFitError(f"the saved data do not go with the fit: {error}") from error
-
-
-# ---------------------------------------------------------------------------------------------
-# The call
-# ---------------------------------------------------------------------------------------------
-
-
-def _call_to(
-    fit: FittedModel,
-    call: ModelCall,
-    document: dict[str, Any],
-    arrays: Arrays,
-    include_data: bool,
-) -> dict[str, Any]:
-    """Return the arguments of the call as plain data; arrays and columns go to `arrays`."""
-    about: dict[str, Any] = {
-        "formula": call.formula,
-        "na_action": call.na_action,
-        "contrasts": contrasts_to(call.contrasts),
-        "response": call.response is not None,
-    }
-    given = {role: getattr(call, role) for role in ROLES}
-    simple = all(value is None or isinstance(value, str) for value in given.values())
-    if not include_data and (simple or isinstance(fit.matrices, MatricesWithoutRows)):
-        return about | {role: v if isinstance(v, str) else None for role, v in given.items()}
-    table = columns_of_call(call)
-    about |= {role: argument_to(role, value, table, arrays) for role, value in given.items()}
-    if include_data:
-        document["data"] = "frame"
-        about["frame"] = frame_to(table, arrays)
-        if call.response is not None:
-            arrays["response"] = call.response
-    return about
-
-
-def _call_from(
-    document: Mapping[str, Any],
-    archive: Archive,
-    options: FitOptions,
-    data: Any,
-    env: Mapping[str, Callable[..., Any]],
-) -> ModelCall:
-    about = document["call"]
-    n = int(document["matrices"]["n_input"])
-    frame: Any = data
-    if data is None:
-        frame = AbsentFrame() if document["data"] is None else frame_from(about["frame"], archive)
-    response = None
-    if about["response"]:
-        if "response" in archive:
-            response = archive.array("response", None)
-        elif data is not None:
-            raise SavedFitError(
-                "the response of this fit was given to refit(y) and is not in the file: load it "
-                "without data=, or save it with include_data=True"
-            )
-    held = held_from(document.get("held"))
-    return ModelCall(
-        formula=about["formula"],
-        data=frame,
-        **{role: argument_from(role, about[role], archive, n) for role in ROLES},
-        na_action=about["na_action"],
-        contrasts=contrasts_from(about["contrasts"]),
-        env=dict(env) or None,
-        fixed=None if held is None else dict(held.names),
-        **structure_from(document.get("structure")),
-        known=known_from(document, archive),
-        response=response,
-        options=options,
-    )

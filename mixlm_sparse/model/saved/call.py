@@ -1,0 +1,91 @@
+"""The call of a fit as plain data of its file, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from mixlm_sparse.common.errors import SavedFitError
+from mixlm_sparse.model.call import FitOptions, ModelCall
+from mixlm_sparse.model.data import ROLES, columns_of_call
+from mixlm_sparse.model.fitted import FittedModel
+from mixlm_sparse.model.rowless import AbsentFrame, MatricesWithoutRows
+from mixlm_sparse.model.saved.archive import Archive, Arrays
+from mixlm_sparse.model.saved.frame import (
+    argument_from,
+    argument_to,
+    contrasts_from,
+    contrasts_to,
+    frame_from,
+    frame_to,
+)
+from mixlm_sparse.model.saved.known import known_from
+from mixlm_sparse.model.saved.parts import held_from
+from mixlm_sparse.model.saved.structure import structure_from
+
+__all__ = ["call_from", "call_to"]
+
+
+def call_to(
+    fit: FittedModel,
+    call: ModelCall,
+    document: dict[str, Any],
+    arrays: Arrays,
+    include_data: bool,
+) -> dict[str, Any]:
+    """Return the arguments of the call as plain data; arrays and columns go to `arrays`."""
+    about: dict[str, Any] = {
+        "formula": call.formula,
+        "na_action": call.na_action,
+        "contrasts": contrasts_to(call.contrasts),
+        "response": call.response is not None,
+    }
+    given = {role: getattr(call, role) for role in ROLES}
+    simple = all(value is None or isinstance(value, str) for value in given.values())
+    if not include_data and (simple or isinstance(fit.matrices, MatricesWithoutRows)):
+        return about | {role: v if isinstance(v, str) else None for role, v in given.items()}
+    table = columns_of_call(call)
+    about |= {role: argument_to(role, value, table, arrays) for role, value in given.items()}
+    if include_data:
+        document["data"] = "frame"
+        about["frame"] = frame_to(table, arrays)
+        if call.response is not None:
+            arrays["response"] = call.response
+    return about
+
+
+def call_from(
+    document: Mapping[str, Any],
+    archive: Archive,
+    options: FitOptions,
+    data: Any,
+    env: Mapping[str, Callable[..., Any]],
+) -> ModelCall:
+    about = document["call"]
+    n = int(document["matrices"]["n_input"])
+    frame: Any = data
+    if data is None:
+        frame = AbsentFrame() if document["data"] is None else frame_from(about["frame"], archive)
+    response = None
+    if about["response"]:
+        if "response" in archive:
+            response = archive.array("response", None)
+        elif data is not None:
+            raise SavedFitError(
+                "the response of this fit was given to refit(y) and is not in the file: load it "
+                "without data=, or save it with include_data=True"
+            )
+    held = held_from(document.get("held"))
+    return ModelCall(
+        formula=about["formula"],
+        data=frame,
+        **{role: argument_from(role, about[role], archive, n) for role in ROLES},
+        na_action=about["na_action"],
+        contrasts=contrasts_from(about["contrasts"]),
+        env=dict(env) or None,
+        fixed=None if held is None else dict(held.names),
+        **structure_from(document.get("structure")),
+        known=known_from(document, archive),
+        response=response,
+        options=options,
+    )
