@@ -94,8 +94,8 @@ def words(source: Source) -> list[str]:
         typed.insert(0, typed.pop(place))
     if command == "power":
         return [*typed, "--nsim", "2"]
-    # a search to its end is most of what a fit costs: one in eight
-    brief = command in ("fit", "compare") and source.below(8) != 1
+    # a search to its end is most of what a fit costs: one fit in eight; `compare` makes six
+    brief = command == "compare" or (command == "fit" and source.below(8) != 1)
     return [*typed, "--max-evaluations", "12"] if brief else typed
 
 

@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -164,3 +165,23 @@ def test_text_of_whole_numbers_is_said_as_in_memory(data):
             mx.lmer("y ~ x + (1 | g)", rows)
         said = [str(warning.message) for warning in caught]
         assert sum("'x' is text" in text and "which are numbers" in text for text in said) == 1
+
+
+@pytest.mark.parametrize("argument", [{"subset": "x > 0"}, {"weights": "w"}, {"offset": "x"}])
+def test_polars_frames_whose_arguments_name_columns_of_the_formula(data, argument):
+    rows = data.assign(w=np.abs(data["x"]) + 0.1)
+    formula = "y ~ x + w + (1 | g)"
+    whole = mx.lmer(formula, rows, control=QUIET, **argument)
+    parts = [pl.from_pandas(part) for part in cut(rows)]
+    fit = mx.lmer(formula, lambda: iter(parts), control=QUIET, **argument)
+    assert fit.criterion == pytest.approx(whole.criterion, abs=1e-8)
+
+
+@pytest.mark.parametrize("zone", [None, "UTC", "Europe/Berlin"])
+@pytest.mark.parametrize("make", [lambda part: part, pl.from_pandas])
+def test_times_are_the_same_in_every_pass(data, zone, make):
+    when = pd.to_datetime("2024-01-01") + pd.to_timedelta(data["g"], "D")
+    when = (when if zone is None else when.dt.tz_localize(zone)).mask(data.index == 5)
+    parts = [make(part) for part in cut(data.assign(when=when))]
+    fit, resid = used("y ~ x + (1 | when)", lambda: iter(parts))
+    assert len(resid) == fit.nobs == N - 1

@@ -76,7 +76,7 @@ def _one_piece(values: Any) -> Any:
 def _polars_to_arrow(frame: Any, names: Sequence[str]) -> Any:
     """Return a polars frame as Arrow; only an Enum keeps an order of its levels."""
     pl = polars()
-    frame = frame.select([name for name in names if name in frame.columns])
+    frame = frame.select([name for name in dict.fromkeys(names) if name in frame.columns])
     texts = [
         pl.col(name).cast(pl.String)
         for name, dtype in frame.schema.items()

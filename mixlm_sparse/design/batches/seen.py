@@ -138,7 +138,10 @@ def _bits(column: Column) -> Bits:
     return found
 
 
-def _of_values(values: NDArray[Any]) -> Bits:
+def _of_values(values: Any) -> Bits:
+    if getattr(values, "tz", None) is not None:
+        values = pd.DatetimeIndex(values).tz_convert("UTC").tz_localize(None)
+    values = np.asarray(values)
     if values.dtype.kind in "iufb":
         floats = values.astype(np.float64) + 0.0  # one zero
         found: Bits = floats.view(np.uint64)
