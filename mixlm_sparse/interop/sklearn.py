@@ -273,7 +273,7 @@ class MixedLMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
 def _labels(groups: Any, n: int) -> Any:
     """Return the labels of groups, (n,), as a column."""
-    shape = getattr(groups, "shape", (n,))
+    shape: tuple[int, ...] = getattr(groups, "shape", ())
     if len(shape) > 1 and shape[1] != 1:
         raise DataError(f"groups has shape {shape}: give one column of labels")
     labels = column_or_1d(groups)
