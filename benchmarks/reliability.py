@@ -2,7 +2,7 @@
 
     python -m benchmarks.reliability --size 0.1
 
-The whole (size 1): 10,000 random small models against an independent dense search; 500 random
+The whole (size 1): 14,000 random small models against an independent dense search; 500 random
 starts of each hard model; inference on 1,000 models under another order, labels and units; 10,000
 fits of one model in flat memory.  Ends with exit code 1 if a claim of the table is broken.
 """
@@ -23,6 +23,7 @@ import pandas as pd
 
 import mixlm_sparse as mx
 from benchmarks.random_models import Model, random_model
+from benchmarks.random_residuals import residual_model
 from benchmarks.random_structures import structured_model
 
 ABOVE = 1e-5  # largest excess of a criterion over the best that is known
@@ -58,7 +59,7 @@ class Found(list[str]):
 def fit_of(model: Model) -> mx.LinearMixedFit:
     return mx.lmer(
         model.formula, model.data, reml=model.reml, weights=model.weights, offset=model.offset,
-        control=mx.Control(warn=False), progress=False,
+        control=mx.Control(warn=False), progress=False, **model.call,
     )  # fmt: skip
 
 
@@ -70,6 +71,11 @@ def models(count: int, seed: int) -> list[Claim]:
 def structures(count: int, seed: int) -> list[Claim]:
     """The same for structured terms: cs, ar1, toep."""
     return _against_dense("structured models", structured_model, count, seed)
+
+
+def residuals(count: int, seed: int) -> list[Claim]:
+    """The same for residual laws and structures, beside each other and further terms."""
+    return _against_dense("models with residual laws", residual_model, count, seed)
 
 
 def _against_dense(
@@ -219,6 +225,7 @@ def _resident() -> float:
 PARTS = {
     "models": (models, 10_000),
     "structures": (structures, 2_000),
+    "residuals": (residuals, 2_000),
     "starts": (starts, 500),
     "invariance": (invariance, 1_000),
     "soak": (soak, 10_000),

@@ -7,6 +7,8 @@ import pytest
 
 from benchmarks import reliability
 from benchmarks.random_models import random_model
+from benchmarks.random_residuals import residual_model
+from benchmarks.random_structures import structured_model
 from tests.support import dense_oracle
 
 
@@ -19,6 +21,21 @@ def test_a_thousandth_holds(capsys):
 def test_sigma_that_is_zero_depends_on_no_unit_and_no_order():
     """Of a model with more effects than rows: the criterion falls towards a residual of zero."""
     assert reliability.main(["--size", "0.001", "--seed", "81", "--only", "invariance"]) == 0
+
+
+@pytest.mark.parametrize("seed", [2, 5, 117])
+def test_the_dense_slope_is_that_of_its_criterion(seed):
+    for make in (random_model, structured_model, residual_model):
+        model = make(seed)
+        rng = np.random.default_rng(seed)
+        par = np.concatenate([part.drawn(rng) for part in model.parts])
+        value, slope = model.slope(par)
+        assert value == pytest.approx(model.at(par), rel=1e-12)
+        each = [
+            (model.at(par + 1e-5 * one) - model.at(par - 1e-5 * one)) / 2e-5
+            for one in np.eye(par.size)
+        ]
+        np.testing.assert_allclose(slope, each, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", [1065, 3483, 4303])

@@ -8,6 +8,8 @@ set to t v: their derivative is 2 t M v.  One evaluation tells for every term at
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +29,11 @@ NULL_ATOL = 1e-3
 PROBE = 1e-3
 # The first step off a false boundary.
 ESCAPE_STEP = 0.1
+# What is won by it at least, if a search is to find the way from there; else it is gone farther.
+FLAT = 1e-3
+DOUBLINGS = 12
+# A standard deviation, relative to the noise, that may be one of those.
+SMALL_SD = 0.5
 # First steps off a structure without variance, and correlations with which they are tried.
 FIRST_STEPS = (0.1, 0.03, 0.01, 0.003)
 MOST_DIRECTIONS = 3
@@ -130,7 +137,7 @@ def settle_boundary(objective: Criterion, phi: Vector, value: float) -> Boundary
         for T, c, edge in zip(blocks, closures, edges, strict=True)
     ]
     if all(found is None for found in null):
-        return BoundaryReport(phi, value, False)
+        return _hardly_off(objective, blocks, closures, phi, value)
 
     at_zero = [T if found is None else found[0] for T, found in zip(blocks, null, strict=True)]
     snapped = _with_factors(chart, at_zero, null, phi)
@@ -154,19 +161,84 @@ def settle_boundary(objective: Criterion, phi: Vector, value: float) -> Boundary
         for T, found, gradient, closure in zip(at_zero, null, G, closures, strict=True)
     ]
     if all(np.array_equal(T, step) for T, step in zip(at_zero, escape, strict=True)):
-        return _second_valley(objective, at_zero, null, snapped, snapped_value)
+        beyond = _second_valley(objective, at_zero, null, snapped, snapped_value)
+        if beyond.escaped:
+            return beyond
+        return _hardly_off(objective, at_zero, closures, snapped, snapped_value)
     # Walk off until the criterion is below the false boundary's.
-    for shrink in (1.0, 0.3, 0.1, 0.03, 0.01):
-        candidate = _with_factors(
-            chart,
-            [T + shrink * (step - T) for T, step in zip(at_zero, escape, strict=True)],
-            null,
-            phi,
-        )
-        candidate_value = objective.value(candidate)
+    def off(size: float) -> tuple[float, Vector]:
+        moved = [T + size * (step - T) for T, step in zip(at_zero, escape, strict=True)]
+        there = _with_factors(chart, moved, null, phi)
+        return objective.value(there), there
+
+    for size in (1.0, 0.3, 0.1, 0.03, 0.01):
+        candidate_value, candidate = off(size)
         if candidate_value < snapped_value - unsure:
+            if snapped_value - candidate_value < FLAT:
+                candidate_value, candidate = _farther(off, snapped_value, size)
             return BoundaryReport(candidate, candidate_value, True)
     return BoundaryReport(snapped, snapped_value, False)
+
+
+def _hardly_off(
+    objective: Criterion, blocks: list[Matrix], closures: list[Closure], phi: Vector, value: float
+) -> BoundaryReport:
+    """Look whether a small standard deviation wants to be larger, where the slope is nearly zero.
+
+    A criterion that is nearly flat from zero to some size has no slope that a search could see.
+    """
+    chart = objective.system.chart
+    for t, (T, closure) in enumerate(zip(blocks, closures, strict=True)):
+        if closure == "linear" and T.shape[0] > 1:
+            axes, sizes, _ = np.linalg.svd(T)
+        elif closure == "scales" and chart.templates[t].edges(phi[chart.slices[t]]) is None:
+            axes, sizes = np.eye(T.shape[0]), np.abs(np.diag(T))
+        else:
+            continue
+        least = int(np.where(sizes < NULL_ATOL, np.inf, sizes).argmin())
+        if not NULL_ATOL <= sizes[least] < SMALL_SD:
+            continue
+
+        def off(
+            size: float, t: int = t, axes: Matrix = axes, sizes: Vector = sizes, least: int = least
+        ) -> tuple[float, Vector]:
+            moved = sizes.copy()
+            moved[least] *= size
+            there = phi.copy()
+            there[chart.slices[t]] = chart.templates[t].working_of(axes * moved)
+            return objective.value(there), there
+
+        unsure = max(ROUNDING * abs(value), objective.noise(phi))
+        if off(2.0)[0] < value - unsure:
+            found, there = _farther(off, off(0.0)[0], 1.0)
+            if found < value - unsure:
+                return BoundaryReport(there, found, True)
+    return BoundaryReport(phi, value, False)
+
+
+def _farther(
+    off: Callable[[float], tuple[float, Vector]], at_zero: float, size: float
+) -> tuple[float, Vector]:
+    """Return the lowest value that is found along a direction which hardly falls, and where.
+
+    From a point next to the boundary a search would go nowhere: the slope there is nearly zero, and
+    guesses of the curvature are far too large.  The criterion is even along the direction, so that
+    a x^2 + b x^4 through two sizes shows where it is least.
+    """
+    best = before = off(size)
+    for _ in range(DOUBLINGS):
+        here = off(2.0 * size)
+        size *= 2.0
+        if not here[0] < best[0] or at_zero - here[0] > FLAT:
+            break
+        best = before = here
+    best = min(best, here, key=lambda one: one[0])
+    one, two = 0.25 * size * size, size * size
+    b = ((here[0] - at_zero) / two - (before[0] - at_zero) / one) / (two - one)
+    a = (before[0] - at_zero) / one - b * one
+    if math.isfinite(b) and a < 0.0 < b:
+        best = min(best, off(math.sqrt(-0.5 * a / b)), key=lambda one: one[0])
+    return best
 
 
 def _with_factors(

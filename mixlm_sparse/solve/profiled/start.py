@@ -20,6 +20,7 @@ from mixlm_sparse.covariance.structure import CovarianceStructure
 from mixlm_sparse.engines.interface import taken_by_columns
 from mixlm_sparse.solve.criterion import residual_df
 from mixlm_sparse.solve.information import Places, generators, gram
+from mixlm_sparse.solve.search.bfgs import EPS
 from mixlm_sparse.solve.system import PenalizedSystem
 
 # Relative standard deviations of the start are kept within these.
@@ -184,7 +185,10 @@ def expected_information(
         scale = f.n_levels / A.shape[0]
         K = f.width
         AL = np.matmul(A, lam)
-        C = np.matmul(lam.T, AL) + np.eye(K)
+        C = np.matmul(lam.T, AL)
+        # far out the unit matrix is lost beside it; its rounding keeps C regular
+        rounding = EPS * np.trace(C, axis1=1, axis2=2)
+        C += (1.0 + rounding)[:, None, None] * np.eye(K)
         D = A - np.matmul(AL, np.linalg.solve(C, np.swapaxes(AL, 1, 2)))
         flat = D.reshape(-1, K * K)
         # sum_j D[a, b] D[c, d] by (b, c) and (a, d)
