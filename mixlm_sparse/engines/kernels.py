@@ -64,8 +64,9 @@ def sum_by_group(codes: IntVector, values: Matrix, n_groups: int) -> Matrix:
         indicator[codes, np.arange(m)] = 1.0
         return indicator @ values
     out = np.empty((n_groups, values.shape[1]))
+    places = codes.astype(np.intp, copy=False)  # once, and not for every column
     for c in range(values.shape[1]):
-        out[:, c] = np.bincount(codes, weights=values[:, c], minlength=n_groups)
+        out[:, c] = np.bincount(places, weights=values[:, c], minlength=n_groups)
     return out
 
 
