@@ -84,6 +84,15 @@ def test_singular_optima_are_found_and_are_quick(case: int) -> None:
     assert found.criterion - best < SAME_OPTIMUM
 
 
+def test_singular_three_by_three_fits_stay_within_the_goal() -> None:
+    mx.use_compiled(False)  # the compiled search takes more evaluations, of a microsecond each
+    try:
+        counts = [optimize(system_of(*three_by_three(s)), reml=True).n_gradients for s in range(35)]
+    finally:
+        mx.use_compiled(None)
+    assert max(counts) <= 25, counts
+
+
 def test_evaluations_stay_within_the_goal() -> None:
     counts = {"3": [], "20": []}  # type: dict[str, list[int]]
     for seed in range(10):
