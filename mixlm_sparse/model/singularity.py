@@ -7,6 +7,7 @@ import numpy as np
 from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.text import see
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.solve.chart import surely_regular
 from mixlm_sparse.solve.identification import Identification
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -58,8 +59,10 @@ def singular_reasons(
     Of terms that the data do not determine, according to `judged`, nothing is said.
     """
     reasons = []
-    spreads = relative_spread(system, theta)
     factors = system.chart.theta_factors(theta)
+    if all(_regular(T, Rz, tol) for T, Rz in zip(factors, system.products.Rz, strict=True)):
+        return ()
+    spreads = relative_spread(system, theta)
     for t, (term, spread, T, Rz) in enumerate(
         zip(system.matrices.terms, spreads, factors, system.products.Rz, strict=True)
     ):
@@ -68,6 +71,12 @@ def singular_reasons(
         group = system.matrices.factors[term.factor].label
         reasons.append(_reason(group, term.column_names, T, Rz, int((spread >= tol).sum()), tol))
     return tuple(reasons)
+
+
+def _regular(T: Matrix, Rz: Matrix, tol: float) -> bool:
+    """Say, for less than singular values cost, that none of Rz T is below `tol`."""
+    determinant = float(T.diagonal().prod() * Rz.diagonal().prod())
+    return surely_regular(Rz @ T, determinant, tol)
 
 
 def _reason(

@@ -345,6 +345,14 @@ def _copies(
     return tuple(one.reshape(-1, m) for one in out)
 
 
+def surely_regular(M: Matrix, determinant: float, least: float) -> bool:
+    """Say whether length and determinant show all singular values of M (k, k) above `least`.
+
+    None is larger than the length |M|, and their product is |det M|.
+    """
+    return abs(determinant) > least * float(np.vdot(M, M)) ** (0.5 * (M.shape[0] - 1))
+
+
 def _joined(parts: Sequence[Vector]) -> Vector:
     """Return parts one after another; nothing without random effects."""
     return np.concatenate(parts) if parts else np.zeros(0)

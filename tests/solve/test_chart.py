@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
+from mixlm_sparse.solve.chart import surely_regular
 from mixlm_sparse.solve.system import penalized_system
 
 FORMULAS = [
@@ -40,3 +41,15 @@ def test_all_terms_at_once(formula: str) -> None:
         by_terms = chart.pull_back(phi, chart.split(own))
         np.testing.assert_allclose(chart.pull_back_merged(phi, own), by_terms, rtol=1e-14)
         np.testing.assert_allclose(pulled[i], by_terms, rtol=1e-14)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_singular_values_are_bounded_from_below(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    k = int(rng.integers(1, 5))
+    T = np.tril(rng.normal(size=(k, k))) * rng.choice([1.0, 1e-2, 1e-5], size=k)
+    least = float(np.linalg.svd(T, compute_uv=False)[-1])
+    determinant = float(np.linalg.det(T))
+    assert not surely_regular(T, determinant, 1.001 * least)
+    assert surely_regular(T, determinant, 1e-3 * least * np.linalg.cond(T) ** (1 - k))
+    assert not surely_regular(np.zeros((k, k)), 0.0, 1e-4)

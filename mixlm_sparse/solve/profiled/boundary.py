@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.described import Edges
 from mixlm_sparse.covariance.structure import Closure
-from mixlm_sparse.solve.chart import Chart
+from mixlm_sparse.solve.chart import Chart, surely_regular
 from mixlm_sparse.solve.search.bfgs import ROUNDING
 from mixlm_sparse.solve.search.objective import BoundaryReport
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -66,6 +66,8 @@ def _null_directions(T: Matrix, closure: Closure) -> tuple[Matrix, Matrix] | Non
     """Return (T with its null part removed, the null directions as columns), or None."""
     k = T.shape[0]
     if closure == "linear" and k > 1:
+        if surely_regular(T, float(T.diagonal().prod()), NULL_ATOL):  # T is triangular
+            return None
         left, values, _ = np.linalg.svd(T)
         null = values < NULL_ATOL
         if not null.any():

@@ -279,6 +279,9 @@ def _with_sizes(
 def _scattered(system: PenalizedSystem) -> list[Start]:
     """Return starts with large variances of effects whose columns are nearly parallel."""
     chart = system.chart
+    alone = len(chart.templates) == len(chart.widths)
+    if alone and all(template.k == 1 or _tied(template) for template in chart.templates):
+        return []  # no columns of one factor vary independently
     own = [np.ones(template.k) for template in chart.templates]
     for g, f in enumerate(system.products.blocks.factors):
         pooled = f.ztz.sum(axis=0)
@@ -309,11 +312,15 @@ def _free_of(system: PenalizedSystem, g: int) -> np.ndarray:
     K = chart.widths[g]
     out = np.ones((K, K), dtype=bool)
     for template, place in zip(chart.templates, chart.layout, strict=True):
-        tied = template.correlated or template.closed_under == "one scale"
-        if place.factor == g and tied:
+        if place.factor == g and _tied(template):
             out[place.columns, place.columns] = False
     np.fill_diagonal(out, False)
     return out
+
+
+def _tied(template: CovarianceStructure) -> bool:
+    """Say whether the effects of a term are not independent of each other by the structure."""
+    return template.correlated or template.closed_under == "one scale"
 
 
 def _own_share(pooled: Matrix, at: int, others: np.ndarray) -> float:
