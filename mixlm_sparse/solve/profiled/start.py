@@ -80,7 +80,8 @@ def quadratic_start(system: PenalizedSystem) -> Vector | None:
 
     Returns
     -------
-    None where variances cannot be told apart like this, or little is left to the residuals.
+    None where variances cannot be told apart like this, or little is, or may be, left to the
+    residuals.
 
     References
     ----------
@@ -89,6 +90,8 @@ def quadratic_start(system: PenalizedSystem) -> Vector | None:
     templates, products = system.templates, system.products
     if system.known or system.held is not None or not products.yy > 0.0:
         return None
+    if system.q + products.p >= products.n:
+        return None  # effects can be all of the response: towards that no search should begin
     if any(template.covariance_basis is None for template in templates):
         return None
     found = generators(system)
