@@ -18,6 +18,7 @@ move to first order with a column that is zero.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -350,7 +351,8 @@ def surely_regular(M: Matrix, determinant: float, least: float) -> bool:
 
     None is larger than the length |M|, and their product is |det M|.
     """
-    return abs(determinant) > least * float(np.vdot(M, M)) ** (0.5 * (M.shape[0] - 1))
+    length = math.sqrt(float(np.vdot(M, M)))
+    return abs(determinant) > least * length ** int(M.shape[0] - 1)
 
 
 def _joined(parts: Sequence[Vector]) -> Vector:

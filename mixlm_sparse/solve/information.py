@@ -157,7 +157,7 @@ def _moments_of_pairs(
     if n_factors == 1 and not (blocks.pairs or system.products.sparse):
         f = blocks.factors[0]
         if f.ztx.size * f.width <= PASS_NUMBERS:
-            return _moments_of_one(f, project=project)
+            return _moments_of_one(f, project=project and system.p > 0)
     R = fixed_share(system.products) if project and system.p else None
     moments: dict[tuple[int, int], Any] = {}
     traces = []

@@ -111,6 +111,19 @@ def test_balanced_designs_are_fitted_where_the_search_begins(formula: str, name:
     assert np.abs(found.gradient).max() < 1e-6
 
 
+def test_no_fixed_effects() -> None:
+    data = mx.datasets.load("Dyestuff").assign(y=lambda d: d["Yield"] - 1500.0)
+    groups = data.groupby("Batch", observed=True)["y"]
+    system = system_of("y ~ 0 + (1 | Batch)", data)
+    phi = quadratic_start(system)
+    assert phi is not None
+    # the means of squares are s + 5 S of sums of batches, and s + S of rows
+    between, total = float((groups.sum() ** 2).mean() / 5), float((data["y"] ** 2).mean())
+    S = (between - total) / 4
+    relative = system.chart.theta_of_phi(phi)[0] ** 2
+    assert relative == pytest.approx(S / (total - S), rel=1e-9)
+
+
 def test_effects_without_a_variance_begin_small() -> None:
     data = mx.datasets.load("Dyestuff2")
     phi = quadratic_start(system_of("Yield ~ 1 + (1 | Batch)", data))
