@@ -242,8 +242,8 @@ class Chart:
         """Return the derivative by phi, (m,), from those by every Lambda, (K, K) each."""
         if not self.copies:
             return self.pull_back(phi, self.split(merged))
-        out: Vector = merged[0].reshape(-1) @ self._copied[0]
-        for G, one in zip(merged[1:], self._copied[1:], strict=True):
+        out = np.zeros(self.m)
+        for G, one in zip(merged, self._copied, strict=True):
             out += G.reshape(-1) @ one
         return out
 
@@ -267,9 +267,10 @@ class Chart:
     def pull_back_each(self, phis: Matrix, merged: Sequence[Array3]) -> Matrix:
         """Return the derivatives by phi for each of its rows (s, m), from those by every Lambda."""
         if self.copies:
-            s = phis.shape[0]
-            parts = zip(merged, self._copied, strict=True)
-            return np.asarray(sum(G.reshape(s, -1) @ one for G, one in parts))
+            out = np.zeros(phis.shape)
+            for G, one in zip(merged, self._copied, strict=True):
+                out += G.reshape(len(phis), -1) @ one
+            return out
         out = np.empty(phis.shape)
         for t, part, place in zip(self.templates, self.slices, self.layout, strict=True):
             own = merged[place.factor][:, place.columns, place.columns]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.solve.chart import surely_regular
+from mixlm_sparse.solve.chart import Chart, surely_regular
 from mixlm_sparse.solve.system import penalized_system
 
 FORMULAS = [
@@ -41,6 +41,14 @@ def test_all_terms_at_once(formula: str) -> None:
         by_terms = chart.pull_back(phi, chart.split(own))
         np.testing.assert_allclose(chart.pull_back_merged(phi, own), by_terms, rtol=1e-14)
         np.testing.assert_allclose(pulled[i], by_terms, rtol=1e-14)
+
+
+def test_no_terms() -> None:
+    chart = Chart((), (), (), ())
+    nothing = np.zeros((3, 0))
+    assert chart.lambdas(nothing[0]) == chart.lambdas_each(nothing) == []
+    assert chart.pull_back_merged(nothing[0], []).shape == (0,)
+    assert chart.pull_back_each(nothing, []).shape == (3, 0)
 
 
 @pytest.mark.parametrize("seed", range(20))
