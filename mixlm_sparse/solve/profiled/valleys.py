@@ -8,8 +8,8 @@
 * Nearly as many parameters as rows, few rows and effects many times the noise, or few rows for each
   parameter and more random effects than rows: which directions have no variance, and which term
   takes what several could, is then decided by where a search begins.  Besides Lambda = I, large
-  effects are tried, the optimum without directions of zero, and the optimum with its principal axes
-  exchanged, so that other directions are zero.
+  effects are tried, and the optimum with its principal axes exchanged, so that other directions
+  are zero.
 * In both cases, and for structures with several variances wherever they end: the faces next to the
   optimum.  Each choice of zero variances can have a valley of its own; a search that begins with a
   variance of zero stays on that face, and is asked at its end whether the criterion falls off it.
@@ -191,11 +191,7 @@ def anywhere(chart: Chart, phi: Vector) -> list[list[Start]]:
 def _elsewhere(chart: Chart, phi: Vector) -> list[Start]:
     """Return starts that lie in other valleys where rows are few."""
     T = chart.factors(phi)
-    top = max(1.0, *(float(np.abs(M).max()) for M in T))
-    out = [
-        Start(f"Lambda = {LARGE_START:g} I", chart.scaled(chart.start, LARGE_START)),
-        Start("no direction of zero", _with_sizes(chart, T, lambda s: np.maximum(s, 0.3 * top))),
-    ]
+    out = [Start(f"Lambda = {LARGE_START:g} I", chart.scaled(chart.start, LARGE_START))]
     free = [t.k for t in chart.templates if t.closed_under == "linear"]
     for shift in range(1, min(max(free, default=1), MAX_EXCHANGES + 1)):
         turned = _with_sizes(chart, T, partial(_exchanged, shift=shift))
