@@ -177,7 +177,7 @@ def edited(members: Members, source: Source) -> Members:
                 members[source.text(12) or "a.npy"] = members.get(
                     name, source.take(source.below(64))
                 )
-        except (ValueError, ArithmeticError, RecursionError, TypeError, LookupError, MemoryError):
+        except Exception:
             continue  # an edit of what an earlier one has broken
     return members
 

@@ -292,7 +292,9 @@ def _products_from(
     require_sums(cross, archive)
     found = ModelProducts(design, factors, cross, n_input)
     with np.errstate(over="raise", invalid="raise", divide="raise"):
-        found.in_model_order()  # as every use of them begins
+        matrices = found.in_model_order()[0]  # as every use of them begins
+    if any(term.template.k != len(term.column_names) for term in matrices.terms):
+        raise archive.broken("the columns of a term are not those of its covariance")
     return found
 
 

@@ -69,6 +69,8 @@ def require_consistent(system: PenalizedSystem, archive: Archive) -> None:
     whole = products.y_length**2
     if not abs(explained + products.yy - whole) <= CRITERION_RTOL * whole:
         raise archive.broken("the response is not that of the least-squares coefficients")
+    if any(term.template.k != len(term.column_names) for term in matrices.terms):
+        raise archive.broken("the columns of a term are not those of its covariance")
     if term_layout(matrices) != products.layout:
         raise archive.broken("the random terms are not those of the products")
 
