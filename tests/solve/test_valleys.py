@@ -46,6 +46,14 @@ def test_no_start_ends_below(formula, seed):
         assert fit.criterion <= again.criterion + 1e-5
 
 
+def test_hardly_more_rows_than_effects():
+    """40 rows, 38 effects: which of two terms takes what both could has two answers."""
+    model = random_model(31481)
+    fit = mx.lmer(model.formula, model.data, reml=model.reml, control=QUIET)
+    assert fit.criterion <= model.best() + 1e-5
+    assert fit.convergence.second_valley > fit.criterion + 1.0
+
+
 @pytest.mark.parametrize("seed", [812, 1214])
 def test_a_valley_with_another_zero_direction_is_found(seed):
     model = random_model(seed)

@@ -6,10 +6,10 @@
   choice of edges can have a valley of its own, some starts all over the place as well.
 * A singular optimum of several terms and few rows: Lambda = I.
 * Nearly as many parameters as rows, few rows and effects many times the noise, or few rows for each
-  parameter and more random effects than rows: which directions have no variance, and which term
-  takes what several could, is then decided by where a search begins.  Besides Lambda = I, large
-  effects are tried, and the optimum with its principal axes exchanged, so that other directions
-  are zero.
+  parameter and nearly as many random effects as rows: which directions have no variance, and
+  which term takes what several could, is then decided by where a search begins.  Besides
+  Lambda = I, large effects are tried, and the optimum with its principal axes exchanged, so that
+  other directions are zero.
 * In both cases, and for structures with several variances wherever they end: the faces next to the
   optimum.  Each choice of zero variances can have a valley of its own; a search that begins with a
   variance of zero stays on that face, and is asked at its end whether the criterion falls off it.
@@ -49,6 +49,8 @@ NEARLY_ZERO = 0.02
 MAX_EXCHANGES = 2
 # The same, if one of them is on the boundary.
 FEW_ROWS_SINGULAR = 10
+# The same, if effects are so many, as a share of the rows.
+FILLED = 0.9
 # Columns of independent effects are nearly parallel if less than this of them is their own.
 PARALLEL = 0.2
 # With so many levels the criterion of a structure has one valley, unless it ends at an edge.
@@ -158,8 +160,8 @@ def scattered_starts(
 def _crowded(system: PenalizedSystem, phi: Vector) -> bool:
     """Say whether rows are few for the parameters and the effects at phi (m,)."""
     rows = system.n / (system.chart.m + system.p)
-    # more effects than rows: what is the residual's and what is theirs is told by few of them
-    filled = system.q + system.p >= system.n and rows < FEW_ROWS_SINGULAR
+    # as many effects as rows: what is the residual's and what is theirs is told by few of them
+    filled = system.q + system.p >= FILLED * system.n and rows < FEW_ROWS_SINGULAR
     return filled or rows < (FEW_ROWS_LARGE if system.chart.size(phi) > LARGE else FEW_ROWS)
 
 
