@@ -68,8 +68,7 @@ def hold(data: Any, names: Iterable[str], optional: Iterable[str] = ()) -> HeldD
     columns = {name: column.copy() for name, column in table.columns.items()}
     source = dict(data) if type(data) is dict else data
     if isinstance(data, pd.DataFrame) and _copies_on_write():
-        # further columns stay what they are as well, where there are any
-        source = None if _is_whole(table) else data.copy(deep=False)
+        source = data.copy(deep=False)  # further columns stay what they are as well
     index = None if table.index is None else own_index(table.index)
     return HeldData(Table(table.n, columns, table.names, table.header, index), source)
 
@@ -97,8 +96,6 @@ def _open_held(data: HeldData, names: tuple[str, ...], optional: tuple[str, ...]
     absent = [name for name in names if name not in columns]
     others = [name for name in optional if name not in columns]
     if data.source is None:
-        if absent and _is_whole(held):
-            raise unknown_column(absent[0], held.header, _index_hint(absent[0], held.index))
         if absent:
             hint = " among those that the fit has kept (pass data= for others)"
             raise unknown_column(absent[0], held.columns, hint)
@@ -109,11 +106,6 @@ def _open_held(data: HeldData, names: tuple[str, ...], optional: tuple[str, ...]
         columns |= {name: column.copy() for name, column in further.columns.items()}
     columns = {name: columns[name] for name in names + optional if name in columns}
     return Table(held.n, columns, frozenset(columns), held.header, held.index)
-
-
-def _is_whole(table: Table) -> bool:
-    """Say whether all columns of the frame were read."""
-    return len(table.columns) == len(table.header)
 
 
 def _index_hint(name: str, index: Any) -> str:

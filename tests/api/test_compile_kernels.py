@@ -66,7 +66,7 @@ def made() -> None:
 
 
 def test_every_kernel_is_made() -> None:
-    kernels = compiled.kernels()
+    kernels = [k for k in compiled.kernels() if k._name.startswith("mixlm_sparse.")]
     assert len(kernels) > 40
     assert [k._name for k in kernels if not getattr(k._compiled, "signatures", ())] == []
 

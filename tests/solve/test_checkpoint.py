@@ -18,7 +18,7 @@ import pytest
 import mixlm_sparse as mx
 
 FORMULA = "Reaction ~ Days + (Days | Subject)"
-DATA = mx.datasets.load("sleepstudy")
+DATA = mx.datasets.load("sleepstudy").sample(frac=0.5, random_state=1)  # ten evaluations
 
 
 def fitted(path: Path, **arguments: object) -> mx.LinearMixedFit:
@@ -173,7 +173,7 @@ def test_further_fits_do_not_write_it(tmp_path: Path) -> None:
 SLOW = """
 import sys, time
 import mixlm_sparse as mx
-data = mx.datasets.load("sleepstudy")
+data = mx.datasets.load("sleepstudy").sample(frac=0.5, random_state=1)
 def progress(n, criterion, theta):
     print(n, flush=True)
     time.sleep(0.2)

@@ -9,6 +9,7 @@ import pytest
 import mixlm_sparse as mx
 from benchmarks.random_models import random_model
 from benchmarks.random_structures import structured_model
+from mixlm_sparse.engines import compiled as engines_compiled
 from mixlm_sparse.solve.profiled.boundary import _farther
 from mixlm_sparse.solve.profiled.start import expected_hessian
 from mixlm_sparse.solve.profiled.valleys import other_starts
@@ -94,9 +95,13 @@ def test_a_criterion_without_a_minimum_is_said_to_have_none():
     assert again.convergence.status in ("converged", "singular")
 
 
+@pytest.mark.parametrize("compiled", [False, True], ids=["NumPy", "compiled"])
 @pytest.mark.parametrize("seed", [1065, 4977])
-def test_where_sigma_goes_to_zero_no_search_runs_to_its_last_evaluation(seed):
+def test_where_sigma_goes_to_zero_no_search_runs_to_its_last_evaluation(
+    seed, compiled, monkeypatch
+):
     """A valley with a limit for sigma = 0 and one that falls without end, both at infinity."""
+    monkeypatch.setattr(engines_compiled, "_switch", compiled)
     model = random_model(seed)
     fit = mx.lmer(model.formula, model.data, reml=model.reml, control=QUIET)
     assert model.has_no_minimum()

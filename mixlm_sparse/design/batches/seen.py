@@ -21,6 +21,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import DataError
+from mixlm_sparse.common.text import printable
 from mixlm_sparse.design.table import Column, Table
 
 __all__ = ["Pass", "Seen"]
@@ -152,5 +153,5 @@ def _of_values(values: Any) -> Bits:
         found[np.isnat(values)] = MISSING
         return found
     texts = np.empty(len(values), dtype=object)
-    texts[:] = [str(value) for value in values]
+    texts[:] = [printable(str(value)) for value in values]
     return np.asarray(pd.util.hash_array(texts, categorize=False), dtype=np.uint64)

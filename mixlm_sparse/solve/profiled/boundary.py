@@ -182,6 +182,13 @@ def settle_boundary(objective: Criterion, phi: Vector, value: float) -> Boundary
     return BoundaryReport(snapped, snapped_value, False)
 
 
+def beside_boundary(objective: Criterion, phi: Vector, value: float) -> BoundaryReport:
+    """Look off small standard deviations only, where the boundary itself was settled before."""
+    system = objective.system
+    closures = [template.closed_under for template in system.templates]
+    return _hardly_off(objective, system.chart.factors(phi), closures, phi, value)
+
+
 def _hardly_off(
     objective: Criterion, blocks: list[Matrix], closures: list[Closure], phi: Vector, value: float
 ) -> BoundaryReport:

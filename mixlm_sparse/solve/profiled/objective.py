@@ -24,7 +24,7 @@ from mixlm_sparse.solve.curvature import (
 )
 from mixlm_sparse.solve.pls import CANCELLATION_LIMIT, PERFECT_FIT_RTOL
 from mixlm_sparse.solve.profiled.axes import turned, turned_back, without_small
-from mixlm_sparse.solve.profiled.boundary import settle_boundary
+from mixlm_sparse.solve.profiled.boundary import beside_boundary, settle_boundary
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.limit import far_start, radial_decrease, without_residual
 from mixlm_sparse.solve.profiled.runaway import can_be_all, outwards, too_far
@@ -317,6 +317,8 @@ class ProfiledObjective:
         """Search by the compiled search, where there is one and nobody listens (see `progress`)."""
         if self.progress is not None and getattr(self.progress, "listens", True):
             return None
+        if self.without_noise:  # of valleys that run away only the search in Python knows
+            return None
         search = fused_search(self.system, reml=self.reml)
         if search is None:
             return None
@@ -329,7 +331,18 @@ class ProfiledObjective:
             self.n_values += found.n_values
             self.n_gradients += found.n_gradients
             self.history.extend(found.history.tolist())
+            if check_boundary and self._goes_on(found):
+                return None
         return found
+
+    def _goes_on(self, found: Found) -> bool:
+        """Say whether the search in Python would leave an end which the compiled one does not."""
+        values, known = self.n_values, len(self.history)
+        if beside_boundary(self, found.phi, found.value).escaped:
+            return True
+        self.n_values = values  # the search is what it was
+        del self.history[known:]
+        return False
 
     def without_minimum(self) -> tuple[Vector, float]:
         """Return phi (m,) and the sigma that is held, where sigma goes to zero (see `limit`)."""
