@@ -153,5 +153,10 @@ def _of_values(values: Any) -> Bits:
         found[np.isnat(values)] = MISSING
         return found
     texts = np.empty(len(values), dtype=object)
-    texts[:] = [printable(str(value)) for value in values]
-    return np.asarray(pd.util.hash_array(texts, categorize=False), dtype=np.uint64)
+    texts[:] = [str(value) for value in values]
+    try:
+        bits = pd.util.hash_array(texts, categorize=False)
+    except UnicodeEncodeError:  # halves of characters; whole ones have the same bits either way
+        texts[:] = [printable(text) for text in texts]
+        bits = pd.util.hash_array(texts, categorize=False)
+    return np.asarray(bits, dtype=np.uint64)
