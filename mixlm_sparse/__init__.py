@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from mixlm_sparse.design.matrices import ModelMatrices
     from mixlm_sparse.design.membership import membership
     from mixlm_sparse.design.pedigree import Pedigree
-    from mixlm_sparse.engines.compiled import use_compiled
+    from mixlm_sparse.engines.decisions import use_compiled
     from mixlm_sparse.engines.threads import use_threads
     from mixlm_sparse.formula.parse import parse_formula
     from mixlm_sparse.formula.terms import MixedFormula
@@ -139,7 +139,7 @@ _HOMES = {
     "design.membership": ("membership",),
     "design.matrices": ("ModelMatrices",),
     "design.pedigree": ("Pedigree",),
-    "engines.compiled": ("use_compiled",),
+    "engines.decisions": ("use_compiled",),
     "engines.threads": ("use_threads",),
     "formula.parse": ("parse_formula",),
     "formula.terms": ("MixedFormula",),

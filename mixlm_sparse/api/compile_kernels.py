@@ -14,7 +14,7 @@ from mixlm_sparse.api.lmer import lmer
 from mixlm_sparse.common.errors import MissingPackageError
 from mixlm_sparse.common.progress import CountProgress, counter
 from mixlm_sparse.design.pedigree import Pedigree
-from mixlm_sparse.engines import compiled
+from mixlm_sparse.engines import compiled, decisions
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.solve.search.control import Control
 
@@ -50,7 +50,7 @@ def compile_kernels(progress: CountProgress = None) -> int:
     >>> n_compiled = mx.compile_kernels()  # doctest: +SKIP
     """
     before = _compilations()
-    with compiled.forced(), counter(progress, "compiling kernels", "models") as report:
+    with decisions.forced(), counter(progress, "compiling kernels", "models") as report:
         steps = list(_steps())
         for done, step in enumerate(steps):
             if not report(done, len(steps)):

@@ -16,7 +16,7 @@ from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.progress import counter
 from mixlm_sparse.design.membership import joined
-from mixlm_sparse.engines.compiled import steady
+from mixlm_sparse.engines.decisions import steady
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import held_call

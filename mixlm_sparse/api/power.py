@@ -29,7 +29,7 @@ from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.design.matrices import ModelMatrices
-from mixlm_sparse.engines.compiled import steady
+from mixlm_sparse.engines.decisions import steady
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.inference.fixed.satterthwaite import satterthwaite
 from mixlm_sparse.inference.fixed.satterthwaite_many import single_tests

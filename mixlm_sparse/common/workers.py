@@ -41,7 +41,7 @@ ONE_THREAD = dict.fromkeys(
 )
 # A module whose state decides which form of a computation runs: its `decisions` here are the ones
 # that it adopts there, so that the results are the same to the last digit.
-DECISIVE = "mixlm_sparse.engines.compiled"
+DECISIVE = "mixlm_sparse.engines.decisions"
 
 
 def elsewhere(

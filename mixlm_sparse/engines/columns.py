@@ -22,7 +22,8 @@ import scipy.linalg
 import scipy.sparse as sp
 
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
-from mixlm_sparse.engines.compiled import compiled_pays, njit
+from mixlm_sparse.engines.compiled import njit
+from mixlm_sparse.engines.decisions import compiled_pays
 from mixlm_sparse.engines.dense import symmetric_from_lower
 from mixlm_sparse.engines.memory import require_memory
 

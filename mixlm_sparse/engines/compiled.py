@@ -1,10 +1,9 @@
-"""Kernels in machine code: when they are used, and what happens where they cannot be.
+"""Kernels in machine code: how they are made and kept, and what happens where they cannot be.
 
 A kernel is plain Python that numba turns into machine code, kept on disk, the first time it is
-called.  Loading numba costs about 0.3 s, so that it is loaded when the work repays that; tiny
-problems run in NumPy.  No kernel is needed for a right answer: where numba does not load, NumPy
-answers, and where the kept code cannot be read or written, the kernel is compiled for this process.
-Either is said once.  This is the only module that imports numba.
+called; `decisions` says when that is done.  No kernel is needed for a right answer: where numba
+does not load, NumPy answers, and where the kept code cannot be read or written, the kernel is
+compiled for this process.  Either is said once.  This is the only module that imports numba.
 """
 
 from __future__ import annotations
@@ -12,37 +11,22 @@ from __future__ import annotations
 import hashlib
 import importlib
 import sys
-import threading
 import types
 import warnings
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import Any, TypeVar
 
-from mixlm_sparse.common.checks import require_bool
-from mixlm_sparse.common.errors import CompilationWarning, MissingPackageError, caller_level
+from mixlm_sparse.common.errors import CompilationWarning, caller_level
 from mixlm_sparse.common.progress import saying
-
-# Loading numba costs about 0.3 s, the price of roughly this many multiply-adds in NumPy form.
-LOADING_REPAID_BY = 3e7
-
-# Making the machine code of the whole search takes some 25 s, once for a machine; a search in
-# Python takes about 5 ms longer than a compiled one.
-SEARCH_REPAID_BY = 5000
 
 T = TypeVar("T")
 
-_switch: bool | None = None
-_spent = 0.0
-_searches = 0
 _said: set[str] = set()
 # Whether machine code of slow kernels lies on disk, by the kernel's name, as first looked up.
 _kept: dict[str, bool] = {}
 _slow: list[LazyKernel] = []
 _entries: list[LazyKernel] = []
-_now = threading.local()  # `steady`: the decision that holds for the work in hand
 
 
 @lru_cache(maxsize=1)
@@ -71,92 +55,9 @@ def have_numba() -> bool:
     return _numba() is not None
 
 
-def use_compiled(choice: bool | None) -> None:
-    """Force the compiled kernels on or off; None returns to the automatic choice.
-
-    Raises
-    ------
-    MissingPackageError : True is asked for and numba does not load.
-
-    Examples
-    --------
-    >>> import mixlm_sparse as mx
-    >>> mx.use_compiled(False)  # NumPy alone
-    >>> fit = mx.lmer("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff"))
-    >>> mx.use_compiled(None)
-    >>> round(fit.criterion, 4)
-    319.6543
-    """
-    global _switch
-    choice = None if choice is None else require_bool("choice", choice)
-    if choice and not have_numba():
-        raise MissingPackageError(
-            "compiled kernels need numba, which does not load: pip install --upgrade numba"
-        )
-    _switch = choice
-
-
-@contextmanager
-def forced() -> Iterator[None]:
-    """Use the compiled kernels wherever there is one.
-
-    Raises
-    ------
-    MissingPackageError : numba does not load.
-    """
-    global _switch
-    before = _switch
-    use_compiled(True)
-    try:
-        yield
-    finally:
-        _switch = before
-
-
 def kernels() -> tuple[LazyKernel, ...]:
     """Return the kernels that Python calls, of the modules that are loaded."""
     return tuple(_entries)
-
-
-def compiled_pays(work: float) -> bool:
-    """Say whether the compiled form is to be used for `work` multiply-adds (all evaluations)."""
-    global _spent
-    if _switch is not None:
-        return _switch
-    steady: Steady[Any] | None = getattr(_now, "steady", None)
-    if steady is not None:
-        return steady.compiled and have_numba()
-    # What many small fits spend adds up as one large fit does.
-    _spent += work
-    return ("numba" in sys.modules or _spent > LOADING_REPAID_BY) and have_numba()
-
-
-def expect_searches(count: int) -> None:
-    """Say that a call will make `count` searches; single ones add up.
-
-    What one call decides holds for all later ones, and smaller calls decide nothing, so that a seed
-    gives the same digits again in a process.
-    """
-    global _searches
-    if getattr(_now, "steady", None) is not None:
-        return
-    if count == 1:
-        _searches += 1
-    elif count > SEARCH_REPAID_BY:
-        _searches += count
-
-
-def search_pays(kernel: LazyKernel, work: float) -> bool:
-    """Say whether the compiled search is to be used, whose calls save `work` multiply-adds.
-
-    It is where its machine code is kept from before, or where enough searches have been expected:
-    one large fit does not repay it, for its time goes into evaluations, compiled or not.
-    """
-    if _switch is not None:
-        return _switch
-    steady: Steady[Any] | None = getattr(_now, "steady", None)
-    expected = _searches if steady is None else steady.searches
-    return compiled_pays(work) and (kernel.kept() or expected > SEARCH_REPAID_BY)
 
 
 def made_again(kind: Callable[..., T], compiled: bool, *args: Any) -> T:
@@ -176,60 +77,20 @@ def loaded() -> bool:
     return "numba" in sys.modules and have_numba()
 
 
-@dataclass(frozen=True, slots=True)
-class Steady(Generic[T]):
-    """Work by ranges of tasks that takes one form of the kernels, from the first task to the last.
+def kept_now() -> dict[str, bool]:
+    """Return whether machine code of slow kernels lies on disk, by the kernel's name.
 
-    Single fits add up until loading numba is repaid; here, a task's form would depend on how many
-    came before it in its process, and so would its last digits.
-
-    Parameters
-    ----------
-    work : range of tasks -> their results in order.
-    compiled : whether the compiled form is taken where there is one.
-    searches : number of searches that were expected when this was decided.
+    Another process may write it at any time: what is seen now holds in this one.
     """
-
-    work: Callable[[range], Iterable[T]]
-    compiled: bool
-    searches: int
-
-    def __call__(self, tasks: range) -> Iterator[T]:
-        results: Iterator[T] | None = None
-        while True:
-            # set and set back by hand: a context manager costs as much as a refit's bookkeeping
-            outside, _now.steady = getattr(_now, "steady", None), self
-            try:
-                if results is None:
-                    results = iter(self.work(tasks))
-                result = next(results)
-            except StopIteration:
-                return
-            finally:
-                _now.steady = outside
-            yield result
-
-
-def steady(work: Callable[[range], Iterable[T]], *, compiled: bool) -> Steady[T]:
-    """Return work that takes one form of the kernels, in whatever process a task is done."""
-    return Steady(work, compiled, _searches)
-
-
-def decisions() -> tuple[bool, bool | None, float, int, dict[str, bool]]:
-    """Return all that decides which form of a kernel runs, for a process that is to do the same."""
     if "numba" in sys.modules:
         for kernel in _slow:
-            kernel.kept()  # another process may write it at any time: what is seen now holds
-    return loaded(), _switch, _spent, _searches, dict(_kept)
+            kernel.kept()
+    return dict(_kept)
 
 
-def adopt(decided: tuple[bool, bool | None, float, int, dict[str, bool]]) -> None:
-    """Decide from now on as the process did whose `decisions` these are."""
-    global _switch, _spent, _searches
-    in_use, _switch, _spent, _searches, kept = decided
+def take_as_kept(kept: dict[str, bool]) -> None:
+    """Believe from now on what another process saw on the disk."""
     _kept.update(kept)
-    if in_use:
-        _numba()
 
 
 class LazyKernel:

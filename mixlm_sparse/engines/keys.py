@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import IntVector
-from mixlm_sparse.engines.compiled import compiled_pays, njit
+from mixlm_sparse.engines.compiled import njit
+from mixlm_sparse.engines.decisions import compiled_pays
 
 __all__ = ["KeyMap"]
 

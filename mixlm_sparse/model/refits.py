@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import MixedModelError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.engines import compiled
+from mixlm_sparse.engines import decisions
+from mixlm_sparse.engines.compiled import loaded
 from mixlm_sparse.model.call import FitOptions
 from mixlm_sparse.solve.criterion import residual_df
 from mixlm_sparse.solve.derived.other_response import (
@@ -82,18 +83,18 @@ def warm_up(system: PenalizedSystem, count: int) -> bool:
     blocks = system.products.blocks
     work = sum(f.n_levels * f.width**2 * (f.width + system.p + 1) for f in blocks.factors)
     total = count * (10.0 * work + CALLS_SAVED)
-    compiled.expect_searches(count)
-    return total > compiled.LOADING_REPAID_BY and compiled.compiled_pays(total)
+    decisions.expect_searches(count)
+    return total > decisions.LOADING_REPAID_BY and decisions.compiled_pays(total)
 
 
 def steady_refits(
     work: Callable[[range], Iterable[T]], system: PenalizedSystem, count: int
-) -> compiled.Steady[T]:
+) -> decisions.Steady[T]:
     """Return work that takes the compiled form if that is in use, or if `count` fits repay it.
 
     It is the same for all tasks, in every process: a fit does not depend on those before it.
     """
-    return compiled.steady(work, compiled=warm_up(system, count) or compiled.loaded())
+    return decisions.steady(work, compiled=warm_up(system, count) or loaded())
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from mixlm_sparse.engines.compiled import compiled_pays, have_numba
+from mixlm_sparse.engines.compiled import have_numba
+from mixlm_sparse.engines.decisions import compiled_pays
 from mixlm_sparse.engines.fused.absorbed import MOST_EFFECTS, AbsorbedFixed
 from mixlm_sparse.engines.fused.bordered import BorderedFixed
 from mixlm_sparse.engines.fused.dense import SmallDense

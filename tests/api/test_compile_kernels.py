@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.engines import compiled
+from mixlm_sparse.engines import compiled, decisions
 
 WITHOUT_NUMBA = "import sys; sys.modules['numba'] = None\n"
 CALL = """
@@ -92,7 +92,7 @@ def test_other_models_compile_nothing(
     formula: str, data: pd.DataFrame, options: dict[str, object]
 ) -> None:
     before = compilations()
-    with compiled.forced():
+    with decisions.forced():
         mx.lmer(formula, data, control=mx.Control(warn=False), progress=False, **options)
         mx.lmer(formula, data, control=mx.Control(warn=False), optimizer="lbfgsb", **options)
     assert compilations() == before
@@ -102,7 +102,7 @@ def test_the_automatic_choice_comes_back() -> None:
     mx.use_compiled(False)
     try:
         mx.compile_kernels(lambda done, total: False)
-        assert compiled.compiled_pays(1e99) is False
+        assert decisions.compiled_pays(1e99) is False
     finally:
         mx.use_compiled(None)
 

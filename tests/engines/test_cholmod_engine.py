@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from mixlm_sparse.common.errors import EngineError, NotPositiveDefiniteError, OptionError
 from mixlm_sparse.engines import cholmod
 from mixlm_sparse.engines.cholmod import CholmodEngine
-from mixlm_sparse.engines.compiled import use_compiled
+from mixlm_sparse.engines.decisions import use_compiled
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
 from mixlm_sparse.engines.multifrontal import frontal_tree
 from mixlm_sparse.engines.multifrontal.cholesky import SparseCholesky

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixlm_sparse.engines.compiled import use_compiled
+from mixlm_sparse.engines.decisions import use_compiled
 from mixlm_sparse.engines.fused.classes import classes_of
 from mixlm_sparse.engines.fused.dense import SmallDense
 from mixlm_sparse.engines.fused.levels import SingleFactor

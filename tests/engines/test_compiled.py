@@ -14,16 +14,16 @@ import pytest
 
 from mixlm_sparse.common import progress
 from mixlm_sparse.common.parallel import run as in_pieces
-from mixlm_sparse.engines import compiled
+from mixlm_sparse.engines import compiled, decisions
 from mixlm_sparse.engines.compiled import inlined, njit
 
 FIT = """
     import warnings
     import numpy as np, pandas as pd
     import mixlm_sparse as mx
-    from mixlm_sparse.engines import compiled
+    from mixlm_sparse.engines import decisions
 
-    compiled.LOADING_REPAID_BY = 0.0
+    decisions.LOADING_REPAID_BY = 0.0
     rng = np.random.default_rng(3)
     g, h = rng.integers(30, size=400), rng.integers(7, size=400)
     y = rng.normal(size=30)[g] + rng.normal(size=7)[h] + rng.normal(size=400)
@@ -138,15 +138,15 @@ def test_the_search_is_not_compiled_for_a_few_fits_after_a_large_one(
 ) -> None:
     kernel = compiled.slow_to_compile(lambda x: x)
     monkeypatch.setattr(compiled, "_kept", {f"{__name__}.{kernel.python.__qualname__}": False})
-    monkeypatch.setattr(compiled, "_switch", None)
-    monkeypatch.setattr(compiled, "_spent", 1e12)
-    monkeypatch.setattr(compiled, "_searches", 10)
-    assert not compiled.search_pays(kernel, 1e5)
+    monkeypatch.setattr(decisions, "_switch", None)
+    monkeypatch.setattr(decisions, "_spent", 1e12)
+    monkeypatch.setattr(decisions, "_searches", 10)
+    assert not decisions.search_pays(kernel, 1e5)
     for _ in range(20):
-        compiled.expect_searches(1_000)  # the next call of that size does what this one does
-    assert not compiled.search_pays(kernel, 1e5)
-    compiled.expect_searches(10_000)
-    assert compiled.search_pays(kernel, 1e5)
+        decisions.expect_searches(1_000)  # the next call of that size does what this one does
+    assert not decisions.search_pays(kernel, 1e5)
+    decisions.expect_searches(10_000)
+    assert decisions.search_pays(kernel, 1e5)
 
 
 def test_compiling_is_said_where_somebody_waits(
@@ -170,27 +170,27 @@ def test_a_process_that_adopts_the_decisions_of_another_decides_alike(
     name = f"{__name__}.{kernel.python.__qualname__}"
     for kept in (False, True):
         monkeypatch.setattr(compiled, "_kept", {name: kept})
-        monkeypatch.setattr(compiled, "_switch", None)
-        monkeypatch.setattr(compiled, "_spent", 1e12)
-        monkeypatch.setattr(compiled, "_searches", 7)
-        decided = pickle.loads(pickle.dumps(compiled.decisions()))
+        monkeypatch.setattr(decisions, "_switch", None)
+        monkeypatch.setattr(decisions, "_spent", 1e12)
+        monkeypatch.setattr(decisions, "_searches", 7)
+        decided = pickle.loads(pickle.dumps(decisions.decisions()))
         monkeypatch.setattr(compiled, "_kept", {name: not kept})
-        monkeypatch.setattr(compiled, "_switch", not kept)
-        monkeypatch.setattr(compiled, "_spent", 0.0)
-        compiled.adopt(decided)
-        assert compiled.search_pays(kernel, 1e5) is kept
+        monkeypatch.setattr(decisions, "_switch", not kept)
+        monkeypatch.setattr(decisions, "_spent", 0.0)
+        decisions.adopt(decided)
+        assert decisions.search_pays(kernel, 1e5) is kept
 
 
 @pytest.mark.parametrize("choice", [True, False])
 def test_other_processes_take_the_forced_choice(choice: bool) -> None:
-    compiled.use_compiled(choice)
+    decisions.use_compiled(choice)
     try:
         found, complete = in_pieces(forms, 4, 2, n_jobs=2, progress=False)
     finally:
-        compiled.use_compiled(None)
+        decisions.use_compiled(None)
     assert complete
     assert found == [choice] * 4
 
 
 def forms(tasks: range) -> list[bool]:
-    return [compiled.compiled_pays(1.0) for _ in tasks]
+    return [decisions.compiled_pays(1.0) for _ in tasks]

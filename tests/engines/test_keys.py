@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mixlm_sparse.engines import compiled
+from mixlm_sparse.engines import decisions
 from mixlm_sparse.engines.keys import KeyMap
 
 KEYS = st.one_of(
@@ -17,7 +17,7 @@ KEYS = st.one_of(
 
 @pytest.fixture(params=[True, False])
 def machine_code(request, monkeypatch):
-    monkeypatch.setattr(compiled, "_switch", request.param)
+    monkeypatch.setattr(decisions, "_switch", request.param)
 
 
 @pytest.mark.usefixtures("machine_code")
@@ -47,9 +47,9 @@ class TestKeyMap:
 
 def test_going_over_to_machine_code_keeps_codes(monkeypatch):
     known = KeyMap()
-    monkeypatch.setattr(compiled, "_switch", False)
+    monkeypatch.setattr(decisions, "_switch", False)
     first = known.encode(np.array([70, 5, 70, -1]))
-    monkeypatch.setattr(compiled, "_switch", True)
+    monkeypatch.setattr(decisions, "_switch", True)
     again = known.encode(np.array([5, 6, 70, -1]))
     assert [first[0], first[1], first[3]] == [again[2], again[0], again[3]]
     assert len(known) == 4

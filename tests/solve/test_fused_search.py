@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mixlm_sparse as mx
-from mixlm_sparse.engines.compiled import LazyKernel, use_compiled
+from mixlm_sparse.engines.compiled import LazyKernel
+from mixlm_sparse.engines.decisions import use_compiled
 from mixlm_sparse.engines.fused import levels
 from mixlm_sparse.engines.fused import search as kernels
 from mixlm_sparse.engines.fused.levels import SingleFactor

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import mixlm_sparse as mx
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.engines.compiled import use_compiled
+from mixlm_sparse.engines.decisions import use_compiled
 from mixlm_sparse.solve.criterion import criterion_and_gradient, profiled_criterion
 from mixlm_sparse.solve.curvature import hessian_eigenvalues
 from mixlm_sparse.solve.optimize import optimize

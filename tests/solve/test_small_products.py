@@ -11,7 +11,7 @@ from hypothesis import given, settings
 
 import mixlm_sparse as mx
 from mixlm_sparse.design.matrices import ModelMatrices
-from mixlm_sparse.engines.compiled import use_compiled
+from mixlm_sparse.engines.decisions import use_compiled
 from mixlm_sparse.solve.products.accumulate import CrossProducts, cross_products
 from mixlm_sparse.solve.products.final import Products, orthonormal_products
 from mixlm_sparse.solve.products.small import products_at_once

@@ -9,7 +9,7 @@ import pytest
 import mixlm_sparse as mx
 from benchmarks.random_models import random_model
 from benchmarks.random_structures import structured_model
-from mixlm_sparse.engines import compiled as engines_compiled
+from mixlm_sparse.engines import decisions
 from mixlm_sparse.solve.profiled.boundary import _farther
 from mixlm_sparse.solve.profiled.start import expected_hessian
 from mixlm_sparse.solve.profiled.valleys import other_starts
@@ -101,7 +101,7 @@ def test_where_sigma_goes_to_zero_no_search_runs_to_its_last_evaluation(
     seed, compiled, monkeypatch
 ):
     """A valley with a limit for sigma = 0 and one that falls without end, both at infinity."""
-    monkeypatch.setattr(engines_compiled, "_switch", compiled)
+    monkeypatch.setattr(decisions, "_switch", compiled)
     model = random_model(seed)
     fit = mx.lmer(model.formula, model.data, reml=model.reml, control=QUIET)
     assert model.has_no_minimum()

@@ -33,7 +33,8 @@ from mixlm_sparse.engines.blocked.pairs import oriented_pair
 from mixlm_sparse.engines.blocked.rest import Rest, RestFactor, gathered
 from mixlm_sparse.engines.blocked.selected import Elimination, selected_blocks
 from mixlm_sparse.engines.blocked.sparse_coupling import SparseCoupling
-from mixlm_sparse.engines.compiled import compiled_pays, made_again, twin_of
+from mixlm_sparse.engines.compiled import made_again, twin_of
+from mixlm_sparse.engines.decisions import compiled_pays
 from mixlm_sparse.engines.interface import (
     BlockSystem,
     PairBlock,

@@ -34,7 +34,8 @@ import scipy.linalg
 
 from mixlm_sparse.common.errors import EngineError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.engines.compiled import compiled_pays, made_again, twin_of
+from mixlm_sparse.engines.compiled import made_again, twin_of
+from mixlm_sparse.engines.decisions import compiled_pays
 from mixlm_sparse.engines.interface import BlockSystem, SelectedInverse, require_same_pattern
 from mixlm_sparse.engines.krylov.conjugate import conjugate_gradients
 from mixlm_sparse.engines.krylov.coupling import coupling_of, order_of_elimination

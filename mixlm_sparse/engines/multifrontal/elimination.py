@@ -14,7 +14,8 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import IntVector
-from mixlm_sparse.engines.compiled import compiled_pays, njit
+from mixlm_sparse.engines.compiled import njit
+from mixlm_sparse.engines.decisions import compiled_pays
 from mixlm_sparse.engines.multifrontal.ordering import fill_reducing_order
 
 Positions = NDArray[np.int64]

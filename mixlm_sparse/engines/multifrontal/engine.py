@@ -12,7 +12,8 @@ import numpy as np
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines import contract
-from mixlm_sparse.engines.compiled import compiled_pays, made_again, twin_of
+from mixlm_sparse.engines.compiled import made_again, twin_of
+from mixlm_sparse.engines.decisions import compiled_pays
 from mixlm_sparse.engines.interface import BlockSystem, Penalties, SelectedInverse
 from mixlm_sparse.engines.multifrontal.block_pattern import BlockPattern
 from mixlm_sparse.engines.multifrontal.cholesky import SparseCholesky

@@ -24,7 +24,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from mixlm_sparse.common.types import IntVector, Vector
-from mixlm_sparse.engines.compiled import compiled_pays, njit
+from mixlm_sparse.engines.compiled import njit
+from mixlm_sparse.engines.decisions import compiled_pays
 from mixlm_sparse.engines.multifrontal.elimination import (
     Positions,
     elimination_tree,

@@ -13,7 +13,8 @@ from functools import lru_cache
 import numpy as np
 
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
-from mixlm_sparse.engines.compiled import compiled_pays, njit
+from mixlm_sparse.engines.compiled import njit
+from mixlm_sparse.engines.decisions import compiled_pays
 from mixlm_sparse.engines.multifrontal.elimination import Positions
 from mixlm_sparse.engines.multifrontal.frontal_tree import FrontalTree, Step
 

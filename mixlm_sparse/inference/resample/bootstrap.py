@@ -32,7 +32,7 @@ from mixlm_sparse.common.checks import (
 )
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.parallel import Progress, run
-from mixlm_sparse.engines.compiled import steady
+from mixlm_sparse.engines.decisions import steady
 from mixlm_sparse.inference.resample.draws import RowDraw, group_draw
 from mixlm_sparse.inference.resample.redraw import Jackknife, Redraw
 from mixlm_sparse.inference.resample.responses import Semiparametric, parametric

@@ -20,7 +20,7 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result
 from mixlm_sparse.common.types import Vector
-from mixlm_sparse.engines.compiled import steady
+from mixlm_sparse.engines.decisions import steady
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.inference.resample.null_model import LinearNull, MixedNull, null_model
 from mixlm_sparse.model.draws import Seed, seed_sequence

@@ -14,7 +14,7 @@ from mixlm_sparse.common.types import Array3, IntVector, Matrix
 from mixlm_sparse.design.grouping import MemberFactor
 from mixlm_sparse.engines import kernels
 from mixlm_sparse.engines.columns import SparseColumns
-from mixlm_sparse.engines.compiled import compiled_pays
+from mixlm_sparse.engines.decisions import compiled_pays
 from mixlm_sparse.engines.dense import times
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock, summed_columns
 from mixlm_sparse.solve.products.basis import (

@@ -18,7 +18,7 @@ from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
 from mixlm_sparse.engines import kernels
 from mixlm_sparse.engines.columns import LevelEntries, SparseColumns
-from mixlm_sparse.engines.compiled import compiled_pays
+from mixlm_sparse.engines.decisions import compiled_pays
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
 from mixlm_sparse.engines.keys import KeyMap
 from mixlm_sparse.solve.products.accumulate import (

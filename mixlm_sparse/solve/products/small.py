@@ -13,7 +13,7 @@ from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.covariance.random import covariance_structure
 from mixlm_sparse.design.grouping import MemberFactor
 from mixlm_sparse.engines import kernels
-from mixlm_sparse.engines.compiled import search_pays
+from mixlm_sparse.engines.decisions import search_pays
 from mixlm_sparse.engines.fused.products import CLOSURES, small_products
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
 from mixlm_sparse.solve.products.accumulate import CrossProducts

@@ -22,7 +22,7 @@ import scipy.sparse as sp
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
 from mixlm_sparse.design.sparse_columns import SPARSE_SHARE, WIDE, filled_columns
 from mixlm_sparse.engines.columns import LevelEntries, SparseColumns
-from mixlm_sparse.engines.compiled import compiled_pays
+from mixlm_sparse.engines.decisions import compiled_pays
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
 from mixlm_sparse.solve.products.accumulate import (
     CrossProducts,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from mixlm_sparse.engines.compiled import expect_searches, search_pays
+from mixlm_sparse.engines.decisions import expect_searches, search_pays
 from mixlm_sparse.engines.fused import search as fused_kernels
 from mixlm_sparse.engines.fused.dense import SmallDense
 from mixlm_sparse.engines.fused.found import Term

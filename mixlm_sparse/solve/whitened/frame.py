@@ -29,7 +29,7 @@ from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.members import RowLevels, Slots
 from mixlm_sparse.engines import kernels
-from mixlm_sparse.engines.compiled import compiled_pays
+from mixlm_sparse.engines.decisions import compiled_pays
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
 from mixlm_sparse.solve.products.basis import triangular_inverse
 from mixlm_sparse.solve.products.final import Products
