@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from mixlm_sparse.common.errors import MixedModelError, RowsAbsentError, SavedFitError
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.design.grouping import GroupingFactor
-from mixlm_sparse.design.matrices import ModelMatrices, RandomTerm
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.solve.rows import BLOCK_ROWS, RowBlock
 
 __all__ = [
     "BATCHES", "CLUSTER", "PRODUCTS", "SAVED", "SUMMED", "AbsentColumns", "AbsentFrame",
-    "AbsentValues", "FactorWithoutRows", "MatricesWithoutRows", "NoRows", "Reason", "with_terms",
+    "AbsentValues", "FactorWithoutRows", "MatricesWithoutRows", "NoRows", "Reason", "Rowless",
+    "with_parts",
 ]  # fmt: skip
 
 
@@ -105,34 +106,38 @@ class AbsentValues:
         self.why.say()
 
 
+class Rowless:
+    """What has fields of rows that are not there: asked for one of them, it says why."""
+
+    ROWS: ClassVar[frozenset[str]] = frozenset()
+    why: Reason
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in type(self).ROWS:
+            self.why.say()
+        return super().__getattribute__(name)
+
+
 @dataclass(frozen=True, eq=False)
-class FactorWithoutRows(GroupingFactor):
+class FactorWithoutRows(Rowless, GroupingFactor):
     """A grouping factor of which the levels are known, but not which rows have them."""
 
+    ROWS = frozenset({"codes"})
     why: Reason = SAVED
 
-    def __getattribute__(self, name: str) -> Any:
-        if name == "codes":
-            self.why.say()
-        return super().__getattribute__(name)
 
-
-@dataclass(frozen=True, eq=False)
-class MatricesWithoutRows(ModelMatrices):
+@dataclass(frozen=True, eq=False, repr=False)
+class MatricesWithoutRows(Rowless, ModelMatrices):
     """A design whose response and columns are not there."""
 
+    ROWS = frozenset({"y", "data"})
     why: Reason = SAVED
 
-    def __getattribute__(self, name: str) -> Any:
-        if name in ("y", "data"):
-            self.why.say()
-        return super().__getattribute__(name)
 
-
-def with_terms(matrices: ModelMatrices, terms: tuple[RandomTerm, ...]) -> ModelMatrices:
-    """Return a design, with or without rows, with other random terms."""
-    parts = {one.name: object.__getattribute__(matrices, one.name) for one in fields(matrices)}
-    return type(matrices)(**{**parts, "terms": terms})
+def with_parts(matrices: ModelMatrices, **parts: Any) -> ModelMatrices:
+    """Return a design, with or without rows, with other parts, such as its random terms."""
+    own = {one.name: object.__getattribute__(matrices, one.name) for one in fields(matrices)}
+    return type(matrices)(**{**own, **parts})
 
 
 @dataclass(frozen=True, eq=False)

@@ -156,6 +156,7 @@ class Curvature:
         determine, and columns of a factor without influence beside a variance of zero.
     negative : whether the criterion curves downwards in a direction: no minimum.
     derivatives : of [X y]'V^{-1}[X y] by phi.
+    units : (m + 1,) in which a parameter that the data determine has a curvature of order one.
     """
 
     phi: Vector
@@ -165,6 +166,7 @@ class Curvature:
     flat: Matrix
     negative: bool
     derivatives: ProductDerivatives
+    units: Vector
 
     def __repr__(self) -> str:
         flat = f", {self.flat.shape[1]} directions flat" if self.flat.shape[1] else ""
@@ -232,6 +234,7 @@ def finished(
         flat=B[:, ~seen] / np.sqrt((B[:, ~seen] ** 2).sum(axis=0)),
         negative=bool((values < -NEGATIVE_RTOL * top).any()),
         derivatives=derivatives,
+        units=units,
     )
 
 
@@ -274,6 +277,7 @@ def _held_curvature(
         flat=free[:, ~seen] / np.sqrt((free[:, ~seen] ** 2).sum(axis=0)),
         negative=bool((values < -NEGATIVE_RTOL * top).any()),
         derivatives=product_derivatives(phi, system),
+        units=units,
     )
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.model.saved.model import FORMAT_VERSION
+from mixlm_sparse.model.saved.model import WITHOUT_STRUCTURE
 from tests.support import corpus
 from tests.support.saved import sealed
 
@@ -358,7 +358,7 @@ def test_no_pickle_in_the_file(path):
         document = json.loads(archive.read("fit.json"))
     assert names[0] == "fit.json"
     assert all(name.endswith(".npy") for name in names[1:])
-    assert document["version"] == FORMAT_VERSION
+    assert document["version"] == WITHOUT_STRUCTURE
     with np.load(path, allow_pickle=False) as arrays:
         np.testing.assert_array_equal(arrays["optimum.theta"], corpus.fit("sleep_rs_reml").theta)
 

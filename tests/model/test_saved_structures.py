@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 import mixlm_sparse as mx
-from mixlm_sparse.common.errors import OptionError
 
 STRUCTURES = [
     (mx.Unstructured("AVISIT", "USUBJID"), mx.VarIdent("AVISIT")),
@@ -39,5 +38,3 @@ def test_random_effects_beside_a_structure_come_back(tmp_path) -> None:
     np.testing.assert_allclose(
         again.predict(new, forecast=True), fit.predict(new, forecast=True), rtol=1e-10
     )
-    with pytest.raises(OptionError, match="with its data"):
-        fit.save(tmp_path / "other.mixlm", include_data=False)

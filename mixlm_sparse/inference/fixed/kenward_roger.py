@@ -176,8 +176,8 @@ def kenward_roger(fit: FittedModel) -> KenwardRogerMoments:
     used = fit
     if not fit.reml:
         note = "Kenward-Roger is defined for REML: the model was fitted again by REML for it"
-        warn_of(((RefitWarning, note),))
         used = fit.refit_reml()
+        warn_of(((RefitWarning, note),))
     curved = [t.name for t in used.system.templates if t.covariance_basis is None]
     if curved:
         more = (

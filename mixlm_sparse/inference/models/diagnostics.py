@@ -17,7 +17,13 @@ from mixlm_sparse.common.checks import (
     require_number,
     shown,
 )
-from mixlm_sparse.common.errors import MixedModelError, OptionError, UnknownKeyError
+from mixlm_sparse.common.errors import (
+    MixedModelError,
+    OptionError,
+    RowsAbsentError,
+    SavedFitError,
+    UnknownKeyError,
+)
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.tables import (
     PrintsAsTable,
@@ -257,6 +263,8 @@ def all_fit(fit: FittedModel, optimizers: object = None, *, progress: Progress =
             began = time.perf_counter()
             try:
                 found[names[i]] = fit.update(optimizer=names[i], control=quiet)
+            except (SavedFitError, RowsAbsentError):  # of no optimizer's making
+                raise
             except MixedModelError as error:
                 failures[names[i]] = str(error)
             seconds[names[i]] = time.perf_counter() - began

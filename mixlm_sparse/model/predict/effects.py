@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from mixlm_sparse.common.checks import shown
 from mixlm_sparse.common.errors import FormulaError, OptionError
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import plain_text
@@ -58,6 +59,10 @@ def select_effects(re_form: object, matrices: ModelMatrices) -> Selection:
         return all_effects(matrices)
     if re_form is pd.NA or (isinstance(re_form, float) and np.isnan(re_form)):
         return no_effects(matrices)  # R's NA
+    if not matrices.terms and (not isinstance(re_form, str) or re_form.strip() not in POPULATION):
+        raise OptionError(
+            f"re_form is {shown(re_form)}, and this model has no random effects: leave it out"
+        )
     if not isinstance(re_form, str):
         raise OptionError(
             f"re_form is {re_form!r}: use None (all random effects), \"population\" (none) or a "

@@ -41,14 +41,17 @@ LARGEST = 1e100
 def require_weights(matrices: ModelMatrices, products: Products, archive: Archive) -> None:
     """Raise a SavedFitError unless weights and offset are numbers that go with the products."""
     w, total = matrices.weights, products.log_weight_sum
+    structured = matrices.law is not None
     if w is None:
-        if total != 0.0:
+        if total != 0.0 and not structured:
             raise archive.broken("the weights are missing")
         return
     if isinstance(w, AbsentValues):
         return
     if not (np.isfinite(w).all() and (w > 0.0).all()):
         raise archive.broken("weights are not positive")
+    if structured:
+        return
     logs = np.log(w)
     if abs(float(logs.sum()) - total) > CRITERION_RTOL * (1.0 + float(np.abs(logs).sum())):
         raise archive.broken("the weights are not those of the fit")
@@ -66,8 +69,9 @@ def require_consistent(system: PenalizedSystem, archive: Archive) -> None:
         raise archive.broken("the columns left out are not those of the products")
     # least squares splits the response in two orthogonal parts
     explained = float(((products.R_x @ products.beta_ols) ** 2).sum())
-    whole = products.y_length**2
-    if not abs(explained + products.yy - whole) <= CRITERION_RTOL * whole:
+    whole = products.y_length**2  # of a response that was not whitened
+    near = abs(explained + products.yy - whole) <= CRITERION_RTOL * whole
+    if not near and system.whitened is None:
         raise archive.broken("the response is not that of the least-squares coefficients")
     if any(term.template.k != len(term.column_names) for term in matrices.terms):
         raise archive.broken("the columns of a term are not those of its covariance")
@@ -75,19 +79,25 @@ def require_consistent(system: PenalizedSystem, archive: Archive) -> None:
         raise archive.broken("the random terms are not those of the products")
 
 
-def require_sums_of_columns(products: Products, archive: Archive) -> None:
+def require_sums_of_columns(
+    products: Products, archive: Archive, *, whitened: bool = False
+) -> None:
     """Raise a SavedFitError unless the blocks are sums of products of columns.
 
     No product of two columns exceeds that of their lengths, and the columns of a term, whose mean
     square is one, are divided among its levels.  What these leave open the criterion, or nothing,
     depends on; but numbers out of all proportion end computations elsewhere.
+
+    Parameters
+    ----------
+    whitened : whether the columns were whitened, so that their mean square is another.
     """
     blocks, n = products.blocks, float(products.n)
     lengths = [np.diagonal(f.ztz, axis1=1, axis2=2) for f in blocks.factors]
     fits = all(bool((own >= 0.0).all()) and own.max(initial=0.0) < LARGEST for own in lengths)
     with np.errstate(all="ignore"):  # what overflows is no number, and fails the comparison
         for g, (f, own) in enumerate(zip(blocks.factors, lengths, strict=True)):
-            if (g, g) not in blocks.pairs:  # each row has one level
+            if (g, g) not in blocks.pairs and not whitened:  # each row has one level
                 total = n * own.shape[1]
                 fits &= abs(float(own.sum()) - total) <= CRITERION_RTOL * total
             wide = np.append(np.ones(products.p), max(products.yy, products.y_length**2))
@@ -123,8 +133,13 @@ def require_point(system: PenalizedSystem, optimum: Optimum, archive: Archive) -
             raise archive.broken("theta and phi are two covariances")
 
 
-def require_solution(fit: FittedModel, archive: Archive) -> None:
-    """Raise a SavedFitError unless the criterion is the one that the search ended with."""
+def require_solution(fit: FittedModel, archive: Archive, *, given: bool = False) -> None:
+    """Raise a SavedFitError unless the criterion is the one that the search ended with.
+
+    Parameters
+    ----------
+    given : the rows, and with them the products, are the user's.
+    """
     if fit.optimum.status == "perfect fit":
         return
     if not np.isfinite(fit.optimum.criterion):
@@ -137,7 +152,9 @@ def require_solution(fit: FittedModel, archive: Archive) -> None:
     else:
         d = profiled_criterion(fit.theta, fit.system, reml=fit.reml)
     if not abs(d - fit.optimum.criterion) <= CRITERION_RTOL * max(1.0, abs(d), fit.nobs):
-        raise archive.broken("the criterion is not that of the estimates")
+        raise _other_data() if given else archive.broken(
+            "the criterion is not that of the estimates"
+        )
 
 
 def require_rows(fit: FittedModel, archive: Archive, *, given: bool) -> None:
@@ -151,12 +168,14 @@ def require_rows(fit: FittedModel, archive: Archive, *, given: bool) -> None:
     """
     if _fits_rows(fit) if fit.optimum.status == "perfect fit" else _solves_rows(fit):
         return
-    if given:
-        raise SavedFitError(
-            "the data do not go with the saved fit: they have other values; give the data that "
-            "the model was fitted to"
-        )
-    raise archive.broken("the data are not those of the estimates")
+    raise _other_data() if given else archive.broken("the data are not those of the estimates")
+
+
+def _other_data() -> SavedFitError:
+    return SavedFitError(
+        "the data do not go with the saved fit: they have other values; give the data that the "
+        "model was fitted to"
+    )
 
 
 def _remainders(fit: FittedModel) -> Iterator[tuple[RowBlock, Vector]]:

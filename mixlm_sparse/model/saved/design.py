@@ -12,8 +12,9 @@ import numpy as np
 from mixlm_sparse.common.errors import (
     SavedFitError,
 )
-from mixlm_sparse.design.columns import ArrayColumns, ColumnSource
+from mixlm_sparse.design.columns import ArrayColumns, ColumnSource, Part
 from mixlm_sparse.design.grouping import GroupingFactor, MemberFactor
+from mixlm_sparse.design.levels import level_labels
 from mixlm_sparse.design.matrices import ModelMatrices, RandomTerm
 from mixlm_sparse.design.members import Members
 from mixlm_sparse.design.recipe import FormulaRecipe
@@ -222,12 +223,20 @@ def _row_values(name: str, about: Mapping[str, Any], archive: Archive, n: int) -
 def _require_recipe(spec: FormulaRecipe, about: Mapping[str, Any], archive: Archive) -> None:
     """Raise a SavedFitError unless the recipe makes the columns and levels of the fit."""
     names = [list(spec.fixed.names), *(list(term.part.names) for term in spec.terms)]
+    if any(not 0 <= term.factor < len(spec.factors) for term in spec.terms):
+        raise archive.broken("a term of the recipe has no grouping factor")
     levels = [(f.known.label, f.known.n_levels) for f in spec.factors]
     if names != [about["fixed"], *(term["columns"] for term in about["terms"])] or levels != [
         (f["label"], f["n_levels"]) for f in about["factors"]
     ]:
         raise archive.broken("the recipe of the columns is another")
+    for part in (spec.fixed, *(term.part for term in spec.terms)):
+        _require_part(part, archive)
     for f in spec.factors:
+        if any(len(set(level_labels(table))) != len(table) for table in f.known.tables):
+            raise archive.broken(f"levels of {f.label} occur twice")
+        if len(f.known.tables) != len(f.components):
+            raise archive.broken(f"the levels of {f.label} are incomplete")
         sizes = [len(table) for table in f.known.tables]
         count = sizes[0] if f.known.keys is None else len(f.known.keys)
         out_of_range = f.known.keys is not None and not (
@@ -235,3 +244,25 @@ def _require_recipe(spec: FormulaRecipe, about: Mapping[str, Any], archive: Arch
         ).all()
         if count != f.known.n_levels or out_of_range:
             raise archive.broken(f"the levels of {f.label} are incomplete")
+
+
+def _require_part(part: Part, archive: Archive) -> None:
+    """Raise a SavedFitError unless the columns of a part are those of its terms."""
+    assign = [0] * part.intercept
+    for i, term in enumerate(part.terms, 1):
+        assign += [i] * math.prod(len(operand.names) for operand in term)
+        for operand in term:
+            labels, table = operand.levels, operand.table
+            if not all(isinstance(label, str) for label in labels) or len(set(labels)) != len(
+                labels
+            ):
+                raise archive.broken("levels of the recipe occur twice, or are no text")
+            shape = len(labels), len(operand.names)
+            if table is not None and not (table.shape == shape and np.isfinite(table).all()):
+                raise archive.broken("the codes of the levels of the recipe are incomplete")
+        if not term:
+            raise archive.broken("a term of the recipe names nothing")
+    if list(part.assign) != assign or len(part.term_labels) != len(part.terms):
+        raise archive.broken("the columns of the recipe are not those of its terms")
+    if len(part.names) != len(assign):
+        raise archive.broken("the names of the columns of the recipe are incomplete")

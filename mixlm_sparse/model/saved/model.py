@@ -31,11 +31,7 @@ from mixlm_sparse.model.base import fit_of
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import held_call
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.model.rowless import (
-    MatricesWithoutRows,
-    NoRows,
-    with_terms,
-)
+from mixlm_sparse.model.rowless import MatricesWithoutRows, NoRows, with_parts
 from mixlm_sparse.model.run import matrices_of
 from mixlm_sparse.model.saved.archive import Archive, Arrays, write_archive
 from mixlm_sparse.model.saved.call import call_from, call_to
@@ -68,16 +64,25 @@ from mixlm_sparse.model.saved.parts import (
     products_from,
     products_to,
 )
+from mixlm_sparse.model.saved.residuals import (
+    curvature_from,
+    curvature_to,
+    law_from,
+    residuals_to,
+    whitened_from,
+)
 from mixlm_sparse.model.saved.schema import require_fit_form
 from mixlm_sparse.model.saved.separated import separated_from, separated_to
 from mixlm_sparse.model.saved.structure import structure_to
 from mixlm_sparse.solve.products.final import Products
+from mixlm_sparse.solve.solution import PlsSolution
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system, penalties_of
 
 __all__ = ["FORMAT_VERSION", "load_fit", "save"]
 
 FORMAT = "mixlm_sparse.api.lmer"
-FORMAT_VERSION = 2  # 2 brought checksums
+FORMAT_VERSION = 3  # 2 brought checksums, 3 residual structures without rows
+WITHOUT_STRUCTURE = 2  # what else is written as before, so that earlier versions read it
 
 F = TypeVar("F", bound=FittedModel)
 
@@ -115,11 +120,11 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
     """
     path = require_path("path", path)
     require_bool("include_data", include_data)
-    structure = structure_to(fit, include_data=include_data)
+    structure = structure_to(fit)
     arrays: Arrays = {}
     document: dict[str, Any] = {
         "format": FORMAT,
-        "version": FORMAT_VERSION,
+        "version": WITHOUT_STRUCTURE,
         "formula": fit.formula,
         "matrices": matrices_to(fit.matrices, arrays),
         "products": products_to(fit.system.products, arrays),
@@ -141,6 +146,11 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
     apart = None if include_data else separated_to(fit, arrays)
     if apart is not None:
         document["apart"] = apart
+    without = fit.matrices.law is not None and not include_data
+    if without:
+        document["version"] = FORMAT_VERSION
+        document["residuals"] = residuals_to(fit, arrays)
+        curvature_to(fit, arrays)
     if fit.sigma > 0.0 and (has_rows or "residual_quantiles" in vars(fit)):
         arrays["residual_quantiles"] = fit.residual_quantiles
     if fit.call is not None:
@@ -148,7 +158,7 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
     elif include_data:
         rows_to(fit.matrices, arrays)
         document["data"] = "matrices"
-    if apart is not None:
+    if apart is not None or without:
         _require_to_load(fit, document, arrays)
     write_archive(path, document, arrays)
 
@@ -212,11 +222,19 @@ def _fit_from(
             replace(term, structure=about["structure"])
             for term, about in zip(matrices.terms, saved, strict=True)
         ]
-        matrices = with_terms(matrices, tuple(terms))
+        matrices = with_parts(matrices, terms=tuple(terms))
     name = document["engine"] if engine is None else engine
     name = name if name in ENGINES else "auto"  # "none", of a model without random effects
     if matrices.law is not None:
-        return _structured(document, archive, cls, matrices, call, name, options)
+        return _structured(
+            document, archive, cls, matrices, call, name, options, given=data is not None
+        )
+    optimum = optimum_from(document["optimum"], archive)
+    whitened = None
+    if isinstance(matrices, MatricesWithoutRows) and document.get("residuals") is not None:
+        law, state = law_from(document, matrices, archive)
+        matrices = with_parts(matrices, law=law, residuals=state)
+        whitened = whitened_from(document["residuals"], law, products, optimum, archive)
     try:
         made = make_engine(
             name, products.blocks, penalties_of(matrices), options.control.estimation
@@ -235,18 +253,24 @@ def _fit_from(
         source=NoRows(products.n, matrices.why)
         if isinstance(matrices, MatricesWithoutRows)
         else None,
+        whitened=whitened,
     )
-    require_sums_of_columns(products, archive)
+    require_sums_of_columns(products, archive, whitened=whitened is not None)
     require_consistent(system, archive)
     require_weights(matrices, products, archive)
-    optimum = optimum_from(document["optimum"], archive)
     require_point(system, optimum, archive)
     notes = notes_from(document["notes"])
-    fit = fit_of(cls, system, optimum, options, document["formula"], call, notes=notes)
+    fit = fit_of(
+        cls, system, optimum, options, document["formula"], call, notes=notes,
+        # rows that are not there are not whitened again
+        solution=None if whitened is None else PlsSolution(optimum.theta.copy(), system),
+    )  # fmt: skip
     if "residual_quantiles" in archive:
         # a cached property: what is stored need not be computed, where the rows may be absent
         vars(fit)["residual_quantiles"] = archive.numbers("residual_quantiles", 5)
     require_solution(fit, archive)
+    if whitened is not None:
+        curvature_from(fit, archive)
     if has_rows:
         require_rows(fit, archive, given=data is not None)
     return fit
@@ -260,6 +284,8 @@ def _structured(
     call: ModelCall | None,
     engine: str,
     options: FitOptions,
+    *,
+    given: bool,
 ) -> F:
     """Return a fit with a residual structure, whose products are formed of its rows again."""
     system = penalized_system(matrices, engine)
@@ -272,8 +298,8 @@ def _structured(
     require_point(system, optimum, archive)
     notes = notes_from(document["notes"])
     fit = fit_of(cls, system, optimum, options, document["formula"], call, notes=notes)
-    require_solution(fit, archive)
-    require_rows(fit, archive, given=False)
+    require_solution(fit, archive, given=given)
+    require_rows(fit, archive, given=given)
     return fit
 
 

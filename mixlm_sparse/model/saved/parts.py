@@ -24,6 +24,7 @@ from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.optimum import Optimum
 
 __all__ = [
+    "basis_from",
     "blocks_from",
     "blocks_to",
     "finite",
@@ -83,8 +84,8 @@ def products_from(saved: Mapping[str, Any], archive: Archive) -> Products:
         for place in saved["layout"]
     )
     blocks = blocks_from(saved, layout, p + 1, archive)
-    R_x = _basis("R_x", p, archive)
-    Rz = tuple(_basis(f"Rz.{t}", place.width, archive) for t, place in enumerate(layout))
+    R_x = basis_from("R_x", p, archive)
+    Rz = tuple(basis_from(f"Rz.{t}", place.width, archive) for t, place in enumerate(layout))
     return Products(
         n=whole(saved["n"], archive, "n"),
         log_weight_sum=finite(saved["log_weight_sum"], archive, "log_weight_sum"),
@@ -104,7 +105,7 @@ def products_from(saved: Mapping[str, Any], archive: Archive) -> Products:
     )
 
 
-def _basis(name: str, width: int, archive: Archive) -> Matrix:
+def basis_from(name: str, width: int, archive: Archive) -> Matrix:
     """Return the triangle (width, width) of columns; its squares and its inverse are numbers."""
     R = archive.numbers(name, width, width)
     with np.errstate(all="ignore"):

@@ -124,6 +124,22 @@ FRAME: dict[str, Any] = {
     "columns": [{"name": str, "kind": str}],
     "index": (dict, type(None)),
 }
+STRUCTURE: dict[str, Any] = {
+    "residual": (dict, type(None)),
+    "variance": (dict, type(None)),
+    "random": bool,
+}
+RESIDUALS: dict[str, Any] = {
+    "length": NUMBER,
+    "labels": [str],
+    "visits": [NUMBER],
+    "scale": NUMBER,
+    "step": [NUMBER],
+    "strata": [str],
+    "levels": [str],
+    "level_scale": NUMBER,
+    "crossed": [str],
+}
 
 
 def require_fit_form(document: Mapping[str, Any], archive: Archive) -> None:
@@ -134,6 +150,9 @@ def require_fit_form(document: Mapping[str, Any], archive: Archive) -> None:
     call = document["call"]
     if call is not None:
         _check(call, CALL, "call", archive)
+    for key, form in (("structure", STRUCTURE), ("residuals", RESIDUALS)):
+        if document.get(key) is not None:
+            _check(document[key], form, key, archive)
     if document["data"] == "frame":
         _check(call, {"frame": FRAME}, "call", archive)
 

@@ -29,7 +29,7 @@ def separated_to(fit: FittedModel, arrays: Arrays) -> dict[str, Any] | None:
     """Return the parts as plain data, arrays added to `arrays`; None where they are not needed."""
     system = fit.system
     dense = all(f.sparse is None for f in system.products.blocks.factors)
-    can = dense and system.whitened is None and system.engine.exact
+    can = dense and system.engine.exact
     if not can or not (system.separated is not None or _needed(fit)):
         return None
     apart = system.apart

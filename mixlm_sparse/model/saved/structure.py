@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.covariance.correlation import registered
 from mixlm_sparse.covariance.variance import variance_function
 from mixlm_sparse.model.fitted import FittedModel
@@ -13,25 +12,17 @@ from mixlm_sparse.model.fitted import FittedModel
 __all__ = ["structure_from", "structure_to"]
 
 
-def structure_to(fit: FittedModel, *, include_data: bool) -> dict[str, Any] | None:
-    """Return the structure, and whether the formula has random terms; None for a usual fit.
-
-    Raises
-    ------
-    OptionError : the data are to be left out, of which the whitened rows are made again.
-    """
-    call = fit.call
-    if call is None or (call.residual is None and call.variance is None and call.random):
+def structure_to(fit: FittedModel) -> dict[str, Any] | None:
+    """Return the structure, and whether the formula has random terms; None for a usual fit."""
+    state = fit.matrices.residuals
+    residual, variance = (None, None) if state is None else (state.correlation, state.variance)
+    random = bool(fit.matrices.terms) if fit.call is None else fit.call.random
+    if residual is None and variance is None and (random or fit.call is None):
         return None
-    if fit.matrices.law is not None and not include_data:
-        raise OptionError(
-            "a fit with a residual structure is saved with its data, from which its rows are "
-            "whitened again: leave include_data out"
-        )
     return {
-        "residual": None if call.residual is None else call.residual.to_dict(),
-        "variance": None if call.variance is None else call.variance.to_dict(),
-        "random": call.random,
+        "residual": None if residual is None else residual.to_dict(),
+        "variance": None if variance is None else variance.to_dict(),
+        "random": random,
     }
 
 

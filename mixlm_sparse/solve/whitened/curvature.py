@@ -24,7 +24,7 @@ from mixlm_sparse.solve.product_derivatives import (
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.criterion import evaluate_whitened, pwrss_slopes
 
-__all__ = ["whitened_curvature"]
+__all__ = ["curvature_without_rows", "whitened_curvature"]
 
 
 def whitened_curvature(
@@ -63,6 +63,33 @@ def whitened_curvature(
         [phi_scales(phi, system) / np.sqrt(parameter_levels(system)), 1.0 / information]
     )
     return finished(H, np.append(units, 1.0 / np.sqrt(4.0 * nu)), x, sigma, derivatives, nu)
+
+
+def curvature_without_rows(
+    phi: Vector,
+    system: PenalizedSystem,
+    hessian: Matrix,
+    units: Vector,
+    by_rho: tuple[Array3, Vector],
+    *,
+    reml: bool,
+    sigma: float | None = None,
+) -> Curvature:
+    """Return the curvature of `whitened_curvature` from what of it needs rows.
+
+    Parameters
+    ----------
+    hessian, units : of that curvature.
+    by_rho : its derivatives by rho, of products (n_rho, p + 1, p + 1) and pwrss (n_rho,).
+    """
+    assert system.whitened is not None
+    own = product_derivatives(phi, system)
+    products, pwrss = by_rho
+    derivatives = ProductDerivatives(
+        own.solution, np.concatenate([own.products, products]), np.concatenate([own.pwrss, pwrss])
+    )
+    x = np.concatenate([phi, system.whitened.rho])
+    return finished(hessian, units, x, sigma, derivatives, residual_df(system, reml=reml))
 
 
 def _differences(
