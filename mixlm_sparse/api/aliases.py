@@ -7,10 +7,11 @@ does not offer them and type checkers do not know them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from difflib import get_close_matches
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from mixlm_sparse.common.checks import shown
@@ -125,7 +126,12 @@ def other_name(fit: FittedModel, name: str) -> Any:
     if name in SAME:
         return getattr(fit, SAME[name])
     if name in CALLED:
-        return _Called(getattr(fit, CALLED[name]))
+        value = getattr(fit, CALLED[name])
+        if isinstance(value, bool):
+            return _Called(value)
+        if isinstance(value, int):
+            return _CalledInteger(value)
+        return _CalledNumber(value) if isinstance(value, float) else _Called(value)
     if name in COMPUTED:
         return COMPUTED[name](fit)
     raise AttributeError(missing(name, dir(fit)))
@@ -152,7 +158,7 @@ def no_entries(fit: FittedModel, key: object) -> UnknownArgumentError:
 
 
 class _Called:
-    """A value that R has a function for: `fit.logLik()` is `fit.llf`."""
+    """A value that R has a function for: `fit.VarCorr()` is `fit.varcorr`; uncalled, so is it."""
 
     def __init__(self, value: Any) -> None:
         self.value = value
@@ -162,6 +168,40 @@ class _Called:
 
     def __repr__(self) -> str:
         return repr(self.value)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self.value, name)
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.value[key]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.value)
+
+    def __len__(self) -> int:
+        return len(self.value)
+
+    def __bool__(self) -> bool:
+        return bool(self.value)
+
+    def __array__(self, *args: Any, **options: Any) -> np.ndarray:
+        return np.asarray(self.value).__array__(*args, **options)
+
+
+class _CalledNumber(float):
+    """A number that R has a function for: `fit.logLik()` is `fit.llf`, and so is `fit.logLik`."""
+
+    def __call__(self) -> float:
+        return float(self)
+
+
+class _CalledInteger(int):
+    """A whole number that R has a function for."""
+
+    def __call__(self) -> int:
+        return int(self)
 
 
 def _one_group(fit: FittedModel, name: str) -> str:

@@ -49,6 +49,22 @@ def test_functions_of_r(fit):
     assert fit.df_residual() == fit.df_resid
 
 
+def test_what_r_calls_is_a_value_as_well(fit):
+    ml = fit.refit_ml()
+    assert ml.logLik - fit.logLik == ml.llf - fit.llf
+    assert fit.AIC < fit.BIC
+    assert f"{fit.loglik:.3f}" == f"{fit.llf:.3f}"
+    assert pickle.loads(pickle.dumps(fit.logLik)) == fit.llf
+    np.testing.assert_array_equal(fit.fittedvalues - fit.fitted, 0.0)
+    assert fit.fitted.iloc[0] == fit.fitted[0] == fit.fittedvalues.iloc[0]
+    assert bool(fit.isREML) is True
+    assert bool(ml.isREML) is False
+    assert fit.df_residual + 1 == fit.df_resid + 1
+    assert fit.ngrps["Subject"] == 18
+    assert list(fit.ngrps) == list(fit.ngroups)
+    assert fit.VarCorr["Subject"].equals(fit.varcorr["Subject"])
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
