@@ -238,9 +238,21 @@ class Engine(Protocol):
 
     name: str
     exact: bool  # False where logdet and the traces are estimates from random vectors
-    dense_order: int  # order of the largest dense block that is factored
-    fill: int  # entries of the factor, but for what is eliminated level by level
-    work: float  # multiply-adds of an evaluation with its gradient, a tenth of those left to BLAS
+
+    @property
+    def dense_order(self) -> int:
+        """Order of the largest dense block that is factored."""
+        ...
+
+    @property
+    def fill(self) -> int:
+        """Entries of the factor, but for what is eliminated level by level."""
+        ...
+
+    @property
+    def work(self) -> float:
+        """Multiply-adds of an evaluation with its gradient, a tenth of those left to BLAS."""
+        ...
 
     @property
     def logdet(self) -> float:

@@ -22,6 +22,11 @@ PLAIN_SIZE = 20_000
 # Up to this many random effects C is treated as one dense matrix, if kernels are compiled.
 SMALL_DENSE_Q = 72
 
+# Evaluations of a search, its Hessian among them, and multiply-adds that take as long as the calls
+# of NumPy in one, about 25 us.
+EVALUATIONS = 10.0
+CALLS_SAVED = 2.5e3
+
 Fused = SingleFactor | SmallDense | PlainFactor | PlainDense | AbsorbedFixed | BorderedFixed
 
 
@@ -48,17 +53,23 @@ def fused_form(
     f = factors[0]
     if len(factors) > 1 and q > SMALL_DENSE_Q:
         return None
-    if len(factors) == 1:
-        work = f.n_levels * f.width**2 * (f.width + products.p + 1)
-    else:
-        work = q**3
-    # a search takes about 10 evaluations, each of which saves about 200 us of calls
     if compiled is None:
-        compiled = may_compile and compiled_pays(10.0 * work + 4e4)
+        # the arithmetic of several factors is LAPACK's, and takes no longer
+        work = f.n_levels * f.width**2 * (f.width + products.p + 1) if len(factors) == 1 else 0
+        compiled = may_compile and compiled_pays(EVALUATIONS * (work + CALLS_SAVED))
     if compiled and have_numba():
         return fuse(products)
-    small = len(factors) > 1 or f.ztx.size < PLAIN_SIZE
-    return fuse(products, compiled=False) if small else None
+    return fuse(products, compiled=False) if needs_no_engine(products) else None
+
+
+def needs_no_engine(products: Products) -> bool:
+    """Say whether a model is so small that a few calls of NumPy evaluate it."""
+    blocks = products.blocks
+    if not blocks.factors or blocks.own_pairs or products.sparse or products.p > FUSED_COLUMNS:
+        return False
+    if len(blocks.factors) == 1:
+        return blocks.factors[0].ztx.size < PLAIN_SIZE
+    return blocks.q <= SMALL_DENSE_Q
 
 
 def is_compiled(fused: Fused | None) -> bool:

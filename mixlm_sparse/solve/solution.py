@@ -16,7 +16,8 @@ from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.design.members import effect_matrix, random_part
 from mixlm_sparse.engines.interface import SelectedInverse
-from mixlm_sparse.solve.pls import require_theta, solve_at, spherical, user_beta
+from mixlm_sparse.solve.fused_solution import profiled_at
+from mixlm_sparse.solve.pls import WorkingSolution, require_theta, solve_at, spherical, user_beta
 from mixlm_sparse.solve.products.basis import triangular_inverse
 from mixlm_sparse.solve.rows import RowBlock
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -45,14 +46,19 @@ class PlsSolution:
         self.theta = theta
         self.system = system
         chart = system.chart
-        lambdas, self._rotations = chart.lambdas_of_theta(theta)
-        self._working = solve_at(lambdas, system)
+        self._lambdas, self._rotations = chart.lambdas_of_theta(theta)
+        self._profiled = profiled_at(self._lambdas, system) or self._working
         self._factors = chart.theta_factors(theta)
 
     def __repr__(self) -> str:
         return in_brackets(
             f"PlsSolution at theta of {self.theta.size} parameters: pwrss {self.pwrss:.6g}"
         )
+
+    @cached_property
+    def _working(self) -> WorkingSolution:
+        """The solution in the working columns, by the engine: what random effects are read off."""
+        return solve_at(self._lambdas, self.system)
 
     @cached_property
     def _Q(self) -> list[Matrix | None]:
@@ -66,15 +72,15 @@ class PlsSolution:
 
     @property
     def ldL2(self) -> float:
-        return self._working.ldL2
+        return self._profiled.ldL2
 
     @property
     def ldRX2(self) -> float:
-        return self._working.ldRX2
+        return self._profiled.ldRX2
 
     @property
     def pwrss(self) -> float:
-        return self._working.pwrss
+        return self._profiled.pwrss
 
     @cached_property
     def ussq(self) -> float:
@@ -91,12 +97,12 @@ class PlsSolution:
     @cached_property
     def beta(self) -> Vector:
         """(p,) fixed effects of the kept columns."""
-        return user_beta(self._working.beta, self.system.products)
+        return user_beta(self._profiled.beta, self.system.products)
 
     @cached_property
     def RX(self) -> Matrix:
         """(p, p) upper triangular, RX'RX = X'WX - RZX'RZX."""
-        out: Matrix = self._working.R_X @ self.system.products.R_x
+        out: Matrix = self._profiled.R_X @ self.system.products.R_x
         return out
 
     @cached_property
@@ -105,7 +111,7 @@ class PlsSolution:
         if self.system.p == 0:
             return np.zeros((0, 0))
         R_x = self.system.products.R_x
-        half = triangular_inverse(self._working.R_X)
+        half = triangular_inverse(self._profiled.R_X)
         out: Matrix = scipy.linalg.solve_triangular(R_x, half)
         return out
 
@@ -120,7 +126,7 @@ class PlsSolution:
             out: Matrix = L @ self.RX_inv
             return out
         half = scipy.linalg.solve_triangular(self.system.products.R_x, L.T, trans="T")
-        out = scipy.linalg.solve_triangular(self._working.R_X, half, trans="T").T
+        out = scipy.linalg.solve_triangular(self._profiled.R_X, half, trans="T").T
         return out
 
     @cached_property
@@ -133,7 +139,7 @@ class PlsSolution:
 
     @cached_property
     def _u(self) -> list[Array3]:
-        contrast = np.append(-self._working.beta, 1.0)
+        contrast = np.append(-self._profiled.beta, 1.0)
         u = [U[:, :, 0] for U in self._working.along(contrast[:, None])]
         return [x if Q is None else x @ Q for x, Q in zip(u, self._Q, strict=True)]
 

@@ -17,11 +17,19 @@ from mixlm_sparse.covariance.random import CovarianceStructure
 from mixlm_sparse.design.grouping import MemberFactor
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.engines.choose import make_engine
+from mixlm_sparse.engines.deferred import DeferredEngine
 from mixlm_sparse.engines.interface import Engine, EngineLock, Penalties, Penalty
 from mixlm_sparse.engines.krylov.settings import Estimation
 from mixlm_sparse.engines.names import ENGINES
 from mixlm_sparse.solve.chart import Chart
-from mixlm_sparse.solve.fusing import Fused, fuse, fused_form, fused_words, is_compiled
+from mixlm_sparse.solve.fusing import (
+    Fused,
+    fuse,
+    fused_form,
+    fused_words,
+    is_compiled,
+    needs_no_engine,
+)
 from mixlm_sparse.solve.hold import Held
 from mixlm_sparse.solve.products.accumulate import CrossProducts, cross_products
 from mixlm_sparse.solve.products.final import Products, orthonormal_products
@@ -335,7 +343,9 @@ def penalized_system(
         matrices=matrices,
         products=products,
         templates=tuple(term.template for term in matrices.terms),
-        engine=make_engine(engine, products.blocks, penalties, estimation),
+        engine=DeferredEngine(products.blocks)
+        if engine == "auto" and not penalties and needs_no_engine(products)
+        else make_engine(engine, products.blocks, penalties, estimation),
         may_fuse=engine == "auto",
         cross=cross,
         source=source,

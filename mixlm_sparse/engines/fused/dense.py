@@ -161,8 +161,6 @@ class SmallDense(DenseProducts):
         self._M = np.empty((q, q))
         self._Cinv = np.empty((q, q))
         self._U = np.empty((q, P))
-        self._S = np.empty((P, P))
-        self._Omega = np.empty((P, P))
         n_factors, K = self.width.size, int(self.width.max())
         self._lams = np.zeros((n_factors, K, K))
         self._G = np.empty((n_factors, K, K))
@@ -181,19 +179,21 @@ class SmallDense(DenseProducts):
             K = lam.shape[0]
             self._lams[g, :K, :K] = lam
         out = self._out
+        P = self.X.shape[1]
+        S, Omega = np.empty((P, P)), np.empty((P, P))  # go out with the value
         layout = (self.first, self.count, self.width)
         sweep_dense(
             self.A, *layout, self._lams, self.X, self.yy, self._M, self._Cinv, self._U,
-            self._S, out,
+            S, out,
         )  # fmt: skip
         if out[3] == 0.0:
-            profile(self._S, self.floor, float(nu), reml, self._Omega, out)
+            profile(S, self.floor, float(nu), reml, Omega, out)
         if out[3] != 0.0:
             return None
         G: list[Matrix] = []
         if gradient:
-            gradient_dense(*layout, self.X, self._M, self._Cinv, self._U, self._Omega, self._G)
+            gradient_dense(*layout, self.X, self._M, self._Cinv, self._U, Omega, self._G)
             G = [self._G[g, :K, :K].copy() for g, K in enumerate(self.width)]
         return FusedValue(
-            float(out[0]), float(out[1]), float(out[2]), float(out[4]), G, self._Omega.copy()
+            float(out[0]), float(out[1]), float(out[2]), float(out[4]), G, Omega, S
         )

@@ -186,8 +186,6 @@ class SingleFactor:
             self._Cinv = np.empty_like(self.classes.blocks)
         # beside long sweeps, calls of NumPy cost less than the compilation of one more kernel
         self._kernel = self._ztx.size < LONG_SWEEP or profile.kept()
-        self._S = np.zeros((P, P))
-        self._Omega = np.empty((P, P))
         self._out = np.empty(5)
 
     def evaluate(
@@ -201,24 +199,25 @@ class SingleFactor:
         """
         lam = np.ascontiguousarray(lambdas[0])
         out, classes, inside = self._out, self.classes, (self._Cinv, self._U)
+        P = self._ztx.shape[2]
+        S, Omega = np.empty((P, P)), np.empty((P, P))  # go out with the value
         if classes is None:
-            sweep_levels(self._ztz, self._ztx, self.yy, lam, self._U, self._Cinv, self._S, out)
+            sweep_levels(self._ztz, self._ztx, self.yy, lam, self._U, self._Cinv, S, out)
         else:
             own = (classes.blocks, classes.count, self.gram)
-            sweep_classes(*own, self.yy, lam, *inside, self._S, out)
+            sweep_classes(*own, self.yy, lam, *inside, S, out)
         if out[3] != 0.0:
             return None
-        Omega = self._Omega
         if self._kernel:
-            profile(self._S, self.floor, float(nu), reml, Omega, out)
+            profile(S, self.floor, float(nu), reml, Omega, out)
             if out[3] != 0.0:
                 return None
             ldRX2, pwrss, least = float(out[1]), float(out[2]), float(out[4])
         else:
-            found = profile_plain(self._S, self.yy, self.floor, float(nu), reml=reml)
+            found = profile_plain(S, self.yy, self.floor, float(nu), reml=reml)
             if found is None:
                 return None
-            ldRX2, pwrss, least, Omega = found
+            ldRX2, pwrss, least, Omega, S = found
         G: list[Matrix] = []
         if gradient:
             G = [np.empty(lam.shape)]
@@ -226,4 +225,4 @@ class SingleFactor:
                 gradient_levels(self._ztz, self._ztx, lam, self._U, self._Cinv, Omega, G[0])
             else:
                 gradient_classes(*own, lam, *inside, Omega, G[0])
-        return FusedValue(float(out[0]), ldRX2, pwrss, least, G, Omega.copy())
+        return FusedValue(float(out[0]), ldRX2, pwrss, least, G, Omega, S)

@@ -82,9 +82,9 @@ class PlainFactor:
         found = profile_plain(S, self.yy, self.floor, nu, reml=reml)
         if found is None or not math.isfinite(ldL2):
             return None
-        ldRX2, pwrss, least, Omega = found
+        ldRX2, pwrss, least, Omega, factor = found
         if not gradient:
-            return FusedValue(ldL2, ldRX2, pwrss, least, [], Omega)
+            return FusedValue(ldL2, ldRX2, pwrss, least, [], Omega, factor)
         turned = half.transpose(0, 2, 1)
         inverse, U = np.matmul(turned, half), np.matmul(turned, V)
         if count is None:
@@ -99,7 +99,7 @@ class PlainFactor:
             G = AL[0] @ inverse[0] - R[0] @ U[0]
         else:
             G = sum_of_products(AL, inverse) - sum_of_products(R, U)
-        return FusedValue(ldL2, ldRX2, pwrss, least, [2.0 * G], Omega)
+        return FusedValue(ldL2, ldRX2, pwrss, least, [2.0 * G], Omega, factor)
 
     def evaluate_each(
         self, lambdas: Sequence[Array3], nu: float, *, reml: bool
@@ -193,9 +193,9 @@ class PlainDense(DenseProducts):
         found = profile_plain(self._whole - V.T @ V, self.yy, self.floor, nu, reml=reml)
         if found is None:
             return None
-        ldRX2, pwrss, least, Omega = found
+        ldRX2, pwrss, least, Omega, factor = found
         if not gradient:
-            return FusedValue(ldL2, ldRX2, pwrss, least, [], Omega)
+            return FusedValue(ldL2, ldRX2, pwrss, least, [], Omega, factor)
         U = half.T @ V
         inverse = half.T @ half
         RO = (self.X - M @ U) @ Omega
@@ -204,14 +204,14 @@ class PlainDense(DenseProducts):
             rows = (M * inverse).sum(axis=1) - (RO * U).sum(axis=1)
             sums = np.add.reduceat(rows, self.first)
             G = [s.reshape(1, 1) for s in 2.0 * sums]
-            return FusedValue(ldL2, ldRX2, pwrss, least, G, Omega)
+            return FusedValue(ldL2, ldRX2, pwrss, least, G, Omega, factor)
         for at in self._places:
             rows, K = at.reshape(-1), at.shape[1]
             # C^{-1} is symmetric: its rows are its columns
             left = np.hstack([M[rows], -RO[rows]]).reshape(len(at), K, -1)
             right = np.hstack([inverse[rows], U[rows]]).reshape(len(at), K, -1)
             G.append(2.0 * np.tensordot(left, right, axes=([0, 2], [0, 2])))
-        return FusedValue(ldL2, ldRX2, pwrss, least, G, Omega)
+        return FusedValue(ldL2, ldRX2, pwrss, least, G, Omega, factor)
 
     def evaluate_each(
         self, lambdas: Sequence[Array3], nu: float, *, reml: bool

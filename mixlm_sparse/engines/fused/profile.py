@@ -22,6 +22,7 @@ class FusedValue(NamedTuple):
     least_pivot: float  # of S, relative to [X y]'W[X y]
     gradient: list[Matrix]  # per factor, (K, K)
     Omega: Matrix  # (P, P) of the gradient; its last row is enough for beta
+    factor: Matrix | None = None  # (P, P) of S, whose lower triangle holds R_X'; small models'
 
     @property
     def beta(self) -> Vector:
@@ -148,7 +149,7 @@ def profile(S, floor, nu, reml, Omega, out):  # type: ignore[no-untyped-def]
 
 def profile_plain(
     S: Matrix, yy: float, floor: float, nu: float, *, reml: bool
-) -> tuple[float, float, float, Matrix] | None:
+) -> tuple[float, float, float, Matrix, Matrix] | None:
     """Profile beta and sigma out as `profile` does, in NumPy.
 
     Parameters
@@ -158,7 +159,7 @@ def profile_plain(
 
     Returns
     -------
-    ldRX2, pwrss, least pivot, Omega (P, P); None where there is no factor.
+    ldRX2, pwrss, least pivot, Omega (P, P), factor of S (P, P); None where there is no factor.
     """
     p = S.shape[0] - 1
     chol, info = lapack.dpotrf(S, lower=1, clean=1)
@@ -183,7 +184,7 @@ def profile_plain(
     rows = half if reml else half[p:]
     Omega = rows.T @ rows
     share = pwrss / yy if yy > 0.0 else 1.0  # of what the fixed part leaves of the response
-    return ldRX2, pwrss, min(least, share), Omega
+    return ldRX2, pwrss, min(least, share), Omega, chol
 
 
 class StackedValues(NamedTuple):

@@ -18,7 +18,9 @@ import numpy as np
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.engines.fused.dense import SmallDense
 from mixlm_sparse.engines.fused.found import Found
+from mixlm_sparse.engines.fused.levels import SingleFactor
 from mixlm_sparse.engines.fused.plain import PlainDense, PlainFactor
 from mixlm_sparse.solve.chart import Chart
 from mixlm_sparse.solve.curvature import (
@@ -92,8 +94,12 @@ def quick(system: PenalizedSystem, most: float = QUICK_WORK) -> bool:
 
 
 def together(system: PenalizedSystem) -> bool:
-    """Say whether a gradient for each parameter costs little more than one."""
-    return isinstance(system.fused, PlainFactor | PlainDense) and quick(system)
+    """Say whether a gradient for each parameter costs next to nothing.
+
+    In NumPy they are made in the same calls, in machine code a call is short.
+    """
+    fused = PlainFactor | PlainDense | SingleFactor | SmallDense
+    return isinstance(system.fused, fused) and quick(system)
 
 
 def sharp_hessian(
