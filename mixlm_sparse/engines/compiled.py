@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import os
 import sys
 import types
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from mixlm_sparse.common.errors import CompilationWarning, caller_level
@@ -149,6 +151,20 @@ class LazyKernel:
             except Exception:  # not kept in files, or kept in another way than this numba does
                 _kept[self._name] = False
         return _kept[self._name]
+
+    def may_be_kept(self) -> bool:
+        """Say whether machine code of this kernel may lie on disk, without loading numba."""
+        if self._name in _kept or "numba" in sys.modules:
+            return self.kept()
+        source = Path(self.python.__code__.co_filename)
+        index = f"{source.stem}.{self.python.__qualname__}_{self.fingerprint()}-*.nbi"
+        given = os.environ.get("NUMBA_CACHE_DIR")
+        if given:
+            return any(Path(given).glob(f"*/{index}"))
+        beside = source.parent / "__pycache__"
+        if not os.access(beside, os.W_OK):
+            return True  # numba knows other places
+        return any(beside.glob(index))
 
     def compilations(self) -> int:
         """Return how often this process has compiled it, and not read it from the disk."""

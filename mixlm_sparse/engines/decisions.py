@@ -25,6 +25,7 @@ from mixlm_sparse.engines.compiled import (
 )
 
 __all__ = [
+    "BLOCKS_REPAID_BY",
     "LOADING_REPAID_BY",
     "SEARCH_REPAID_BY",
     "Steady",
@@ -33,6 +34,7 @@ __all__ = [
     "decisions",
     "expect_searches",
     "forced",
+    "search_at_hand",
     "search_pays",
     "steady",
     "use_compiled",
@@ -44,6 +46,10 @@ LOADING_REPAID_BY = 3e7
 # Making the machine code of the whole search takes some 25 s, once for a machine; a search in
 # Python takes about 5 ms longer than a compiled one.
 SEARCH_REPAID_BY = 5000
+
+# Where NumPy searches for many responses in step, that takes hardly longer than compiled searches:
+# its machine code is made when so many responses are expected.
+BLOCKS_REPAID_BY = 500_000
 
 T = TypeVar("T")
 
@@ -134,6 +140,22 @@ def search_pays(kernel: LazyKernel, work: float) -> bool:
     steady: Steady[Any] | None = getattr(_now, "steady", None)
     expected = _searches if steady is None else steady.searches
     return compiled_pays(work) and (kernel.kept() or expected > SEARCH_REPAID_BY)
+
+
+def search_at_hand(kernel: LazyKernel, count: int) -> bool:
+    """Say whether the compiled search is to be used where NumPy can search for many in step.
+
+    It is where its machine code is kept from before; else it would have to be made.
+
+    Parameters
+    ----------
+    count : searches that are to be made.
+    """
+    if _switch is not None:
+        return _switch
+    if count > BLOCKS_REPAID_BY:
+        return have_numba()
+    return kernel.may_be_kept() and have_numba() and kernel.kept()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from mixlm_sparse.common.errors import MixedModelError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines import decisions
 from mixlm_sparse.engines.compiled import loaded
+from mixlm_sparse.engines.fused.search import search_many
 from mixlm_sparse.model.call import FitOptions
 from mixlm_sparse.solve.criterion import residual_df
 from mixlm_sparse.solve.derived.other_response import (
@@ -30,6 +31,7 @@ from mixlm_sparse.solve.derived.other_response import (
 )
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.profiled.fused import fused_search
+from mixlm_sparse.solve.profiled.lockstep import lockstep_serves
 from mixlm_sparse.solve.profiled.many import BlockOptima, optimize_block, status_and_message
 from mixlm_sparse.solve.profiled.many_curvature import BlockCurvature, block_curvature
 from mixlm_sparse.solve.search.optimum import Optimum
@@ -74,13 +76,20 @@ def block_size(system: PenalizedSystem, stored: int | None = None) -> int:
     return int(max(1, min(MAX_BLOCK, BLOCK_BYTES // per_response, 200_000 // system.n)))
 
 
-def warm_up(system: PenalizedSystem, count: int) -> bool:
+def warm_up(system: PenalizedSystem, count: int, *, responses: bool = True) -> bool:
     """Decide whether `count` searches repay loading compiled code, and say so to the kernels.
 
     The design and the count decide, not what the process has done before, so that a seed gives the
     same digits again.
+
+    Parameters
+    ----------
+    responses : whether they are for responses of this design: where NumPy can search for them in
+        step, only a compiled search that is kept on disk does better.
     """
     blocks = system.products.blocks
+    if responses and lockstep_serves(system) and not decisions.search_at_hand(search_many, count):
+        return False
     work = sum(f.n_levels * f.width**2 * (f.width + system.p + 1) for f in blocks.factors)
     total = count * (10.0 * work + CALLS_SAVED)
     decisions.expect_searches(count)
@@ -94,7 +103,7 @@ def steady_refits(
 
     It is the same for all tasks, in every process: a fit does not depend on those before it.
     """
-    return decisions.steady(work, compiled=warm_up(system, count) or loaded())
+    return decisions.steady(work, compiled=warm_up(system, count, responses=False) or loaded())
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +187,7 @@ class RefitBlock:
         if system.whitened is not None:  # every response has weights and correlations of its own
             return
         self._block = response_block(system, Y)
-        if compiled and in_one_call(options):
+        if in_one_call(options):
             block = self._block
             self._optima = optimize_block(
                 system,
@@ -189,6 +198,7 @@ class RefitBlock:
                 reml=options.reml,
                 start=options.start,
                 control=options.control,
+                compiled=compiled,
                 curved=curved,
             )
 
@@ -293,17 +303,19 @@ class BlockValues:
 
 
 def in_one_call(options: FitOptions) -> bool:
-    """Say whether the searches that are asked for are those that a compiled call makes."""
+    """Say whether the searches that are asked for are those that are made for many at once."""
     return options.optimizer in ("auto", "bfgs") and options.control.check_boundary
 
 
 def threads_serve(
     system: PenalizedSystem, options: FitOptions, *, compiled: bool, count: int
 ) -> bool:
-    """Say whether `count` refits are compiled calls, which threads can make side by side."""
-    if system.whitened is not None or not (compiled and in_one_call(options)):
+    """Say whether `count` refits are made in few calls, which threads can make side by side."""
+    if system.whitened is not None or not in_one_call(options):
         return False
-    return fused_search(system, reml=options.reml, count=count) is not None
+    if compiled and fused_search(system, reml=options.reml, count=count) is not None:
+        return True
+    return lockstep_serves(system)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,16 +46,9 @@ def fused_search(system: PenalizedSystem, *, reml: bool, count: int = 1) -> Fuse
         f = factors[0]
         if f.ztz.size * (f.width + 2.0 * f.columns) > MAX_WORK:
             return None
-    terms = []
-    for template, part, place in zip(
-        system.templates, system.chart.slices, products.layout, strict=True
-    ):
-        positions = template.positions
-        if positions is None:  # T is more than its parameters: the Python search knows how
-            return None
-        at = np.where(positions >= 0, positions + part.start, -1)
-        terms.append(Term(place.factor, place.first, template.closed_under, at))
-    constant = -products.log_weight_sum + (system.log_det_R_x if reml else 0.0)
+    terms = copied_terms(system)
+    if terms is None:
+        return None
     return FusedSearch(
         fused,
         [f.ztz for f in factors],
@@ -63,7 +56,29 @@ def fused_search(system: PenalizedSystem, *, reml: bool, count: int = 1) -> Fuse
         terms,
         nu=residual_df(system, reml=reml),
         df=system.n - system.p,
-        constant=constant,
+        constant=fixed_share(system, reml=reml),
         least_pivot=CANCELLATION_LIMIT,
         reml=reml,
     )
+
+
+def fixed_share(system: PenalizedSystem, *, reml: bool) -> float:
+    """Return what the criterion has beside log|C|, log|R_X|^2 of the working columns and pwrss."""
+    return -system.products.log_weight_sum + (system.log_det_R_x if reml else 0.0)
+
+
+def copied_terms(system: PenalizedSystem) -> list[Term] | None:
+    """Return the random terms; None where a T is more than its parameters.
+
+    The search in Python knows what to do then.
+    """
+    terms = []
+    for template, part, place in zip(
+        system.templates, system.chart.slices, system.products.layout, strict=True
+    ):
+        positions = template.positions
+        if positions is None:
+            return None
+        at = np.where(positions >= 0, positions + part.start, -1)
+        terms.append(Term(place.factor, place.first, template.closed_under, at))
+    return terms

@@ -1,4 +1,4 @@
-"""One design, a block of responses: all searches in one compiled call, all ends in arrays."""
+"""One design, a block of responses: all searches in one call, all ends in arrays."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.fused.descent import GIVEN_UP, GRADIENTS, VALUES
+from mixlm_sparse.engines.fused.lockstep.search import LockstepSearch
+from mixlm_sparse.engines.fused.search import FusedSearch
 from mixlm_sparse.solve.curvature import step_floors
 from mixlm_sparse.solve.information import information_of
 from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL
 from mixlm_sparse.solve.profiled.fused import fused_search
+from mixlm_sparse.solve.profiled.lockstep import lockstep_search
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
 from mixlm_sparse.solve.profiled.valleys import LARGE, other_starts
 from mixlm_sparse.solve.search.bfgs import ROUNDING
@@ -40,7 +43,7 @@ class BlockOptima:
     limit_reached : (r,).
     n_values, n_gradients : (r,) evaluations.
     factors : (r, p + 1, p + 1) lower triangles of the factors of [X y]'V^{-1}[X y].
-    found : (r,) whether the compiled search came to an end.
+    found : (r,) whether the search came to an end.
     given : whether the start was given.
     tolerance : decrease up to which an optimum is called converged.
     began : `time.perf_counter()` at the beginning.
@@ -95,8 +98,9 @@ class BlockOptima:
     @cached_property
     def settled(self) -> NDArray[np.bool_]:
         """(r,) which responses need no second search."""
+        ended = self.found & (self.certified | self.limit_reached)
         if self.given:
-            return self.found & (self.certified | self.limit_reached)
+            return ended
         singular = self.certified & self.at_boundary.any(axis=1)
         chart = self.system.chart
         large = np.array([chart.size(phi) > LARGE for phi in self.phi], dtype=bool)
@@ -107,7 +111,7 @@ class BlockOptima:
                 for flag in (False, True)
             ]
         )
-        return np.asarray(self.found & ~looks[singular.astype(int), large.astype(int)])
+        return np.asarray(ended & ~looks[singular.astype(int), large.astype(int)])
 
     @cached_property
     def L_inverse(self) -> Array3:
@@ -163,6 +167,7 @@ def optimize_block(
     reml: bool,
     start: Vector | None,
     control: Control,
+    compiled: bool,
     curved: bool = False,
 ) -> BlockOptima | None:
     """Search for each of r responses of one design.
@@ -174,16 +179,21 @@ def optimize_block(
     yy, y_length : (r,) residual sum of squares of least squares; length of the response.
     beta_ols : (p, r) coefficients of least squares.
     start : (m,) theta to start from, or None for moment estimates.
+    compiled : take the compiled search where there is one, else all in step in NumPy.
     curved : also take what the curvature is read off.
 
     Returns
     -------
-    their optima, or None where there is no compiled search. Perfect fits are not settled, nor is
-    what the compiled search gave up, nor what deserves a second look. None also where the data do
-    not determine a variance.
+    their optima, or None where there is neither search. Perfect fits are not settled, nor is what
+    the search gave up, nor what deserves a second look. None also where the data do not determine a
+    variance.
     """
     r = yy.size
-    search = fused_search(system, reml=reml, count=r)
+    search: FusedSearch | LockstepSearch | None = None
+    if compiled:
+        search = fused_search(system, reml=reml, count=r)
+    if search is None:
+        search = lockstep_search(system, reml=reml)
     if search is None or information_of(system, reml=reml).null.shape[1]:
         return None
     began = time.perf_counter()

@@ -1,0 +1,53 @@
+"""The search of a block of responses in NumPy, where the compiled one is not at hand."""
+
+from __future__ import annotations
+
+from mixlm_sparse.engines.fused.lockstep.search import LockstepSearch
+from mixlm_sparse.solve.criterion import residual_df
+from mixlm_sparse.solve.fusing import PLAIN_SIZE
+from mixlm_sparse.solve.pls import CANCELLATION_LIMIT
+from mixlm_sparse.solve.profiled.fused import copied_terms, fixed_share
+from mixlm_sparse.solve.profiled.runaway import can_be_all
+from mixlm_sparse.solve.system import PenalizedSystem
+
+__all__ = ["lockstep_search", "lockstep_serves"]
+
+# Columns of X, and of a grouping factor, up to which elementwise sums are quicker than calls.
+MOST_COLUMNS = 24
+MOST_WIDTH = 8
+
+
+def lockstep_serves(system: PenalizedSystem) -> bool:
+    """Say whether searches for many responses of this design are made together in NumPy."""
+    factors, products = system.products.blocks.factors, system.products
+    if system.held is not None or system.whitened is not None or system.known:
+        return False
+    if not system.may_fuse or products.sparse or products.blocks.own_pairs:
+        return False
+    if len(factors) != 1 or products.p > MOST_COLUMNS:
+        return False
+    f = factors[0]
+    if f.ztx.size >= PLAIN_SIZE or f.width > MOST_WIDTH:
+        return False
+    return all(template.positions is not None for template in system.templates)
+
+
+def lockstep_search(system: PenalizedSystem, *, reml: bool) -> LockstepSearch | None:
+    """Return the search of many responses of a design; None where there is none."""
+    if not lockstep_serves(system):
+        return None
+    if can_be_all(system, reml=reml):  # valleys that run away are known to the single search
+        return None
+    terms = copied_terms(system)
+    assert terms is not None
+    factors = system.products.blocks.factors
+    return LockstepSearch(
+        [f.ztz for f in factors],
+        [f.ztx for f in factors],
+        terms,
+        nu=residual_df(system, reml=reml),
+        df=system.n - system.p,
+        constant=fixed_share(system, reml=reml),
+        least_pivot=CANCELLATION_LIMIT,
+        reml=reml,
+    )
