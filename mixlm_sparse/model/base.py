@@ -19,7 +19,8 @@ from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.notes import Notes, notes_on, warn_of
 from mixlm_sparse.solve.criterion import profiled_sigma
 from mixlm_sparse.solve.curvature import Curvature, curvature_at
-from mixlm_sparse.solve.identification import Identification, identification
+from mixlm_sparse.solve.identification import Identification
+from mixlm_sparse.solve.judging import identification
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.solution import PlsSolution
 from mixlm_sparse.solve.system import PenalizedSystem

@@ -23,7 +23,8 @@ from mixlm_sparse.design.swapped import swapped_messages
 from mixlm_sparse.design.texts import text_messages
 from mixlm_sparse.model.rowless import MatricesWithoutRows
 from mixlm_sparse.model.singularity import singular_message, singular_reasons
-from mixlm_sparse.solve.identification import Identification, identification
+from mixlm_sparse.solve.identification import Identification
+from mixlm_sparse.solve.judging import identification
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.system import PenalizedSystem

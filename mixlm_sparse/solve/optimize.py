@@ -19,8 +19,8 @@ from mixlm_sparse.common.errors import DataError, NotPositiveDefiniteError, Opti
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.solve.checkpoint import Checkpoint
-from mixlm_sparse.solve.identification import require_residuals_apart, unseen
 from mixlm_sparse.solve.information import Seen
+from mixlm_sparse.solve.judging import require_residuals_apart, unseen
 from mixlm_sparse.solve.profiled.held_search import held_criterion, optimize_held
 from mixlm_sparse.solve.profiled.no_noise import without_noise
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective

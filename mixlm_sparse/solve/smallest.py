@@ -2,7 +2,7 @@
 
 Where the data do not determine the covariances of the random effects, the criterion is the same
 on a set of them: those of the search, plus any combination of the directions c that no law moves
-with (see `identification`), as far as they stay covariances.  Where a search ends there is chance.
+with (see `judging`), as far as they stay covariances.  Where a search ends there is chance.
 Taken instead is the point of least length,
 
     minimize sum_t |S_t|^2    over S = S_found + sum_i x_i c_i,  all S_t positive semidefinite,
@@ -26,8 +26,8 @@ import numpy as np
 
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.criterion import evaluate
-from mixlm_sparse.solve.identification import unseen
 from mixlm_sparse.solve.information import information_of
+from mixlm_sparse.solve.judging import unseen
 from mixlm_sparse.solve.search.bfgs import ROUNDING
 from mixlm_sparse.solve.search.optimum import ZERO_SIGMA, Optimum
 from mixlm_sparse.solve.search.status import Status

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mixlm_sparse as mx
-from mixlm_sparse.solve.identification import identification
+from mixlm_sparse.solve.judging import identification
 from tests.support import corpus, dense_identification
 from tests.support.dense_oracle import OracleTerm
 

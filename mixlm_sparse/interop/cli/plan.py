@@ -16,7 +16,7 @@ from mixlm_sparse.engines.memory import size_text
 from mixlm_sparse.model.notes import dropped_message, few_levels_message, scaling_message
 from mixlm_sparse.model.plan import reachable_bytes
 from mixlm_sparse.solve.criterion import criterion_and_gradient
-from mixlm_sparse.solve.identification import require_residuals_apart
+from mixlm_sparse.solve.judging import require_residuals_apart
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 __all__ = ["describe_plan"]

@@ -67,7 +67,7 @@ class Sharp:
 def shows_all(sharp: Sharp | None, found: Optimum, system: PenalizedSystem) -> bool:
     """Say whether the Hessian at an optimum shows that the data determine every (co)variance.
 
-    Along a direction of (S, sigma^2) in which no law moves (see `identification`) the criterion
+    Along a direction of (S, sigma^2) in which no law moves (see `judging`) the criterion
     stays as it is.  It is not that of a common factor, so that S / sigma^2 moves along it, and phi
     with that where every factor is regular: the Hessian at an optimum would be zero along it.
     """
