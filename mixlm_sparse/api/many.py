@@ -192,7 +192,7 @@ def _fit_pattern(
     if require_jobs(n_jobs) != 1 and len(members) > 1:
         # what is loaded and compiled here need not be in every process
         list(work(range(1)))
-    size = block_size(system, given.stored)
+    size = block_size(system, given.stored, compiled=compiled)
     return run(
         work, len(members), size, n_jobs=n_jobs, threads=threads, progress=progress
     )

@@ -154,7 +154,7 @@ def power(
         made.system, made.options, compiled=made.compiled, count=count
     )
     done, _ = run(
-        work, count, block_size(made.system),
+        work, count, block_size(made.system, compiled=made.compiled or not threads),
         n_jobs=n_jobs, threads=threads, progress=progress, label="power", unit="simulations",
     )  # fmt: skip
     return Power(

@@ -57,23 +57,35 @@ T = TypeVar("T")
 # What a block of responses and its temporaries may take.
 BLOCK_BYTES = 48_000_000
 MAX_BLOCK = 256
+BLOCK_ROWS = 200_000
+# Where they are searched for in step, and multiply-adds of an evaluation of all of them.
+MAX_IN_STEP = 1024
+IN_STEP_WORK = 400_000
 FAILED = "failed"
 # Compiled code saves about 1 ms of calls in a small search, as long as so many multiply-adds take.
 CALLS_SAVED = 1e5
 
 
-def block_size(system: PenalizedSystem, stored: int | None = None) -> int:
+def block_size(
+    system: PenalizedSystem, stored: int | None = None, *, compiled: bool
+) -> int:
     """Return how many responses are worked on at once.
 
     Parameters
     ----------
+    compiled : what `warm_up` decided; where they are searched for in step, more together cost less.
     stored : elements that a sparse response stores on average; None for dense responses, where the
         design alone decides.
     """
+    most, rows = MAX_BLOCK, BLOCK_ROWS
+    if not compiled and lockstep_serves(system):
+        f = system.products.blocks.factors[0]
+        most = int(min(MAX_IN_STEP, max(MAX_BLOCK, IN_STEP_WORK // (f.n_levels * f.width**3))))
+        rows = most * system.n
     if stored is not None:
-        return int(max(1, min(MAX_BLOCK, BLOCK_BYTES // (64 * stored + 32 * system.q))))
-    per_response = 8 * (4 * system.n + 2 * system.q)
-    return int(max(1, min(MAX_BLOCK, BLOCK_BYTES // per_response, 200_000 // system.n)))
+        return int(max(1, min(most, BLOCK_BYTES // (64 * stored + 32 * system.q))))
+    at_once = BLOCK_BYTES // (8 * (4 * system.n + 2 * system.q))
+    return int(max(1, min(most, at_once, rows // system.n)))
 
 
 def warm_up(system: PenalizedSystem, count: int, *, responses: bool = True) -> bool:

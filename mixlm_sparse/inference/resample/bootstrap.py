@@ -126,7 +126,8 @@ def bootstrap(
         threads = statistic is None and threads_serve(
             fit.system, options, compiled=compiled, count=count
         )
-        size = block_size(fit.system)
+        # a function of the user's own may take long: there is something for every process
+        size = block_size(fit.system, compiled=compiled or statistic is not None)
     else:
         groups = group_draw(fit, by) if method == "groups" else None
         redraws = Redraw(fit, RowDraw(fit.matrices), groups, root, reader, options)

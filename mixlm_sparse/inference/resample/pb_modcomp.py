@@ -192,7 +192,8 @@ def pb_modcomp(
     options = options_of_refits(large, reml=False)
     threads = threads_serve(large.system, options, compiled=compiled, count=count)
     done, _ = run(
-        work, count, block_size(large.system), n_jobs=n_jobs, threads=threads, progress=progress,
+        work, count, block_size(large.system, compiled=compiled), n_jobs=n_jobs, threads=threads,
+        progress=progress,
         label="PB test", unit="simulations",
     )  # fmt: skip
     ratios = np.array([ratio for ratio, _ in done], dtype=np.float64)

@@ -40,15 +40,16 @@ from mixlm_sparse.engines.fused.lockstep.arrays import (
     transposed,
 )
 
-# Numbers (levels times K^3) that a step over some levels works on, for each response: what it takes
-# and makes stays in the cache, and the order of sums depends on the design alone.
-CHUNK = 32
+# Numbers (levels times K^3 times responses) that are worked on at once: what a step takes and makes
+# stays in the cache.  Sums go over the levels one by one, however many are worked on at once.
+CHUNK = 32_768
 
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Swept:
-    """What the gradient takes of the first sweep: per chunk of levels N and B, (n, K, K, r)."""
+    """What the gradient takes of the first sweep: chunks of levels, with N and B (n, K, K, r)."""
 
+    chunks: list[slice]
     inner: list[Array]
     outer: list[Array]
 
@@ -74,9 +75,6 @@ class LevelSums:
         self.members = np.ones(L) if classes is None else classes.count
         code = None if classes is None else classes.code
         n = self.blocks.shape[0]
-        step = max(1, CHUNK // K**3)
-        bounds = [*range(0, n, step), n]
-        self._chunks = [slice(lo, hi) for lo, hi in pairwise(bounds)]
         a, b, s, t = self._rows, self._columns, self.upper, self.right
         both = (
             x[:, a[:, None], s] * x[:, b[:, None], t] + x[:, a[:, None], t] * x[:, b[:, None], s]
@@ -115,20 +113,24 @@ class LevelSums:
         -------
         log|C| (r,), not finite where there is no factor, and what `slopes` needs.
         """
-        lam, p = lambdas[0], self.p
+        lam, p, K = lambdas[0], self.p, self.K
+        r = lam.shape[2]
+        step = max(1, CHUNK // (K**3 * r))
+        bounds = [*range(0, self.blocks.shape[0], step), self.blocks.shape[0]]
+        swept = Swept([slice(lo, hi) for lo, hi in pairwise(bounds)], [], [])
         turned = transposed(lam)
-        swept = Swept([], [])
-        log_det = np.zeros(lam.shape[2])
-        fixed = np.zeros((self.upper.size, lam.shape[2]))
-        for part in self._chunks:
+        log_det, fixed = np.zeros(r), np.zeros((self.upper.size, r))
+        of_response, cross = np.zeros(r), np.zeros((p, r))
+        for part in swept.chunks:
             A = self.blocks[part][..., None]
             C = product(turned, product(A, lam))
-            for a in range(self.K):
+            for a in range(K):
                 C[..., a, a, :] += 1.0
             L = factor(C)
-            for a in range(self.K):
-                logs = np.log(L[:, a, a]) * (2.0 * self.members[part])[:, None]
-                log_det += np.add.reduce(logs, axis=0)
+            pivots = L[:, 0, 0]
+            for a in range(1, K):
+                pivots = pivots * L[:, a, a]
+            log_det = _added(log_det, np.log(pivots), 2.0 * self.members[part, None])
             half = lower_inverse(L)
             H = product(half, turned)
             N, B = product(transposed(H), H), product(transposed(H), half)
@@ -136,45 +138,40 @@ class LevelSums:
             swept.outer.append(B)
             packed = N[:, self._rows, self._columns]
             if p:
-                fixed += np.add.reduce(
-                    self._of_inner[part].reshape(-1, fixed.shape[0], 1)
-                    * packed.reshape(-1, 1, lam.shape[2]),
-                    axis=0,
-                )
-            self._sweep_response(part, N, packed, S)
-        S[self.upper, self.right] -= fixed
-        return log_det, swept
-
-    def _sweep_response(self, part: slice, N: Array, packed: Array, S: Array3) -> None:
-        p, r = self.p, N.shape[3]
-        if self._zy is not None:
-            y = self._zy[part]
-            Ny = product(N, y[:, :, None])[:, :, 0]
-            S[p, p] -= np.add.reduce((y * Ny).reshape(-1, r), axis=0)
+                coefficients = self._of_inner[part].reshape(-1, fixed.shape[0], 1)
+                fixed = _added(fixed, coefficients, packed.reshape(-1, 1, r))
+            if self._zy is not None:
+                y = self._zy[part]
+                Ny = product(N, y[:, :, None])[:, :, 0]
+                of_response = _added(of_response, y.reshape(-1, r), Ny.reshape(-1, r))
+                if p:
+                    x = self._x[part].reshape(-1, p, 1)
+                    cross = _added(cross, x, Ny.reshape(-1, 1, r))
+                continue
+            assert self._cross is not None
+            assert self._squares is not None
+            twice = packed * self._twice[:, None]
+            squares = self._squares[part].reshape(-1, r)
+            of_response = _added(of_response, twice.reshape(-1, r), squares)
             if p:
-                S[p, :p] -= np.add.reduce(
-                    self._x[part].reshape(-1, p, 1) * Ny.reshape(-1, 1, r), axis=0
-                )
-            return
-        assert self._cross is not None
-        assert self._squares is not None
-        twice = self._twice[:, None]
-        S[p, p] -= np.add.reduce((packed * self._squares[part] * twice).reshape(-1, r), axis=0)
-        if p:
-            crossed = packed[:, :, None] * self._cross[part]
-            S[p, :p] -= np.add.reduce(crossed.reshape(-1, p, r), axis=0)
+                crossed = self._cross[part].reshape(-1, p, r)
+                cross = _added(cross, packed.reshape(-1, 1, r), crossed)
+        S[self.upper, self.right] -= fixed
+        S[p, :p] -= cross
+        S[p, p] -= of_response
+        return log_det, swept
 
     def slopes(self, lambdas: list[Array3], swept: Any, Omega: Array3) -> list[Array3]:
         """Return the derivatives by Lambda, (K, K, r)."""
         r = Omega.shape[2]
         G = np.zeros((self.K, self.K, r))
         own = Omega[self.upper, self.right]
-        for part, N, B in zip(self._chunks, swept.inner, swept.outer, strict=True):
+        for part, N, B in zip(swept.chunks, swept.inner, swept.outer, strict=True):
             A = self.blocks[part][..., None]
             F = self._forms(part, own, Omega)
             R = F - product(product(A, N), F)
             D = A * self.members[part][:, None, None, None] - R
-            G += np.add.reduce(product(D, B), axis=0)
+            G = np.add.reduce(np.concatenate([G[None], product(D, B)]), axis=0)
         return [2.0 * G]
 
     def _forms(self, part: slice, own: Matrix, Omega: Array3) -> Array:
@@ -205,6 +202,15 @@ class LevelSums:
         F[:, a, b] = packed
         F[:, b, a] = packed
         return F
+
+
+def _added(total: Array, left: Array, right: Array) -> Array:
+    """Return a total with left * right (n, ...) added to it, one after another."""
+    terms = np.empty((left.shape[0] + 1, *total.shape))
+    terms[0] = total
+    np.multiply(left, right, out=terms[1:])
+    out: Array = np.add.reduce(terms, axis=0)
+    return out
 
 
 def _summed(values: Array, code: NDArray[np.int64] | None, n: int) -> Array:

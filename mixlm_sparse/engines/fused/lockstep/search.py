@@ -28,6 +28,9 @@ from mixlm_sparse.engines.fused.search import LEG_EVALUATIONS, MAX_PASSES, SMALL
 
 Flags = NDArray[np.bool_]
 
+# What is held of a block of responses may take so much; a few are always searched for together.
+BLOCK_BYTES = 48_000_000
+LEAST_BLOCK = 16
 # A search goes on from the boundary where a Newton step would win more.
 SLOPE_LEFT = 1e-7
 
@@ -63,6 +66,10 @@ class LockstepSearch:
             blocks, members = [classes.blocks], [classes.count]
         self._curvature = Curvature(blocks, members, terms, float(nu))
         self.m = 1 + max(int(term.position.max()) for term in terms)
+        # of one response: its products and those that are left, N and B of all levels or blocks
+        levels = sum(A.shape[0] * A.shape[1] for A in ztz)
+        squares = sum(A.shape[0] * A.shape[1] ** 2 for A in blocks)
+        self._bytes = 8 * (2 * levels + 2 * squares * (1 + ztx[0].shape[2]) + max(widths) ** 4)
 
     def minimize_many(
         self,
@@ -76,8 +83,18 @@ class LockstepSearch:
         floors: Vector | None = None,
     ) -> FoundMany:
         """Search for each of r responses; see `FusedSearch.minimize_many`."""
+        step = max(LEAST_BLOCK, BLOCK_BYTES // self._bytes)
+        found = []
         with np.errstate(all="ignore"):  # what fails is given up
-            return self._minimize(starts, zy, yy, floor, tolerance, limit, floors)
+            for lo in range(0, max(yy.size, 1), step):
+                own = slice(lo, lo + step)
+                begin = None if starts is None else starts[own]
+                found.append(
+                    self._minimize(begin, zy[own], yy[own], floor[own], tolerance, limit, floors)
+                )
+        if len(found) == 1:
+            return found[0]
+        return FoundMany(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
 
     def _minimize(
         self, starts: Matrix | None, zy: Array3, yy: Vector, floor: Vector, tolerance: float,

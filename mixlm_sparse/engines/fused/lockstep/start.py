@@ -26,8 +26,8 @@ from mixlm_sparse.engines.fused.start import (
     MIN_NOISE_SHARE,
 )
 
-# Elements K^4 of a level's products that are formed at once, for each response.
-CHUNK = 64
+# Numbers (levels times K^3 times responses) that are worked on at once (see `levels`).
+CHUNK = 32_768
 
 
 def moment_starts(
@@ -131,7 +131,7 @@ class Curvature:
         """Return sum_j D_j[a, b] D_j[c, d] by [a, b, c, d], and sum_j D_j."""
         K, s = lam.shape[0], lam.shape[2]
         E, total = np.zeros((K, K, K, K, s)), np.zeros((K, K, s))
-        step = max(1, CHUNK // K**4)
+        step = max(1, CHUNK // (K**3 * s))
         blocks, members, scale = self._blocks[f], self._members[f], self._scales[f]
         turned = transposed(lam)
         for lo in range(0, blocks.shape[0], step):
@@ -144,8 +144,8 @@ class Curvature:
             W = product(lower_inverse(factor(C)), W)
             D = A - product(transposed(W), W)
             weighted = count * D
-            total += along(weighted)
             for one, other in zip(weighted, D, strict=True):
+                total += one
                 E += one[:, :, None, None] * other
         return E, total
 
