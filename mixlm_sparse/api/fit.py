@@ -19,6 +19,7 @@ from mixlm_sparse.engines.threads import calm_methods
 from mixlm_sparse.model.fitted import FittedModel
 
 if TYPE_CHECKING:
+    from mixlm_sparse.api import save as saved
     from mixlm_sparse.inference.cases import influence as cases
     from mixlm_sparse.inference.fixed import coefficients
     from mixlm_sparse.inference.fixed import robust as sandwich
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from mixlm_sparse.model import simulate as simulations
     from mixlm_sparse.model.batches import fits as batches
     from mixlm_sparse.model.predict import predict as predictions
-    from mixlm_sparse.model.saved import model as saved
     from mixlm_sparse.report.plots import methods as pictures
     from mixlm_sparse.report.tables import as_dict as documents
     from mixlm_sparse.report.tables import for_maketables as maketables
@@ -71,7 +71,7 @@ else:  # loaded with the first of their methods that is asked for
     simulations = Late("model.simulate")
     batches = Late("model.batches.fits")
     predictions = Late("model.predict.predict")
-    saved = Late("model.saved.model")
+    saved = Late("api.save")
     pictures = Late("report.plots.methods")
     documents = Late("report.tables.as_dict")
     maketables = Late("report.tables.for_maketables")
@@ -84,8 +84,8 @@ else:  # loaded with the first of their methods that is asked for
 # What other modules of the package read; completion does not offer it.
 INTERNAL = frozenset(
     {
-        "error_reason", "fitted_used", "has_error", "n_determined", "normalized_used", "notes",
-        "options", "pearson_used", "perfect", "resid_used", "residual_quantiles",
+        "error_reason", "fitted_used", "has_error", "kept", "n_determined", "normalized_used",
+        "notes", "options", "pearson_used", "perfect", "resid_used", "residual_quantiles",
         "scaled_residuals_used", "standard_errors", "t_ratios",
     }
 )  # fmt: skip

@@ -51,4 +51,6 @@ def load(
     >>> again.criterion == fit.criterion
     True
     """
-    return load_fit(path, LinearMixedFit, data=data, env=env, engine=engine)
+    from mixlm_sparse.inference.kept import KEEPERS  # loaded with the first file, not before
+
+    return load_fit(path, LinearMixedFit, data=data, env=env, engine=engine, keepers=KEEPERS)

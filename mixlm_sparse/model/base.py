@@ -250,6 +250,11 @@ class FitBase:
         """
         return identification(self.system, reml=self.reml, phi=self.optimum.phi)
 
+    @cached_property
+    def kept(self) -> dict[str, Any]:
+        """What was computed of the rows before the fit was saved without them, by name."""
+        return {}
+
     @property
     def scale(self) -> float:
         """sigma^2."""

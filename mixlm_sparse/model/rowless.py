@@ -15,7 +15,7 @@ from mixlm_sparse.solve.rows import BLOCK_ROWS, RowBlock
 __all__ = [
     "BATCHES", "CLUSTER", "PRODUCTS", "SAVED", "SUMMED", "AbsentColumns", "AbsentFrame",
     "AbsentValues", "FactorWithoutRows", "MatricesWithoutRows", "NoRows", "Reason", "Rowless",
-    "with_parts",
+    "SummedValues", "with_parts",
 ]  # fmt: skip
 
 
@@ -116,6 +116,31 @@ class Rowless:
         if name in type(self).ROWS:
             self.why.say()
         return super().__getattribute__(name)
+
+
+@dataclass(frozen=True, slots=True)
+class SummedValues(AbsentValues):
+    """Numbers of which mean, standard deviation, least and largest are known."""
+
+    average: float
+    sd: float
+    least: float
+    largest: float
+
+    def astype(self, dtype: Any, **options: Any) -> SummedValues:
+        return self
+
+    def mean(self, **options: Any) -> float:
+        return self.average
+
+    def std(self, **options: Any) -> float:
+        return self.sd
+
+    def min(self, **options: Any) -> float:
+        return self.least
+
+    def max(self, **options: Any) -> float:
+        return self.largest
 
 
 @dataclass(frozen=True, eq=False)

@@ -290,7 +290,6 @@ def test_saved_again(path):
         lambda fit: fit.fittedvalues,
         lambda fit: fit.hatvalues(),
         lambda fit: fit.augment(),
-        lambda fit: fit.icc(),
         lambda fit: fit.getME("X"),
         lambda fit: fit.getME("flist"),
         lambda fit: fit.refit(np.ones(180)),

@@ -292,7 +292,7 @@ def test_every_array_is_checked(path, fit, include_data):
     fit.save(path, include_data=include_data)
     members = members_of(path)
     optional = (*(["weights"] if include_data else []), "optimum.history", "optimum.gradient")
-    optional += ("optimum.phi", "residual_quantiles")
+    optional += ("optimum.phi", "residual_quantiles", "kept.")
     for name in [name for name in members if name.endswith(".npy")]:
         array = np.load(io.BytesIO(members[name]))
         hostile = [array.astype(np.float32) * np.nan, array.ravel()[:-1], array[None]]

@@ -9,7 +9,7 @@ the others whether it is true of them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -24,6 +24,8 @@ from mixlm_sparse.solve.products.basis import stack_qr
 # A combination that misses what it must be by more than this share is not estimable.
 ESTIMABLE_RTOL = 1e-7
 ROUNDING = 1e-12  # entries below this share of the largest of a combination are rounding errors
+
+KEPT_AS = "coordinates"  # of `fit.kept`, where the rows are gone
 
 _KEPT: WeakKeyDictionary[FittedModel, Matrix] = WeakKeyDictionary()
 
@@ -41,6 +43,9 @@ def column_coordinates(fit: FittedModel) -> Matrix:
     products = fit.system.products
     if not fit.system.dropped:
         return products.R_x
+    kept: Mapping[str, Matrix] | None = fit.kept.get(KEPT_AS)
+    if kept is not None:
+        return kept["C"]
     # to the last digit, for what has no rows must come out as zero
     R: Matrix | None = None
     for block in fit.system.white_source.blocks():

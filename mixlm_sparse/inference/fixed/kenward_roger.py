@@ -32,7 +32,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-from mixlm_sparse.common.errors import RefitWarning
+from mixlm_sparse.common.errors import NotPositiveDefiniteError, RefitWarning
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.inference.fixed.kenward_roger_structured import rows_of, structured_sums
@@ -42,6 +42,7 @@ from mixlm_sparse.inference.fixed.kenward_roger_sums import (
     free_of_held,
 )
 from mixlm_sparse.inference.fixed.moments import NOTHING_TO_TEST, JointTest, directions
+from mixlm_sparse.inference.fixed.row_components import components
 from mixlm_sparse.inference.fixed.spans import column_lengths, with_unit_length
 from mixlm_sparse.model.base import unit_of_theta
 from mixlm_sparse.model.fitted import FittedModel
@@ -154,6 +155,38 @@ def _denominator(q: int, A1: float, A2: float) -> tuple[float, float]:
 
 
 _KEPT: WeakKeyDictionary[FittedModel, KenwardRogerMoments] = WeakKeyDictionary()
+KEPT_AS = "kenward_roger"  # of `fit.kept`, where the rows are gone
+BY_REML = "Kenward-Roger is defined for REML: the model was fitted again by REML for it"
+
+
+def found_before(fit: FittedModel) -> KenwardRogerMoments | None:
+    """Return what `kenward_roger(fit)` has found before, if it was called."""
+    return _KEPT.get(fit)
+
+
+def needs_rows(fit: FittedModel) -> bool:
+    """Say whether the moments are sums over the rows themselves.
+
+    Of sums over levels, a sigma that is zero beside the random effects leaves no digits.
+    """
+    return fit.matrices.law is not None or fit.system.known or fit.optimum.no_residual
+
+
+def structured_work(fit: FittedModel) -> float:
+    """Count the multiply-adds that `kenward_roger(fit)` takes where it needs rows.
+
+    Raises
+    ------
+    EngineError : memory does not suffice.
+    """
+    system, p = fit.system, fit.system.p
+    whitened = rows_of(system)
+    r = system.n_theta + whitened.law.n_rho + 1
+    if system.n_theta:
+        sizes = np.array([float(rows.size) for rows in components(system, whitened, r)])
+    else:
+        sizes = whitened.law.sizes.astype(np.float64)
+    return float((2.0 * r * sizes**3 + r * sizes**2 * (r + p) + sizes * (r * p) ** 2).sum())
 
 
 def kenward_roger(fit: FittedModel) -> KenwardRogerMoments:
@@ -168,14 +201,21 @@ def kenward_roger(fit: FittedModel) -> KenwardRogerMoments:
     Raises
     ------
     EngineError : crossed grouping factors have so many levels that memory does not suffice.
+    NotPositiveDefiniteError : random effects are so large that no digits are left.
     """
     found = _KEPT.get(fit)
     if found is not None:
         return found
+    kept: KenwardRogerMoments | None = fit.kept.get(KEPT_AS)
+    if kept is not None:
+        if not fit.reml:
+            warn_of(((RefitWarning, BY_REML),))
+        _KEPT[fit] = kept
+        return kept
     note = ""
     used = fit
     if not fit.reml:
-        note = "Kenward-Roger is defined for REML: the model was fitted again by REML for it"
+        note = BY_REML
         used = fit.refit_reml()
         warn_of(((RefitWarning, note),))
     curved = [t.name for t in used.system.templates if t.covariance_basis is None]
@@ -185,10 +225,14 @@ def kenward_roger(fit: FittedModel) -> KenwardRogerMoments:
             "derivatives are used, without the term of second ones"
         )
         note = f"{note}; {more}" if note else more
-    # of sums over levels, sigma that is zero beside the random effects leaves no digits
-    by_rows = used.matrices.law is not None or used.system.known or used.optimum.no_residual
     with one_blas_thread():
-        found = (_compute_structured if by_rows else _compute)(used, note)
+        try:
+            found = (_compute_structured if needs_rows(used) else _compute)(used, note)
+        except np.linalg.LinAlgError as error:
+            raise NotPositiveDefiniteError(
+                "random effects are so much larger than the residuals that the covariance of the "
+                "rows has no digits left for Kenward-Roger: use ddf='satterthwaite'"
+            ) from error
     _KEPT[fit] = found
     return found
 

@@ -23,6 +23,7 @@ Brockhoff and Christensen (2017), doi:10.18637/jss.v082.i13.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,6 +34,8 @@ from mixlm_sparse.inference.fixed.spans import beyond, span_and_complement, with
 from mixlm_sparse.model.fitted import FittedModel
 
 SPAN_TOL = 1e-8  # a column that others miss by more than this is not in their span
+
+KEPT_AS = "unweighted"  # of `fit.kept`, where the rows are gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +221,7 @@ def fixed_terms(fit: FittedModel) -> FixedTerms:
 def type_one(model: FixedTerms) -> list[Matrix]:
     """Return for each term what it adds to those before it."""
     kept = list(model.fit.system.products.kept)
-    R = np.linalg.qr(_unweighted_root(model) @ model.coordinates[:, kept], mode="r")
+    R = np.linalg.qr(unweighted_root(model) @ model.coordinates[:, kept], mode="r")
     owner = model.owner[kept]
     return [np.asarray(R[owner == i + 1]) for i in range(len(model.terms))]
 
@@ -230,7 +233,7 @@ def type_two(model: FixedTerms) -> list[Matrix]:
     for i in range(len(model.terms)):
         named = None if model.containing(i) else model.coefficients(i)
         if named is None:
-            root = _unweighted_root(model) if root is None else root
+            root = unweighted_root(model) if root is None else root
             added = beyond(root @ model.own(i), root @ model.others(i, containing=False))
             named = model.in_coefficients(root.T @ added)
         out.append(named)
@@ -246,12 +249,15 @@ def left_out(model: FixedTerms, term: int) -> Matrix:
     return model.in_coefficients(span_and_complement(others)[1])
 
 
-def _unweighted_root(model: FixedTerms) -> Matrix:
+def unweighted_root(model: FixedTerms) -> Matrix:
     """Return U (p, p) upper triangular with U'U = Q'Q: X'X instead of X'WX."""
     fit = model.fit
     p, kept = fit.system.p, list(fit.system.products.kept)
     if (fit.matrices.weights is None and fit.matrices.law is None) or p == 0:
         return np.eye(p)
+    sums: Mapping[str, Matrix] | None = fit.kept.get(KEPT_AS)
+    if sums is not None:
+        return sums["U"]
     gram = np.zeros((p, p))
     inverse = np.linalg.inv(model.coordinates[:, kept])
     for block in fit.system.rows():

@@ -106,9 +106,12 @@ def _rows_in(grid: ReferenceGrid, factors: tuple[str, ...]) -> Vector:
     """Return for each cell how often its combination of these factors occurs in the data."""
     sizes = [len(grid.predictors[name].values) for name in factors]
     in_data = np.array([grid.predictors[name].codes() for name in factors])
-    inside = in_data[:, (in_data >= 0).all(axis=0)]
-    rows = np.ravel_multi_index(list(inside), sizes, order="F")
-    counts = np.bincount(rows, minlength=int(np.prod(sizes)))
+    there = (in_data >= 0).all(axis=0)
+    rows = np.ravel_multi_index(list(in_data[:, there]), sizes, order="F")
+    each = grid.predictors[factors[0]].counts if factors else None
+    counts = np.bincount(
+        rows, None if each is None else each[there], minlength=int(np.prod(sizes))
+    )
     cells = np.ravel_multi_index([grid.codes[name] for name in factors], sizes, order="F")
     out: Vector = counts[cells].astype(np.float64)
     return out

@@ -27,6 +27,7 @@ from mixlm_sparse.inference.means.averages import Averages
 from mixlm_sparse.inference.means.grid import rows_of_design
 from mixlm_sparse.inference.means.predictors import PREDICTOR, Predictor, with_values
 from mixlm_sparse.inference.means.specs import Specs
+from mixlm_sparse.model.data import held_data
 from mixlm_sparse.model.fitted import FittedModel
 
 
@@ -49,6 +50,7 @@ def counterfactual_averages(
     ------
     OptionError : an unknown name; a covariate in the table that is not set.
     """
+    held_data(fit)  # or the error that there are no rows
     names = require_names("counterfactuals", given, list(predictors), PREDICTOR)
     chosen = with_values(predictors, at)
     shown = (*wanted.names, *wanted.by)

@@ -223,8 +223,8 @@ def grid_of(
 def slopes_of(fit: FittedModel, grid: ReferenceGrid, predictor: Predictor) -> ReferenceGrid:
     """Return the grid with the derivatives of its rows by a covariate, as differences."""
     values = predictor.column.values.astype(np.float64)
-    spread = float(np.ptp(values))
-    step = SLOPE_STEP * (spread if spread > 0.0 else max(abs(float(values[0])), 1.0))
+    spread = float(values.max() - values.min())
+    step = SLOPE_STEP * (spread if spread > 0.0 else max(abs(float(values.max())), 1.0))
     center = np.asarray(grid.values(predictor.name), dtype=np.float64)
     (X, offset), (X_below, offset_below) = (
         rows_of_design(

@@ -11,7 +11,13 @@ import pandas as pd
 
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.types import Matrix, Vector
-from mixlm_sparse.inference.means.predictors import Predictor, nested_pairs, with_values
+from mixlm_sparse.inference.means.predictors import (
+    KEPT_AS,
+    KeptColumns,
+    Predictor,
+    nested_pairs,
+    with_values,
+)
 from mixlm_sparse.model.fitted import FittedModel
 
 MAX_CELLS = 200_000
@@ -127,6 +133,9 @@ def rows_of_design(
 
 def mean_of_given_offset(fit: FittedModel) -> float:
     """Return the mean over the rows of an offset that was given as an array, else 0."""
+    kept: KeptColumns | None = fit.kept.get(KEPT_AS)
+    if kept is not None:
+        return kept.offset
     spec, total = fit.matrices.spec, fit.matrices.offset
     if total is None or spec is None or spec.offset_name is not None:
         return 0.0

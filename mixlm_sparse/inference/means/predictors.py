@@ -18,6 +18,7 @@ from mixlm_sparse.common.checks import (
     unknown_name,
 )
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.types import Vector
 from mixlm_sparse.design.levels import level_labels
 from mixlm_sparse.design.rows import RowArgument
 from mixlm_sparse.design.table import Column
@@ -31,6 +32,7 @@ from mixlm_sparse.model.fitted import FittedModel
 # What is true or false of numbers does not make levels of them.
 LOGICAL = frozenset({"<", ">", "<=", ">=", "==", "!=", "&", "&&", "|", "||", "!", "%in%"})
 PREDICTOR = "predictor of the fixed part"
+KEPT_AS = "predictors"  # of `fit.kept`, where the rows are gone
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -41,13 +43,15 @@ class Predictor:
     ----------
     values : levels of a factor in their order, or the values of a covariate on the grid.
     categorical : whether it is a factor (or truth values, or numbers read as a factor).
-    column : the rows used.
+    column : the rows used; where they are gone, their distinct combinations of levels.
+    counts : (c,) rows of each combination; None where the column has the rows themselves.
     """
 
     name: str
     values: tuple[Any, ...]
     categorical: bool
     column: Column
+    counts: Vector | None = None
 
     def codes(self) -> np.ndarray:
         """Return for each row used the position of its value in `values`, -1 for others."""
@@ -96,6 +100,22 @@ class Predictor:
         return replace(self, values=tuple(dict.fromkeys(numbers)))
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class KeptColumns:
+    """What is left of the predictors of a fit without rows.
+
+    Parameters
+    ----------
+    columns : of factors the distinct combinations of levels (c,), of covariates `SummedValues`.
+    counts : (c,) rows of each combination.
+    offset : mean over the rows of an offset that was given as an array.
+    """
+
+    columns: dict[str, Column]
+    counts: Vector
+    offset: float
+
+
 def predictors_of(fit: FittedModel) -> dict[str, Predictor]:
     """Return the columns of the data that the fixed part and its offsets use, by plain name.
 
@@ -116,7 +136,11 @@ def predictors_of(fit: FittedModel) -> dict[str, Predictor]:
     argument = spec.offset_name
     if argument is not None:
         offsets += RowArgument("offset", argument).possible_names
-    columns = data_columns(fit, names, [name for name in offsets if name not in names])
+    kept: KeptColumns | None = fit.kept.get(KEPT_AS)
+    if kept is None:
+        columns = data_columns(fit, names, [name for name in offsets if name not in names])
+    else:
+        columns = kept.columns
     if argument in columns:  # a column of that name comes before an expression
         offsets = [*names_of(spec.formula.fixed.offsets), argument]
     coded = {n for o in operands if o.table is not None for n in _levels_of(o.variable)}
@@ -133,7 +157,9 @@ def predictors_of(fit: FittedModel) -> dict[str, Predictor]:
             continue  # a constant, or one of two readings of the offset
         categorical = column.kind in ("factor", "bool") or (name in coded and name not in numeric)
         values = _values(column, categorical, levels.get(name))
-        out[name] = Predictor(name, values, categorical, column)
+        out[name] = Predictor(
+            name, values, categorical, column, None if kept is None else kept.counts
+        )
     return out
 
 

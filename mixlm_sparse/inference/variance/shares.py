@@ -20,6 +20,7 @@ doi:10.1111/2041-210X.12225; Nakagawa, Johnson and Schielzeth (2017), doi:10.109
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,7 @@ from mixlm_sparse.solve.products.basis import triangular_inverse
 
 # Changes below this share of the direction are rounding.
 CHANGE_TOL = 1e-6
+KEPT_AS = "shares"  # of `fit.kept`, where the rows are gone
 # a variance, its gradient in (phi, log sigma, beta), and its change along what is not determined
 Quantity = tuple[float, Vector, Vector]
 
@@ -65,9 +67,62 @@ class _Parts:
 def _parts(fit: FittedModel) -> _Parts:
     system, matrices = fit.system, fit.matrices
     # (phi, rho of a residual structure), then log sigma and beta
-    m, p, n = fit.theta.size + system.n_rho, system.p, system.n
+    m, p = fit.theta.size + system.n_rho, system.p
     chart, phi, sigma = system.chart, fit.optimum.phi, unit_of_theta(fit)
-    to_working = [triangular_inverse(Rz) for Rz in chart.Rz]
+    sums = row_sums(fit)
+    cov_X, means = sums["cov_X"], [sums[f"moment.{t}"] for t in range(len(matrices.terms))]
+    width = m + 1 + p
+
+    values = [0.0] * len(matrices.factors)
+    gradients = [np.zeros(width) for _ in matrices.factors]
+    for template, part, term, T, mean in zip(
+        chart.templates, chart.slices, matrices.terms, chart.factors(phi), means, strict=True
+    ):
+        s = float((mean * (T @ T.T)).sum())
+        values[term.factor] += sigma**2 * s
+        # d tr(M T T') / dT = 2 M T
+        gradients[term.factor][part] += sigma**2 * template.pull_back_at(phi[part], 2.0 * mean @ T)
+        gradients[term.factor][m] += 2.0 * sigma**2 * s
+    beta = fit.solution.beta
+    fixed_gradient = np.zeros(width)
+    fixed_gradient[m + 1 :] = 2.0 * cov_X @ beta
+    spread, by_rho = float(sums["residual"][0]), sums["residual"][1:]
+    # where sigma is zero in the limit, the value that it is held at is no variance
+    residual = 0.0 if fit.optimum.no_residual else sigma**2 * spread
+    residual_gradient = np.zeros(width)
+    residual_gradient[m] = 2.0 * residual
+    residual_gradient[m - system.n_rho : m] = sigma**2 * by_rho
+    covariance, flat = np.zeros((width, width)), np.zeros((m + 1, 0))
+    if not fit.perfect:
+        flat = fit.curvature.flat
+        covariance[: m + 1, : m + 1] = fit.curvature.covariance
+    covariance[m + 1 :, m + 1 :] = sigma**2 * fit.solution.vcov_unscaled
+    changes = _undetermined(fit, means, spread)
+    return _Parts(
+        list(zip(values, gradients, changes[:-2], strict=True)),
+        (float(beta @ cov_X @ beta), fixed_gradient, changes[-2]),
+        (residual, residual_gradient, changes[-1]),
+        covariance,
+        flat,
+        fit.identification.sentence,
+    )
+
+
+def row_sums(fit: FittedModel) -> Mapping[str, Matrix]:
+    """Return what shares need of the rows, by name.
+
+    Returns
+    -------
+    "cov_X" (p, p), the covariance of the columns of X over the rows; "moment.t" (k, k) of every
+    term, the average of z~ z~' in the working columns; "residual" (1 + n_rho,), the mean variance
+    of the residuals over sigma^2 and its derivative by rho.
+    """
+    kept: Mapping[str, Matrix] | None = fit.kept.get(KEPT_AS)
+    if kept is not None:
+        return kept
+    system, matrices = fit.system, fit.matrices
+    p, n = system.p, system.n
+    to_working = [triangular_inverse(Rz) for Rz in system.chart.Rz]
     moments = [np.zeros((len(t.column_names),) * 2) for t in matrices.terms]
     cov_X = np.zeros((p, p))
     total = np.zeros(p)
@@ -89,42 +144,12 @@ def _parts(fit: FittedModel) -> _Parts:
             weighted = z if isinstance(squares, float) else z * squares[:, None]
             moments[t] += weighted.T @ z
     cov_X = (cov_X - np.outer(total, total) / n) / (n - 1)
-    width = m + 1 + p
-
-    values = [0.0] * len(matrices.factors)
-    gradients = [np.zeros(width) for _ in matrices.factors]
-    for template, part, term, T, moment in zip(
-        chart.templates, chart.slices, matrices.terms, chart.factors(phi), moments, strict=True
-    ):
-        mean = moment / n
-        s = float((mean * (T @ T.T)).sum())
-        values[term.factor] += sigma**2 * s
-        # d tr(M T T') / dT = 2 M T
-        gradients[term.factor][part] += sigma**2 * template.pull_back_at(phi[part], 2.0 * mean @ T)
-        gradients[term.factor][m] += 2.0 * sigma**2 * s
-    beta = fit.solution.beta
-    fixed_gradient = np.zeros(width)
-    fixed_gradient[m + 1 :] = 2.0 * cov_X @ beta
     spread, by_rho = _mean_residual(fit)
-    # where sigma is zero in the limit, the value that it is held at is no variance
-    residual = 0.0 if fit.optimum.no_residual else sigma**2 * spread
-    residual_gradient = np.zeros(width)
-    residual_gradient[m] = 2.0 * residual
-    residual_gradient[m - system.n_rho : m] = sigma**2 * by_rho
-    covariance, flat = np.zeros((width, width)), np.zeros((m + 1, 0))
-    if not fit.perfect:
-        flat = fit.curvature.flat
-        covariance[: m + 1, : m + 1] = fit.curvature.covariance
-    covariance[m + 1 :, m + 1 :] = sigma**2 * fit.solution.vcov_unscaled
-    changes = _undetermined(fit, [moment / n for moment in moments], spread)
-    return _Parts(
-        list(zip(values, gradients, changes[:-2], strict=True)),
-        (float(beta @ cov_X @ beta), fixed_gradient, changes[-2]),
-        (residual, residual_gradient, changes[-1]),
-        covariance,
-        flat,
-        fit.identification.sentence,
-    )
+    return {
+        "cov_X": cov_X,
+        **{f"moment.{t}": moment / n for t, moment in enumerate(moments)},
+        "residual": np.append(spread, by_rho),
+    }
 
 
 def _mean_residual(fit: FittedModel) -> tuple[float, Vector]:

@@ -5,7 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
+import pandas as pd
+
 from mixlm_sparse.common.errors import SavedFitError
+from mixlm_sparse.design.readers import open_table
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import ROLES, columns_of_call
 from mixlm_sparse.model.fitted import FittedModel
@@ -25,6 +29,9 @@ from mixlm_sparse.model.saved.structure import structure_from
 
 __all__ = ["call_from", "call_to"]
 
+# What arguments of a loaded call are that were arrays.
+AS_READ = (np.ndarray, pd.Categorical, pd.api.extensions.ExtensionArray)
+
 
 def call_to(
     fit: FittedModel,
@@ -42,9 +49,14 @@ def call_to(
     }
     given = {role: getattr(call, role) for role in ROLES}
     simple = all(value is None or isinstance(value, str) for value in given.values())
-    if not include_data and (simple or isinstance(fit.matrices, MatricesWithoutRows)):
-        return about | {role: v if isinstance(v, str) else None for role, v in given.items()}
-    table = columns_of_call(call)
+    if not include_data and simple:
+        return about | given
+    if isinstance(fit.matrices, MatricesWithoutRows):  # arrays came from a file, row by row
+        arrived = {role: v for role, v in given.items() if isinstance(v, AS_READ)}
+        table = open_table(pd.DataFrame(arrived), list(arrived))
+        given = {role: v if isinstance(v, (str, *AS_READ)) else None for role, v in given.items()}
+    else:
+        table = columns_of_call(call)
     about |= {role: argument_to(role, value, table, arrays) for role, value in given.items()}
     if include_data:
         document["data"] = "frame"

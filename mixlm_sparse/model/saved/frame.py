@@ -20,6 +20,8 @@ from mixlm_sparse.model.saved.members import members_from, members_to
 __all__ = [
     "argument_from",
     "argument_to",
+    "column_from",
+    "column_to",
     "contrasts_from",
     "contrasts_to",
     "frame_from",
@@ -39,7 +41,7 @@ TIMES = "Mm"  # kinds of arrays that hold points and spans of time
 def frame_to(table: Table, arrays: Arrays) -> dict[str, Any]:
     """Return what describes the columns; their values are added to `arrays`."""
     columns = [
-        _column_to(column, f"data.{i}", arrays) for i, column in enumerate(table.columns.values())
+        column_to(column, f"data.{i}", arrays) for i, column in enumerate(table.columns.values())
     ]
     return {"n": table.n, "columns": columns, "index": _index_to(table.index, arrays)}
 
@@ -52,7 +54,7 @@ def frame_from(saved: Mapping[str, Any], archive: Archive) -> Any:
         if about["kind"] == "membership":
             memberships[about["name"]] = _membership_from(about, f"data.{i}", archive, n)
         else:
-            columns[about["name"]] = _column_from(about, f"data.{i}", archive, n)
+            columns[about["name"]] = column_from(about, f"data.{i}", archive, n)
     frame = pd.DataFrame(columns, index=_index_from(saved["index"], archive, n))
     return Joined(frame, memberships) if memberships else frame
 
@@ -92,7 +94,8 @@ def _membership_from(
     return Membership(labels, members, signed=bool(about["signed"]))
 
 
-def _column_to(column: Column, key: str, arrays: Arrays) -> dict[str, Any]:
+def column_to(column: Column, key: str, arrays: Arrays) -> dict[str, Any]:
+    """Return what describes a column; its values are added to `arrays` under the key."""
     if column.kind == "membership":
         return _membership_to(column, key, arrays)
     values = np.asarray(column.values)
@@ -131,7 +134,8 @@ def _as_factor(column: Column) -> Column:
     return Column(column.name, "factor", codes, level_labels(levels))
 
 
-def _column_from(about: Mapping[str, Any], key: str, archive: Archive, n: int) -> Any:
+def column_from(about: Mapping[str, Any], key: str, archive: Archive, n: int) -> Any:
+    """Return the values (n,) of the column of `column_to` as a frame has them."""
     values = archive.array(f"{key}.values", n)
     if about["kind"] == "datetime":
         is_date = about["dtype"] == DATE  # datetime.date, which pandas keeps as objects
@@ -190,14 +194,14 @@ def argument_to(role: str, value: Any, table: Table, arrays: Arrays) -> Any:
     if value is None or isinstance(value, str):
         return value
     column = RowArgument(role, value).column(table, table.index)
-    return {"array": _column_to(column, f"argument.{role}", arrays)}
+    return {"array": column_to(column, f"argument.{role}", arrays)}
 
 
 def argument_from(role: str, saved: Any, archive: Archive, n: int) -> Any:
     """Return the argument of `argument_to`."""
     if saved is None or isinstance(saved, str):
         return saved
-    return _column_from(saved["array"], f"argument.{role}", archive, n)
+    return column_from(saved["array"], f"argument.{role}", archive, n)
 
 
 def contrasts_to(contrasts: Mapping[str, Any] | None) -> dict[str, Any] | None:

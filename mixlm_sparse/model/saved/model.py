@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
 
-from mixlm_sparse.common.checks import require_bool, require_one_of, require_path
+from mixlm_sparse.common.checks import require_one_of, require_path
 from mixlm_sparse.common.errors import (
     DataError,
     EngineError,
@@ -52,6 +52,7 @@ from mixlm_sparse.model.saved.design import (
 from mixlm_sparse.model.saved.frame import (
     part_of_data,
 )
+from mixlm_sparse.model.saved.kept import Keeper, kept_from, kept_to
 from mixlm_sparse.model.saved.known import known_from, known_to
 from mixlm_sparse.model.saved.parts import (
     held_from,
@@ -78,7 +79,7 @@ from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.solution import PlsSolution
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system, penalties_of
 
-__all__ = ["FORMAT_VERSION", "load_fit", "save"]
+__all__ = ["FORMAT_VERSION", "load_fit", "write_fit"]
 
 FORMAT = "mixlm_sparse.api.lmer"
 FORMAT_VERSION = 3  # 2 brought checksums, 3 residual structures without rows
@@ -87,39 +88,19 @@ WITHOUT_STRUCTURE = 2  # what else is written as before, so that earlier version
 F = TypeVar("F", bound=FittedModel)
 
 
-def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool = True) -> None:
-    """Save the fit; `mx.load(path)` brings it back.
-
-    The file is a zip archive of JSON and arrays, without pickle.  It appears under its name
-    when it is complete; a file of this name that was there is replaced then.
+def write_fit(
+    fit: FittedModel,
+    path: str | os.PathLike[str],
+    *,
+    include_data: bool,
+    keepers: Sequence[Keeper] = (),
+) -> None:
+    """Write the file of a fit; see `api.save`.
 
     Parameters
     ----------
-    path : of the file, by custom "name.mixlm".
-    include_data : also store the columns of the data that the formula uses, so that the loaded
-        fit can do all that this one can.  Without them the file holds estimates, levels of the
-        grouping factors, random effects by way of sums over the rows, and prior weights and
-        offset, but neither response nor predictors: summary, tests, variance components and
-        predictions for new data work, and what needs the rows says so.
-
-    Raises
-    ------
-    SavedFitError : the data have a column of a kind that cannot be stored.
-    OptionError : the fit needs its rows, and they are to be left out.
-    OSError : the file cannot be written.
-
-    Examples
-    --------
-    >>> import os, tempfile
-    >>> import mixlm_sparse as mx
-    >>> fit = mx.lmer("Yield ~ 1 + (1 | Batch)", mx.datasets.load("Dyestuff"))
-    >>> path = os.path.join(tempfile.mkdtemp(), "dyestuff.mixlm")
-    >>> fit.save(path)
-    >>> mx.load(path).criterion == fit.criterion
-    True
+    keepers : of what is computed of the rows where these are left out.
     """
-    path = require_path("path", path)
-    require_bool("include_data", include_data)
     structure = structure_to(fit)
     arrays: Arrays = {}
     document: dict[str, Any] = {
@@ -151,6 +132,8 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
         document["version"] = FORMAT_VERSION
         document["residuals"] = residuals_to(fit, arrays)
         curvature_to(fit, arrays)
+    if not include_data:
+        document["kept"] = kept_to(fit, keepers, arrays)
     if fit.sigma > 0.0 and (has_rows or "residual_quantiles" in vars(fit)):
         arrays["residual_quantiles"] = fit.residual_quantiles
     if fit.call is not None:
@@ -159,18 +142,20 @@ def save(fit: FittedModel, path: str | os.PathLike[str], *, include_data: bool =
         rows_to(fit.matrices, arrays)
         document["data"] = "matrices"
     if apart is not None or without:
-        _require_to_load(fit, document, arrays)
+        _require_to_load(fit, document, arrays, keepers)
     write_archive(path, document, arrays)
 
 
-def _require_to_load(fit: FittedModel, document: Mapping[str, Any], arrays: Arrays) -> None:
+def _require_to_load(
+    fit: FittedModel, document: Mapping[str, Any], arrays: Arrays, keepers: Sequence[Keeper]
+) -> None:
     """Raise an OptionError where sums stand for rows of which they have too few digits."""
     env = None if fit.call is None else fit.call.env
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "fit")
         write_archive(path, document, arrays)
         try:
-            load_fit(path, type(fit), env=env)
+            load_fit(path, type(fit), env=env, keepers=keepers)
         except SavedFitError:
             raise OptionError(
                 "sums of the rows have too few digits to stand for the rows of this fit (weights "
@@ -186,6 +171,7 @@ def load_fit(
     data: Any = None,
     env: Mapping[str, Callable[..., Any]] | None = None,
     engine: str | None = None,
+    keepers: Sequence[Keeper] = (),
 ) -> F:
     """Load a fit as an object of class `cls`; see `mx.load`."""
     archive = Archive(require_path("path", path))
@@ -195,7 +181,10 @@ def load_fit(
         require_one_of("engine", engine, ENGINES)
     try:
         require_fit_form(document, archive)
-        return _fit_from(document, archive, cls, data, env or {}, engine)
+        fit = _fit_from(document, archive, cls, data, env or {}, engine)
+        if isinstance(fit.matrices, MatricesWithoutRows):
+            kept_from(fit, document.get("kept") or {}, keepers, archive)
+        return fit
     except (SavedFitError, EngineError, MissingPackageError):
         raise
     except Exception as error:  # what a changed document makes of the readers may be anything

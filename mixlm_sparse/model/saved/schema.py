@@ -153,6 +153,10 @@ def require_fit_form(document: Mapping[str, Any], archive: Archive) -> None:
     for key, form in (("structure", STRUCTURE), ("residuals", RESIDUALS)):
         if document.get(key) is not None:
             _check(document[key], form, key, archive)
+    if document.get("kept") is not None:
+        _check(document["kept"], {}, "kept", archive)
+        for name, about in document["kept"].items():
+            _check(about, {}, f"kept.{name}", archive)
     if document["data"] == "frame":
         _check(call, {"frame": FRAME}, "call", archive)
 
