@@ -79,8 +79,9 @@ def block_size(
     """
     most, rows = MAX_BLOCK, BLOCK_ROWS
     if not compiled and lockstep_serves(system):
-        f = system.products.blocks.factors[0]
-        most = int(min(MAX_IN_STEP, max(MAX_BLOCK, IN_STEP_WORK // (f.n_levels * f.width**3))))
+        factors = system.products.blocks.factors
+        work = sum(f.n_levels * f.width**3 for f in factors) if len(factors) == 1 else system.q**3
+        most = int(min(MAX_IN_STEP, max(MAX_BLOCK, IN_STEP_WORK // work)))
         rows = most * system.n
     if stored is not None:
         return int(max(1, min(most, BLOCK_BYTES // (64 * stored + 32 * system.q))))

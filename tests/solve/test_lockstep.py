@@ -124,7 +124,7 @@ def test_random_designs_end_as_single_searches_do(design: Design, reml: bool) ->
 
 @pytest.mark.parametrize("formula", FORMULAS)
 def test_structures_singular_and_not(formula: str) -> None:
-    singular = 0
+    singular, searched_together = 0, False
     for data in (drawn(4), balanced(4, 40).assign(h=lambda d: d["g"] % 5)):
         system = penalized_system(mx.model_matrices(formula, data))
         if lockstep_search(system, reml=True) is None:
@@ -133,7 +133,7 @@ def test_structures_singular_and_not(formula: str) -> None:
         for reml in (True, False):
             options = replace(quiet(FitOptions()), reml=reml)
             block = RefitBlock(system, Y, options, compiled=False)
-            assert block.at_once.any() or "diag" in formula  # always another look
+            searched_together |= bool(block.at_once.any())
             for i, row in enumerate(block.rows()):
                 alone = optimize(system_for(system, response_block(system, Y), i), reml=reml)
                 assert row.criterion == pytest.approx(alone.criterion, rel=1e-9)
@@ -142,7 +142,9 @@ def test_structures_singular_and_not(formula: str) -> None:
                 if alone.status == "converged":
                     np.testing.assert_allclose(row.theta, alone.theta, rtol=1e-3, atol=1e-4)
                 singular += alone.status == "singular"
-    assert singular or "| h)" in formula
+    assert singular
+    # few levels, or nearly parallel columns: always another look
+    assert searched_together or formula in (FORMULAS[5], FORMULAS[7])
 
 
 @pytest.mark.parametrize("formula", FORMULAS)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from mixlm_sparse.engines.fused.dense import DenseProducts
 from mixlm_sparse.engines.fused.lockstep.search import LockstepSearch
 from mixlm_sparse.solve.criterion import residual_df
-from mixlm_sparse.solve.fusing import PLAIN_SIZE
+from mixlm_sparse.solve.fusing import PLAIN_SIZE, SMALL_DENSE_Q
 from mixlm_sparse.solve.pls import CANCELLATION_LIMIT
 from mixlm_sparse.solve.profiled.fused import copied_terms, fixed_share
 from mixlm_sparse.solve.profiled.runaway import can_be_all
@@ -24,10 +25,11 @@ def lockstep_serves(system: PenalizedSystem) -> bool:
         return False
     if not system.may_fuse or products.sparse or products.blocks.own_pairs:
         return False
-    if len(factors) != 1 or products.p > MOST_COLUMNS:
+    if not factors or products.p > MOST_COLUMNS or max(f.width for f in factors) > MOST_WIDTH:
         return False
-    f = factors[0]
-    if f.ztx.size >= PLAIN_SIZE or f.width > MOST_WIDTH:
+    if len(factors) == 1 and factors[0].ztx.size >= PLAIN_SIZE:
+        return False
+    if len(factors) > 1 and system.q > SMALL_DENSE_Q:
         return False
     return all(template.positions is not None for template in system.templates)
 
@@ -40,11 +42,12 @@ def lockstep_search(system: PenalizedSystem, *, reml: bool) -> LockstepSearch | 
         return None
     terms = copied_terms(system)
     assert terms is not None
-    factors = system.products.blocks.factors
+    blocks = system.products.blocks
     return LockstepSearch(
-        [f.ztz for f in factors],
-        [f.ztx for f in factors],
+        [f.ztz for f in blocks.factors],
+        [f.ztx for f in blocks.factors],
         terms,
+        dense=DenseProducts(blocks, 0.0, 0.0) if len(blocks.factors) > 1 else None,
         nu=residual_df(system, reml=reml),
         df=system.n - system.p,
         constant=fixed_share(system, reml=reml),

@@ -104,13 +104,7 @@ class BlockOptima:
         singular = self.certified & self.at_boundary.any(axis=1)
         chart = self.system.chart
         large = np.array([chart.size(phi) > LARGE for phi in self.phi], dtype=bool)
-        at = [chart.start, chart.scaled(chart.start, 2.0 * LARGE)]
-        looks = np.array(
-            [
-                [bool(other_starts(self.system, singular=flag, phi=phi)) for phi in at]
-                for flag in (False, True)
-            ]
-        )
+        looks = second_looks(self.system)
         return np.asarray(ended & ~looks[singular.astype(int), large.astype(int)])
 
     @cached_property
@@ -157,6 +151,18 @@ class BlockOptima:
         )  # fmt: skip
 
 
+def second_looks(system: PenalizedSystem) -> NDArray[np.bool_]:
+    """Return (2, 2) whether an end deserves a second look: not singular or so, small or large."""
+    chart = system.chart
+    at = [chart.start, chart.scaled(chart.start, 2.0 * LARGE)]
+    return np.array(
+        [
+            [bool(other_starts(system, singular=flag, phi=phi)) for phi in at]
+            for flag in (False, True)
+        ]
+    )
+
+
 def optimize_block(
     system: PenalizedSystem,
     zy: Sequence[Array3],
@@ -184,11 +190,13 @@ def optimize_block(
 
     Returns
     -------
-    their optima, or None where there is neither search. Perfect fits are not settled, nor is what
-    the search gave up, nor what deserves a second look. None also where the data do not determine a
-    variance.
+    their optima, or None where there is neither search, or every end deserves a second look.
+    Perfect fits are not settled, nor is what the search gave up, nor what deserves a second look.
+    None also where the data do not determine a variance.
     """
     r = yy.size
+    if start is None and second_looks(system).all():
+        return None  # every response is searched for from several starts
     search: FusedSearch | LockstepSearch | None = None
     if compiled:
         search = fused_search(system, reml=reml, count=r)

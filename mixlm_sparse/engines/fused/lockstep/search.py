@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.fused.classes import classes_of
+from mixlm_sparse.engines.fused.dense import DenseProducts
 from mixlm_sparse.engines.fused.descent import CLOSE_STEPS, GIVEN_UP, GRADIENTS, LIMIT, VALUES
 from mixlm_sparse.engines.fused.differences import HESSIAN_STEP, MULTIPLES
 from mixlm_sparse.engines.fused.found import FoundMany, Term
@@ -20,9 +21,10 @@ from mixlm_sparse.engines.fused.lockstep.boundary import (
     unturn,
     without_small,
 )
+from mixlm_sparse.engines.fused.lockstep.dense import DenseSums
 from mixlm_sparse.engines.fused.lockstep.descent import descend
 from mixlm_sparse.engines.fused.lockstep.levels import LevelSums
-from mixlm_sparse.engines.fused.lockstep.model import Law, Model, Places
+from mixlm_sparse.engines.fused.lockstep.model import Law, Model, Places, Sums
 from mixlm_sparse.engines.fused.lockstep.start import Curvature, moment_starts
 from mixlm_sparse.engines.fused.search import LEG_EVALUATIONS, MAX_PASSES, SMALL
 
@@ -36,11 +38,12 @@ SLOPE_LEFT = 1e-7
 
 
 class LockstepSearch:
-    """The search of many responses of a model with one grouping factor.
+    """The search of many responses of a model with one grouping factor, or few random effects.
 
     Parameters
     ----------
     ztz, ztx : per grouping factor, (L, K, K) and (L, K, P); their responses are not read.
+    dense : the products of several grouping factors together; None for one.
     terms : the random terms.
     nu, df, constant, least_pivot : as in `FusedSearch`.
     """
@@ -51,6 +54,7 @@ class LockstepSearch:
         ztx: Sequence[Array3],
         terms: Sequence[Term],
         *,
+        dense: DenseProducts | None = None,
         nu: int,
         df: int,
         constant: float,
@@ -58,6 +62,7 @@ class LockstepSearch:
         reml: bool,
     ) -> None:
         self._ztz, self._ztx, self._df = ztz, ztx, float(max(df, 1))
+        self._dense = dense
         widths = [A.shape[1] for A in ztz]
         self._law = Law(terms, widths, float(nu), constant, least_pivot, reml)
         blocks, members = list(ztz), [np.ones(A.shape[0]) for A in ztz]
@@ -70,6 +75,8 @@ class LockstepSearch:
         levels = sum(A.shape[0] * A.shape[1] for A in ztz)
         squares = sum(A.shape[0] * A.shape[1] ** 2 for A in blocks)
         self._bytes = 8 * (2 * levels + 2 * squares * (1 + ztx[0].shape[2]) + max(widths) ** 4)
+        if dense is not None:
+            self._bytes += 64 * dense.order * (dense.order + ztx[0].shape[2])
 
     def minimize_many(
         self,
@@ -135,7 +142,9 @@ class LockstepSearch:
             self._put_differences(phi, floors, found, model)
         return found
 
-    def _sums(self, zy: list[Array3]) -> LevelSums:
+    def _sums(self, zy: list[Array3]) -> Sums:
+        if self._dense is not None:
+            return DenseSums(self._dense, zy)
         return LevelSums(self._ztz[0], self._ztx[0], zy[0])
 
     # -- the search ---------------------------------------------------------------------------
