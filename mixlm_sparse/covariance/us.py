@@ -20,7 +20,7 @@ def _lower_triangle_by_columns(k: int) -> tuple[NDArray[np.intp], NDArray[np.int
 
 
 @lru_cache(maxsize=64)
-def _above(k: int) -> NDArray[np.bool_]:
+def above_diagonal(k: int) -> NDArray[np.bool_]:
     """Return which elements (k, k) lie above the diagonal."""
     return np.tri(k, dtype=bool).T & ~np.eye(k, dtype=bool)
 
@@ -92,9 +92,9 @@ class Unstructured(CovarianceStructure):
     def theta_of(self, M: Matrix) -> Vector:
         # M = T Q with orthogonal Q: the transpose of a QR, its diagonal made nonnegative; LAPACK
         # keeps Q above it
-        T = lapack.dgeqrf(M.T)[0].T if M[_above(self.k)].any() else M
-        diagonal = np.diagonal(T)
-        if (diagonal < 0.0).any():
+        T = lapack.dgeqrf(M.T)[0].T if np.count_nonzero(M[above_diagonal(self.k)]) else M
+        diagonal = T.diagonal()
+        if np.count_nonzero(diagonal < 0.0):
             T = T * np.where(diagonal < 0.0, -1.0, 1.0)
         out: Vector = T[self._triangle()]
         return out

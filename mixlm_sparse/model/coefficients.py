@@ -9,9 +9,15 @@ whatever is computed from it is a plain Series, and it compares as one where pan
 
 from __future__ import annotations
 
+from functools import lru_cache
+
+import numpy as np
 import pandas as pd
 
-__all__ = ["Coefficients"]
+from mixlm_sparse.common.types import Vector
+from mixlm_sparse.design.table import own_index
+
+__all__ = ["Coefficients", "named_values"]
 
 
 class _AsSeries(type):
@@ -30,6 +36,19 @@ class Coefficients(pd.Series, metaclass=_AsSeries):
     @property
     def _constructor(self) -> type[pd.Series]:
         return pd.Series
+
+
+def named_values(
+    values: Vector, names: tuple[str, ...], kind: type[pd.Series[float]] = pd.Series
+) -> pd.Series[float]:
+    """Return a Series of its own of values (p,) by the names of the columns of X."""
+    return kind(values, index=own_index(_index_of(names)), dtype=np.float64, copy=True)
+
+
+@lru_cache(maxsize=64)
+def _index_of(names: tuple[str, ...]) -> pd.Index[str]:
+    """Return names as pandas keeps them, which takes it longer than all else of a Series."""
+    return pd.Index(list(names))
 
 
 # what Python puts before "object is not callable"; pickle goes by the qualified name

@@ -24,7 +24,7 @@ from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.model import convergence as diagnosis
 from mixlm_sparse.model import refit as further
 from mixlm_sparse.model.base import unit_of_theta
-from mixlm_sparse.model.coefficients import Coefficients
+from mixlm_sparse.model.coefficients import Coefficients, named_values
 from mixlm_sparse.model.effects import (
     coefficients_by_level,
     conditional_covariances,
@@ -80,7 +80,7 @@ class FittedModel(FittedRows):
         Days            10.467
         dtype: float64
         """
-        return Coefficients(self._named(self.solution.beta))
+        return named_values(self.solution.beta, self.system.x_names, Coefficients)
 
     @property
     def fixef_all(self) -> pd.Series[float]:
@@ -164,7 +164,7 @@ class FittedModel(FittedRows):
         return "; ".join(text for text in (self.identification.sentence, held) if text)
 
     def _named(self, values: Vector) -> pd.Series[float]:
-        return pd.Series(values, index=list(self.system.x_names), dtype=np.float64)
+        return named_values(values, self.system.x_names)
 
     def cov_params(self) -> pd.DataFrame:
         """Return the covariance matrix (p, p) of the fixed effects.

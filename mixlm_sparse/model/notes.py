@@ -24,7 +24,7 @@ from mixlm_sparse.design.texts import text_messages
 from mixlm_sparse.model.rowless import MatricesWithoutRows
 from mixlm_sparse.model.singularity import singular_message, singular_reasons
 from mixlm_sparse.solve.identification import Identification
-from mixlm_sparse.solve.judging import identification
+from mixlm_sparse.solve.judging import identification, unseen
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -172,8 +172,9 @@ def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
     scaling = scaling_message(system)
     if scaling is not None:
         notes.append((ScalingWarning, scaling))
-    judged = identification(system, reml=optimum.reml, phi=optimum.phi)
-    if not judged.complete:
+    judged = None  # as for a model of which everything is determined
+    if unseen(system, reml=optimum.reml, phi=optimum.phi)[0].shape[1]:
+        judged = identification(system, reml=optimum.reml, phi=optimum.phi)
         notes.append((ConvergenceWarning, identification_message(judged)))
     if (ended := ended_message(system)) is not None:
         notes.append((SingularFitWarning, ended))

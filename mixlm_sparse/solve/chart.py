@@ -28,6 +28,7 @@ from scipy.linalg import lapack
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.random import CovarianceStructure
+from mixlm_sparse.covariance.us import above_diagonal
 from mixlm_sparse.solve.products.basis import TermLayout
 
 
@@ -111,7 +112,7 @@ class Chart:
     def size(self, phi: Vector) -> float:
         """Return how large the factors are: the largest |phi| that has a size."""
         if self._plain:
-            return float(np.abs(phi).max()) if phi.size else 0.0
+            return float(np.maximum.reduce(np.abs(phi))) if phi.size else 0.0
         live = self.powers > 0.0
         return float((np.abs(phi[live]) ** (1.0 / self.powers[live])).max())
 
@@ -175,7 +176,7 @@ class Chart:
                 T = template.factor_at(phi[part])
                 if rotations is not None:
                     T = rotations[t] @ T
-                out.append(template.theta_of(np.asarray(np.linalg.solve(Rz, T), dtype=np.float64)))
+                out.append(template.theta_of(lapack.dtrtrs(Rz, T, lower=0)[0]))
             else:  # such a basis is diagonal, and nothing is rotated
                 theta = template.theta_at(phi[part])
                 out.append(template.mapped(theta, np.diag(1.0 / np.diag(Rz))))
@@ -292,10 +293,10 @@ class Chart:
         blocks, rotations = [], []
         for Rz, T in zip(self.Rz, self.theta_factors(theta), strict=True):
             M = Rz @ T
-            lower = np.tri(M.shape[0], dtype=bool)
-            if M[~lower].any():
+            above = above_diagonal(M.shape[0])
+            if M[above].any():
                 packed, tau, _, _ = lapack.dgeqrf(M.T)
-                blocks.append(np.where(lower, packed.T, 0.0))
+                blocks.append(np.where(above, 0.0, packed.T))
                 rotations.append(lapack.dorgqr(packed, tau)[0].T)
             else:
                 blocks.append(M)

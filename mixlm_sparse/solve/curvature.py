@@ -17,6 +17,7 @@ variance of zero: the differences reach across the bound.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -54,7 +55,7 @@ def phi_scales(phi: Vector, system: PenalizedSystem) -> Vector:
     chart = system.chart
     out = np.ones(phi.size)
     for template, part, floor in zip(
-        chart.templates, chart.slices, step_floors(system).tolist(), strict=True
+        chart.templates, chart.slices, _step_floors(system), strict=True
     ):
         out[part] = template.working_scales(phi[part], floor)
     return out
@@ -62,10 +63,12 @@ def phi_scales(phi: Vector, system: PenalizedSystem) -> Vector:
 
 def step_floors(system: PenalizedSystem) -> Vector:
     """Return, per term, the size of a step where there is no random effect: see `phi_scales`."""
-    factors = system.products.blocks.factors
-    levels = np.array([factors[place.factor].n_levels for place in system.products.layout])
-    out: Vector = np.sqrt(levels / system.n)
-    return out
+    return np.array(_step_floors(system))
+
+
+def _step_floors(system: PenalizedSystem) -> list[float]:
+    factors, n = system.products.blocks.factors, system.n
+    return [math.sqrt(factors[place.factor].n_levels / n) for place in system.products.layout]
 
 
 def profiled_hessian(phi: Vector, system: PenalizedSystem, *, reml: bool) -> Matrix:

@@ -9,6 +9,7 @@ from scipy.linalg import lapack
 
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.pls import CANCELLATION_LIMIT
+from mixlm_sparse.solve.products.basis import upper_triangle
 from mixlm_sparse.solve.system import PenalizedSystem
 
 
@@ -36,7 +37,7 @@ def profiled_at(lambdas: list[Matrix], system: PenalizedSystem) -> Profiled | No
     if found is None or found.factor is None or found.least_pivot < CANCELLATION_LIMIT:
         return None
     p = products.p
-    R_X = np.tril(found.factor[:p, :p]).T
+    R_X = upper_triangle(found.factor[:p, :p].T)
     half = found.factor[p, :p]
     beta = lapack.dtrtrs(R_X, half, lower=0)[0] if p else np.empty(0)
     return Profiled(R_X, beta, found.ldL2, found.ldRX2 + system.log_det_R_x, found.pwrss)

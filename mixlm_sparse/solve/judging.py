@@ -99,6 +99,8 @@ def unseen(
     tolerance : parts of a direction below this are none.
     """
     seen = information_of(system, reml=reml)
+    if seen.values[0] > SUSPECT_RTOL:  # they are ascending
+        return seen.vectors[:, :0], PART_RTOL
     values, null = seen.values, seen.null
     if ((values > NULL_RTOL) & (values <= SUSPECT_RTOL)).any():
         places = [system.chart.start] if phi is None else [system.chart.start, phi]

@@ -149,7 +149,7 @@ class PenalizedSystem:
     @cached_property
     def log_det_R_x(self) -> float:
         """log|det R_x|^2 of the map to the user's columns of X."""
-        return 2.0 * float(np.log(np.abs(np.diag(self.products.R_x))).sum())
+        return 2.0 * float(np.log(np.abs(self.products.R_x.diagonal())).sum())
 
     @property
     def row_source(self) -> RowSource:

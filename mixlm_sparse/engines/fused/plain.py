@@ -42,7 +42,8 @@ class PlainFactor:
         self.yy, self.floor = yy, floor
         self._ztx = ztx
         self._eye = np.eye(K)
-        self._whole = np.diag(np.append(np.ones(P - 1), yy))
+        self._whole = np.eye(P)
+        self._whole[-1, -1] = yy
         self.size = ztx.size
         self.classes = classes = classes_of(ztz, P)
         self._blocks = ztz if classes is None else classes.blocks
@@ -111,7 +112,7 @@ class PlainFactor:
         lam, count = lambdas[0][:, None], self._count
         s, K = lam.shape[0], lam.shape[2]
         P = self._ztx.shape[2]
-        turned = np.swapaxes(lam, 2, 3)
+        turned = lam.swapaxes(2, 3)
         AL = np.matmul(self._blocks, lam)
         try:
             chol = np.linalg.cholesky(np.matmul(turned, AL) + self._eye)
@@ -121,16 +122,16 @@ class PlainFactor:
         if count is None:
             V = np.matmul(half, np.matmul(turned, self._ztx))
             flat = V.reshape(s, -1, P)
-            S = self._whole - np.matmul(np.swapaxes(flat, 1, 2), flat)
+            S = self._whole - np.matmul(flat.swapaxes(1, 2), flat)
         else:
             V = np.matmul(half, turned)
-            inner = np.matmul(np.swapaxes(V, 2, 3), V).reshape(s, -1)
+            inner = np.matmul(V.swapaxes(2, 3), V).reshape(s, -1)
             S = self._whole - (inner @ self._gram).reshape(s, P, P)
         found = profile_each(S, self.yy, self.floor, nu, reml=reml)
         if found is None:
             return None
         least, Omega = found
-        back = np.swapaxes(half, 2, 3)
+        back = half.swapaxes(2, 3)
         inverse, U = np.matmul(back, half), np.matmul(back, V)
         if count is None:
             R = np.matmul(self._ztx - np.matmul(self._blocks, np.matmul(lam, U)), Omega[:, None])
@@ -139,7 +140,7 @@ class PlainFactor:
             R = H - np.matmul(AL, np.matmul(U, H))
             inverse = inverse * count[::K, None, None]
         left = np.concatenate([AL, -R], axis=3)
-        right = np.concatenate([inverse, np.swapaxes(U, 2, 3)], axis=2)
+        right = np.concatenate([inverse, U.swapaxes(2, 3)], axis=2)
         return StackedValues(least, [2.0 * _summed(left, right)])
 
 
@@ -154,7 +155,8 @@ class PlainDense(DenseProducts):
 
     def __init__(self, blocks: BlockSystem, yy: float, floor: float) -> None:
         super().__init__(blocks, yy, floor)
-        self._whole = np.diag(np.append(np.ones(self.X.shape[1] - 1), yy))
+        self._whole = np.eye(self.X.shape[1])
+        self._whole[-1, -1] = yy
         self.size = self.A.size
         self._scalar = bool((self.width == 1).all())
         self._Lambda = np.zeros((self.order, self.order))
@@ -230,7 +232,7 @@ class PlainDense(DenseProducts):
             Lambda = np.zeros((s, q, q))
             for at, lam in zip(self._places, lambdas, strict=True):
                 Lambda[:, at[:, :, None], at[:, None, :]] = lam[:, None]
-            turned = np.swapaxes(Lambda, 1, 2)
+            turned = Lambda.swapaxes(1, 2)
             M = np.matmul(self.A, Lambda)
             C, V = np.matmul(turned, M), np.matmul(turned, self.X)
         C.reshape(s, -1)[:, :: q + 1] += 1.0
@@ -239,7 +241,7 @@ class PlainDense(DenseProducts):
             return None
         U = np.matmul(inverse, V)
         found = profile_each(
-            self._whole - np.matmul(np.swapaxes(V, 1, 2), U), self.yy, self.floor, nu, reml=reml
+            self._whole - np.matmul(V.swapaxes(1, 2), U), self.yy, self.floor, nu, reml=reml
         )
         if found is None:
             return None
@@ -252,7 +254,7 @@ class PlainDense(DenseProducts):
         left = np.concatenate([M, -RO], axis=2)
         right = np.concatenate([inverse, U], axis=2)  # C^{-1} is symmetric
         G = [
-            2.0 * _summed(left[:, at], np.swapaxes(right[:, at], 2, 3)) for at in self._places
+            2.0 * _summed(left[:, at], right[:, at].swapaxes(2, 3)) for at in self._places
         ]
         return StackedValues(least, G)
 
@@ -296,6 +298,6 @@ def _summed(left: NDArray[np.float64], right: NDArray[np.float64]) -> Array3:
     """Return sum_j left_j right_j of blocks (s, L, a, c) and (s, L, c, b), (s, a, b)."""
     s, _, a, _ = left.shape
     out: Array3 = np.matmul(
-        np.swapaxes(left, 1, 2).reshape(s, a, -1), right.reshape(s, -1, right.shape[3])
+        left.swapaxes(1, 2).reshape(s, a, -1), right.reshape(s, -1, right.shape[3])
     )
     return out

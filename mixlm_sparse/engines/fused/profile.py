@@ -208,7 +208,7 @@ def profile_each(
         chol = np.linalg.cholesky(S)
     except np.linalg.LinAlgError:
         return None
-    diagonal = np.diagonal(chol, axis1=1, axis2=2)
+    diagonal = chol.diagonal(axis1=1, axis2=2)
     last = diagonal[:, -1]
     pwrss = np.maximum(last * last, floor)
     weight = nu / pwrss if nu >= 0.0 else np.full(len(S), -nu)
@@ -216,7 +216,7 @@ def profile_each(
     half = np.linalg.inv(chol) * _lower(P)
     half[:, -1] *= (last * np.sqrt(weight))[:, None]
     rows = half if reml else half[:, -1:]
-    Omega = np.matmul(np.swapaxes(rows, 1, 2), rows)
+    Omega = np.matmul(rows.swapaxes(1, 2), rows)
     share = pwrss / yy if yy > 0.0 else np.ones(len(S))
     return np.minimum(diagonal[:, :-1].min(axis=1, initial=1.0) ** 2, share), Omega
 

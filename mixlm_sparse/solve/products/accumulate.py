@@ -253,12 +253,10 @@ def semidefinite_cholesky(gram: Matrix, *, least: float = 1e-30) -> Matrix:
     """
     P = gram.shape[0]
     own = np.maximum(gram.diagonal(), 1e-300)
-    try:
-        R: Matrix = np.asarray(np.linalg.cholesky(gram).T, dtype=np.float64)
-        if (R.diagonal() ** 2 > least * own).all():
-            return R
-    except np.linalg.LinAlgError:
-        pass
+    lower, info = scipy.linalg.lapack.dpotrf(gram, lower=1, clean=1)
+    R: Matrix = lower.T
+    if info == 0 and (R.diagonal() ** 2 > least * own).all():
+        return R
     R = np.zeros((P, P))
     rest = gram.copy()
     for start in range(0, P, PANEL):

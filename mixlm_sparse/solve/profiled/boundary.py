@@ -116,13 +116,17 @@ def _way_off(
     return step
 
 
-def settle_boundary(objective: Criterion, phi: Vector, value: float) -> BoundaryReport:
+def settle_boundary(
+    objective: Criterion, phi: Vector, value: float, *, curved: bool = False
+) -> BoundaryReport:
     """Certify an optimum on the boundary, or find the way off a false one.
 
     Parameters
     ----------
     objective : the criterion.
     phi, value : the point where the search ended.
+    curved : whether the Hessian there is clearly positive: no small standard deviation is then on a
+        slope that is nearly zero.
     """
     system = objective.system
     chart = system.chart
@@ -139,6 +143,8 @@ def settle_boundary(objective: Criterion, phi: Vector, value: float) -> Boundary
         for T, c, edge in zip(blocks, closures, edges, strict=True)
     ]
     if all(found is None for found in null):
+        if curved:
+            return BoundaryReport(phi, value, False)
         return _hardly_off(objective, blocks, closures, phi, value)
 
     at_zero = [T if found is None else found[0] for T, found in zip(blocks, null, strict=True)]

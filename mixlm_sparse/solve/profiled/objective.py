@@ -206,7 +206,7 @@ class ProfiledObjective:
         """Return what `sharpen` does; with `near`, only where a step wins little."""
         if self.rotations is not None or self.beyond or not together(self.system):
             return None
-        if self.sharp is not None and self.sharp.covers(phi, self.system.chart):
+        if self._curved(phi):
             return None  # it is known already
         H = sharp_hessian(phi, gradient, self.system, reml=self.reml, near=near)
         if H is not None:
@@ -293,11 +293,15 @@ class ProfiledObjective:
 
     def settle(self, phi: Vector, value: float) -> BoundaryReport:
         """Certify an optimum on the boundary, or find the way off a false one."""
-        return settle_boundary(self, phi, value)
+        return settle_boundary(self, phi, value, curved=self._curved(phi))
+
+    def _curved(self, phi: Vector) -> bool:
+        """Say whether the Hessian at phi is known, and clearly positive."""
+        return self.sharp is not None and self.sharp.covers(phi, self.system.chart)
 
     def downhill(self, phi: Vector, *, whatever_it_costs: bool) -> Vector | None:
         """Return a step (m,) along which the criterion curves downwards at phi; see `saddle`."""
-        if self.beyond or (self.sharp is not None and self.sharp.covers(phi, self.system.chart)):
+        if self.beyond or self._curved(phi):
             return None
         try:
             suspect = whatever_it_costs or symmetric(phi, self.system)
@@ -337,6 +341,8 @@ class ProfiledObjective:
 
     def _goes_on(self, found: Found) -> bool:
         """Say whether the search in Python would leave an end which the compiled one does not."""
+        if self._curved(found.phi):
+            return False
         values, known = self.n_values, len(self.history)
         if beside_boundary(self, found.phi, found.value).escaped:
             return True

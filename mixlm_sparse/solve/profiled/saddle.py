@@ -11,10 +11,12 @@ evaluations take no calls.  Such a Hessian also shows that the data determine al
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from scipy.linalg import lapack
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
@@ -56,7 +58,7 @@ class Sharp:
 
     def covers(self, phi: Vector, chart: Chart) -> bool:
         """Say whether phi, which is in bounds, is so close that the Hessian there is it, nearly."""
-        if np.array_equal(self.phi, phi):
+        if self.phi.tolist() == phi.tolist():
             return True
         within = chart.reflected(self.phi)
         signs = np.where(self.phi * within < 0.0, -1.0, 1.0)
@@ -141,10 +143,9 @@ def _clearly_positive(H: Matrix, units: Vector) -> Matrix | None:
     ----------
     units : (m,) in which it is about one.
     """
-    if not np.isfinite(H).all():
-        return None
-    least = np.linalg.eigvalsh(H * (units[:, None] * units))[0]
-    return H if least >= CLEARLY_POSITIVE else None
+    scaled = H * (units[:, None] * units) - CLEARLY_POSITIVE * np.eye(units.size)
+    # no factor: an eigenvalue is less, or a number is none
+    return H if lapack.dpotrf(scaled, lower=1)[1] == 0 and math.isfinite(H.sum()) else None
 
 
 def symmetric(phi: Vector, system: PenalizedSystem) -> bool:

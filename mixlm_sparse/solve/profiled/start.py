@@ -120,6 +120,13 @@ def _working_near(S: Matrix, template: CovarianceStructure) -> Vector:
     """Return working parameters of a symmetric S (k, k) with its variances within a range."""
     if template.closed_under != "linear" or template.k == 1:
         return template.working_of(np.diag([_in_range(s) for s in S.diagonal().tolist()]))
+    chol, info = lapack.dpotrf(S, lower=1, clean=1)
+    if info == 0:
+        size, determinant = float(S.trace()), float(chol.diagonal().prod()) ** 2
+        # none of the variances is above their sum, nor the least below this share of it
+        least = determinant / size ** (template.k - 1)
+        if size <= START_RANGE[1] ** 2 and least >= START_RANGE[0] ** 2:
+            return template.working_of(chol)
     values, axes = np.linalg.eigh(S)
     return template.working_of(axes * np.array([_in_range(s) for s in values.tolist()]))
 
