@@ -179,9 +179,14 @@ def _open_pandas(data: pd.DataFrame, names: tuple[str, ...], optional: tuple[str
     columns = {}
     numbered: dict[str, Any] | None = None
     for name in names + optional:
-        if array_at is not None and name in header:
-            columns[name] = as_column(name, array_at(header.get_loc(name)))
-            continue
+        if array_at is not None:
+            try:
+                place = header.get_loc(name)
+            except KeyError:
+                pass
+            else:
+                columns[name] = as_column(name, array_at(place))
+                continue
         if name not in header and numbered is None:
             # a column may be called by a number: `2` in the formula stands for it
             others = [column for column in header if not isinstance(column, str)]

@@ -296,13 +296,15 @@ def fit_of(
     if solution is None:
         solution = solution_at(optimum, system)
     system = solution.system  # with a residual structure, at the optimum's rho
+    if call is not None and (further := call.options.for_further_fits()) is not call.options:
+        call = replace(call, options=further)
     return cls(
         system=system,
         optimum=optimum,
         solution=solution,
         options=options.for_further_fits(),
         formula=formula,
-        call=None if call is None else replace(call, options=call.options.for_further_fits()),
+        call=call,
         notes=notes_on(system, optimum) if notes is None else notes,
     )
 

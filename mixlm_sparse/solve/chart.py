@@ -22,6 +22,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import lapack
@@ -52,18 +53,18 @@ class Chart:
     # -- parameters ---------------------------------------------------------------------------
 
     @cached_property
+    def _parameters(self) -> _Parameters:
+        return _parameters(self.templates)
+
+    @property
     def slices(self) -> tuple[slice, ...]:
         """Per term, the place of its parameters in theta and in phi."""
-        stops = np.cumsum([t.n_theta for t in self.templates])
-        return tuple(
-            slice(int(stop) - t.n_theta, int(stop))
-            for t, stop in zip(self.templates, stops, strict=True)
-        )
+        return self._parameters.slices
 
-    @cached_property
+    @property
     def m(self) -> int:
         """Number of parameters."""
-        return sum(t.n_theta for t in self.templates)
+        return self._parameters.lower.size
 
     @cached_property
     def theta_start(self) -> Vector:
@@ -75,34 +76,30 @@ class Chart:
         """(m,) the phi at which every factor is the identity."""
         return _joined([t.working(t.start) for t in self.templates])
 
-    @cached_property
+    @property
     def lower(self) -> Vector:
         """(m,) lower bounds of theta."""
-        return _joined([t.lower for t in self.templates])
+        return self._parameters.lower
 
     @cached_property
     def upper(self) -> Vector:
         """(m,) upper bounds of theta."""
         return _joined([t.upper for t in self.templates])
 
-    @cached_property
+    @property
     def powers(self) -> Vector:
         """(m,) powers of s by which phi is multiplied where all factors are multiplied by s."""
-        return _joined([t.powers for t in self.templates])
+        return self._parameters.powers
 
-    @cached_property
+    @property
     def copies(self) -> bool:
         """Whether every factor has copies of parameters, those with bounds on its diagonal."""
-        return all(t.positions is not None for t in self.templates)
+        return self._parameters.copies
 
     @cached_property
     def _copied(self) -> tuple[Matrix, ...]:
         """Per grouping factor, (K^2, m): one where an element of Lambda is a copy of a phi."""
         return _copies(self.templates, self.layout, self.widths)
-
-    @cached_property
-    def _plain(self) -> bool:
-        return bool((self.powers == 1.0).all())
 
     def scaled(self, phi: Vector, s: float) -> Vector:
         """Return the phi (m,) of s times the factors."""
@@ -111,7 +108,7 @@ class Chart:
 
     def size(self, phi: Vector) -> float:
         """Return how large the factors are: the largest |phi| that has a size."""
-        if self._plain:
+        if self._parameters.plain:
             return float(np.maximum.reduce(np.abs(phi))) if phi.size else 0.0
         live = self.powers > 0.0
         return float((np.abs(phi[live]) ** (1.0 / self.powers[live])).max())
@@ -328,7 +325,32 @@ class Chart:
         return out
 
 
+class _Parameters(NamedTuple):
+    """What `Chart` says of theta; `plain`: all powers are one."""
+
+    slices: tuple[slice, ...]
+    lower: Vector
+    powers: Vector
+    copies: bool
+    plain: bool
+
+
 @lru_cache(maxsize=32)  # many fits of one model follow each other, each with a chart of its own
+def _parameters(templates: tuple[CovarianceStructure, ...]) -> _Parameters:
+    stops = np.cumsum([t.n_theta for t in templates], dtype=np.int64).tolist()
+    lower, powers = _joined([t.lower for t in templates]), _joined([t.powers for t in templates])
+    for shared in (lower, powers):
+        shared.flags.writeable = False
+    return _Parameters(
+        tuple(slice(stop - t.n_theta, stop) for t, stop in zip(templates, stops, strict=True)),
+        lower,
+        powers,
+        all(t.positions is not None for t in templates),
+        bool((powers == 1.0).all()),
+    )
+
+
+@lru_cache(maxsize=32)
 def _copies(
     templates: tuple[CovarianceStructure, ...],
     layout: tuple[TermLayout, ...],
