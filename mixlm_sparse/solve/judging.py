@@ -99,7 +99,7 @@ def unseen(
     tolerance : parts of a direction below this are none.
     """
     seen = information_of(system, reml=reml)
-    if seen.values[0] > SUSPECT_RTOL:  # they are ascending
+    if not seen.values.size or seen.values[0] > SUSPECT_RTOL:  # they are ascending
         return seen.vectors[:, :0], PART_RTOL
     values, null = seen.values, seen.null
     if ((values > NULL_RTOL) & (values <= SUSPECT_RTOL)).any():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -203,25 +202,19 @@ def profile_each(
     -------
     least pivots (s,), Omega (s, P, P); None where one of them has no factor.
     """
-    P = S.shape[1]
-    try:
-        chol = np.linalg.cholesky(S)
-    except np.linalg.LinAlgError:
-        return None
-    diagonal = chol.diagonal(axis1=1, axis2=2)
+    half, diagonal = np.empty_like(S), np.empty(S.shape[:2])
+    for i, one in enumerate(S):  # NumPy's stacks take no triangular form
+        chol, info = lapack.dpotrf(one, lower=1, clean=1)
+        if info != 0:
+            return None
+        diagonal[i] = chol.diagonal()
+        half[i], _ = lapack.dtrtri(chol, lower=1)
     last = diagonal[:, -1]
     pwrss = np.maximum(last * last, floor)
     weight = nu / pwrss if nu >= 0.0 else np.full(len(S), -nu)
     weight = np.where(weight == np.inf, 0.0, weight)
-    half = np.linalg.inv(chol) * _lower(P)
     half[:, -1] *= (last * np.sqrt(weight))[:, None]
     rows = half if reml else half[:, -1:]
     Omega = np.matmul(rows.swapaxes(1, 2), rows)
     share = pwrss / yy if yy > 0.0 else np.ones(len(S))
     return np.minimum(diagonal[:, :-1].min(axis=1, initial=1.0) ** 2, share), Omega
-
-
-@lru_cache(maxsize=64)
-def _lower(P: int) -> Matrix:
-    """Return ones in the lower triangle (P, P): what LAPACK leaves above it is rounding."""
-    return np.tri(P)

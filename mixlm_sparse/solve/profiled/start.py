@@ -94,11 +94,13 @@ def quadratic_start(system: PenalizedSystem) -> Vector | None:
         return None  # effects can be all of the response: towards that no search should begin
     if any(template.covariance_basis is None for template in templates):
         return None
-    found = generators(system)
-    J = gram(system, Places.of(found), project=True)
-    responses = [f.response for f in products.blocks.factors]
-    squares = [r.T @ r for r in responses]
-    q = np.array([np.vdot(g.merged, squares[g.factor]) for g in found] + [products.yy])
+    places = Places.of(generators(system))
+    J = gram(system, places, project=True)
+    q = np.empty(places.size + 1)
+    q[-1] = products.yy
+    for g, E in places.E.items():
+        r = products.blocks.factors[g].response
+        q[places.at[g]] = E @ (r.T @ r).ravel()
     length = np.sqrt(np.maximum(J.diagonal(), 0.0))
     if not length.all():
         return None
@@ -108,11 +110,16 @@ def quadratic_start(system: PenalizedSystem) -> Vector | None:
     s = s / length
     if not s[-1] * max(products.n - products.p, 1) > LEAST_NOISE * products.yy:
         return None
-    covariances = [np.zeros((template.k, template.k)) for template in templates]
-    for size, one in zip((s[:-1] / s[-1]).tolist(), found, strict=True):
-        covariances[one.term] += size * one.E
+    relative = s / s[-1]
+    merged = {
+        g: (relative[places.at[g]] @ E).reshape(2 * (products.blocks.factors[g].width,))
+        for g, E in places.E.items()
+    }
     return np.concatenate(
-        [_working_near(S, template) for S, template in zip(covariances, templates, strict=True)]
+        [
+            _working_near(merged[place.factor][place.columns, place.columns], template)
+            for place, template in zip(products.layout, templates, strict=True)
+        ]
     )
 
 
