@@ -67,6 +67,12 @@ def gls(formula: str, **options: Any) -> mx.LinearMixedFit:
     return mx.gls(formula, D, control=QUIET, **options)
 
 
+def of_stages(formula: str, **structure: Any) -> mx.LinearMixedFit:
+    """A fit of a design, which knows no call."""
+    system = mx.penalized_system(mx.model_matrices(formula, D, **structure))
+    return mx.make_fit(system, mx.optimize(system))
+
+
 ONES = np.ones((N, 1))
 KINDS: dict[str, Callable[[], mx.LinearMixedFit]] = {
     # nothing is left to the residuals
@@ -120,6 +126,10 @@ KINDS: dict[str, Callable[[], mx.LinearMixedFit]] = {
     "known": lambda: fit("y ~ x + (1 | g)", known={"g": related(20)}),
     "correlated": lambda: fit("y ~ x + (1 | g)", residual=mx.AR1("t", "g")),
     "variances": lambda: fit("y ~ x + (1 | g)", variance=mx.VarIdent("f")),
+    "stages, correlated": lambda: of_stages(
+        "y ~ x + (1 | h)", residual=mx.AR1("t", "g"), variance=mx.VarPower("w"), weights="w"
+    ),
+    "stages, variances": lambda: of_stages("y ~ x + (1 | g)", variance=mx.VarIdent("f")),
     "gls, weights": lambda: gls("y ~ x", weights="w"),
     "membership": lambda: fit("y ~ x + (1 | m)", membership={"m": mx.membership(MIXED)}),
     "structure": lambda: fit("y ~ x + cs(0 + f | g)"),
@@ -137,6 +147,7 @@ KINDS: dict[str, Callable[[], mx.LinearMixedFit]] = {
 }  # fmt: skip
 # these search for other parameters of the residuals, which whitens the rows again
 WHITENED = {"perfect, correlated", "correlated", "variances"}
+WHITENED |= {"stages, correlated", "stages, variances"}
 
 # the search for another criterion comes to where the products have too few digits
 LOOKS_AT_ROWS = {"known, a level a row"}

@@ -160,3 +160,29 @@ def test_visits_are_counted_before_their_pairs_are_named(path, fit):
                            "residuals.sizes.npy": npy(sizes)})  # fmt: skip
     with pytest.raises(mx.SavedFitError, match="broken"):
         mx.load(path)
+
+
+def test_rows_of_a_design_are_checked(tmp_path):
+    """A fit made stage by stage keeps the places of its rows as they are."""
+    design = mx.model_matrices(
+        "y ~ x + (1 | h)", frame().assign(b=lambda d: d.g < 4),
+        residual=mx.AR1("t", "g", by="b"), variance=mx.VarIdent("f"),
+    )  # fmt: skip
+    system = mx.penalized_system(design)
+    fit = mx.make_fit(system, mx.optimize(system))
+    path = tmp_path / "fit.mixlm"
+    fit.save(path)
+    members = members_of(path)
+    names = [name for name in members if name.startswith("residuals.")]
+    assert len(names) >= 6
+    for name in names:
+        array = np.load(io.BytesIO(members[name]))
+        kinds = [array.astype(np.float32) * np.nan, array.ravel()[:-1], array[None], array + 1000]
+        for bad in [*kinds, -1 - array.astype(int), np.roll(array, 1), np.zeros_like(array)]:
+            write(path, {**members, name: npy(bad)})
+            try:
+                loaded = mx.load(path)
+            except mx.SavedFitError:
+                continue
+            assert loaded.criterion == fit.criterion
+            np.testing.assert_allclose(loaded.residuals("normalized"), fit.residuals("normalized"))

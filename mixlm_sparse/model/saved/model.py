@@ -32,6 +32,7 @@ from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import held_call
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.rowless import MatricesWithoutRows, NoRows, with_parts
+from mixlm_sparse.model.rowless_residuals import LawWithoutRows
 from mixlm_sparse.model.run import matrices_of
 from mixlm_sparse.model.saved.archive import Archive, Arrays, write_archive
 from mixlm_sparse.model.saved.call import call_from, call_to
@@ -69,6 +70,7 @@ from mixlm_sparse.model.saved.residuals import (
     curvature_from,
     curvature_to,
     law_from,
+    law_rows_to,
     residuals_to,
     whitened_from,
 )
@@ -82,7 +84,7 @@ from mixlm_sparse.solve.system import PenalizedSystem, penalized_system, penalti
 __all__ = ["FORMAT_VERSION", "load_fit", "write_fit"]
 
 FORMAT = "mixlm_sparse.api.lmer"
-FORMAT_VERSION = 3  # 2 brought checksums, 3 residual structures without rows
+FORMAT_VERSION = 3  # 2 brought checksums, 3 residual structures without columns of data
 WITHOUT_STRUCTURE = 2  # what else is written as before, so that earlier versions read it
 
 F = TypeVar("F", bound=FittedModel)
@@ -141,6 +143,9 @@ def write_fit(
     elif include_data:
         rows_to(fit.matrices, arrays)
         document["data"] = "matrices"
+        if fit.matrices.law is not None:
+            document |= {"version": FORMAT_VERSION, "residuals": residuals_to(fit, arrays)}
+            law_rows_to(fit.matrices.law, arrays)
     if apart is not None or without:
         _require_to_load(fit, document, arrays, keepers)
     write_archive(path, document, arrays)
@@ -214,15 +219,17 @@ def _fit_from(
         matrices = with_parts(matrices, terms=tuple(terms))
     name = document["engine"] if engine is None else engine
     name = name if name in ENGINES else "auto"  # "none", of a model without random effects
-    if matrices.law is not None:
+    law = matrices.law
+    if law is None and document.get("residuals") is not None:
+        law, state = law_from(document, matrices, archive)
+        matrices = with_parts(matrices, law=law, residuals=state)
+    if law is not None and not isinstance(law, LawWithoutRows):
         return _structured(
             document, archive, cls, matrices, call, name, options, given=data is not None
         )
     optimum = optimum_from(document["optimum"], archive)
     whitened = None
-    if isinstance(matrices, MatricesWithoutRows) and document.get("residuals") is not None:
-        law, state = law_from(document, matrices, archive)
-        matrices = with_parts(matrices, law=law, residuals=state)
+    if law is not None:
         whitened = whitened_from(document["residuals"], law, products, optimum, archive)
     try:
         made = make_engine(

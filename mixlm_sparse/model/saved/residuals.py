@@ -11,12 +11,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix
-from mixlm_sparse.covariance.correlation import Places
+from mixlm_sparse.covariance.correlation import Correlation, Places
+from mixlm_sparse.covariance.law import ResidualLaw
 from mixlm_sparse.covariance.variance import Values, VarIdent
 from mixlm_sparse.covariance.visits import Unstructured
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.residuals import ResidualState
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.rowless import MatricesWithoutRows
@@ -34,7 +37,9 @@ from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.whitened.curvature import curvature_without_rows
 from mixlm_sparse.solve.whitened.frame import Whitened
 
-__all__ = ["curvature_from", "curvature_to", "law_from", "residuals_to", "whitened_from"]
+__all__ = [
+    "curvature_from", "curvature_to", "law_from", "law_rows_to", "residuals_to", "whitened_from",
+]  # fmt: skip
 
 # Where a fit has no curvature, its file need not be large to name many parameters.
 MOST_WITHOUT_CURVATURE = 2000
@@ -68,13 +73,57 @@ def residuals_to(fit: FittedModel, arrays: Arrays) -> dict[str, Any]:
     }
 
 
+def law_rows_to(law: ResidualLaw, arrays: Arrays) -> None:
+    """Add the places of the rows of a design from matrices to `arrays`."""
+    arrays["residuals.order"] = law.order
+    arrays["residuals.stratum"] = law.stratum
+    if law.correlated:
+        arrays["residuals.t"] = law.t
+    if law.variance is not None:
+        arrays["residuals.x"] = law.x
+
+
 def law_from(
-    document: Mapping[str, Any], matrices: MatricesWithoutRows, archive: Archive
-) -> tuple[LawWithoutRows, ResidualState]:
-    """Return the law without rows, and what reads new ones."""
+    document: Mapping[str, Any], matrices: ModelMatrices, archive: Archive
+) -> tuple[ResidualLaw, ResidualState]:
+    """Return the law of the rows, or without them, and what reads new ones."""
+    n = matrices.nobs
+    sizes, state = _learned_from(document, n, archive)
+    if isinstance(matrices, MatricesWithoutRows):
+        return law_without_rows(state, sizes, n, matrices.why), state
+    correlation, none = state.correlation, np.zeros(0)
+    order = archive.positions("residuals.order", n, n).astype(np.intp)
+    if (np.bincount(order, minlength=n) != 1).any():
+        raise archive.broken("the rows of the residuals are incomplete")
+    if correlation is None:
+        sizes = np.ones(n, dtype=np.intp)
+    t = none if correlation is None else archive.numbers("residuals.t", *_shape(n, correlation))
+    groups, strata, levels = sizes.size, len(state.strata), len(state.values.levels)
+    x: Any = none
+    if isinstance(state.variance, VarIdent):
+        x = archive.positions("residuals.x", n, levels).astype(np.intp)
+    elif state.variance is not None:
+        x = archive.numbers("residuals.x", n)
+    return ResidualLaw(
+        n=n, correlation=correlation, places=state.places, t=t, order=order,
+        starts=np.append(0, np.cumsum(sizes)).astype(np.intp), strata=state.strata,
+        stratum=archive.positions("residuals.stratum", groups, strata).astype(np.intp),
+        variance=state.variance, values=state.values, x=x, weights=matrices.weights,
+    ), state  # fmt: skip
+
+
+def _shape(n: int, correlation: Correlation) -> tuple[int, ...]:
+    """Return the shape of the places of rows."""
+    positions = correlation.time_kind == "position"
+    return (n, len(correlation.columns("position"))) if positions else (n,)
+
+
+def _learned_from(
+    document: Mapping[str, Any], n: int, archive: Archive
+) -> tuple[NDArray[np.intp], ResidualState]:
+    """Return the sizes of the groups (none without correlation), and what reads rows."""
     saved, structure = document["residuals"], structure_from(document.get("structure"))
     correlation, variance = structure.get("residual"), structure.get("variance")
-    n = matrices.nobs
     if correlation is None and variance is None:
         raise archive.broken("the residual structure is missing")
     sizes = np.zeros(0, dtype=np.intp)
@@ -105,7 +154,7 @@ def law_from(
         Places(labels, visits, scales[0], int(sizes.max(initial=1))),
         (step[0], step[1]), strata, Values(levels, scales[1]),
     )  # fmt: skip
-    return law_without_rows(state, sizes, n, matrices.why), state
+    return sizes, state
 
 
 def whitened_from(
