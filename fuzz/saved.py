@@ -63,8 +63,10 @@ def fits() -> list[Members]:
     ]
     whole = [_members(fit.save) for fit in made]
     nothing_left = FRAME.assign(y=np.sin(FRAME["g"]) + 1e-9 * FRAME["y"])
-    made[2] = mx.lmer("y ~ x + (1 | g) + (1 | h)", nothing_left, control=QUIET)
-    lean = [_members(functools.partial(fit.save, include_data=False)) for fit in made[:3]]
+    made.append(mx.lmer("y ~ x + (1 | g) + (1 | h)", nothing_left, control=QUIET))
+    trial = {"residual": mx.Unstructured("day", "g"), "variance": mx.VarIdent("f")}
+    made.append(mx.lmer("y ~ x * f + (1 | h)", rows, control=QUIET, **trial))
+    lean = [_members(functools.partial(fit.save, include_data=False)) for fit in made]
     return whole + lean
 
 
