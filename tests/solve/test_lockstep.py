@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -26,6 +27,7 @@ from mixlm_sparse.solve.curvature import profiled_hessian, step_floors
 from mixlm_sparse.solve.derived.other_response import ResponseBlock, response_block, system_for
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.profiled.lockstep import lockstep_search
+from mixlm_sparse.solve.profiled.saddle import symmetric, symmetric_each
 from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 from tests.solve.test_fused_search import FORMULAS, balanced, drawn
@@ -220,6 +222,32 @@ def test_a_step_onto_the_boundary_that_leaves_a_slope_behind_is_not_the_end() ->
             optimize(own, reml=False, start=np.abs(rng.normal(size=3))).criterion for _ in range(8)
         ]
         assert row.criterion == pytest.approx(min(elsewhere), abs=1e-8)
+
+
+def test_an_end_on_a_line_of_symmetry_is_looked_at_alone() -> None:
+    # the same law with both terms exchanged: searches stay where both are equal
+    g, h = np.repeat(np.arange(6), 6), np.tile(np.arange(6), 6)
+    rng = np.random.default_rng(2)
+    half = rng.normal(size=(6, 6))
+    data = pd.DataFrame({"g": np.repeat(g, 2), "h": np.repeat(h, 2)})
+    y = np.repeat((half + half.T).ravel() + np.add.outer(*2 * [rng.normal(size=6)]).ravel(), 2)
+    y = y + np.tile([0.3, -0.3], 36)
+    system = penalized_system(mx.model_matrices("y ~ 1 + (1 | g) + (1 | h)", data.assign(y=y)))
+    block = RefitBlock(system, np.stack([y, 2.0 * y], axis=1), quiet(FitOptions()), compiled=False)
+    assert not block.at_once.any()
+    for row in block.rows():
+        assert Status(row.status).certified
+
+
+@given(designs(), st.integers(0, 2**31))
+def test_symmetry_of_many_is_that_of_each(design: Design, seed: int) -> None:
+    system = served(design)
+    if system is None:
+        return
+    rng = np.random.default_rng(seed)
+    phis = rng.choice([0.0, 0.5, 1.0, 2.0], size=(12, system.n_theta))
+    each = [symmetric(phi, system) for phi in phis]
+    assert symmetric_each(phis, system).tolist() == each
 
 
 def test_an_effect_that_is_everything_is_left_to_the_single_search() -> None:

@@ -21,6 +21,7 @@ from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.lockstep import lockstep_search
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
+from mixlm_sparse.solve.profiled.saddle import symmetric_each
 from mixlm_sparse.solve.profiled.valleys import LARGE, other_starts
 from mixlm_sparse.solve.search.bfgs import ROUNDING
 from mixlm_sparse.solve.search.control import Control
@@ -99,6 +100,7 @@ class BlockOptima:
     def settled(self) -> NDArray[np.bool_]:
         """(r,) which responses need no second search."""
         ended = self.found & (self.certified | self.limit_reached)
+        ended &= ~(self.certified & symmetric_each(self.phi, self.system))  # maybe a saddle
         if self.given:
             return ended
         singular = self.certified & self.at_boundary.any(axis=1)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.linalg import lapack
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
@@ -146,6 +147,26 @@ def _clearly_positive(H: Matrix, units: Vector) -> Matrix | None:
     scaled = H * (units[:, None] * units) - CLEARLY_POSITIVE * np.eye(units.size)
     # no factor: an eigenvalue is less, or a number is none
     return H if lapack.dpotrf(scaled, lower=1)[1] == 0 and math.isfinite(H.sum()) else None
+
+
+def symmetric_each(phis: Matrix, system: PenalizedSystem) -> NDArray[np.bool_]:
+    """Return `symmetric` for each row of phi (r, m), of factors that are copies of it."""
+    out = np.zeros(len(phis), dtype=bool)
+    sds = []
+    for template, T in zip(system.templates, system.chart.stacked_factors(phis), strict=True):
+        own = np.abs(np.diagonal(T, axis1=1, axis2=2))
+        sd = np.sqrt((T * T).sum(axis=2))
+        if template.closed_under == "one scale":
+            sds.append(sd[:, :1])
+            continue
+        sds.append(np.where(own > 0.0, sd, np.nan))
+        if template.closed_under == "linear":
+            small = np.abs(T) <= SYMMETRIC_RTOL * sd[:, :, None]
+            pair = (own[:, :, None] > 0.0) & (own[:, None] > 0.0)
+            out |= (small & pair & np.tri(template.k, k=-1, dtype=bool)).any(axis=(1, 2))
+    ordered = np.sort(np.concatenate(sds, axis=1), axis=1)  # NaN comes last, and equals nothing
+    lower, upper = ordered[:, :-1], ordered[:, 1:]
+    return np.asarray(out | (upper - lower <= SYMMETRIC_RTOL * upper).any(axis=1))
 
 
 def symmetric(phi: Vector, system: PenalizedSystem) -> bool:

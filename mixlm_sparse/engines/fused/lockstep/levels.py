@@ -88,14 +88,28 @@ class LevelSums:
         self._cross: Array | None = None
         self._squares: Array | None = None
         if code is not None:
-            self._cross = np.zeros((n, a.size, self.p, zy.shape[2]))
             self._squares = np.zeros((n, a.size, zy.shape[2]))
-            for j, c in enumerate(code.tolist()):
-                own = zy[j]
-                self._squares[c] += own[a] * own[b]
-                cross = x[j][a][:, :, None] * own[b][:, None]
-                other = x[j][b][:, :, None] * own[a][:, None]
-                self._cross[c] += cross + np.where(a == b, 0.0, 1.0)[:, None, None] * other
+            self._cross = np.zeros((n, a.size, self.p, zy.shape[2]))
+            for c in range(n):
+                self._sum_members(c, np.flatnonzero(code == c), zy)
+
+    def _sum_members(self, c: int, members: NDArray[np.int64], zy: Array3) -> None:
+        """Form the products with the responses of the levels of one block, in order."""
+        assert self._cross is not None
+        assert self._squares is not None
+        a, b = self._rows, self._columns
+        both = np.where(a == b, 0.0, 1.0)[:, None, None]
+        step = max(1, CHUNK // (a.size * (self.p + 1) * zy.shape[2]))
+        for lo in range(0, members.size, step):
+            some = members[lo : lo + step]
+            own, x = zy[some], self._x[some][..., None]
+            self._squares[c] = _added(self._squares[c], own[:, a], own[:, b])
+            if self.p:
+                cross = x[:, a] * own[:, b, None]
+                cross += both * (x[:, b] * own[:, a, None])
+                self._cross[c] = np.add.reduce(
+                    np.concatenate([self._cross[c][None], cross]), axis=0
+                )
 
     def take(self, at: NDArray[np.int64]) -> LevelSums:
         """Return the same with some of the responses."""

@@ -90,18 +90,25 @@ class LockstepSearch:
         floors: Vector | None = None,
     ) -> FoundMany:
         """Search for each of r responses; see `FusedSearch.minimize_many`."""
+        if yy.size == 1:  # sums over one column would be taken in another order
+            begin = None if starts is None else starts.repeat(2, axis=0)
+            twice = self.minimize_many(
+                begin, zy.repeat(2, axis=0), yy.repeat(2), floor.repeat(2), tolerance=tolerance,
+                limit=limit, floors=floors,
+            )  # fmt: skip
+            return FoundMany._make(part[:1] for part in twice)
         step = max(LEAST_BLOCK, BLOCK_BYTES // self._bytes)
         found = []
         with np.errstate(all="ignore"):  # what fails is given up
-            for lo in range(0, max(yy.size, 1), step):
-                own = slice(lo, lo + step)
+            for lo in range(0, max(yy.size - 1, 1), step):
+                own = slice(lo, lo + step if lo + step < yy.size - 1 else yy.size)
                 begin = None if starts is None else starts[own]
                 found.append(
                     self._minimize(begin, zy[own], yy[own], floor[own], tolerance, limit, floors)
                 )
         if len(found) == 1:
             return found[0]
-        return FoundMany(*(np.concatenate(parts) for parts in zip(*found, strict=True)))
+        return FoundMany._make(np.concatenate(parts) for parts in zip(*found, strict=True))
 
     def _minimize(
         self, starts: Matrix | None, zy: Array3, yy: Vector, floor: Vector, tolerance: float,

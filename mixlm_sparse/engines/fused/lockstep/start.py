@@ -53,7 +53,7 @@ def moment_starts(
         a = np.diagonal(ztz[term.factor], axis1=1, axis2=2)[:, own]
         free = np.maximum(a - (x * x).sum(axis=2), 0.0)
         expected, weight = free.sum(axis=0), (free * a).sum(axis=0) - free.sum(axis=0)
-        squares = along(zy[term.factor][:, own] ** 2)
+        squares = np.add.reduce(zy[term.factor][:, own] ** 2, axis=0)
         weight = np.where(weight > 0.0, weight, np.inf)
         share = (squares / s_sq - expected[:, None]) / weight[:, None]
         shares.append(np.where(share > 0.0, share, 0.0))
