@@ -7,7 +7,7 @@ Groups are few or many, times unbalanced, scales odd.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,8 @@ from benchmarks.random_structures import StructuredTerm
 
 KINDS = {0.0: "singular", 0.3: "small", 1.0: "usual", 10.0: "large"}
 MOST_LOG = 6.0  # of ratios of standard deviations in a search: beyond, they are a limit
+REACHES = (4.0, 6.0, 8.0)  # the same where it is asked whether the criterion falls without end
+FALL = 1.8  # less than the 2 by which it does at least from one to the next
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,7 @@ class Residual(Part):
     Parameters
     ----------
     correlation, variance : "ar1", "cs" or ""; "ident", "power" or "".
+    reach : limit of the log of a ratio; bounded : of what a correlation is the tanh of, too.
     """
 
     w: Array
@@ -37,6 +40,8 @@ class Residual(Part):
     v: Array
     correlation: str
     variance: str
+    reach: float = MOST_LOG
+    bounded: bool = False
 
     @property
     def n_sd(self) -> int:
@@ -58,7 +63,7 @@ class Residual(Part):
         sd, turn = par[: self.n_sd], par[self.n_sd :]
         log_sd = np.zeros(len(self.w))
         if self.variance == "ident":
-            log_sd = np.append(0.0, MOST_LOG * np.tanh(sd / MOST_LOG))[self.s]
+            log_sd = np.append(0.0, self.reach * np.tanh(sd / self.reach))[self.s]
         elif self.variance == "power":
             log_sd = sd[0] * np.log(self.v)
         size = np.exp(log_sd) / np.sqrt(self.w)
@@ -69,6 +74,8 @@ class Residual(Part):
         same = self.codes[:, None] == self.codes
         if not self.correlation:
             return np.eye(len(self.w))
+        if self.bounded:
+            turn = self.reach * np.tanh(turn / self.reach)
         if self.correlation == "ar1":
             return same * np.tanh(turn[0]) ** np.abs(np.subtract.outer(self.times, self.times))
         least = -1.0 / (np.bincount(self.codes).max() - 1)
@@ -87,6 +94,24 @@ class Residual(Part):
         if self.variance:
             out["variance"] = mx.VarIdent("s") if self.variance == "ident" else mx.VarPower("v")
         return out
+
+
+@dataclass(frozen=True)
+class ResidualModel(Model):
+    """The same with a residual law, whose parameters may run away instead of the effects."""
+
+    def has_no_minimum(self) -> bool:
+        """Say whether the criterion falls without end as a ratio or a correlation goes farther.
+
+        Beside effects at their best it falls by a whole number for each log standard deviation.
+        """
+        if not self.residual:
+            return super().has_no_minimum()
+        values = []
+        for reach in REACHES:
+            law = replace(self.residual[0], reach=reach, bounded=True)
+            values.append(replace(self, residual=[law]).best())
+        return bool((np.diff(values) < -FALL).all()) or super().has_no_minimum()
 
 
 def residual_model(seed: int) -> Model:
@@ -146,7 +171,7 @@ def residual_model(seed: int) -> Model:
     for j in range(k):
         data[f"t{j}"] = (t == j).astype(float)
     law = bool(correlation or variance)
-    return Model(
+    return ResidualModel(
         formula=f"y ~ x + {' + '.join(written)}",
         data=data.sample(frac=1.0, random_state=seed),
         reml=reml,

@@ -10,7 +10,7 @@ multiplies rows by R^{-1/2}.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -178,15 +178,22 @@ class ResidualLaw:
             out.append((f"residual correlations of {r:g}", moved))
         return out
 
-    def without_noise_at(self, rho: Vector) -> tuple[str, ...]:
-        """Return the levels of `VarIdent` whose variance is that of none beside the others'."""
+    def without_noise_at(self, rho: Vector, below: float = NO_NOISE) -> tuple[str, ...]:
+        """Return the levels of `VarIdent` whose variance is that of none beside the others'.
+
+        Parameters
+        ----------
+        below : how far its log standard deviation is below the largest.
+        """
         if not isinstance(self.variance, VarIdent):
             return ()
         log_sd = np.append(0.0, rho[self.variance_part])
-        none = log_sd < log_sd.max() - NO_NOISE
+        none = log_sd < log_sd.max() - below
         return tuple(np.array(self.values.levels, dtype=object)[none].tolist())
 
-    def without_noise(self, rho: Vector, most: int) -> list[tuple[str, Vector]]:
+    def without_noise(
+        self, rho: Vector, most: int, known: Container[str] = ()
+    ) -> list[tuple[str, Vector]]:
         """Return other rho (n_rho,) in which one level of `VarIdent` has hardly any variance.
 
         With a random effect for every row of such a level the criterion may have a valley there.
@@ -194,12 +201,15 @@ class ResidualLaw:
         Parameters
         ----------
         most : rows up to which a level is one of those.
+        known : levels that are left out.
         """
         if not isinstance(self.variance, VarIdent):
             return []
         rows = np.bincount(self.x, minlength=len(self.values.levels))
         out = []
         for level in np.flatnonzero(rows <= most).tolist()[:MAX_QUIET]:
+            if self.values.levels[level] in known:
+                continue
             log_sd = np.append(0.0, rho[self.variance_part])
             log_sd[level] = log_sd.min() + QUIET
             moved = rho.copy()
@@ -222,6 +232,11 @@ class ResidualLaw:
     def correlated(self) -> bool:
         """Whether rows of a group are correlated."""
         return self.correlation is not None
+
+    @property
+    def by_visits(self) -> bool:
+        """Whether pairs of visits have correlations of their own."""
+        return self.correlation is not None and self.correlation.time_kind == "visits"
 
     @property
     def markov(self) -> bool:

@@ -176,7 +176,8 @@ def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
     if unseen(system, reml=optimum.reml, phi=optimum.phi)[0].shape[1]:
         judged = identification(system, reml=optimum.reml, phi=optimum.phi)
         notes.append((ConvergenceWarning, identification_message(judged)))
-    if (ended := ended_message(system)) is not None:
+    without_end = optimum.status in (Status.NO_MINIMUM, Status.LOCAL)  # which says it itself
+    if not without_end and (ended := ended_message(system)) is not None:
         notes.append((SingularFitWarning, ended))
     few = few_levels_message(system)
     if few is not None:

@@ -27,6 +27,7 @@ class Bowl:
     def __init__(self, why=None):
         self.n_values, self.n_gradients, self.history = 0, 0, []
         self.best_value, self.best_phi, self.beyond = np.inf, np.zeros(2), False
+        self.falls = False
         self.why = why
 
     def value(self, phi):

@@ -146,11 +146,14 @@ class Coordinates:
                         slopes[row, first + level - 1] += eta[row]
 
     def back(self, eta: Vector, x: Vector) -> Vector:
-        """Return the x with f(x) = eta, by Newton's method from x."""
+        """Return the x with f(x) = eta, by Newton's method from x; NaN where there is none."""
         x = x.copy()
         for _ in range(NEWTON_STEPS):
             value, slopes = self.of(x)
-            step = np.linalg.solve(slopes, eta - value)
+            try:
+                step = np.linalg.solve(slopes, eta - value)
+            except np.linalg.LinAlgError:  # eta is no covariance
+                return np.full_like(x, np.nan)
             x += step
             if float(np.abs(step).max()) <= NEWTON_TOL * max(float(np.abs(x).max()), 1.0):
                 break

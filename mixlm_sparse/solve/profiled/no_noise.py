@@ -54,6 +54,10 @@ ORDINARY = 100.0
 # With more rows the limit is looked at only if random effects are this much larger than the noise.
 MANY_ROWS = 5_000
 FAR = 30.0
+EDGE = "sigma goes to zero, beside random effects that fit the response exactly"
+REMEDY = (
+    "the rows are too few for this many random effects: drop a term, or keep the fit knowing that"
+)
 ADVICE = (
     "the rows do not tell a residual from the random effects, which have one for every row: sigma "
     "is zero in this fit, and what is said of the random effects holds with that"
@@ -146,8 +150,9 @@ def _local(found: Optimum, value: float, slope: float) -> Optimum:
     if not (falls and found.status in (Status.CONVERGED, Status.SINGULAR)):
         return found
     return replace(
-        found, status=Status.LOCAL, message=Status.LOCAL.message, advice=Status.LOCAL.advice
-    )
+        found, status=Status.LOCAL, message=Status.LOCAL.message.format(edge=EDGE),
+        advice=Status.LOCAL.advice.format(remedy=REMEDY),
+    )  # fmt: skip
 
 
 def _slope(phi: Vector, sigma: float, system: PenalizedSystem, *, reml: bool) -> float:

@@ -79,6 +79,11 @@ class ProfiledObjective:
         return self.system.n_theta
 
     @property
+    def falls(self) -> bool:
+        """Return False: where sigma goes to zero is asked at the end (see `no_noise`)."""
+        return False
+
+    @property
     def names(self) -> tuple[str, ...]:
         """Return the names of theta."""
         return self.system.theta_names

@@ -15,6 +15,19 @@ class NoMinimumError(Exception):
     """Internal: the search runs far away from the origin, perhaps to infinity."""
 
 
+class FallsError(NoMinimumError):
+    """Internal: the search has come to where the function falls without end.
+
+    Parameters
+    ----------
+    phi : (m,) where that was seen.
+    """
+
+    def __init__(self, phi: Vector) -> None:
+        super().__init__()
+        self.phi = phi
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Start:
     """Another place to search from: its name for the report, and phi (m,)."""
@@ -91,6 +104,11 @@ class Objective(Protocol):
     @property
     def m(self) -> int:
         """Return the number of parameters."""
+        ...
+
+    @property
+    def falls(self) -> bool:
+        """Return whether the function is known to fall without end somewhere."""
         ...
 
     @property

@@ -27,8 +27,8 @@ class Optimum:
     gradient : (m,) exact gradient with respect to phi, zero in coordinates held at a bound.
     predicted_decrease : what a Newton step from here would win, by the exact gradient.
     status : how the search ended, a `Status`, which is its own text: "converged", "singular",
-        "perfect fit", "no residual", "local optimum", "not converged", "evaluation limit" or
-        "interrupted".
+        "perfect fit", "no residual", "local optimum", "no minimum", "not converged", "evaluation
+        limit", "saddle" or "interrupted".
     message, advice : the status in words, and what to do about it ("" if nothing).
     at_boundary : names of standard deviations that are zero, and of correlations at a bound;
         "sigma" where the residual is zero at a finite criterion.

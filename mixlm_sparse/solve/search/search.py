@@ -9,8 +9,14 @@ import numpy as np
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.solve.search.bfgs import CLOSE_STEPS, NEWTON_STEPS, ROUNDING, minimize_bfgs
 from mixlm_sparse.solve.search.control import Control
-from mixlm_sparse.solve.search.derivative_free import minimize_bobyqa, minimize_cobyqa
-from mixlm_sparse.solve.search.objective import FarStart, NoMinimumError, Objective, Start
+from mixlm_sparse.solve.search.library import library_search
+from mixlm_sparse.solve.search.objective import (
+    FallsError,
+    FarStart,
+    NoMinimumError,
+    Objective,
+    Start,
+)
 from mixlm_sparse.solve.search.optimum import Optimum, limit, perfect_fit, record, report
 from mixlm_sparse.solve.search.status import Status
 
@@ -22,6 +28,10 @@ LEG_EVALUATIONS = 8
 SMALL = (0.05, 0.01)
 MAX_PASSES = 5
 FEW_EVALUATIONS = 4
+# Where the function is known to fall without end, searches for an optimum besides are shorter, and
+# so many of them may end at none.
+FEWER = 3
+MOST_FAILED = 3
 # Steps off a saddle that are tried, relative to the size of the parameters.
 SADDLE_STEPS = (0.5, 0.05)
 
@@ -53,7 +63,7 @@ def search(
         value = objective.value(nothing)
         return record(objective, nothing, value, nothing, 0.0, None, method, began)
     try:
-        found = _search(objective, phi, method, control, began)
+        found = _first(objective, phi, method, control, began)
         if given and found.status is Status.NOT_CONVERGED:
             # a start in a desert: the criterion falls towards the optimum, hardly visibly
             found = better(found, _search(objective, None, method, control, began))
@@ -65,6 +75,19 @@ def search(
         if far is None:
             return limit(objective, method, began)
         return search_far(far, objective, control, began)
+
+
+def _first(
+    objective: Objective, phi: Vector | None, method: str, control: Control, began: float
+) -> Optimum:
+    """Search from phi; where the function falls without end, say so at the point where it did."""
+    try:
+        return _search(objective, phi, method, control, began)
+    except FallsError as fall:
+        value, gradient = objective.value_and_gradient(fall.phi)
+        return record(
+            objective, fall.phi, value, gradient, np.inf, Status.NO_MINIMUM, method, began,
+        )  # fmt: skip
 
 
 def _looks_again(method: str, control: Control) -> bool:
@@ -93,7 +116,10 @@ def _leave_saddle(
         sides += [found.phi - size * step for size in SADDLE_STEPS]
         values = [objective.value(side) for side in sides]
         best = sides[int(np.argmin(values))]
-        again = better(found, _search(objective, best, method, control, began))
+        try:
+            again = better(found, _search(objective, best, method, control, began))
+        except FallsError:
+            return found
         if again.criterion == found.criterion:
             break
         found = replace(again, tried=found.tried, second_valley=found.second_valley)
@@ -123,13 +149,17 @@ def _second_looks(
 ) -> Optimum:
     """Search from elsewhere where the structure says so; the lowest is kept, all are told."""
     singular = found.status is Status.SINGULAR
-    ends = [("the start given" if given else "moment estimate", found.criterion)]
+    falls = found.status is Status.NO_MINIMUM
+    value = -np.inf if falls else found.criterion
+    ends = [("the start given" if given else "moment estimate", value)]
     best, far = found, objective.beyond
-    valleys = [found.criterion]
-    groups = objective.other_starts(singular=singular, phi=found.phi, several=False)
+    certified = found if found.converged else None
+    valleys = [] if falls else [value]
+    at = objective.start() if falls else found.phi
+    groups = objective.other_starts(singular=singular, phi=at, several=False)
     if given:
         groups = [[Start("moment estimate", objective.start())], *groups]
-    looked_all_over = not groups
+    looked_all_over, failed = not groups, 0
     while groups:
         group, *groups = groups
         # another valley may be far out though the one that was found is not
@@ -142,20 +172,32 @@ def _second_looks(
         if again is not None:
             ends.append((start.name, again.criterion))
             deeper = again.criterion - best.criterion
-            if abs(deeper) <= SAME_VALLEY:
+            if best.status is Status.NO_MINIMUM:
+                best = again if again.converged else best
+            elif abs(deeper) <= SAME_VALLEY:
                 best = better(best, again)
             elif deeper < 0.0:
                 best, far = again, objective.beyond
             if again.converged:
                 valleys.append(again.criterion)
-        if not groups and not looked_all_over and np.ptp(valleys) > SAME_VALLEY:
+                if certified is None or again.criterion < certified.criterion - SAME_VALLEY:
+                    certified = again
+            elif objective.falls:  # what is left is the lowest optimum, if there is any
+                failed += 1
+                groups = groups if failed < MOST_FAILED else []
+        looked_all_over = looked_all_over or objective.falls
+        if not (groups or looked_all_over) and np.ptp(valleys or [0.0]) > SAME_VALLEY:
             looked_all_over = True
             groups = objective.other_starts(singular=singular, phi=best.phi, several=True)
+    if objective.falls and certified is not None and not best.converged:
+        best = certified
     objective.beyond, objective.best_value, objective.best_phi = far, best.criterion, best.phi
     if len(ends) == 1:
         return found
-    if best is not found and best.status is Status.LIMIT and control.max_evaluations is None:
-        best = better(best, _search(objective, best.phi, method, control, began))
+    full = best is not found and best.status is Status.LIMIT and control.max_evaluations is None
+    if full and not objective.falls:
+        more = look(objective, best.phi, method, control, began)
+        best = best if more is None else better(best, more)
     best = replace(
         best, n_evaluations=objective.n_values, n_gradients=objective.n_gradients,
         history=tuple(objective.history),
@@ -181,6 +223,8 @@ def look(
     """Search from phi; None where nothing is left to the residuals on the way down."""
     try:
         return _search(objective, phi, method, control, began)
+    except FallsError:
+        return None
     except NoMinimumError:
         far = objective.far_out()
         return None if far is None else search_far(far, objective, control, began)
@@ -194,7 +238,8 @@ def _search(
     began: float,
 ) -> Optimum:
     # of a number of its own, each start has so many; a number that was given is for all
-    limit = control.max_evaluations or objective.n_values + default_limit(method, objective.m)
+    own = default_limit(method, objective.m) // (FEWER if objective.falls else 1)
+    limit = control.max_evaluations or objective.n_values + own
     if method == "bfgs":
         fused = objective.at_once(
             phi,
@@ -215,7 +260,7 @@ def _search(
             phi, value, gradient, decrease = _gradient_search(objective, phi, control, left)
             reached_limit = objective.n_values >= limit
         else:
-            phi, value = _other_search(method, objective, phi, control, left)
+            phi, value = library_search(method, objective, phi, control, left)
             reached_limit = objective.n_values >= limit
             gradient = np.full_like(phi, np.nan)
         if not control.check_boundary or not np.isfinite(value):
@@ -341,53 +386,3 @@ def _without_small(objective: Objective, phi: Vector, value: float) -> Vector:
 def default_limit(method: str, m: int) -> int:
     """Return how many evaluations a search over m parameters may take."""
     return 100 + 50 * m if method in ("bfgs", "lbfgsb") else 2000 + 500 * m * m
-
-
-def _other_search(
-    method: str,
-    objective: Objective,
-    phi: Vector,
-    control: Control,
-    limit: int,
-) -> tuple[Vector, float]:
-    lower = objective.working_lower
-    if method == "lbfgsb":
-        return _lbfgsb(objective, phi, lower, limit)
-    search = minimize_bobyqa if method == "bobyqa" else minimize_cobyqa
-    return search(
-        objective.value,
-        phi,
-        lower,
-        xtol=control.xtol,
-        ftol=control.ftol,
-        max_evaluations=limit,
-    )
-
-
-def _lbfgsb(
-    objective: Objective, phi: Vector, lower: Vector, limit: int
-) -> tuple[Vector, float]:
-    """Search by SciPy's L-BFGS-B, started again while that wins something."""
-    from scipy.optimize import minimize
-
-    def value_and_gradient(x: Vector) -> tuple[float, Vector]:
-        value, gradient = objective.value_and_gradient(x)
-        if not np.isfinite(value):
-            return 1e300, np.zeros_like(x)
-        return value, gradient
-
-    bounds = [(None if np.isneginf(b) else float(b), None) for b in lower]
-    for _ in range(3):
-        before = objective.best_value
-        minimize(
-            value_and_gradient,
-            phi,
-            jac=True,
-            method="L-BFGS-B",
-            bounds=bounds,
-            options={"maxfun": limit, "ftol": 1e-15, "gtol": 1e-7, "maxcor": 30},
-        )
-        phi = objective.best_phi
-        if before - objective.best_value < 1e-9 or objective.n_values >= limit:
-            break
-    return objective.best_phi, objective.best_value

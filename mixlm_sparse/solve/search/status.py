@@ -43,10 +43,15 @@ class Status(str, Enum):
     LOCAL = (
         "local optimum",
         "certified by the exact gradient, but the criterion has no minimum: it falls without end "
-        "as sigma goes to zero, beside random effects that fit the response exactly",
-        "these are the estimates of the lowest optimum with a residual; the rows are too few for "
-        "this many random effects: drop a term, or keep the fit knowing that",
+        "as {edge}",
+        "these are the estimates of the lowest optimum with a residual; {remedy}",
         True,
+    )
+    NO_MINIMUM = (
+        "no minimum",
+        "the criterion has no minimum: it falls without end as {edge}",
+        "these are values on the way, and mean nothing; {remedy}",
+        False,
     )
     LIMIT = (
         "evaluation limit",

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -27,28 +27,24 @@ from mixlm_sparse.solve.curvature import (
     phi_scales,
 )
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
-from mixlm_sparse.solve.profiled.valleys import SPREAD, anywhere
 from mixlm_sparse.solve.search.objective import BoundaryReport, FarStart, Found, Progress, Start
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.criterion import evaluate_whitened
+from mixlm_sparse.solve.whitened.falls import Ways
+from mixlm_sparse.solve.whitened.starts import other_starts
 
 # Rows times parameters up to which a gradient for each parameter is not noticed in a fit.
 QUICK_ROWS = 5_000
 # Working parameters of residuals beyond this are a limit: a correlation of one, a variance of zero.
 FARTHEST = 30.0
-# Beyond this, at the end of a search, they say that it ran to a limit.
-AT_LIMIT = 0.6 * FARTHEST
-# Random effects beside other residual correlations: as multiples of those found, or (None) I.
-THETA_SIZES = (1.0, 0.1, None)
-# The same beside a level of hardly any variance, of I and of those found.
-QUIET_SIZES = (1.0, 4.0)
 
 
 @dataclass
 class WhitenedObjective:
     """Value and gradient in x = (phi, rho), with counts and the best point seen.
 
-    `beyond` is set where the optimum is far out in phi (see `ProfiledObjective`).
+    `beyond` is set where the optimum is far out in phi (see `ProfiledObjective`); `ways` are those
+    of rho along which the criterion falls without end.
     """
 
     system: PenalizedSystem
@@ -62,6 +58,7 @@ class WhitenedObjective:
     rotations: list[Matrix] | None = None
     beyond: bool = False
     turns: bool = False
+    ways: Ways = field(default_factory=Ways)
     _inner: ProfiledObjective | None = None
     _rho: Vector | None = None
 
@@ -74,6 +71,11 @@ class WhitenedObjective:
     def m(self) -> int:
         """Return the number of parameters."""
         return self.m_theta + self.system.n_rho
+
+    @property
+    def falls(self) -> bool:
+        """Return whether the criterion is known to fall without end."""
+        return bool(self.ways.falls)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -217,12 +219,19 @@ class WhitenedObjective:
         return self.rotations is not None
 
     def rotate(self, phi: Vector) -> Vector:
-        """Turn the columns of random terms to their principal axes."""
+        """Turn the columns of random terms to their principal axes.
+
+        Raises
+        ------
+        FallsError : the criterion falls without end along the residual parameters.
+        """
+        self.ways.look(self, phi)
         return self._turned(phi, ProfiledObjective.rotate)
 
     def without_small(self, phi: Vector, cut: float) -> Vector:
-        """Return phi: its variances are not read off single columns."""
-        return phi
+        """Return (phi, rho) with zero columns of T for those whose diagonal is below `cut`."""
+        m = self.m_theta
+        return np.concatenate([self.at(phi[m:]).without_small(phi[:m], cut), phi[m:]])
 
     def unrotate(self, phi: Vector) -> Vector:
         """Return (phi, rho) in the columns as they were."""
@@ -256,62 +265,12 @@ class WhitenedObjective:
     def other_starts(
         self, *, singular: bool, phi: Vector, several: bool
     ) -> list[list[Start]]:
-        """Return groups of starts that are worth while: see `ProfiledObjective`.
-
-        Residual correlations over their range come first, each beside the random effects that were
-        found, smaller and larger ones: what one of the two says the other may say as well.
-        """
-        whitened = self.system.whitened
-        assert whitened is not None
-        law, m = whitened.law, self.m_theta
-        theta, rho = phi[:m], phi[m:]
-        if several:
-            return self._scattered(phi) if self._quick and not law.without_noise_at(rho) else []
-        if np.abs(rho).max(initial=0.0) > AT_LIMIT and law.correlated:
-            return []  # it ran to a limit, and others would
-        groups = []
-        for name, moved in law.elsewhere(rho):
-            sizes = THETA_SIZES if m else (1.0,)
-            group = []
-            for size in sizes:
-                there = self.system.chart.start if size is None else (
-                    self.system.chart.scaled(theta, size)
-                )
-                group.append(Start(name, np.concatenate([there, moved])))
-            groups.append(group)
-        if m and self._quick:
-            groups += [
-                [
-                    Start(name, np.concatenate([self.system.chart.scaled(there, size), moved]))
-                    for there in (self.system.chart.start, theta)
-                    for size in QUIET_SIZES
-                ]
-                for name, moved in law.without_noise(rho, self.system.q)
-            ]
-        if m:
-            groups += [
-                [Start(one.name, np.concatenate([one.phi, rho])) for one in group]
-                for group in self.at(rho).other_starts(singular=singular, phi=theta, several=False)
-            ]
-        return groups
-
-    def _scattered(self, x: Vector) -> list[list[Start]]:
-        """Return starts all over the place."""
-        m, rng = self.m_theta, np.random.default_rng(1)
-        whitened = self.system.whitened
-        assert whitened is not None
-        law = whitened.law
-        around = law.start.copy()
-        around[law.variance_part] = x[m:][law.variance_part]
-        out = []
-        for (start,) in anywhere(self.system.chart, x[:m]):
-            rho = around + SPREAD * rng.normal(size=law.n_rho)
-            out.append([replace(start, phi=np.append(start.phi, rho))])
-        return out
+        """Return groups of starts that are worth while (see `starts`)."""
+        return other_starts(self, singular=singular, phi=phi, several=several)
 
     @property
-    def _quick(self) -> bool:
-        """Whether a gradient for each parameter is not noticed: rows are walked over here."""
+    def quick(self) -> bool:
+        """Return whether a gradient for each parameter is not noticed: each walks over rows."""
         return self.m * self.system.n <= QUICK_ROWS
 
     @property
@@ -347,6 +306,12 @@ class WhitenedObjective:
         H[:m, :m], H[m:, m:] = far.hessian, self._curvature_of_rho(inner)
         return FarStart(np.concatenate([far.phi, rho]), H)
 
+    def center(self, rho: Vector) -> float:
+        """Return the mean log standard deviation of the rows at rho."""
+        whitened = self.at(rho).system.whitened
+        assert whitened is not None
+        return float(whitened.whitening.center)
+
     def noise(self, phi: Vector) -> float:
         """Return how uncertain a value is beyond the rounding of the number itself."""
         if not self.m_theta:
@@ -362,7 +327,7 @@ class WhitenedObjective:
         assert whitened is not None
         if whitened.law.without_noise_at(phi[self.m_theta :]):
             return None  # towards a limit the criterion falls, ever less
-        if not (whatever_it_costs or self._quick):
+        if not (whatever_it_costs or self.quick):
             return None
 
         gradients = one_by_one(lambda x: self._evaluated(x)[1])

@@ -13,11 +13,14 @@ from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.objective import Progress
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.search.search import SAME_VALLEY, better, search, search_far
+from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.smallest import smallest
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem
+from mixlm_sparse.solve.whitened.falls import described
 from mixlm_sparse.solve.whitened.far import far_beside
-from mixlm_sparse.solve.whitened.objective import AT_LIMIT, WhitenedObjective
+from mixlm_sparse.solve.whitened.objective import WhitenedObjective
+from mixlm_sparse.solve.whitened.starts import AT_LIMIT, at_limit
 
 __all__ = ["optimize_whitened", "solution_at"]
 
@@ -67,8 +70,7 @@ def optimize_whitened(
 
     moved = smallest(replace(found, phi=found.phi[:m], theta=found.theta[:m]), there, criterion)
     found = replace(moved, phi=np.concatenate([moved.phi, rho]))
-    if not found.converged:
-        found = _at_limit(found, whitened.law, rho)
+    found = _without_end(replace(found, phi=np.concatenate([found.phi[:m], rho])), objective)
     size = float(np.exp(whitened.whitening.center))
     # sigma of the centered law is larger by this factor, what is relative to it smaller
     phi = system.chart.scaled(found.phi[:m], size)
@@ -95,26 +97,36 @@ def _lower(found: Optimum, again: Optimum) -> Optimum:
     )
 
 
-def _at_limit(found: Optimum, law: ResidualLaw, rho: Vector) -> Optimum:
-    """Say of a search that ran to a singular correlation of visits that there is no optimum."""
-    correlation, T = law.correlation, law.places.T
-    if correlation is None or correlation.time_kind != "visits":
-        return found
+def _without_end(found: Optimum, objective: WhitenedObjective) -> Optimum:
+    """Say of what was found that the criterion falls without end along the residual parameters."""
+    falls = [way for way, _ in objective.ways.falls.values()]
+    whitened = objective.system.whitened
+    assert whitened is not None
+    law, rho = whitened.law, found.phi[objective.m_theta :]
     size = np.abs(rho[: law.variance_part.start]).max(initial=0.0)
-    if size <= AT_LIMIT:
+    correlation = any(not way.level for way in falls)
+    visits = law.by_visits
+    ran = visits and size > at_limit(law) and not found.converged
+    if not (falls or ran) or found.status in (Status.PERFECT, Status.NO_RESIDUAL):
         return found
-    whole = int((law.sizes == T).sum())
-    return replace(
-        found,
-        message=(
-            "the likelihood has no maximum: it rises as the correlation matrix of the visits "
-            f"becomes singular; {whole} of {law.sizes.size} groups have rows at all {T} visits"
-        ),
-        advice=(
+    if visits and (correlation or ran):
+        T = law.places.T
+        whole = int((law.sizes == T).sum())
+        edge = (
+            "the correlation matrix of the visits becomes singular, so that the likelihood has no "
+            f"maximum; {whole} of {law.sizes.size} groups have rows at all {T} visits"
+        )
+        remedy = (
             f"correlations are not determined: use a structure with fewer parameters, such as "
             f"{_smaller(law)}, or leave out visits with few rows"
-        ),
-    )
+        )
+    else:
+        edge, remedy = described(falls[0], law, random=objective.m_theta > 0)
+    status = Status.LOCAL if found.converged else Status.NO_MINIMUM
+    return replace(
+        found, status=status, message=status.message.format(edge=edge),
+        advice=status.advice.format(remedy=remedy),
+    )  # fmt: skip
 
 
 def _smaller(law: ResidualLaw) -> str:

@@ -1,0 +1,113 @@
+"""Other starts for the search in (phi, rho), where the criterion may have more than one valley.
+
+Residual correlations over their range come first, each beside the random effects that were found,
+smaller and larger ones: what one of the two says the other may say as well.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+import numpy as np
+
+from mixlm_sparse.common.types import Vector
+from mixlm_sparse.covariance.law import ResidualLaw
+from mixlm_sparse.solve.profiled.objective import ProfiledObjective
+from mixlm_sparse.solve.profiled.valleys import SPREAD, anywhere
+from mixlm_sparse.solve.search.objective import Start
+from mixlm_sparse.solve.system import PenalizedSystem
+from mixlm_sparse.solve.whitened.falls import Ways
+
+# Working parameters of residuals beyond this, at the end of a search, say that it ran to a limit.
+AT_LIMIT = 18.0
+AT_LIMIT_OF_VISITS = 8.0
+# Random effects beside other residual correlations: as multiples of those found, or (None) I.
+THETA_SIZES = (1.0, 0.1, None)
+# The same beside a level of hardly any variance, of I and of those found.
+QUIET_SIZES = (1.0, 4.0)
+
+
+class Searched(Protocol):
+    """What is asked of the objective of a search here."""
+
+    ways: Ways
+
+    @property
+    def system(self) -> PenalizedSystem:
+        """Return the system."""
+        ...
+
+    @property
+    def m_theta(self) -> int:
+        """Return the number of parameters of the random effects."""
+        ...
+
+    @property
+    def quick(self) -> bool:
+        """Return whether a gradient for each parameter is not noticed."""
+        ...
+
+    def at(self, rho: Vector) -> ProfiledObjective:
+        """Return the objective in phi at rho."""
+        ...
+
+
+def at_limit(law: ResidualLaw) -> float:
+    """Return the size of working parameters from which on they ran to a limit."""
+    return AT_LIMIT_OF_VISITS if law.by_visits else AT_LIMIT
+
+
+def other_starts(
+    objective: Searched, *, singular: bool, phi: Vector, several: bool
+) -> list[list[Start]]:
+    """Return groups of starts that are worth while: see `ProfiledObjective`."""
+    system, m = objective.system, objective.m_theta
+    whitened = system.whitened
+    assert whitened is not None
+    law, scaled = whitened.law, system.chart.scaled
+    theta, rho = phi[:m], phi[m:]
+    if several:
+        none = not objective.quick or law.without_noise_at(rho)
+        return [] if none else _scattered(system, phi)
+    if objective.ways.correlated and law.by_visits:
+        return []  # where so many correlations are not told, one search falls as the other
+    if np.abs(rho).max(initial=0.0) > at_limit(law) and law.correlated:
+        return []  # it ran to a limit, and others would
+    groups = []
+    for name, moved in law.elsewhere(rho):
+        group = []
+        for size in THETA_SIZES if m else (1.0,):
+            there = system.chart.start if size is None else scaled(theta, size)
+            group.append(Start(name, np.concatenate([there, moved])))
+        groups.append(group)
+    if m and objective.quick:
+        groups += [
+            [
+                Start(name, np.concatenate([scaled(there, size), moved]))
+                for there in (system.chart.start, theta)
+                for size in QUIET_SIZES
+            ]
+            for name, moved in law.without_noise(rho, system.q, objective.ways.levels())
+        ]
+    if m:
+        inner = objective.at(rho).other_starts(singular=singular, phi=theta, several=False)
+        groups += [
+            [Start(one.name, np.concatenate([one.phi, rho])) for one in group] for group in inner
+        ]
+    return groups
+
+
+def _scattered(system: PenalizedSystem, x: Vector) -> list[list[Start]]:
+    """Return starts all over the place."""
+    m, rng = system.n_theta, np.random.default_rng(1)
+    whitened = system.whitened
+    assert whitened is not None
+    law = whitened.law
+    around = law.start.copy()
+    around[law.variance_part] = x[m:][law.variance_part]
+    out = []
+    for (start,) in anywhere(system.chart, x[:m]):
+        rho = around + SPREAD * rng.normal(size=law.n_rho)
+        out.append([replace(start, phi=np.append(start.phi, rho))])
+    return out
