@@ -106,6 +106,12 @@ class Ways:
         self.falls: dict[tuple[str, int], tuple[Fall, Vector]] = {}
         self._asked: dict[tuple[str, int], int] = {}
 
+    def are_far(self, objective: Searched, x: Vector) -> bool:
+        """Say whether there is anything to look at."""
+        whitened = objective.system.whitened
+        assert whitened is not None
+        return bool(_ways(whitened.law, x[objective.m_theta :]))
+
     def look(self, objective: Searched, x: Vector) -> None:
         """Leave a search at x, (phi, rho), that falls without end.
 

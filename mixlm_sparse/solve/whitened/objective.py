@@ -225,7 +225,9 @@ class WhitenedObjective:
         ------
         FallsError : the criterion falls without end along the residual parameters.
         """
-        self.ways.look(self, phi)
+        if self.ways.are_far(self, phi):
+            phi = self.unrotate(phi)
+            self.ways.look(self, phi)
         return self._turned(phi, ProfiledObjective.rotate)
 
     def without_small(self, phi: Vector, cut: float) -> Vector:
