@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mixlm_sparse.solve.search.control import Control
+from mixlm_sparse.solve.search.known import Known
 from mixlm_sparse.solve.search.objective import BoundaryReport, Start
 from mixlm_sparse.solve.search.search import search
 
@@ -27,7 +28,7 @@ class Bowl:
     def __init__(self, why=None):
         self.n_values, self.n_gradients, self.history = 0, 0, []
         self.best_value, self.best_phi, self.beyond = np.inf, np.zeros(2), False
-        self.falls = False
+        self.falls, self.known, self.rotations = False, Known(), None
         self.why = why
 
     def value(self, phi):
@@ -53,6 +54,9 @@ class Bowl:
 
     def renew(self, phi):
         return None
+
+    def place(self, phi):
+        return phi
 
     def radial_decrease(self, phi, gradient):
         return 0.0

@@ -40,13 +40,8 @@ from mixlm_sparse.solve.profiled.saddle import (
 from mixlm_sparse.solve.profiled.start import expected_hessian, moment_start, quadratic_start
 from mixlm_sparse.solve.profiled.valleys import other_starts, scattered_starts
 from mixlm_sparse.solve.search.bfgs import EPS, ROUNDING
-from mixlm_sparse.solve.search.objective import (
-    BoundaryReport,
-    FarStart,
-    Found,
-    Progress,
-    Start,
-)
+from mixlm_sparse.solve.search.known import Known, place_of
+from mixlm_sparse.solve.search.objective import BoundaryReport, FarStart, Found, Progress, Start
 from mixlm_sparse.solve.system import PenalizedSystem
 
 
@@ -70,6 +65,7 @@ class ProfiledObjective:
     rotations: list[Matrix] | None = None
     beyond: bool = False
     to_the_end: bool = False  # search beyond `runaway.RUNAWAY` also where sigma may go to zero
+    known: Known = field(default_factory=Known)
     sharp: Sharp | None = None  # the last Hessian that was clearly positive definite
     _last: tuple[Vector, Evaluation] | None = None
 
@@ -223,6 +219,10 @@ class ProfiledObjective:
         if self.beyond or self._last is None or not np.array_equal(self._last[0], phi):
             return None
         return average_hessian(phi, self._last[1], self.system, self.rotations, reml=self.reml)
+
+    def place(self, phi: Vector) -> Vector:
+        """Return what tells optima apart, whatever the axes (see `known`)."""
+        return place_of(self.factors(phi))
 
     def radial_decrease(self, phi: Vector, gradient: Vector) -> float:
         """Return what scaling one term would win at least."""

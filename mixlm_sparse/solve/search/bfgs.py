@@ -63,6 +63,7 @@ def minimize_bfgs(
     noise: Callable[[Vector], float] | None = None,
     sharpen: Callable[[Vector, Vector], Matrix | None] | None = None,
     renew: Callable[[Vector], Matrix | None] | None = None,
+    known: Callable[[Vector, float, float], None] | None = None,
 ) -> BfgsResult:
     """Minimize a smooth function.
 
@@ -83,6 +84,8 @@ def minimize_bfgs(
         positive definite; asked once, near the end, from where on steps are Newton's.
     renew : returns a positive definite guess of the Hessian at x, where the function was evaluated
         last, or None; asked at every step until the end is near.
+    known : told of x, the value there and the predicted decrease at every step; may end the search
+        by an exception.
 
     References
     ----------
@@ -115,6 +118,8 @@ def minimize_bfgs(
             slope = float(gradient @ step)
         if -0.5 * slope <= max(tolerance, EPS * abs(value)):
             return BfgsResult(x, value, gradient, -0.5 * slope, "converged", H)
+        if known is not None:
+            known(x, value, -0.5 * slope)
         if sharpen is not None and -0.5 * slope <= NEAR:
             sharp, sharpen = sharpen(x, gradient), None
             if sharp is not None:

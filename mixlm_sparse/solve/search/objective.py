@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.solve.search.known import Known
 
 Progress = Callable[[int, float, Vector], object]
 
@@ -26,6 +27,19 @@ class FallsError(NoMinimumError):
     def __init__(self, phi: Vector) -> None:
         super().__init__()
         self.phi = phi
+
+
+class KnownError(Exception):
+    """Internal: the search has come back to an optimum that is known.
+
+    Parameters
+    ----------
+    value : of the function there.
+    """
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.value = value
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -91,6 +105,8 @@ class Objective(Protocol):
     best_value, best_phi : the lowest point seen.
     beyond : whether the search is for an optimum far from the origin (`far_out` says so).
     history : value at each evaluation.
+    known : optima at which other searches may end.
+    rotations : turns of the axes, per term; None in the axes as they were.
     """
 
     reml: bool
@@ -100,6 +116,8 @@ class Objective(Protocol):
     best_phi: Vector
     beyond: bool
     history: list[float]
+    known: Known
+    rotations: list[Matrix] | None
 
     @property
     def m(self) -> int:
@@ -151,6 +169,10 @@ class Objective(Protocol):
 
     def renew(self, phi: Vector) -> Matrix | None:
         """Return a good guess of the Hessian (m, m) at phi, evaluated last, if it costs little."""
+        ...
+
+    def place(self, phi: Vector) -> Vector:
+        """Return what tells optima apart, whatever the axes (see `known`)."""
         ...
 
     def radial_decrease(self, phi: Vector, gradient: Vector) -> float:

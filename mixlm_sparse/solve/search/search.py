@@ -7,12 +7,14 @@ from dataclasses import replace
 import numpy as np
 
 from mixlm_sparse.common.types import Vector
-from mixlm_sparse.solve.search.bfgs import CLOSE_STEPS, NEWTON_STEPS, ROUNDING, minimize_bfgs
+from mixlm_sparse.solve.search.bfgs import ROUNDING, minimize_bfgs
 from mixlm_sparse.solve.search.control import Control
+from mixlm_sparse.solve.search.descent import gradient_search
 from mixlm_sparse.solve.search.library import library_search
 from mixlm_sparse.solve.search.objective import (
     FallsError,
     FarStart,
+    KnownError,
     NoMinimumError,
     Objective,
     Start,
@@ -22,10 +24,6 @@ from mixlm_sparse.solve.search.status import Status
 
 # Minima of the criterion that differ by less are the same valley.
 SAME_VALLEY = 1e-4
-# Evaluations (more with many parameters) after which a search that has not ended turns its axes.
-LEG_EVALUATIONS = 8
-# Relative standard deviations along the principal axes below which zero is tried.
-SMALL = (0.05, 0.01)
 MAX_PASSES = 5
 FEW_EVALUATIONS = 4
 # Where the function is known to fall without end, searches for an optimum besides are shorter, and
@@ -154,6 +152,8 @@ def _second_looks(
     ends = [("the start given" if given else "moment estimate", value)]
     best, far = found, objective.beyond
     certified = found if found.converged else None
+    if found.converged:
+        objective.known.add(found.criterion, objective.place(found.phi))
     valleys = [] if falls else [value]
     at = objective.start() if falls else found.phi
     groups = objective.other_starts(singular=singular, phi=at, several=False)
@@ -167,8 +167,12 @@ def _second_looks(
         values = [_value(objective, start.phi) for start in group]
         start = group[int(np.argmin(values))]
         again = None
-        if np.isfinite(min(values)):
-            again = look(objective, start.phi, method, control, began)
+        try:
+            if np.isfinite(min(values)):
+                again = look(objective, start.phi, method, control, began)
+        except KnownError as back:
+            ends.append((start.name, back.value))
+            valleys.append(back.value)
         if again is not None:
             ends.append((start.name, again.criterion))
             deeper = again.criterion - best.criterion
@@ -179,6 +183,7 @@ def _second_looks(
             elif deeper < 0.0:
                 best, far = again, objective.beyond
             if again.converged:
+                objective.known.add(again.criterion, objective.place(again.phi))
                 valleys.append(again.criterion)
                 if certified is None or again.criterion < certified.criterion - SAME_VALLEY:
                     certified = again
@@ -189,6 +194,7 @@ def _second_looks(
         if not (groups or looked_all_over) and np.ptp(valleys or [0.0]) > SAME_VALLEY:
             looked_all_over = True
             groups = objective.other_starts(singular=singular, phi=best.phi, several=True)
+    objective.known.forget()
     if objective.falls and certified is not None and not best.converged:
         best = certified
     objective.beyond, objective.best_value, objective.best_phi = far, best.criterion, best.phi
@@ -257,7 +263,7 @@ def _search(
     for _ in range(MAX_PASSES):  # each pass but the last left a false boundary behind
         left = max(limit - objective.n_values, 1)
         if method == "bfgs":
-            phi, value, gradient, decrease = _gradient_search(objective, phi, control, left)
+            phi, value, gradient, decrease = gradient_search(objective, phi, control, left)
             reached_limit = objective.n_values >= limit
         else:
             phi, value = library_search(method, objective, phi, control, left)
@@ -321,66 +327,6 @@ def search_far(
         objective, phi, value, gradient, decrease, reached_limit, "bfgs",
         control.gradient_tolerance, began,
     )  # fmt: skip
-
-
-def _gradient_search(
-    objective: Objective, phi: Vector, control: Control, limit: int
-) -> tuple[Vector, float, Vector, float]:
-    """Search by quasi-Newton, turning to the principal axes when a leg takes long.
-
-    Returns
-    -------
-    phi, value, gradient, predicted decrease, where the search ended.
-    """
-    end = objective.n_values + limit
-    leg = max(LEG_EVALUATIONS, 6 + phi.size // 8)
-    before = np.inf
-    while True:
-        left = end - objective.n_values
-        found = minimize_bfgs(
-            objective.value_and_gradient,
-            phi,
-            objective.guess,
-            tolerance=control.tolerance,
-            max_evaluations=min(leg, left),
-            more=max(0, min(CLOSE_STEPS, left - leg)) if objective.turns else 0,
-            noise=objective.noise,
-            sharpen=objective.sharpen if left > leg + NEWTON_STEPS else None,
-            renew=objective.renew,
-        )
-        if found.status != "limit" or left <= leg or objective.n_values >= end:
-            break
-        rounding = ROUNDING * abs(found.value)
-        if before - found.value <= rounding and found.decrement <= rounding:
-            break  # a whole leg has won nothing that can be seen, and no more is to be won
-        before = found.value
-        phi = objective.rotate(found.x)
-        if control.check_boundary:
-            phi = _without_small(objective, phi, found.value)
-        leg += 2  # fewer turns later, when the axes are known
-    if not objective.rotated:
-        return found.x, found.value, found.gradient, found.decrement
-    phi = objective.unrotate(found.x)
-    value, gradient = objective.value_and_gradient(phi)
-    return phi, value, gradient, found.decrement
-
-
-def _without_small(objective: Objective, phi: Vector, value: float) -> Vector:
-    """Return phi without small directions if the criterion is lower there, else phi.
-
-    Where a variance is zero at the optimum the criterion is flat across it, and a search comes near
-    by many short steps.  From zero it stays there, since the slope vanishes; whether that is right
-    is asked at the end, at the boundary.
-    """
-    tried = phi
-    for cut in SMALL:
-        candidate = objective.without_small(phi, cut)
-        if np.array_equal(candidate, phi):
-            break
-        if not np.array_equal(candidate, tried) and objective.value(candidate) < value:
-            return candidate
-        tried = candidate
-    return phi
 
 
 def default_limit(method: str, m: int) -> int:

@@ -27,6 +27,7 @@ from mixlm_sparse.solve.curvature import (
     phi_scales,
 )
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
+from mixlm_sparse.solve.search.known import Known, place_of
 from mixlm_sparse.solve.search.objective import BoundaryReport, FarStart, Found, Progress, Start
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.criterion import evaluate_whitened
@@ -58,6 +59,7 @@ class WhitenedObjective:
     rotations: list[Matrix] | None = None
     beyond: bool = False
     turns: bool = False
+    known: Known = field(default_factory=Known)
     ways: Ways = field(default_factory=Ways)
     _inner: ProfiledObjective | None = None
     _rho: Vector | None = None
@@ -188,6 +190,11 @@ class WhitenedObjective:
 
     def renew(self, phi: Vector) -> Matrix | None:
         return None  # nothing is known of the residual parameters
+
+    def place(self, phi: Vector) -> Vector:
+        """Return what tells optima apart, whatever the axes (see `known`)."""
+        m = self.m_theta
+        return place_of(self.at(phi[m:]).factors(phi[:m]), phi[m:])
 
     def radial_decrease(self, phi: Vector, gradient: Vector) -> float:
         """Return what a change of scale of one random term would win at least."""
