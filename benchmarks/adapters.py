@@ -88,6 +88,10 @@ def _mixlm(job: Job, frame: pd.DataFrame, options: dict[str, Any]) -> Fit:
 
 def _schur_bytes(engine: Any) -> float:
     """Return the size of the Schur complement that an engine factors."""
+    from mixlm_sparse.engines.deferred import DeferredEngine
+
+    if isinstance(engine, DeferredEngine):  # of few numbers, and the fit has not made it
+        return 0.0
     order = getattr(engine, "dense_order", 0)
     if order:
         return 8.0 * order * order
