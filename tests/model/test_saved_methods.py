@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 
 import mixlm_sparse as mx
 from mixlm_sparse.api.fit import INTERNAL
+from mixlm_sparse.inference import kept
 
 QUIET = mx.Control(warn=False)
 G, T = 20, 4
@@ -308,3 +310,18 @@ def test_another_process_prints_the_same(tmp_path):
     code = f"import mixlm_sparse as mx; print(mx.load({str(path)!r}).summary())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == str(fit.summary()).strip()
+
+
+@pytest.mark.parametrize("error", [mx.EngineError("memory"), np.linalg.LinAlgError("singular")])
+def test_what_cannot_be_computed_is_not_kept(error, tmp_path, monkeypatch):
+    def fails(fit: mx.LinearMixedFit) -> None:
+        raise error
+
+    keepers = [replace(keeper, compute=fails) for keeper in kept.KEEPERS]
+    monkeypatch.setattr("mixlm_sparse.api.save.KEEPERS", keepers)
+    fit = made("mmrm", FORMS[0])
+    fit.save(tmp_path / "fit.mixlm", include_data=False)
+    again = mx.load(tmp_path / "fit.mixlm")
+    assert str(again.summary()) == str(fit.summary())
+    with pytest.raises(mx.SavedFitError, match="include_data=True"):
+        again.emmeans("f")

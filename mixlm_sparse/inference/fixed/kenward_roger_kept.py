@@ -23,6 +23,7 @@ __all__ = ["KEEPER"]
 
 # Multiply-adds, of some seconds, that are done unasked when a fit is saved.
 MOST_WORK = 2e10
+MOST_RELATED = 100_000
 SAME_RTOL = 1e-6
 PARTS = ("beta", "half", "adjusted", "P", "W")
 
@@ -32,7 +33,10 @@ def _compute(fit: FittedModel) -> KenwardRogerMoments | None:
     found = found_before(fit)
     if found is not None or not needs_rows(fit) or fit.perfect or not fit.system.p:
         return found if needs_rows(fit) else None
-    return kenward_roger(fit) if fit.reml and structured_work(fit) <= MOST_WORK else None
+    # the rows of a known covariance are related all together
+    if not fit.reml or (fit.matrices.law is None and fit.nobs > MOST_RELATED):
+        return None
+    return kenward_roger(fit) if structured_work(fit) <= MOST_WORK else None
 
 
 def _write(found: KenwardRogerMoments, prefix: str, arrays: Arrays) -> dict[str, Any]:

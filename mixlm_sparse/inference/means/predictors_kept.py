@@ -28,13 +28,18 @@ __all__ = ["KEEPER"]
 
 SUMMARY = ("average", "sd", "least", "largest")
 LARGEST = 1e100  # of numbers whose squares are summed
+MOST_CELLS = 2**31  # numbers of cells, which are multiplied by those of another factor
 
 
 def _compute(fit: FittedModel) -> KeptColumns:
     predictors = predictors_of(fit)
     factors = [p for p in predictors.values() if p.categorical]
-    codes = np.array([p.codes() for p in factors]).reshape(len(factors), fit.nobs)
-    _, first, counts = np.unique(codes, axis=1, return_index=True, return_counts=True)
+    cell = np.zeros(fit.nobs, dtype=np.int64)
+    for p in factors:
+        cell = cell * (len(p.values) + 1) + p.codes() + 1
+        if int(cell.max()) > MOST_CELLS:
+            cell = np.unique(cell, return_inverse=True)[1].ravel()
+    _, first, counts = np.unique(cell, return_index=True, return_counts=True)
     columns = {}
     for name, p in predictors.items():
         if p.categorical:

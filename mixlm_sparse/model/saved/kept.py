@@ -80,14 +80,15 @@ def kept_to(fit: FittedModel, keepers: Sequence[Keeper], arrays: Arrays) -> dict
     has_rows = not isinstance(fit.matrices, MatricesWithoutRows)
     out = {}
     for keeper in keepers:
-        found = fit.kept.get(keeper.name)
-        if found is None and has_rows:
-            try:
+        found, own = fit.kept.get(keeper.name), dict[str, Any]()
+        try:
+            if found is None and has_rows:
                 found = keeper.compute(fit)
-            except MixedModelError:  # the fit itself has no such result
-                continue
-        if found is not None:
-            out[keeper.name] = keeper.write(found, _prefix(keeper), arrays)
+            if found is not None:
+                out[keeper.name] = keeper.write(found, _prefix(keeper), own)
+        except (MixedModelError, ArithmeticError, np.linalg.LinAlgError):
+            continue  # the fit itself has no such result, or none that can be written
+        arrays |= own
     return out
 
 
