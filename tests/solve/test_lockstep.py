@@ -217,6 +217,9 @@ def test_a_step_onto_the_boundary_that_leaves_a_slope_behind_is_not_the_end() ->
         row = list(RefitBlock(system, Y, options, compiled=False).rows())[i]
         assert row.status == "singular"
         own = system_for(system, response_block(system, Y), i)
+        alone = optimize(own, reml=False)
+        assert alone.status == "singular"
+        assert alone.criterion == pytest.approx(row.criterion, abs=1e-9)
         rng = np.random.default_rng(0)
         elsewhere = [
             optimize(own, reml=False, start=np.abs(rng.normal(size=3))).criterion for _ in range(8)

@@ -47,6 +47,9 @@ from mixlm_sparse.engines.fused.start import expected_hessian, moment_start
 LEG_EVALUATIONS = 8
 MAX_PASSES = 5
 SMALL = (0.05, 0.01)
+# A search goes on from the boundary where a Newton step would win more: the step there may leave a
+# slope behind.
+SLOPE_LEFT = 1e-7
 
 
 @inlined
@@ -101,13 +104,27 @@ def descend(phi, hessian, limit, check_boundary, gradient, model):  # type: igno
 
 
 @inside
+def look(phi, gradient, numbers, hessian, H, model):  # type: ignore[no-untyped-def]
+    # Put down the criterion, its gradient and the decrement at phi (m,).
+    m = phi.shape[0]
+    numbers[0] = value_at(phi, gradient, model)
+    if not (expected_hessian(phi, hessian, model) and invert_symmetric(hessian, m, H)):
+        model.state[GIVEN_UP] = 1
+        return
+    numbers[1] = 0.0
+    for i in range(m):
+        for j in range(m):
+            numbers[1] += 0.5 * gradient[i] * H[i, j] * gradient[j]
+
+
+@inside
 def search(phi, limit, check_boundary, gradient, numbers, model):  # type: ignore[no-untyped-def]
     # From phi (m,), which becomes the end, with its gradient (m,); numbers (4,): value, predicted
     # decrease, 1 if the limit was reached, pwrss.
     m = phi.shape[0]
     state = model.state
     hessian, H = np.empty((m, m)), np.empty((m, m))
-    moved, escaped = False, True
+    moved, escaped, looked = False, True, False
     numbers[2] = 0.0
     n_passes = 0
     while escaped and n_passes < MAX_PASSES:  # each pass but the last left a false boundary
@@ -126,27 +143,22 @@ def search(phi, limit, check_boundary, gradient, numbers, model):  # type: ignor
             numbers[0], moved, escaped = settle(phi, numbers[0], model)
         if state[GIVEN_UP] != 0:
             return
+        looked = moved and not escaped
+        if looked:
+            look(phi, gradient, numbers, hessian, H, model)
+            if state[GIVEN_UP] != 0:
+                return
+            escaped = numbers[1] > SLOPE_LEFT
         escaped = escaped and numbers[2] == 0.0
-    if state[HERE] != 0 and not moved:
-        numbers[3] = model.scalars[PWRSS]
-        return
-    # pwrss of this phi; after a move also the gradient
-    value = value_at(phi, gradient, model)
-    state[VALUES] -= 0 if moved else 1
-    state[GRADIENTS] -= 0 if moved else 1
-    if not moved and state[HISTORY] > 0:
-        state[HISTORY] -= 1
+    if moved and not looked:
+        look(phi, gradient, numbers, hessian, H, model)
+    elif state[HERE] == 0 and not moved:  # pwrss of this phi, which is not counted
+        value_at(phi, gradient, model)
+        state[VALUES] -= 1
+        state[GRADIENTS] -= 1
+        if state[HISTORY] > 0:
+            state[HISTORY] -= 1
     numbers[3] = model.scalars[PWRSS]
-    if not moved or state[GIVEN_UP] != 0:
-        return
-    numbers[0] = value
-    if not (expected_hessian(phi, hessian, model) and invert_symmetric(hessian, m, H)):
-        state[GIVEN_UP] = 1
-        return
-    numbers[1] = 0.0
-    for i in range(m):
-        for j in range(m):
-            numbers[1] += 0.5 * gradient[i] * H[i, j] * gradient[j]
 
 
 @inside

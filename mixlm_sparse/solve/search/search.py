@@ -25,6 +25,9 @@ from mixlm_sparse.solve.search.status import Status
 # Minima of the criterion that differ by less are the same valley.
 SAME_VALLEY = 1e-4
 MAX_PASSES = 5
+# A search goes on from the boundary where a Newton step would win more: the step there may leave a
+# slope behind.
+SLOPE_LEFT = 1e-7
 FEW_EVALUATIONS = 4
 # Where the function is known to fall without end, searches for an optimum besides are shorter, and
 # so many of them may end at none.
@@ -276,16 +279,26 @@ def _search(
         phi, value = settled.phi, settled.value
         if moved:
             gradient = np.full_like(phi, np.nan)
-        if not settled.escaped or reached_limit:
+        if reached_limit:
+            break
+        on_boundary = moved and not settled.escaped and method == "bfgs" and objective.turns
+        if on_boundary:
+            value, gradient, decrease = _with_decrease(objective, phi)
+        if not settled.escaped and not (on_boundary and decrease > SLOPE_LEFT):
             break
     if not np.isfinite(gradient).all():
-        value, gradient = objective.value_and_gradient(phi)
-        curvature = objective.curvature(phi)
-        decrease = 0.5 * float(gradient @ np.linalg.solve(curvature, gradient))
+        value, gradient, decrease = _with_decrease(objective, phi)
     return report(
         objective, phi, value, gradient, decrease, reached_limit, method,
         control.gradient_tolerance, began,
     )  # fmt: skip
+
+
+def _with_decrease(objective: Objective, phi: Vector) -> tuple[float, Vector, float]:
+    """Return value, gradient (m,) and predicted decrease at phi."""
+    value, gradient = objective.value_and_gradient(phi)
+    curvature = objective.curvature(phi)
+    return value, gradient, 0.5 * float(gradient @ np.linalg.solve(curvature, gradient))
 
 
 def search_far(

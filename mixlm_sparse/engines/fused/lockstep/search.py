@@ -26,15 +26,13 @@ from mixlm_sparse.engines.fused.lockstep.descent import descend
 from mixlm_sparse.engines.fused.lockstep.levels import LevelSums
 from mixlm_sparse.engines.fused.lockstep.model import Law, Model, Places, Sums
 from mixlm_sparse.engines.fused.lockstep.start import Curvature, moment_starts
-from mixlm_sparse.engines.fused.search import LEG_EVALUATIONS, MAX_PASSES, SMALL
+from mixlm_sparse.engines.fused.search import LEG_EVALUATIONS, MAX_PASSES, SLOPE_LEFT, SMALL
 
 Flags = NDArray[np.bool_]
 
 # What is held of a block of responses may take so much; a few are always searched for together.
 BLOCK_BYTES = 48_000_000
 LEAST_BLOCK = 16
-# A search goes on from the boundary where a Newton step would win more.
-SLOPE_LEFT = 1e-7
 
 
 class LockstepSearch:
