@@ -109,7 +109,9 @@ class ResidualModel(Model):
             return super().has_no_minimum()
         values = []
         for reach in REACHES:
-            law = replace(self.residual[0], reach=reach, bounded=True)
+            (own,) = self.residual
+            assert isinstance(own, Residual)
+            law = replace(own, reach=reach, bounded=True)
             values.append(replace(self, residual=[law]).best())
         return bool((np.diff(values) < -FALL).all()) or super().has_no_minimum()
 

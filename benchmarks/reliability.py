@@ -2,7 +2,7 @@
 
     python -m benchmarks.reliability --size 0.1
 
-The whole (size 1): 14,000 random small models against an independent dense search; 500 random
+The whole (size 1): 15,000 random small models against an independent dense search; 500 random
 starts of each hard model; inference on 1,000 models under another order, labels and units; 10,000
 fits of one model in flat memory.  Ends with exit code 1 if a claim of the table is broken.
 """
@@ -25,6 +25,7 @@ import mixlm_sparse as mx
 from benchmarks.random_models import Model, random_model
 from benchmarks.random_residuals import residual_model
 from benchmarks.random_structures import structured_model
+from benchmarks.random_visits import visits_model
 
 ABOVE = 1e-5  # largest excess of a criterion over the best that is known
 RELATIVE = 1e-4  # largest change of an inference under what should not change it
@@ -76,6 +77,11 @@ def structures(count: int, seed: int) -> list[Claim]:
 def residuals(count: int, seed: int) -> list[Claim]:
     """The same for residual laws and structures, beside each other and further terms."""
     return _against_dense("models with residual laws", residual_model, count, seed)
+
+
+def visits(count: int, seed: int) -> list[Claim]:
+    """The same for residuals correlated by visits, or by unequal times."""
+    return _against_dense("models with correlations of visits", visits_model, count, seed)
 
 
 def _against_dense(
@@ -226,6 +232,7 @@ PARTS = {
     "models": (models, 10_000),
     "structures": (structures, 2_000),
     "residuals": (residuals, 2_000),
+    "visits": (visits, 1_000),
     "starts": (starts, 500),
     "invariance": (invariance, 1_000),
     "soak": (soak, 10_000),

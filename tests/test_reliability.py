@@ -9,6 +9,7 @@ from benchmarks import reliability
 from benchmarks.random_models import random_model
 from benchmarks.random_residuals import residual_model
 from benchmarks.random_structures import structured_model
+from benchmarks.random_visits import visits_model
 from tests.support import dense_oracle
 
 
@@ -25,7 +26,7 @@ def test_sigma_that_is_zero_depends_on_no_unit_and_no_order():
 
 @pytest.mark.parametrize("seed", [2, 5, 117])
 def test_the_dense_slope_is_that_of_its_criterion(seed):
-    for make in (random_model, structured_model, residual_model):
+    for make in (random_model, structured_model, residual_model, visits_model):
         model = make(seed)
         rng = np.random.default_rng(seed)
         par = np.concatenate([part.drawn(rng) for part in model.parts])
