@@ -52,6 +52,20 @@ def thousands():
     return mx.lmer("y ~ x + (1 | place)", long_names())
 
 
+def questionnaire(item):
+    return f"the long name that a questionnaire gives to its item {item}"
+
+
+@cache
+def questions():
+    """A fit whose columns have long names, alike but for their ends, as have levels of a factor."""
+    pupils = data("HSB")[lambda d: d["school"].isin(d["school"].unique()[:20])]
+    sector = pupils["sector"].map(lambda s: f"a school of the sector {s}, as the office calls it")
+    wide = pupils.assign(sector=sector.astype("category")).rename(columns=questionnaire)
+    y, f, x, g = (f"`{questionnaire(n)}`" for n in ("mathach", "sector", "cses", "school"))
+    return mx.lmer(f"{y} ~ {f} * {x} + ({x} | {g})", wide, control=mx.Control(warn=False))
+
+
 def long_names():
     rng = np.random.default_rng(5)
     group = np.repeat(np.arange(3000), 4)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -28,6 +29,8 @@ from tests.report.drawn import (  # noqa: E402
     data,
     models,
     profile,
+    questionnaire,
+    questions,
     replicates,
     schools,
     sleep,
@@ -87,6 +90,23 @@ PLOTS = {
     "least_squares_trellis": lambda: by_school().plot.trellis(),
 }  # fmt: skip
 
+# plots that say no name of the model, or that the profile stands for
+OTHERS = ("diagnostics", "influence", "optimization_path", "qq", "residuals", "scale_location",
+          "profile_density", "profile_pairs", "profile_zeta")  # fmt: skip
+NEEDED = {"coefficient_by": "cses", "effects_by": "cses"}
+
+
+def _with_long_names(kind):
+    needed = [questionnaire(NEEDED[kind])] if kind in NEEDED else []
+    return questions().plot(kind, *needed)
+
+
+LONG_NAMES = {
+    **{kind: partial(_with_long_names, kind) for kind in FitPlots.kinds() if kind not in OTHERS},
+    "profile": lambda: mx.plots.profile_zeta(questions().profile(["beta_"], progress=False)),
+    "means": lambda: questions().emmeans(questionnaire("sector")).plot(),
+}
+
 PICTURES = [
     "caterpillar", "caterpillar_thousands", "shrinkage", "effects_by_category", "trellis",
     "trajectories_by", "predictions", "predictions_factor", "fixed_effects", "qq_random",
@@ -119,7 +139,20 @@ def off_view_ticks(figure):
 
 @pytest.mark.parametrize("name", PLOTS)
 def test_nothing_is_cut_off_or_overlaps(name):
-    figure = PLOTS[name]()
+    require_legible(PLOTS[name]())
+
+
+@pytest.mark.parametrize("name", LONG_NAMES)
+def test_long_names_are_cut_to_the_room_they_have(name):
+    figure = LONG_NAMES[name]()
+    require_legible(figure)
+    titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
+    assert len(set(titles)) == len(titles)  # those that differ stay different
+    widths = sum(ax.bbox.width for ax in figure.axes if ax.get_subplotspec().rowspan.start == 0)
+    assert widths > 0.4 * figure.bbox.width  # panels keep the room
+
+
+def require_legible(figure):
     figure.canvas.draw()
     figure.canvas.draw()  # older layouts settle with the second
     renderer = figure.canvas.get_renderer()

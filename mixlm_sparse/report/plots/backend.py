@@ -20,6 +20,7 @@ from weakref import WeakSet
 from mixlm_sparse.common.errors import MissingPackageError
 from mixlm_sparse.report.plots.arguments import checked_arguments
 from mixlm_sparse.report.plots.inks import Inks, drawn_with, inks_on
+from mixlm_sparse.report.plots.room import cut_texts
 
 if TYPE_CHECKING:  # the other modules take these types from here
     from matplotlib.axes import Axes as Axes
@@ -158,6 +159,7 @@ def styled(draw: Callable[P, Figure]) -> Callable[P, Figure]:
         with house_style(_given(names)):
             figure = draw(*places, **names)
             if figure in _OWN:
+                cut_texts(figure)
                 for axes in figure.axes:  # ticks that are made later copy the first
                     axes.xaxis.get_major_ticks(1)
                     axes.yaxis.get_major_ticks(1)

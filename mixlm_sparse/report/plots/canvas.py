@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.common.text import display_width, shorten_all
+from mixlm_sparse.common.text import display_width, shorten, shorten_all
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.report.plots.backend import STYLE, is_own, new_figure
 from mixlm_sparse.report.plots.inks import ink
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Axes, Figure
 
 LABEL_WIDTH = 28  # characters of the name of a level
+LEGEND_WIDTH = 36  # characters of a name in a legend, which takes its room from the panel
+LEGEND_ABOVE = 60  # where it takes none
 LABEL_HEIGHT = 0.115  # inches that the name of a level takes
 LABELS = 30  # where not all levels have room, so many at most are named
 
@@ -119,12 +121,13 @@ def tall(n: int, *, low: float = 2.4, high: float = 9.0, each: float = 0.17) -> 
     return float(np.clip(0.9 + each * n, low, high))
 
 
-def legend(ax: Axes, *, above: bool = False, **more: Any) -> None:
+def legend(ax: Axes, *, above: bool = False, title: str | None = None) -> None:
     """Put the legend where it hides nothing: beside the panel, or above it.
 
     In axes that the user gave it stays inside, for what is beside them is not ours.
     """
-    if not ax.get_legend_handles_labels()[1]:
+    handles, labels = ax.get_legend_handles_labels()
+    if not labels:
         return
     if not is_own(ax.figure.canvas.figure):
         place: dict[str, Any] = {"loc": "best", "frameon": True, "framealpha": 0.8}
@@ -132,7 +135,10 @@ def legend(ax: Axes, *, above: bool = False, **more: Any) -> None:
         place = {"loc": "lower left", "bbox_to_anchor": (0.0, 1.0), "borderaxespad": 0.2}
     else:
         place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1.0), "borderaxespad": 0.0}
-    for handle in ax.legend(**place, **more).legend_handles:
+    if title is not None:
+        place["title"] = shorten(title, LEGEND_WIDTH)
+    short = shorten_all(labels, LEGEND_ABOVE if above else LEGEND_WIDTH)
+    for handle in ax.legend(handles, short, **place).legend_handles:
         if handle is not None and hasattr(handle, "set_sizes"):
             handle.set_sizes([24.0])  # also for clouds of tiny points
             handle.set_alpha(1.0)
@@ -142,4 +148,5 @@ def figure_legend(figure: Figure, ax: Axes, *, columns: int = 4) -> None:
     """Put the legend of one of many panels above all of them."""
     handles, labels = ax.get_legend_handles_labels()
     if labels:
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(columns, len(labels)))
+        short = shorten_all(labels, LEGEND_WIDTH)
+        figure.legend(handles, short, loc="outside upper center", ncols=min(columns, len(labels)))

@@ -9,7 +9,7 @@ import numpy as np
 
 from mixlm_sparse.common.checks import shown
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.common.text import shorten, shorten_all
+from mixlm_sparse.common.text import shorten_all
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.formula.terms import names_of
 from mixlm_sparse.model.fitted import FittedModel
@@ -150,7 +150,7 @@ def _group_panels(n: int, columns: int | None) -> tuple[Figure, list[Axes]]:
 
 def _group_points(ax: Axes, x: Vector, y: Vector, rows: Any, level: str, n: int) -> None:
     ax.scatter(x[rows], y[rows], s=7, color=ink().grey, linewidths=0, alpha=0.7, zorder=2)
-    ax.set_title(shorten(level, 16), fontsize=7.5 if n > 4 else 9, pad=2)
+    ax.set_title(level, fontsize=7.5 if n > 4 else 9, pad=2)
     ax.tick_params(labelsize=6.5 if n > 4 else 8, length=2)
     ax.locator_params(axis="x", nbins=4)
     ax.locator_params(axis="y", nbins=4)

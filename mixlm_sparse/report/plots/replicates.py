@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.common.text import percent, shorten
+from mixlm_sparse.common.text import percent
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.plots import canvas
 from mixlm_sparse.report.plots.backend import styled
@@ -73,7 +73,7 @@ def bootstrap(
         one.axvline(float(boot.original[name]), color=ink().front, lw=1.3)
         for end in limits.loc[name, ["lower", "upper"]]:
             one.axvline(float(end), color=ink().orange, lw=1.2, ls="--")
-        one.set_title(shorten(name, 34))
+        one.set_title(name)
         one.set_ylabel("replicates")
         one.locator_params(axis="x", nbins=5)
         one.grid(visible=False, axis="x")

@@ -11,7 +11,7 @@ import pandas as pd
 import scipy
 
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.common.text import percent, shorten
+from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.plots import canvas
@@ -139,7 +139,7 @@ def profile_zeta(
                     top = height if absolute else sign * height
                     one.plot([end, end], [0.0, top], color=ink().orange, lw=1.0)
         one.axhline(0.0, color=ink().front, lw=0.8)
-        one.set_title(shorten(curve.name, 34))
+        one.set_title(curve.name)
         one.locator_params(axis="x", nbins=5)
         one.set_ylabel("|ζ|" if absolute else "ζ")
     if ax is None:
@@ -189,7 +189,7 @@ def profile_density(
                          alpha=0.2 * ink().veil)  # fmt: skip
         one.axvline(curve.estimate, color=ink().front, lw=0.9)
         one.set_ylim(bottom=0.0)
-        one.set_title(shorten(curve.name, 34))
+        one.set_title(curve.name)
         one.locator_params(axis="x", nbins=5)
         one.set_ylabel("density")
     if ax is None:
