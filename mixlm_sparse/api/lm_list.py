@@ -15,7 +15,12 @@ from scipy.special import stdtr, stdtrit
 from mixlm_sparse.api.attribute import Attribute
 from mixlm_sparse.api.keywords import answers_unknown_keywords
 from mixlm_sparse.common.checks import listed, require_bool, require_level
-from mixlm_sparse.common.errors import FormulaError, OptionError, SkippedGroupsWarning
+from mixlm_sparse.common.errors import (
+    FormulaError,
+    OptionError,
+    SkippedGroupsWarning,
+    caller_level,
+)
 from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
 from mixlm_sparse.common.text import format_number
 from mixlm_sparse.common.types import Matrix, Vector
@@ -104,7 +109,7 @@ def lm_list(
         )
     out = LmList(formula=formula, matrices=matrices, fits=fits, data=data)
     if require_bool("warn", warn) and len(out.skipped):
-        warnings.warn(out.skipped_note, SkippedGroupsWarning, stacklevel=2)
+        warnings.warn(out.skipped_note, SkippedGroupsWarning, stacklevel=caller_level())
     return out
 
 

@@ -106,9 +106,10 @@ def lmer_many(
         engine=engine,
         control=control_of(control),
     ).checked()
+    right = right_side(formula)
     given = read_responses(formula, data, responses)
     call = ModelCall(
-        formula=f"~ {right_side(formula)}",
+        formula=f"~ {right}",
         data=joined(data, membership),
         weights=weights,
         offset=offset,

@@ -28,7 +28,12 @@ class FormulaError(MixedModelError, ValueError):
 
 
 class DataError(MixedModelError, ValueError):
-    """The data do not fit the formula: missing column, wrong kind, too few levels, ..."""
+    """The data do not fit the formula: missing column, wrong kind, too few levels, ...
+
+    `absent` names the column that the data do not have, where that is the error.
+    """
+
+    absent: str = ""
 
 
 class OptionError(MixedModelError, ValueError):

@@ -34,7 +34,9 @@ def unknown_column(name: str, header: Iterable[Any], hint: str = "") -> DataErro
         remedy = "did you mean " + " or ".join(f"'{other}'" for other in close) + "?"
     else:
         remedy = f"the columns are {listed(known, 12, quoted=True)}"
-    return DataError(f"the data have no column '{name}'{hint}; {remedy}")
+    error = DataError(f"the data have no column '{name}'{hint}; {remedy}")
+    error.absent = name
+    return error
 
 
 def _composed(name: str) -> str:

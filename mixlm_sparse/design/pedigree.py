@@ -26,7 +26,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from mixlm_sparse.common.checks import listed
+from mixlm_sparse.common.checks import listed, shape_of, shown
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.compiled import njit
@@ -158,6 +158,13 @@ class Pedigree:
 
 def _column(name: str, values: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return (n,) values and which of them are missing."""
+    if isinstance(values, str):
+        raise DataError(f"{name} is the text {shown(values)}: give the column, data[{values!r}]")
+    if len(shape_of(values)) > 1:
+        raise DataError(
+            f"{name} is {shown(values)}: give three columns, mx.Pedigree(data['id'], data['sire'], "
+            "data['dam'])"
+        )
     series = pd.Series(values) if not isinstance(values, pd.Series) else values
     if isinstance(series.dtype, pd.CategoricalDtype):
         series = series.astype(series.cat.categories.dtype)

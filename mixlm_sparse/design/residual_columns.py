@@ -146,6 +146,10 @@ def learn_times(
         remedy = "convert it, for example to days since the start"
         if column.kind == "factor":
             remedy = "convert it, or use AR1, which takes a factor of visits"
+            groups = correlation.columns("group")
+            if len(groups) == 1 and columns[groups[0]].kind == "number":
+                named = f"{type(correlation).__name__}(time={groups[0]!r}, group={name!r})"
+                remedy = f"the time comes first, and then the group: {named}"
         return numbers(name, column, role, remedy), Places(), none
     keeps_gaps = kind == "whole" or isinstance(correlation, Toeplitz)
     if column.kind == "factor":

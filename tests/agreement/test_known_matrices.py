@@ -81,6 +81,10 @@ def test_parents_without_rows_are_founders_and_codes_may_be_numbers():
         ((["a", None], [None] * 2, [None] * 2), "animals without an id"),
         ((["a", "b"], [None], [None] * 2), "have 2, 1, 2 values"),
         (([1.5, 2], [0, 0], [0, 0]), "numbers that are not whole"),
+        (("animal", "sire", "dam"), r"id is the text 'animal': give the column, data\['animal'\]"),
+        ((["a"], "sire", [None]), "sire is the text 'sire'"),
+        ((pd.DataFrame({"id": ["a"], "sire": [""]}), ["a"], ["b"]), "id is a DataFrame of shape"),
+        ((["a"], np.zeros((1, 2)), [None]), r"sire is an array of shape \(1, 2\): give three"),
     ],
 )
 def test_bad_pedigrees(columns, message):

@@ -372,6 +372,9 @@ BAD = {
     "holds text, but must be numbers": (
         spoiled(visit=lambda d: d["age"].astype(str)), mx.CAR1("visit", "Subject")
     ),
+    r"the time comes first, and then the group: CAR1\(time='age', group='Subject'\)": (
+        orthodont(), mx.CAR1("Subject", "age")
+    ),
     "holds dates": (
         spoiled(visit=lambda d: pd.Timestamp("2020-01-01") + pd.to_timedelta(d["age"], "D")),
         mx.AR1("visit", "Subject"),

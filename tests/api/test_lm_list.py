@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -118,8 +119,9 @@ def test_groups_that_cannot_be_fitted_are_reported():
     data = toy()
     data.loc[data["g"] == "b", "x"] = 3.0
     data = data.drop(index=range(21, 30))
-    with pytest.warns(SkippedGroupsWarning, match="2 of 4 levels of 'g'.*'b', 'c'"):
+    with pytest.warns(SkippedGroupsWarning, match="2 of 4 levels of 'g'.*'b', 'c'") as found:
         fits = mx.lm_list("y ~ x | g", data)
+    assert [Path(w.filename).name for w in found] == ["test_lm_list.py"]  # the caller's line
     assert list(fits.skipped.index) == ["b", "c"]
     assert "fewer rows than the 2" in fits.skipped.loc["c", "reason"]
     assert "does not vary" in fits.skipped.loc["b", "reason"]

@@ -183,6 +183,12 @@ def test_positions_are_checked(sleep, Y):
         many.fit("z")
 
 
+def test_the_formula_comes_first(sleep, Y):
+    for responses in (Y, pd.DataFrame({"a": ["x"] * 180}), "Reaction"):
+        with pytest.raises(FormulaError, match="the formula is a DataFrame"):
+            mx.lmer_many(sleep, FORMULA, responses)
+
+
 def test_row_labels_must_agree(sleep, Y):
     other = pd.DataFrame(Y[:, :2], index=np.arange(180)[::-1])
     with pytest.raises(DataError, match="index differs"):

@@ -80,6 +80,10 @@ def test_balanced_means_are_cell_means():
     assert table["df"].to_numpy() == pytest.approx(42.0, rel=1e-4)
 
 
+def held_at_half(fit):
+    return fit.emmeans("recipe", at={"degrees": 0.5}).to_frame()["emmean"]
+
+
 def test_by_at_and_order():
     data = load_data("cake")
     data["degrees"] = np.linspace(-1, 1, len(data))
@@ -102,6 +106,10 @@ def test_by_at_and_order():
     held = fit.emmeans("recipe", at={"degrees": 0.5, "recipe": ["C", "A"]})
     assert held.to_frame()["recipe"].tolist() == ["C", "A"]
     assert "at degrees = 0.5" in repr(held)
+    between = fit.emmeans("recipe", at={"degrees": [0.0, 1.0]})
+    np.testing.assert_allclose(between.to_frame()["emmean"], held_at_half(fit), rtol=1e-12)
+    assert "averaged over degrees = 0, 1; " in repr(between)
+    assert "Note: at " not in repr(between)
     one = means.contrast([1, -1, 0, 0, 0, 0])
     assert one["estimate"].iloc[0] == pytest.approx(pairs["estimate"].iloc[0])
 

@@ -395,6 +395,11 @@ def test_absent_columns_are_named(fit, data):
         fit.predict(data.drop(columns="x"))
     with pytest.raises(DataError, match="no column 'h'"):
         fit.predict(data.drop(columns="h"))
+    with pytest.raises(DataError, match=r"no column 'h'.* re_form=\"population\" predicts without"):
+        fit.predict(data.drop(columns="h"))
+    with pytest.raises(DataError) as found:  # there is no way without x
+        fit.predict(data.drop(columns=["x", "h"]))
+    assert "re_form" not in str(found.value)
     with pytest.raises(DataError, match=r"'?o'?"):
         fit.predict(data.drop(columns="o"))
     with pytest.raises(DataError, match="weights"):

@@ -26,7 +26,7 @@ class Averages:
     cells : (r) values of the predictors named.
     L : (r, p_all); offset : (r,).
     averaged_over : factors averaged over.
-    at : values at which the others are held.
+    at : values at which the others are held; of several, the mean is taken.
     """
 
     cells: pd.DataFrame
@@ -79,7 +79,7 @@ def averages(
     held = {
         name: grid.predictors[name].values
         for name in rest
-        if name not in over and len(grid.predictors[name].values) == 1
+        if name not in over
     }
     return Averages(cells, L, offset, over, held)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pandas as pd
 
+from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.tables import ResultTable, as_result
 from mixlm_sparse.inference.means.estimates import METHODS, Estimates, written
 
@@ -34,9 +35,13 @@ def as_shown(estimates: Estimates, table: pd.DataFrame) -> ResultTable:
         notes.append(f"averaged over the levels of {', '.join(estimates.averaged_over)}")
     for inner, outer in estimates.within.items():
         notes.append(f"levels of {inner} within those of {', '.join(outer)}")
-    if estimates.at:
-        held = ", ".join(f"{name} = {written(v[0])}" for name, v in estimates.at.items())
-        notes.append(f"at {held}")
+    for name, values in estimates.at.items():
+        if len(values) > 1:
+            over = f"averaged over {name} = {listed([written(v) for v in values], 6)}"
+            notes.append(f"{over}; for a row at each, name it in specs or by")
+    held = [f"{name} = {written(v[0])}" for name, v in estimates.at.items() if len(v) == 1]
+    if held:
+        notes.append(f"at {', '.join(held)}")
     if estimates.basis:
         notes.append(estimates.basis)
     return as_result(table, heading=heading(estimates), notes=[*notes, *table.attrs["notes"]])

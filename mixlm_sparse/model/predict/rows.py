@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from mixlm_sparse.common.types import IntVector, Vector
 from mixlm_sparse.design.columns import ColumnSource, no_columns
 from mixlm_sparse.design.members import RowLevels
 from mixlm_sparse.design.membership import joined
-from mixlm_sparse.design.recipe import Recipe
+from mixlm_sparse.design.recipe import EvaluatedDesign, Recipe
 from mixlm_sparse.solve.rows import InMemory, RowBlock
 
 if TYPE_CHECKING:
@@ -109,9 +110,16 @@ def design_rows(
         recipe, offset = recipe.without_offset(), None
     elif not fixed:
         offset = None
-    design = recipe.evaluate(
-        newdata, fixed=fixed, terms=terms, offset=fixed, offset_values=offset
-    )
+    asked = partial(recipe.evaluate, newdata, fixed=fixed, offset=fixed, offset_values=offset)
+    try:
+        design = asked(terms=terms)
+    except DataError as error:
+        if fixed and terms and error.absent and _has_columns(asked):
+            said = str(error) if str(error).endswith("?") else f"{error};"
+            raise DataError(
+                f'{said} re_form="population" predicts without random effects'
+            ) from None
+        raise
     if design.rows is not None and na_action == "raise":
         counts = recipe.missing_counts(newdata, fixed, terms)
         raise DataError(_missing_message(counts, design.n_input, design.nobs))
@@ -131,6 +139,15 @@ def design_rows(
         index=design.index,
         new=True,
     )
+
+
+def _has_columns(asked: Callable[..., EvaluatedDesign]) -> bool:
+    """Say whether new data have all that predictions without random effects take."""
+    try:
+        asked(terms=())
+    except DataError:
+        return False
+    return True
 
 
 def _rows_of_fit(
