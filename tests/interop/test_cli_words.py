@@ -33,6 +33,10 @@ SLEEP = "Reaction ~ Days + (Days | Subject)"
         ("sd['g'] is 1.0: give 2", "--sd g is 1.0: give 2"),
         ("sd has 'h', but", "--sd has 'h', but"),
         ("subset: the data have no column 'z'", "--subset: the data have no column 'z'"),
+        (
+            "no column 'g'; re_form=\"population\" predicts without random effects",
+            "no column 'g'; --population predicts without random effects",
+        ),
         ("a column 'weights' is missing", "a column 'weights' is missing"),
     ],
 )  # fmt: skip

@@ -24,7 +24,7 @@ RULES = (
     (re.compile(r"\bcontrol\.max_evaluations\b"), "--max-evaluations"),
     (re.compile(r"\b(?:fit\.)?refit_ml\(\)|\breml=False\b"), "--ml"),
     (re.compile(r", allow_new_levels=\"nan\", or re_form=\"population\""), ", or --population"),
-    (re.compile(r"\bre_form=\"population\""), "--population"),
+    (re.compile(r"\bre_form=\"population\" (?=predicts)"), "--population "),
     (re.compile(r"\breml=True\b"), "--reml"),
     (re.compile(rf"\b({'|'.join(FLAGS)})=True\b"), lambda found: _option(found[1])),
     (
