@@ -44,7 +44,7 @@ def _cut(texts: list[tuple[Text, float]]) -> None:
     """Shorten lines of texts, each with the inches that it has."""
     rooms: dict[str, int] = {}  # of lines that are too long, in characters
     for text, inches in texts:
-        room = max(int(inches / (CHARACTER * text.get_fontsize())), 8)
+        room = max(int(inches / (CHARACTER * float(text.get_fontsize()))), 8)
         for line in text.get_text().split("\n"):
             if display_width(line) > room:
                 rooms[line] = min(room, rooms.get(line, room))
