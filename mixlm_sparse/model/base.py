@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.engines.threads import one_blas_thread
@@ -28,6 +29,8 @@ from mixlm_sparse.solve.whitened.curvature import whitened_curvature
 from mixlm_sparse.solve.whitened.search import solution_at
 
 F = TypeVar("F", bound="FitBase")
+
+LARGEST_DEVIATION = 1e150  # squares of standard deviations are to stay within range
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -298,6 +301,7 @@ def fit_of(
     system = solution.system  # with a residual structure, at the optimum's rho
     if call is not None and (further := call.options.for_further_fits()) is not call.options:
         call = replace(call, options=further)
+    _require_variances(system, optimum, solution)
     return cls(
         system=system,
         optimum=optimum,
@@ -306,6 +310,24 @@ def fit_of(
         formula=formula,
         call=call,
         notes=notes_on(system, optimum) if notes is None else notes,
+    )
+
+
+def _require_variances(system: PenalizedSystem, optimum: Optimum, solution: PlsSolution) -> None:
+    """Raise a DataError that names a standard deviation whose square is beyond all numbers."""
+    largest = float(np.abs(optimum.theta).max(initial=0.0))
+    unit = max(float(np.sqrt(solution.pwrss)), 1.0)
+    if not largest > LARGEST_DEVIATION / unit:
+        return
+    sizes = [np.abs(T).max(axis=1) for T in system.chart.theta_factors(optimum.theta)]
+    t = int(np.argmax([size.max() for size in sizes]))
+    term = system.matrices.terms[t]
+    name = term.column_names[int(np.argmax(sizes[t]))]
+    group = system.matrices.factors[term.factor].label
+    raise DataError(
+        f"the standard deviation of {name} by {group} is about "
+        f"10^{np.log10(largest) + np.log10(unit):.0f}, whose square is beyond the numbers of a "
+        "computer: give the response, or the predictor, in another unit"
     )
 
 

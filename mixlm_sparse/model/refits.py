@@ -19,6 +19,7 @@ from mixlm_sparse.common.errors import MixedModelError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines import decisions
 from mixlm_sparse.engines.compiled import loaded
+from mixlm_sparse.engines.fused.plain import PlainDense, PlainFactor
 from mixlm_sparse.engines.fused.search import search_many
 from mixlm_sparse.model.call import FitOptions
 from mixlm_sparse.solve.criterion import residual_df
@@ -29,6 +30,7 @@ from mixlm_sparse.solve.derived.other_response import (
     system_for,
     with_response,
 )
+from mixlm_sparse.solve.fusing import is_compiled
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.lockstep import lockstep_serves
@@ -112,11 +114,22 @@ def warm_up(system: PenalizedSystem, count: int, *, responses: bool = True) -> b
 def steady_refits(
     work: Callable[[range], Iterable[T]], system: PenalizedSystem, count: int
 ) -> decisions.Steady[T]:
-    """Return work that takes the compiled form if that is in use, or if `count` fits repay it.
+    """Return work that takes the form of `system`, that of the fit, or the compiled one if `count`
+    fits repay it.
 
-    It is the same for all tasks, in every process: a fit does not depend on those before it.
+    It is the same for all tasks, in every process, whatever has been loaded since the fit was made,
+    in this thread or another one: the two forms end up to 1e-8 apart in theta.
     """
-    return decisions.steady(work, compiled=warm_up(system, count, responses=False) or loaded())
+    compiled = warm_up(system, count, responses=False) or _in_machine_code(system)
+    return decisions.steady(work, compiled=compiled)
+
+
+def _in_machine_code(system: PenalizedSystem) -> bool:
+    """Say whether refits of a fit with this system are to take machine code, as it does."""
+    if isinstance(system.fused, PlainFactor | PlainDense):
+        return False
+    # an engine keeps its form in refits that take other numbers on its pattern
+    return is_compiled(system.fused) or loaded()
 
 
 @dataclass(frozen=True, slots=True)

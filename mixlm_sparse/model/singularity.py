@@ -82,9 +82,13 @@ def _regular(T: Matrix, Rz: Matrix, tol: float) -> bool:
 def _reason(
     group: str, columns: tuple[str, ...], T: Matrix, Rz: Matrix, rank: int, tol: float
 ) -> str:
+    # in units of the largest entries: squares of these may be beyond the numbers of a computer
+    units = [max(float(np.abs(M).max()), 1.0) for M in (T, Rz)]
+    T, Rz = T / units[0], Rz / units[1]
+    least = tol / units[0] / units[1]
     sd = np.sqrt((T * T).sum(axis=1))
     size = np.sqrt((Rz * Rz).sum(axis=0))
-    zero = [name for name, s in zip(columns, sd * size, strict=True) if s < tol]
+    zero = [name for name, s in zip(columns, sd * size, strict=True) if s < least]
     if len(zero) == len(columns) or len(zero) == len(columns) - rank:
         verb = "are" if len(zero) > 1 else "is"
         plural = "variances" if len(zero) > 1 else "variance"

@@ -71,3 +71,23 @@ def test_a_toeplitz_structure_of_few_far_visits():
     small = data.assign(t=np.tile([0.0, 1.0, 2.0], 8))
     fits = [mx.gls("y ~ 1", rows, residual=mx.Toeplitz("t", "g")) for rows in (small, big)]
     assert fits[0].criterion == pytest.approx(fits[1].criterion, abs=1e-9)
+
+
+@pytest.mark.parametrize(("of_y", "of_x"), [(1.0, 1e-100), (1e100, 1e-100), (1e75, 1e-75)])
+def test_standard_deviations_whose_squares_are_no_numbers(of_y, of_x):
+    """Each column is in range, but a slope is in units of y / x."""
+    rng = np.random.default_rng(1)
+    g, x = np.repeat(np.arange(20), 10), rng.normal(size=200)
+    y = 1.0 + x + rng.normal(size=20)[g] * (1.0 + x) + rng.normal(size=200)
+    data = pd.DataFrame({"y": y * of_y, "x": x * of_x, "g": g})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        if of_y / of_x < 1e150:
+            fit = mx.lmer("y ~ x + (x | g)", data)
+            plain = mx.lmer("y ~ x + (x | g)", data / [of_y, of_x, 1.0])
+            scaled = fit.varcorr.to_frame()["sdcor"] / plain.varcorr.to_frame()["sdcor"]
+            np.testing.assert_allclose(scaled, [of_y, of_y / of_x, 1.0, of_y], rtol=1e-6)
+            assert str(fit.summary())
+        else:
+            with pytest.raises(mx.DataError, match="deviation of x by g is about 10.*another unit"):
+                mx.lmer("y ~ x + (x | g)", data)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -100,3 +103,37 @@ def test_a_bootstrap_with_a_lambda_comes_back_without_its_jackknife():
     np.testing.assert_array_equal(again.confint(), boot.confint())
     with pytest.raises(mx.OptionError, match="bca"):
         again.confint(type="bca")
+
+
+REFITS = """
+import sys
+import numpy as np, pandas as pd
+import mixlm_sparse as mx
+
+rng = np.random.default_rng(1)
+g, h, x = rng.integers(0, 25, 600), rng.integers(0, 15, 600), rng.normal(size=600)
+y = rng.normal(size=25)[g] + 0.7 * rng.normal(size=15)[h] + x + rng.normal(size=600)
+data = pd.DataFrame({"y": y, "x": x, "g": g, "h": h})
+fits = [mx.lmer(f, data) for f in ("y ~ x + (1 | g) + (1 | h)", "y ~ x + (x | g)")]
+
+def refits():
+    for fit in fits:
+        yield fit.influence("g").estimates()
+        yield fit.profile(["sigma", "x"]).to_frame().select_dtypes("number")
+        yield fit.bootstrap(10, method="cases", seed=1).samples
+
+before = list(refits())
+assert "numba" not in sys.modules
+mx.lmer(fits[0].formula, pd.concat([data] * 2), engine="sparse")
+import numba
+for earlier, later in zip(before, refits()):
+    pd.testing.assert_frame_equal(earlier, later, check_exact=True)
+"""
+
+
+def test_refits_have_the_digits_of_the_fit_whatever_was_loaded_since():
+    done = subprocess.run(
+        [sys.executable, "-c", REFITS], capture_output=True, text=True, check=False,
+        cwd=Path(mx.__file__).parents[1],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
