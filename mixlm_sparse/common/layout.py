@@ -130,10 +130,19 @@ def _raised(names: Column, limit: int) -> Column:
     return Column(shorten_all((names.head,), limit)[0], tuple(cells), text=True, above=tuple(above))
 
 
+def _with_heads_cut(columns: list[Column], room: int) -> list[Column]:
+    """Cut heads, if one alone is wider than `room`, so that two columns stand side by side."""
+    if all(display_width(column.head) <= room for column in columns):
+        return columns
+    heads = shorten_all([column.head for column in columns], max(room // 2 - 1, LEAST_TEXT))
+    return [replace(column, head=head) for column, head in zip(columns, heads, strict=True)]
+
+
 def _panels(columns: list[Column], named: int, room: int) -> list[list[Column]]:
     """Part columns that do not fit side by side; each panel has the names of the rows."""
     fixed, rest = columns[:named], columns[named:]
     room -= sum(_width(c) + 1 for c in fixed)
+    rest = _with_heads_cut(rest, room)
     out: list[list[Column]] = [[]]
     used = 0
     for column in rest:

@@ -11,9 +11,10 @@ import pandas as pd
 
 from mixlm_sparse.common.checks import require_count, require_one_of, shown
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.common.layout import Column, Finished, as_html, as_latex, as_markdown
+from mixlm_sparse.common.layout import WIDTH, Column, Finished, as_html, as_latex, as_markdown
 from mixlm_sparse.common.text import (
     NEGLIGIBLE,
+    display_width,
     format_column,
     in_brackets,
     shorten,
@@ -25,6 +26,7 @@ from mixlm_sparse.common.types import Matrix
 WEIGHTED = "Residual variance of row i: variance / weight of row i"
 MAX_DIGITS = 17  # of a number of double precision
 NAME_WIDTH = 30  # longer names of groups and columns are cut in print
+LEAST_NAME = 8  # to which they are cut where there are many correlations
 
 
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
@@ -188,41 +190,35 @@ class VarCorr:
         widest = max(
             (2 if t.shared else len(t.columns) for t in self.terms if t.correlated), default=1
         )
-        groups, names = ["Groups"], ["Name"]
+        labels: list[tuple[str, list[str]]] = []  # of the rows of each term
         sd: list[float] = []
         corr: list[list[str]] = [[] for _ in range(widest - 1)]
         for term in self.terms:
             if term.shared:
-                deviations, labels, said = _shared_cells(term)
-                groups += [shorten(term.name, NAME_WIDTH), *([""] * (len(labels) - 1))]
-                names += shorten_all(labels, NAME_WIDTH)
+                deviations, names, said = _shared_cells(term)
+                labels.append((term.name, names))
                 sd += deviations
                 corr[0] += said
                 for cells in corr[1:]:
-                    cells += [""] * len(labels)
+                    cells += [""] * len(names)
                 continue
             correlation = term.correlation
-            names += shorten_all(term.columns, NAME_WIDTH)
+            labels.append((term.name, list(term.columns)))
             for i in range(len(term.columns)):
-                groups.append(shorten(term.name, NAME_WIDTH) if i == 0 else "")
                 sd.append(float(term.sd[i]))
                 for j, cells in enumerate(corr):
                     shown = term.correlated and j < i
                     cells.append(f"{correlation[i, j]:.2f}" if shown else "")
-        groups.append("Residual")
-        names.append("")
         sd.append(self.sigma)
         heads = ["Corr", *([""] * (widest - 2))]
         columns = [
-            groups,
-            names,
             # a square is never rounding noise beside another one
             ["Variance", *_formatted([s**2 for s in sd], digits, negligible=0.0)],
             ["Std.Dev.", *_formatted(sd, digits)],
         ]
         for head, cells in zip(heads, corr, strict=False):
             columns.append([head, *("NaN" if c == "nan" else c for c in cells), ""])
-        return columns
+        return [*_labelled(labels, columns), *columns]
 
     def _structures(self) -> list[str]:
         """Return a line for every term whose covariance is not a general one."""
@@ -259,6 +255,22 @@ class VarCorr:
         if self.weighted:
             lines.append(f" {WEIGHTED}")
         return "\n".join(lines)
+
+
+def _labelled(
+    labels: list[tuple[str, list[str]]], columns: list[list[str]]
+) -> tuple[list[str], list[str]]:
+    """Return the columns Groups and Name, cut so that they stand beside the others in a line."""
+    room = WIDTH - 3 - sum(max(map(display_width, column)) + 2 for column in columns)
+    groups = max([8, *(display_width(group) for group, _ in labels)])
+    names = max([4, *(display_width(name) for _, names in labels for name in names)])
+    for_groups = min(groups, NAME_WIDTH, max(room - min(names, room // 2), LEAST_NAME))
+    for_names = min(NAME_WIDTH, max(room - for_groups, LEAST_NAME))
+    first, second = ["Groups"], ["Name"]
+    for group, own in labels:
+        first += [shorten(group, for_groups), *([""] * (len(own) - 1))]
+        second += shorten_all(own, for_names)
+    return [*first, "Residual"], [*second, ""]
 
 
 # A place in the column of standard deviations where there is none.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mixlm_sparse.common.checks import require_one_of, shown
 from mixlm_sparse.common.errors import OptionError
-from mixlm_sparse.common.layout import WIDTH
+from mixlm_sparse.common.layout import WIDTH, wrap
 
 __all__ = ["Explanation", "explain"]
 
@@ -18,6 +18,7 @@ PACKAGE = Path(__file__).parents[1]
 NAMED = re.compile(r'mx\.explain\("([a-z-]+)"\)')
 LINK = re.compile(r"\[([^\]]+)\]\([^)\s]*\)")
 FENCE = re.compile(r"^```(\S*)\n(.*?)^```\n?", re.DOTALL | re.MULTILINE)
+CELLS = re.compile(r"(?<!\\)\|")
 CONTENTS = "index"
 
 
@@ -109,8 +110,11 @@ def _read(page: Path) -> Explanation:
 
 
 def _filled(paragraph: str) -> str:
-    """Break the lines of a paragraph at 80 columns; code, tables and headings stay."""
-    if any(line.startswith(("    ", "|", "#")) for line in paragraph.splitlines()):
+    """Break the lines of a paragraph at 80 columns; code and headings stay, as do narrow tables."""
+    lines = paragraph.splitlines()
+    if paragraph.startswith("|") and max(map(len, lines)) > WIDTH:
+        return _listed(lines)
+    if any(line.startswith(("    ", "|", "#")) for line in lines):
         return paragraph
     items = re.split(r"\n(?=[-*] )", paragraph)
     return "\n".join(
@@ -122,5 +126,22 @@ def _filled(paragraph: str) -> str:
     )  # fmt: skip
 
 
+def _listed(lines: list[str]) -> str:
+    """Return the rows of a table as a list: the first cell, and the others by their heads."""
+    head, _, *rows = ([c.strip() for c in CELLS.split(line)[1:-1]] for line in lines)
+    out = []
+    for first, *others in rows:
+        out += wrap("- ", first.replace("\\|", "|"))
+        for name, cell in zip(head[1:], others, strict=True):
+            out += wrap(f"  {name}: " if name else "  ", cell.replace("\\|", "|")) if cell else []
+    return "\n".join(out)
+
+
 def _indented(fence: re.Match[str]) -> str:
-    return "".join(f"    {line}\n" if line else "\n" for line in fence[2].splitlines())
+    """Return code as it is, and what it prints broken at 80 columns, four columns to the right."""
+    out = []
+    for line in fence[2].splitlines():
+        spaces = " " * (4 + len(line) - len(line.lstrip()))
+        whole = len(line) + 4 <= WIDTH or fence[1] != "text"
+        out += [f"    {line}".rstrip()] if whole else wrap(spaces, line.strip())
+    return "\n".join(out) + "\n"

@@ -63,7 +63,7 @@ def test_a_page_reads_as_text():
     assert shown.startswith("# Singular fit")
     assert "```" not in shown
     assert "](" not in shown
-    assert '    fit = mx.lmer("Yield ~ 1 + (1 | Batch)"' in shown
+    assert '        "Yield ~ 1 + (1 | Batch)",' in shown
     assert "```python" in page._repr_markdown_()
 
 
@@ -88,3 +88,10 @@ def test_a_warning_an_error_and_a_fit_are_explained():
 def test_what_has_no_page_is_answered_with_the_names(about):
     with pytest.raises(mx.OptionError, match="'singular-fit'"):
         mx.explain(about)
+
+
+@pytest.mark.parametrize("page", sorted(p.stem for p in (ROOT / "docs/messages").glob("*.md")))
+def test_pages_fit_a_terminal(page):
+    text = str(mx.explain(None if page == "index" else page))
+    assert max(map(len, text.splitlines())) <= 80
+    assert "\\|" not in text

@@ -175,3 +175,39 @@ def test_columns_without_a_word_do_not_print():
     found = sleep().tidy("ran_vals")
     assert "p_value" not in repr(found)
     assert "p_value" in found
+
+
+def long(item):
+    return f"the long name that a questionnaire gives to its item {item}"
+
+
+@cache
+def questions():
+    data = mx.datasets.load("sleepstudy").rename(columns=long)
+    x, g = f"`{long('Days')}`", f"`{long('Subject')}`"
+    return mx.lmer(f"`{long('Reaction')}` ~ {x} + ({x} | {g})", data)
+
+
+WITH_LONG_NAMES = {
+    "summary": lambda: questions().summary(),
+    "varcorr": lambda: questions().varcorr,
+    "ranef": lambda: questions().ranef(),
+    "coef": lambda: questions().coef(),
+    "influence": lambda: questions().influence(long("Subject")),
+    "tidy": lambda: questions().tidy(["fixed", "ran_pars"], conf_int=True),
+    "anova": lambda: questions().anova(),
+    "many": lambda: mx.lmer_many(
+        questions().formula, mx.datasets.load("sleepstudy").rename(columns=long), long("Reaction")
+    ),
+    "lm_list": lambda: mx.lm_list(
+        f"`{long('Reaction')}` ~ `{long('Days')}` | `{long('Subject')}`",
+        mx.datasets.load("sleepstudy").rename(columns=long),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WITH_LONG_NAMES)
+def test_long_names_do_not_make_lines_longer_than_a_terminal(name):
+    lines = str(WITH_LONG_NAMES[name]()).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert any("Day" in line for line in lines)
