@@ -401,7 +401,7 @@ def test_a_column_that_came_later_is_not_there(more: bool) -> None:
     frame["late"] = 1.0 * (np.arange(40) % 2)
     frame["x"] = 0.0
     if not _copies_on_write():  # the frame is the user's own there, and has changed
-        with pytest.raises(DataError, match="the data have changed since .* 'late'"):
+        with pytest.raises(DataError, match=r"the data have changed since .* 'late'"):
             fit.update("~ . + late")
         return
     with pytest.raises(DataError, match="no column 'late'; the columns are 'y', 'x', 'g'"):
