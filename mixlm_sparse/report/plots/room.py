@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from mixlm_sparse.common.text import display_width, shorten_all
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-    from matplotlib.text import Text
 
 CHARACTER = 0.58 / 72.0  # inches that a character takes on average, by points of its size
 BETWEEN = 1.2  # a text may reach into the gaps on both sides of its panel
 
 
-def cut_texts(figure: Figure) -> None:
+def cut_texts(figure: Any) -> None:
     """Shorten each line of a title or a name of an axis that has no room beside its neighbours.
 
     Lines that differ stay different.  Before the figure is drawn there is no layout yet: the panels
     are taken where a plain grid puts them, which is close enough.
     """
     width, height = figure.get_size_inches()
-    titles: list[tuple[Text, float]] = []
-    below: list[tuple[Text, float]] = []
-    beside: list[tuple[Text, float]] = []
+    titles: list[tuple[Any, float]] = []
+    below: list[tuple[Any, float]] = []
+    beside: list[tuple[Any, float]] = []
     for axes in figure.axes:
         place = axes.get_position()
         titles.append((axes.title, BETWEEN * place.width * width))
@@ -40,7 +36,7 @@ def cut_texts(figure: Figure) -> None:
         _cut(texts)
 
 
-def _cut(texts: list[tuple[Text, float]]) -> None:
+def _cut(texts: list[tuple[Any, float]]) -> None:
     """Shorten lines of texts, each with the inches that it has."""
     rooms: dict[str, int] = {}  # of lines that are too long, in characters
     for text, inches in texts:
