@@ -27,6 +27,7 @@ def variance_components(
     *,
     no_residual: bool = False,
     known: Sequence[NDArray[np.bool_]] | None = None,
+    residual: bool = True,
 ) -> VarCorr:
     """Return variances, standard deviations and correlations of the random effects.
 
@@ -34,6 +35,7 @@ def variance_components(
     ----------
     sigma : what theta is relative to; with `no_residual` it is held, and the residual has none.
     known : per term, (k, k) whether the data determine each entry; others are NaN.
+    residual : whether they determine the residual variance.
     """
     system = solution.system
     terms = []
@@ -66,7 +68,8 @@ def variance_components(
                 words=_structure_words(term, system),
             )
         )
-    return VarCorr(tuple(terms), 0.0 if no_residual else sigma, system.matrices.weights is not None)
+    left = 0.0 if no_residual else sigma if residual else float("nan")
+    return VarCorr(tuple(terms), left, system.matrices.weights is not None)
 
 
 def _structure_words(term: RandomTerm, system: PenalizedSystem) -> str:

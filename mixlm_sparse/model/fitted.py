@@ -226,7 +226,7 @@ class FittedModel(FittedRows):
         judged = self.identification
         return variance_components(
             self.solution, unit_of_theta(self), no_residual=nothing,
-            known=None if judged.complete else judged.entries,
+            known=None if judged.complete else judged.entries, residual=judged.residual,
         )  # fmt: skip
 
     @overload

@@ -18,7 +18,7 @@ from mixlm_sparse.covariance.whitening import Whitening
 from mixlm_sparse.design.residuals import ResidualState
 from mixlm_sparse.model.rowless import SAVED, Reason, Rowless
 from mixlm_sparse.solve.products.final import Products
-from mixlm_sparse.solve.whitened.frame import Whitened, WhitenedFrame
+from mixlm_sparse.solve.whitened.frame import Hidden, Whitened, WhitenedFrame
 
 __all__ = ["LawWithoutRows", "law_without_rows", "whitened_without_rows"]
 
@@ -106,6 +106,7 @@ def whitened_without_rows(
     plain_R_x: Matrix,
     open_: NDArray[np.bool_],
     crossed: tuple[str, ...],
+    hidden: Hidden,
 ) -> WhitenedWithoutRows:
     """Return what is left of whitened rows.
 
@@ -115,6 +116,7 @@ def whitened_without_rows(
     plain_R_x : (p, p) of the columns of X without structure.
     open_ : (n_rho,) natural parameters that the rows left open.
     crossed : labels of the factors whose levels residual groups mix.
+    hidden : what the rows do not determine.
     """
     whitening = WhiteningWithoutRows(
         law=law, rho=rho, log_sd=None, factors=(), steps=None, step_slopes=(),
@@ -127,5 +129,5 @@ def whitened_without_rows(
     )  # fmt: skip
     return WhitenedWithoutRows(
         frame=frame, whitening=whitening, A=none, Z=(), M=np.eye(products.p + 1),
-        products=products, why=law.why,
+        products=products, hidden=hidden, why=law.why,
     )  # fmt: skip

@@ -27,6 +27,7 @@ class Direction:
     ----------
     covariances : per term, (k, k) the change of the covariance of the user's effects.
     sigma_sq : the change of the residual variance.
+    rho : (r,) the change of the natural parameters of a residual structure.
     lost_in_fixed : whether fixed effects hide it, rather than the random columns themselves.
     cov_beta : (p, p) the change of the covariance of the coefficients of the columns Q.
     moves_beta : whether estimates of the coefficients change with it.
@@ -34,6 +35,7 @@ class Direction:
 
     covariances: tuple[Matrix, ...]
     sigma_sq: float
+    rho: Vector
     lost_in_fixed: bool
     cov_beta: Matrix
     moves_beta: bool
@@ -49,6 +51,7 @@ class Identification(PrintsAsTable):
     terms : names of the random terms, as a formula has them; columns : their effects.
     lengths : per term, (k,) sizes of the columns, by which changes are compared.
     R_x : (p, p) upper triangular, X = Q R_x.
+    residual_names : of the parameters of a residual structure.
     """
 
     directions: tuple[Direction, ...]
@@ -56,6 +59,7 @@ class Identification(PrintsAsTable):
     columns: tuple[tuple[str, ...], ...]
     lengths: tuple[Vector, ...]
     R_x: Matrix
+    residual_names: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
@@ -71,10 +75,19 @@ class Identification(PrintsAsTable):
                 np.abs(change) * np.outer(length, length)
                 for change, length in zip(direction.covariances, self.lengths, strict=True)
             ]
-            top = max(float(size.max()) for size in sizes)
+            top = max((float(size.max()) for size in sizes), default=0.0)
+            top = max(top, abs(direction.sigma_sq), float(np.abs(direction.rho).max(initial=0.0)))
             for known, size in zip(out, sizes, strict=True):
-                known &= size <= PART_RTOL * max(top, abs(direction.sigma_sq))
+                known &= size <= PART_RTOL * top
         return tuple(out)
+
+    @cached_property
+    def structure(self) -> NDArray[np.bool_]:
+        """(r,) whether each parameter of the residual structure is determined."""
+        out = np.ones(len(self.residual_names), dtype=bool)
+        for direction in self.directions:
+            out &= direction.rho == 0.0
+        return out
 
     @property
     def residual(self) -> bool:
@@ -86,7 +99,7 @@ class Identification(PrintsAsTable):
 
         Returns
         -------
-        DataFrame with columns term, parameter, determined; the residual variance comes last.
+        DataFrame with columns term, parameter, determined; what is of the residuals comes last.
         """
         rows: list[tuple[str, str, bool]] = []
         for term, names, known in zip(self.terms, self.columns, self.entries, strict=True):
@@ -96,6 +109,8 @@ class Identification(PrintsAsTable):
                 for i in range(j, len(names))
             ]
         rows.append(("Residual", "variance", self.residual))
+        known_rho = self.structure.tolist()
+        rows += [("Residual", *row) for row in zip(self.residual_names, known_rho, strict=True)]
         return pd.DataFrame(rows, columns=["term", "parameter", "determined"])
 
     def _table(self) -> ResultTable:
@@ -153,11 +168,19 @@ class Identification(PrintsAsTable):
         ]
         if not self.residual:
             parts.append("the residual variance")
+        if not self.structure.all():
+            names = [n for n, ok in zip(self.residual_names, self.structure, strict=True) if not ok]
+            plural = "s" if len(names) > 1 else ""
+            if len(names) > MAX_NAMED:
+                names[MAX_NAMED - 1 :] = ["..."]
+            parts.append(f"the residual parameter{plural} {', '.join(names)}")
         return f"the data do not determine {joined(parts)}: {self._reason()}"
 
     def _reason(self) -> str:
         if any(direction.lost_in_fixed for direction in self.directions):
             reason = "the fixed part has the same effects"
+        elif not self.structure.all():
+            reason = "they stand for the same covariance, and only combinations of them show"
         elif len(self.involved) > 1 or not self.residual:
             reason = "they stand for the same effects, and only combinations of them show"
         else:
@@ -169,7 +192,13 @@ class Identification(PrintsAsTable):
         """What to do about it; empty if everything is determined."""
         if self.complete:
             return ""
-        if len(self.involved) > 1:
+        taken = "are those of the smallest"
+        if not self.structure.all():
+            taken = "depend on which of them the search came to"
+            remedy = "take a simpler residual structure"
+            if self.involved:
+                remedy = f"drop {joined(self.involved)}, or {remedy}"
+        elif len(self.involved) > 1:
             remedy = f"drop one of {joined(self.involved)}"
         elif all(known.all() or known.size == 1 for known in self.entries):
             remedy = f"drop {self.involved[0]}"
@@ -177,7 +206,7 @@ class Identification(PrintsAsTable):
             remedy = f"use fewer effects in {self.involved[0]}"
         return (
             "other values fit as well, so what depends on them is given as NaN, and random effects "
-            f"and draws are those of the smallest: {remedy}"
+            f"and draws {taken}: {remedy}"
         )
 
 

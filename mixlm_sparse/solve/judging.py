@@ -35,10 +35,12 @@ information; Rothenberg (1971), doi:10.2307/1913267, for identification by its r
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from mixlm_sparse.common.errors import DataError
-from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.random import structure_class
 from mixlm_sparse.solve.identification import (
     MAX_NAMED,
@@ -54,8 +56,10 @@ from mixlm_sparse.solve.information import (
     information_of,
 )
 from mixlm_sparse.solve.system import PenalizedSystem
+from mixlm_sparse.solve.whitened.frame import Hidden
+from mixlm_sparse.solve.whitened.unseen import hidden_directions
 
-__all__ = ["identification", "require_residuals_apart", "unseen"]
+__all__ = ["hidden_in", "identification", "require_residuals_apart", "unseen"]
 
 # Below this a direction is looked at again where large and small groups count alike ...
 SUSPECT_RTOL = 1e-7
@@ -64,7 +68,7 @@ FLAT_RTOL = 1e-6
 
 
 def identification(
-    system: PenalizedSystem, *, reml: bool, phi: Vector | None = None
+    system: PenalizedSystem, *, reml: bool, phi: Vector | None = None, residuals: bool = True
 ) -> Identification:
     """Judge what the data determine.
 
@@ -73,18 +77,28 @@ def identification(
     system : the model; its response is not looked at.
     reml : whether the law of contrasts counts, or that of the data.
     phi : (m,) where the fit is, which counts for directions that are hardly seen.
+    residuals : whether the parameters of a residual structure are judged with the others, where
+        `system` has them, or are taken as known.
     """
-    if not system.templates:
+    names = () if system.whitened is None or not residuals else system.whitened.law.names
+    if not system.templates and not names:
         return Identification((), (), (), (), system.products.R_x)
-    seen = information_of(system, reml=reml)
-    found, scale = seen.generators, seen.scale
-    null, tolerance = unseen(system, reml=reml, phi=phi)
+    found: list[Generator] = []
+    directions: tuple[Direction, ...] = ()
+    if system.templates:
+        seen = information_of(system, reml=reml)
+        found, scale = seen.generators, seen.scale
+        null, tolerance = unseen(system, reml=reml, phi=phi)
+        directions = tuple(_direction(system, found, c / scale, scale, tolerance) for c in null.T)
+    if names:
+        directions += _directions_of_residuals(system, found, reml=reml)
     return Identification(
-        directions=tuple(_direction(system, found, c / scale, scale, tolerance) for c in null.T),
+        directions=directions,
         terms=tuple(_term_text(system, t) for t in range(len(system.templates))),
         columns=tuple(term.column_names for term in system.matrices.terms),
         lengths=tuple(np.sqrt((Rz * Rz).sum(axis=0)) for Rz in system.chart.Rz),
         R_x=system.products.R_x,
+        residual_names=names,
     )
 
 
@@ -136,7 +150,7 @@ def require_residuals_apart(system: PenalizedSystem) -> None:
     n, q = products.n, products.blocks.q
     if n > products.p + q:
         return  # rows are left that no effect reaches
-    judged = identification(system, reml=False)
+    judged = identification(system, reml=False, residuals=False)
     if judged.residual:
         return
     variance = "variance" if len(judged.involved) == 1 else "variances"
@@ -147,13 +161,56 @@ def require_residuals_apart(system: PenalizedSystem) -> None:
     )
 
 
+def _directions_of_residuals(
+    system: PenalizedSystem, found: list[Generator], *, reml: bool
+) -> tuple[Direction, ...]:
+    """Describe the directions that move the parameters of a residual structure."""
+    whitened = system.whitened
+    assert whitened is not None
+    hidden = hidden_in(system, found, reml=reml)
+    out = []
+    g, slopes = len(found), whitened.law.natural(whitened.rho)[1]
+    for c, within in zip(hidden.changes.T, hidden.within, strict=True):
+        rho = slopes @ c[g:-1]
+        one = _direction(system, found, np.delete(c, slice(g, -1)), None, PART_RTOL, within)
+        out.append(replace(one, rho=rho))
+    return tuple(out)
+
+
+def hidden_in(
+    system: PenalizedSystem, found: list[Generator] | None = None, *, reml: bool
+) -> Hidden:
+    """Return the directions that move the parameters of a residual structure, and not the law."""
+    whitened = system.whitened
+    assert whitened is not None
+    if whitened.hidden is not None:
+        return whitened.hidden
+    if found is None:
+        found = information_of(system, reml=reml).generators if system.templates else []
+    free = system.held is None or system.held.sigma is None
+    return hidden_directions(whitened, found, reml=reml and system.p > 0, with_sigma=free)
+
+
 def _direction(
-    system: PenalizedSystem, found: list[Generator], c: Vector, scale: Vector, tolerance: float
+    system: PenalizedSystem,
+    found: list[Generator],
+    c: Vector,
+    scale: Vector | None,
+    tolerance: float,
+    within: Matrix | None = None,
 ) -> Direction:
-    """Describe the direction c (g + 1,) of the variance parameters; less than tolerance is none."""
+    """Describe the direction c (g + 1,) of the variance parameters.
+
+    Parameters
+    ----------
+    scale : (g + 1,) units in which parts of less than `tolerance` are none; None where they have
+        been taken out.
+    within : (p, p) what the residuals' parameters, which move too, add to Q'G_c Q.
+    """
     chart = system.chart
-    c = c / np.abs(c * scale).max()
-    c = np.where(np.abs(c * scale) > tolerance, c, 0.0)
+    if scale is not None:
+        c = c / np.abs(c * scale).max()
+        c = np.where(np.abs(c * scale) > tolerance, c, 0.0)
     covariances = [np.zeros((t.k, t.k)) for t in chart.templates]
     merged = [np.zeros((K, K)) for K in chart.widths]
     for value, generator in zip(c[:-1], found, strict=True):
@@ -170,24 +227,37 @@ def _direction(
     for r, er in zip(R, ER, strict=True):
         D += r.reshape(-1, p).T @ er.reshape(-1, p)
         size += float(np.sqrt((r * r).sum() * (er * er).sum()))
+    if within is not None:
+        D += within
+        size += float(np.abs(within).max(initial=0.0))
     D = np.where(np.abs(D) > tolerance * size, D, 0.0)
-    AER = system.engine.multiply(ER)
-    beyond = sum(
-        (er.reshape(-1, p).T @ a.reshape(-1, p) for er, a in zip(ER, AER, strict=True)),
-        np.zeros((p, p)),
-    )
-    # (Q'G_c)(G_c Q) less its part in Q
-    beyond = beyond + 2.0 * sigma_sq * D - sigma_sq**2 * np.eye(p) - D @ D
+    if within is None:
+        moves = _moves_beta(system, ER, sigma_sq, D) > tolerance * size**2
+    else:  # only what fixed effects hide can move them
+        moves = bool(D.any())
     return Direction(
         covariances=tuple(
             inverse @ change @ inverse.T
             for inverse, change in zip(inverses, covariances, strict=True)
         ),
         sigma_sq=sigma_sq,
+        rho=np.zeros(0),
         lost_in_fixed=bool(D.any()),
         cov_beta=D,
-        moves_beta=bool(np.trace(beyond) > tolerance * size**2),
+        moves_beta=moves,
     )
+
+
+def _moves_beta(system: PenalizedSystem, ER: list[Array3], sigma_sq: float, D: Matrix) -> float:
+    """Return |P G_c Q|^2, (Q'G_c)(G_c Q) less its part in Q."""
+    p = system.p
+    AER = system.engine.multiply(ER)
+    beyond = sum(
+        (er.reshape(-1, p).T @ a.reshape(-1, p) for er, a in zip(ER, AER, strict=True)),
+        np.zeros((p, p)),
+    )
+    beyond = beyond + 2.0 * sigma_sq * D - sigma_sq**2 * np.eye(p) - D @ D
+    return float(np.trace(beyond))
 
 
 def _term_text(system: PenalizedSystem, t: int) -> str:

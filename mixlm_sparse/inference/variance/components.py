@@ -181,6 +181,11 @@ def undetermined(fit: FittedModel) -> dict[str, str]:
         for par in variance_parameters(fit.system)
         if not judged.parameter(par.term, par.row, par.column)
     ]
+    names += [
+        name
+        for name, ok in zip(residual_names(fit.system), judged.structure.tolist(), strict=True)
+        if not ok
+    ]
     known = judged.coefficients(np.eye(fit.system.p))
     names += [name for name, ok in zip(fit.system.x_names, known.tolist(), strict=True) if not ok]
     return dict.fromkeys(names, judged.sentence)

@@ -28,7 +28,7 @@ def residual_structure(fit: FittedModel) -> pd.DataFrame:
 
     Errors come from the Hessian of the criterion that was minimized, by the delta method; limits
     are symmetric on an unbounded scale (atanh of a correlation, log of a ratio or range) and
-    transformed back.
+    transformed back.  NaN where the data do not determine a parameter beside the random effects.
 
     Examples
     --------
@@ -60,13 +60,16 @@ def residual_table(fit: FittedModel, level: float = 0.95) -> pd.DataFrame:
     notes: list[str] = [""] * r
     V = np.full((r, r), np.nan)
     ended = whitened.whitening.without_influence()
+    judged = fit.identification
     if not fit.perfect:
         curvature = fit.curvature
         V = curvature.covariance[m : m + r, m : m + r]
         for k in range(r):
             full = np.zeros(curvature.covariance.shape[0])
             full[m : m + r] = slopes[k]
-            if ended[k]:
+            if not judged.structure[k]:
+                notes[k] = judged.sentence
+            elif ended[k]:
                 notes[k] = AT_END
             elif curvature.negative:
                 notes[k] = NO_OPTIMUM
@@ -79,7 +82,8 @@ def residual_table(fit: FittedModel, level: float = 0.95) -> pd.DataFrame:
         lower, upper = _limits(law, k, values[k], error, float(rho[k]), V, z)
         if notes[k]:
             error, lower, upper = np.nan, np.nan, np.nan
-        rows.append((parameter.name, float(values[k]), error, lower, upper))
+        value = float(values[k]) if judged.structure[k] else np.nan
+        rows.append((parameter.name, value, error, lower, upper))
     table = pd.DataFrame(rows, columns=COLUMNS)
     table.attrs["notes"] = {law.names[k]: text for k, text in enumerate(notes) if text}
     if law.places.labels:

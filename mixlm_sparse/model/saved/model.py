@@ -71,6 +71,7 @@ from mixlm_sparse.model.saved.residuals import (
     curvature_to,
     law_from,
     law_rows_to,
+    require_hidden,
     residuals_to,
     whitened_from,
 )
@@ -266,6 +267,7 @@ def _fit_from(
         vars(fit)["residual_quantiles"] = archive.numbers("residual_quantiles", 5)
     require_solution(fit, archive)
     if whitened is not None:
+        require_hidden(fit, archive)
         curvature_from(fit, archive)
     if has_rows:
         require_rows(fit, archive, given=data is not None)

@@ -32,13 +32,16 @@ from mixlm_sparse.model.saved.archive import Archive, Arrays
 from mixlm_sparse.model.saved.parts import basis_from, finite
 from mixlm_sparse.model.saved.structure import structure_from
 from mixlm_sparse.solve.criterion import residual_df
+from mixlm_sparse.solve.information import generators
+from mixlm_sparse.solve.judging import hidden_in
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.whitened.curvature import curvature_without_rows
-from mixlm_sparse.solve.whitened.frame import Whitened
+from mixlm_sparse.solve.whitened.frame import Hidden, Whitened
 
 __all__ = [
-    "curvature_from", "curvature_to", "law_from", "law_rows_to", "residuals_to", "whitened_from",
+    "curvature_from", "curvature_to", "law_from", "law_rows_to", "require_hidden", "residuals_to",
+    "whitened_from",
 ]  # fmt: skip
 
 # Where a fit has no curvature, its file need not be large to name many parameters.
@@ -58,6 +61,10 @@ def residuals_to(fit: FittedModel, arrays: Arrays) -> dict[str, Any]:
         arrays["residuals.sizes"] = law.sizes
     arrays["residuals.open"] = whitened.whitening.without_influence()
     arrays["residuals.R_x"] = whitened.frame.plain.R_x
+    hidden = hidden_in(fit.system, reml=fit.reml)
+    if hidden.changes.shape[1]:
+        arrays["residuals.hidden"] = hidden.changes.T
+        arrays["residuals.hidden_within"] = hidden.within.reshape(hidden.within.shape[0], -1)
     products = fit.system.products
     explained = float(((products.R_x @ products.beta_ols) ** 2).sum())
     return {
@@ -191,7 +198,33 @@ def whitened_from(
         law, rho, products,
         plain_R_x=basis_from("residuals.R_x", products.p, archive),
         open_=open_, crossed=tuple(str(label) for label in saved["crossed"]),
+        hidden=_hidden_from(rho.size, products.p, archive),
     )  # fmt: skip
+
+
+def _hidden_from(r: int, p: int, archive: Archive) -> Hidden:
+    """Return the directions that the data do not determine."""
+    if "residuals.hidden" not in archive:
+        return Hidden(np.zeros((r + 1, 0)), np.zeros((0, p, p)))
+    changes = archive.numbers("residuals.hidden", None, None)
+    count, size = changes.shape
+    within = archive.numbers("residuals.hidden_within", count, p * p)
+    if not 0 < count <= r < size or (np.abs(changes).max(axis=1) != 1.0).any():
+        raise archive.broken("the directions that the data do not determine are none")
+    if (np.abs(within) > LARGEST_SLOPE).any():
+        raise archive.broken("the array 'residuals.hidden_within' is out of range")
+    return Hidden(changes.T, within.reshape(count, p, p))
+
+
+def require_hidden(fit: FittedModel, archive: Archive) -> None:
+    """Refuse a file whose hidden directions are not of its parameters."""
+    whitened, system = fit.system.whitened, fit.system
+    assert whitened is not None
+    hidden = whitened.hidden
+    if hidden is not None and hidden.changes.shape[1]:
+        size = len(generators(system)) + system.n_rho + 1
+        if hidden.changes.shape[0] != size:
+            raise archive.broken("the directions that the data do not determine are of no model")
 
 
 def curvature_to(fit: FittedModel, arrays: Arrays) -> None:

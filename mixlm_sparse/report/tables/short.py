@@ -31,7 +31,7 @@ def short_text(fit: FittedModel) -> str:
     if fit.matrices.terms:
         lines += ["Random effects:", *str(fit.varcorr).splitlines()]
     else:
-        lines.append(f"Residual standard deviation: {format_number(fit.sigma, DIGITS)}")
+        lines.append(f"Residual standard deviation: {format_number(fit.varcorr.sigma, DIGITS)}")
     lines += ["Fixed effects:", *_coefficients(fit)]
     count = len(fit.messages)
     said = f", fit.messages {count} message{'' if count == 1 else 's'}" if count else ""

@@ -234,7 +234,7 @@ def _structure(fit: FittedModel) -> tuple[tuple[str, ...], ...]:
     table = residual_table(fit)
     numbers = ["estimate", "std_error", "lower", "upper"]
     heads = ["Estimate", "Std. Error", "95% lower", "upper"]
-    sigma = format_column([fit.sigma])[0]
+    sigma = format_column([fit.varcorr.sigma])[0]
     first = "sigma" if fit.matrices.terms == () else None
     names = [*(["sigma"] if first else []), *map(str, table["parameter"])]
     columns = [("", *names)]

@@ -43,7 +43,7 @@ from mixlm_sparse.solve.products.meetings import (
 from mixlm_sparse.solve.rows import InMemory
 from mixlm_sparse.solve.whitened.spread import Spread, spread_levels
 
-__all__ = ["Whitened", "WhitenedFrame", "whitened_frame"]
+__all__ = ["Hidden", "Whitened", "WhitenedFrame", "whitened_frame"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,6 +198,21 @@ class WhitenedFrame:
         return replace(self, plain=plain, A=np.column_stack([X, y]))
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Hidden:
+    """Directions that move the parameters of a residual structure and leave the law as it is.
+
+    Parameters
+    ----------
+    changes : (g + r + 1, d) of the covariances of the random effects and of sigma^2, relative to
+        sigma^2, and of the working rho between them.
+    within : (d, p, p) what the change of R is in the orthonormal basis of the whitened X.
+    """
+
+    changes: Matrix
+    within: Array3
+
+
 @dataclass(frozen=True, eq=False)
 class Whitened:
     """A frame at one rho.
@@ -207,6 +222,7 @@ class Whitened:
     A, Z : the whitened columns [X~ y~] (n, p + 1) and z~, per factor (n, K) or (n, S K).
     M : (p + 1, p + 1) with [X~ y~] M = [Q y_f], the columns of `products`.
     products : of the whitened rows.
+    hidden : what is kept of a fit whose rows are gone, for which it cannot be found out.
     """
 
     frame: WhitenedFrame
@@ -215,6 +231,7 @@ class Whitened:
     Z: tuple[Matrix, ...]
     M: Matrix
     products: Products
+    hidden: Hidden | None = None
 
     @property
     def law(self) -> ResidualLaw:
