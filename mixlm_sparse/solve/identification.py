@@ -31,6 +31,7 @@ class Direction:
     lost_in_fixed : whether fixed effects hide it, rather than the random columns themselves.
     cov_beta : (p, p) the change of the covariance of the coefficients of the columns Q.
     moves_beta : whether estimates of the coefficients change with it.
+    settled : whether a fit is where the variances are smallest along it.
     """
 
     covariances: tuple[Matrix, ...]
@@ -39,6 +40,7 @@ class Direction:
     lost_in_fixed: bool
     cov_beta: Matrix
     moves_beta: bool
+    settled: bool = True
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -193,8 +195,9 @@ class Identification(PrintsAsTable):
         if self.complete:
             return ""
         taken = "are those of the smallest"
-        if not self.structure.all():
+        if not all(direction.settled for direction in self.directions):
             taken = "depend on which of them the search came to"
+        if not self.structure.all():
             remedy = "take a simpler residual structure"
             if self.involved:
                 remedy = f"drop {joined(self.involved)}, or {remedy}"

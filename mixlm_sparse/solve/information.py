@@ -52,8 +52,14 @@ class Generator:
     merged: Matrix
 
 
-def generators(system: PenalizedSystem) -> list[Generator]:
-    """List the directions of every term: a basis of its covariances."""
+def generators(system: PenalizedSystem, *, known: bool = False) -> list[Generator]:
+    """List the directions of every term: a basis of its covariances.
+
+    Parameters
+    ----------
+    known : terms of levels with a known covariance too; what tells them from others is how their
+        levels belong together.
+    """
     chart = system.chart
     out = []
     held: dict[int, set[int]] = {}
@@ -61,8 +67,8 @@ def generators(system: PenalizedSystem) -> list[Generator]:
         coordinate = chart.templates[hold.term].held_coordinate(hold.parameter)
         held.setdefault(hold.term, set()).add(coordinate)
     for t, (template, place) in enumerate(zip(chart.templates, chart.layout, strict=True)):
-        if system.matrices.factors[place.factor].known is not None:
-            continue  # how levels belong together tells it from what other terms can say
+        if system.matrices.factors[place.factor].known is not None and not known:
+            continue
         matrices = _basis(template) if t not in held else _beside_held(template, held[t])
         for E in matrices:
             merged = E

@@ -42,6 +42,7 @@ import numpy as np
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.random import structure_class
+from mixlm_sparse.solve.beside_known import times_known, unseen_beside_known
 from mixlm_sparse.solve.identification import (
     MAX_NAMED,
     PART_RTOL,
@@ -53,6 +54,7 @@ from mixlm_sparse.solve.information import (
     NULL_RTOL,
     Generator,
     average_information,
+    generators,
     information_of,
 )
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -90,6 +92,8 @@ def identification(
         found, scale = seen.generators, seen.scale
         null, tolerance = unseen(system, reml=reml, phi=phi)
         directions = tuple(_direction(system, found, c / scale, scale, tolerance) for c in null.T)
+        if system.known:
+            directions += _directions_of_known(system, reml=reml)
     if names:
         directions += _directions_of_residuals(system, found, reml=reml)
     return Identification(
@@ -161,6 +165,16 @@ def require_residuals_apart(system: PenalizedSystem) -> None:
     )
 
 
+def _directions_of_known(system: PenalizedSystem, *, reml: bool) -> tuple[Direction, ...]:
+    """Describe the directions that move variances of levels with a known covariance."""
+    found = generators(system, known=True)
+    free = system.held is None or system.held.sigma is None
+    null = unseen_beside_known(system, found, reml=reml and system.p > 0, with_sigma=free)
+    return tuple(
+        replace(_direction(system, found, c, None, PART_RTOL), settled=False) for c in null.T
+    )
+
+
 def _directions_of_residuals(
     system: PenalizedSystem, found: list[Generator], *, reml: bool
 ) -> tuple[Direction, ...]:
@@ -173,7 +187,7 @@ def _directions_of_residuals(
     for c, within in zip(hidden.changes.T, hidden.within, strict=True):
         rho = slopes @ c[g:-1]
         one = _direction(system, found, np.delete(c, slice(g, -1)), None, PART_RTOL, within)
-        out.append(replace(one, rho=rho))
+        out.append(replace(one, rho=rho, settled=False))
     return tuple(out)
 
 
@@ -220,7 +234,8 @@ def _direction(
     sigma_sq = float(c[-1])
     # G_c Q = Z (E R) + sigma_sq Q
     R = [f.ztx[:, :, :-1] for f in system.products.blocks.factors]
-    ER = [np.matmul(E, r) for E, r in zip(merged, R, strict=True)]
+    ER = [times_known(system, f, np.matmul(E, r))
+          for f, (E, r) in enumerate(zip(merged, R, strict=True))]  # fmt: skip
     p = system.p
     D = sigma_sq * np.eye(p)
     size = abs(sigma_sq)
