@@ -169,7 +169,10 @@ def _directions_of_known(system: PenalizedSystem, *, reml: bool) -> tuple[Direct
     """Describe the directions that move variances of levels with a known covariance."""
     found = generators(system, known=True)
     free = system.held is None or system.held.sigma is None
-    null = unseen_beside_known(system, found, reml=reml and system.p > 0, with_sigma=free)
+    null: Matrix | None = system.judged.get((reml, "known"))
+    if null is None:
+        null = unseen_beside_known(system, found, reml=reml and system.p > 0, with_sigma=free)
+        system.judged[reml, "known"] = null
     return tuple(
         replace(_direction(system, found, c, None, PART_RTOL), settled=False) for c in null.T
     )
@@ -201,8 +204,12 @@ def hidden_in(
         return whitened.hidden
     if found is None:
         found = information_of(system, reml=reml).generators if system.templates else []
-    free = system.held is None or system.held.sigma is None
-    return hidden_directions(whitened, found, reml=reml and system.p > 0, with_sigma=free)
+    hidden: Hidden | None = system.judged.get((reml, "residuals"))
+    if hidden is None:
+        free = system.held is None or system.held.sigma is None
+        hidden = hidden_directions(whitened, found, reml=reml and system.p > 0, with_sigma=free)
+        system.judged[reml, "residuals"] = hidden
+    return hidden
 
 
 def _direction(
