@@ -173,8 +173,10 @@ def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
     if scaling is not None:
         notes.append((ScalingWarning, scaling))
     judged = None  # as for a model of which everything is determined
-    if unseen(system, reml=optimum.reml, phi=optimum.phi)[0].shape[1]:
+    more = system.known or system.whitened is not None
+    if more or unseen(system, reml=optimum.reml, phi=optimum.phi)[0].shape[1]:
         judged = identification(system, reml=optimum.reml, phi=optimum.phi)
+    if judged is not None and not judged.complete:
         notes.append((ConvergenceWarning, identification_message(judged)))
     without_end = optimum.status in (Status.NO_MINIMUM, Status.LOCAL)  # which says it itself
     if not without_end and (ended := ended_message(system)) is not None:
