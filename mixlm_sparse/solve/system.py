@@ -76,7 +76,9 @@ class PenalizedSystem:
     held: Held | None = None
     separated: Separated | None = field(default=None, repr=False)
     lock: EngineLock = field(default_factory=EngineLock, repr=False, compare=False)
-    judged: dict[tuple[bool, bool | str], Any] = field(default_factory=dict, repr=False, compare=False)
+    judged: dict[tuple[bool, bool | str], Any] = field(
+        default_factory=dict, repr=False, compare=False
+    )
     may_compile: bool = True
 
     def __repr__(self) -> str:
