@@ -16,6 +16,8 @@ and with more of them than parameters these numbers have the null vectors of the
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
@@ -113,8 +115,7 @@ def half_known(system: PenalizedSystem, f: int, values: Array3) -> Array3:
     if known is None:
         return values
     L, K, c = values.shape
-    solved = splu(sp.csc_matrix(known.root)).solve(values.reshape(L, -1), trans="T")
-    return np.asarray(solved).reshape(L, K, c)
+    return _solved(known.root, values.reshape(L, -1), "T").reshape(L, K, c)
 
 
 def times_known(system: PenalizedSystem, f: int, values: Array3) -> Array3:
@@ -123,9 +124,14 @@ def times_known(system: PenalizedSystem, f: int, values: Array3) -> Array3:
     if known is None:
         return values
     L, K, c = values.shape
-    root = splu(sp.csc_matrix(known.root))
-    solved = root.solve(root.solve(values.reshape(L, -1), trans="T"))
-    return np.asarray(solved).reshape(L, K, c)
+    half = _solved(known.root, values.reshape(L, -1), "T")
+    return _solved(known.root, half, "N").reshape(L, K, c)
+
+
+def _solved(root: sp.csc_array, values: Matrix, trans: Literal["N", "T"]) -> Matrix:
+    """Return W^{-1} values, or W^{-T} values; W (L, L)."""
+    factor = splu(sp.csc_matrix(root))
+    return np.asarray(factor.solve(np.ascontiguousarray(values), trans=trans), np.float64)
 
 
 def _rows_left(system: PenalizedSystem) -> bool:
