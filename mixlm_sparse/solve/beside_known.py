@@ -16,8 +16,6 @@ and with more of them than parameters these numbers have the null vectors of the
 
 from __future__ import annotations
 
-from typing import Literal
-
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
@@ -110,28 +108,22 @@ def _forms(system: PenalizedSystem, found: list[Generator], values: list[Array3]
 
 
 def half_known(system: PenalizedSystem, f: int, values: Array3) -> Array3:
-    """Return A^{1/2} values, (L, K, c), with (A^{1/2})'A^{1/2} = A; the values where A is none."""
+    """Return W^{-T} values, (L, K, c), with A = W^{-1}W^{-T}; the values where A is none."""
     known = system.matrices.factors[f].known
-    if known is None:
-        return values
-    L, K, c = values.shape
-    return _solved(known.root, values.reshape(L, -1), "T").reshape(L, K, c)
+    return values if known is None else _solved(known.root.T, values)
 
 
 def times_known(system: PenalizedSystem, f: int, values: Array3) -> Array3:
     """Return A values, (L, K, c); the values where A is none."""
     known = system.matrices.factors[f].known
-    if known is None:
-        return values
-    L, K, c = values.shape
-    half = _solved(known.root, values.reshape(L, -1), "T")
-    return _solved(known.root, half, "N").reshape(L, K, c)
+    return values if known is None else _solved(known.root, _solved(known.root.T, values))
 
 
-def _solved(root: sp.csc_array, values: Matrix, trans: Literal["N", "T"]) -> Matrix:
-    """Return W^{-1} values, or W^{-T} values; W (L, L)."""
+def _solved(root: sp.csc_array, values: Array3) -> Array3:
+    """Return root^{-1} values, (L, K, c)."""
     factor = splu(sp.csc_matrix(root))
-    return np.asarray(factor.solve(np.ascontiguousarray(values), trans=trans), np.float64)
+    flat = np.ascontiguousarray(values.reshape(values.shape[0], -1))
+    return np.asarray(factor.solve(flat), np.float64).reshape(values.shape)
 
 
 def _rows_left(system: PenalizedSystem) -> bool:
