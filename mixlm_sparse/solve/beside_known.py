@@ -24,7 +24,7 @@ from mixlm_sparse.common.types import Array3, Matrix
 from mixlm_sparse.solve.information import Generator
 from mixlm_sparse.solve.system import PenalizedSystem
 
-__all__ = ["times_known", "unseen_beside_known"]
+__all__ = ["half_known", "times_known", "unseen_beside_known"]
 
 # Random vectors beyond the number of parameters.
 MORE_PROBES = 4

@@ -36,13 +36,14 @@ information; Rothenberg (1971), doi:10.2307/1913267, for identification by its r
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.random import structure_class
-from mixlm_sparse.solve.beside_known import times_known, unseen_beside_known
+from mixlm_sparse.solve.beside_known import half_known, times_known, unseen_beside_known
 from mixlm_sparse.solve.identification import (
     MAX_NAMED,
     PART_RTOL,
@@ -85,7 +86,6 @@ def identification(
     names = () if system.whitened is None or not residuals else system.whitened.law.names
     if not system.templates and not names:
         return Identification((), (), (), (), system.products.R_x)
-    found: list[Generator] = []
     directions: tuple[Direction, ...] = ()
     if system.templates:
         seen = information_of(system, reml=reml)
@@ -95,7 +95,7 @@ def identification(
         if system.known:
             directions += _directions_of_known(system, reml=reml)
     if names:
-        directions += _directions_of_residuals(system, found, reml=reml)
+        directions += _directions_of_residuals(system, reml=reml)
     return Identification(
         directions=directions,
         terms=tuple(_term_text(system, t) for t in range(len(system.templates))),
@@ -178,13 +178,12 @@ def _directions_of_known(system: PenalizedSystem, *, reml: bool) -> tuple[Direct
     )
 
 
-def _directions_of_residuals(
-    system: PenalizedSystem, found: list[Generator], *, reml: bool
-) -> tuple[Direction, ...]:
+def _directions_of_residuals(system: PenalizedSystem, *, reml: bool) -> tuple[Direction, ...]:
     """Describe the directions that move the parameters of a residual structure."""
     whitened = system.whitened
     assert whitened is not None
-    hidden = hidden_in(system, found, reml=reml)
+    hidden = hidden_in(system, reml=reml)
+    found = generators(system, known=True)
     out = []
     g, slopes = len(found), whitened.law.natural(whitened.rho)[1]
     for c, within in zip(hidden.changes.T, hidden.within, strict=True):
@@ -194,20 +193,19 @@ def _directions_of_residuals(
     return tuple(out)
 
 
-def hidden_in(
-    system: PenalizedSystem, found: list[Generator] | None = None, *, reml: bool
-) -> Hidden:
+def hidden_in(system: PenalizedSystem, *, reml: bool) -> Hidden:
     """Return the directions that move the parameters of a residual structure, and not the law."""
     whitened = system.whitened
     assert whitened is not None
     if whitened.hidden is not None:
         return whitened.hidden
-    if found is None:
-        found = information_of(system, reml=reml).generators if system.templates else []
     hidden: Hidden | None = system.judged.get((reml, "residuals"))
     if hidden is None:
         free = system.held is None or system.held.sigma is None
-        hidden = hidden_directions(whitened, found, reml=reml and system.p > 0, with_sigma=free)
+        hidden = hidden_directions(
+            whitened, generators(system, known=True), partial(half_known, system),
+            reml=reml and system.p > 0, with_sigma=free,
+        )  # fmt: skip
         system.judged[reml, "residuals"] = hidden
     return hidden
 

@@ -114,3 +114,14 @@ def test_a_loaded_fit_knows_it_without_rows(tmp_path):
     again = mx.load(tmp_path / "fit")
     assert again.identification.sentence == fit.identification.sentence != ""
     assert str(again.summary()) == str(fit.summary())
+
+
+def test_a_residual_structure_of_unrelated_levels_is_their_variance():
+    d = frame("two").assign(t=lambda s: s.groupby("a").cumcount())
+    call = {"residual": mx.CompoundSymmetry(group="a"), "control": QUIET}
+    for kind, hidden in (("unrelated", True), ("families", False)):
+        labels = [f"i{k}" for k in range(ANIMALS)]
+        known = {"a": mx.Relationship(relationship(kind), labels)}
+        judged = mx.lmer("y ~ x + (1 | a)", d, known=known, **call).identification
+        assert judged.complete == (not hidden)
+        assert judged.structure.tolist() == [not hidden]

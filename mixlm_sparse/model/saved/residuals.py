@@ -222,7 +222,7 @@ def require_hidden(fit: FittedModel, archive: Archive) -> None:
     assert whitened is not None
     hidden = whitened.hidden
     if hidden is not None and hidden.changes.shape[1]:
-        size = len(generators(system)) + system.n_rho + 1
+        size = len(generators(system, known=True)) + system.n_rho + 1
         if hidden.changes.shape[0] != size:
             raise archive.broken("the directions that the data do not determine are of no model")
 

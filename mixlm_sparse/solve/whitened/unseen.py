@@ -24,6 +24,8 @@ them do: few groups are asked first, and more only if these leave a direction op
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,13 +49,14 @@ MOVED_RTOL = 1e-4  # a direction of length one has a part of rho
 DEPENDENT_RTOL = 1e-10  # columns of X, in some of the rows
 
 Rows = NDArray[np.intp]
+Half = Callable[[int, Array3], Array3]
 
 
 def hidden_directions(
-    whitened: Whitened, found: list[Generator], *, reml: bool, with_sigma: bool
+    whitened: Whitened, found: list[Generator], half: Half, *, reml: bool, with_sigma: bool
 ) -> Hidden:
     """Return the directions that move rho and leave the law as it is; see `unseen_of_residuals`."""
-    null, length = unseen_of_residuals(whitened, found, reml=reml, with_sigma=with_sigma)
+    null, length = unseen_of_residuals(whitened, found, half, reml=reml, with_sigma=with_sigma)
     largest = np.abs(null).max(axis=0, initial=0.0)
     null = np.where(np.abs(null) > PART_RTOL * largest, null, 0.0)
     units = np.where(length > 0.0, length, 1.0)
@@ -65,7 +68,7 @@ def hidden_directions(
 
 
 def unseen_of_residuals(
-    whitened: Whitened, found: list[Generator], *, reml: bool, with_sigma: bool
+    whitened: Whitened, found: list[Generator], half: Half, *, reml: bool, with_sigma: bool
 ) -> tuple[Matrix, Vector]:
     """Return the directions that move rho and leave the law as it is.
 
@@ -74,6 +77,7 @@ def unseen_of_residuals(
     Parameters
     ----------
     found : (g) generators of the covariances of the random effects.
+    half : factor, (L, K, c) -> A^{1/2} times these, where its levels have a known covariance A.
     with_sigma : whether sigma^2 may move, or is held.
 
     Returns
@@ -86,7 +90,7 @@ def unseen_of_residuals(
     size = max(FIRST_ROWS, 4 * (whitened.A.shape[1] + g + r))
     while True:
         rows = _some_rows(whitened, size)
-        null, length = _unseen_in(whitened, rows, found, reml=reml, with_sigma=with_sigma)
+        null, length = _unseen_in(whitened, rows, found, half, reml=reml, with_sigma=with_sigma)
         # combinations without a part of rho are taken out, the others made orthogonal to them
         _, moved, turned = np.linalg.svd(null[g : g + r], full_matrices=False)
         null = null @ turned[moved > MOVED_RTOL].T
@@ -115,7 +119,13 @@ def _some_rows(whitened: Whitened, size: int) -> Rows:
 
 
 def _unseen_in(
-    whitened: Whitened, rows: Rows, found: list[Generator], *, reml: bool, with_sigma: bool
+    whitened: Whitened,
+    rows: Rows,
+    found: list[Generator],
+    half: Half,
+    *,
+    reml: bool,
+    with_sigma: bool,
 ) -> tuple[Matrix, Vector]:
     law, rho = whitened.law, whitened.rho
     whole = rows.size == law.n
@@ -127,7 +137,7 @@ def _unseen_in(
         V = _without_fixed(whitened.A[rows, :-1], V)
     X, Z = V[:, :m], V[:, m:]
     F = np.zeros((m, g + r + 1))
-    for place, own in _random_forms(whitened, rows, found, X, Z).items():
+    for place, own in _random_forms(whitened, rows, found, half, X, Z).items():
         F[:, place] = own
     F[:, g : g + r] = _residual_forms(whitening, X, Z)
     if with_sigma:
@@ -154,14 +164,14 @@ def _without_fixed(A: Matrix, V: Matrix) -> Matrix:
 
 
 def _random_forms(
-    whitened: Whitened, rows: Rows, found: list[Generator], X: Matrix, Z: Matrix
+    whitened: Whitened, rows: Rows, found: list[Generator], half: Half, X: Matrix, Z: Matrix
 ) -> dict[int, Vector]:
     """Return x_j'Z~ E_i Z~'z_j (m,) by the number i of the generator."""
     out: dict[int, Vector] = {}
     m = X.shape[1]
     for f in {one.factor for one in found}:
-        both = _level_sums(whitened, rows, f, np.hstack([X, Z]))
-        moments = np.einsum("alj,blj->abj", both[:, :, :m], both[:, :, m:])
+        both = half(f, _level_sums(whitened, rows, f, np.hstack([X, Z])))
+        moments = np.einsum("laj,lbj->abj", both[:, :, :m], both[:, :, m:])
         for i, one in enumerate(found):
             if one.factor == f:
                 out[i] = np.einsum("ab,abj->j", one.merged, moments)
@@ -169,16 +179,17 @@ def _random_forms(
 
 
 def _level_sums(whitened: Whitened, rows: Rows, f: int, values: Matrix) -> Array3:
-    """Return z~'values (K, levels, c) of a factor, of the levels that the rows have."""
+    """Return z~'values (levels, K, c) of a factor."""
     own = whitened.frame.entries[f].take(rows)
     z = own.columns(whitened.Z[f][rows])
-    level, at = np.unique(own.level, return_inverse=True)
-    order = np.argsort(at, kind="stable")
-    starts = np.flatnonzero(np.diff(at[order], prepend=-1))
+    order = np.argsort(own.level, kind="stable")
+    level = own.level[order]
+    starts = np.flatnonzero(np.diff(level, prepend=-1))
     values = own.of_rows(values)[order]
-    out = np.empty((z.shape[1], level.size, values.shape[1]))
+    out = np.zeros((whitened.products.blocks.factors[f].n_levels, z.shape[1], values.shape[1]))
     for a in range(z.shape[1]):
-        np.add.reduceat(z[order, a, None] * values, starts, axis=0, out=out[a])
+        sums = np.add.reduceat(z[order, a, None] * values, starts, axis=0)
+        out[level[starts], a] = sums
     return out
 
 
