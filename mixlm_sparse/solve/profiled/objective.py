@@ -220,7 +220,7 @@ class ProfiledObjective:
             return None
         return average_hessian(phi, self._last[1], self.system, self.rotations, reml=self.reml)
 
-    def place(self, phi: Vector) -> Vector:
+    def place(self, phi: Vector) -> Matrix:
         """Return what tells optima apart, whatever the axes (see `known`)."""
         return place_of(self.factors(phi))
 

@@ -171,7 +171,7 @@ class Objective(Protocol):
         """Return a good guess of the Hessian (m, m) at phi, evaluated last, if it costs little."""
         ...
 
-    def place(self, phi: Vector) -> Vector:
+    def place(self, phi: Vector) -> Matrix:
         """Return what tells optima apart, whatever the axes (see `known`)."""
         ...
 

@@ -191,7 +191,7 @@ class WhitenedObjective:
     def renew(self, phi: Vector) -> Matrix | None:
         return None  # nothing is known of the residual parameters
 
-    def place(self, phi: Vector) -> Vector:
+    def place(self, phi: Vector) -> Matrix:
         """Return what tells optima apart, whatever the axes (see `known`)."""
         m = self.m_theta
         return place_of(self.at(phi[m:]).factors(phi[:m]), phi[m:])
