@@ -30,7 +30,7 @@ from mixlm_sparse.solve.whitened.search import solution_at
 
 F = TypeVar("F", bound="FitBase")
 
-LARGEST_DEVIATION = 1e150  # squares of standard deviations are to stay within range
+LARGEST_DEVIATION = 1e153  # squares of standard deviations are to stay within range
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -316,7 +316,7 @@ def fit_of(
 def _require_variances(system: PenalizedSystem, optimum: Optimum, solution: PlsSolution) -> None:
     """Raise a DataError that names a standard deviation whose square is beyond all numbers."""
     largest = float(np.abs(optimum.theta).max(initial=0.0))
-    unit = max(float(np.sqrt(solution.pwrss)), 1.0)
+    unit = max(float(np.sqrt(solution.pwrss / system.n)), 1.0)
     if not largest > LARGEST_DEVIATION / unit:
         return
     sizes = [np.abs(T).max(axis=1) for T in system.chart.theta_factors(optimum.theta)]

@@ -53,6 +53,11 @@ def unseen_beside_known(
     terms alone are left out.
     """
     g = len(found)
+    known = np.array(
+        [system.matrices.factors[one.factor].known is not None for one in found], dtype=bool
+    )
+    if not known.any():  # all of them are held
+        return np.zeros((g + 1, 0))
     m = g + 1 + MORE_PROBES
     rng = np.random.default_rng(0)
     blocks = system.products.blocks
@@ -78,7 +83,6 @@ def unseen_beside_known(
         if _rows_left(system):
             spread = np.sqrt((F[:, g] ** 2).mean())
             F[:, g] += (spread if spread > 0.0 else 1.0) * rng.standard_normal(m)
-    known = np.array([system.matrices.factors[one.factor].known is not None for one in found])
     alone = np.eye(g + 1)[:, np.flatnonzero(gone & known)]
     asked = np.flatnonzero(np.append(~gone, with_sigma))
     units = np.sqrt((F[:, asked] ** 2).sum(axis=0))

@@ -31,6 +31,7 @@ from mixlm_sparse.solve.profiled.fused import fused_search
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
 from mixlm_sparse.solve.profiled.start import moment_start
 from mixlm_sparse.solve.search.control import Control
+from mixlm_sparse.solve.search.known import Known
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 from tests.support.strategies import Design, designs
@@ -46,9 +47,10 @@ def _compiled() -> Iterator[None]:
 def in_python(system: PenalizedSystem, **options: object) -> Optimum:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ProfiledObjective, "at_once", lambda *_args, **_options: None)
-        # the compiled search begins there, and takes no Newton steps
+        # the compiled search begins there, takes no Newton steps, and ends no second look early
         patch.setattr(ProfiledObjective, "start", lambda self: moment_start(self.system))
         patch.setattr(ProfiledObjective, "_sharp", lambda *_args, **_options: None)
+        patch.setattr(Known, "back_at", lambda *_args: None)
         return optimize(system, **options)  # type: ignore[arg-type]
 
 
