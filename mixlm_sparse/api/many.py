@@ -21,15 +21,8 @@ from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import held_call
 from mixlm_sparse.model.designs import columns_of, right_side, with_given_response
-from mixlm_sparse.model.refits import (
-    FAILED,
-    RefitBlock,
-    Row,
-    block_size,
-    gather,
-    threads_serve,
-    warm_up,
-)
+from mixlm_sparse.model.refit_rows import FAILED, Row, gather
+from mixlm_sparse.model.refits import RefitBlock, block_size, threads_serve, warm_up
 from mixlm_sparse.model.warm import quiet
 from mixlm_sparse.solve.search.control import Control, control_of
 from mixlm_sparse.solve.system import PenalizedSystem

@@ -17,7 +17,7 @@ from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.model.base import announced, fit_of
 from mixlm_sparse.model.call import FitOptions
 from mixlm_sparse.model.designs import with_given_response
-from mixlm_sparse.model.refits import FAILED
+from mixlm_sparse.model.refit_rows import FAILED
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.system import penalized_system
 

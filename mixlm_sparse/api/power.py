@@ -40,15 +40,8 @@ from mixlm_sparse.model.designs import with_given_response
 from mixlm_sparse.model.draws import ResponseModel, Seed, seed_sequence
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.given import Parameters, given_parameters
-from mixlm_sparse.model.refits import (
-    FAILED,
-    Refit,
-    RefitBlock,
-    Row,
-    block_size,
-    threads_serve,
-    warm_up,
-)
+from mixlm_sparse.model.refit_rows import FAILED, Row
+from mixlm_sparse.model.refits import Refit, RefitBlock, block_size, threads_serve, warm_up
 from mixlm_sparse.model.simulate import model_of_parameters
 from mixlm_sparse.model.warm import quiet
 from mixlm_sparse.solve.search.control import Control

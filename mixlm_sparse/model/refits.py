@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,7 @@ from mixlm_sparse.engines.compiled import loaded
 from mixlm_sparse.engines.fused.plain import PlainDense, PlainFactor
 from mixlm_sparse.engines.fused.search import search_many
 from mixlm_sparse.model.call import FitOptions
+from mixlm_sparse.model.refit_rows import FAILED, Row
 from mixlm_sparse.solve.criterion import residual_df
 from mixlm_sparse.solve.derived.other_response import (
     ResponseColumns,
@@ -42,13 +43,10 @@ from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.search import solution_at
 
 __all__ = [
-    "FAILED",
     "BlockValues",
     "Refit",
-    "RefitArrays",
     "RefitBlock",
     "block_size",
-    "gather",
     "steady_refits",
     "threads_serve",
     "warm_up",
@@ -63,7 +61,6 @@ BLOCK_ROWS = 200_000
 # Where they are searched for in step, and multiply-adds of an evaluation of all of them.
 MAX_IN_STEP = 1024
 IN_STEP_WORK = 400_000
-FAILED = "failed"
 # Compiled code saves about 1 ms of calls in a small search, as long as so many multiply-adds take.
 CALLS_SAVED = 1e5
 
@@ -344,42 +341,6 @@ def threads_serve(
     return lockstep_serves(system)
 
 
-@dataclass(frozen=True, slots=True)
-class RefitArrays:
-    """What was read off r fits; NaN in the rows of failures.
-
-    Parameters
-    ----------
-    theta : (r, m); beta, bse : (r, p); sigma, criterion : (r,).
-    status, message : (r,) text; status "failed" where there is no fit.
-    """
-
-    theta: Matrix
-    beta: Matrix
-    bse: Matrix
-    sigma: Vector
-    criterion: Vector
-    status: tuple[str, ...]
-    message: tuple[str, ...]
-
-
-class Row(NamedTuple):
-    """What is kept of a fit when thousands are made; status "failed" where there is none.
-
-    Parameters
-    ----------
-    theta : (m,); beta, bse : (p,); None where there is no fit.
-    """
-
-    theta: Vector | None
-    beta: Vector | None
-    bse: Vector | None
-    sigma: float
-    criterion: float
-    status: str
-    message: str
-
-
 def row_of(refit: Refit) -> Row:
     """Return what is kept of a fit when thousands are made."""
     if refit.optimum is None or refit.solution is None:
@@ -393,26 +354,4 @@ def row_of(refit: Refit) -> Row:
         refit.criterion,
         refit.optimum.status,
         refit.message,
-    )
-
-
-def gather(rows: Sequence[Row], m: int, p: int) -> RefitArrays:
-    """Put rows together."""
-
-    def stack(column: int, width: int) -> Matrix:
-        out = np.full((len(rows), width), np.nan)
-        for i, row in enumerate(rows):
-            values = row[column]
-            if isinstance(values, np.ndarray):
-                out[i] = values
-        return out
-
-    return RefitArrays(
-        theta=stack(0, m),
-        beta=stack(1, p),
-        bse=stack(2, p),
-        sigma=np.array([row[3] for row in rows], dtype=np.float64),
-        criterion=np.array([row[4] for row in rows], dtype=np.float64),
-        status=tuple(row[5] for row in rows),
-        message=tuple(row[6] for row in rows),
     )

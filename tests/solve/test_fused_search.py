@@ -23,7 +23,7 @@ from mixlm_sparse.inference.fixed.satterthwaite import satterthwaite
 from mixlm_sparse.inference.fixed.satterthwaite_many import single_tests
 from mixlm_sparse.inference.fixed.tests import f_p
 from mixlm_sparse.model.call import FitOptions
-from mixlm_sparse.model.refits import RefitBlock, row_of
+from mixlm_sparse.model.refits import RefitBlock
 from mixlm_sparse.model.warm import quiet
 from mixlm_sparse.solve.curvature import profiled_hessian, step_floors
 from mixlm_sparse.solve.optimize import optimize
@@ -34,6 +34,7 @@ from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.known import Known
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
+from tests.support.refit_rows import assert_rows_are_refits
 from tests.support.strategies import Design, designs
 
 
@@ -279,27 +280,7 @@ def test_a_block_of_responses_of_a_balanced_design() -> None:
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("formula", [*FORMULAS, "y ~ 0 + (x | g)"])
 def test_numbers_of_a_block_are_those_of_its_fits(formula: str, reml: bool) -> None:
-    data = drawn(11)
-    rng = np.random.default_rng(4)
-    Y = data["y"].to_numpy()[:, None] + rng.normal(size=(len(data), 9))
-    Y[:, 3:6] = rng.normal(size=(len(data), 3))  # some of these are singular
-    Y[:, 7] = 2.0  # perfect
-    Y[4, 8] = np.nan
-    system = penalized_system(mx.model_matrices(formula, data, weights=1.0 + data["h"]), "auto")
-    block = RefitBlock(system, Y, replace(quiet(FitOptions()), reml=reml), compiled=True)
-    assert block.at_once[:3].any() or "| h)" in formula  # few levels: a second look
-    assert not block.at_once[8]
-    for i, (row, refit) in enumerate(zip(block.rows(), block, strict=True)):
-        one = row_of(refit)
-        assert (row.status, row.message) == (one.status, one.message)
-        if row.theta is None or row.status == "perfect fit":
-            assert i in (7, 8)
-            continue
-        np.testing.assert_allclose(row.theta, one.theta, rtol=1e-12, atol=1e-14)
-        np.testing.assert_allclose(row.beta, one.beta, rtol=1e-9, atol=1e-11)
-        np.testing.assert_allclose(row.bse, one.bse, rtol=1e-9)
-        assert row.sigma == pytest.approx(one.sigma, rel=1e-10)
-        assert row.criterion == one.criterion
+    assert_rows_are_refits(formula, drawn(11), reml=reml, compiled=True)
 
 
 @pytest.mark.parametrize("formula", FORMULAS[:3] + FORMULAS[4:5])

@@ -21,7 +21,7 @@ from mixlm_sparse.engines.fused.found import FoundMany
 from mixlm_sparse.engines.fused.lockstep.search import LockstepSearch
 from mixlm_sparse.engines.fused.search import search_many
 from mixlm_sparse.model.call import FitOptions
-from mixlm_sparse.model.refits import RefitBlock, row_of
+from mixlm_sparse.model.refits import RefitBlock
 from mixlm_sparse.model.warm import quiet
 from mixlm_sparse.solve.curvature import profiled_hessian, step_floors
 from mixlm_sparse.solve.derived.other_response import ResponseBlock, response_block, system_for
@@ -32,6 +32,7 @@ from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 from tests.solve.test_fused_search import FORMULAS, balanced, drawn
 from tests.support.dense_oracle import criterion
+from tests.support.refit_rows import assert_rows_are_refits
 from tests.support.strategies import Design, designs
 
 
@@ -185,27 +186,7 @@ def test_differences_give_the_hessian(formula: str) -> None:
 @pytest.mark.parametrize("reml", [True, False])
 @pytest.mark.parametrize("formula", [*FORMULAS, "y ~ 0 + (x | g)"])
 def test_numbers_of_a_block_are_those_of_its_fits(formula: str, reml: bool) -> None:
-    data = drawn(11)
-    rng = np.random.default_rng(4)
-    Y = data["y"].to_numpy()[:, None] + rng.normal(size=(len(data), 9))
-    Y[:, 3:6] = rng.normal(size=(len(data), 3))  # some of these are singular
-    Y[:, 7] = 2.0  # perfect
-    Y[4, 8] = np.nan
-    system = penalized_system(mx.model_matrices(formula, data, weights=1.0 + data["h"]))
-    block = RefitBlock(system, Y, replace(quiet(FitOptions()), reml=reml), compiled=False)
-    assert block.at_once[:3].any() or "| h)" in formula  # few levels: a second look
-    assert not block.at_once[8]
-    for i, (row, refit) in enumerate(zip(block.rows(), block, strict=True)):
-        one = row_of(refit)
-        assert (row.status, row.message) == (one.status, one.message)
-        if row.theta is None or row.status == "perfect fit":
-            assert i in (7, 8)
-            continue
-        np.testing.assert_allclose(row.theta, one.theta, rtol=1e-12, atol=1e-14)
-        np.testing.assert_allclose(row.beta, one.beta, rtol=1e-9, atol=1e-11)
-        np.testing.assert_allclose(row.bse, one.bse, rtol=1e-9)
-        assert row.sigma == pytest.approx(one.sigma, rel=1e-10)
-        assert row.criterion == one.criterion
+    assert_rows_are_refits(formula, drawn(11), reml=reml, compiled=False)
 
 
 def test_a_step_onto_the_boundary_that_leaves_a_slope_behind_is_not_the_end() -> None:

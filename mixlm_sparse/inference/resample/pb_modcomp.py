@@ -25,7 +25,8 @@ from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.inference.resample.null_model import LinearNull, MixedNull, null_model
 from mixlm_sparse.model.draws import Seed, seed_sequence
 from mixlm_sparse.model.fitted import FittedModel
-from mixlm_sparse.model.refits import FAILED, RefitBlock, block_size, threads_serve, warm_up
+from mixlm_sparse.model.refit_rows import FAILED
+from mixlm_sparse.model.refits import RefitBlock, block_size, threads_serve, warm_up
 from mixlm_sparse.model.structured import require_independent
 from mixlm_sparse.model.warm import options_of_refits
 

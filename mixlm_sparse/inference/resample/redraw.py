@@ -14,7 +14,8 @@ from mixlm_sparse.inference.resample.draws import GroupDraw, RowDraw, group_draw
 from mixlm_sparse.inference.resample.statistic import Replicate, StatisticReader
 from mixlm_sparse.model.call import FitOptions
 from mixlm_sparse.model.draws import stream
-from mixlm_sparse.model.refits import FAILED, search
+from mixlm_sparse.model.refit_rows import FAILED
+from mixlm_sparse.model.refits import search
 from mixlm_sparse.solve.system import penalized_system
 
 if TYPE_CHECKING:

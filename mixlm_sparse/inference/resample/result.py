@@ -18,7 +18,7 @@ from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.inference.resample.as_xarray import to_xarray
 from mixlm_sparse.inference.resample.intervals import TYPES, interval
 from mixlm_sparse.model.parameters import chosen_names
-from mixlm_sparse.model.refits import FAILED
+from mixlm_sparse.model.refit_rows import FAILED
 
 __all__ = ["Bootstrap"]
 

@@ -17,7 +17,8 @@ from mixlm_sparse.model.parameters import (
     residual_values,
     variance_parameters,
 )
-from mixlm_sparse.model.refits import FAILED, Refit, RefitBlock
+from mixlm_sparse.model.refit_rows import FAILED
+from mixlm_sparse.model.refits import Refit, RefitBlock
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
