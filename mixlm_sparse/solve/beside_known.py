@@ -21,7 +21,7 @@ import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
 from mixlm_sparse.common.types import Array3, Matrix
-from mixlm_sparse.solve.information import Generator
+from mixlm_sparse.solve.information import Generator, bilinear_forms
 from mixlm_sparse.solve.system import PenalizedSystem
 
 __all__ = ["half_known", "times_known", "unseen_beside_known"]
@@ -101,13 +101,9 @@ def unseen_beside_known(
 def _forms(system: PenalizedSystem, found: list[Generator], values: list[Array3]) -> Matrix:
     """Return (M b)'(E (x) A)(M c) of pairs of columns, (m, g)."""
     out = np.empty((values[0].shape[2] // 2, len(found)))
-    m = out.shape[0]
     for f in {one.factor for one in found}:
-        u = half_known(system, f, values[f])
-        moments = np.einsum("laj,lbj->abj", u[:, :, :m], u[:, :, m:])
-        for i, one in enumerate(found):
-            if one.factor == f:
-                out[:, i] = np.einsum("ab,abj->j", one.merged, moments)
+        for i, own in bilinear_forms(found, f, half_known(system, f, values[f])).items():
+            out[:, i] = own
     return out
 
 

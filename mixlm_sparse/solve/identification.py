@@ -78,9 +78,8 @@ class Identification(PrintsAsTable):
                 for change, length in zip(direction.covariances, self.lengths, strict=True)
             ]
             top = max((float(size.max()) for size in sizes), default=0.0)
-            top = max(top, abs(direction.sigma_sq), float(np.abs(direction.rho).max(initial=0.0)))
             for known, size in zip(out, sizes, strict=True):
-                known &= size <= PART_RTOL * top
+                known &= size <= PART_RTOL * max(top, abs(direction.sigma_sq))
         return tuple(out)
 
     @cached_property

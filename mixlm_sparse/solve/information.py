@@ -79,6 +79,23 @@ def generators(system: PenalizedSystem, *, known: bool = False) -> list[Generato
     return out
 
 
+def bilinear_forms(found: list[Generator], factor: int, values: Array3) -> dict[int, Vector]:
+    """Return sum_j x_j' E_i z_j (m,) of columns x and z, by the number i of the generator.
+
+    Parameters
+    ----------
+    factor : whose generators are asked for.
+    values : (L, K, 2 m) x and z of its levels, all x first.
+    """
+    m = values.shape[2] // 2
+    moments = np.einsum("laj,lbj->abj", values[:, :, :m], values[:, :, m:])
+    return {
+        i: np.einsum("ab,abj->j", one.merged, moments)
+        for i, one in enumerate(found)
+        if one.factor == factor
+    }
+
+
 def _beside_held(template: CovarianceStructure, held: set[int]) -> tuple[Matrix, ...]:
     """Return the directions that are left where coordinates of phi are held."""
     tangents = template.tangents(template.generic)

@@ -178,6 +178,15 @@ def test_order_names_and_units_do_not_matter(kind):
     pd.testing.assert_frame_equal(again.to_frame(), judged.to_frame())
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
+def test_the_unit_of_distances_does_not_matter(unit):
+    # two rows a group, equally far apart: a range and a variance between groups are one covariance
+    d = frame(visits=2).assign(at=lambda s: unit * s["t"])
+    near = mx.Exponential(position="at", group="g")
+    judged = mx.lmer("y ~ x + (1 | g)", d, residual=near, control=QUIET).identification
+    assert judged.to_frame()["determined"].tolist() == [False, False, False]
+
+
 def test_what_few_rows_show_is_determined():
     # one level of `h` has two residual groups, among 600: it alone tells the variances apart
     d = frame(groups=600, visits=4)

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.whitening import NO_INFLUENCE, Whitening
-from mixlm_sparse.solve.information import Generator
+from mixlm_sparse.solve.information import Generator, bilinear_forms
 from mixlm_sparse.solve.whitened.frame import Hidden, Whitened
 
 __all__ = ["hidden_directions"]
@@ -168,13 +168,9 @@ def _random_forms(
 ) -> dict[int, Vector]:
     """Return x_j'Z~ E_i Z~'z_j (m,) by the number i of the generator."""
     out: dict[int, Vector] = {}
-    m = X.shape[1]
+    both = np.hstack([X, Z])
     for f in {one.factor for one in found}:
-        both = half(f, _level_sums(whitened, rows, f, np.hstack([X, Z])))
-        moments = np.einsum("laj,lbj->abj", both[:, :, :m], both[:, :, m:])
-        for i, one in enumerate(found):
-            if one.factor == f:
-                out[i] = np.einsum("ab,abj->j", one.merged, moments)
+        out |= bilinear_forms(found, f, half(f, _level_sums(whitened, rows, f, both)))
     return out
 
 
