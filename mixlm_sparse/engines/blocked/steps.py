@@ -21,11 +21,11 @@ from scipy.linalg import blas, lapack
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import IntVector, Matrix
+from mixlm_sparse.engines.blocked.least_degree import Nodes, by_tree, graph_of, least_degree
 from mixlm_sparse.engines.blocked.rest import RestFactor
-from mixlm_sparse.engines.compiled import inside, njit
+from mixlm_sparse.engines.compiled import njit
 from mixlm_sparse.engines.dense import NOT_POSITIVE_DEFINITE
 from mixlm_sparse.engines.interface import PairBlock
-from mixlm_sparse.engines.multifrontal.elimination import postorder
 from mixlm_sparse.engines.multifrontal.frontal_tree import merged_supernodes
 from mixlm_sparse.engines.threads import large_block
 
@@ -33,14 +33,15 @@ from mixlm_sparse.engines.threads import large_block
 STEPS_FROM, STEPS_TO = 400, 6_000
 # Steps are taken if their multiply-adds are below this share of those of the whole matrix.
 STEPS_SHARE = 0.6
+# With a larger share of S not zero no order comes below that: L holds at least the lower triangle
+# of S, and n columns of d n / 2 entries on average take at least n (d n)^2 / 8 multiply-adds.
+FULLEST = 0.9
 # What finding the order may cost, as a share of the multiply-adds of the whole factor.
 ORDER_SHARE = 0.05
 # Words of 64 bits that say whom each eliminated level meets, at most.
 MOST_WORDS = 4_000_000
 # In nanoseconds: a step (five calls of BLAS and LAPACK), an entry passed on.
 STEP_COST, PASSING_COST, ZERO_SHARE = 20_000.0, 2.0, 0.5
-
-Nodes = tuple[IntVector, IntVector]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -147,40 +148,29 @@ def find_steps(
     widths : (nodes,) scalar columns of each.
     """
     n, order = widths.size, int(widths.sum())
-    words = -(-n // 64)
-    levels = [max(int(rows.max()) for rows, _ in some) + 1 for some in cliques if some]
-    if not STEPS_FROM <= order <= STEPS_TO or sum(levels) * words > MOST_WORDS:
+    some = [level_and_node for level_and_node in cliques if level_and_node]
+    levels = sum(max(int(rows.max()) for rows, _ in pairs) + 1 for pairs in some)
+    if not STEPS_FROM <= order <= STEPS_TO or levels * -(-n // 64) > MOST_WORDS:
         return None
-    joined = np.zeros((n, words), np.uint64)
-    for some, count in zip(cliques, levels, strict=True):
-        met = np.zeros((count, words), np.uint64)
-        for level, node in some:
-            _meet(level, node, met)
-        for level, node in some:
-            _join(level, node, met, joined)
-    for one, other in edges:
-        _meet(one, other, joined)
-        _meet(other, one, joined)
-    budget = ORDER_SHARE * float(n) ** 3 / 6.0
-    nodes, border = _least_degree(joined, budget)
-    if n - border > 0.95 * n:
+    joined = graph_of(some, edges, n, FULLEST)
+    if joined is None:
         return None
-    parent, counts = _tree(joined, nodes, border)
-    post = postorder(parent)
-    rank = np.empty(n, np.int64)
-    rank[post] = np.arange(n)
-    parent = np.where(parent[post] >= 0, rank[parent[post]], -1)
+    supernodes, last = least_degree(joined, ORDER_SHARE * float(n) ** 3 / 6.0)
+    if last.size > 0.95 * n:
+        return None
+    if last.size:
+        supernodes.append((last, last[:0]))
+    nodes, parent, counts, owner = by_tree(supernodes, n)
     columns, starts, _, _ = merged_supernodes(
-        parent, counts[post], supernode_cost=STEP_COST, passing_cost=PASSING_COST,
-        zero_share=ZERO_SHARE,
+        parent, counts,
+        supernode_cost=STEP_COST, passing_cost=PASSING_COST, zero_share=ZERO_SHARE,
     )  # fmt: skip
-    nodes = nodes[post][columns]
+    nodes = nodes[columns]
     first = np.empty(n, np.int32)
     first[nodes] = np.cumsum(widths[nodes]) - widths[nodes]
     found = []
-    for last in nodes[starts[1:] - 1].tolist():
-        bits = np.unpackbits(joined[last].view(np.uint8), bitorder="little")[:n]
-        reached = np.flatnonzero(bits)
+    for s in owner[columns[starts[1:] - 1]].tolist():
+        reached = supernodes[s][1]
         at = np.repeat(first[reached], widths[reached])
         within = np.arange(at.size) - np.repeat(
             np.cumsum(widths[reached]) - widths[reached], widths[reached]
@@ -189,119 +179,6 @@ def find_steps(
     ends = np.append(first[nodes[starts[:-1]]], order)
     steps = Steps(first, ends, found)
     return steps if steps.work <= STEPS_SHARE * float(order) ** 3 / 6.0 else None
-
-
-@njit
-def _meet(row, node, met):  # type: ignore[no-untyped-def]
-    for t in range(row.shape[0]):
-        c = np.uint64(node[t])
-        met[row[t], np.int64(c >> np.uint64(6))] |= np.uint64(1) << (c & np.uint64(63))
-
-
-@njit
-def _join(row, node, met, joined):  # type: ignore[no-untyped-def]
-    for t in range(row.shape[0]):
-        for w in range(met.shape[1]):
-            joined[node[t], w] |= met[row[t], w]
-
-
-@njit
-def _least_degree(joined, budget):  # type: ignore[no-untyped-def]
-    # Least degree with exact fill, on sets of bits; what is left when all of it is joined, or when
-    # the budget is used up, comes last.  Rows of eliminated nodes keep whom they reach.
-    one, last = np.uint64(1), np.uint64(63)
-    n, words = joined.shape
-    live = np.zeros(words, np.uint64)
-    degree = np.zeros(n, np.int64)
-    order = np.empty(n, np.int64)
-    place = np.full(n, -1, np.int64)
-    near = np.empty(n, np.int64)
-    for v in range(n):
-        bit = one << (np.uint64(v) & last)
-        live[v >> 6] |= bit
-        joined[v, v >> 6] &= ~bit
-    for v in range(n):
-        degree[v] = _members(joined[v], near)
-    k, spent = 0, 0.0
-    while k < n and spent < budget:
-        v = -1
-        for u in range(n):
-            if place[u] < 0 and (v < 0 or degree[u] < degree[v]):
-                v = u
-        if degree[v] == n - k - 1:
-            break
-        order[k] = v
-        place[v] = k
-        k += 1
-        live[v >> 6] &= ~(one << (np.uint64(v) & last))
-        for w in range(words):
-            joined[v, w] &= live[w]
-        count = _members(joined[v], near)
-        for i in range(count):
-            u = near[i]
-            total = np.uint64(0)
-            for w in range(words):
-                x = (joined[u, w] | joined[v, w]) & live[w]
-                joined[u, w] = x
-                x = x - ((x >> one) & np.uint64(0x5555555555555555))
-                x = (x & np.uint64(0x3333333333333333)) + (
-                    (x >> np.uint64(2)) & np.uint64(0x3333333333333333)
-                )
-                x = (x + (x >> np.uint64(4))) & np.uint64(0x0F0F0F0F0F0F0F0F)
-                total += (x * np.uint64(0x0101010101010101)) >> np.uint64(56)
-            joined[u, u >> 6] &= ~(one << (np.uint64(u) & last))
-            degree[u] = np.int64(total) - 1
-        spent += count * words + n
-    border = k
-    for u in range(n):
-        if place[u] < 0:
-            order[k] = u
-            k += 1
-    for i in range(border, n):  # all of it joined
-        for w in range(words):
-            joined[order[i], w] = live[w] if i < n - 1 else np.uint64(0)
-        live[order[i] >> 6] &= ~(one << (np.uint64(order[i]) & last))
-        for w in range(words):
-            joined[order[i], w] &= live[w]
-    return order, border
-
-
-@inside
-def _members(bits, out):  # type: ignore[no-untyped-def]
-    count = 0
-    for w in range(bits.shape[0]):
-        x = bits[w]
-        if x:
-            for b in range(64):
-                if (x >> np.uint64(b)) & np.uint64(1):
-                    out[count] = (w << 6) + b
-                    count += 1
-    return count
-
-
-@njit
-def _tree(joined, order, border):  # type: ignore[no-untyped-def]
-    # parent: the first of those that a node reaches; entries of its column of the factor
-    n = order.shape[0]
-    place = np.empty(n, np.int64)
-    for k in range(n):
-        place[order[k]] = k
-    parent = np.full(n, -1, np.int64)
-    counts = np.empty(n, np.int64)
-    near = np.empty(n, np.int64)
-    for k in range(n):
-        if k >= border:
-            counts[k] = n - k
-            if k < n - 1:
-                parent[k] = k + 1
-            continue
-        count = _members(joined[order[k]], near)
-        counts[k] = count + 1
-        for i in range(count):
-            p = place[near[i]]
-            if parent[k] < 0 or p < parent[k]:
-                parent[k] = p
-    return parent, counts
 
 
 @njit
