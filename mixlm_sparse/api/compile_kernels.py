@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.api.keywords import answers_unknown_keywords
 from mixlm_sparse.api.lmer import lmer
 from mixlm_sparse.common.errors import MissingPackageError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.progress import CountProgress, counter
 from mixlm_sparse.design.pedigree import Pedigree
 from mixlm_sparse.engines import compiled, decisions

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from mixlm_sparse.api.aliases import no_entries, other_name
 from mixlm_sparse.api.attribute import Attribute
-from mixlm_sparse.api.keywords import answering_methods
 from mixlm_sparse.api.late import Late
 from mixlm_sparse.api.uncalled import shows_uncalled
+from mixlm_sparse.common.keywords import answering_methods
 from mixlm_sparse.engines.threads import calm_methods
 from mixlm_sparse.model.fitted import FittedModel
 

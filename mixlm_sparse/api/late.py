@@ -10,7 +10,7 @@ from importlib import import_module
 from types import FunctionType
 from typing import Any
 
-from mixlm_sparse.api.keywords import answers_unknown_keywords
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.engines.threads import calm
 
 

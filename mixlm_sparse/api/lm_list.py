@@ -13,7 +13,6 @@ import pandas as pd
 from scipy.special import stdtr, stdtrit
 
 from mixlm_sparse.api.attribute import Attribute
-from mixlm_sparse.api.keywords import answers_unknown_keywords
 from mixlm_sparse.common.checks import listed, require_bool, require_level
 from mixlm_sparse.common.errors import (
     FormulaError,
@@ -21,6 +20,7 @@ from mixlm_sparse.common.errors import (
     SkippedGroupsWarning,
     caller_level,
 )
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
 from mixlm_sparse.common.text import format_number
 from mixlm_sparse.common.types import Matrix, Vector

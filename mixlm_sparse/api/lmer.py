@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mixlm_sparse.api.fit import LinearMixedFit
-from mixlm_sparse.api.keywords import answers_unknown_keywords
 from mixlm_sparse.common.checks import require_instance
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.progress import SearchProgress
 from mixlm_sparse.covariance.correlation import Correlation
 from mixlm_sparse.covariance.variance import VarianceFunction
@@ -150,6 +150,7 @@ def lmer(
     return announced(fit)
 
 
+@answers_unknown_keywords
 @calm
 def make_fit(
     system: PenalizedSystem,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mixlm_sparse.api.fit import LinearMixedFit
-from mixlm_sparse.api.keywords import answers_unknown_keywords
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.model.saved.model import load_fit
 
 __all__ = ["load"]

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from mixlm_sparse.api.keywords import answers_unknown_keywords
 from mixlm_sparse.api.many_result import NOT_RUN, ManyFits
 from mixlm_sparse.api.responses import Pattern, Responses, patterns_of, read_responses
 from mixlm_sparse.common.checks import require_jobs, require_same_index
 from mixlm_sparse.common.errors import DataError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.progress import counter
 from mixlm_sparse.design.membership import joined

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from mixlm_sparse.api.keywords import answers_unknown_keywords
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.design.membership import joined
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.formula.parse import formula_text

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from scipy.special import chdtrc
 
 from mixlm_sparse.api.fit import LinearMixedFit
-from mixlm_sparse.api.keywords import answers_unknown_keywords
 from mixlm_sparse.api.power_result import Power
 from mixlm_sparse.common.checks import (
     MAX_REPLICATES,
@@ -25,6 +24,7 @@ from mixlm_sparse.common.checks import (
     require_one_of,
 )
 from mixlm_sparse.common.errors import MixedModelError, OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.design.columns import ArrayColumns

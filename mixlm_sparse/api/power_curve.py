@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mixlm_sparse.api.keywords import answers_unknown_keywords
 from mixlm_sparse.api.power import power
 from mixlm_sparse.api.power_result import PowerCurve
 from mixlm_sparse.common.checks import listed, require_count, require_instance, shown
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import Name
 from mixlm_sparse.inference.cases.row_groups import is_nested

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mixlm_sparse.api.fit import LinearMixedFit
-from mixlm_sparse.api.keywords import answers_unknown_keywords
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.progress import CountProgress, SearchProgress
 from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.formula.parse import formula_text

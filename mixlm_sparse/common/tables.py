@@ -30,6 +30,7 @@ import pandas as pd
 
 from mixlm_sparse.common.checks import listed, shown
 from mixlm_sparse.common.errors import UnknownArgumentError, UnknownKeyError
+from mixlm_sparse.common.keywords import answering_methods
 from mixlm_sparse.common.layout import (
     WIDTH,
     Column,
@@ -55,10 +56,20 @@ class PrintsAsTable:
     __slots__ = ()
     _entry: ClassVar[str] = ".to_frame()[{key}], or .to_frame().loc[{key}] for a row"
 
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        answering_methods(cls)
+
     def _table(self) -> ResultTable:
         raise NotImplementedError
 
     if not TYPE_CHECKING:  # a misspelled name is an error for type checkers
+
+        def __call__(self, *args: object, **options: object) -> Any:
+            raise UnknownArgumentError(
+                f"a {type(self).__name__} is a value, written without parentheses; what it can do "
+                f"are its methods, such as .to_frame()"
+            )
 
         def __getattr__(self, name: str) -> Any:
             raise AttributeError(_missing(self, name))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mixlm_sparse.common.keywords import answering_calls
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.correlation import (
     Correlation,
@@ -71,6 +72,7 @@ class AutoRegressive(Lagged):
         return a, [(0, slice(None), slope)]
 
 
+@answering_calls
 @correlation_structure("ar1")
 @dataclass(frozen=True, slots=True)
 class AR1(AutoRegressive):
@@ -117,6 +119,7 @@ class AR1(AutoRegressive):
         return np.power(phi, d), slope * change
 
 
+@answering_calls
 @correlation_structure("car1")
 @dataclass(frozen=True, slots=True)
 class CAR1(AutoRegressive):
@@ -160,6 +163,7 @@ class CAR1(AutoRegressive):
         return value, value * scaled
 
 
+@answering_calls
 @correlation_structure("ante")
 @dataclass(frozen=True, slots=True)
 class AnteDependence(Correlation):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mixlm_sparse.common.keywords import answering_calls
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.correlation import PairMoments, Places, correlation_structure
 from mixlm_sparse.covariance.serial import LARGEST_LOG, Lagged
@@ -36,6 +37,7 @@ class Spatial(Lagged):
         return np.asarray(np.sqrt((apart * apart).sum(axis=-1)))
 
 
+@answering_calls
 @correlation_structure("exp")
 @dataclass(frozen=True, slots=True)
 class Exponential(Spatial):
@@ -71,6 +73,7 @@ class Exponential(Spatial):
         return value, value * scaled
 
 
+@answering_calls
 @correlation_structure("gau")
 @dataclass(frozen=True, slots=True)
 class Gaussian(Spatial):

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.keywords import answering_calls
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.correlation import _names
 
@@ -106,6 +107,7 @@ def variance_function(name: str) -> type[VarianceFunction]:
     return _REGISTRY[name]
 
 
+@answering_calls
 @_enter("ident")
 @dataclass(frozen=True, slots=True)
 class VarIdent(VarianceFunction):
@@ -185,6 +187,7 @@ class ByCovariate(VarianceFunction):
         return f'{type(self).__name__}(covariate="{self.covariate}")'
 
 
+@answering_calls
 @_enter("power")
 @dataclass(frozen=True, slots=True)
 class VarPower(ByCovariate):
@@ -216,6 +219,7 @@ class VarPower(ByCovariate):
         return ("power",)
 
 
+@answering_calls
 @_enter("exp")
 @dataclass(frozen=True, slots=True)
 class VarExp(ByCovariate):

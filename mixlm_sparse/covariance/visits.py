@@ -8,6 +8,7 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from mixlm_sparse.common.keywords import answering_calls
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.correlation import (
     Correlation,
@@ -23,6 +24,7 @@ LEAST_EIGENVALUE = 0.05  # of a correlation matrix that a search begins with
 LARGEST_PARTIAL = 0.8  # the same of a partial correlation
 
 
+@answering_calls
 @correlation_structure("cs")
 @dataclass(frozen=True, slots=True)
 class CompoundSymmetry(Correlation):
@@ -132,6 +134,7 @@ def _kept(structure: ByVisit, omega: bytes, T: int) -> tuple[Matrix, Array3]:
     return C, slopes
 
 
+@answering_calls
 @correlation_structure("un")
 @dataclass(frozen=True, slots=True)
 class Unstructured(ByVisit):
@@ -216,6 +219,7 @@ class Unstructured(ByVisit):
         return C[pairs], slopes[:, pairs[0], pairs[1]].T
 
 
+@answering_calls
 @correlation_structure("toep")
 @dataclass(frozen=True, slots=True)
 class Toeplitz(ByVisit):

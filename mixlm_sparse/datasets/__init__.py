@@ -18,12 +18,14 @@ import numpy as np
 import pandas as pd
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 
 __all__ = ["describe", "load", "names"]
 
 _FOLDER = files(__name__) / "data"
 
 
+@answers_unknown_keywords
 def names() -> list[str]:
     """Names that `load` accepts.
 
@@ -36,6 +38,7 @@ def names() -> list[str]:
     return sorted(_index(), key=str.casefold)
 
 
+@answers_unknown_keywords
 def load(name: str) -> pd.DataFrame:
     """Load one data set.
 
@@ -77,6 +80,7 @@ def load(name: str) -> pd.DataFrame:
     return frame
 
 
+@answers_unknown_keywords
 def describe(name: str) -> str:
     """Say what a data set holds and where it comes from.
 

@@ -19,6 +19,7 @@ from mixlm_sparse.common.checks import (
     shown,
 )
 from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.keywords import answering_calls
 from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import IntVector, Matrix, Vector
 from mixlm_sparse.covariance.random import covariance_structure, structure_class, structure_names
@@ -32,6 +33,7 @@ from mixlm_sparse.design.membership import Membership, signed_membership
 from mixlm_sparse.design.table import as_column
 
 
+@answering_calls
 @dataclass(frozen=True, eq=False, repr=False)
 class RandomEffect:
     """One random-effects term for `fit_matrices`.

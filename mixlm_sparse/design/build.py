@@ -18,6 +18,7 @@ from mixlm_sparse.common.errors import (
     DataError,
     OptionError,
 )
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.types import IntVector, Vector
 from mixlm_sparse.covariance.correlation import Correlation
 from mixlm_sparse.covariance.variance import VarianceFunction
@@ -51,7 +52,7 @@ from mixlm_sparse.design.rows import (
 )
 from mixlm_sparse.design.swapped import warn_of_swapped
 from mixlm_sparse.design.table import HeldData, Table
-from mixlm_sparse.design.texts import warn_of_texts
+from mixlm_sparse.design.texts import warn_of_removals, warn_of_texts
 from mixlm_sparse.design.transforms import State
 from mixlm_sparse.design.variables import Variables
 from mixlm_sparse.design.whitelist import check_functions
@@ -63,6 +64,7 @@ from mixlm_sparse.formula.terms import MixedFormula
 __all__ = ["columns_asked", "model_matrices"]
 
 
+@answers_unknown_keywords
 def model_matrices(
     formula: str | MixedFormula,
     data: Any,
@@ -155,6 +157,7 @@ def model_matrices(
         residuals=state,
     )
     if warn:
+        warn_of_removals(formula.fixed)
         warn_of_texts(matrices)
         warn_of_swapped(matrices)
     return matrices

@@ -23,8 +23,9 @@ import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from mixlm_sparse.common.checks import listed, shown
-from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.checks import listed, shape_of, shown
+from mixlm_sparse.common.errors import DataError, MissingArgumentError, OptionError
+from mixlm_sparse.common.keywords import answering_calls
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.grouping import GroupingFactor, MemberFactor, match_levels
 from mixlm_sparse.design.levels import level_labels
@@ -68,6 +69,7 @@ class Known:
         return len(self.labels)
 
 
+@answering_calls
 @dataclass(frozen=True, eq=False)
 class Precision:
     """The inverse of a known covariance between levels, for `known=`.
@@ -75,7 +77,7 @@ class Precision:
     Parameters
     ----------
     Q : (L, L) symmetric positive definite, a SciPy sparse matrix or an array.
-    labels : (L,) which level each row is.
+    labels : (L,) which level each row is; None takes those of a DataFrame.
 
     Examples
     --------
@@ -87,9 +89,15 @@ class Precision:
     """
 
     Q: Any
-    labels: Any
+    labels: Any = None
+
+    def __post_init__(self) -> None:
+        Q, labels = _with_labels(self.Q, self.labels, "Precision", "Q")
+        object.__setattr__(self, "Q", Q)
+        object.__setattr__(self, "labels", labels)
 
 
+@answering_calls
 @dataclass(frozen=True, eq=False)
 class Relationship:
     """A known covariance between levels, for `known=`: a matrix that is no frame, with its labels.
@@ -97,7 +105,7 @@ class Relationship:
     Parameters
     ----------
     A : (L, L) symmetric positive definite, a SciPy sparse matrix or an array.
-    labels : (L,) which level each row is.
+    labels : (L,) which level each row is; None takes those of a DataFrame.
 
     Examples
     --------
@@ -110,7 +118,45 @@ class Relationship:
     """
 
     A: Any
-    labels: Any
+    labels: Any = None
+
+    def __post_init__(self) -> None:
+        A, labels = _with_labels(self.A, self.labels, "Relationship", "A")
+        object.__setattr__(self, "A", A)
+        object.__setattr__(self, "labels", labels)
+
+
+def _with_labels(matrix: Any, labels: Any, kind: str, name: str) -> tuple[Any, Any]:
+    """Return a matrix with its labels, which may be those of a frame."""
+    if not isinstance(matrix, pd.DataFrame):
+        if labels is None:
+            raise MissingArgumentError(
+                f"{kind} needs labels, which say the level of each row: write "
+                f"mx.{kind}({name}, labels), or give a DataFrame with labels on both axes"
+            )
+        return matrix, labels
+    own = _frame_of(matrix, f"{name} of {kind}") if labels is None else matrix
+    if labels is None:
+        return own.to_numpy(), own.index
+    counted = isinstance(matrix.index, pd.RangeIndex)
+    if not counted and shape_of(labels) == matrix.index.shape:
+        if list(map(str, matrix.index)) != list(map(str, labels)):
+            raise DataError(
+                f"labels of {kind} are not those that the rows of {name} have: leave labels out, "
+                f"or give {name}.to_numpy() if they are right"
+            )
+    return matrix.to_numpy(), labels
+
+
+def _frame_of(frame: pd.DataFrame, what: str) -> pd.DataFrame:
+    """Return a matrix with labels on both axes, its columns in the order of its rows."""
+    if frame.shape[0] != frame.shape[1] or frame.index.equals(frame.columns):
+        return frame
+    if set(frame.index) != set(frame.columns):
+        counted = isinstance(frame.index, pd.RangeIndex)
+        remedy = ": set its index to its columns, if they are in one order" if counted else ""
+        raise DataError(f"the rows and the columns of {what} have different labels{remedy}")
+    return frame[list(frame.index)]
 
 
 def read_known(known: Any) -> dict[str, Known] | None:
@@ -150,10 +196,7 @@ def as_known(name: str, given: Any) -> Known:
         A = _symmetric(given.A, what)
         labels = _labels(given.labels, A.shape[0], what)
     elif isinstance(given, pd.DataFrame):
-        if given.shape[0] == given.shape[1] and not given.index.equals(given.columns):
-            if set(given.index) != set(given.columns):
-                raise DataError(f"the rows and the columns of {what} have different labels")
-            given = given[list(given.index)]
+        given = _frame_of(given, what)
         A = _symmetric(given.to_numpy(), what)
         labels = _labels(given.index, A.shape[0], what)
     else:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.checks import plain_name, require_bool, shape_of, shown
 from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.design.levels import level_labels
 from mixlm_sparse.design.members import Members
 
@@ -51,6 +52,7 @@ class Membership:
         return f"<membership: {n} rows in {L} levels, up to {most} a row>"
 
 
+@answers_unknown_keywords
 def membership(
     matrix: Any = None,
     labels: Any = None,

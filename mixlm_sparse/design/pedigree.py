@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.checks import listed, shape_of, shown
 from mixlm_sparse.common.errors import DataError
+from mixlm_sparse.common.keywords import answering_calls
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.compiled import njit
 
@@ -36,6 +37,7 @@ __all__ = ["Pedigree"]
 Places = NDArray[np.int64]
 
 
+@answering_calls
 class Pedigree:
     """A pedigree, for `known={"animal": mx.Pedigree(id, sire, dam)}`.
 

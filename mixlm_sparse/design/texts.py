@@ -22,8 +22,11 @@ from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.table import Column
 from mixlm_sparse.design.times import is_text
 from mixlm_sparse.formula.syntax import Name, deparse
+from mixlm_sparse.formula.terms import FixedPart
 
-__all__ = ["text_messages", "warn_of_levels", "warn_of_texts"]
+__all__ = [
+    "removal_messages", "text_messages", "warn_of_levels", "warn_of_removals", "warn_of_texts",
+]  # fmt: skip
 
 # A number, perhaps with a unit of a few characters behind it.
 NUMBER = re.compile(
@@ -57,6 +60,21 @@ def text_messages(matrices: ModelMatrices) -> list[str]:
         if name in texts
     ]
     return [message for message in found if message]
+
+
+def removal_messages(fixed: FixedPart) -> list[str]:
+    """Return messages about terms that the formula takes away and does not have."""
+    return [
+        f"the formula takes away {deparse(expr)}, which it does not have: leave it out, or check "
+        "its name"
+        for expr in fixed.missed
+    ]
+
+
+def warn_of_removals(fixed: FixedPart) -> None:
+    """Emit the messages as warnings."""
+    for message in removal_messages(fixed):
+        warnings.warn(message, FormulaWarning, stacklevel=caller_level())
 
 
 def warn_of_texts(matrices: ModelMatrices) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Generic, TypeVar
 
 from mixlm_sparse.common.checks import require_bool
 from mixlm_sparse.common.errors import MissingPackageError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.engines.compiled import (
     LazyKernel,
     have_numba,
@@ -59,6 +60,7 @@ _searches = 0
 _now = threading.local()  # `steady`: the decision that holds for the work in hand
 
 
+@answers_unknown_keywords
 def use_compiled(choice: bool | None) -> None:
     """Force the compiled kernels on or off; None returns to the automatic choice.
 

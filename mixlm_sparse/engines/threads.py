@@ -30,6 +30,7 @@ import scipy
 from threadpoolctl import ThreadpoolController  # type: ignore[import-untyped]
 
 from mixlm_sparse.common.checks import require_count
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 
 # Order of a dense block from which more than one thread pays.
 MANY_THREADS_FROM = 1_000
@@ -145,6 +146,7 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_limit.forget)
 
 
+@answers_unknown_keywords
 def use_threads(choice: int | None) -> None:
     """Say how many BLAS threads large dense blocks may use; everything else uses one.
 

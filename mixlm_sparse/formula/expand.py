@@ -45,6 +45,7 @@ class _Expansion:
         self.random: list[RandomPart] = []
         self.random_allowed = random_allowed
         self.intercept = True
+        self.missed: list[Expr] = []
 
     def run(self, expr: Expr) -> FixedPart:
         masks = [mask for mask in self.expand(expr, top=True) if mask]
@@ -52,7 +53,7 @@ class _Expansion:
         masks.sort(key=int.bit_count)  # stable: by degree, then as written
         variables = list(self.variables)
         terms = tuple(tuple(variables[place] for place in _places(mask)) for mask in masks)
-        return FixedPart(self.intercept, terms, tuple(self.offsets))
+        return FixedPart(self.intercept, terms, tuple(self.offsets), tuple(self.missed))
 
     def expand(self, expr: Expr, *, top: bool = False) -> list[int]:
         """Return the terms of `expr`; 0 is the intercept. `top`: random terms may stand here."""
@@ -116,8 +117,15 @@ class _Expansion:
             raise FormulaError(f"a random term cannot be subtracted: - {deparse(piece)}")
         keep = self.intercept
         n_offsets = len(self.offsets)
-        removed = set(self.expand(piece, top=False))
-        del self.offsets[n_offsets:]
+        is_offset = isinstance(bare, Call) and bare.function == "offset"
+        removed = set(self.expand(bare if is_offset else piece, top=is_offset and top))
+        offsets = self.offsets[n_offsets:]
+        # a product may name more than there is: a*b takes a away where there is no a:b
+        terms = removed - {0}
+        absent = any(offset not in self.offsets[:n_offsets] for offset in offsets)
+        if absent or (terms and not terms & set(masks)):
+            self.missed.append(bare)
+        self.offsets = [offset for offset in self.offsets[:n_offsets] if offset not in offsets]
         self.intercept = keep and 0 not in removed
         return [mask for mask in masks if mask not in removed]
 
@@ -198,6 +206,7 @@ class _Expansion:
         what = "the random terms expand to"
         require_within(len(self.random) + groups, "random_terms", what)
         columns = _Expansion(random_allowed=False).run(bar.left)
+        self.missed += columns.missed
         if bar.op == "||":
             pieces = len(columns.terms) + columns.intercept
             require_within(len(self.random) + groups * pieces, "random_terms", what)

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from mixlm_sparse.common.checks import require_bool, shown
 from mixlm_sparse.common.errors import FormulaError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.formula.expand import expand_fixed
 from mixlm_sparse.formula.grammar import parse_expression, read_expression
 from mixlm_sparse.formula.syntax import Binary, Expr, Number, Unary, deparse, strip_parens, walk
@@ -50,6 +51,7 @@ def formula_text(formula: object, example: str = "y ~ x + (1 | g)") -> str:
     return formula
 
 
+@answers_unknown_keywords
 def parse_formula(
     text: str, *, require_response: bool = True, require_random: bool = True
 ) -> MixedFormula:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from mixlm_sparse.common.text import in_brackets
@@ -36,11 +36,16 @@ class FixedPart:
     """Fixed effects: terms by degree of interaction, then as written, as R orders them.
 
     The variables within a term are ordered by first appearance in the formula.
+
+    Attributes
+    ----------
+    missed : what was to be removed and is not there, such as `z` in `x - z`.
     """
 
     intercept: bool
     terms: tuple[Term, ...]
     offsets: tuple[Expr, ...] = ()
+    missed: tuple[Expr, ...] = field(default=(), compare=False)
 
     def __str__(self) -> str:
         written = ["1" if self.intercept else "0"]

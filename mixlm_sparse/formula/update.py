@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import FormulaError
 from mixlm_sparse.formula.expand import expand_fixed
 from mixlm_sparse.formula.grammar import read_expression
@@ -42,7 +43,7 @@ def updated_formula(old: str, change: str) -> str:
 
     Raises
     ------
-    FormulaError : a random term to be removed is not in the old formula.
+    FormulaError : a term to be removed is not in the old formula.
     """
     old_left, old_right = _sides(read_expression(old, what="formula"))
     new_left, new_right = _sides(read_expression(change, what="formula"))
@@ -55,6 +56,7 @@ def updated_formula(old: str, change: str) -> str:
     pieces = _combine(_pieces(old_right), _pieces(new_right))
     require_within(len(pieces), "terms", "the changed formula adds up")
     pieces = _without_cancelled(pieces)
+    _require_there(pieces, {_key(piece) for op, piece in _pieces(new_right) if op == "-"})
     right = _write(pieces)
     return f"~ {right}" if left is None else f"{deparse(left)} ~ {right}"
 
@@ -101,6 +103,19 @@ def _combine(old: list[_Piece], new: list[_Piece]) -> list[_Piece]:
         else:
             out.append((op, piece))
     return out
+
+
+def _require_there(pieces: list[_Piece], removed: set[str]) -> None:
+    """Raise a FormulaError if the fixed part has none of the terms of what is to be removed."""
+    fixed = expand_fixed(_sum([own for own in pieces if not _is_random(own[1])]))[0]
+    missed = next((expr for expr in fixed.missed if _key(expr) in removed), None)
+    if missed is not None:
+        terms = [":".join(map(deparse, term)) for term in fixed.terms]
+        offsets = [f"offset({deparse(offset)})" for offset in fixed.offsets]
+        raise FormulaError(
+            f"the term {deparse(missed)} is not in the formula, so it cannot be removed; its fixed "
+            f"terms: {listed([*terms, *offsets], 12)}"
+        )
 
 
 def _without_random(pieces: list[_Piece], piece: Expr) -> list[_Piece]:

@@ -20,7 +20,7 @@ from mixlm_sparse.common.errors import (
 from mixlm_sparse.common.text import format_number, see
 from mixlm_sparse.design.random_terms import double_bar_message
 from mixlm_sparse.design.swapped import swapped_messages
-from mixlm_sparse.design.texts import text_messages
+from mixlm_sparse.design.texts import removal_messages, text_messages
 from mixlm_sparse.model.rowless import MatricesWithoutRows
 from mixlm_sparse.model.singularity import singular_message, singular_reasons
 from mixlm_sparse.solve.identification import Identification
@@ -163,6 +163,8 @@ def identification_message(judged: Identification) -> str:
 def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
     """Return what the user should know about a fit: (category of the warning, text)."""
     notes: list[tuple[type[MixedModelWarning], str]] = []
+    if (spec := system.matrices.spec) is not None:
+        notes += [(FormulaWarning, text) for text in removal_messages(spec.formula.fixed)]
     notes += [(FormulaWarning, text) for text in double_bar_messages(system)]
     if not isinstance(system.matrices, MatricesWithoutRows):
         notes += [(FormulaWarning, text) for text in text_messages(system.matrices)]

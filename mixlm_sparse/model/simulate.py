@@ -14,6 +14,7 @@ from mixlm_sparse.common.checks import (
     require_count,
 )
 from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.covariance.residual import Independent
 from mixlm_sparse.design.matrices import ModelMatrices
@@ -221,6 +222,7 @@ def model_of_parameters(matrices: ModelMatrices, parameters: Parameters) -> Resp
     return ResponseModel(mean, tuple(pieces), parameters.sigma, matrices.residual)
 
 
+@answers_unknown_keywords
 def simulate(
     formula: str,
     data: Any,

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from mixlm_sparse.common.checks import require_count, require_one_of, shown
-from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.errors import OptionError, UnknownArgumentError
+from mixlm_sparse.common.keywords import answering_methods
 from mixlm_sparse.common.layout import WIDTH, Column, Finished, as_html, as_latex, as_markdown
 from mixlm_sparse.common.text import (
     NEGLIGIBLE,
@@ -72,6 +73,7 @@ class TermCovariance:
         return out
 
 
+@answering_methods
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
 class VarCorr:
     """Variance components, standard deviations and correlations of the random effects.
@@ -108,6 +110,15 @@ class VarCorr:
         if len(args) == 1 and hasattr(args[0], "varcorr"):
             raise OptionError("VarCorr is what a fit has: write fit.varcorr")
         return object.__new__(cls)
+
+    if not TYPE_CHECKING:
+
+        def __call__(self, *args: object, **options: object) -> Any:
+            raise UnknownArgumentError(
+                "varcorr is an attribute, written without parentheses: write fit.varcorr, and "
+                f"fit.varcorr[{shown(self.terms[0].name) if self.terms else 'group'}] for the "
+                "covariances of a group"
+            )
 
     def __getitem__(self, name: str) -> pd.DataFrame:
         for term in self.terms:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from mixlm_sparse.common.checks import require_one_of, shown
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.layout import WIDTH, wrap
 
 __all__ = ["Explanation", "explain"]
@@ -41,6 +42,7 @@ class Explanation:
         return LINK.sub(r"\1", self.text)
 
 
+@answers_unknown_keywords
 def explain(about: object = None) -> Explanation:
     """Return the page on a message: what it means, and what to do.
 

@@ -36,6 +36,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.linalg
 
+from mixlm_sparse.common.keywords import answering_methods
 from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.dense import sum_of_products, times
@@ -295,6 +296,7 @@ def criterion_and_gradient(
     return value, chart.theta_pull_back(theta, slopes)
 
 
+@answering_methods
 class DevianceFunction:
     """The criterion as a function of theta, the counterpart of lme4's devFunOnly.
 

@@ -16,6 +16,7 @@ from mixlm_sparse.common.checks import (
     shown,
 )
 from mixlm_sparse.common.errors import DataError, NotPositiveDefiniteError, OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.solve.checkpoint import Checkpoint
@@ -40,6 +41,7 @@ from mixlm_sparse.solve.whitened.search import optimize_whitened
 LARGEST_START = 1e7
 
 
+@answers_unknown_keywords
 def optimize(
     system: PenalizedSystem,
     *,

@@ -12,6 +12,7 @@ import scipy.sparse as sp
 
 from mixlm_sparse.common.checks import require_bool, require_count, shown
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.design.members import effect_matrix, random_part
@@ -375,6 +376,7 @@ def _merged_user_columns(rows: RowBlock, system: PenalizedSystem) -> list[Matrix
     return out
 
 
+@answers_unknown_keywords
 def solve_pls(theta: Vector, system: PenalizedSystem) -> PlsSolution:
     """Solve the penalized least-squares problem at `theta`.
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from mixlm_sparse.common.checks import listed, require_instance, require_one_of, shown
 from mixlm_sparse.common.errors import DataError, EngineError, OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.covariance.random import CovarianceStructure
@@ -286,6 +287,7 @@ def penalties_of(matrices: ModelMatrices) -> Penalties:
     return found if any(penalty is not None for penalty in found) else ()
 
 
+@answers_unknown_keywords
 def penalized_system(
     matrices: ModelMatrices,
     engine: str = "auto",

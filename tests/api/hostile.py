@@ -275,6 +275,7 @@ GOOD: dict[str, dict[str, Any]] = {  # arguments with which a method works
 INSIDE = {  # the package's own rooms
     "Identification", "PenalizedSystem", "PlsSolution.grown", "PlsSolution.left_out",
     "PlsSolution.times_RX_inv",
+    "VarCorr()",  # says that there is no such thing
 }  # fmt: skip
 GIVEN = {"__call__": "()", "__getitem__": "[]"}
 

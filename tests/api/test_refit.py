@@ -121,6 +121,9 @@ def test_update_knows_its_arguments(fit):
         ("y ~ x + z + (1 | g)", ". ~ (.)^2", "y ~ (x + z)^2 + (1 | g)"),
         ("y ~ x + (1 | g)", ". ~ .:w", "y ~ x:w + (1 | g)"),
         ("y ~ a * b + (1 | g)", ". ~ . - a:b", "y ~ a * b + (1 | g) - a:b"),
+        ("y ~ a + b + (1 | g)", ". ~ . - a * b", "y ~ a + b + (1 | g) - a * b"),
+        ("y ~ x + offset(w) + (1 | g)", ". ~ . - offset(w)", "y ~ x + (1 | g)"),
+        ("y ~ 0 + x + (1 | g)", ". ~ . - 1", "y ~ 0 + x + (1 | g) - 1"),
         ("y ~ x + (1 | g)", "w ~ z + (1 | h)", "w ~ z + (1 | h)"),
         ("y ~ (1 | g)", ". ~ . + x", "y ~ (1 | g) + x"),
         ("y ~ x + (1 | g)", ". ~ . + x", "y ~ x + (1 | g)"),
@@ -138,6 +141,10 @@ def test_dot_notation(old, change, new):
     [
         (". ~ . - (1 | h)", r"not in the formula.*must be written: \(x \| g\)"),
         (". ~ x - .", "write the terms to keep"),
+        (". ~ . - typo", r"the term typo is not in the formula.*its fixed terms: x$"),
+        ("~ . - log(x) - x", r"the term log\(x\) is not in the formula"),
+        (". ~ . + z - x:z", r"the term x:z is not in the formula.*: x, z$"),
+        (". ~ . - offset(w)", r"the term offset\(w\) is not in the formula"),
         ("x + z", "has no '~'"),
     ],
 )

@@ -258,3 +258,28 @@ def test_a_term_is_taken_out_of_what_stands_for_several(old, change, new):
 def test_an_effect_is_not_taken_out_of_a_correlated_term():
     with pytest.raises(FormulaError, match=r"\(1 \| g\) is not in the formula.*: \(x \| g\)"):
         updated_formula("y ~ x + (x | g)", ". ~ . - (1 | g)")
+
+
+@pytest.mark.parametrize(
+    ("text", "missed"),
+    [
+        ("y ~ x - z + (1 | g)", ["z"]),
+        ("y ~ x - x:z + (1 | g)", ["x:z"]),
+        ("y ~ x + (x - z | g)", ["z"]),
+        ("y ~ (x - z):a + (1 | g)", ["z"]),
+        ("y ~ x - offset(w) + (1 | g)", ["offset(w)"]),
+        ("y ~ x - 1 + (1 | g)", []),
+        ("y ~ 0 + x - 1 + (1 | g)", []),
+        ("y ~ x * z - x:z - z + (1 | g)", []),
+        ("y ~ x - x * z + (1 | g)", []),
+        ("y ~ (a + b + c)^2 - a:b + (1 | g)", []),
+    ],
+)
+def test_what_is_removed_and_not_there_is_known(text, missed):
+    assert [deparse(expr) for expr in parse_formula(text).fixed.missed] == missed
+
+
+def test_an_offset_is_removed_beside_products():
+    text = "y ~ a * b + offset(w) + offset(v) - offset(w) + (1 | g)"
+    assert [deparse(expr) for expr in parse_formula(text).fixed.offsets] == ["v"]
+    assert not parse_formula(text).fixed.missed

@@ -29,6 +29,7 @@ from mixlm_sparse.design.learn import learn_states
 from mixlm_sparse.design.random_terms import learn_random
 from mixlm_sparse.design.rows import restrict
 from mixlm_sparse.design.table import Column, Table, factor_column
+from mixlm_sparse.design.texts import warn_of_removals
 from mixlm_sparse.design.transforms import TRANSFORMS, State
 from mixlm_sparse.design.variables import Variables
 from mixlm_sparse.design.whitelist import check_functions
@@ -90,6 +91,8 @@ def learn_design(
     choices: dict[str, Contrast] = read_contrasts(contrasts)
     fixed = learn_part(formula.fixed.intercept, formula.fixed.terms, variables, choices)
     check_contrasts(choices, fixed, opened.first, warn)
+    if warn:
+        warn_of_removals(formula.fixed)
     parts = tuple(learn_random(random, variables, warn) for random in formula.random)
     made_of = names_of(expr for expr, _ in _column_expressions(formula))
     kinds = {

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from mixlm_sparse.common.keywords import answering_methods
 from mixlm_sparse.common.late import LatePlots
 from mixlm_sparse.common.tables import ResultTable
 
@@ -28,6 +29,7 @@ class Answers(Protocol):
     def joint(self) -> Callable[..., ResultTable]: ...
 
 
+@answering_methods
 class Contrasts(ResultTable):
     """Contrasts: a data frame that prints as a table and answers further questions.
 
@@ -61,9 +63,28 @@ class Contrasts(ResultTable):
         )
 
 
-def as_contrasts(estimates: Answers, frame: pd.DataFrame, about: dict[Any, Any]) -> Contrasts:
+class NamedContrasts(Contrasts):
+    """The attribute `contrasts` of marginal means, whose class has a name that helps.
+
+    It cannot be made callable: what can be called is no data for pandas.
+    """
+
+
+# what Python puts before "object is not callable"; pickle goes by the qualified name
+NamedContrasts.__name__ = (
+    "contrasts is a table, written without parentheses; write .contrast('pairwise') for a family "
+    "of them: its Contrasts"
+)
+
+
+def as_contrasts(
+    estimates: Answers,
+    frame: pd.DataFrame,
+    about: dict[Any, Any],
+    kind: type[Contrasts] = Contrasts,
+) -> Contrasts:
     """Return a frame as contrasts of these estimates; `about` are its heading and notes."""
-    out = Contrasts(frame)
+    out = kind(frame)
     out.attrs.update(about)
     object.__setattr__(out, "estimates", estimates)
     return out

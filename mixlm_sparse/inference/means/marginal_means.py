@@ -20,7 +20,11 @@ from mixlm_sparse.inference.means.adjustments import (
     require_adjust,
     require_side,
 )
-from mixlm_sparse.inference.means.contrast_table import Contrasts, as_contrasts
+from mixlm_sparse.inference.means.contrast_table import (
+    Contrasts,
+    NamedContrasts,
+    as_contrasts,
+)
 from mixlm_sparse.inference.means.contrasts import (
     contrasts_in_turn,
     contrasts_of,
@@ -296,7 +300,8 @@ class MarginalMeans(PrintsAsTable, Estimates):
     @property
     def contrasts(self) -> Contrasts:
         """The contrasts that `specs` named, as in "pairwise ~ f"; all pairs if it named none."""
-        return self.contrast(self.asked or "pairwise")
+        found = self.contrast(self.asked or "pairwise")
+        return as_contrasts(found.estimates, found, found.attrs, NamedContrasts)
 
     @result_table("Marginal means with letters")
     def letters(

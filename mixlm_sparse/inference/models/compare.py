@@ -12,6 +12,7 @@ from scipy.special import chdtrc
 
 from mixlm_sparse.common.checks import require_bool, shown
 from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.tables import result_table
 from mixlm_sparse.inference.fixed.anova import anova_table
 from mixlm_sparse.inference.models.mixture import lr_statistic
@@ -201,6 +202,7 @@ def _labels(count: int, names: Sequence[str] | None) -> list[str]:
     return labels
 
 
+@answers_unknown_keywords
 def anova(
     fit: FittedModel | Sequence[FittedModel],
     *others: FittedModel,

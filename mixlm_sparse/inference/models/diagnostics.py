@@ -24,6 +24,7 @@ from mixlm_sparse.common.errors import (
     SavedFitError,
     UnknownKeyError,
 )
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.tables import (
     PrintsAsTable,
@@ -226,6 +227,7 @@ class AllFits(PrintsAsTable, Mapping[str, FittedModel]):
         return as_result(self.to_frame().iloc[:, :7], heading="One model by several optimizers")
 
 
+@answers_unknown_keywords
 def all_fit(fit: FittedModel, optimizers: object = None, *, progress: Progress = None) -> AllFits:
     """Fit again by every optimizer, side by side.
 

@@ -15,6 +15,7 @@ from mixlm_sparse.common.checks import (
     require_number,
     require_one_of,
 )
+from mixlm_sparse.common.keywords import answering_methods
 from mixlm_sparse.common.layout import wrap
 from mixlm_sparse.common.tables import ResultTable, as_result
 from mixlm_sparse.inference.fixed.tests import F_COLUMNS
@@ -38,6 +39,7 @@ from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.structured import require_independent
 
 
+@answering_methods
 @dataclass(frozen=True, eq=False, slots=True, repr=False)
 class StepResult:
     """Backward elimination.

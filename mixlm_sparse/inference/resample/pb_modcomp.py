@@ -17,6 +17,7 @@ from scipy.special import chdtrc, fdtrc, gammaincc
 
 from mixlm_sparse.common.checks import MAX_REPLICATES, require_count
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.parallel import Progress, run
 from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result
 from mixlm_sparse.common.types import Vector
@@ -127,6 +128,7 @@ class PBModcomp(PrintsAsTable):
         )
 
 
+@answers_unknown_keywords
 @calm
 def pb_modcomp(
     larger: FittedModel,

@@ -12,6 +12,7 @@ import numpy as np
 
 from mixlm_sparse.common.checks import require_instance, require_path
 from mixlm_sparse.common.errors import SavedFitError
+from mixlm_sparse.common.keywords import answering_methods, answers_unknown_keywords
 from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.design.batches.design import BatchArguments, BatchDesign
 from mixlm_sparse.design.batches.merge import require_same_model, together
@@ -47,6 +48,7 @@ FORMAT = "mixlm_sparse.products"
 FORMAT_VERSION = 2  # 2 brought checksums
 
 
+@answering_methods
 @dataclass(frozen=True, eq=False, repr=False)
 class ModelProducts:
     """Everything that a fit needs of the rows: sums whose size does not depend on their number.
@@ -191,6 +193,7 @@ class ModelProducts:
         write_archive(require_path("path", path), document, arrays)
 
 
+@answers_unknown_keywords
 def load_products(
     path: str | os.PathLike[str], *, env: Mapping[str, Callable[..., Any]] | None = None
 ) -> ModelProducts:

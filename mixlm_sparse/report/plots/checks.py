@@ -9,6 +9,7 @@ import numpy as np
 from scipy.special import betaincinv, ndtri
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.fitted import FittedModel
@@ -34,6 +35,7 @@ def scaled(fit: FittedModel) -> Vector:
     return fit.scaled_residuals_used
 
 
+@answers_unknown_keywords
 @styled
 def residuals(fit: FittedModel, *, smooth: bool = True, ax: Axes | None = None) -> Figure:
     """Draw scaled residuals against fitted values; counts in hexagons where they are many.
@@ -62,6 +64,7 @@ def residuals(fit: FittedModel, *, smooth: bool = True, ax: Axes | None = None) 
     return figure
 
 
+@answers_unknown_keywords
 @styled
 def scale_location(fit: FittedModel, *, ax: Axes | None = None) -> Figure:
     """Draw the square root of the size of the scaled residuals against fitted values.
@@ -118,6 +121,7 @@ def _normal_quantiles(ax: Axes, sample: Vector, level: float) -> None:
     ax.set_xlabel(f"normal quantile (orange: outside of\nthe {percent(level)} pointwise band)")
 
 
+@answers_unknown_keywords
 @styled
 def qq(fit: FittedModel, *, level: float = 0.95, ax: Axes | None = None) -> Figure:
     """Draw the quantiles of the scaled residuals against normal ones, with an envelope.
@@ -142,6 +146,7 @@ def qq(fit: FittedModel, *, level: float = 0.95, ax: Axes | None = None) -> Figu
     return figure
 
 
+@answers_unknown_keywords
 @styled
 def qq_random(
     fit: FittedModel,
@@ -192,6 +197,7 @@ def qq_random(
     return figure
 
 
+@answers_unknown_keywords
 @styled
 def diagnostics(fit: FittedModel, *, axes: Sequence[Axes] | None = None) -> Figure:
     """Draw four panels: residuals, scale and location, quantiles of residuals and of one effect.

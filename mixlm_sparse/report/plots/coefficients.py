@@ -9,6 +9,7 @@ from scipy.special import stdtrit
 
 from mixlm_sparse.common.checks import require_one_of
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.text import percent, shorten_all
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.fitted import FittedModel
@@ -64,6 +65,7 @@ def _note(figure: Figure, ax: Axes | None, table: GroupCoefficients) -> None:
         figure.suptitle(text, fontsize=8, color=ink().grey)
 
 
+@answers_unknown_keywords
 @styled
 def coefficient_histograms(
     source: Source,
@@ -108,6 +110,7 @@ def coefficient_histograms(
     return figure
 
 
+@answers_unknown_keywords
 @styled
 def coefficient_scatter(
     source: Source,
@@ -171,6 +174,7 @@ def coefficient_scatter(
     return figure
 
 
+@answers_unknown_keywords
 @styled
 def coefficient_by_size(
     source: Source,
@@ -236,6 +240,7 @@ def _keep_to(ax: Axes, values: Vector) -> None:
     ax.set_ylim(low - edge, high + edge)
 
 
+@answers_unknown_keywords
 @styled
 def coefficient_intervals(
     source: Source,
@@ -339,6 +344,7 @@ def _intervals_at(ax: Axes, height: Vector, middle: Vector, half: Vector) -> Non
     ax.axvline(float(middle.mean()), color=ink().front, lw=0.9)
 
 
+@answers_unknown_keywords
 @styled
 def coefficient_by(
     source: Source,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.text import percent, shorten
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.fitted import FittedModel
@@ -96,6 +97,7 @@ def _name_picked(ax: Axes, labels: Sequence[str], picked: NDArray[np.bool_]) -> 
         )  # fmt: skip
 
 
+@answers_unknown_keywords
 @styled
 def caterpillar(
     fit: FittedModel,
@@ -181,6 +183,7 @@ def _ranks(names: list[str], values: Any, order: str | None, k: int) -> NDArray[
     return out
 
 
+@answers_unknown_keywords
 def ranked_intercepts(
     fit: FittedModel,
     group: str | None = None,
@@ -211,6 +214,7 @@ def ranked_intercepts(
     )
 
 
+@answers_unknown_keywords
 @styled
 def effects_by(
     fit: FittedModel,

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mixlm_sparse.common.checks import entries
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.text import percent, shorten_all
 from mixlm_sparse.inference.models.compare import require_fits
 from mixlm_sparse.model.fitted import FittedModel
@@ -20,13 +22,14 @@ if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Axes, Figure
 
 
+@answers_unknown_keywords
 @styled
 def fixed_effects(
     *fits: FittedModel,
     names: Sequence[str] | None = None,
     level: float = 0.95,
     intercept: bool = False,
-    only: Sequence[str] | None = None,
+    only: str | Sequence[str] | None = None,
     ax: Axes | None = None,
 ) -> Figure:
     """Draw the fixed effects of one or several models with their (Wald) intervals.
@@ -59,7 +62,7 @@ def fixed_effects(
     titles = shorten_all(names or [fit.formula for fit in fits], 44)
     terms = list(dict.fromkeys(name for fit in fits for name in fit.fixef.index))
     if only is not None:
-        terms = [terms[choose(terms, name, "only")[0]] for name in only]
+        terms = [terms[choose(terms, name, "only")[0]] for name in entries("only", only)]
     elif not intercept and len(terms) > 1:
         terms = [name for name in terms if name != "(Intercept)"]
     z = z_value(level)

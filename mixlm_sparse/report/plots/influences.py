@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.plots import canvas, marks
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Axes, Figure
 
 
+@answers_unknown_keywords
 @styled
 def influence(fit: FittedModel, *, label: int = 5, ax: Axes | None = None) -> Figure:
     """Draw scaled residuals against leverage; the area of a point is Cook's distance.
@@ -97,6 +99,7 @@ def _name_points(
                     ha="right" if left else "left", zorder=4)  # fmt: skip
 
 
+@answers_unknown_keywords
 @styled
 def deletion(
     source: Any, group: Any = None, *, show: int = 30, effects: str | Sequence[str] | None = None
@@ -162,6 +165,7 @@ def deletion(
     return figure
 
 
+@answers_unknown_keywords
 @styled
 def optimization_path(fit: FittedModel, *, ax: Axes | None = None) -> Figure:
     """Draw how far the criterion was above its optimum at each evaluation, on a log axis.

@@ -9,6 +9,7 @@ import numpy as np
 
 from mixlm_sparse.common.checks import shown
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.text import shorten_all
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.formula.terms import names_of
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 GRID = 40  # points of a curve
 
 
+@answers_unknown_keywords
 @styled
 def trellis(
     fit: FittedModel,
@@ -93,6 +95,7 @@ def trellis(
     return figure
 
 
+@answers_unknown_keywords
 @styled
 def least_squares_trellis(
     fits: SeparateFits,
@@ -185,6 +188,7 @@ def _chosen_groups(
     return [place[str(level)] for level in groups]
 
 
+@answers_unknown_keywords
 @styled
 def trajectories(
     fit: FittedModel,

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.text import as_written, percent, shorten_all
 from mixlm_sparse.inference.means.marginal_means import MarginalMeans
 from mixlm_sparse.report.plots import canvas, marks
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Axes, Figure
 
 
+@answers_unknown_keywords
 @styled
 def marginal_means(means: MarginalMeans, *, ax: Axes | None = None) -> Figure:
     """Draw marginal means or slopes with their intervals, families side by side.
@@ -64,6 +66,7 @@ def marginal_means(means: MarginalMeans, *, ax: Axes | None = None) -> Figure:
     return figure
 
 
+@answers_unknown_keywords
 @styled
 def interaction(
     means: MarginalMeans,

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.text import percent, shorten_all
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.design.table import Column, as_column
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from mixlm_sparse.report.plots.backend import Axes, Figure
 
 
+@answers_unknown_keywords
 @styled
 def predictions(
     fit: FittedModel,

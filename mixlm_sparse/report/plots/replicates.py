@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.text import percent
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.plots import canvas
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 
 
+@answers_unknown_keywords
 @styled
 def bootstrap(
     boot: Any,

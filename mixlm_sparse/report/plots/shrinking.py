@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.report.plots import canvas, marks
@@ -29,6 +30,7 @@ MANY_POPULATIONS = 6  # more different population values than this are not marke
 
 
 
+@answers_unknown_keywords
 @styled
 def shrinkage(
     fit: FittedModel,

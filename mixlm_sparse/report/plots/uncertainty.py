@@ -11,6 +11,7 @@ import pandas as pd
 import scipy
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.model.fitted import FittedModel
@@ -95,6 +96,7 @@ def _panels_for(
     return canvas.panels(len(curves), columns=3, size=size)
 
 
+@answers_unknown_keywords
 @styled
 def profile_zeta(
     profile: Any,
@@ -149,6 +151,7 @@ def profile_zeta(
     return figure
 
 
+@answers_unknown_keywords
 @styled
 def profile_density(
     profile: Any,
@@ -206,6 +209,7 @@ def _slopes(curve: Curve) -> Vector:
     return np.maximum(spline(curve.value, 1), 0.0)
 
 
+@answers_unknown_keywords
 @styled
 def profile_pairs(
     profile: Any,

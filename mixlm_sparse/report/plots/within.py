@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import OptionError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.text import percent
 from mixlm_sparse.common.types import IntVector, Vector
 from mixlm_sparse.model.fitted import FittedModel
@@ -43,6 +44,7 @@ def _runs(
     return factor.label, name, order, factor.codes[order], values[order]
 
 
+@answers_unknown_keywords
 @styled
 def autocorrelation(
     fit: FittedModel,
@@ -116,6 +118,7 @@ def _autocorrelations(
     return np.arange(len(counts)), np.array(products) / products[0], np.array(counts)
 
 
+@answers_unknown_keywords
 @styled
 def semivariogram(
     fit: FittedModel,

@@ -13,6 +13,7 @@ import pandas as pd
 
 from mixlm_sparse.common.checks import require_bool, require_names, require_one_of, shown
 from mixlm_sparse.common.errors import OptionError, RowsAbsentError, SavedFitError
+from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.common.layout import WIDTH
 from mixlm_sparse.common.render import (
     RichText,
@@ -100,6 +101,7 @@ class Comparison(RichText):
         return frame.set_axis(heads, axis=1)
 
 
+@answers_unknown_keywords
 def compare_table(
     *fits: FittedModel | Sequence[FittedModel] | Mapping[str, FittedModel],
     names: Sequence[str] | None = None,

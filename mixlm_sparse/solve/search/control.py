@@ -12,6 +12,7 @@ from mixlm_sparse.common.checks import (
     require_one_of,
     require_path,
 )
+from mixlm_sparse.common.keywords import answering_calls
 from mixlm_sparse.engines.krylov.settings import (
     LOOSEST,
     MOST_VECTORS,
@@ -25,6 +26,7 @@ from mixlm_sparse.engines.krylov.settings import (
 RANK_DEFICIENT = ("drop", "error")
 
 
+@answering_calls
 @dataclass(frozen=True, slots=True, repr=False)
 class Control:
     """Settings of the search; the defaults reach the tight optimum.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from types import FunctionType
 from typing import ParamSpec, TypeVar
@@ -100,58 +101,116 @@ WITH_A_FIT = {
 # Results in which a name is looked up.
 ENTRIES = {"coef": "write fit.coef()[{value}]", "ranef": "write fit.ranef()[{value}]"}
 BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-MANY = 10**9
+OWN = ("self", "fit")  # stand before the point when a method is called
+PACKAGE = __name__.partition(".")[0]
+MARK = "_answers_arguments"
 
 
 def answering_methods(cls: C) -> C:
-    """Make every public method of a class answer keywords that it does not have."""
+    """Make every public method of a class answer arguments that it does not have.
+
+    Methods of other packages that the class inherits are left as they are.
+    """
     for name in dir(cls):
         if name.startswith("_"):
             continue
-        value = next(base.__dict__[name] for base in cls.__mro__ if name in base.__dict__)
-        if isinstance(value, FunctionType):
+        owner = next(base for base in cls.__mro__ if name in base.__dict__)
+        value = owner.__dict__[name]
+        if isinstance(value, FunctionType) and owner.__module__.startswith(PACKAGE):
             setattr(cls, name, answers_unknown_keywords(value, name))
     return cls
 
 
+def answering_calls(cls: C) -> C:
+    """Make a class that users call answer arguments that it does not have."""
+    cls.__init__ = answers_unknown_keywords(cls.__init__, cls.__name__)  # type: ignore[misc]
+    return cls
+
+
+@dataclass(frozen=True)
+class _Arguments:
+    """Which arguments a function takes.
+
+    Attributes
+    ----------
+    known : all names; `places` those by place; `needed` those without a default.
+    """
+
+    known: list[str]
+    places: list[str]
+    needed: list[str]
+    any_name: bool
+    any_number: bool
+
+    @staticmethod
+    def of(function: Callable[..., object]) -> _Arguments:
+        parameters = inspect.signature(function).parameters
+        kinds = {one.kind for one in parameters.values()}
+        free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        return _Arguments(
+            [name for name, one in parameters.items() if one.kind not in free],
+            [name for name, one in parameters.items() if one.kind in BY_PLACE],
+            [
+                name
+                for name, one in parameters.items()
+                if one.default is inspect.Parameter.empty and one.kind not in free
+            ],
+            inspect.Parameter.VAR_KEYWORD in kinds,
+            inspect.Parameter.VAR_POSITIONAL in kinds,
+        )
+
+    def refuse(self, called: str, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+        """Raise the error for a call that Python would refuse."""
+        for argument, value in kwargs.items():
+            # what takes any keyword answers it itself
+            if argument not in self.known and not self.any_name:
+                raise unknown_argument(called, argument, value, self.known)
+        if len(args) > len(self.places) and not self.any_number:
+            raise too_many(called, args[len(self.places) :], self.places, self.known)
+        by_place = self.places[: len(args)]
+        absent = [name for name in self.needed if name not in by_place and name not in kwargs]
+        if absent:
+            raise too_few(called, args, kwargs, absent, self.needed)
+        twice = next((name for name in by_place if name in kwargs), None)
+        if twice is not None:
+            raise UnknownArgumentError(
+                f"{called} was given {twice} twice, by place and by name: give it once"
+            )
+
+
 def answers_unknown_keywords(function: Callable[P, T], name: str = "") -> Callable[P, T]:
-    """Make a function answer a keyword that it does not have with what to write instead.
+    """Make a function answer an argument that it does not have with what to write instead.
 
     Parameters
     ----------
     name : how users call it, if that is not its own name.
     """
+    if hasattr(function, MARK):
+        return function
     called = name or function.__name__
-    parameters = inspect.signature(function).parameters
-    known = list(parameters)
-    places = [name for name, one in parameters.items() if one.kind in BY_PLACE]
-    needed = [name for name in places if parameters[name].default is inspect.Parameter.empty]
-    least, most = len(needed), len(places)
-    if any(one.kind is inspect.Parameter.VAR_POSITIONAL for one in parameters.values()):
-        most = MANY
-    # what takes any keyword answers it itself
-    any_name = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in parameters.values())
+    arguments: list[_Arguments] = []  # looked up by the first call
 
     @functools.wraps(function)
     def answering(*args: P.args, **kwargs: P.kwargs) -> T:
-        for argument, value in kwargs.items():
-            if argument not in known and not any_name:
-                raise unknown_argument(called, argument, value, known)
-        if len(args) > most:
-            raise too_many(called, args[most:], places, known)
-        if len(args) < least and any(name not in kwargs for name in needed[len(args) :]):
-            raise too_few(called, args, kwargs, needed)
+        if not arguments:
+            arguments.append(_Arguments.of(function))
+        arguments[0].refuse(called, args, kwargs)
         return function(*args, **kwargs)
 
+    setattr(answering, MARK, True)
     return answering
 
 
 def too_few(
-    function: str, args: tuple[object, ...], kwargs: Mapping[str, object], needed: list[str]
+    function: str,
+    args: tuple[object, ...],
+    kwargs: Mapping[str, object],
+    absent: list[str],
+    needed: list[str],
 ) -> MissingArgumentError:
     """Return the error for arguments that a function needs and was not given."""
-    absent = [name for name in needed[len(args) :] if name not in kwargs]
-    needed = [name for name in needed if name not in ("self", "fit")]
+    if absent[0] not in OWN:
+        needed = [name for name in needed if name not in OWN]
     first = args[0] if args else None
     remedy = f"write {function}({', '.join(needed)})"
     if function in WITH_A_FIT and hasattr(first, "fixef"):
@@ -166,7 +225,7 @@ def too_many(
     function: str, values: tuple[object, ...], places: list[str], known: list[str]
 ) -> UnknownArgumentError:
     """Return the error for values beyond the arguments that a function takes by their place."""
-    by_place = [name for name in places if name not in ("self", "fit")]
+    by_place = [name for name in places if name not in OWN]
     others = [name for name in known if name not in places]
     value = shown(values[0])
     if function in ENTRIES:
@@ -193,7 +252,7 @@ def unknown_argument(
     function: str, name: str, value: object, known: list[str]
 ) -> UnknownArgumentError:
     """Return the error for an argument that a function does not have."""
-    known = [one for one in known if one not in ("self", "fit")]
+    known = [one for one in known if one not in OWN]
     near = get_close_matches(name.lower(), known, n=1)
     makes_a_fit = "formula" in known
     tables = (ANSWERS_OF.get(function, {}), ANSWERS if makes_a_fit else {}, ANYWHERE)
