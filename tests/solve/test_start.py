@@ -8,9 +8,16 @@ import pytest
 
 import mixlm_sparse as mx
 from benchmarks.random_models import random_model
+from mixlm_sparse.engines.fused.lockstep.start import squares_starts
+from mixlm_sparse.model.call import FitOptions
+from mixlm_sparse.model.refits import RefitBlock
+from mixlm_sparse.model.warm import quiet
+from mixlm_sparse.solve.derived.other_response import response_block, system_for
 from mixlm_sparse.solve.information import Places, generators, gram
 from mixlm_sparse.solve.optimize import optimize
-from mixlm_sparse.solve.profiled.start import quadratic_start
+from mixlm_sparse.solve.profiled.fused import copied_terms
+from mixlm_sparse.solve.profiled.lockstep import lockstep_search
+from mixlm_sparse.solve.profiled.start import quadratic_equations, quadratic_start
 from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 from tests.support.corpus import load_data
 
@@ -130,6 +137,49 @@ def test_effects_without_a_variance_begin_small() -> None:
     phi = quadratic_start(system_of("Yield ~ 1 + (1 | Batch)", data))
     assert phi is not None
     assert phi[0] > 0.0  # from zero no search moves
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_many_responses_begin_where_each_would(seed: int) -> None:
+    model = random_model(seed)
+    system = system_of(model.formula, model.data, weights=model.weights, offset=model.offset)
+    terms, equations = copied_terms(system), quadratic_equations(system)
+    if lockstep_search(system, reml=True) is None or equations is None:
+        return
+    assert terms is not None
+    rng = np.random.default_rng(seed)
+    y = rng.normal(size=(system.n, 6))
+    for factor in (f.label for f in system.products.blocks.factors if ":" not in f.label):
+        codes = model.data[factor].astype("category").cat.codes.to_numpy()
+        y += rng.normal(size=(codes.max() + 1, 6))[codes] * np.linspace(0.0, 3.0, 6)
+    block = response_block(system, y)
+    phi, good = squares_starts(equations, block.zy, block.yy, terms, system.n_theta)
+    for i in range(6):
+        alone = quadratic_start(system_for(system, block, i))
+        assert good[i] == (alone is not None)
+        if alone is not None:
+            same, own = (system.chart.covariances(at) for at in (phi[:, i], alone))
+            for S, expected in zip(same, own, strict=True):
+                np.testing.assert_allclose(S, expected, rtol=1e-6, atol=1e-8 * expected.max())
+
+
+@pytest.mark.parametrize(
+    ("formula", "name"),
+    [
+        ("~ Days + (Days | Subject)", "sleepstudy"),
+        ("~ 1 + (1 | plate) + (1 | sample)", "Penicillin"),
+    ],
+)
+def test_balanced_designs_need_one_evaluation_a_response(formula: str, name: str) -> None:
+    data = load_data(name)
+    system = system_of(f"{data.columns[0]} {formula}", data)
+    y = system.matrices.y[:, None] * np.array([1.0, -2.0, 1e3]) + np.array([0.0, 5.0, 1e4])
+    block = RefitBlock(system, y, quiet(FitOptions()), compiled=False)
+    for i in range(3):
+        optimum = block.refit(i).optimum
+        assert optimum is not None
+        assert optimum.status == "converged"
+        assert optimum.n_gradients == 1
 
 
 def test_a_search_ends_where_nothing_is_won() -> None:

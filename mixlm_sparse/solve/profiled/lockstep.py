@@ -9,6 +9,7 @@ from mixlm_sparse.solve.fusing import PLAIN_SIZE, SMALL_DENSE_Q
 from mixlm_sparse.solve.pls import CANCELLATION_LIMIT
 from mixlm_sparse.solve.profiled.fused import copied_terms, fixed_share
 from mixlm_sparse.solve.profiled.runaway import can_be_all
+from mixlm_sparse.solve.profiled.start import quadratic_equations
 from mixlm_sparse.solve.system import PenalizedSystem
 
 __all__ = ["lockstep_search", "lockstep_serves"]
@@ -53,4 +54,5 @@ def lockstep_search(system: PenalizedSystem, *, reml: bool) -> LockstepSearch | 
         constant=fixed_share(system, reml=reml),
         least_pivot=CANCELLATION_LIMIT,
         reml=reml,
+        squares=quadratic_equations(system),
     )

@@ -103,10 +103,12 @@ class BlockOptima:
         ended &= ~(self.certified & symmetric_each(self.phi, self.system))  # maybe a saddle
         if self.given:
             return ended
+        looks = second_looks(self.system)
+        if not looks.any():
+            return ended
         singular = self.certified & self.at_boundary.any(axis=1)
         chart = self.system.chart
         large = np.array([chart.size(phi) > LARGE for phi in self.phi], dtype=bool)
-        looks = second_looks(self.system)
         return np.asarray(ended & ~looks[singular.astype(int), large.astype(int)])
 
     @cached_property
@@ -186,7 +188,7 @@ def optimize_block(
     zy : per grouping factor, (L, K, r) Z'W y_f in the working columns.
     yy, y_length : (r,) residual sum of squares of least squares; length of the response.
     beta_ols : (p, r) coefficients of least squares.
-    start : (m,) theta to start from, or None for moment estimates.
+    start : (m,) theta near which optima are expected, or None for none.
     compiled : take the compiled search where there is one, else all in step in NumPy.
     curved : also take what the curvature is read off.
 
@@ -200,10 +202,13 @@ def optimize_block(
     if start is None and second_looks(system).all():
         return None  # every response is searched for from several starts
     search: FusedSearch | LockstepSearch | None = None
+    begin = start
     if compiled:
         search = fused_search(system, reml=reml, count=r)
     if search is None:
         search = lockstep_search(system, reml=reml)
+        if search is not None and search.begins_close and not second_looks(system).any():
+            begin = None  # with one valley, the nearer start
     if search is None or information_of(system, reml=reml).null.shape[1]:
         return None
     began = time.perf_counter()
@@ -214,7 +219,7 @@ def optimize_block(
     )
     info = np.finfo(np.float64)
     found = search.minimize_many(
-        None if start is None else np.tile(system.chart.phi_of_theta(start), (usual.sum(), 1)),
+        None if begin is None else np.tile(system.chart.phi_of_theta(begin), (usual.sum(), 1)),
         np.moveaxis(responses, 2, 0),
         yy[usual],
         np.maximum((info.eps * y_length[usual]) ** 2, info.tiny),

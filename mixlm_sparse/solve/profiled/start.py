@@ -4,7 +4,8 @@ They come from the products alone and decide how many evaluations a fit takes, n
 A moment estimate goes factor by factor, as if the factors were orthogonal to each other, and so
 does the guess.  Where that costs little, squares of the residuals of least squares are set equal to
 their expectations, all at once; in balanced designs that is the optimum already.  (The compiled
-search, for which an evaluation costs a microsecond, begins at moment estimates.)
+search, for which an evaluation costs a microsecond, begins at moment estimates.)  Of these
+equations the right side alone depends on the response: see `engines.fused.lockstep.start`.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from scipy.linalg import lapack
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.structure import CovarianceStructure
+from mixlm_sparse.engines.fused.lockstep.start import SquaresEquations
 from mixlm_sparse.engines.interface import taken_by_columns
 from mixlm_sparse.solve.criterion import residual_df
 from mixlm_sparse.solve.information import Places, generators, gram
@@ -87,24 +89,17 @@ def quadratic_start(system: PenalizedSystem) -> Vector | None:
     ----------
     Rao (1971), doi:10.1016/0047-259X(71)90019-4, with the residual variance alone as the prior.
     """
-    templates, products = system.templates, system.products
-    if system.known or system.held is not None or not products.yy > 0.0:
+    products = system.products
+    equations = _equations(system) if products.yy > 0.0 else None
+    if equations is None:
         return None
-    if system.q + products.p >= products.n:
-        return None  # effects can be all of the response: towards that no search should begin
-    if any(template.covariance_basis is None for template in templates):
-        return None
-    places = Places.of(generators(system))
-    J = gram(system, places, project=True)
+    places, length, J = equations
     q = np.empty(places.size + 1)
     q[-1] = products.yy
     for g, E in places.E.items():
         r = products.blocks.factors[g].response
         q[places.at[g]] = E @ (r.T @ r).ravel()
-    length = np.sqrt(np.maximum(J.diagonal(), 0.0))
-    if not length.all():
-        return None
-    chol, s, info = lapack.dposv(J / (length[:, None] * length), q / length, lower=1)
+    chol, s, info = lapack.dposv(J, q / length, lower=1)
     if info != 0 or not chol.diagonal().min() >= LEAST_PIVOT:
         return None
     s = s / length
@@ -118,9 +113,49 @@ def quadratic_start(system: PenalizedSystem) -> Vector | None:
     return np.concatenate(
         [
             _working_near(merged[place.factor][place.columns, place.columns], template)
-            for place, template in zip(products.layout, templates, strict=True)
+            for place, template in zip(products.layout, system.templates, strict=True)
         ]
     )
+
+
+def quadratic_equations(system: PenalizedSystem) -> SquaresEquations | None:
+    """Return the equations of `quadratic_start`, solved for any response of the design."""
+    equations = _equations(system)
+    if equations is None:
+        return None
+    places, length, J = equations
+    chol, info = lapack.dpotrf(J, lower=1, clean=1)
+    if info != 0 or not chol.diagonal().min() >= LEAST_PIVOT:
+        return None
+    half, _ = lapack.dtrtri(chol, lower=1)
+    half = half / length
+    widths = [f.width for f in system.products.blocks.factors]
+    bases = [
+        np.asarray(places.E[g] @ np.eye(K * K)).reshape(-1, K, K) for g, K in enumerate(widths)
+    ]
+    return SquaresEquations(
+        half.T @ half,
+        bases,
+        [places.at[g] for g in range(len(widths))],
+        LEAST_NOISE / max(system.n - system.p, 1),
+    )
+
+
+def _equations(system: PenalizedSystem) -> tuple[Places, Vector, Matrix] | None:
+    """Return generators, their lengths (g + 1,), and J (g + 1, g + 1) in units of these."""
+    products = system.products
+    if system.known or system.held is not None:
+        return None
+    if system.q + products.p >= products.n:
+        return None  # effects can be all of the response: towards that no search should begin
+    if any(template.covariance_basis is None for template in system.templates):
+        return None
+    places = Places.of(generators(system))
+    J = gram(system, places, project=True)
+    length = np.sqrt(np.maximum(J.diagonal(), 0.0))
+    if not length.all():
+        return None
+    return places, length, J / (length[:, None] * length)
 
 
 def _working_near(S: Matrix, template: CovarianceStructure) -> Vector:

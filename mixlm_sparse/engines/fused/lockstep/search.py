@@ -25,7 +25,12 @@ from mixlm_sparse.engines.fused.lockstep.dense import DenseSums
 from mixlm_sparse.engines.fused.lockstep.descent import descend
 from mixlm_sparse.engines.fused.lockstep.levels import LevelSums
 from mixlm_sparse.engines.fused.lockstep.model import Law, Model, Places, Sums
-from mixlm_sparse.engines.fused.lockstep.start import Curvature, moment_starts
+from mixlm_sparse.engines.fused.lockstep.start import (
+    Curvature,
+    SquaresEquations,
+    moment_starts,
+    squares_starts,
+)
 from mixlm_sparse.engines.fused.search import LEG_EVALUATIONS, MAX_PASSES, SLOPE_LEFT, SMALL
 
 Flags = NDArray[np.bool_]
@@ -33,6 +38,8 @@ Flags = NDArray[np.bool_]
 # What is held of a block of responses may take so much; a few are always searched for together.
 BLOCK_BYTES = 48_000_000
 LEAST_BLOCK = 16
+# Blocks of levels that differ by less, relative to their largest entry, are the same.
+SAME_BLOCK = 1e-9
 
 
 class LockstepSearch:
@@ -44,6 +51,7 @@ class LockstepSearch:
     dense : the products of several grouping factors together; None for one.
     terms : the random terms.
     nu, df, constant, least_pivot : as in `FusedSearch`.
+    squares : equations that starts solve, where they tell the variances apart.
     """
 
     def __init__(
@@ -58,9 +66,10 @@ class LockstepSearch:
         constant: float,
         least_pivot: float,
         reml: bool,
+        squares: SquaresEquations | None = None,
     ) -> None:
         self._ztz, self._ztx, self._df = ztz, ztx, float(max(df, 1))
-        self._dense = dense
+        self._dense, self._squares = dense, squares
         widths = [A.shape[1] for A in ztz]
         self._law = Law(terms, widths, float(nu), constant, least_pivot, reml)
         blocks, members = list(ztz), [np.ones(A.shape[0]) for A in ztz]
@@ -75,6 +84,16 @@ class LockstepSearch:
         self._bytes = 8 * (2 * levels + 2 * squares * (1 + ztx[0].shape[2]) + max(widths) ** 4)
         if dense is not None:
             self._bytes += 64 * dense.order * (dense.order + ztx[0].shape[2])
+
+    @property
+    def begins_close(self) -> bool:
+        """Whether searches without a start begin at the optimum, or next to it.
+
+        They do where all levels of a grouping factor have the same block, as in balanced designs.
+        """
+        return self._squares is not None and all(
+            bool((np.abs(A - A[:1]) <= SAME_BLOCK * np.abs(A[0]).max()).all()) for A in self._ztz
+        )
 
     def minimize_many(
         self,
@@ -120,10 +139,7 @@ class LockstepSearch:
             own.append(np.ascontiguousarray(np.moveaxis(part, 0, 2)))
             first += A.shape[0]
         model = Model(self._law, self._sums(own), yy, floor, P - 1)
-        if starts is None:
-            phi = moment_starts(self._ztz, self._ztx, own, yy, self._df, self._law.terms)
-        else:
-            phi = starts.T.copy()
+        phi = self._begun(own, yy) if starts is None else starts.T.copy()
         at = np.arange(r)
         numbers, gradient = np.full((4, r), np.nan), np.full((m, r), np.nan)
         if r:
@@ -146,6 +162,15 @@ class LockstepSearch:
         if floors is not None:
             self._put_differences(phi, floors, found, model)
         return found
+
+    def _begun(self, zy: list[Array3], yy: Vector) -> Matrix:
+        """Return where searches begin, (m, r)."""
+        terms = self._law.terms
+        phi = moment_starts(self._ztz, self._ztx, zy, yy, self._df, terms)
+        if self._squares is not None:
+            found, good = squares_starts(self._squares, zy, yy, terms, self.m)
+            phi[:, good] = found[:, good]
+        return phi
 
     def _sums(self, zy: list[Array3]) -> Sums:
         if self._dense is not None:

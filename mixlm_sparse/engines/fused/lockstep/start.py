@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.engines.fused.found import Term
@@ -17,6 +19,7 @@ from mixlm_sparse.engines.fused.lockstep.arrays import (
     product,
     transposed,
 )
+from mixlm_sparse.engines.fused.lockstep.boundary import parameters_of
 from mixlm_sparse.engines.fused.lockstep.model import Model, Places
 from mixlm_sparse.engines.fused.start import (
     FLOOR,
@@ -64,6 +67,78 @@ def moment_starts(
         for c in range(share.shape[0] - 1, -1, -1):  # of one parameter the first counts
             phi[term.position[c, c]] = relative[c]
     return phi
+
+
+class SquaresEquations(NamedTuple):
+    """Squares of the residuals of least squares set equal to their expectations, of any response.
+
+    With q_i = sum_j y_j'E_i y_j, y_j = Z_j'W y_f, and y_f'W y_f last, the (co)variances in units of
+    the basis E, and that of the residuals last, are s = J^{-1} q (`solve.profiled.start`).
+
+    Parameters
+    ----------
+    inverse : (g + 1, g + 1) J^{-1}.
+    bases : per grouping factor, (g_f, K, K) the E of its terms.
+    places : per grouping factor, (g_f,) where they stand in s.
+    least_noise : share of y_f'W y_f that the residual variance is to be above.
+    """
+
+    inverse: Matrix
+    bases: Sequence[Array3]
+    places: Sequence[NDArray[np.intp]]
+    least_noise: float
+
+
+def squares_starts(
+    equations: SquaresEquations, zy: Sequence[Array3], yy: Vector, terms: Sequence[Term], m: int
+) -> tuple[Matrix, NDArray[np.bool_]]:
+    """Return phi (m, r) at which squares are as expected, and (r,) where there is one.
+
+    Where the (co)variances that solve the equations are no covariance matrix, eigenvalues are
+    brought into the range that searches begin in.
+
+    Parameters
+    ----------
+    zy : per grouping factor, (L, K, r).
+    yy : (r,).
+    """
+    q = np.empty((equations.inverse.shape[0], yy.size))
+    q[-1] = yy
+    for y, basis, at in zip(zy, equations.bases, equations.places, strict=True):
+        K = basis.shape[1]
+        squares = np.add.reduce(y[:, :, None] * y[:, None], axis=0)
+        flat = squares.reshape(K * K, -1)
+        for i, E in zip(at.tolist(), basis.reshape(-1, K * K), strict=True):
+            q[i] = along(E[c] * flat[c] for c in np.flatnonzero(E).tolist())
+    s = [along(row[:, None] * q) for row in equations.inverse]
+    good = s[-1] > equations.least_noise * yy
+    noise = np.where(good, s[-1], 1.0)
+    factors: list[Array3] = []
+    merged = [
+        along(E[:, :, None] * (s[i] / noise) for i, E in zip(at.tolist(), basis, strict=True))
+        for basis, at in zip(equations.bases, equations.places, strict=True)
+    ]
+    for term in terms:
+        own = slice(term.column, term.column + term.position.shape[0])
+        factors.append(_factor_near(merged[term.factor][own, own], term))
+    return parameters_of(factors, terms, m), good
+
+
+def _factor_near(S: Array3, term: Term) -> Array3:
+    """Return factors (k, k, r) of symmetric matrices with their variances within a range."""
+    k = S.shape[0]
+    if term.closure != "linear" or k == 1:
+        T = np.zeros_like(S)
+        for a in range(k):
+            T[a, a] = _in_range(S[a, a])
+        return T
+    values, axes = eigen(S)
+    return axes * _in_range(values)[None]
+
+
+def _in_range(variances: Array) -> Array:
+    """Return standard deviations within the range that searches begin in."""
+    return np.clip(np.sqrt(np.maximum(variances, 0.0)), LEAST_START, GREATEST_START)
 
 
 class Curvature:
