@@ -94,6 +94,8 @@ def identification(
         directions = tuple(_direction(system, found, c / scale, scale, tolerance) for c in null.T)
         if system.known:
             directions += _directions_of_known(system, reml=reml)
+        still = np.zeros(len(names))
+        directions = tuple(replace(direction, rho=still) for direction in directions)
     if names:
         directions += _directions_of_residuals(system, reml=reml)
     return Identification(

@@ -25,6 +25,7 @@ def frame(seed: int = 3, groups: int = 14, visits: int = 4, lost: int = 0) -> pd
     d["arm"] = np.where(g % 3 == 0, "a", "b")
     d["x"] = rng.normal(size=n)
     d["near"] = np.array([f"c{k}" for k in g // 2])
+    d["again"], d["other"] = d["near"] + "!", 100 - d["g"]  # the same groups by other names
     noise = rng.normal(size=(groups, visits))
     noise[:, 1:] += 0.6 * noise[:, :-1]
     d["y"] = d["x"] + noise.ravel() + 1.3 * rng.normal(size=groups)[g]
@@ -64,6 +65,8 @@ RANDOM = {
     "(0 + x | g)": [("x", "g")],
     "(1 | g) + (1 | near)": [("one", "g"), ("one", "near")],
     "(1 | g:pair)": [("one", "gpair")],
+    "(1 | near) + (1 | again)": [("one", "near"), ("one", "again")],
+    "(1 | g) + (1 | other)": [("one", "g"), ("one", "other")],
 }
 
 
@@ -155,6 +158,32 @@ def test_said_once_and_nan_everywhere():
     np.testing.assert_allclose(fit.bse, alone.bse, rtol=1e-5)
     np.testing.assert_allclose(fit.df_coefficients(), alone.df_coefficients(), rtol=1e-3)
     assert fit.n_determined == alone.n_par
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        {"residual": mx.AR1(time="t", group="g")}, {"variance": mx.VarIdent(by="t")},
+        {"residual": mx.Unstructured(time="t", group="g"), "variance": mx.VarIdent(by="arm")},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    "formula", ["y ~ x + (1 | near) + (1 | again)", "y ~ x + near + (1 | near)"]
+)
+def test_what_random_effects_hide_is_said_beside_a_structure(formula, structure):
+    d = frame()
+    with pytest.warns(mx.ConvergenceWarning, match=r"do not determine the variance of \(1 | near"):
+        fit = mx.lmer(formula, d, **structure)
+    table = fit.identification.to_frame().set_index(["term", "parameter"])["determined"]
+    assert not table["(1 | near)"].any()
+    assert table["Residual"].all()
+    plain = formula.replace("+ (1 | again)", "").replace("+ near ", "")
+    alone = mx.lmer(plain, d, control=QUIET, **structure)
+    parts = fit.residual_structure["estimate"]
+    assert np.isfinite(parts).all()
+    if "again" in formula:  # one of two equal terms is the model
+        np.testing.assert_allclose(fit.criterion, alone.criterion, rtol=1e-8)
+        np.testing.assert_allclose(parts, alone.residual_structure["estimate"], rtol=1e-3)
 
 
 def test_a_test_between_the_same_laws_has_no_degrees_of_freedom():
