@@ -367,7 +367,8 @@ def average_information(
             return 0.5 * (J + J.T)
 
         J = information(True)
-        length = np.sqrt(np.diag(information(False) if U else J))
+        # what nothing shows is zero but for rounding, of either sign
+        length = np.sqrt(np.maximum(np.diag(information(False) if U else J), 0.0))
     length[length == 0.0] = 1.0
     out: Matrix = J / np.outer(length, length)
     return out

@@ -252,7 +252,7 @@ class ProfiledObjective:
     def at_factors(self, lambdas: list[Matrix]) -> tuple[float, list[Matrix]]:
         """Return the criterion and its derivative at any square factors, per term."""
         value, G = self._solve(None, lambdas, gradient=True)
-        return value, self.system.chart.split(G)
+        return value, self.system.chart.split(G) if G else []
 
     def _solve(
         self, phi: Vector | None, lambdas: list[Matrix], *, gradient: bool

@@ -13,6 +13,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
+from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.design.members import Slots, random_part
 from mixlm_sparse.solve.pls import WorkingSolution
@@ -117,7 +118,12 @@ def _roots(
             block = inverse.pairs[g, h][np.searchsorted(keys[g, h], key)]
             C[both, at[i], at[j]] = block
             C[both, at[j], at[i]] = np.swapaxes(block, 1, 2)
-    S: Array3 = np.asarray(np.linalg.cholesky(C))
+    try:
+        S: Array3 = np.asarray(np.linalg.cholesky(C))
+    except np.linalg.LinAlgError:
+        raise NotPositiveDefiniteError(
+            "the covariances of random effects have no digits left"
+        ) from None
     for i, g in enumerate(factor):
         S[:, at[i]] = np.matmul(solution.factored[g], S[:, at[i]])
     out: Array3 = S
