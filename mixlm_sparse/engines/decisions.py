@@ -144,20 +144,22 @@ def search_pays(kernel: LazyKernel, work: float) -> bool:
     return compiled_pays(work) and (kernel.kept() or expected > SEARCH_REPAID_BY)
 
 
-def search_at_hand(kernel: LazyKernel, count: int) -> bool:
+def search_at_hand(kernel: LazyKernel, count: int, least: int) -> bool:
     """Say whether the compiled search is to be used where NumPy can search for many in step.
 
-    It is where its machine code is kept from before; else it would have to be made.
+    It is where its machine code is kept from before, else it would have to be made, and where so
+    many searches repay loading it.  That it has been loaded already does not count: a seed gives
+    the same digits again.
 
     Parameters
     ----------
-    count : searches that are to be made.
+    count : searches that are to be made; least : from which number on loading is repaid.
     """
     if _switch is not None:
         return _switch
     if count > BLOCKS_REPAID_BY:
         return have_numba()
-    return kernel.may_be_kept() and have_numba() and kernel.kept()
+    return count > least and kernel.may_be_kept() and have_numba() and kernel.kept()
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ from mixlm_sparse.solve.derived.other_response import (
 from mixlm_sparse.solve.fusing import is_compiled
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.profiled.fused import fused_search
-from mixlm_sparse.solve.profiled.lockstep import lockstep_serves
+from mixlm_sparse.solve.profiled.lockstep import lockstep_serves, lockstep_up_to
 from mixlm_sparse.solve.profiled.many import BlockOptima, optimize_block, status_and_message
 from mixlm_sparse.solve.profiled.many_curvature import BlockCurvature, block_curvature
 from mixlm_sparse.solve.search.optimum import Optimum
@@ -97,11 +97,13 @@ def warm_up(system: PenalizedSystem, count: int, *, responses: bool = True) -> b
     Parameters
     ----------
     responses : whether they are for responses of this design: where NumPy can search for them in
-        step, only a compiled search that is kept on disk does better.
+        step, only a compiled search that is kept on disk does better, for many of them.
     """
     blocks = system.products.blocks
-    if responses and lockstep_serves(system) and not decisions.search_at_hand(search_many, count):
-        return False
+    if responses and lockstep_serves(system):
+        repaid = lockstep_up_to(system)
+        if not decisions.search_at_hand(search_many, count, repaid):
+            return False
     work = sum(f.n_levels * f.width**2 * (f.width + system.p + 1) for f in blocks.factors)
     total = count * (10.0 * work + CALLS_SAVED)
     decisions.expect_searches(count)

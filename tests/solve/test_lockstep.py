@@ -21,7 +21,7 @@ from mixlm_sparse.engines.fused.found import FoundMany
 from mixlm_sparse.engines.fused.lockstep.search import LockstepSearch
 from mixlm_sparse.engines.fused.search import search_many
 from mixlm_sparse.model.call import FitOptions
-from mixlm_sparse.model.refits import RefitBlock
+from mixlm_sparse.model.refits import RefitBlock, warm_up
 from mixlm_sparse.model.warm import quiet
 from mixlm_sparse.solve.curvature import profiled_hessian, step_floors
 from mixlm_sparse.solve.derived.other_response import ResponseBlock, response_block, system_for
@@ -300,3 +300,18 @@ def test_kept_machine_code_is_seen_without_loading_numba(
     folder.mkdir()
     (folder / f"search.search_many_{kernel.fingerprint()}-1.py311.nbi").touch()
     assert kernel.may_be_kept()
+
+
+def test_kept_machine_code_is_taken_for_many_responses_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    use_compiled(None)
+    for name in ("may_be_kept", "kept"):
+        monkeypatch.setattr(LazyKernel, name, lambda _: True)
+    monkeypatch.setattr(decisions, "expect_searches", lambda _: None)
+    few = penalized_system(mx.model_matrices("y ~ x + (x | g)", drawn(5)))
+    many = penalized_system(mx.model_matrices("y ~ x + (1 + x + I(x**2) + I(x**3) | g)", drawn(5)))
+    taken = [[warm_up(system, n) for n in (500, 5_000, 50_000)] for system in (few, many)]
+    assert taken == [[False, False, True], [False, True, True]]
+    monkeypatch.setitem(sys.modules, "numba", None)  # whether it is loaded decides nothing
+    assert not warm_up(few, 500)

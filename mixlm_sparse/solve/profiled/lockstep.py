@@ -12,11 +12,17 @@ from mixlm_sparse.solve.profiled.runaway import can_be_all
 from mixlm_sparse.solve.profiled.start import quadratic_equations
 from mixlm_sparse.solve.system import PenalizedSystem
 
-__all__ = ["lockstep_search", "lockstep_serves"]
+__all__ = ["lockstep_search", "lockstep_serves", "lockstep_up_to"]
 
 # Columns of X, and of a grouping factor, up to which elementwise sums are quicker than calls.
 MOST_COLUMNS = 24
 MOST_WIDTH = 8
+# Responses up to which searches in step take no longer than loading the compiled one (0.3 s) and
+# searching by it: with at most two effects a level the two cost nearly the same, with more what
+# loading costs is gained by so many multiply-adds of one evaluation each.
+IN_STEP_UP_TO = 10_000
+FEW_EFFECTS = 2
+REPAID_BY = 2_000_000
 
 
 def lockstep_serves(system: PenalizedSystem) -> bool:
@@ -33,6 +39,15 @@ def lockstep_serves(system: PenalizedSystem) -> bool:
     if len(factors) > 1 and system.q > SMALL_DENSE_Q:
         return False
     return all(template.positions is not None for template in system.templates)
+
+
+def lockstep_up_to(system: PenalizedSystem) -> int:
+    """Return for how many responses searches in step take no longer than the compiled one."""
+    factors = system.products.blocks.factors
+    if max(f.width for f in factors) <= FEW_EFFECTS:
+        return IN_STEP_UP_TO
+    work = sum(f.n_levels * f.width**2 * (f.width + system.p + 1) for f in factors)
+    return min(IN_STEP_UP_TO, REPAID_BY // work)
 
 
 def lockstep_search(system: PenalizedSystem, *, reml: bool) -> LockstepSearch | None:
