@@ -150,6 +150,8 @@ def _random_terms(
     counts: dict[str, int] = {}
     for i, given in enumerate(terms):
         term = given if isinstance(given, RandomEffect) else _from_tuple(given)
+        if not isinstance(term.name, str | None):
+            raise OptionError(f"the name of terms[{i}] is {shown(term.name)}: use text")
         label = term.name or f"g{i + 1}"
         factor = _grouping(label, term.groups, n)
         first = factors.setdefault(label, factor)
@@ -200,9 +202,8 @@ def numbers(what: str, values: Any, n: int | None = None) -> Vector:
     """
     shape = shape_of(values)
     if len(shape) != 1 and shape[1:] != (1,):
-        raise DataError(
-            f"{what} is {shown(values)}, of shape {shape}: give one number for each row"
-        )
+        of_shape = "" if shape and hasattr(values, "shape") else f", of shape {shape}"
+        raise DataError(f"{what} is {shown(values)}{of_shape}: give one number for each row")
     column = as_column(what, values)
     if column.kind not in ("number", "bool"):
         kind = "dates or times" if column.kind == "datetime" else "text or categories"
@@ -282,7 +283,12 @@ def same_groups(first: GroupingFactor, second: GroupingFactor) -> bool:
 def _grouping(label: str, groups: Any, n: int) -> GroupingFactor:
     if isinstance(groups, Membership) or scipy.sparse.issparse(groups):
         return _several_groups(label, groups, n)
-    shape = () if isinstance(groups, list | tuple) else shape_of(groups)
+    listed_labels = isinstance(groups, list | tuple)
+    shape = () if listed_labels else shape_of(groups)
+    if not shape and not listed_labels:
+        raise DataError(
+            f"the groups of term {label!r} are {shown(groups)}: give one label for each row"
+        )
     if len(shape) > 1 and shape[1:] != (1,):
         raise DataError(
             f"the groups of term {label!r} are of shape {shape}: give one label for each row, or "

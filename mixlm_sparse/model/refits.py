@@ -238,6 +238,8 @@ class RefitBlock:
         if self._block is None:
             assert isinstance(self._Y, np.ndarray)
             own = with_response(self._system, self._Y[:, i])
+        elif i in self._block.trouble:
+            return Refit(self._system, None, None, f"DataError: {self._block.trouble[i]}")
         else:
             own = system_for(self._system, self._block, i)
         return search(own, self._options, None if self._optima is None else self._optima.optimum(i))
@@ -252,7 +254,10 @@ class RefitBlock:
         """(r,) which responses have their numbers in `values`."""
         if self._optima is None:
             return np.zeros(len(self), dtype=bool)
-        return np.asarray(self._optima.settled & (self._missing == 0))
+        settled = np.asarray(self._optima.settled & (self._missing == 0))
+        if self._block is not None:
+            settled[list(self._block.trouble)] = False
+        return settled
 
     @cached_property
     def values(self) -> BlockValues | None:

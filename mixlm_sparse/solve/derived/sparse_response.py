@@ -121,6 +121,7 @@ def sparse_products(
     exact = yy > LEAST_SHARE * squares
     if condition > GREATEST_CONDITION:
         exact[:] = False
+    exact |= (np.diff(Y.indptr) == 0) & (squares == 0.0)  # zeros alone: nothing cancels
     zy = in_working_columns(system, sums)
     for values, f in zip(zy, factors, strict=True):
         values -= np.einsum("jkp,pr->jkr", f.ztx[:, :, :p], h)

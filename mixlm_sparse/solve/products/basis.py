@@ -176,10 +176,15 @@ def require_squares(R: Matrix, names: list[str]) -> None:
     largest = np.abs(R).max(axis=0)
     for name, size in zip(names, largest.tolist(), strict=True):
         if 0.0 < size < SMALLEST:
-            raise DataError(
-                f"the numbers of '{name}', times the roots of the weights, are so small "
-                f"({size:.2g}) that their squares are none: use another unit"
-            )
+            raise DataError(without_squares(f"'{name}'", size))
+
+
+def without_squares(what: str, size: float) -> str:
+    """Say that the numbers of `what`, a column of length `size`, are too small to be squared."""
+    return (
+        f"the numbers of {what}, times the roots of the weights, are so small ({size:.2g}) that "
+        "their squares are none: use another unit"
+    )
 
 
 def stack_qr(R: Matrix | None, block: Matrix) -> Matrix:

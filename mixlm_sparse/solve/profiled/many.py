@@ -16,6 +16,7 @@ from mixlm_sparse.engines.fused.descent import GIVEN_UP, GRADIENTS, VALUES
 from mixlm_sparse.engines.fused.lockstep.search import LockstepSearch
 from mixlm_sparse.engines.fused.search import FusedSearch
 from mixlm_sparse.solve.curvature import step_floors
+from mixlm_sparse.solve.derived.other_response import ABREAST
 from mixlm_sparse.solve.information import information_of
 from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL
 from mixlm_sparse.solve.profiled.fused import fused_search
@@ -126,7 +127,7 @@ class BlockOptima:
         if p == 0:
             return np.zeros((self.found.size, 0, 0))
         wide = self.L_inverse.transpose(2, 0, 1).reshape(p, -1)
-        wide = scipy.linalg.solve_triangular(self.system.products.R_x, wide, check_finite=False)
+        wide = _in_users_columns(self.system, wide)
         return np.moveaxis(wide.reshape(p, -1, p), 1, 0)
 
     @cached_property
@@ -136,9 +137,7 @@ class BlockOptima:
         half = self.factors[:, p, :p]
         working = np.einsum("rba,rb->ra", self.L_inverse, half)
         if p:
-            working = scipy.linalg.solve_triangular(
-                self.system.products.R_x, working.T, check_finite=False
-            ).T
+            working = _in_users_columns(self.system, working.T).T
         out: Matrix = self.beta_ols.T + working
         return out
 
@@ -165,6 +164,15 @@ def second_looks(system: PenalizedSystem) -> NDArray[np.bool_]:
             for flag in (False, True)
         ]
     )
+
+
+def _in_users_columns(system: PenalizedSystem, columns: Matrix) -> Matrix:
+    """Return R_x^{-1} times `columns` (p, m), in digits that do not depend on their number."""
+    p, m = columns.shape
+    wide = np.zeros((p, m + -m % ABREAST))
+    wide[:, :m] = columns
+    solved = scipy.linalg.solve_triangular(system.products.R_x, wide, check_finite=False)
+    return np.asarray(solved[:, :m])
 
 
 def optimize_block(
