@@ -15,6 +15,7 @@ from mixlm_sparse.api.attribute import Attribute
 from mixlm_sparse.api.late import Late
 from mixlm_sparse.api.uncalled import shows_uncalled
 from mixlm_sparse.common.keywords import answering_methods
+from mixlm_sparse.common.layout import hanging
 from mixlm_sparse.engines.threads import calm_methods
 from mixlm_sparse.model.fitted import FittedModel
 
@@ -183,7 +184,7 @@ class LinearMixedFit(FittedModel):
         >>> print(fit.describe_engine().splitlines()[1].strip())
         eliminated in closed form: Subject (18 levels, 2 effects a level)
         """
-        return self.system.describe()
+        return "\n".join(hanging(self.system.describe()))
 
     __str__ = shorts.short_text
 

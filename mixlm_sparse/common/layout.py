@@ -183,6 +183,24 @@ def wrap(label: str, text: str, width: int = WIDTH) -> list[str]:
     ) or [label.rstrip()]  # fmt: skip
 
 
+def hanging(text: str, width: int = WIDTH) -> list[str]:
+    """Return the lines of a text, those that are too long going on below, two columns further in.
+
+    Examples
+    --------
+    >>> hanging("engine\\n  eliminated: batch (6 levels)", width=20)
+    ['engine', '  eliminated: batch', '    (6 levels)']
+    """
+    lines = []
+    for line in text.splitlines():
+        indent = " " * (len(line) - len(line.lstrip()))
+        lines += textwrap.wrap(
+            line.strip(), width, initial_indent=indent, subsequent_indent=f"{indent}  ",
+            break_on_hyphens=False,
+        ) or [""]  # fmt: skip
+    return lines
+
+
 def described(rows: list[tuple[str, str]]) -> list[str]:
     """Return the lines of a list of names and texts, which are wrapped beside the names."""
     width = max(display_width(head) for head, _ in rows) + 2

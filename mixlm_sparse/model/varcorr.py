@@ -261,11 +261,51 @@ class VarCorr:
         return as_markdown(self._finished())
 
     def __repr__(self) -> str:
-        lines = text_table(self.cells(), left=2, indent=" ", gap="  ")
+        lines = _panels(self.cells())
         lines += self._structures()
         if self.weighted:
             lines.append(f" {WEIGHTED}")
         return "\n".join(lines)
+
+
+def _panels(columns: list[list[str]]) -> list[str]:
+    """Return the lines of the table; correlations beyond the width stand below the others."""
+    first = 4  # columns before the correlations
+    room = WIDTH - 1 - sum(max(map(display_width, c)) + 2 for c in columns[:2])
+    lines: list[str] = []
+    start = 2
+    while start < len(columns):
+        stop, left = start, room
+        while stop < len(columns):
+            left -= max(map(display_width, columns[stop])) + 2
+            if left < -2 and stop >= max(start + 1, first + 1):  # no gap behind the last
+                break
+            stop += 1
+        shown = columns[start:stop]
+        rows = list(range(len(columns[0])))
+        if start > 2:
+            lines.append(f" Correlations with effects {start - 3} to {stop - 4} of a term:")
+            rows = [0, *(i for i in rows[1:] if any(column[i] for column in shown))]
+            shown = [["", *column[1:]] for column in shown]
+        block = [[column[i] for i in rows] for column in (*columns[:2], *shown)]
+        if start > 2:  # the group stands beside its first row
+            groups = _filled(columns[0])
+            own = [groups[i] for i in rows]
+            block[0] = [
+                g if i < 1 or g != before else ""
+                for i, (g, before) in enumerate(zip(own, ["", *own], strict=False))
+            ]
+        lines += text_table(block, left=2, indent=" ", gap="  ")
+        start = stop
+    return lines
+
+
+def _filled(groups: list[str]) -> list[str]:
+    """Return the group of every row, where it stands in its first one only."""
+    out: list[str] = []
+    for name in groups:
+        out.append(name or out[-1])
+    return out
 
 
 def _labelled(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -387,3 +389,49 @@ def test_errors_name_the_remedy():
     made = mx.fit_matrices(frame["y"], X, [(frame["g"],)])
     with pytest.raises(mx.OptionError, match="made from matrices"):
         made.emmeans("x2")
+
+
+# -- what a table does not show -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("formula", "ask", "said"),
+    [
+        ("y ~ a * b + x + (1 | g)", lambda f: f.emmeans("a"), ["a interacts with b: averages"]),
+        ("y ~ a + b + x + (1 | g)", lambda f: f.emmeans("a"), []),
+        ("y ~ a * b + x + (1 | g)", lambda f: f.emmeans("a | b"), []),
+        ("y ~ a * b + x + (1 | g)", lambda f: f.emmeans(["a", "b"]), []),
+        ("y ~ a * b + x + (1 | g)", lambda f: f.emmeans("~ 1"), []),
+        ("y ~ a * x + b + (1 | g)", lambda f: f.emmeans("a"), ["a interacts with x: this"]),
+        ("y ~ a * x + b + (1 | g)", lambda f: f.emmeans("b"), []),
+        ("y ~ a * poly(x, 2) + (1 | g)", lambda f: f.emmeans("a"), ["a interacts with x: this is"]),
+        ("y ~ a * x + (1 | g)", lambda f: f.emmeans("a", at={"x": [0, 1]}), ["averages over it"]),
+        ("y ~ a * x + (1 | g)", lambda f: f.emtrends("x"), ["x interacts with a: averages"]),
+        ("y ~ a * x + (1 | g)", lambda f: f.emtrends("x", specs="a"), []),
+        ("y ~ poly(x, 2) + a + (1 | g)", lambda f: f.emtrends("x"), []),
+        (
+            "y ~ a * b * x + (1 | g)", lambda f: f.emmeans("a"),
+            ["a interacts with b: averages", "a interacts with x: this is at x"],
+        ),
+        ("y ~ a:inner + (1 | g)", lambda f: f.emmeans("a"), []),  # levels of inner are those of a
+    ],
+)  # fmt: skip
+def test_an_interaction_that_the_table_does_not_show_is_said(formula, ask, said):
+    rng = np.random.default_rng(5)
+    n = 96
+    frame = pd.DataFrame({
+        "a": np.tile(list("uvw"), n // 3), "b": np.repeat(list("pq"), n // 2),
+        "x": rng.normal(size=n), "g": rng.integers(0, 8, n), "y": rng.normal(size=n),
+    })  # fmt: skip
+    frame["inner"] = frame["a"] + frame["g"].mod(2).astype(str)
+    fit = mx.lmer(formula, frame, control=mx.Control(warn=False))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", mx.RankDeficiencyWarning)
+        means = ask(fit)
+    tables = [means.test()] if len(means.cells) < 2 else [means.pairs(), means.test()]
+    for text in (str(means), *map(str, tables)):
+        notes = " ".join(text.split())
+        assert notes.count("interacts with") == len(said), text
+        for words in said:
+            assert words in notes
+        assert max(map(len, text.splitlines())) <= 80

@@ -22,6 +22,7 @@ from mixlm_sparse.inference.means.adjustments import require_adjust
 from mixlm_sparse.inference.means.averages import Averages, averages
 from mixlm_sparse.inference.means.counterfactual import counterfactual_averages
 from mixlm_sparse.inference.means.grid import ReferenceGrid, reference_grid, rows_of_design
+from mixlm_sparse.inference.means.interacting import cautions
 from mixlm_sparse.inference.means.marginal_means import MarginalMeans
 from mixlm_sparse.inference.means.predictors import PREDICTOR, Predictor, predictors_of, reduced
 from mixlm_sparse.inference.means.specs import Specs, read_specs
@@ -118,6 +119,7 @@ def emmeans(
     C       31.600      1.737  42.0  28.095  35.105
     Note: degrees of freedom: Satterthwaite; level 0.95
     Note: averaged over the levels of temperature
+    Note: recipe interacts with temperature: averages over it may mislead
     >>> fit.emmeans("recipe").pairs().round(3)[["contrast", "estimate", "p_value"]]
       contrast  estimate  p_value
     0    A - B     1.478     0.82
@@ -204,7 +206,7 @@ def emtrends(
     if specs is None:  # slopes by group are what is to be compared
         wanted = Specs(wanted.by, ())
     grid = slopes_of(fit, grid_of(fit, predictors, at, cov_reduce), predictor)
-    means = _averaged(fit, grid, f"{variable}.trend", wanted, weights, ddf_name, level)
+    means = _averaged(fit, grid, f"{variable}.trend", wanted, weights, ddf_name, level, variable)
     return replace(means, adjust=require_adjust(adjust))
 
 
@@ -264,9 +266,15 @@ def _averaged(
     weights: str,
     ddf: str,
     level: float,
+    *slope_of: str,
 ) -> MarginalMeans:
-    found = averages(fit, grid, (*wanted.names, *wanted.by), weights)
-    return replace(_means(fit, found, what, wanted, ddf, level), within=grid.within)
+    names = (*wanted.names, *wanted.by)
+    found = averages(fit, grid, names, weights)
+    return replace(
+        _means(fit, found, what, wanted, ddf, level),
+        within=grid.within,
+        cautions=cautions(fit, (*names, *slope_of), found, grid.within),
+    )
 
 
 def _means(

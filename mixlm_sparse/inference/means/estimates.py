@@ -111,6 +111,7 @@ class Estimates:
     spread : standard deviation of rows that the scale of the response is corrected for, 0 for none.
     carried : said of means that were taken to another scale for good, otherwise "".
     basis : said of averages over rows of the data, otherwise "".
+    cautions : what else is said of the averages, below every table.
     """
 
     fit: FittedModel
@@ -132,6 +133,7 @@ class Estimates:
     spread: float = 0.0
     carried: str = ""
     basis: str = ""
+    cautions: tuple[str, ...] = ()
 
     # -- names --------------------------------------------------------------------------------
 
@@ -221,7 +223,7 @@ class Estimates:
             table["lower"], table["upper"] = lower, upper
         adjusted = note_of(asked.adjust, sizes, limits=asked.limits, tests=asked.tests)
         across = note_across(asked.across, count, limits=asked.limits, tests=asked.tests)
-        said = [adjusted, across, asked.note, note, self.carried, found.note]
+        said = [adjusted, across, asked.note, note, self.carried, found.note, *self.cautions]
         table.attrs["notes"] = [text for text in said if text]
         table.attrs["labels"] = list(map(str, self.cells.columns))
         return table

@@ -42,7 +42,8 @@ from mixlm_sparse.inference.means.shown import as_shown, heading
 # What the tables are made of; completion does not offer it.
 INTERNAL = frozenset(
     {
-        "asked", "basis", "carried", "covariance", "families", "labels", "sums", "table", "tested",
+        "asked", "basis", "carried", "cautions", "covariance", "families", "labels", "sums",
+        "table", "tested",
     }
 )  # fmt: skip
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from mixlm_sparse.api.fit import LinearMixedFit
 from mixlm_sparse.api.load import load
 from mixlm_sparse.common.errors import DataError, OptionError, SavedFitError
+from mixlm_sparse.common.layout import wrap
 from mixlm_sparse.common.render import html_page
 from mixlm_sparse.inference.models.compare import anova
 from mixlm_sparse.interop.cli.files import require_writable
@@ -36,7 +37,11 @@ def compare(args: argparse.Namespace) -> int:
     table = str(compare_table(models, names=names, stars=args.stars, format=args.format))
     out = [table]
     if args.format == "text":
-        formulas = [f"{name}: {model.formula}" for name, model in zip(names, models, strict=True)]
+        formulas = [
+            line
+            for name, model in zip(names, models, strict=True)
+            for line in wrap(f"{name}: ", " ".join(model.formula.split()))
+        ]
         out = [*formulas, "", table]
     tests = _tests(models, names, args.format)
     if tests:

@@ -10,7 +10,8 @@ import pandas as pd
 
 from mixlm_sparse.common.checks import listed
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
-from mixlm_sparse.common.text import text_table
+from mixlm_sparse.common.layout import WIDTH, hanging
+from mixlm_sparse.common.text import display_width, shorten_all, text_table
 from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.engines.memory import size_text
 from mixlm_sparse.model.notes import dropped_message, few_levels_message, scaling_message
@@ -21,7 +22,6 @@ from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
 
 __all__ = ["describe_plan"]
 
-WIDTH = 100
 MAX_NAMES = 24  # names of columns or parameters that are listed
 # Evaluations that a search takes: usual numbers for up to ten parameters.
 EVALUATIONS = (10, 30)
@@ -52,7 +52,7 @@ def describe_plan(
     lines += ["", "Random terms:", *_terms(system)]
     lines += ["", f"Parameters of the search: {system.n_theta}"]
     lines += _wrap("  ", listed(system.theta_names, MAX_NAMES))
-    lines += ["", "Engine:", *(f"  {line}" for line in system.describe().splitlines())]
+    lines += ["", "Engine:", *(f"  {line}" for line in hanging(system.describe(), WIDTH - 2))]
     lines += ["", "Memory:", *_memory(system, frame)]
     few, many = (_time(formed + n * seconds) for n in EVALUATIONS)
     lines += ["", f"Time: products {_time(formed)}, an evaluation {_time(seconds)}"]
@@ -83,6 +83,13 @@ def _factors(matrices: ModelMatrices) -> list[str]:
         columns[0].append(factor.label)
         columns[1].append(str(factor.n_levels))
         columns[2].append(f"{sizes.min()} to {sizes.max()}, median {np.median(sizes):g}")
+    return _within(columns)
+
+
+def _within(columns: list[list[str]]) -> list[str]:
+    """Return the lines of a table whose first column is cut so that it fits the width."""
+    others = sum(max(map(display_width, column)) + 2 for column in columns[1:])
+    columns[0] = shorten_all(columns[0], WIDTH - 2 - others)
     return text_table(columns, indent="  ", gap="  ")
 
 
@@ -97,9 +104,9 @@ def _terms(system: PenalizedSystem) -> list[str]:
         cells = (term.name, width, levels, levels * width, template.n_theta, term.structure)
         for column, cell in zip(columns, cells, strict=True):
             column.append(str(cell))
-    lines = text_table(columns, indent="  ", gap="  ")
+    lines = _within(columns)
     for term in system.matrices.terms:
-        lines += _wrap(f"  {term.name}: ", listed(term.column_names, MAX_NAMES))
+        lines += _wrap("  ", f"{term.name}: {listed(term.column_names, MAX_NAMES)}")
     return [*lines, f"  {total} random effects in all"]
 
 
