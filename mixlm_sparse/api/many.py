@@ -21,8 +21,10 @@ from mixlm_sparse.engines.threads import calm
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import held_call
 from mixlm_sparse.model.designs import columns_of, right_side, with_given_response
+from mixlm_sparse.model.notes import warn_of
 from mixlm_sparse.model.refit_rows import FAILED, Row, gather
 from mixlm_sparse.model.refits import RefitBlock, block_size, threads_serve, warm_up
+from mixlm_sparse.model.shared_design import design_notes, determined_rows
 from mixlm_sparse.model.warm import quiet
 from mixlm_sparse.solve.search.control import Control, control_of
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -137,6 +139,8 @@ def lmer_many(
             done += list(zip(pattern.members, rows, strict=False))
             if not complete:
                 break
+    if options.control.warn:
+        warn_of(design_notes((p.system for p in patterns if p.system is not None), reml=reml))
     return _assembled(given, patterns, done, options, complete)
 
 
@@ -187,9 +191,10 @@ def _fit_pattern(
         # what is loaded and compiled here need not be in every process
         list(work(range(1)))
     size = block_size(system, given.stored, compiled=compiled)
-    return run(
+    rows, complete = run(
         work, len(members), size, n_jobs=n_jobs, threads=threads, progress=progress
     )
+    return determined_rows(rows, system, reml=options.reml), complete
 
 
 def _assembled(

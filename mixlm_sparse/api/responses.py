@@ -91,11 +91,14 @@ def read_responses(formula: str, data: Any, responses: Any) -> Responses:
     names: tuple[str, ...] | None = None
     if isinstance(responses, pd.Series) and responses.name is not None:
         names = (str(responses.name),)
-    if isinstance(responses, pd.DataFrame):
-        names = tuple(str(c) for c in responses.columns)
+    listed = getattr(responses, "column_names", getattr(responses, "columns", None))
+    if not sp.issparse(responses) and listed is not None:  # a frame of any library
+        names = tuple(str(c) for c in listed)
     if sp.issparse(responses) or _all_sparse(responses):
         stored = _stored(responses)
         return Responses(names or _numbered(formula, stored.shape[1]), stored, {})
+    if isinstance(responses, pd.DataFrame) and _nullable(responses):
+        responses = responses.to_numpy(np.float64, na_value=np.nan)
     remedy = "give names of columns, or an (n, r) matrix of numbers"
     values = require_array("responses", responses, remedy, DataError).copy()
     if values.ndim == 1:
@@ -118,6 +121,13 @@ def _all_sparse(responses: Any) -> bool:
     """Say whether a frame keeps all its columns sparse, with zero as what is not stored."""
     return isinstance(responses, pd.DataFrame) and bool(len(responses.columns)) and all(
         isinstance(dtype, pd.SparseDtype) and dtype.fill_value == 0 for dtype in responses.dtypes
+    )
+
+
+def _nullable(responses: pd.DataFrame) -> bool:
+    """Say whether a frame of numbers keeps some of them with pd.NA for what is missing."""
+    return all(map(pd.api.types.is_numeric_dtype, responses.dtypes)) and any(
+        map(pd.api.types.is_extension_array_dtype, responses.dtypes)
     )
 
 

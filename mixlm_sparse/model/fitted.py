@@ -33,10 +33,8 @@ from mixlm_sparse.model.effects import (
 )
 from mixlm_sparse.model.fitted_rows import FittedRows
 from mixlm_sparse.model.varcorr import VarCorr
-from mixlm_sparse.solve.curvature import residual_share
+from mixlm_sparse.solve.curvature import known_without_residual
 
-# Where nothing is left to the residuals, a variance with a larger share of theirs is not known.
-RESIDUAL_SHARE = 1e-3
 NO_RESIDUAL = (
     "nothing is left to the residuals beside the random effects, so that what is judged within "
     "groups has no error"
@@ -153,8 +151,8 @@ class FittedModel(FittedRows):
         if not self.identification.complete:
             out &= self.identification.coefficients(L)
         if self.optimum.no_residual and L.size:
-            share = residual_share(self.curvature, self.system, self.solution.times_RX_inv(L))
-            out &= ~(share > RESIDUAL_SHARE)
+            half = self.solution.times_RX_inv(L)
+            out &= known_without_residual(self.curvature, self.system, half)
         return out
 
     @property

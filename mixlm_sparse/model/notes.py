@@ -160,6 +160,13 @@ def identification_message(judged: Identification) -> str:
     return f"{judged.sentence}; {judged.advice}{see('identification')}"
 
 
+def dropped_notes(system: PenalizedSystem) -> Notes:
+    """Return what is to be said of columns of X that were dropped."""
+    if not system.dropped:
+        return ()
+    return ((RankDeficiencyWarning, dropped_message(system.dropped, _affected(system))),)
+
+
 def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
     """Return what the user should know about a fit: (category of the warning, text)."""
     notes: list[tuple[type[MixedModelWarning], str]] = []
@@ -169,8 +176,7 @@ def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
     if not isinstance(system.matrices, MatricesWithoutRows):
         notes += [(FormulaWarning, text) for text in text_messages(system.matrices)]
         notes += [(FormulaWarning, text) for text in swapped_messages(system.matrices)]
-    if system.dropped:
-        notes.append((RankDeficiencyWarning, dropped_message(system.dropped, _affected(system))))
+    notes += dropped_notes(system)
     scaling = scaling_message(system)
     if scaling is not None:
         notes.append((ScalingWarning, scaling))

@@ -24,6 +24,7 @@ from mixlm_sparse.engines.fused.search import search_many
 from mixlm_sparse.model.call import FitOptions
 from mixlm_sparse.model.refit_rows import FAILED, Row
 from mixlm_sparse.solve.criterion import residual_df
+from mixlm_sparse.solve.curvature import curvature_at, known_without_residual
 from mixlm_sparse.solve.derived.other_response import (
     ResponseColumns,
     not_finite,
@@ -353,6 +354,11 @@ def row_of(refit: Refit) -> Row:
     if refit.optimum is None or refit.solution is None:
         return Row(None, None, None, np.nan, np.nan, FAILED, refit.message)
     bse = refit.unit_of_theta * np.sqrt((refit.solution.RX_inv**2).sum(axis=1))
+    if refit.optimum.no_residual and refit.system.whitened is None:
+        optimum = refit.optimum
+        at = curvature_at(optimum.phi, refit.system, reml=optimum.reml, sigma=optimum.sigma)
+        known = known_without_residual(at, refit.system, refit.solution.RX_inv)
+        bse = np.where(known, bse, np.nan)
     return Row(
         refit.optimum.theta,
         refit.solution.beta,

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.text import in_brackets
 from mixlm_sparse.common.types import Matrix, Vector
@@ -42,6 +43,8 @@ FLAT_RTOL = 1e-7
 # units, 1 where all is well, from which on the Hessian is looked at closely.
 SCREEN_STEP = 1e-3
 SUSPICIOUS = 0.05
+# Where nothing is left to the residuals, a variance with a larger share of theirs is not known.
+RESIDUAL_SHARE = 1e-3
 # Curvature below minus this share is no rounding error: the point is no minimum.
 NEGATIVE_RTOL = 1e-6
 
@@ -310,6 +313,13 @@ def residual_share(curvature: Curvature, system: PenalizedSystem, Z: Matrix) -> 
     with np.errstate(invalid="ignore"):
         out: Vector = 1.0 + 0.5 * slopes / np.where(lengths > 0.0, lengths, np.nan)
     return out
+
+
+def known_without_residual(
+    curvature: Curvature, system: PenalizedSystem, Z: Matrix
+) -> NDArray[np.bool_]:
+    """Say which variances (r,) of Z, as in `residual_share`, are known where sigma is zero."""
+    return ~(residual_share(curvature, system, Z) > RESIDUAL_SHARE)
 
 
 def hessian_eigenvalues(

@@ -1,4 +1,4 @@
-"""What a response of many is given is its own: not that of those beside it, and said if none."""
+"""What a response of many is given: its own digits, what a single fit is given, and why if none."""
 
 from __future__ import annotations
 
@@ -89,3 +89,64 @@ def test_sparse_responses_of_zeros_alone_are_constant_whatever_the_predictors():
         stored = mx.lmer_many(formula, data, sp.csr_array(Y), control=SILENT)
         assert list(dense.status) == list(stored.status)
         assert stored.status[1] == "perfect fit"
+
+
+@pytest.mark.parametrize(
+    ("formula", "reml"),
+    [
+        ("~ factor(g) + (1 | g)", True),  # of fixed effects REML alone knows nothing
+        ("~ x + factor(g) + (x | g)", True),
+        ("~ f + (1 | g) + (1 | f)", True),
+        ("~ x + (1 | g) + (1 | same)", True),
+        ("~ x + (1 | g) + (1 | same)", False),
+        ("~ x + (x + I(2 * x) | g)", False),
+    ],
+)
+def test_errors_that_the_design_does_not_determine_are_nan_as_those_of_one_fit(formula, reml):
+    data, Y = _world()
+    data["same"], data["f"] = 7 * data["g"] + 1, data["g"] % 3
+    data["f"] = data["f"].map(str)
+    with pytest.warns(mx.ConvergenceWarning, match="the data do not determine") as said:
+        many = mx.lmer_many(formula, data, Y[:, :5], reml=reml)
+    assert len(said) == 1
+    for i in range(5):
+        fit = mx.lmer(f"y {formula}", data.assign(y=Y[:, i]), reml=reml, control=SILENT)
+        assert not fit.identification.complete
+        np.testing.assert_allclose(many.bse[i], fit.bse, rtol=1e-4)
+        assert fit.identification.sentence in many.message[i]
+
+
+def test_errors_are_nan_where_nothing_is_left_to_the_residuals():
+    data, Y = _world()
+    means = Y[:9, 0][data["g"]]
+    many = mx.lmer_many("~ x + h + (1 | g)", data, np.column_stack([means, Y[:, 1]]))
+    fit = mx.lmer("y ~ x + h + (1 | g)", data.assign(y=means), control=SILENT)
+    assert many.status == ("no residual", "converged")
+    np.testing.assert_allclose(many.bse[0], fit.bse, rtol=1e-6)
+    assert np.isnan(many.bse[0, 1:]).all()
+    assert np.isfinite(many.bse[1]).all()
+
+
+def test_dropped_columns_are_told_once():
+    data, Y = _world()
+    with pytest.warns(mx.RankDeficiencyWarning, match=r"I\(2 \* x\)") as said:
+        mx.lmer_many("~ x + I(2 * x) + (1 | g)", data, Y)
+    assert len(said) == 1
+
+
+@pytest.mark.parametrize("library", ["nullable", "polars", "pyarrow"])
+def test_responses_are_a_frame_of_any_library(library):
+    data, Y = _world()
+    frame = pd.DataFrame(Y[:, :3], columns=["a 1", "β", "c"])
+    frame.loc[4, "β"] = np.nan
+    frame["n"] = (Y[:, 3] > 0.0).astype(int)
+    expected = mx.lmer_many("~ x + (1 | g)", data, frame, control=SILENT)
+    if library == "nullable":
+        given = frame.convert_dtypes()
+    else:
+        module = pytest.importorskip(library)
+        given = module.from_pandas(frame) if library == "polars" else module.table(dict(frame))
+    many = mx.lmer_many("~ x + (1 | g)", data, given, control=SILENT)
+    assert many.names == tuple(frame)
+    np.testing.assert_array_equal(many.nobs, expected.nobs)
+    np.testing.assert_allclose(many.criterion, expected.criterion, rtol=1e-12)
