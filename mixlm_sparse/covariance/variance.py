@@ -68,14 +68,6 @@ class VarianceFunction(ABC):
     def natural(self, omega: Vector, values: Values) -> tuple[Vector, Matrix]:
         """Return the natural parameters (r,) and their derivative (r, r) by omega."""
 
-    def natural_slopes(self, x: NDArray[Any], omega: Vector, values: Values) -> Matrix:
-        """Return dlog s / d natural parameter, (n, r)."""
-        r = omega.size
-        slopes = np.column_stack(
-            [self.log_sd(x, row, values) for row in np.eye(r)]
-        ) if r else np.zeros((x.shape[0], 0))  # fmt: skip
-        return slopes @ np.linalg.inv(self.natural(omega, values)[1])
-
     def start(self, values: Values) -> Vector:
         """Return omega of equal variances."""
         return np.zeros(len(self.parameters(values)))

@@ -49,7 +49,7 @@ def _hash_compiled(keys, slots, shift, values, n, out):  # type: ignore[no-untyp
     mask = slots.shape[0] - 1
     for i in range(keys.shape[0]):
         key = keys[i]
-        place = np.int64((np.uint64(key) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(shift))
+        place = np.int64((np.uint64(key) * HASH) >> np.uint64(shift))
         while True:
             code = slots[place]
             if code < 0:

@@ -95,7 +95,6 @@ class GroupCoder:
 
     def __init__(self, formula: MixedFormula) -> None:
         labels = group_labels(formula.random)
-        self.label_of_term = tuple(labels)
         components = {
             label: random.components for label, random in zip(labels, formula.random, strict=True)
         }

@@ -15,7 +15,6 @@ from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.design.batches.arrow import TextLevels, arrow, text_positions
 from mixlm_sparse.design.evaluate import FactorValue
 from mixlm_sparse.design.grouping import GroupingFactor, require_countable
-from mixlm_sparse.design.levels import level_labels
 from mixlm_sparse.design.table import Column
 from mixlm_sparse.design.variables import Variables, used_levels
 from mixlm_sparse.engines.keys import KeyMap
@@ -332,8 +331,3 @@ def level_map(expr: Expr) -> LevelMap:
     """Return an empty map for a grouping expression, whose levels have no first one."""
     name = expr.id if isinstance(expr, Name) else deparse(expr)
     return LevelMap(name, order_matters=False)
-
-
-def labels_of(known: LevelMap) -> tuple[str, ...]:
-    """Return the names of the levels in order."""
-    return level_labels(known.finish()[0])

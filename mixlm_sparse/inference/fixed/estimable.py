@@ -81,13 +81,6 @@ def kept_part(fit: FittedModel, L: Matrix) -> Matrix:
     return out
 
 
-def with_all_columns(fit: FittedModel, L: Matrix) -> Matrix:
-    """Return L (r, p) of the kept columns with zeros for the dropped ones, (r, p_all)."""
-    out = np.zeros((L.shape[0], len(fit.matrices.fixed.names)))
-    out[:, list(fit.system.products.kept)] = L
-    return out
-
-
 def warn_not_estimable(fit: FittedModel, what: Sequence[str], why: str) -> str:
     """Warn, unless the fit's control is silent, that results are NaN; return the sentence.
 
