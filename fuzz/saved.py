@@ -1,4 +1,4 @@
-"""Files of fits and of products from anyone: real ones with edits of every depth."""
+"""Files of fits, of many fits and of products from anyone: real ones with edits of every depth."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import scipy.sparse as sp
 
 import mixlm_sparse as mx
 from fuzz.formula import FRAME
@@ -239,6 +240,27 @@ def _use_fit(path: str) -> None:
     fit.variance_components()
 
 
+@functools.cache
+def many() -> list[Members]:
+    """Return files of fits of many responses, dense and sparse, with and without data."""
+    Y = np.column_stack([FRAME["y"], np.where(FRAME["x"] > 0, FRAME["y"], np.nan)])
+    stored = sp.csc_array(np.maximum(Y[:, [0, 0]], 0.0))
+    made = [
+        mx.lmer_many("~ x * f + (x | g)", FRAME, Y, weights="z", control=QUIET),
+        mx.lmer_many("~ x + (1 | g)", FRAME, stored, control=QUIET),
+        mx.lmer_many("~ poly(x, 2) + (1 | g) + (1 | h)", FRAME, ["y", "z"], control=QUIET),
+    ]
+    lean = functools.partial(made[0].save, include_data=False)
+    return [*(_members(fits.save) for fits in made), _members(lean)]
+
+
+def _use_many(path: str) -> None:
+    found = mx.load_many(path)
+    repr(found)
+    if len(found):
+        str(found.fit(0).varcorr)
+
+
 def _use_products(path: str) -> None:
     found = mx.load_products(path)
     repr(found)
@@ -254,6 +276,11 @@ def one_fit(data: bytes) -> None:
 def one_products(data: bytes) -> None:
     """Load edited products, add and fit them where they load."""
     _read(products(), data, _use_products)
+
+
+def one_many(data: bytes) -> None:
+    """Load edited fits of many responses, and fit one of them where they load."""
+    _read(many(), data, _use_many)
 
 
 def seeds() -> list[bytes]:

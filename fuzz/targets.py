@@ -38,6 +38,7 @@ class Target:
 TARGETS = {
     "formula": Target(formula.one, formula.seeds, 300, formula.TOKENS),
     "load": Target(saved.one_fit, saved.seeds, 200),
+    "many": Target(saved.one_many, saved.seeds, 200),
     "products": Target(saved.one_products, saved.seeds, 200),
     "frames": Target(frames.one, frames.seeds, 600),
     "command_line": Target(command_line.one, command_line.seeds, 400),

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from mixlm_sparse.api.lmer import deviance_function, fit_matrices, lmer, make_fit
     from mixlm_sparse.api.load import load
     from mixlm_sparse.api.many import lmer_many
+    from mixlm_sparse.api.many_load import load_many
     from mixlm_sparse.api.many_result import ManyFits
     from mixlm_sparse.api.plan import plan
     from mixlm_sparse.api.power import power
@@ -100,6 +101,7 @@ _HOMES = {
     "api.lmer": ("deviance_function", "fit_matrices", "lmer", "make_fit"),
     "api.load": ("load",),
     "api.many": ("lmer_many",),
+    "api.many_load": ("load_many",),
     "api.many_result": ("ManyFits",),
     "api.plan": ("plan",),
     "api.power": ("power",),
@@ -244,6 +246,7 @@ __all__ = [
     "lmer",
     "lmer_many",
     "load",
+    "load_many",
     "load_products",
     "make_fit",
     "membership",

@@ -141,7 +141,7 @@ def lmer_many(
                 break
     if options.control.warn:
         warn_of(design_notes((p.system for p in patterns if p.system is not None), reml=reml))
-    return _assembled(given, patterns, done, options, complete)
+    return _assembled(given, patterns, done, call, complete)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,9 +201,10 @@ def _assembled(
     given: Responses,
     patterns: Sequence[Pattern],
     done: list[tuple[int, Row]],
-    options: FitOptions,
+    call: ModelCall,
     complete: bool,
 ) -> ManyFits:
+    options = call.options
     r = len(given.names)
     systems = [p.system for p in patterns if p.system is not None]
     first = systems[0] if systems else None
@@ -236,8 +237,9 @@ def _assembled(
         message=arrays.message,
         reml=options.reml,
         complete=complete,
+        formula=call.formula,
         _responses=given,
-        _patterns=tuple(patterns),
+        _call=call,
         _options=options,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
@@ -9,15 +10,20 @@ import numpy as np
 import pandas as pd
 
 from mixlm_sparse.api.fit import LinearMixedFit
-from mixlm_sparse.api.responses import Pattern, Responses
-from mixlm_sparse.common.checks import shown, unknown_name
-from mixlm_sparse.common.errors import DataError, OptionError
+from mixlm_sparse.api.many_files import FORMAT, FORMAT_VERSION, coded, responses_to
+from mixlm_sparse.api.responses import Responses
+from mixlm_sparse.common.checks import require_bool, require_path, shown, unknown_name
+from mixlm_sparse.common.errors import DataError, OptionError, SavedFitError
 from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.model.base import announced, fit_of
-from mixlm_sparse.model.call import FitOptions
+from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.designs import with_given_response
 from mixlm_sparse.model.refit_rows import FAILED
+from mixlm_sparse.model.saved.archive import Arrays, write_archive
+from mixlm_sparse.model.saved.call import call_to
+from mixlm_sparse.model.saved.known import known_to
+from mixlm_sparse.model.saved.parts import options_to
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.system import penalized_system
 
@@ -40,6 +46,7 @@ class ManyFits(PrintsAsTable):
         "failed" (no fit: see message) or "not run" (ended early).
     message : (r,) the status in words.
     reml : which criterion.
+    formula : the right side that all responses share.
 
     What is not there is NaN.
 
@@ -70,17 +77,13 @@ class ManyFits(PrintsAsTable):
     message: tuple[str, ...]
     reml: bool
     complete: bool
-    _responses: Responses = field(repr=False)
-    _patterns: tuple[Pattern, ...] = field(repr=False)
+    formula: str
+    _responses: Responses | None = field(repr=False)
+    _call: ModelCall | None = field(repr=False)
     _options: FitOptions = field(repr=False)
 
     def __len__(self) -> int:
         return len(self.names)
-
-    @property
-    def formula(self) -> str:
-        """The right side that all responses share; "" if none could be fitted."""
-        return str(self._patterns[0].call.formula) if self._patterns else ""
 
     @property
     @result_table("Responses without a fit", labels=["response"], uncounted=True)
@@ -125,13 +128,18 @@ class ManyFits(PrintsAsTable):
         ------
         OptionError : there is no such response.
         DataError : it has no fit; the message says why.
+        SavedFitError : the fits were saved without their data.
         """
         at = self._position(i)
-        pattern = next(p for p in self._patterns if at in p.members)
-        if pattern.system is None:
-            raise DataError(f"response '{self.names[at]}' has no fit: {pattern.message}")
         name = self.names[at]
-        matrices, call = with_given_response(pattern.call, self._responses.column(at), name)
+        if self.status[at] == FAILED and not self.nobs[at]:
+            raise DataError(f"response '{name}' has no fit: {self.message[at]}")
+        if self._call is None or self._responses is None:
+            raise SavedFitError(
+                "these fits were saved without their data, which the whole fit of a response "
+                "needs: save them with include_data=True"
+            )
+        matrices, call = with_given_response(self._call, self._responses.column(at), name)
         start = self.theta[at] if self.status[at] == "converged" else None
         system = penalized_system(
             matrices, self._options.engine, estimation=self._options.control.estimation
@@ -146,6 +154,76 @@ class ManyFits(PrintsAsTable):
         call = replace(call, options=self._options)
         fit = fit_of(LinearMixedFit, system, optimum, self._options, call.formula, call)
         return announced(fit)
+
+    def save(self, path: str | os.PathLike[str], *, include_data: bool = True) -> None:
+        """Save the fits; `mx.load_many(path)` brings them back.
+
+        The file is a zip archive of JSON and arrays, without pickle.  It appears under its name
+        when it is complete; a file of this name that was there is replaced then.
+
+        Parameters
+        ----------
+        path : of the file, by custom "name.mixlm".
+        include_data : also store the responses and the columns of the data that the formula
+            uses, which `fit(i)` needs.  Without them the file holds the results.
+
+        Raises
+        ------
+        SavedFitError : the data have a column of a kind that cannot be stored.
+        OSError : the file cannot be written.
+
+        Examples
+        --------
+        >>> import mixlm_sparse as mx, tempfile, pathlib
+        >>> sleep = mx.datasets.load("sleepstudy").assign(half=lambda d: d["Reaction"] / 2)
+        >>> many = mx.lmer_many("~ Days + (Days | Subject)", sleep, ["Reaction", "half"])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     many.save(pathlib.Path(folder) / "many.mixlm")
+        ...     again = mx.load_many(pathlib.Path(folder) / "many.mixlm")
+        >>> (again.beta == many.beta).all(), round(again.fit("Reaction").criterion, 4)
+        (np.True_, 1743.6283)
+        """
+        path = require_path("path", path)
+        include_data = require_bool("include_data", include_data)
+        kinds, status = coded(self.status)
+        texts, message = coded(self.message)
+        arrays: Arrays = {
+            "theta": self.theta, "beta": self.beta, "bse": self.bse, "sigma": self.sigma,
+            "criterion": self.criterion, "nobs": np.asarray(self.nobs, dtype=np.int64),
+            "status": status, "message": message,
+        }  # fmt: skip
+        document: dict[str, Any] = {
+            "format": FORMAT,
+            "version": FORMAT_VERSION,
+            "formula": self.formula,
+            "reml": bool(self.reml),
+            "complete": bool(self.complete),
+            "names": list(self.names),
+            "theta_names": list(self.theta_names),
+            "x_names": list(self.x_names),
+            "status": kinds,
+            "message": texts,
+            "options": options_to(self._options),
+            "matrices": None,
+            "call": None,
+            "data": None,
+            "responses": None,
+        }
+        if include_data and self._call is not None and self._responses is not None:
+            call = self._call
+            matrices, _ = with_given_response(call, warn=False)
+            assert matrices.spec is not None
+            spec = matrices.spec.to_dict()
+            document["matrices"] = {
+                "n_input": matrices.n_input,
+                "factors": [{"label": f.label, "n_levels": f.n_levels} for f in matrices.factors],
+                "spec": {"env": spec["env"], "factors": spec["factors"]},
+            }
+            if any(factor.known is not None for factor in matrices.factors):
+                document["known"] = known_to(matrices.factors, arrays)
+            document["call"] = call_to(matrices, call, document, arrays, include_data)
+            document["responses"] = responses_to(self._responses, arrays)
+        write_archive(path, document, arrays)
 
     def _position(self, i: int | str) -> int:
         if isinstance(i, str):

@@ -55,6 +55,8 @@ def with_given_response(
     y: Vector | None = None,
     name: str = "y",
     columns: HeldData | None = None,
+    *,
+    warn: bool = True,
 ) -> tuple[ModelMatrices, ModelCall]:
     """Evaluate the right side of a call's formula beside a response that is given.
 
@@ -64,6 +66,7 @@ def with_given_response(
     y : one value for each row of the data, NaN where missing; None stands for zeros.
     name : of the response in the new formula.
     columns : of `columns_of`, if they are at hand.
+    warn : whether to warn of a formula that means something other than it seems to.
 
     Returns
     -------
@@ -78,4 +81,4 @@ def with_given_response(
             call, formula=f"{quoted(name)} ~ {right_side(call.formula)}", data=data, response=None
         )
     )
-    return matrices_of(complete), complete
+    return matrices_of(complete, warn=warn), complete

@@ -308,6 +308,8 @@ def of_package(folder: Path) -> Iterator[Call]:
     """Every function of the package."""
     small().save(folder / "saved.mixlm")
     mx.cross_products("y ~ x + (1 | g)", data()).save(folder / "products.mixlm")
+    many = mx.lmer_many("y ~ x + (1 | g)", data(), ["y", "w"], progress=False)
+    many.save(folder / "many.mixlm")
     frame = data()
     system = mx.penalized_system(mx.model_matrices("y ~ x + (1 | g)", frame))
     optimum = mx.optimize(system)
@@ -343,6 +345,7 @@ def of_package(folder: Path) -> Iterator[Call]:
         "cross_products": plain,
         "fit_products": {"products": mx.cross_products(**plain)},
         "load_products": {"path": folder / "products.mixlm"},
+        "load_many": {"path": folder / "many.mixlm"},
     }  # fmt: skip
     for name in mx.__all__:
         function = getattr(mx, name)

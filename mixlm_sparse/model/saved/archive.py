@@ -40,6 +40,12 @@ MAX_MEMBERS = 100_000
 MAX_HEADER = 10_000  # bytes of the description of one array
 METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 ENCRYPTED = 1  # a flag of a member
+# What the files of each format hold, and what reads them.
+READERS = {
+    "mixlm_sparse.api.lmer": ("a fit", "mx.load"),
+    "mixlm_sparse.api.lmer_many": ("fits of many responses", "mx.load_many"),
+    "mixlm_sparse.products": ("products", "mx.load_products"),
+}
 SUMMED_SINCE = 2  # the format of fits and of products that brought checksums
 
 
@@ -147,6 +153,8 @@ class Archive:
         what: str,
         written_by: str,
         part: Callable[[Mapping[str, Any], str], str] | None = None,
+        *,
+        first: int = 1,
     ) -> None:
         """Raise a SavedFitError unless the file says that it is of this format, and is undamaged.
 
@@ -155,13 +163,18 @@ class Archive:
         name : of the format; `version` is the latest that this code reads.
         what : the file should be, such as "is a saved fit"; `written_by` says what writes one.
         part : names the part of the document that an array holds, in the user's words.
+        first : the earliest version that was ever written.
         """
-        if self.document.get("format") != name:
+        said = self.document.get("format")
+        if said != name and isinstance(said, str) and said in READERS:
+            words, reader = READERS[said]
+            raise SavedFitError(f"{self.path!r} holds {words}: read it by {reader}(path)")
+        if said != name:
             raise SavedFitError(
                 f"{self.path!r} does not say that it {what}: give the path that {written_by} wrote"
             )
         found = self.document.get("version")
-        if type(found) is not int or found < 1:
+        if type(found) is not int or found < first:
             raise self.broken(f"its format is {found!r:.40}")
         if found > version:
             raise SavedFitError(

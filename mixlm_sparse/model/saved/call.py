@@ -9,10 +9,10 @@ import numpy as np
 import pandas as pd
 
 from mixlm_sparse.common.errors import SavedFitError
+from mixlm_sparse.design.matrices import ModelMatrices
 from mixlm_sparse.design.readers import open_table
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import ROLES, columns_of_call
-from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.rowless import AbsentFrame, MatricesWithoutRows
 from mixlm_sparse.model.saved.archive import Archive, Arrays
 from mixlm_sparse.model.saved.frame import (
@@ -27,14 +27,14 @@ from mixlm_sparse.model.saved.known import known_from
 from mixlm_sparse.model.saved.parts import held_from
 from mixlm_sparse.model.saved.structure import structure_from
 
-__all__ = ["call_from", "call_to"]
+__all__ = ["call_from", "call_to", "require_functions"]
 
 # What arguments of a loaded call are that were arrays.
 AS_READ = (np.ndarray, pd.Categorical, pd.api.extensions.ExtensionArray)
 
 
 def call_to(
-    fit: FittedModel,
+    matrices: ModelMatrices,
     call: ModelCall,
     document: dict[str, Any],
     arrays: Arrays,
@@ -51,7 +51,7 @@ def call_to(
     simple = all(value is None or isinstance(value, str) for value in given.values())
     if not include_data and simple:
         return about | given
-    if isinstance(fit.matrices, MatricesWithoutRows):  # arrays came from a file, row by row
+    if isinstance(matrices, MatricesWithoutRows):  # arrays came from a file, row by row
         arrived = {role: v for role, v in given.items() if isinstance(v, AS_READ)}
         table = open_table(pd.DataFrame(arrived), list(arrived))
         given = {role: v if isinstance(v, (str, *AS_READ)) else None for role, v in given.items()}
@@ -64,6 +64,19 @@ def call_to(
         if call.response is not None:
             arrays["response"] = call.response
     return about
+
+
+def require_functions(
+    document: Mapping[str, Any], env: Mapping[str, Any], reader: str = "mx.load"
+) -> None:
+    """Raise a SavedFitError unless the functions that the formula calls are given."""
+    spec = document["matrices"]["spec"]
+    absent = [] if spec is None else [name for name in spec["env"] if name not in env]
+    if absent:
+        raise SavedFitError(
+            f"the formula calls the function '{absent[0]}', and a file holds no code: pass it "
+            f"again as {reader}(path, env={{'{absent[0]}': function}})"
+        )
 
 
 def call_from(

@@ -35,7 +35,7 @@ from mixlm_sparse.model.rowless import MatricesWithoutRows, NoRows, with_parts
 from mixlm_sparse.model.rowless_residuals import LawWithoutRows
 from mixlm_sparse.model.run import matrices_of
 from mixlm_sparse.model.saved.archive import Archive, Arrays, write_archive
-from mixlm_sparse.model.saved.call import call_from, call_to
+from mixlm_sparse.model.saved.call import call_from, call_to, require_functions
 from mixlm_sparse.model.saved.check import (
     require_consistent,
     require_point,
@@ -140,7 +140,7 @@ def write_fit(
     if fit.sigma > 0.0 and (has_rows or "residual_quantiles" in vars(fit)):
         arrays["residual_quantiles"] = fit.residual_quantiles
     if fit.call is not None:
-        document["call"] = call_to(fit, fit.call, document, arrays, include_data)
+        document["call"] = call_to(fit.matrices, fit.call, document, arrays, include_data)
     elif include_data:
         rows_to(fit.matrices, arrays)
         document["data"] = "matrices"
@@ -209,7 +209,7 @@ def _fit_from(
     if engine is not None:
         options = replace(options, engine=engine).checked()
     products = products_from(document["products"], archive)
-    _require_functions(document, env)
+    require_functions(document, env)
     matrices, call = _matrices_from(document, archive, products, options, data, env)
     if document.get("held") is not None:  # the formula does not say in which form a term is held
         saved = document["matrices"]["terms"]
@@ -299,16 +299,6 @@ def _structured(
     require_solution(fit, archive, given=given)
     require_rows(fit, archive, given=given)
     return fit
-
-
-def _require_functions(document: Mapping[str, Any], env: Mapping[str, Any]) -> None:
-    spec = document["matrices"]["spec"]
-    absent = [] if spec is None else [name for name in spec["env"] if name not in env]
-    if absent:
-        raise SavedFitError(
-            f"the formula calls the function '{absent[0]}', and a file holds no code: pass it "
-            f"again as mx.load(path, env={{'{absent[0]}': function}})"
-        )
 
 
 # ---------------------------------------------------------------------------------------------

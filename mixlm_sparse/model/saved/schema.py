@@ -7,7 +7,7 @@ from typing import Any
 
 from mixlm_sparse.model.saved.archive import Archive
 
-__all__ = ["PRODUCTS_FORM", "require_fit_form", "require_form"]
+__all__ = ["PRODUCTS_FORM", "require_fit_form", "require_form", "require_many_form"]
 
 NUMBER = (int, float)
 OPTIONAL_TEXT = (str, type(None))
@@ -140,6 +140,38 @@ RESIDUALS: dict[str, Any] = {
     "level_scale": NUMBER,
     "crossed": [str],
 }
+
+
+MANY: dict[str, Any] = {
+    "formula": str,
+    "reml": bool,
+    "complete": bool,
+    "names": [str],
+    "theta_names": [str],
+    "x_names": [str],
+    "status": [str],
+    "message": [str],
+    "options": {"reml": bool, "optimizer": str, "engine": str, "control": dict},
+    "matrices": (dict, type(None)),
+    "call": (dict, type(None)),
+    "data": OPTIONAL_TEXT,
+    "responses": OPTIONAL_TEXT,
+}
+MANY_MATRICES: dict[str, Any] = {
+    "n_input": int,
+    "factors": [{"label": str, "n_levels": int}],
+    "spec": {"env": [str], "factors": [LEVELS]},
+}
+
+
+def require_many_form(document: Mapping[str, Any], archive: Archive) -> None:
+    """Raise a SavedFitError that names the first value of the wrong kind in fits of many."""
+    _check(document, MANY, "", archive)
+    if document["call"] is not None:
+        _check(document["call"], {**CALL, "frame": FRAME}, "call", archive)
+        _check(document["matrices"], MANY_MATRICES, "matrices", archive)
+        if document["data"] != "frame":
+            raise archive.broken("its data are no frame")
 
 
 def require_fit_form(document: Mapping[str, Any], archive: Archive) -> None:
