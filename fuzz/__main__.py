@@ -19,7 +19,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-NAMES = ("formula", "load", "many", "products", "frames", "command_line")
+NAMES = ("formula", "load", "many", "products", "frames", "structures", "command_line")
 MEGABYTES = 3000  # of the process
 SECONDS_AN_INPUT = 120
 LINE = re.compile(rb"#(\d+)\s+\w+\s+cov: (\d+) ft: (\d+) corp: (\d+)/")

@@ -53,6 +53,23 @@ STRUCTURES: tuple[Callable[[Source], dict[str, Any]], ...] = (
     lambda s: {"variance": mx.VarPower(s.pick(("x", "z", "d")))},
     lambda s: {"variance": mx.VarExp(s.pick(("x", "z", "d")))},
 )
+CORRELATIONS: tuple[Callable[[Source], Any], ...] = (
+    lambda s: None,
+    lambda s: mx.AR1(s.pick(PLACES), s.pick(SUBJECTS)),
+    lambda s: mx.CAR1(s.pick(PLACES), s.pick(SUBJECTS)),
+    lambda s: mx.Toeplitz(s.pick(PLACES), s.pick(SUBJECTS)),
+    lambda s: mx.Unstructured(s.pick(PLACES), s.pick(SUBJECTS)),
+    lambda s: mx.AnteDependence(s.pick(PLACES), s.pick(SUBJECTS)),
+    lambda s: mx.CompoundSymmetry(s.pick(SUBJECTS), by=s.pick(("f", None))),
+    lambda s: mx.Exponential(["x", "z"], s.pick(SUBJECTS)),
+    lambda s: mx.Gaussian(s.pick(("x", "z", "d")), s.pick((*SUBJECTS, None))),
+)
+VARIANCES: tuple[Callable[[Source], Any], ...] = (
+    lambda s: None,
+    lambda s: mx.VarIdent(s.pick(("f", "h", "b", "g"))),
+    lambda s: mx.VarPower(s.pick(("x", "z", "d"))),
+    lambda s: mx.VarExp(s.pick(("x", "z", "d"))),
+)
 KINDS = ("number", "few", "text", "labels", "flag", "object", "date", "category", "constant")
 
 
@@ -105,7 +122,25 @@ def frame(source: Source) -> pd.DataFrame:
 def one(data: bytes) -> None:
     """Fit a model to a frame, and print one of the things, or all, that a user looks at."""
     source = Source(data)
-    formula = f"y ~ {source.pick(FIXED)} + {source.pick(RANDOM)}"
+    _fitted(source, f"y ~ {source.pick(FIXED)} + {source.pick(RANDOM)}", mx.lmer, None)
+
+
+def one_structured(data: bytes) -> None:
+    """Fit a model whose residuals have a structure, with random effects or without."""
+    source = Source(data)
+    formula, call = f"y ~ {source.pick(FIXED)}", mx.gls
+    if source.flag():
+        formula, call = f"{formula} + {source.pick(RANDOM)}", mx.lmer
+    structure = {
+        "residual": source.pick(CORRELATIONS)(source),
+        "variance": source.pick(VARIANCES)(source),
+    }
+    _fitted(source, formula, call, structure)
+
+
+def _fitted(
+    source: Source, formula: str, call: Callable[..., Any], structure: dict[str, Any] | None
+) -> None:
     options: dict[str, Any] = {"reml": source.flag()}
     if source.below(4) == 1:
         options["weights"] = source.pick(COLUMNS)
@@ -119,8 +154,8 @@ def one(data: bytes) -> None:
     looks = (*((look,) for look in LOOKS), LOOKS)[source.below(len(LOOKS) + 1)]
     # a search whole, with its second looks, is most of what an input costs: one input in eight
     control = mx.Control() if source.below(8) == 1 else BRIEF
-    options |= source.pick(STRUCTURES)(source)
-    fit = mx.lmer(formula, rows, control=control, **options)
+    options |= source.pick(STRUCTURES)(source) if structure is None else structure
+    fit = call(formula, rows, control=control, **options)
     for look in looks:
         look(fit)
 

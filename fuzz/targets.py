@@ -41,6 +41,7 @@ TARGETS = {
     "many": Target(saved.one_many, saved.seeds, 200),
     "products": Target(saved.one_products, saved.seeds, 200),
     "frames": Target(frames.one, frames.seeds, 600),
+    "structures": Target(frames.one_structured, frames.seeds, 600),
     "command_line": Target(command_line.one, command_line.seeds, 400),
 }
 
