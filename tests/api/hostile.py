@@ -264,6 +264,7 @@ GOOD: dict[str, dict[str, Any]] = {  # arguments with which a method works
     "AllFits.get": {"key": "bobyqa"},
     "VarCorr[]": {"name": "g"},
     "ManyFits.fit": {"i": 0},
+    "ManyFits.save": {"path": "many_of_results.mixlm"},
     "DevianceFunction()": {"theta": [1.0]},
     "DevianceFunction.gradient": {"theta": [1.0]},
     "DevianceFunction.parts": {"theta": [1.0]},
