@@ -377,7 +377,7 @@ def _merged_user_columns(rows: RowBlock, system: PenalizedSystem) -> list[Matrix
 
 
 @answers_unknown_keywords
-def solve_pls(theta: Vector, system: PenalizedSystem) -> PlsSolution:
+def solve_pls(theta: object, system: PenalizedSystem) -> PlsSolution:
     """Solve the penalized least-squares problem at `theta`.
 
     Parameters
