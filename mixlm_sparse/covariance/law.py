@@ -218,7 +218,14 @@ class ResidualLaw:
         return out
 
     def from_working(self, at: int, omega: float) -> float:
-        """Return natural parameter `at`, of link "working", where its omega has this value."""
+        """Return natural parameter `at`, of link "working", where its omega has this value.
+
+        Limits of what is hardly known lie far out: there it is at the end of its range.
+        """
+        with np.errstate(over="ignore"):
+            return self._from_working(at, omega)
+
+    def _from_working(self, at: int, omega: float) -> float:
         if self.variance is not None and at >= self.variance_part.start:
             place = at - self.variance_part.start
             full = np.full(self.n_variance, omega)
