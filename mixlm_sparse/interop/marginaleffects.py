@@ -62,16 +62,19 @@ def adapter(fit: LinearMixedFit, *, df: float = math.inf) -> Adapter:
 
     Notes
     -----
-    Standard errors there come from exact derivatives (JAX), and with an offset from differences of
-    predictions over a step in each coefficient.  The default step loses digits where a coefficient
-    is small; predictions are linear in beta, so that every step is right: use `eps_vcov=1.0`.
+    Standard errors there come from exact derivatives (JAX); those of slopes, and with an offset,
+    from differences over a step that goes by the size of each coefficient.  Where one is near zero
+    that step is lost in rounding, and standard errors of slopes may be a quarter off.  Predictions
+    are linear in beta, so that every step is right: give slopes `eps_vcov=1.0` always.
 
     Examples
     --------
     >>> import marginaleffects, mixlm_sparse as mx
     >>> from mixlm_sparse.interop.marginaleffects import adapter
     >>> fit = mx.lmer("distance ~ age * Sex + (1 | Subject)", mx.datasets.load("Orthodont"))
-    >>> slopes = marginaleffects.avg_slopes(adapter(fit), variables="age", by="Sex")
+    >>> slopes = marginaleffects.avg_slopes(
+    ...     adapter(fit), variables="age", by="Sex", eps_vcov=1.0
+    ... )
     >>> slopes["estimate"].round(4).to_list()
     [0.7844, 0.4795]
     """
