@@ -3,8 +3,9 @@
     python -m benchmarks.replicates --nsim 1000
 
 Each line is two calls in a process of its own, whose folder for machine code is empty: the first
-one, and a later one, in processor time over the number of replicates.  With `--kept` the folder of
-the machine is used, where `mixlm compile` may have put the compiled search.
+one, and a later one, in processor time over the number of replicates, or of a profile's points.
+With `--kept` the folder of the machine is used, where `mixlm compile` may have put the compiled
+search.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from time import process_time
 import numpy as np
 
 import mixlm_sparse as mx
+from mixlm_sparse.inference.variance.profile.curve import Profile
 
 # name -> (data set, formula)
 DESIGNS = {
@@ -27,15 +29,17 @@ DESIGNS = {
     "Penicillin": ("Penicillin", "diameter ~ 1 + (1 | plate) + (1 | sample)"),
     "Pastes": ("Pastes", "strength ~ 1 + (1 | batch/cask)"),
 }
-TASKS = ("bootstrap", "lmer_many", "power", "pb_modcomp")
+TASKS = ("bootstrap", "lmer_many", "profile", "power", "pb_modcomp")
 
 
 def task(name: str, design: str, nsim: int) -> Callable[[], object]:
-    """Return a call that makes `nsim` replicates."""
+    """Return a call that makes `nsim` replicates, or a profile."""
     data_name, formula = DESIGNS[design]
     data = mx.datasets.load(data_name)
     response, right = formula.split(" ~ ")
     fit = mx.lmer(formula, data)
+    if name == "profile":
+        return lambda: fit.profile(progress=False)
     if name == "bootstrap":
         return lambda: fit.bootstrap(nsim, seed=1, progress=False)
     if name == "lmer_many":
@@ -56,8 +60,10 @@ def measure(name: str, design: str, nsim: int) -> None:
     times = []
     for _ in range(3):
         began = process_time()
-        call()
-        times.append(1e3 * (process_time() - began) / nsim)
+        result = call()
+        spent = process_time() - began
+        count = len(result.to_frame()) if isinstance(result, Profile) else nsim
+        times.append(1e3 * spent / count)
     loaded = "numba" if "numba" in sys.modules else "NumPy"
     print(f"{name:<12} {design:<12} {times[0]:>8.3f} {min(times[1:]):>8.3f}  {loaded}", flush=True)
 
@@ -74,7 +80,7 @@ def main() -> None:
         return
     print(f"{'call':<12} {'design':<12} {'first':>8} {'later':>8}  ms a replicate", flush=True)
     for design in DESIGNS:
-        for name in TASKS if design == "sleepstudy" else TASKS[:2]:
+        for name in TASKS if design == "sleepstudy" else TASKS[:3]:
             with tempfile.TemporaryDirectory() as empty:
                 environment = dict(os.environ)
                 if not args.kept:

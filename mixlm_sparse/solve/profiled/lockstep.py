@@ -1,8 +1,12 @@
-"""The search of a block of responses in NumPy, where the compiled one is not at hand."""
+"""The search of a block of responses in NumPy, and criteria of one with something held."""
 
 from __future__ import annotations
 
 from mixlm_sparse.engines.fused.dense import DenseProducts
+from mixlm_sparse.engines.fused.lockstep.dense import DenseSums
+from mixlm_sparse.engines.fused.lockstep.held import HeldCriteria
+from mixlm_sparse.engines.fused.lockstep.levels import LevelSums
+from mixlm_sparse.engines.fused.lockstep.model import Law, Sums
 from mixlm_sparse.engines.fused.lockstep.search import LockstepSearch
 from mixlm_sparse.solve.criterion import residual_df
 from mixlm_sparse.solve.fusing import PLAIN_SIZE, SMALL_DENSE_Q
@@ -12,7 +16,7 @@ from mixlm_sparse.solve.profiled.runaway import can_be_all
 from mixlm_sparse.solve.profiled.start import quadratic_equations
 from mixlm_sparse.solve.system import PenalizedSystem
 
-__all__ = ["lockstep_search", "lockstep_serves", "lockstep_up_to"]
+__all__ = ["held_criteria", "lockstep_search", "lockstep_serves", "lockstep_up_to"]
 
 # Columns of X, and of a grouping factor, up to which elementwise sums are quicker than calls.
 MOST_COLUMNS = 24
@@ -70,4 +74,25 @@ def lockstep_search(system: PenalizedSystem, *, reml: bool) -> LockstepSearch | 
         least_pivot=CANCELLATION_LIMIT,
         reml=reml,
         squares=quadratic_equations(system),
+    )
+
+
+def held_criteria(system: PenalizedSystem, *, reml: bool) -> HeldCriteria:
+    """Return the criteria of the system's own response; `lockstep_serves` says where."""
+    terms = copied_terms(system)
+    assert terms is not None
+    products = system.products
+    factors = products.blocks.factors
+    law = Law(
+        terms, [f.width for f in factors], float(residual_df(system, reml=reml)),
+        fixed_share(system, reml=reml), CANCELLATION_LIMIT, reml,
+    )  # fmt: skip
+    zy = [f.response[..., None] for f in factors]
+    sums: Sums
+    if len(factors) > 1:
+        sums = DenseSums(DenseProducts(products.blocks, 0.0, 0.0), zy)
+    else:
+        sums = LevelSums(factors[0].ztz, factors[0].ztx, zy[0])
+    return HeldCriteria(
+        law, sums, products.yy, products.pwrss_floor, products.p, costly=len(factors) > 1
     )

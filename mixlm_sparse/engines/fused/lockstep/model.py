@@ -145,6 +145,15 @@ class Model:
             out.append(merged[term.factor][own, own])
         return out
 
+    def pull_back(self, slopes: Sequence[Array3]) -> Matrix:
+        """Return the derivatives by phi (m, s) from those by every T (k, k, s)."""
+        out = np.zeros((self.m, slopes[0].shape[2]))
+        for g, place, numbers in zip(slopes, self._places, self._numbers, strict=True):
+            own = g[place]
+            for i, number in enumerate(numbers.tolist()):
+                out[number] += own[i]
+        return out
+
     # -- the function -------------------------------------------------------------------------
 
     def value_at(self, phi: Matrix, at: Places) -> tuple[Vector, Matrix]:
@@ -154,15 +163,10 @@ class Model:
         self.given_up[at] |= far | ~np.isfinite(found.value)
         self.pwrss[at], self.pivot[at] = found.pwrss, found.pivot
         self.factors[..., at] = found.factors
-        slope = np.zeros_like(phi)
         G = self.split(found.slopes)
         if self.turned[at].any():
             G = [product(transposed(Q[..., at]), g) for Q, g in zip(self.turns, G, strict=True)]
-        for g, place, numbers in zip(G, self._places, self._numbers, strict=True):
-            own = g[place]
-            for i, number in enumerate(numbers.tolist()):
-                slope[number] += own[i]
-        return np.where(far, np.inf, found.value), slope
+        return np.where(far, np.inf, found.value), self.pull_back(G)
 
     def noise(self, value: Vector, at: Places) -> Vector:
         """Return how uncertain the criteria (s,) are that were evaluated last."""

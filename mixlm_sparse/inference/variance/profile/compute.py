@@ -13,40 +13,28 @@ from scipy.special import ndtri
 from mixlm_sparse.common.checks import require_bool, require_jobs, require_level
 from mixlm_sparse.common.errors import NotPositiveDefiniteError, OptionError
 from mixlm_sparse.common.parallel import Progress, run
-from mixlm_sparse.common.types import Vector
 from mixlm_sparse.engines.threads import one_blas_thread
 from mixlm_sparse.inference.variance.components import component_rows, undetermined
 from mixlm_sparse.inference.variance.profile.curve import ParameterProfile, Profile
 from mixlm_sparse.inference.variance.profile.follow import Follow, Point, Target
-from mixlm_sparse.inference.variance.profile.held import (
-    Held,
-    HeldCoefficient,
-    HeldSigma,
-    HeldVariance,
+from mixlm_sparse.inference.variance.profile.in_step import profiles_in_step
+from mixlm_sparse.inference.variance.profile.targets import (
+    AT_ZERO,
+    Base,
+    is_coordinate,
+    prepared,
+    undefined_curve,
 )
-from mixlm_sparse.inference.variance.profile.held_factor import HeldInFactor
-from mixlm_sparse.inference.variance.profile.held_natural import (
-    HeldCoefficientBeside,
-    HeldNatural,
-)
-from mixlm_sparse.inference.variance.profile.held_residual import (
-    HeldBesideResiduals,
-    HeldResidual,
-    HeldWhitenedCoefficient,
-    residual_bounds,
-)
-from mixlm_sparse.inference.variance.residual_structure import residual_table
 from mixlm_sparse.model.parameters import (
     VarianceParameter,
     chosen_names,
     parameter_kinds,
     parameter_values,
-    relative_lengths,
-    residual_names,
     variance_parameters,
 )
 from mixlm_sparse.model.refits import steady_refits
 from mixlm_sparse.solve.optimize import optimize
+from mixlm_sparse.solve.profiled.lockstep import lockstep_serves
 from mixlm_sparse.solve.search.optimum import Optimum
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -109,7 +97,9 @@ def profile(
     unknown = {**undetermined(base.fit), **undetermined(fit)}
     profiles = _Work(base, tuple(names), float(ndtri(0.5 + 0.5 * level_max)), unknown)
     work = steady_refits(profiles, base.fit.system, POINTS * len(names))
-    results, _ = run(work, len(names), 1, n_jobs=n_jobs, progress=progress)
+    together = n_jobs == 1 and lockstep_serves(base.fit.system)
+    size = max(len(names), 1) if together else 1
+    results, _ = run(work, len(names), size, n_jobs=n_jobs, progress=progress)
     return Profile(
         curves=tuple(curve for curve, _ in results),
         parameters=tuple(parameter_kinds(fit)),
@@ -163,37 +153,10 @@ def _profiled(fit: FittedModel, which: object, reml: bool) -> list[str]:
 def _can_be_held(system: PenalizedSystem, par: VarianceParameter) -> bool:
     """Say whether a parameter can be held in its term's factor, or by its coordinate of phi."""
     template = system.templates[par.term]
-    return template.positions is not None or _is_coordinate(system, par)
+    return template.positions is not None or is_coordinate(system, par)
 
 
-def _is_coordinate(system: PenalizedSystem, par: VarianceParameter) -> bool:
-    template = system.templates[par.term]
-    return template.can_hold and (template.positions is None or system.held is not None)
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class _Base:
-    """The unconstrained optimum that profiles start from.
-
-    Parameters
-    ----------
-    fit : by ML, or by REML where that criterion is profiled.
-    phi, rho, criterion, sigma : of its optimum, to the last digit.
-    parameters, values, errors : the variance parameters, their values and standard errors.
-    """
-
-    fit: FittedModel
-    phi: Vector
-    rho: Vector
-    criterion: float
-    sigma: float
-    reml: bool
-    parameters: tuple[VarianceParameter, ...]
-    values: Vector
-    errors: Vector
-
-
-def _ml_or_reml(fit: FittedModel, reml: bool) -> _Base:
+def _ml_or_reml(fit: FittedModel, reml: bool) -> Base:
     base = fit if reml else fit.refit_ml()
     if not np.isfinite(base.criterion):
         only_ml = np.isfinite(fit.criterion)
@@ -215,7 +178,7 @@ def _ml_or_reml(fit: FittedModel, reml: bool) -> _Base:
     errors = np.array([std_error for *_, std_error, _, _ in component_rows(base)[0]])
     parameters = variance_parameters(base.system)
     blocks = base.system.chart.user_factors(base.system.chart.factors(optimum.phi))
-    return _Base(
+    return Base(
         fit=base,
         phi=optimum.phi,
         rho=optimum.rho,
@@ -232,14 +195,18 @@ def _ml_or_reml(fit: FittedModel, reml: bool) -> _Base:
 class _Work:
     """The profiles of a range of the names; plain data, so that it can go to other processes."""
 
-    base: _Base
+    base: Base
     names: tuple[str, ...]
     z_max: float
     unknown: dict[str, str]
 
     def __call__(self, tasks: range) -> list[tuple[ParameterProfile, int]]:
+        names = [self.names[i] for i in tasks]
         with one_blas_thread():
-            return [self._profile(self.names[i]) for i in tasks]
+            found = profiles_in_step(
+                self.base, [name for name in names if name not in self.unknown], self.z_max
+            )
+            return [found.get(name) or self._profile(name) for name in names]
 
     def _profile(self, name: str) -> tuple[ParameterProfile, int]:
         why = self.unknown.get(name)
@@ -249,130 +216,32 @@ class _Work:
             except NotPositiveDefiniteError:
                 why = NOT_DEFINED
         kind = parameter_kinds(self.base.fit)[name]
-        width = len(parameter_kinds(self.base.fit))
-        nothing = (math.nan, math.nan)
-        return _undefined(kind, name, nothing, width, why), 0
+        return undefined_curve(kind, name, (math.nan, math.nan), self.base.width, why), 0
 
 
-def _profile_of(base: _Base, name: str, z_max: float) -> tuple[ParameterProfile, int]:
+def _profile_of(base: Base, name: str, z_max: float) -> tuple[ParameterProfile, int]:
     """Return the profile of one parameter, and the number of evaluations that it took."""
-    system, parameters = base.fit.system, base.parameters
-    at = {par.name: i for i, par in enumerate(parameters)}.get(name)
-    if at is not None:
-        target = _variance_target(base, parameters[at], at)
-        held = _held(base, parameters[at])
-    elif name in residual_names(system):
-        k = residual_names(system).index(name)
-        target = _residual_target(base, name, k, len(parameters) + k)
-        held = HeldResidual(system, base.phi, base.rho, k, reml=base.reml)
-    else:
-        column = system.x_names.index(name)
-        beta, se = base.fit.solution.beta, base.fit.standard_errors
-        target = Target(
-            "beta", name, float(beta[column]), (-math.inf, math.inf), float(se[column]), column
-        )
-        held = _held_coefficient(base, column)
+    target, held = prepared(base, name)
     if math.isnan(target.estimate):
-        note = "undefined: a standard deviation is estimated as zero"
-        width = len(parameters) + system.n_rho + system.p
-        return _undefined(target.kind, name, target.bounds, width, note), 0
-    follow = Follow(target, held, parameters, base.criterion, z_max, reml=base.reml)
-    if target.kind == "cor" and at is not None:
-        follow.ceiling, count = _ceiling(base, parameters[at], z_max)
+        return undefined_curve(target.kind, name, target.bounds, base.width, AT_ZERO), 0
+    follow = Follow(target, held, base.parameters, base.criterion, z_max, reml=base.reml)
+    if target.kind == "cor":
+        follow.ceiling, count = _ceiling(base, target, z_max)
         follow.n_evaluations += count
-    return follow.curve(), follow.n_evaluations
+    return follow.followed(), follow.n_evaluations
 
 
-def _held_coefficient(base: _Base, column: int) -> Held:
-    system = base.fit.system
-    if system.whitened is not None:
-        return HeldWhitenedCoefficient(system, base.phi, base.rho, column)
-    if system.held is not None:
-        return HeldCoefficientBeside(system, base.phi, base.sigma, column)
-    return HeldCoefficient(system, base.phi, column)
-
-
-def _held(base: _Base, par: VarianceParameter) -> Held:
-    system, inner = base.fit.system, _held_variance(base, par)
-    if system.whitened is None:
-        return inner
-    return HeldBesideResiduals(inner, system, base.rho, reml=base.reml)
-
-
-def _held_variance(base: _Base, par: VarianceParameter) -> HeldVariance:
-    system = base.fit.system
-    if par.kind == "sigma" and system.held is None:
-        return HeldSigma(system, base.phi, reml=base.reml)
-    if par.kind == "sigma" or _is_coordinate(system, par):
-        return HeldNatural(system, base.phi, base.sigma, par, reml=base.reml)
-    return HeldInFactor(system, base.phi, base.sigma, par, reml=base.reml)
-
-
-def _variance_target(base: _Base, par: VarianceParameter, place: int) -> Target:
-    """Return the target with a first guess of its standard error."""
-    estimate = float(base.values[place])
-    se = float(base.errors[place])
-    if math.isfinite(se) and se > 0.0:
-        spread = min(se, 0.3) if par.kind == "cor" else min(se, 0.5 * max(estimate, 1e-300))
-    elif par.kind == "cor":
-        spread = 0.2
-    elif par.kind == "sigma":
-        spread = 0.2 * base.sigma
-    else:
-        length = relative_lengths(base.fit.system)[par.term][par.row]
-        spread = 0.2 * base.sigma / float(length)
-    return Target(par.kind, par.name, estimate, par.bounds, spread, place)
-
-
-def _residual_target(base: _Base, name: str, k: int, place: int) -> Target:
-    """Return the target of parameter k of the residuals."""
-    whitened = base.fit.system.whitened
-    assert whitened is not None
-    law = whitened.law
-    values, slopes = law.natural(base.rho)
-    estimate, bounds = float(values[k]), residual_bounds(law, k)
-    spread = float(residual_table(base.fit)["std_error"].to_numpy(np.float64)[k])
-    if not (math.isfinite(spread) and spread > 0.0):
-        spread = 0.1 * max(float(np.abs(slopes[k]).max()), 1e-3)
-    room = min(estimate - bounds[0], bounds[1] - estimate)
-    if 0.0 < 0.5 * room < spread:
-        spread = 0.5 * room
-    return Target("residual", name, estimate, bounds, spread, place)
-
-
-def _ceiling(
-    base: _Base, par: VarianceParameter, z_max: float
-) -> tuple[Point, int]:
+def _ceiling(base: Base, target: Target, z_max: float) -> tuple[Point, int]:
     """Return the least criterion with one of the two standard deviations at zero, and its cost.
 
     There every value of the correlation is as good as any other, so no profile of it rises
     above; a search that stays inside would not notice.
     """
-    parameters = base.parameters
     points, count = [], 0
-    for place, sd in enumerate(parameters):
-        if sd.kind == "sd" and sd.term == par.term and sd.row in (par.row, par.column):
-            held = _held(base, sd)
-            target = _variance_target(base, sd, place)
-            follow = Follow(target, held, parameters, base.criterion, z_max, reml=base.reml)
-            drop, x = follow.solve(0.0, follow.x0)
-            points.append(follow.point(0.0, math.sqrt(max(drop, 0.0)), x))
-            count += follow.n_evaluations
+    for name in base.deviations_of(target):
+        own, held = prepared(base, name)
+        follow = Follow(own, held, base.parameters, base.criterion, z_max, reml=base.reml)
+        drop, x = follow.solve(0.0, follow.x0)
+        points.append(follow.point(0.0, math.sqrt(max(drop, 0.0)), x))
+        count += follow.n_evaluations
     return min(points, key=lambda point: point.zeta), count
-
-
-def _undefined(
-    kind: str, name: str, bounds: tuple[float, float], width: int, note: str
-) -> ParameterProfile:
-    """Return a curve without points; its limits are the bounds."""
-    return ParameterProfile(
-        kind=kind,
-        name=name,
-        estimate=math.nan,
-        values=np.empty(0),
-        zeta=np.empty(0),
-        others=np.empty((0, width)),
-        bounds=bounds,
-        reached=(False, False),
-        note=note,
-    )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Generator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -24,6 +26,8 @@ MAX_POINTS = 60
 # counted as predicted, which is right to a tenth or so with the curvature that is carried along.
 INNER_TOLERANCE = 1e-6
 INNER_EVALUATIONS = 200
+# Of the differences that the curvature at the estimate is formed from.
+CURVATURE_STEP = 1e-3
 # A criterion this far below the optimum's is another, better optimum.
 BETTER = 1e-5
 
@@ -49,7 +53,7 @@ class Target:
     place: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Point:
     """A point of a profile: |zeta|, and where the criterion is least with the parameter held.
 
@@ -59,6 +63,16 @@ class Point:
     zeta: float
     state: State
     beta: Vector
+
+
+def positive(H: Matrix) -> Matrix:
+    """Return a positive definite matrix for any (d, d); the identity if it is not finite."""
+    if not np.isfinite(H).all():
+        return np.eye(H.shape[0])
+    values, vectors = np.linalg.eigh(0.5 * (H + H.T))
+    floor = 1e-3 * max(float(np.abs(values).max(initial=0.0)), 1e-6)
+    out: Matrix = (vectors * np.maximum(np.abs(values), floor)) @ vectors.T
+    return out
 
 
 class Follow:
@@ -79,37 +93,31 @@ class Follow:
         self.n_evaluations = 0
         self.x0 = held.start()
         self.ceiling: Point | None = None
+        self.least = least
+        self.inverse: NDArray[Any] | None = None
+        self.zero: Point | None = None
+        self.asked: list[tuple[Point, float, Vector]] = []
         self._parameters = parameters
-        self._least = least
         self._z_max = z_max
         self._reml = reml
         self._notes: list[str] = []
         self._points: list[tuple[float, float, Point]] = []  # value, signed zeta, where
-        self._hessian = self._curvature(self.x0)
-        self._inverse: NDArray[Any] | None = None
 
-    def _curvature(self, x: Vector) -> Matrix:
-        """Return a positive definite curvature at x, by differences of the gradient."""
-        c = self._inside(self.target.estimate)
-        d = x.size
-        H = np.empty((d, d))
-        step = 1e-3
-        for i in range(d):
-            e = np.zeros(d)
-            e[i] = step
+    @cached_property
+    def hessian(self) -> Matrix:
+        """(d, d) positive definite curvature at the estimate, by differences of the gradient."""
+        c, x = self.inside, self.x0
+        H = np.empty((x.size, x.size))
+        for i, e in enumerate(CURVATURE_STEP * np.eye(x.size)):
             up = self._call(c, x + e)[1]
             down = self._call(c, x - e)[1]
-            H[i] = (up - down) / (2.0 * step)
-        if not np.isfinite(H).all():
-            return np.eye(d)
-        values, vectors = np.linalg.eigh(0.5 * (H + H.T))
-        floor = 1e-3 * max(float(np.abs(values).max(initial=0.0)), 1e-6)
-        out: Matrix = (vectors * np.maximum(np.abs(values), floor)) @ vectors.T
-        return out
+            H[i] = (up - down) / (2.0 * CURVATURE_STEP)
+        return positive(H)
 
-    def _inside(self, c: float) -> float:
-        """Return c moved off a bound, where a derivative by the rest may not exist."""
-        lower, upper = self.target.bounds
+    @property
+    def inside(self) -> float:
+        """The estimate, moved off a bound, where a derivative by the rest may not exist."""
+        c, (lower, upper) = self.target.estimate, self.target.bounds
         if self.target.kind == "sigma":
             return c
         margin = 0.1 * self.target.spread
@@ -122,26 +130,44 @@ class Follow:
     def solve(self, c: float, guess: Vector) -> tuple[float, Vector]:
         """Minimize over the rest; return zeta^2 and x."""
         if guess.size == 0:
-            return self._call(c, guess)[0] - self._least, guess
+            return self._call(c, guess)[0] - self.least, guess
         found = minimize_bfgs(
             lambda x: self._call(c, x),
             guess,
-            self._hessian,
-            inverse=self._inverse,
+            self.hessian,
+            inverse=self.inverse,
             tolerance=INNER_TOLERANCE,
             max_evaluations=INNER_EVALUATIONS,
         )
         if found.status != "converged":
-            self._inverse = None
-            return found.value - self._least, found.x
-        self._inverse = found.inverse  # changes little from point to point
+            self.inverse = None
+            return found.value - self.least, found.x
+        self.inverse = found.inverse  # changes little from point to point
         step = found.inverse @ found.gradient
-        return found.value - found.decrement - self._least, found.x - step
+        return found.value - found.decrement - self.least, found.x - step
 
-    def curve(self) -> ParameterProfile:
+    def begin(self) -> None:
+        """Put down the point at the estimate."""
         at_estimate = self.point(self.target.estimate, 0.0, self.x0)
         self._points.append((self.target.estimate, 0.0, at_estimate))
-        reached = self._side(-1.0), self._side(1.0)
+
+    def followed(self) -> ParameterProfile:
+        """Follow both sides, one point after another."""
+        self.begin()
+        return self.curve((self._side(-1.0), self._side(1.0)))
+
+    def _side(self, sign: float) -> bool:
+        self.inverse = None
+        steps = self.steps(sign)
+        try:
+            asked = next(steps)
+            while True:
+                asked = steps.send(self.solve(*asked))
+        except StopIteration as end:
+            return bool(end.value)
+
+    def curve(self, reached: tuple[bool, bool]) -> ParameterProfile:
+        """Return the curve of all points that were found."""
         self._points.sort(key=lambda point: point[0])
         values = np.array([c for c, _, _ in self._points])
         zeta = np.array([z for _, z, _ in self._points])
@@ -182,8 +208,19 @@ class Follow:
             found[:, self.target.place] = values
         return np.column_stack([found, np.array([point.beta for point in points])])
 
-    def _side(self, sign: float) -> bool:
-        """Follow one side; return whether zeta got past the largest that is asked for."""
+    def at_zero(self) -> Generator[tuple[float, Vector], tuple[float, Vector], bool]:
+        """Ask for the least criterion with the held standard deviation at zero."""
+        drop, x = yield 0.0, self.x0
+        self.zero = self.point(0.0, math.sqrt(max(drop, 0.0)), x)
+        return True
+
+    def steps(
+        self, sign: float
+    ) -> Generator[tuple[float, Vector], tuple[float, Vector], bool]:
+        """Follow one side; return whether zeta got past the largest that is asked for.
+
+        Yields values and guesses of the rest, and is sent what `solve` returns there.
+        """
         z_max = self._z_max
         spacing = z_max / POINTS
         bound = self.target.bounds[0] if sign < 0.0 else self.target.bounds[1]
@@ -191,7 +228,6 @@ class Follow:
         if self.target.estimate == bound:
             return False
         step = spacing * self.target.spread
-        self._inverse = None
         for _ in range(MAX_POINTS):
             c0, z0, _ = last[-1]
             c = c0 + sign * step
@@ -200,7 +236,7 @@ class Follow:
                 c, at_bound = 0.5 * c0, False  # zeta is infinite at zero
             elif at_bound:
                 c = bound
-            drop, x = self.solve(c, self._predicted(last, c))
+            drop, x = yield c, self._predicted(last, c)
             if drop < -BETTER:
                 self._note(
                     "the criterion is lower elsewhere: refit with another start or optimizer"

@@ -7,6 +7,7 @@ coefficient on the products (see `solve.derived.held_coefficient`).
 from __future__ import annotations
 
 import math
+from functools import cached_property
 from typing import Protocol
 
 import numpy as np
@@ -16,6 +17,7 @@ from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.criterion import evaluate, joint_criterion
 from mixlm_sparse.solve.derived.held_coefficient import HeldColumn
 from mixlm_sparse.solve.pls import CANCELLATION_LIMIT, solve_at, user_beta
+from mixlm_sparse.solve.products.basis import triangular_inverse
 from mixlm_sparse.solve.system import PenalizedSystem
 
 # Columns of a factor below this are started here instead: a zero column is a saddle.
@@ -130,14 +132,28 @@ class HeldSigma:
 
 
 class HeldCoefficient:
-    """A coefficient held; x is phi, sigma and the other coefficients are profiled out.  ML."""
+    """A coefficient held; x is phi, sigma and the other coefficients are profiled out.  ML.
+
+    Attributes
+    ----------
+    column : its place among the kept columns.
+    row : (p,) coefficients of the working columns in it.
+    """
 
     def __init__(self, system: PenalizedSystem, phi: Vector, column: int) -> None:
         self.system = system
         self._phi = phi
-        self._column = column
-        self._held = HeldColumn(system, column)
+        self.column = column
         self._last: tuple[float, Vector, tuple[list[Matrix], Vector, float]] | None = None
+
+    @cached_property
+    def _held(self) -> HeldColumn:
+        return HeldColumn(self.system, self.column)
+
+    @cached_property
+    def row(self) -> Vector:
+        out: Vector = triangular_inverse(self.system.products.R_x)[self.column]
+        return out
 
     def start(self) -> Vector:
         return off_saddle(self._phi, self.system)
@@ -167,6 +183,6 @@ class HeldCoefficient:
 
     def beta(self, c: float, x: Vector) -> Vector:
         out = np.empty(self.system.p)
-        out[self._column] = c
+        out[self.column] = c
         out[self._held.rest] = user_beta(self._solved(c, x)[1], self._held.at(c).products)
         return out

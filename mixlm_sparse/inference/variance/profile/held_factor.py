@@ -42,6 +42,13 @@ class HeldInFactor:
 
     x holds phi of the other terms; for a correlation the log of the radius and the logit of the
     angle; the free elements of L; log sigma unless the fit holds it.
+
+    Attributes
+    ----------
+    parameter : what is held; correlation, identity : whether it is one, or scales an identity.
+    others : (m,) which phi are of other terms.
+    rotation : (k, k) Q; length : |r_j|.
+    free : rows and columns of the elements of L in x.
     """
 
     def __init__(
@@ -59,52 +66,52 @@ class HeldInFactor:
         # of the fit itself, where it holds sigma and nothing else
         self._sigma_held = None if system.held is None else system.held.sigma
         self._reml = reml
-        self._parameter = parameter
+        self.parameter = parameter
         template = system.templates[parameter.term]
-        self._others = np.ones(phi.size, dtype=bool)
-        self._others[system.chart.slices[parameter.term]] = False
-        self._identity = template.closed_under == "one scale"
-        self._correlation = parameter.kind == "cor"
+        self.others = np.ones(phi.size, dtype=bool)
+        self.others[system.chart.slices[parameter.term]] = False
+        self.identity = template.closed_under == "one scale"
+        self.correlation = parameter.kind == "cor"
         k = template.k
         inverse = triangular_inverse(system.chart.Rz[parameter.term])
-        first = inverse[[parameter.column, parameter.row] if self._correlation else [parameter.row]]
-        self._length = float(np.sqrt(first[0] @ first[0]))
+        first = inverse[[parameter.column, parameter.row] if self.correlation else [parameter.row]]
+        self.length = float(np.sqrt(first[0] @ first[0]))
         # the directions of these rows first, then any others
         Q, R = np.linalg.qr(np.column_stack([first.T, np.eye(k)]))
         signs = np.where(np.diag(R) < 0.0, -1.0, 1.0)
-        self._Q, R = Q * signs, R * signs[:, None]
-        self._pair = float(R[0, 1]), float(R[1, 1]) if self._correlation else 0.0
+        self.rotation, R = Q * signs, R * signs[:, None]
+        self._pair = float(R[0, 1]), float(R[1, 1]) if self.correlation else 0.0
         rows, columns = np.tril_indices(k)
         if template.closed_under != "linear":
             rows = columns = np.arange(k)
-        free = rows >= (2 if self._correlation else 1)
-        if self._identity:
+        free = rows >= (2 if self.correlation else 1)
+        if self.identity:
             free = np.zeros(rows.size, dtype=bool)
-        self._rows, self._columns = rows[free], columns[free]
+        self.free = rows[free], columns[free]
 
     def start(self) -> Vector:
         """Return x at the unconstrained optimum."""
         phi = off_saddle(self._phi, self.system)
-        T = self._Q.T @ self.system.chart.factors(phi)[self._parameter.term]
+        T = self.rotation.T @ self.system.chart.factors(phi)[self.parameter.term]
         # rotate to lower triangular, with a positive diagonal
         L = np.asarray(np.linalg.qr(T.T, mode="r")).T if np.triu(T, 1).any() else T
         L = L * np.where(np.diag(L) < 0.0, -1.0, 1.0)
-        parts = [phi[self._others]]
-        if self._correlation:
+        parts = [phi[self.others]]
+        if self.correlation:
             alpha, beta = self._pair
             ratio = (alpha * L[0, 0] + beta * L[1, 0]) / (beta * L[1, 1])
             c = ratio / math.hypot(1.0, ratio)
-            one, two, width = self._wedge(c, 1.0 / math.hypot(1.0, ratio))
+            one, two, width = self.wedge(c, 1.0 / math.hypot(1.0, ratio))
             y = np.array([L[0, 0], L[1, 0], L[1, 1]])
             share = math.atan2(float(y @ two), float(y @ one)) / width
             angle = float(logit(min(max(share, EDGE), 1.0 - EDGE)))
             parts.append(np.array([0.5 * math.log(float(y @ y)), angle]))
-        parts.append(L[self._rows, self._columns])
+        parts.append(L[self.free])
         if self._sigma_held is None:
             parts.append(np.array([math.log(self._sigma)]))
         return np.concatenate(parts)
 
-    def _wedge(self, c: float, s: float) -> tuple[Vector, Vector, float]:
+    def wedge(self, c: float, s: float) -> tuple[Vector, Vector, float]:
         """Return the edge L[0, 0] = 0, the direction across it, and the angle to L[1, 1] = 0.
 
         Points are (L[0, 0], L[1, 0], L[1, 1]); c is the correlation, s = sqrt(1 - c^2).
@@ -121,27 +128,27 @@ class HeldInFactor:
         """Return phi of all terms (the held one's unset), (radius, angle), elements, log sigma."""
         if self._sigma_held is not None:
             x = np.append(x, math.log(self._sigma_held))
-        phi = np.zeros(self._others.size)
-        n_others = int(self._others.sum())
-        phi[self._others] = x[:n_others]
-        stop = n_others + (2 if self._correlation else 0)
+        phi = np.zeros(self.others.size)
+        n_others = int(self.others.sum())
+        phi[self.others] = x[:n_others]
+        stop = n_others + (2 if self.correlation else 0)
         return phi, x[n_others:stop], x[stop:-1], float(x[-1])
 
     def _factor(
         self, c: float, polar: Vector, elements: Vector, log_sigma: float
     ) -> tuple[Matrix, Matrix]:
         """Return L (k, k), and the derivatives (2, 3) of its pair by radius and angle."""
-        k = self._Q.shape[0]
+        k = self.rotation.shape[0]
         L = np.zeros((k, k))
-        if not self._correlation:
-            held = c * math.exp(-log_sigma) / self._length
-            if self._identity:
+        if not self.correlation:
+            held = c * math.exp(-log_sigma) / self.length
+            if self.identity:
                 return np.eye(k) * held, np.zeros((0, 3))
-            L[self._rows, self._columns] = elements
+            L[self.free] = elements
             L[0, 0] = held
             return L, np.zeros((0, 3))
-        L[self._rows, self._columns] = elements
-        one, two, width = self._wedge(c, math.sqrt(max((1.0 - c) * (1.0 + c), 0.0)))
+        L[self.free] = elements
+        one, two, width = self.wedge(c, math.sqrt(max((1.0 - c) * (1.0 + c), 0.0)))
         share = float(expit(polar[1]))
         radius, angle = math.exp(polar[0]), width * share
         y = radius * (math.cos(angle) * one + math.sin(angle) * two)
@@ -155,7 +162,7 @@ class HeldInFactor:
         phi, polar, elements, log_sigma = self._split(x)
         L, slopes = self._factor(c, polar, elements, log_sigma)
         blocks = self.system.chart.factors(phi)
-        blocks[self._parameter.term] = self._Q @ L
+        blocks[self.parameter.term] = self.rotation @ L
         return blocks, L, slopes, phi, log_sigma
 
     def value_and_gradient(
@@ -174,14 +181,14 @@ class HeldInFactor:
         if not math.isfinite(value):
             return undefined(x)
         split = system.chart.split(merged)
-        dL = self._Q.T @ split[self._parameter.term]
-        parts = [system.chart.pull_back(phi, split)[self._others]]
-        if self._correlation:
+        dL = self.rotation.T @ split[self.parameter.term]
+        parts = [system.chart.pull_back(phi, split)[self.others]]
+        if self.correlation:
             parts.append(slopes @ np.array([dL[0, 0], dL[1, 0], dL[1, 1]]))
         else:
             # sigma |r| L[0, 0] is held, so that L[0, 0] falls as sigma grows
-            slope -= float(np.trace(dL) if self._identity else dL[0, 0]) * L[0, 0]
-        parts.append(dL[self._rows, self._columns])
+            slope -= float(np.trace(dL) if self.identity else dL[0, 0]) * L[0, 0]
+        parts.append(dL[self.free])
         if self._sigma_held is None:
             parts.append(np.array([slope]))
         return value, np.concatenate(parts)
