@@ -26,6 +26,8 @@ Places = NDArray[np.intp]
 DENSE_INDICATOR_CELLS = 40_000
 # From so many numbers on a sparse one takes less than a pass for each column, in the same order.
 SPARSE_INDICATOR_FROM = 20_000
+# Up to so many possible pairs of levels (or four for each row) it is marked which of them occur.
+PRESENT_CELLS = 100_000
 
 
 # Sums of more numbers than this do not stay in the cache between two rows of a level.
@@ -118,50 +120,8 @@ def _factors_of_products(K: int, P: int) -> tuple[Places, Places]:
 # ---------------------------------------------------------------------------------------------
 
 
-@njit
-def _pair_index_compiled(g, h, n_g, n_h):  # type: ignore[no-untyped-def]
-    # Two stable counting sorts (by h, then by g) put equal pairs next to each other.
-    n = g.shape[0]
-    count = np.zeros(n_h + 1, np.int64)
-    for i in range(n):
-        count[h[i] + 1] += 1
-    for j in range(n_h):
-        count[j + 1] += count[j]
-    by_h = np.empty(n, np.int32)
-    for i in range(n):
-        by_h[count[h[i]]] = i
-        count[h[i]] += 1
-    count = np.zeros(n_g + 1, np.int64)
-    for i in range(n):
-        count[g[i] + 1] += 1
-    for j in range(n_g):
-        count[j + 1] += count[j]
-    order = np.empty(n, np.int32)
-    for t in range(n):
-        i = by_h[t]
-        order[count[g[i]]] = i
-        count[g[i]] += 1
-    index = by_h  # reuse the memory
-    n_pairs = 0
-    for t in range(n):
-        i = order[t]
-        if t == 0 or g[i] != g[order[t - 1]] or h[i] != h[order[t - 1]]:
-            n_pairs += 1
-    rows = np.empty(n_pairs, np.int32)
-    cols = np.empty(n_pairs, np.int32)
-    pair = -1
-    for t in range(n):
-        i = order[t]
-        if pair < 0 or g[i] != rows[pair] or h[i] != cols[pair]:
-            pair += 1
-            rows[pair] = g[i]
-            cols[pair] = h[i]
-        index[i] = pair
-    return rows, cols, index
-
-
 def pair_index(
-    g: IntVector, h: IntVector, n_g: int, n_h: int, *, compiled: bool
+    g: IntVector, h: IntVector, n_g: int, n_h: int
 ) -> tuple[IntVector, IntVector, IntVector]:
     """Find the distinct pairs (g[i], h[i]), sorted by (g, h).
 
@@ -170,24 +130,45 @@ def pair_index(
     rows, cols : (npairs,) the pairs.
     index : (n,) the pair of each row.
     """
-    if compiled:
-        rows, cols, index = _pair_index_compiled(g, h, n_g, n_h)
-        return rows, cols, index
-    key = g.astype(np.int64) * n_h + h
-    if n_g * n_h <= max(4 * key.size, 100_000):
+    if n_g * n_h <= max(4 * g.size, PRESENT_CELLS):
+        key = g.astype(np.int64) * n_h + h
         present = np.zeros(n_g * n_h, dtype=bool)
         present[key] = True
         distinct = np.flatnonzero(present)
         position = np.empty(present.size, dtype=np.int32)
         position[distinct] = np.arange(distinct.size, dtype=np.int32)
-        index = position[key]
-    else:
-        distinct, index = np.unique(key, return_inverse=True)
+        return (
+            (distinct // n_h).astype(np.int32),
+            (distinct % n_h).astype(np.int32),
+            position[key],
+        )
+    # two stable counting sorts, by h, then by g, put equal pairs next to each other
+    by_h = _sorted_by(h, n_h)
+    order = by_h[_sorted_by(g[by_h], n_g)]
+    rows, cols = g[order], h[order]
+    new = np.empty(order.size, dtype=bool)
+    new[:1] = True
+    np.not_equal(rows[1:], rows[:-1], out=new[1:])
+    new[1:] |= cols[1:] != cols[:-1]
+    index = np.empty(order.size, dtype=np.int32)
+    index[order] = np.cumsum(new, dtype=np.int32) - np.int32(1)
     return (
-        (distinct // n_h).astype(np.int32),
-        (distinct % n_h).astype(np.int32),
-        index.astype(np.int32, copy=False),
+        rows[new].astype(np.int32, copy=False),
+        cols[new].astype(np.int32, copy=False),
+        index,
     )
+
+
+def _sorted_by(codes: IntVector, n_groups: int) -> IntVector:
+    """Return the stable order of codes (n,) below n_groups, in time n + n_groups.
+
+    SciPy sorts entries like this where it turns rows of a sparse matrix, here of one each, to
+    columns.
+    """
+    at = np.arange(codes.size + 1, dtype=np.int32)
+    one = sp.csr_array((np.ones(codes.size, dtype=bool), codes, at), shape=(codes.size, n_groups))
+    order: IntVector = one.tocsc().indices
+    return order
 
 
 @njit

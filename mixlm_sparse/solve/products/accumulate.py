@@ -168,7 +168,7 @@ class LevelSums:
         several = any(isinstance(f, MemberFactor) for f in factors)
         levels = every_level(source, len(factors)) if len(factors) > 1 or several else []
         sizes = [f.n_levels for f in factors]
-        self._meetings = find_meetings(levels, sizes, compiled=compiled)
+        self._meetings = find_meetings(levels, sizes)
         self._pair_values: dict[tuple[int, int], Array3] = {
             (g, h): np.zeros((meeting.rows.size, widths[g], widths[h]))
             for (g, h), meeting in self._meetings.items()

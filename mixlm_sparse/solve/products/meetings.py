@@ -133,7 +133,7 @@ class Meeting:
 
 
 def find_meetings(
-    levels: Sequence[RowLevels], sizes: Sequence[int], *, compiled: bool
+    levels: Sequence[RowLevels], sizes: Sequence[int]
 ) -> dict[tuple[int, int], Meeting]:
     """Find the pairs of levels that meet, by pair of factors (g, h) with g <= h.
 
@@ -154,6 +154,6 @@ def find_meetings(
                 a, b = a[pairs[0]], b[pairs[1]]
             if g == h and not a.size:  # every row has one level after all
                 continue
-            found = kernels.pair_index(a, b, sizes[g], sizes[h], compiled=compiled)
+            found = kernels.pair_index(a, b, sizes[g], sizes[h])
             out[g, h] = Meeting(*found)
     return out

@@ -152,7 +152,7 @@ def _pairs(
     WZ = [residual.weigh(z, every) for z in Z]
     codes, sizes = [factor.codes for factor in factors], [factor.n_levels for factor in factors]
     out = {}
-    for (g, h), meeting in find_meetings(codes, sizes, compiled=True).items():
+    for (g, h), meeting in find_meetings(codes, sizes).items():
         values = np.zeros((meeting.rows.size, widths[g], widths[h]))
         kernels.add_pair_products(meeting.index, Z[g], WZ[h], values, compiled=True)
         out[g, h] = PairBlock(meeting.rows, meeting.cols, values)

@@ -296,7 +296,5 @@ def whitened_frame(matrices: ModelMatrices, plain: Products) -> WhitenedFrame:
         for t, (place, inverse) in enumerate(zip(plain.layout, Rz_inverse, strict=True)):
             Z[place.factor][block.slice, place.columns] = block.z(t) @ inverse
     Z = [z if own is None else own.columns(z) for z, own in zip(Z, spread, strict=True)]
-    meetings = find_meetings(
-        levels, [f.n_levels for _, f in factors], compiled=compiled_pays(8.0 * matrices.nobs)
-    )
+    meetings = find_meetings(levels, [f.n_levels for _, f in factors])
     return WhitenedFrame(law, plain, A, tuple(Z), levels, spread, meetings)
