@@ -206,6 +206,8 @@ class Chart:
 
     def reflected(self, phi: Vector) -> Vector:
         """Return the phi in bounds with the same covariance."""
+        if self.copies and (phi >= self.lower).all():
+            return phi.copy()
         return _joined(
             [t.reflected(phi[part]) for t, part in zip(self.templates, self.slices, strict=True)]
         )

@@ -79,7 +79,8 @@ def classes_of(ztz: Array3, P: int) -> Classes | None:
     sampled = flat[:: max(1, L // SAMPLE)]
     # a balanced design, whose last level is like the first, as a glance at one number says
     if abs(flat[-1, 0] - flat[0, 0]) <= same and all(
-        np.abs(some - flat[0]).max() <= same for some in (sampled, flat)
+        np.abs(some - flat[0]).max() <= same
+        for some in ((flat,) if L <= SAMPLE else (sampled, flat))
     ):
         return Classes(ztz[:1], np.array([float(L)]), np.zeros(L, dtype=np.int64))
     # a mark tells blocks apart, whose numbers are multiplied by ones without a common measure

@@ -139,9 +139,12 @@ class PlainFactor:
             H = (Omega.reshape(s, -1) @ self._gram.T).reshape(s, -1, K, K)
             R = H - np.matmul(AL, np.matmul(U, H))
             inverse = inverse * count[::K, None, None]
-        left = np.concatenate([AL, -R], axis=3)
-        right = np.concatenate([inverse, U.swapaxes(2, 3)], axis=2)
-        return StackedValues(least, [2.0 * _summed(left, right)])
+        if len(self._blocks) == 1:
+            G = np.matmul(AL[:, 0], inverse[:, 0]) - np.matmul(R[:, 0], U[:, 0].swapaxes(1, 2))
+        else:
+            left = np.concatenate([AL, -R], axis=3)
+            G = _summed(left, np.concatenate([inverse, U.swapaxes(2, 3)], axis=2))
+        return StackedValues(least, [2.0 * G])
 
 
 class PlainDense(DenseProducts):

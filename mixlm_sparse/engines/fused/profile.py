@@ -202,19 +202,12 @@ def profile_each(
     -------
     least pivots (s,), Omega (s, P, P); None where one of them has no factor.
     """
-    half, diagonal = np.empty_like(S), np.empty(S.shape[:2])
-    for i, one in enumerate(S):  # NumPy's stacks take no triangular form
-        chol, info = lapack.dpotrf(one, lower=1, clean=1)
-        if info != 0:
+    least: list[float] = []
+    Omega: list[Matrix] = []
+    for one in S:  # NumPy's stacks take no triangular form
+        found = profile_plain(one, yy, floor, nu, reml=reml)
+        if found is None:
             return None
-        diagonal[i] = chol.diagonal()
-        half[i], _ = lapack.dtrtri(chol, lower=1)
-    last = diagonal[:, -1]
-    pwrss = np.maximum(last * last, floor)
-    weight = nu / pwrss if nu >= 0.0 else np.full(len(S), -nu)
-    weight = np.where(weight == np.inf, 0.0, weight)
-    half[:, -1] *= (last * np.sqrt(weight))[:, None]
-    rows = half if reml else half[:, -1:]
-    Omega = np.matmul(rows.swapaxes(1, 2), rows)
-    share = pwrss / yy if yy > 0.0 else np.ones(len(S))
-    return np.minimum(diagonal[:, :-1].min(axis=1, initial=1.0) ** 2, share), Omega
+        least.append(found[2])
+        Omega.append(found[3])
+    return np.array(least), np.array(Omega)

@@ -144,7 +144,8 @@ def _clearly_positive(H: Matrix, units: Vector) -> Matrix | None:
     ----------
     units : (m,) in which it is about one.
     """
-    scaled = H * (units[:, None] * units) - CLEARLY_POSITIVE * np.eye(units.size)
+    scaled = H * (units[:, None] * units)
+    scaled.flat[:: units.size + 1] -= CLEARLY_POSITIVE
     # no factor: an eigenvalue is less, or a number is none
     return H if lapack.dpotrf(scaled, lower=1)[1] == 0 and math.isfinite(H.sum()) else None
 

@@ -151,6 +151,11 @@ def _second_looks(
     """Search from elsewhere where the structure says so; the lowest is kept, all are told."""
     singular = found.status is Status.SINGULAR
     falls = found.status is Status.NO_MINIMUM
+    at = objective.start() if falls else found.phi
+    groups = objective.other_starts(singular=singular, phi=at, several=False)
+    if not (groups or given):
+        objective.best_value, objective.best_phi = found.criterion, found.phi
+        return found
     value = -np.inf if falls else found.criterion
     ends = [("the start given" if given else "moment estimate", value)]
     best, far = found, objective.beyond
@@ -158,8 +163,6 @@ def _second_looks(
     if found.converged:
         objective.known.add(found.criterion, objective.place(found.phi))
     valleys = [] if falls else [value]
-    at = objective.start() if falls else found.phi
-    groups = objective.other_starts(singular=singular, phi=at, several=False)
     if given:
         groups = [[Start("moment estimate", objective.start())], *groups]
     looked_all_over, failed = not groups, 0
