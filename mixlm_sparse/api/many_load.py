@@ -71,6 +71,8 @@ def _many_from(
     document: Mapping[str, Any], archive: Archive, env: Mapping[str, Callable[..., Any]]
 ) -> ManyFits:
     r, m, p = (len(document[name]) for name in ("names", "theta_names", "x_names"))
+    for key in ("names", "theta_names", "x_names", "status", "message"):
+        "".join(document[key]).encode()  # halves of a character are no text
     options = options_from(document["options"])
     if options.reml != document["reml"]:
         raise archive.broken("its options are of the other criterion")

@@ -239,6 +239,7 @@ def test_parts_that_do_not_go_together_are_refused_whatever_their_sums(path):
     document = json.loads(parts[DOCUMENT])
     for change in (
         {"formula": "~ Days"}, {"names": ["a"]}, {"reml": True}, {"names": [1, 2]},
+        {"names": ["\ud800"] * r},
         {"responses": "pickle"}, {"responses": "dense"}, {"options": {}}, {"call": {}},
         {"data": None}, {"matrices": None}, {"x_names": []},
         {"call": {**document["call"], "formula": "~ nothere + (1 | Subject)"}},
