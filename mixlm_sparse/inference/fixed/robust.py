@@ -14,6 +14,11 @@ R_g in units of sigma^2, with R_g the law of the residuals.  Where R_g is the id
 leave the span of [Z_g X_g] invariant and are equal outside of it, so that the work is done there:
 matrices of a cluster have the order of its random effects plus p, not of its rows.
 
+What one cluster decides alone leaves no residual, and no error that could be seen: a combination v
+of the columns X half with X_g'W_g X_g v = v in a cluster g (v'v = 1, M the identity) is fitted by
+that cluster exactly.  The share of Var(c'beta) that goes with these, sum_g sum_v (v'm)^2 with m of
+unit length along half'c, is missing from V_CR whatever the type; where there is one, it is NaN.
+
 Degrees of freedom of c'beta (Bell and McCaffrey): with a_g = A_g W_g X_g M c, P the matrix with
 elements delta_gh a_g'V_g a_g - a_g'X_g M X_h'a_h, df = tr(P)^2 / tr(P^2), from p x p sums.
 
@@ -31,8 +36,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import scipy.linalg
+from numpy.typing import NDArray
 
-from mixlm_sparse.common.checks import require_level, require_one_of
+from mixlm_sparse.common.checks import listed, require_level, require_one_of
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
 from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
@@ -46,6 +52,11 @@ from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.structured import require_unrelated
 
 TYPES = ("CR0", "CR1", "CR2")
+# An eigenvalue of X_g'W_g X_g that is one but for this: the cluster decides a combination alone ...
+ALONE_RTOL = 1e-8
+# ... and a variance with a larger share of such parts is not known.
+ALONE_SHARE = 1e-6
+ALONE = "decided by single clusters alone, which have no residuals to tell an error from"
 # Eigenvalues of D C D' below this share of the largest are directions that X takes up entirely.
 NULL_RTOL = 1e-10
 
@@ -64,6 +75,10 @@ class RobustCovariance(PrintsAsTable):
     half : (p, p) with sigma^2 half half' what the model says, M; the rest is in the columns X half.
     scores : (G, p) X_g'W_g A_g e_g.
     meat : per cluster, X_g'A_g X~_g with X~ = W X, and X~_g'A_g V_g A_g X~_g, (G, p, p) each.
+    alone : (p, p) sum of vv' over what single clusters decide alone.
+
+    Errors of what a single cluster decides alone are NaN; `vcov` has what the sandwich gives, too
+    small there.
 
     Examples
     --------
@@ -87,6 +102,7 @@ class RobustCovariance(PrintsAsTable):
     half: Matrix
     scores: Matrix
     meat: tuple[Array3, Array3]
+    alone: Matrix
 
     @property
     def vcov(self) -> Matrix:
@@ -102,18 +118,26 @@ class RobustCovariance(PrintsAsTable):
 
     @property
     def bse(self) -> pd.Series[float]:
-        """Robust standard errors."""
+        """Robust standard errors; NaN where a single cluster decides a coefficient alone."""
         return pd.Series(self._errors(), index=list(self.names))
 
     def _errors(self) -> Vector:
         # no square, which could leave the range of numbers
-        return self.sigma * column_lengths(self.scores @ self.half.T)
+        errors = self.sigma * column_lengths(self.scores @ self.half.T)
+        return np.where(self._seen(self.half), errors, np.nan)
+
+    def _seen(self, rows: Matrix) -> NDArray[np.bool_]:
+        """Say which rows m (r, p), in the columns X half, no cluster decides in part alone."""
+        m = with_unit_length(rows.T)
+        share = (m * (self.alone @ m)).sum(axis=0)
+        return np.asarray(~(share > ALONE_SHARE))
 
     def df(self, L: Any = None) -> Vector:
         """Return Satterthwaite degrees of freedom of each row of L beta; of each coefficient."""
         rows = np.eye(len(self.names)) if L is None else read_hypotheses(L, self.names).L
         N, Q = self.meat
         out = np.full(rows.shape[0], np.nan)
+        seen = self._seen(rows @ self.half)
         # M is the identity in these columns
         for r, m in enumerate(with_unit_length((rows @ self.half).T).T):
             t = N @ m  # (G, p): X_g'a_g
@@ -122,7 +146,7 @@ class RobustCovariance(PrintsAsTable):
             S = t.T @ t
             squares = float((s * s).sum() - 2.0 * (s * k).sum() + (S * S).sum())
             trace = float((s - k).sum())
-            if squares > 0.0:
+            if squares > 0.0 and seen[r]:
                 out[r] = trace * trace / squares
         return out
 
@@ -141,7 +165,13 @@ class RobustCovariance(PrintsAsTable):
             f"{self.type} standard errors, {self.n_clusters} clusters ({self.cluster}), "
             "Satterthwaite df"
         )
-        return as_result(self.table(), heading=heading)
+        unseen = [
+            name
+            for name, seen in zip(self.names, self._seen(self.half).tolist(), strict=True)
+            if not seen
+        ]
+        notes = [f"{listed(unseen, 8)}: {ALONE}"] if unseen else []
+        return as_result(self.table(), heading=heading, notes=notes)
 
 
 def robust(fit: FittedModel, cluster: Any = None, type: str = "CR2") -> RobustCovariance:
@@ -190,6 +220,7 @@ def robust(fit: FittedModel, cluster: Any = None, type: str = "CR2") -> RobustCo
     N = np.empty((n_clusters, p, p))
     Q = np.empty((n_clusters, p, p))
     scores = np.empty((n_clusters, p))
+    alone = np.zeros((p, p))
     order = np.argsort(codes, kind="stable")
     stops = np.cumsum(np.bincount(codes, minlength=n_clusters))
     rows_of = _ClusterRows(fit)
@@ -197,7 +228,8 @@ def robust(fit: FittedModel, cluster: Any = None, type: str = "CR2") -> RobustCo
     for g, stop in enumerate(stops):
         rows = np.sort(order[start:stop])
         X, e, ZL, R = rows_of(rows)
-        N[g], Q[g], scores[g] = _cluster(X, e, ZL, R, type, n_clusters)
+        N[g], Q[g], scores[g], own = _cluster(X, e, ZL, R, type, n_clusters)
+        alone += own
         start = int(stop)
     return RobustCovariance(
         type=type,
@@ -209,6 +241,7 @@ def robust(fit: FittedModel, cluster: Any = None, type: str = "CR2") -> RobustCo
         half=fit.solution.RX_inv.copy(),
         scores=scores,
         meat=(N, Q),
+        alone=alone,
     )
 
 
@@ -219,8 +252,8 @@ def _cluster(
     R: Matrix | None,
     type: str,
     n_clusters: int,
-) -> tuple[Matrix, Matrix, Vector]:
-    """Return X'A W X, X'W A V A W X and X'W A e of one cluster.
+) -> tuple[Matrix, Matrix, Vector, Matrix]:
+    """Return X'A W X, X'W A V A W X and X'W A e of one cluster, and vv' of what it decides alone.
 
     X (n, p), columns in which M is the identity; e (n,) residuals in units of sigma;
     ZL = Z Lambda (n, q_g); R (n, n) covariance of the residuals over sigma^2, None
@@ -238,7 +271,9 @@ def _cluster(
         AWX = A @ WX
     else:
         AWX = WX * (np.sqrt(n_clusters / (n_clusters - 1.0)) if type == "CR1" else 1.0)
-    return X.T @ AWX, AWX.T @ V @ AWX, AWX.T @ e
+    values, vectors = np.linalg.eigh(X.T @ WX)
+    own = vectors[:, values > 1.0 - ALONE_RTOL]
+    return X.T @ AWX, AWX.T @ V @ AWX, AWX.T @ e, own @ own.T
 
 
 def _adjustment(V: Matrix, C: Matrix) -> Matrix:
