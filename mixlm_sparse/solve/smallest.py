@@ -26,7 +26,7 @@ import numpy as np
 
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.criterion import evaluate
-from mixlm_sparse.solve.information import information_of
+from mixlm_sparse.solve.information import Seen, information_of
 from mixlm_sparse.solve.judging import unseen
 from mixlm_sparse.solve.search.bfgs import ROUNDING
 from mixlm_sparse.solve.search.optimum import ZERO_SIGMA, Optimum
@@ -40,6 +40,8 @@ MAX_STEPS = 20_000
 TOLERANCE = 1e-13  # of the covariances, relative to the largest
 # Pivots of a covariance below this share of the largest variance are zero.
 PIVOT_RTOL = 1e-12
+# Steps, in units of the largest (co)variance, to other covariances along a direction.
+SIDES = (1.0, -1.0, 0.3, -0.3, 0.03, -0.03)
 # A direction with less than this of the residual variance has none of it.
 RESIDUAL_PART = 1e-7
 # The criterion is the same at both points, up to this: directions that are hardly seen (eigenvalues
@@ -70,28 +72,74 @@ def smallest(
         return optimum
     if any(template.covariance_basis is None for template in system.templates):
         return optimum
-    chart = system.chart
-    sizes = [template.k**2 for template in chart.templates]
-    stops = np.cumsum(sizes)
-    places = [slice(int(stop) - size, int(stop)) for stop, size in zip(stops, sizes, strict=True)]
-    N = np.zeros((int(stops[-1]), null.shape[1]))
-    for value, generator in zip(null[:-1] / seen.scale[:-1, None], seen.generators, strict=True):
-        N[places[generator.term]] += np.outer(generator.E.ravel(), value)
+    N, places = _directions(system, seen, null)
     Q, _ = np.linalg.qr(N)
-    S = np.concatenate([(T @ T.T).ravel() for T in chart.factors(optimum.phi)])
+    S = _covariances(system, optimum.phi)
     moved = _least(S, Q, places)
-    zero = PIVOT_RTOL * float(np.abs(S).max())
-    roots = [
-        _root(moved[place].reshape(template.k, template.k), zero)
-        for template, place in zip(chart.templates, places, strict=True)
-    ]
+    phi = _phi_of(system, moved, places, PIVOT_RTOL * float(np.abs(S).max()))
     largest = float(np.abs(N).max())
     free = [bool((np.abs(N[place]) > tolerance * largest).any()) for place in places]
     holds = () if system.held is None else system.held.holds
     if any(free[hold.term] for hold in holds):  # on the way, what is held would change
         return optimum
     at = _profiled(system, reml=optimum.reml) if criterion is None else criterion
-    return _moved(optimum, system, chart.parameters_of(roots), free, at)
+    return _moved(optimum, system, phi, free, at)
+
+
+def others(phi: Vector, system: PenalizedSystem, *, reml: bool) -> list[Vector]:
+    """Return theta (m,) of other covariances that fit as well as those of phi (m,).
+
+    One to the side of each direction that the data do not see, and one with larger variances.
+
+    What differs between them and phi is not determined.  Directions that move the residual variance
+    have none, nor has one to whose sides there are no covariances.
+    """
+    null, _ = unseen(system, reml=reml, phi=phi)
+    if not null.shape[1] or np.abs(null[-1]).max() > RESIDUAL_PART:
+        return []
+    if any(template.covariance_basis is None for template in system.templates):
+        return []
+    N, places = _directions(system, information_of(system, reml=reml), null)
+    S = _covariances(system, phi)
+    top = max(float(np.abs(S).max()), 1.0)
+    Q, _ = np.linalg.qr(N)
+    unit = np.concatenate([np.eye(template.k).ravel() for template in system.chart.templates])
+    inward = Q @ (Q.T @ unit)  # towards larger variances
+    out = []
+    for c in [inward, *(N / np.abs(N).max(axis=0)).T]:
+        sides = (S + top * (a * inward + b * c) for a in (0.0, 1.0) for b in SIDES)
+        side = next((s for s in sides if _least_eigenvalue(s, places) >= -TOLERANCE * top), None)
+        if side is not None:
+            moved = _phi_of(system, side, places, PIVOT_RTOL * top)
+            out.append(system.chart.theta_of_phi(moved))
+    return out
+
+
+def _directions(
+    system: PenalizedSystem, seen: Seen, null: Matrix
+) -> tuple[Matrix, list[slice]]:
+    """Return what directions of the parameters do to all covariances, and each term's place."""
+    sizes = [template.k**2 for template in system.chart.templates]
+    stops = np.cumsum(sizes)
+    places = [slice(int(stop) - size, int(stop)) for stop, size in zip(stops, sizes, strict=True)]
+    N = np.zeros((int(stops[-1]), null.shape[1]))
+    for value, generator in zip(null[:-1] / seen.scale[:-1, None], seen.generators, strict=True):
+        N[places[generator.term]] += np.outer(generator.E.ravel(), value)
+    return N, places
+
+
+def _covariances(system: PenalizedSystem, phi: Vector) -> Vector:
+    return np.concatenate([(T @ T.T).ravel() for T in system.chart.factors(phi)])
+
+
+def _phi_of(system: PenalizedSystem, S: Vector, places: list[slice], zero: float) -> Vector:
+    """Return the parameters of semidefinite covariances; pivots below `zero` are none."""
+    templates = system.chart.templates
+    roots = [
+        _root(S[place].reshape(template.k, template.k), zero)
+        for template, place in zip(templates, places, strict=True)
+    ]
+    return system.chart.parameters_of(roots)
 
 
 def _profiled(system: PenalizedSystem, *, reml: bool) -> Criterion:

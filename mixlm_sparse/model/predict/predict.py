@@ -26,10 +26,12 @@ from mixlm_sparse.model.predict.rows import (
     prior_weights,
     refuse_unknown_levels,
 )
+from mixlm_sparse.model.predict.undetermined import undetermined
 from mixlm_sparse.model.predict.variance import mean_variance, prior_variance
 
 if TYPE_CHECKING:
     from mixlm_sparse.model.fitted import FittedModel
+    from mixlm_sparse.solve.solution import PlsSolution
 
 __all__ = ["linear_predictor", "predict"]
 
@@ -146,14 +148,24 @@ def predict(
         return pd.Series(rows.align(mean), index=rows.labels())
     used = rows if ahead is None else ahead.rows
     unit_sq = unit_of_theta(fit) ** 2
-    variance = unit_sq * mean_variance(fit.solution, used, selection)
-    variance[unknown] = np.nan
+
+    def of_mean(solution: PlsSolution) -> Vector:
+        return mean_variance(solution, used, selection)
+
+    def of_response(solution: PlsSolution) -> Vector:
+        left_out = 0.0 if random_only else _left_out(fit, newdata, rows, selection, solution)
+        return of_mean(solution) + left_out
+
+    variance = unit_sq * of_mean(fit.solution)
+    fixed = None
+    if not rows.terms and not random_only and not fit.identification.complete:
+        fixed = np.concatenate([block.X for block in used.blocks(fit.system.products.kept)])
+    variance[unknown | undetermined(fit, of_mean, fixed)] = np.nan
     spread = variance
     if interval == "prediction":
         own = _residual_part(fit, newdata, rows, weights) if ahead is None else ahead.variance
-        spread = variance + fit.scale * own
-        if not random_only:
-            spread = spread + unit_sq * _left_out(fit, newdata, rows, selection)
+        spread = unit_sq * of_response(fit.solution) + fit.scale * own
+        spread[unknown | undetermined(fit, of_response)] = np.nan
     half = float(ndtri(0.5 + 0.5 * level)) * np.sqrt(spread)
     columns = {"fit": mean, "se": np.sqrt(variance), "lower": mean - half, "upper": mean + half}
     return pd.DataFrame(
@@ -218,7 +230,11 @@ def linear_predictor(fit: FittedModel, rows: DesignRows, selection: Selection) -
 
 
 def _left_out(
-    fit: FittedModel, newdata: Any, rows: DesignRows, selection: Selection
+    fit: FittedModel,
+    newdata: Any,
+    rows: DesignRows,
+    selection: Selection,
+    solution: PlsSolution,
 ) -> Vector | float:
     """Return the variance / sigma^2 of the effects that `re_form` leaves out, (n,).
 
@@ -235,16 +251,16 @@ def _left_out(
             terms={t: fit.matrices.terms[t].columns for t in terms},
             codes={m.terms[t].factor: m.factors[m.terms[t].factor].row_levels for t in terms},
         )
-        return prior_variance(fit.solution, own, left_out)
+        return prior_variance(solution, own, left_out)
     total = np.zeros(rows.n_input)
     for t in terms:
         if fit.system.several_levels:  # how many levels a row has counts
             several = m.recipe.evaluate(newdata, fixed=False, terms=(t,), offset=False)
             own = replace(rows, n=several.nobs, terms=several.terms, codes=several.codes)
-            total += several.pad(prior_variance(fit.solution, own, left_out))
+            total += several.pad(prior_variance(solution, own, left_out))
             continue
         design = m.recipe.effects(newdata, t)
         assert design.fixed is not None
         own = replace(rows, n=design.nobs, terms={t: design.fixed}, codes={})
-        total += design.pad(prior_variance(fit.solution, own, left_out))
+        total += design.pad(prior_variance(solution, own, left_out))
     return total if rows.rows is None else total[rows.rows]
