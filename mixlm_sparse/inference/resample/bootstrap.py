@@ -39,6 +39,7 @@ from mixlm_sparse.inference.resample.responses import Semiparametric, parametric
 from mixlm_sparse.inference.resample.result import Bootstrap
 from mixlm_sparse.inference.resample.statistic import Replicate, Statistic, StatisticReader
 from mixlm_sparse.inference.resample.walk import ResponseRefits
+from mixlm_sparse.inference.variance.components import undetermined
 from mixlm_sparse.model.draws import Seed, seed_sequence
 from mixlm_sparse.model.refits import block_size, steady_refits, threads_serve, warm_up
 from mixlm_sparse.model.structured import require_independent
@@ -154,6 +155,7 @@ def bootstrap(
         nsim=count,
         entropy=root.entropy,
         jackknife_values=Jackknife(fit, reader, options, by),
+        unknown=undetermined(fit) if statistic is None else {},
     )
 
 

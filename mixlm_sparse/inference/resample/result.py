@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
-from mixlm_sparse.common.checks import require_level, require_one_of
+from mixlm_sparse.common.checks import listed, require_level, require_one_of
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.common.late import LatePlots
 from mixlm_sparse.common.tables import PrintsAsTable, ResultTable, as_result, result_table
@@ -36,6 +37,8 @@ class Bootstrap(PrintsAsTable):
     status, message : of each refit: "converged", "singular", ... or "failed".
     nsim : replicates asked for.
     entropy : of the seed; `bootstrap(seed=entropy)` gives the same samples again.
+    unknown : why, by name, for parameters of the fit that the data do not determine.  Their draws
+        are those of the smallest variances that fit equally well; intervals have none.
 
     Examples
     --------
@@ -61,6 +64,7 @@ class Bootstrap(PrintsAsTable):
     nsim: int
     entropy: Any
     jackknife_values: Callable[[], Matrix] = field(repr=False)
+    unknown: Mapping[str, str] = field(default_factory=dict, repr=False)
     _kept: dict[str, Matrix] = field(default_factory=dict, repr=False)
 
     @property
@@ -96,18 +100,30 @@ class Bootstrap(PrintsAsTable):
         """
         values = self.samples
         limits = self.confint(level, type)
+        hidden = self._hidden(self.original.index)
+        variances = hidden & (np.array(self.kinds) != "beta")
+        original, mean = self.original.mask(variances), values.mean().mask(variances)
         return pd.DataFrame(
             {
-                "estimate": self.original,
-                "mean": values.mean(),
-                "bias": values.mean() - self.original,
-                "std_error": values.std(ddof=1),
+                "estimate": original,
+                "mean": mean,
+                "bias": mean - original,
+                "std_error": values.std(ddof=1).mask(hidden),
                 "lower": limits["lower"],
                 "upper": limits["upper"],
                 "n": values.notna().sum(),
             },
             index=self.original.index,
         )
+
+    def _hidden(self, names: Iterable[str]) -> NDArray[np.bool_]:
+        return np.array([name in self.unknown for name in names], dtype=bool)
+
+    @property
+    def _reasons(self) -> list[str]:
+        reason = {text: [n for n, t in self.unknown.items() if t == text] for text in
+                  dict.fromkeys(self.unknown.values())}  # fmt: skip
+        return [f"{listed(names, 8)}: {text}" for text, names in reason.items()]
 
     def to_xarray(self) -> Any:
         """Return the draws as an xarray Dataset of (chain, draw), which ArviZ reads.
@@ -162,6 +178,7 @@ class Bootstrap(PrintsAsTable):
                 )
             )
         out = pd.DataFrame(limits, index=names, columns=["lower", "upper"], dtype=np.float64)
+        out = out.mask(pd.Series(self._hidden(names), index=names), axis=0)
         out.attrs["heading"] = f"{percent(level)} bootstrap intervals, {type}"
         return out
 
@@ -182,4 +199,7 @@ class Bootstrap(PrintsAsTable):
         table = self.to_frame()
         # the mean is estimate + bias; the heading counts the replicates where all have a value
         hidden = ["mean", *(["n"] if (table["n"] == self.n_done).all() else [])]
-        return as_result(table, heading=heading, note="95% percentile intervals", hidden=hidden)
+        return as_result(
+            table, heading=heading, note="95% percentile intervals", notes=self._reasons,
+            hidden=hidden,
+        )  # fmt: skip
