@@ -151,7 +151,9 @@ class Unstructured(ByVisit):
     Notes
     -----
     C = L L', where row i of L is (w_i1, ..., w_i,i-1, 1) brought to length one: any w give a
-    correlation matrix, and every regular one has its w.
+    correlation matrix, and every regular one has its w.  omega are the inverse hyperbolic sines of
+    w: like the inverse hyperbolic tangents of partial correlations, they grow by the logarithm of
+    what a visit has left beside those before it.
 
     Examples
     --------
@@ -191,21 +193,26 @@ class Unstructured(ByVisit):
         if least < LEAST_EIGENVALUE:  # as much of the identity as brings it there
             share = (LEAST_EIGENVALUE - least) / (1.0 - least)
             C = (1.0 - share) * C + share * np.eye(places.T)
+        return self.omega_of(C)
+
+    @staticmethod
+    def omega_of(C: Matrix) -> Vector:
+        """Return the omega of a regular correlation matrix (T, T)."""
         L = np.linalg.cholesky(C)
-        out: Vector = (L / np.diag(L)[:, None])[np.tril_indices(places.T, -1)]
+        out: Vector = np.arcsinh((L / np.diag(L)[:, None])[np.tril_indices(C.shape[0], -1)])
         return out
 
     def full(self, omega: Vector, T: int) -> tuple[Matrix, Array3]:
         W = np.eye(T)
         lower = np.tril_indices(T, -1)
-        W[lower] = omega
+        W[lower] = np.sinh(omega)
         length = np.sqrt((W * W).sum(axis=1))
         L = W / length[:, None]
         slopes = np.zeros((omega.size, T, T))
         for k, (i, j) in enumerate(zip(*lower, strict=True)):
             step = -L[i] * (W[i, j] / length[i] ** 2)
             step[j] += 1.0 / length[i]
-            half = L @ step  # row and column i of dC
+            half = L @ (step * np.cosh(omega[k]))  # row and column i of dC
             slopes[k, i] += half
             slopes[k, :, i] += half
             slopes[k, i, i] = 0.0

@@ -87,7 +87,8 @@ class Identification(PrintsAsTable):
         """(r,) whether each parameter of the residual structure is determined."""
         out = np.ones(len(self.residual_names), dtype=bool)
         for direction in self.directions:
-            out &= direction.rho == 0.0
+            if direction.rho.size:  # else it moves random effects alone
+                out &= direction.rho == 0.0
         return out
 
     @property

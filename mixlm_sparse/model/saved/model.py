@@ -73,6 +73,8 @@ from mixlm_sparse.model.saved.residuals import (
     law_rows_to,
     require_hidden,
     residuals_to,
+    rho_from,
+    rho_to,
     whitened_from,
 )
 from mixlm_sparse.model.saved.schema import require_fit_form
@@ -106,6 +108,7 @@ def write_fit(
     """
     structure = structure_to(fit)
     arrays: Arrays = {}
+    optimum = replace(fit.optimum, rho=rho_to(fit.matrices.law, fit.optimum.rho))
     document: dict[str, Any] = {
         "format": FORMAT,
         "version": WITHOUT_STRUCTURE,
@@ -113,7 +116,7 @@ def write_fit(
         "matrices": matrices_to(fit.matrices, arrays),
         "products": products_to(fit.system.products, arrays),
         "engine": fit.system.engine.name,
-        "optimum": optimum_to(fit.optimum, arrays),
+        "optimum": optimum_to(optimum, arrays),
         "options": options_to(fit.options),
         "notes": [{"category": kind.__name__, "text": text} for kind, text in fit.notes],
         "call": None,
@@ -229,6 +232,7 @@ def _fit_from(
             document, archive, cls, matrices, call, name, options, given=data is not None
         )
     optimum = optimum_from(document["optimum"], archive)
+    optimum = replace(optimum, rho=rho_from(law, optimum.rho))
     whitened = None
     if law is not None:
         whitened = whitened_from(document["residuals"], law, products, optimum, archive)
@@ -288,6 +292,7 @@ def _structured(
     """Return a fit with a residual structure, whose products are formed of its rows again."""
     system = penalized_system(matrices, engine)
     optimum = optimum_from(document["optimum"], archive)
+    optimum = replace(optimum, rho=rho_from(matrices.law, optimum.rho))
     sizes = optimum.theta.shape, optimum.phi.shape, optimum.rho.shape
     if sizes != ((system.n_theta,), (system.n_theta,), (system.n_rho,)):
         raise archive.broken("the number of parameters is not that of the model")

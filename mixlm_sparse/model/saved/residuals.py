@@ -7,14 +7,14 @@ needs rows: its Hessian, and the derivatives of [X y]'V^{-1}[X y] by rho.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
-from mixlm_sparse.common.types import Matrix
+from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.correlation import Correlation, Places
 from mixlm_sparse.covariance.law import ResidualLaw
 from mixlm_sparse.covariance.variance import Values, VarIdent
@@ -162,6 +162,26 @@ def _learned_from(
         (step[0], step[1]), strata, Values(levels, scales[1]),
     )  # fmt: skip
     return sizes, state
+
+
+def rho_to(law: ResidualLaw | None, rho: Vector) -> Vector:
+    """Return rho as a file has it: of `Unstructured` the w of its factor, not their arcsinh."""
+    return _pairs_as(np.sinh, law, rho)
+
+
+def rho_from(law: ResidualLaw | None, rho: Vector) -> Vector:
+    """Return the rho of `rho_to`."""
+    return _pairs_as(np.arcsinh, law, rho)
+
+
+def _pairs_as(
+    function: Callable[[Vector], Vector], law: ResidualLaw | None, rho: Vector
+) -> Vector:
+    if law is None or not isinstance(law.correlation, Unstructured):
+        return rho
+    T = law.places.T
+    pairs = T * (T - 1) // 2 * len(law.strata)
+    return np.concatenate([function(rho[:pairs]), rho[pairs:]])
 
 
 def whitened_from(

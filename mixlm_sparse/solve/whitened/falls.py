@@ -25,9 +25,11 @@ from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.law import ResidualLaw
 from mixlm_sparse.covariance.variance import VarIdent
+from mixlm_sparse.covariance.whitening import Whitening
 from mixlm_sparse.solve.search.bfgs import minimize_bfgs
 from mixlm_sparse.solve.search.objective import FallsError
 from mixlm_sparse.solve.system import PenalizedSystem
+from mixlm_sparse.solve.whitened.singular import falls_to_singular
 
 __all__ = ["Fall", "Ways", "described"]
 
@@ -71,6 +73,8 @@ class Fall:
 class Searched(Protocol):
     """What is asked of the objective of a search here."""
 
+    reml: bool
+
     @property
     def system(self) -> PenalizedSystem:
         """Return the system."""
@@ -105,6 +109,7 @@ class Ways:
     def __init__(self) -> None:
         self.falls: dict[tuple[str, int], tuple[Fall, Vector]] = {}
         self._asked: dict[tuple[str, int], int] = {}
+        self._to_singular: bool | None = None
 
     def are_far(self, objective: Searched, x: Vector) -> bool:
         """Say whether there is anything to look at."""
@@ -123,6 +128,10 @@ class Ways:
         assert whitened is not None
         rho = x[objective.m_theta :]
         visits = whitened.law.by_visits
+        ends = [way for way in _ways(whitened.law, rho) if not way.level]
+        if ends and self.to_singular(objective, rho):
+            self.falls.setdefault(ends[0].key, (ends[0], x))
+            raise FallsError(x)
         for way in _ways(whitened.law, rho):
             depth = -float(way.along @ rho)
             if way.key in self.falls:
@@ -138,6 +147,15 @@ class Ways:
             if seen is not None:
                 self.falls[way.key] = way, seen
                 raise FallsError(seen)
+
+    def to_singular(self, objective: Searched, rho: Vector) -> bool:
+        """Say whether the rows show that it falls without end to singular correlations."""
+        if self._to_singular is None:
+            whitened = objective.system.whitened
+            assert whitened is not None
+            sd = Whitening.of(whitened.law, rho, centered=True).sd
+            self._to_singular = falls_to_singular(whitened.frame, sd, reml=objective.reml)
+        return self._to_singular
 
     @property
     def correlated(self) -> bool:

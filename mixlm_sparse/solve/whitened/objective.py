@@ -18,6 +18,7 @@ import numpy as np
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.moments import moment_start
+from mixlm_sparse.covariance.whitening import Whitening
 from mixlm_sparse.solve.criterion import residual_df
 from mixlm_sparse.solve.curvature import (
     differences,
@@ -31,6 +32,7 @@ from mixlm_sparse.solve.search.known import Known, place_of
 from mixlm_sparse.solve.search.objective import BoundaryReport, FarStart, Found, Progress, Start
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.criterion import evaluate_whitened
+from mixlm_sparse.solve.whitened.edge import farther
 from mixlm_sparse.solve.whitened.falls import Ways
 from mixlm_sparse.solve.whitened.starts import other_starts
 
@@ -38,6 +40,8 @@ from mixlm_sparse.solve.whitened.starts import other_starts
 QUICK_ROWS = 5_000
 # Working parameters of residuals beyond this are a limit: a correlation of one, a variance of zero.
 FARTHEST = 30.0
+# Information on correlations of visits beside random effects is that of none beyond this.
+REGULAR = 2.0
 
 
 @dataclass
@@ -175,7 +179,15 @@ class WhitenedObjective:
         assert whitened is not None
         if not self.system.n_rho:
             return np.zeros((0, 0))
-        J, t = whitened.whitening.information()
+        whitening = whitened.whitening
+        if self.m_theta and whitening.law.by_visits:
+            # beside random effects V may be regular where R is not, and so is its information
+            end = whitening.law.variance_part.start
+            if np.abs(whitening.rho[:end]).max(initial=0.0) > REGULAR:
+                rho = whitening.rho.copy()
+                rho[:end] = np.clip(rho[:end], -REGULAR, REGULAR)
+                whitening = Whitening.of(whitening.law, rho, centered=True)
+        J, t = whitening.information()
         J = J - np.outer(t, t) / residual_df(self.system, reml=self.reml)
         values, vectors = np.linalg.eigh(0.5 * (J + J.T))
         floor = 1e-3 * max(float(values.max()), 1e-8)
@@ -235,6 +247,10 @@ class WhitenedObjective:
         if self.ways.are_far(self, phi):
             phi = self.unrotate(phi)
             self.ways.look(self, phi)
+        whitened = self.system.whitened
+        assert whitened is not None
+        if whitened.law.by_visits:
+            phi = farther(self, self.unrotate(phi))
         return self._turned(phi, ProfiledObjective.rotate)
 
     def without_small(self, phi: Vector, cut: float) -> Vector:

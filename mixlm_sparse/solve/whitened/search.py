@@ -70,7 +70,10 @@ def optimize_whitened(
 
     moved = smallest(replace(found, phi=found.phi[:m], theta=found.theta[:m]), there, criterion)
     found = replace(moved, phi=np.concatenate([moved.phi, rho]))
-    found = _without_end(replace(found, phi=np.concatenate([found.phi[:m], rho])), objective)
+    found = _without_end(
+        replace(found, phi=np.concatenate([found.phi[:m], rho])), objective,
+        to_singular=not given and objective.ways.to_singular(objective, rho),
+    )  # fmt: skip
     size = float(np.exp(whitened.whitening.center))
     # sigma of the centered law is larger by this factor, what is relative to it smaller
     phi = system.chart.scaled(found.phi[:m], size)
@@ -97,7 +100,9 @@ def _lower(found: Optimum, again: Optimum) -> Optimum:
     )
 
 
-def _without_end(found: Optimum, objective: WhitenedObjective) -> Optimum:
+def _without_end(
+    found: Optimum, objective: WhitenedObjective, *, to_singular: bool
+) -> Optimum:
     """Say of what was found that the criterion falls without end along the residual parameters."""
     falls = [way for way, _ in objective.ways.falls.values()]
     whitened = objective.system.whitened
@@ -106,7 +111,7 @@ def _without_end(found: Optimum, objective: WhitenedObjective) -> Optimum:
     size = np.abs(rho[: law.variance_part.start]).max(initial=0.0)
     correlation = any(not way.level for way in falls)
     visits = law.by_visits
-    ran = visits and size > at_limit(law) and not found.converged
+    ran = to_singular or (visits and size > at_limit(law) and not found.converged)
     if not (falls or ran) or found.status in (Status.PERFECT, Status.NO_RESIDUAL):
         return found
     if visits and (correlation or ran):

@@ -210,8 +210,7 @@ class HeldResidual(_Centered):
             upper = np.triu_indices(T, 1)
             C[upper] = law.natural(rho)[0][law.part(s)]
             C = np.triu(C, 1) + np.triu(C, 1).T + np.eye(T)
-            L = np.linalg.cholesky(C[np.ix_(self._order, self._order)])
-            turned[law.part(s)] = (L / np.diag(L)[:, None])[np.tril_indices(T, -1)]
+            turned[law.part(s)] = Unstructured.omega_of(C[np.ix_(self._order, self._order)])
         whitened = replace(frame, law=law).at(rho=turned, centered=False)
         return replace(system, whitened=whitened, products=whitened.products), turned
 

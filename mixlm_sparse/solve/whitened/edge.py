@@ -1,0 +1,69 @@
+"""A criterion that is least at the end of the range of a correlation of visits.
+
+Beside random effects V is regular where R is not, and the criterion may be least there: with omega
+the working parameters (logarithms, far out) of what vanishes,
+
+    d = d_end + c exp(-2 |omega|).
+
+The curvature falls with the slope, so that a quasi-Newton search makes short steps in a valley that
+gets ever narrower.  Where the slope says that little is left, the way to the end is gone at once.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import numpy as np
+
+from mixlm_sparse.common.types import Vector
+from mixlm_sparse.solve.system import PenalizedSystem
+
+__all__ = ["farther"]
+
+# Parameters beyond this may be on their way to the end; and where it is reached: what is left is
+# exp(-19) of the criterion's changes there, and rounding does not count yet.
+FAR, END = 3.0, 9.5
+# A slope above this is not that of a way which has an end nearby.
+SLOPE = 0.5
+
+
+class Searched(Protocol):
+    """What is asked of the objective of a search here."""
+
+    @property
+    def system(self) -> PenalizedSystem:
+        """Return the system."""
+        ...
+
+    @property
+    def m_theta(self) -> int:
+        """Return the number of parameters of the random effects."""
+        ...
+
+    def value(self, phi: Vector) -> float:
+        """Return the criterion at (phi, rho)."""
+        ...
+
+    def value_and_gradient(self, phi: Vector) -> tuple[float, Vector]:
+        """Return the criterion and its gradient at (phi, rho)."""
+        ...
+
+
+def farther(objective: Searched, x: Vector) -> Vector:
+    """Return x, (phi, rho), with correlations of visits at their end if that is lower; else x."""
+    whitened = objective.system.whitened
+    assert whitened is not None
+    m, law = objective.m_theta, whitened.law
+    correlations = np.zeros(x.size, dtype=bool)
+    correlations[m : m + law.variance_part.start] = True
+    far = correlations & (np.abs(x) > FAR)
+    if not far.any() or np.abs(x[far]).max() >= END:
+        return x
+    value, gradient = objective.value_and_gradient(x)
+    # all together: what a visit has left beside several others is one of them
+    outward = -float(gradient[far] @ np.sign(x[far]))
+    if not 0.0 < outward < SLOPE:
+        return x
+    moved = x.copy()
+    moved[far] += np.sign(x[far]) * (END - np.abs(x[far]).max())
+    return moved if objective.value(moved) < value else x
