@@ -30,6 +30,8 @@ SHARED_BY = 4
 BATCH_NUMBERS = 2**22
 # Groups for each parameter of a correlation with which the criterion has one valley.
 MANY_GROUPS = 20
+# The same up to which correlations of visits have valleys of any signs; how many draws are begun at.
+FEW_GROUPS, DRAWN = 6, 6
 # log sd of a level that has hardly any variance, below the least of the others; how many are tried.
 QUIET = -2.0
 NO_NOISE = 8.0  # the same, where it has none
@@ -176,6 +178,12 @@ class ResidualLaw:
             for s in range(len(self.strata)):
                 moved[self.part(s)] = own
             out.append((f"residual correlations of {r:g}", moved))
+        if self.by_visits and self.sizes.size <= FEW_GROUPS * self.n_correlation:
+            rng = np.random.default_rng(1)
+            for _ in range(DRAWN):
+                moved = rho.copy()
+                moved[: self.variance_part.start] = rng.normal(size=self.variance_part.start)
+                out.append(("residual correlations drawn at random", moved))
         return out
 
     def without_noise_at(self, rho: Vector, below: float = NO_NOISE) -> tuple[str, ...]:
