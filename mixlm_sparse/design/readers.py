@@ -67,11 +67,8 @@ def hold(data: Any, names: Iterable[str], optional: Iterable[str] = ()) -> HeldD
     table = open_table(data, names, optional)
     columns = {name: column.copy() for name, column in table.columns.items()}
     source = dict(data) if type(data) is dict else data
-    if isinstance(data, pd.DataFrame):
-        if len(columns) == data.shape[1]:
-            source = None  # there are no further columns
-        elif _copies_on_write():
-            source = data.copy(deep=False)  # further columns stay what they are as well
+    if isinstance(data, pd.DataFrame) and _copies_on_write():
+        source = data.copy(deep=False)  # further columns stay what they are as well
     index = None if table.index is None else own_index(table.index)
     return HeldData(Table(table.n, columns, table.names, table.header, index), source)
 
@@ -99,8 +96,6 @@ def _open_held(data: HeldData, names: tuple[str, ...], optional: tuple[str, ...]
     absent = [name for name in names if name not in columns]
     others = [name for name in optional if name not in columns]
     if data.source is None:
-        if absent and set(held.header) <= held.columns.keys():  # there were no others
-            raise unknown_column(absent[0], held.header, _index_hint(absent[0], held.index))
         if absent:
             hint = " among those that the fit has kept (pass data= for others)"
             raise unknown_column(absent[0], held.columns, hint)

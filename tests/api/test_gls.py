@@ -215,8 +215,9 @@ def test_models_with_different_structures_compare_by_likelihood_ratio() -> None:
 def test_the_engine_says_how_rows_are_whitened() -> None:
     residual = mx.AR1("visit", "Subject")
     fit = mx.lmer("distance ~ age + (1 | Subject)", orthodont(), residual=residual)
-    assert "each row is turned from the one before" in fit.describe_engine()
-    assert "27 groups" in fit.describe_engine()
+    said = " ".join(fit.describe_engine().split())
+    assert "each row is turned from the one before" in said
+    assert "27 groups" in said
 
 
 def test_rows_that_come_in_batches_are_refused() -> None:

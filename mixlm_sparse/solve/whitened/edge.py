@@ -21,8 +21,8 @@ from mixlm_sparse.solve.system import PenalizedSystem
 __all__ = ["farther"]
 
 # Parameters beyond this may be on their way to the end; and where it is reached: what is left is
-# exp(-19) of the criterion's changes there, and rounding does not count yet.
-FAR, END = 3.0, 9.5
+# exp(-17) of the criterion's changes there, and rounding does not count yet.
+FAR, END = 3.0, 8.5
 # A slope above this is not that of a way which has an end nearby.
 SLOPE = 0.5
 
