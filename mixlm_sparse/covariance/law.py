@@ -30,7 +30,7 @@ SHARED_BY = 4
 BATCH_NUMBERS = 2**22
 # Groups for each parameter of a correlation with which the criterion has one valley.
 MANY_GROUPS = 20
-# The same up to which correlations of visits have valleys of any signs; how many draws are begun at.
+# The same up to which correlations of visits have valleys of any signs, and draws that begin there.
 FEW_GROUPS, DRAWN = 6, 6
 # log sd of a level that has hardly any variance, below the least of the others; how many are tried.
 QUIET = -2.0
