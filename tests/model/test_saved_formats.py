@@ -54,6 +54,10 @@ def lean_fits() -> dict[str, mx.LinearMixedFit]:
         "lean": mx.lmer("y ~ x + (1 | h)", data().assign(h=lambda d: d["day"] % 4), control=QUIET,
                         **structure),
         "lean_gls": mx.gls("y ~ x", data(), control=QUIET, **structure),
+        # written when its working parameters were others
+        "lean_visits": mx.gls(
+            "y ~ x", data(), control=QUIET, residual=mx.Unstructured("day", "g")
+        ),
     }  # fmt: skip
 
 

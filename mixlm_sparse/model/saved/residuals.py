@@ -177,11 +177,23 @@ def rho_from(law: ResidualLaw | None, rho: Vector) -> Vector:
 def _pairs_as(
     function: Callable[[Vector], Vector], law: ResidualLaw | None, rho: Vector
 ) -> Vector:
-    if law is None or not isinstance(law.correlation, Unstructured):
+    if law is None:
         return rho
-    T = law.places.T
-    pairs = T * (T - 1) // 2 * len(law.strata)
+    pairs = _pairs_of_visits(law)
     return np.concatenate([function(rho[:pairs]), rho[pairs:]])
+
+
+def _pairs_of_visits(law: ResidualLaw) -> int:
+    """Return how many of rho are w of `Unstructured`; they are the first."""
+    T = law.places.T
+    return T * (T - 1) // 2 * len(law.strata) if isinstance(law.correlation, Unstructured) else 0
+
+
+def _steps(law: ResidualLaw, rho: Vector, m: int) -> Vector:
+    """Return d rho / d omega, of rho as a file has it: (m + r,), with m ones before."""
+    out, pairs = np.ones(m + rho.size), _pairs_of_visits(law)
+    out[m : m + pairs] = np.cosh(rho[:pairs])
+    return out
 
 
 def whitened_from(
@@ -256,11 +268,15 @@ def curvature_to(fit: FittedModel, arrays: Arrays) -> None:
     except NotPositiveDefiniteError:  # and the loaded fit has none either
         return
     m, derivatives = fit.theta.size, curvature.derivatives
+    whitened = fit.system.whitened
+    assert whitened is not None
+    steps = np.append(_steps(whitened.law, fit.optimum.rho, m), 1.0)
+    own = steps[m:-1]
     parts = {
-        "hessian": curvature.hessian,
-        "units": curvature.units,
-        "products": derivatives.products[m:],
-        "pwrss": derivatives.pwrss[m:],
+        "hessian": curvature.hessian / np.outer(steps, steps),
+        "units": curvature.units * steps,
+        "products": derivatives.products[m:] / own[:, None, None],
+        "pwrss": derivatives.pwrss[m:] / own,
     }
     if all((np.abs(part) < LARGEST_SLOPE).all() for part in parts.values()):
         arrays |= {f"curvature.{name}": part for name, part in parts.items()}
@@ -285,9 +301,15 @@ def curvature_from(fit: FittedModel, archive: Archive) -> None:
     sizes = np.abs(forms).max(axis=(1, 2), initial=0.0)
     if not _near(forms, np.swapaxes(forms, 1, 2), sizes[:, None, None]):
         raise archive.broken("the derivatives of the products are not symmetric")
+    whitened = system.whitened
+    assert whitened is not None
+    steps = np.append(_steps(whitened.law, optimum.rho, optimum.phi.size), 1.0)
+    own = steps[optimum.phi.size : -1]
+    H = H * np.outer(steps, steps)
     curvature = curvature_without_rows(
-        optimum.phi, system, H, units, (forms, pwrss), reml=fit.reml, sigma=optimum.sigma
-    )
+        optimum.phi, system, H, units / steps,
+        (forms * own[:, None, None], pwrss * own), reml=fit.reml, sigma=optimum.sigma,
+    )  # fmt: skip
     nu = residual_df(system, reml=fit.reml)
     last = np.append(np.zeros(k - 1), 4.0 * nu)
     if optimum.sigma is None:
