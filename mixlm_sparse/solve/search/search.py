@@ -24,6 +24,9 @@ from mixlm_sparse.solve.search.status import Status
 
 # Minima of the criterion that differ by less are the same valley.
 SAME_VALLEY = 1e-4
+# Of two ends that differ by less the first is kept: rounding does not choose among equals, such as
+# those of parameters that the data do not determine.
+SAME_VALUE = 1e-8
 MAX_PASSES = 5
 # A search goes on from the boundary where a Newton step would win more: the step there may leave a
 # slope behind.
@@ -185,7 +188,8 @@ def _second_looks(
             if best.status is Status.NO_MINIMUM:
                 best = again if again.converged else best
             elif abs(deeper) <= SAME_VALLEY:
-                best = better(best, again)
+                if deeper < -SAME_VALUE or not best.converged:
+                    best = better(best, again)
             elif deeper < 0.0:
                 best, far = again, objective.beyond
             if again.converged:
