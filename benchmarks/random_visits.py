@@ -71,7 +71,8 @@ class Visits(Part):
                 j = i + lag
                 between = slice(i + 1, j)
                 a, b = C[i, between], C[j, between]
-                inner = np.linalg.solve(C[between, between], np.column_stack([a, b]))
+                both = np.column_stack([a, b])  # partial correlations of one leave C singular
+                inner = np.linalg.lstsq(C[between, between], both, rcond=None)[0]
                 left = np.sqrt(max((1.0 - a @ inner[:, 0]) * (1.0 - b @ inner[:, 1]), 0.0))
                 r = next(pairs) if common is None else common
                 C[i, j] = C[j, i] = a @ inner[:, 1] + r * left
