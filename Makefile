@@ -29,8 +29,10 @@ tools: $(VENV)/.installed-tools
 installed: $(VENV)/.installed-docs $(VENV)/.installed-release $(VENV)/.installed-cholmod
 
 # pictures and warnings are those of the current versions; what third parties deprecate since is not the point here
+# machine code of one version of numba is not read by another
 test-oldest: $(VENV)-oldest/.installed
-	$(VENV)-oldest/bin/python -m pytest -o addopts="-ra -q" -W ignore::DeprecationWarning \
+	NUMBA_CACHE_DIR=$(abspath $(VENV)-oldest/machine-code) \
+	  $(VENV)-oldest/bin/python -m pytest -o addopts="-ra -q" -W ignore::DeprecationWarning \
 	  -W ignore::PendingDeprecationWarning $(OLDEST_PART) $(PYTEST_ARGS)
 
 test-oldest-part: OLDEST_PART = tests/common tests/formula tests/design tests/api tests/engines/test_compiled.py \
