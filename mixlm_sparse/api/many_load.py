@@ -14,7 +14,6 @@ from mixlm_sparse.api.many_files import FIRST_VERSION, FORMAT, FORMAT_VERSION, r
 from mixlm_sparse.api.many_result import ManyFits
 from mixlm_sparse.api.responses import Responses
 from mixlm_sparse.common.checks import require_path
-from mixlm_sparse.common.errors import SavedFitError
 from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.model.call import FitOptions, ModelCall
 from mixlm_sparse.model.data import held_call
@@ -58,13 +57,10 @@ def load_many(
         FORMAT, FORMAT_VERSION, "holds fits of many responses", "many.save(path)", part_of_data,
         first=FIRST_VERSION,
     )  # fmt: skip
-    try:
+    with archive.reading():
         require_many_form(archive.document, archive)
-        return _many_from(archive.document, archive, dict(env or {}))
-    except SavedFitError:
-        raise
-    except Exception as error:  # what a changed document makes of the readers may be anything
-        raise archive.broken(f"{type(error).__name__}: {error}") from error
+        found = _many_from(archive.document, archive, dict(env or {}))
+    return found
 
 
 def _many_from(

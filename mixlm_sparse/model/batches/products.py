@@ -221,13 +221,10 @@ def load_products(
     archive = Archive(require_path("path", path))
     saved = archive.document
     archive.require_format(FORMAT, FORMAT_VERSION, "holds products", "products.save(path)")
-    try:
+    with archive.reading():
         require_form(saved, archive, PRODUCTS_FORM)
-        return _products_from(saved, archive, dict(env or {}))
-    except SavedFitError:
-        raise
-    except Exception as error:  # what a changed document makes of the readers may be anything
-        raise archive.broken(f"{type(error).__name__}: {error}") from error
+        found = _products_from(saved, archive, dict(env or {}))
+    return found
 
 
 def _products_from(

@@ -13,7 +13,8 @@ import math
 import os
 import stat
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -246,6 +247,23 @@ class Archive:
     def broken(self, why: str) -> SavedFitError:
         """Return the error for a file that does not hold together."""
         return SavedFitError(f"the saved fit {self.path!r} is broken ({why}): save the fit again")
+
+    @contextmanager
+    def reading(self, *passed: type[Exception]) -> Iterator[None]:
+        """Say that the file is broken where its readers fail.
+
+        What a changed document makes of them may be any error.
+
+        Parameters
+        ----------
+        passed : errors that say something else, besides those of saved files.
+        """
+        try:
+            yield
+        except (SavedFitError, *passed):
+            raise
+        except Exception as error:
+            raise self.broken(f"{type(error).__name__}: {error}") from error
 
     def __contains__(self, name: str) -> bool:
         return name in self._arrays

@@ -188,16 +188,12 @@ def load_fit(
     archive.require_format(FORMAT, FORMAT_VERSION, "is a saved fit", "fit.save(path)", part_of_data)
     if engine is not None:
         require_one_of("engine", engine, ENGINES)
-    try:
+    with archive.reading(EngineError, MissingPackageError):
         require_fit_form(document, archive)
         fit = _fit_from(document, archive, cls, data, env or {}, engine)
         if isinstance(fit.matrices, MatricesWithoutRows):
             kept_from(fit, document.get("kept") or {}, keepers, archive)
-        return fit
-    except (SavedFitError, EngineError, MissingPackageError):
-        raise
-    except Exception as error:  # what a changed document makes of the readers may be anything
-        raise archive.broken(f"{type(error).__name__}: {error}") from error
+    return fit
 
 
 def _fit_from(
