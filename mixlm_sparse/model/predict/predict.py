@@ -152,11 +152,11 @@ def predict(
     def of_mean(solution: PlsSolution) -> Vector:
         return mean_variance(solution, used, selection)
 
-    def of_response(solution: PlsSolution) -> Vector:
-        left_out = 0.0 if random_only else _left_out(fit, newdata, rows, selection, solution)
-        return of_mean(solution) + left_out
+    def left_out(solution: PlsSolution) -> Vector | float:
+        return 0.0 if random_only else _left_out(fit, newdata, rows, selection, solution)
 
-    variance = unit_sq * of_mean(fit.solution)
+    here = of_mean(fit.solution)
+    variance = unit_sq * here
     fixed = None
     if not rows.terms and not random_only and not fit.identification.complete:
         fixed = np.concatenate([block.X for block in used.blocks(fit.system.products.kept)])
@@ -164,8 +164,9 @@ def predict(
     spread = variance
     if interval == "prediction":
         own = _residual_part(fit, newdata, rows, weights) if ahead is None else ahead.variance
-        spread = unit_sq * of_response(fit.solution) + fit.scale * own
-        spread[unknown | undetermined(fit, of_response)] = np.nan
+        spread = unit_sq * (here + left_out(fit.solution)) + fit.scale * own
+        hidden = undetermined(fit, lambda solution: of_mean(solution) + left_out(solution))
+        spread[unknown | hidden] = np.nan
     half = float(ndtri(0.5 + 0.5 * level)) * np.sqrt(spread)
     columns = {"fit": mean, "se": np.sqrt(variance), "lower": mean - half, "upper": mean + half}
     return pd.DataFrame(
