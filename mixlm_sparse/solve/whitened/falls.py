@@ -29,7 +29,7 @@ from mixlm_sparse.covariance.whitening import Whitening
 from mixlm_sparse.solve.search.bfgs import minimize_bfgs
 from mixlm_sparse.solve.search.objective import FallsError
 from mixlm_sparse.solve.system import PenalizedSystem
-from mixlm_sparse.solve.whitened.singular import falls_to_singular
+from mixlm_sparse.solve.whitened.singular import falls_to_singular, strata_of_few_groups
 
 __all__ = ["Fall", "Ways", "described"]
 
@@ -153,8 +153,10 @@ class Ways:
         if self._to_singular is None:
             whitened = objective.system.whitened
             assert whitened is not None
-            sd = Whitening.of(whitened.law, rho, centered=True).sd
-            self._to_singular = falls_to_singular(whitened.frame, sd, reml=objective.reml)
+            frame, few = whitened.frame, strata_of_few_groups(whitened.frame)
+            self._to_singular = bool(few) and falls_to_singular(
+                frame, Whitening.of(whitened.law, rho, centered=True).sd, few, reml=objective.reml
+            )
         return self._to_singular
 
     @property

@@ -26,7 +26,7 @@ from mixlm_sparse.covariance.law import ResidualLaw
 from mixlm_sparse.covariance.visits import Unstructured
 from mixlm_sparse.solve.whitened.frame import WhitenedFrame
 
-__all__ = ["falls_to_singular", "null_vector"]
+__all__ = ["falls_to_singular", "null_vector", "strata_of_few_groups"]
 
 # Visits fewer than these are a pair: its null vectors are (1, 1) and (1, -1), nothing to choose.
 LEAST_VISITS = 3
@@ -39,25 +39,35 @@ SOLVED = 1e-10
 LEAST_PART, FLAT = 1e-3, 1e-3
 
 
-def falls_to_singular(frame: WhitenedFrame, sd: Vector, *, reml: bool) -> bool:
+def strata_of_few_groups(frame: WhitenedFrame) -> list[int]:
+    """Return the strata of an unstructured correlation in which the equations may be solved.
+
+    Groups with rows at all T visits are among those of every pattern of visits: with more of them
+    than T - 2 and the columns of X and y, no pattern has few enough.
+    """
+    law = frame.law
+    if not isinstance(law.correlation, Unstructured):
+        return []
+    whole = np.bincount(law.stratum[law.sizes == law.places.T], minlength=len(law.strata))
+    most = law.places.T - 2 + frame.A.shape[1]
+    return [int(stratum) for stratum in np.flatnonzero(whole <= most)]
+
+
+def falls_to_singular(frame: WhitenedFrame, sd: Vector, strata: list[int], *, reml: bool) -> bool:
     """Say whether the criterion falls without end as a correlation of visits becomes singular.
 
     Parameters
     ----------
     sd : (n,) standard deviations of the residuals at which it is asked.
+    strata : those of few groups.
     """
-    law = frame.law
-    if not isinstance(law.correlation, Unstructured):
-        return False
     A = frame.A / sd[:, None]
     size = np.sqrt((A * A).mean(axis=0))
     if not size[-1] > 0.0:
         return False
     A = A / np.where(size > 0.0, size, 1.0)
-    for rows in _complete(law):
-        K, s = rows.shape
-        if K > s - 2 + A.shape[1]:
-            continue
+    for rows in _complete(frame.law, strata, A.shape[1]):
+        K = len(rows)
         v = null_vector(A[rows, :-1], A[rows, -1])
         if v is None:
             continue
@@ -67,22 +77,28 @@ def falls_to_singular(frame: WhitenedFrame, sd: Vector, *, reml: bool) -> bool:
     return False
 
 
-def _complete(law: ResidualLaw) -> list[NDArray[np.intp]]:
-    """Return, by stratum and pattern of visits, the rows (K, s) of the groups that have all."""
+def _complete(law: ResidualLaw, strata: list[int], columns: int) -> list[NDArray[np.intp]]:
+    """Return, by stratum and pattern of visits, the rows (K, s) of the groups that have all.
+
+    Parameters
+    ----------
+    columns : of X and y; K is at most s - 2 + columns, else the equations are too many.
+    """
     out = []
     T = law.places.T
-    for stratum in range(len(law.strata)):
-        groups = np.flatnonzero(law.stratum == stratum)
-        at = np.full((law.sizes.size, T), -1, dtype=np.intp)
-        group = law.group_of
-        at[group, law.t.astype(np.intp)] = np.arange(law.n)
-        at = at[groups]
-        patterns = np.unique(at >= 0, axis=0)
-        found = []
+    place = np.full((law.sizes.size, T), -1, dtype=np.intp)
+    place[law.group_of, law.t.astype(np.intp)] = np.arange(law.n)
+    for stratum in strata:
+        at = place[law.stratum == stratum]
+        patterns, groups = np.unique(at >= 0, axis=0, return_counts=True)
+        few = []
         for pattern in patterns[patterns.sum(axis=1) >= LEAST_VISITS]:
+            K = int(groups[patterns[:, pattern].all(axis=1)].sum())
+            if K <= int(pattern.sum()) - 2 + columns:
+                few.append((K, pattern))
+        for _, pattern in sorted(few, key=lambda one: one[0])[:MOST_PATTERNS]:
             own = at[:, pattern]
-            found.append(own[(own >= 0).all(axis=1)])
-        out += sorted(found, key=len)[:MOST_PATTERNS]
+            out.append(own[(own >= 0).all(axis=1)])
     return out
 
 
