@@ -120,7 +120,8 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["calls", "attributes"])
-def test_every_result_shows_itself(kind, folder):
+def test_every_result_shows_itself(kind, folder, monkeypatch):
+    monkeypatch.chdir(folder)  # where results are saved
     wrong: dict[str, list[str]] = {}
     seen = 0
     with warnings.catch_warnings():
