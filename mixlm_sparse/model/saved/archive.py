@@ -258,9 +258,10 @@ class Archive:
         ----------
         passed : errors that say something else, besides those of saved files.
         """
+        own: tuple[type[Exception], ...] = (SavedFitError, *passed)
         try:
             yield
-        except (SavedFitError, *passed):
+        except own:
             raise
         except Exception as error:
             raise self.broken(f"{type(error).__name__}: {error}") from error
