@@ -146,8 +146,10 @@ def power(
     threads = test in ("z", "lr") and threads_serve(
         made.system, made.options, compiled=made.compiled, count=count
     )
+    # processes share the work by smaller pieces; digits do not depend on these
+    apart = require_jobs(n_jobs) != 1 and not threads
     done, _ = run(
-        work, count, block_size(made.system, compiled=made.compiled or not threads),
+        work, count, block_size(made.system, compiled=made.compiled or apart),
         n_jobs=n_jobs, threads=threads, progress=progress, label="power", unit="simulations",
     )  # fmt: skip
     return Power(

@@ -40,7 +40,7 @@ def fitted(formula: str = "y ~ x + (1 | g) + (1 | h)") -> mx.LinearMixedFit:
 
 
 ONE, TWO = "y ~ x + (x | g)", "y ~ x + (1 | g) + (1 | h)"
-# more than one piece of each: responses go by blocks of up to 256, rows drawn again by 16
+# more than one piece of each in processes: responses go by up to 256, rows drawn again by 16
 MANY, FEW = 280, 34
 
 
@@ -65,6 +65,7 @@ CALLS = {
     "groups": lambda jobs: boot(jobs, "groups", ONE, FEW),
     "a statistic": lambda jobs: boot(jobs, "parametric", ONE, MANY, statistic=share),
     "power, satterthwaite": lambda jobs: power(jobs, "satterthwaite"),
+    "power, one factor": lambda jobs: power(jobs, "satterthwaite", ONE),
     "pb_modcomp, linear": lambda jobs: compared(jobs, "y ~ x + (1 | g)", "y ~ x"),
     "influence": lambda jobs: fitted().influence("g", n_jobs=jobs, progress=False).estimates(),
     "profile": lambda jobs: (
