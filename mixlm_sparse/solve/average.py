@@ -37,6 +37,7 @@ from mixlm_sparse.engines.fused.levels import SingleFactor
 from mixlm_sparse.solve.criterion import Evaluation, residual_df
 from mixlm_sparse.solve.curvature import parameter_levels, phi_scales
 from mixlm_sparse.solve.pls import WorkingSolution
+from mixlm_sparse.solve.products.basis import level_rows
 from mixlm_sparse.solve.profiled.start import expected_information
 from mixlm_sparse.solve.system import PenalizedSystem
 
@@ -106,7 +107,7 @@ def average_hessian(
         flat = w[:, :, :m].reshape(-1, m)
         H += flat.T @ bw[:, :, :m].reshape(-1, m)
         q += x.ravel() @ flat / s2
-        c += u[:, :, :p].reshape(-1, p).T @ flat
+        c += level_rows(u[:, :, :p]).T @ flat
     if p:
         half = scipy.linalg.lapack.dtrtrs(at.R_X, c, lower=0, trans=1)[0]
         H -= half.T @ half

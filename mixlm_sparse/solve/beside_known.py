@@ -22,6 +22,7 @@ from scipy.sparse.linalg import splu
 
 from mixlm_sparse.common.types import Array3, Matrix
 from mixlm_sparse.solve.information import Generator, bilinear_forms
+from mixlm_sparse.solve.products.basis import level_rows
 from mixlm_sparse.solve.system import PenalizedSystem
 
 __all__ = ["half_known", "times_known", "unseen_beside_known"]
@@ -66,7 +67,7 @@ def unseen_beside_known(
         plain = system.engine.multiply(b)
     seen = plain
     if reml and system.p:
-        R = [f.ztx[:, :, :-1].reshape(-1, system.p) for f in blocks.factors]
+        R = [level_rows(f.ztx[:, :, :-1]) for f in blocks.factors]
         inner = sum(
             (r.T @ v.reshape(-1, 2 * m) for r, v in zip(R, b, strict=True)),
             np.zeros((system.p, 2 * m)),
@@ -147,7 +148,7 @@ def _rows_left(system: PenalizedSystem) -> bool:
         A = system.engine.multiply(columns)
     rows = zip(A, at, strict=True)
     M = np.vstack([a.reshape(-1, q)[u] for a, u in rows])
-    R = np.vstack([f.ztx[:, :, :-1].reshape(-1, system.p)[u]
+    R = np.vstack([level_rows(f.ztx[:, :, :-1])[u]
                    for f, u in zip(blocks.factors, at, strict=True)])  # fmt: skip
     values = np.linalg.eigvalsh(M - R @ R.T)
     return int((values > RANK_RTOL * values[-1]).sum()) < left

@@ -58,6 +58,7 @@ from mixlm_sparse.solve.information import (
     generators,
     information_of,
 )
+from mixlm_sparse.solve.products.basis import level_rows
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.frame import Hidden
 from mixlm_sparse.solve.whitened.unseen import hidden_directions
@@ -247,7 +248,7 @@ def _direction(
     D = sigma_sq * np.eye(p)
     size = abs(sigma_sq)
     for r, er in zip(R, ER, strict=True):
-        D += r.reshape(-1, p).T @ er.reshape(-1, p)
+        D += level_rows(r).T @ level_rows(er)
         size += float(np.sqrt((r * r).sum() * (er * er).sum()))
     if within is not None:
         D += within
@@ -275,7 +276,7 @@ def _moves_beta(system: PenalizedSystem, ER: list[Array3], sigma_sq: float, D: M
     p = system.p
     AER = system.engine.multiply(ER)
     beyond = sum(
-        (er.reshape(-1, p).T @ a.reshape(-1, p) for er, a in zip(ER, AER, strict=True)),
+        (level_rows(er).T @ level_rows(a) for er, a in zip(ER, AER, strict=True)),
         np.zeros((p, p)),
     )
     beyond = beyond + 2.0 * sigma_sq * D - sigma_sq**2 * np.eye(p) - D @ D

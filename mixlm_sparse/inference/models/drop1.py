@@ -64,7 +64,7 @@ def drop1(
     full = fit.refit_ml()
     lines: list[tuple[float, ...]] = [(full.n_par, full.llf, full.aic, np.nan, np.nan, np.nan)]
     for term in terms:
-        smaller = refit_with(full, without_term(formula, term))
+        smaller = refit_with(full, without_term(full, formula, term))
         statistic, df, p_value = likelihood_ratio(smaller, full)
         lines.append((smaller.n_par, smaller.llf, smaller.aic, statistic, float(df), p_value))
     columns = ["npar", "logLik", "AIC", "LRT", "Df", "Pr(>Chisq)"]

@@ -22,7 +22,13 @@ from mixlm_sparse.inference.models.linear import (
     require_imperfect,
 )
 from mixlm_sparse.inference.models.mixture import lr_statistic
-from mixlm_sparse.inference.models.smaller import droppable, formula_of, refit_with, term_label
+from mixlm_sparse.inference.models.smaller import (
+    droppable,
+    formula_of,
+    loses_constant,
+    refit_with,
+    term_label,
+)
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.structured import require_random_effects
 
@@ -35,8 +41,11 @@ class Reduction:
     random: tuple[RandomPart, ...]
 
 
-def reductions(formula: MixedFormula, reduce_terms: bool) -> list[Reduction]:
-    """Return the random parts with one term, or one effect of a term, left out."""
+def reductions(fit: FittedModel, formula: MixedFormula, reduce_terms: bool) -> list[Reduction]:
+    """Return the random parts with one term, or one effect of a term, left out.
+
+    An unstructured `(0 + f | g)` is `(f | g)`: without f it is `(1 | g)`, unless that is there.
+    """
     out = []
     for i, part in enumerate(formula.random):
         before, after = formula.random[:i], formula.random[i + 1 :]
@@ -44,10 +53,14 @@ def reductions(formula: MixedFormula, reduce_terms: bool) -> list[Reduction]:
         closure = structure_class(part.structure).closed_under
         separable = reduce_terms and closure != "one scale"
         effects = droppable(part.terms) if separable else []
+        alone = not any(o.intercept and o.label == part.label for o in (*before, *after))
+        mixes = closure == "linear" and not part.intercept and alone
         smaller = [
-            (term, RandomPart(part.intercept, rest, part.group, part.structure))
+            (term, RandomPart(intercept, rest, part.group, part.structure))
             for term in effects
-            if (rest := tuple(t for t in part.terms if t != term)) or part.intercept
+            for rest in [tuple(t for t in part.terms if t != term)]
+            for intercept in [part.intercept or (mixes and loses_constant(fit, part.terms, rest))]
+            if rest or intercept
         ]
         if not smaller:
             out.append(Reduction(str(part), before + after))
@@ -115,7 +128,7 @@ def ranova(fit: FittedModel, reduce_terms: bool = True) -> pd.DataFrame:
     formula = formula_of(fit, "ranova")
     rows = [(fit.n_par, fit.llf, fit.aic, *[np.nan] * 4, "")]
     labels = ["<none>"]
-    for reduction in reductions(formula, reduce_terms):
+    for reduction in reductions(fit, formula, reduce_terms):
         row, _ = compared_without(fit, formula, reduction)
         rows.append(row)
         labels.append(reduction.label)

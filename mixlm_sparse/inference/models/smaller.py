@@ -113,8 +113,40 @@ def chosen_terms(formula: MixedFormula, scope: object) -> list[Term]:
     return chosen
 
 
-def without_term(formula: MixedFormula, term: Term) -> MixedFormula:
-    """Return the formula without a term of its fixed part."""
+def without_term(fit: FittedModel, formula: MixedFormula, term: Term) -> MixedFormula:
+    """Return the formula of a fit without a term of its fixed part.
+
+    `0 + f + x` is the model `f + x`, written with a mean for each level of f: without f it is
+    `1 + x`, not the line through zero.
+    """
     fixed = formula.fixed
     rest = tuple(t for t in fixed.terms if t != term)
-    return replace(formula, fixed=FixedPart(fixed.intercept, rest, fixed.offsets))
+    intercept = fixed.intercept or loses_constant(fit, fixed.terms, rest)
+    return replace(formula, fixed=FixedPart(intercept, rest, fixed.offsets))
+
+
+def loses_constant(fit: FittedModel, terms: Sequence[Term], rest: Sequence[Term]) -> bool:
+    """Return whether terms without an intercept span the constant, and `rest` of them do not.
+
+    The first term of factors alone has a column for each level where there is no intercept.
+    """
+    factors = factor_variables(fit)
+
+    def of_levels(some: Sequence[Term]) -> bool:
+        return any(factors.issuperset(map(deparse, term)) for term in some)
+
+    return of_levels(terms) and not of_levels(rest)
+
+
+def factor_variables(fit: FittedModel) -> frozenset[str]:
+    """Return the expressions that are factors in the columns of a fit."""
+    spec = fit.matrices.spec
+    if spec is None:
+        return frozenset()
+    return frozenset(
+        deparse(operand.variable)
+        for part in (spec.fixed, *(term.part for term in spec.terms))
+        for operands in part.terms
+        for operand in operands
+        if operand.table is not None
+    )

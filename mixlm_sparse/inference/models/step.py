@@ -177,7 +177,7 @@ def _kept(fit: FittedModel, keep: Any) -> frozenset[str]:
         return frozenset()
     formula = formula_of(fit, "step")
     fixed = [term_label(term) for term in formula.fixed.terms]
-    effects = [reduction.label for reduction in reductions(formula, True)]
+    effects = [reduction.label for reduction in reductions(fit, formula, True)]
     whole = [str(part) for part in formula.random]
     known = list(dict.fromkeys([*fixed, *whole, *effects]))
     names = require_names("keep", keep, known, "term", empty=True)
@@ -196,7 +196,7 @@ def _step_random(
         formula = formula_of(fit, "step")
         found = [
             (reduction.label, *compared_without(fit, formula, reduction))
-            for reduction in reductions(formula, True)
+            for reduction in reductions(fit, formula, True)
         ]
         # a linear model is none of these
         mixed = [item for item in found if item[0] not in kept and item[2] is not None]
@@ -242,7 +242,7 @@ def _step_fixed(
         tables.append(row)
         formula = formula_of(fit, "step")
         term = chosen_terms(formula, str(table.index[worst]))[0]
-        fit = refit_with(fit, without_term(formula, term))
+        fit = refit_with(fit, without_term(fit, formula, term))
     if not tables:
         return pd.DataFrame(columns=["Eliminated", *F_COLUMNS]), fit
     return pd.concat(tables), fit

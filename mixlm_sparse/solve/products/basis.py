@@ -13,7 +13,7 @@ import scipy.linalg
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import DataError, NotPositiveDefiniteError
-from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.structure import Closure
 from mixlm_sparse.design.finite import square_sum
 from mixlm_sparse.design.grouping import MemberFactor
@@ -193,6 +193,12 @@ def stack_qr(R: Matrix | None, block: Matrix) -> Matrix:
     if block.shape[0] < block.shape[1]:
         block = np.vstack([block, np.zeros((block.shape[1] - block.shape[0], block.shape[1]))])
     return r_factor(block)
+
+
+def level_rows(blocks: Array3) -> Matrix:
+    """Return blocks (L, K, c) as L K rows, also where they have no columns (c = 0)."""
+    L, K, c = blocks.shape
+    return blocks.reshape(L * K, c)
 
 
 def positive_diagonal(R: Matrix) -> Matrix:
