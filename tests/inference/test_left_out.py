@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
 import mixlm_sparse as mx
+from mixlm_sparse import solve_pls
+from mixlm_sparse.solve.derived.fewer_columns import with_fewer_columns
 
 
 @pytest.fixture(scope="module")
@@ -78,3 +82,45 @@ def test_effects_of_levels_beside_an_intercept_leave_it(data: pd.DataFrame) -> N
     assert fit.ranova().index.tolist()[1:] == ["(1 | g)", "diag(0 + f | g)"]
     doubled = mx.lmer("y ~ x + (1 | g) + (0 + f | g)", data, control=mx.Control(warn=False))
     assert "f in (0 + f | g)" not in doubled.ranova().index
+
+
+@pytest.mark.parametrize(
+    "formula",
+    [
+        "y ~ f * x + lo + (x | g)",
+        "y ~ 0 + f + x + (1 | g) + (1 | lo:f)",
+        "y ~ x + I(2 * x) + f + offset(x) + (1 | g)",  # a column that is left out
+        "y ~ x + (x || g)",
+    ],
+)
+def test_deletions_without_rows(data: pd.DataFrame, formula: str, tmp_path: Path) -> None:
+    fit = mx.lmer(formula, data, weights=np.linspace(1.0, 3.0, 120), control=mx.Control(warn=False))
+    path = tmp_path / "fit"
+    fit.save(path, include_data=False)
+    pd.testing.assert_frame_equal(
+        pd.DataFrame(mx.load(path).drop1()), pd.DataFrame(fit.drop1()), atol=1e-6, rtol=1e-9
+    )
+
+
+def test_deletions_of_batches(data: pd.DataFrame) -> None:
+    formula = "y ~ f * x + lo + (x | g)"
+    batches = mx.lmer(formula, lambda: (data.iloc[i : i + 50] for i in (0, 50, 100)))
+    pd.testing.assert_frame_equal(
+        pd.DataFrame(batches.drop1()),
+        pd.DataFrame(mx.lmer(formula, data).drop1()),
+        atol=1e-5,
+        rtol=1e-6,
+    )
+
+
+def test_a_smaller_span_has_the_products_of_its_columns(data: pd.DataFrame) -> None:
+    quiet = mx.Control(warn=False)
+    whole = mx.lmer("y ~ f * x + (x | g)", data, control=quiet).system
+    part = mx.lmer("y ~ f + x + (x | g)", data, control=quiet).system
+    products = whole.products
+    span = np.linalg.qr(products.R_x[:, :4], mode="complete")[0]
+    fewer = with_fewer_columns(whole, span[:, :4], span[:, 4:])
+    theta = np.array([0.8, 0.1, 0.3])
+    assert fewer.p == 4
+    assert solve_pls(theta, fewer).pwrss == pytest.approx(solve_pls(theta, part).pwrss, rel=1e-12)
+    assert fewer.products.yy == pytest.approx(part.products.yy, rel=1e-12)

@@ -164,8 +164,9 @@ ROWS: dict[str, Ask | list[Ask]] = {
     "update": lambda f: f.update(". ~ . - x"),
     "variogram": lambda f: f.variogram(),
 }
-# of these, what a search for other parameters of the random effects alone can do
-SEARCHES = {"all_fit", "confint", "profile", "refit_ml"}
+# of these, what a search for other parameters of the random effects alone can do, or one with less
+# in the fixed part
+SEARCHES = {"all_fit", "confint", "drop1", "profile", "refit_ml"}
 # of random effects, of batches, or of known covariances; checked where they have an answer
 OTHERS = {
     "append", "call", "group_sizes", "heritability", "lr_vs_lm", "matrices", "ranova",

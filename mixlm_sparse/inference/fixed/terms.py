@@ -245,8 +245,22 @@ def left_out(model: FixedTerms, term: int) -> Matrix:
     named = model.coefficients(term)
     if named is not None:
         return named
+    return model.in_coefficients(_without(model, term)[1])
+
+
+def kept_and_left_out(model: FixedTerms, label: str) -> tuple[Matrix, Matrix]:
+    """Return orthonormal bases of what a model without the term spans, and of what it does not.
+
+    Returns
+    -------
+    B (p, s), C (p, p - s) : in the coordinates Q'WX.
+    """
+    return _without(model, [term.label for term in model.terms].index(label))
+
+
+def _without(model: FixedTerms, term: int) -> tuple[Matrix, Matrix]:
     others = with_unit_length(model.others(term, containing=True))
-    return model.in_coefficients(span_and_complement(others)[1])
+    return span_and_complement(others)
 
 
 def unweighted_root(model: FixedTerms) -> Matrix:

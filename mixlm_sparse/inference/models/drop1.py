@@ -13,10 +13,9 @@ from mixlm_sparse.inference.models.compare import likelihood_ratio
 from mixlm_sparse.inference.models.linear import LR_TEST, require_imperfect
 from mixlm_sparse.inference.models.smaller import (
     chosen_terms,
+    deleted,
     formula_of,
-    refit_with,
     term_label,
-    without_term,
 )
 from mixlm_sparse.model.fitted import FittedModel
 
@@ -64,7 +63,7 @@ def drop1(
     full = fit.refit_ml()
     lines: list[tuple[float, ...]] = [(full.n_par, full.llf, full.aic, np.nan, np.nan, np.nan)]
     for term in terms:
-        smaller = refit_with(full, without_term(full, formula, term))
+        smaller = deleted(full, fit, formula, term)
         statistic, df, p_value = likelihood_ratio(smaller, full)
         lines.append((smaller.n_par, smaller.llf, smaller.aic, statistic, float(df), p_value))
     columns = ["npar", "logLik", "AIC", "LRT", "Df", "Pr(>Chisq)"]

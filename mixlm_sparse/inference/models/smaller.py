@@ -13,9 +13,16 @@ from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import deparse, plain_text
 from mixlm_sparse.formula.terms import FixedPart, MixedFormula, Term, group_labels
+from mixlm_sparse.inference.fixed.terms import fixed_terms, kept_and_left_out
 from mixlm_sparse.inference.models.compare import require_comparable
+from mixlm_sparse.model.base import fit_of
 from mixlm_sparse.model.fitted import FittedModel
 from mixlm_sparse.model.held import still_there
+from mixlm_sparse.model.refit import options_for_another
+from mixlm_sparse.model.rowless import MatricesWithoutRows
+from mixlm_sparse.model.run import solve_system
+from mixlm_sparse.model.warm import warm_start
+from mixlm_sparse.solve.derived.fewer_columns import with_fewer_columns
 
 
 def formula_of(fit: FittedModel, what: str) -> MixedFormula:
@@ -123,6 +130,25 @@ def without_term(fit: FittedModel, formula: MixedFormula, term: Term) -> MixedFo
     rest = tuple(t for t in fixed.terms if t != term)
     intercept = fixed.intercept or loses_constant(fit, fixed.terms, rest)
     return replace(formula, fixed=FixedPart(intercept, rest, fixed.offsets))
+
+
+def deleted(
+    full: FittedModel, fit: FittedModel, formula: MixedFormula, term: Term
+) -> FittedModel:
+    """Fit the model without a term of its fixed part by ML, as `full`, that of `fit`, was.
+
+    Without rows, the products of the model hold those of the smaller one, whose span the tests in
+    this fit know too; the names of its coefficients are not those of its formula then.
+    """
+    smaller = without_term(fit, formula, term)
+    rows_needed = fit.matrices.law is not None or fit.system.products.sparse
+    if rows_needed or not isinstance(fit.matrices, MatricesWithoutRows):
+        return refit_with(full, smaller)
+    B, C = kept_and_left_out(fixed_terms(fit), term_label(term))
+    system = with_fewer_columns(full.system, B, C)
+    options = options_for_another(full.options, start=warm_start(full))
+    optimum, solution = solve_system(system, options)
+    return fit_of(type(full), system, optimum, options, str(smaller), solution=solution)
 
 
 def loses_constant(fit: FittedModel, terms: Sequence[Term], rest: Sequence[Term]) -> bool:
