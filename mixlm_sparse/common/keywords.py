@@ -101,7 +101,7 @@ WITH_A_FIT = {
 # Results in which a name is looked up.
 ENTRIES = {"coef": "write fit.coef()[{value}]", "ranef": "write fit.ranef()[{value}]"}
 BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-OWN = ("self", "fit")  # stand before the point when a method is called
+OWN = ("self", "fit", "source")  # stand before the point when a method is called
 PACKAGE = __name__.partition(".")[0]
 MARK = "_answers_arguments"
 

@@ -126,6 +126,7 @@ def test_arguments_that_are_needed_are_named(calls):
         ("mx.simulate('y ~ x + (1 | g)', {})", r"simulate needs beta"),
         ("mx.datasets.load()", "load needs name"),
         ("mx.plots.caterpillar(fit, level=0.9, order='x', sort=True)", "has no argument 'sort'"),
+        ("fit.plot.coefficient_by()", r"coefficient_by needs by: write coefficient_by\(by\)"),
         ("fit.varcorr()", r"varcorr is an attribute, .*fit\.varcorr\['g'\]"),
         ("fit.convergence()", r"is a value, written without parentheses"),
         ("fit.profile('sigma', progress=False)('sigma')", r"Profile is a value, written without"),
