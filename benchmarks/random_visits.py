@@ -6,18 +6,24 @@ one for each pair (unstructured), and a falling one over unequal numeric times.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import scipy.linalg
 
 import mixlm_sparse as mx
 from benchmarks.random_models import STARTS, Array, Model, Part, Term
-from benchmarks.random_residuals import FALL, REACHES
+from mixlm_sparse.solve.whitened.singular import null_vector
 
 LAWS = ("toep", "us", "car1")
 TURNS = (0.01, 0.6, -0.4)
+# What is left of nearly singular correlations, one after another; the criterion has no minimum
+# where it falls from each to the next by more than this, less than log 10.
+RESTS, TENTH = (1e-8, 1e-9, 1e-10), 1.8
+PROJECTIONS = 10_000
 
 
 @dataclass(frozen=True)
@@ -27,13 +33,11 @@ class Visits(Part):
     Parameters
     ----------
     correlation : one of `LAWS`.
-    reach : limit of what a correlation is the tanh of; None for no limit.
     """
 
     codes: Array
     times: Array
     correlation: str
-    reach: float | None = None
 
     @property
     def n_par(self) -> int:
@@ -50,8 +54,6 @@ class Visits(Part):
         return rng.normal(size=self.n_par)
 
     def covariance(self, par: Array) -> Array:
-        if self.reach is not None:
-            par = self.reach * np.tanh(par / self.reach)
         same = self.codes[:, None] == self.codes
         apart = np.abs(np.subtract.outer(self.times, self.times))
         if self.correlation == "car1":  # a correlation of 1 / (1 + exp(-par)) at a distance of one
@@ -84,11 +86,62 @@ class VisitsModel(Model):
     """The same, whose correlations may go to the end of their range instead of the effects."""
 
     def has_no_minimum(self) -> bool:
-        """Say whether the criterion falls without end as correlations go farther."""
+        """Say whether the criterion falls without end as a correlation becomes singular.
+
+        Searches find such a way by chance.  The package says which null vector it has; that the
+        dense criterion falls along it, by a whole number for each log of what is left, is seen.
+        """
         (law,) = self.residual
         assert isinstance(law, Visits)
-        ends = [replace(self, residual=[replace(law, reach=reach)]).best() for reach in REACHES]
-        return bool((np.diff(ends) < -FALL).all()) or super().has_no_minimum()
+        T = int(law.times.max()) + 1
+        sets = [own for s in range(2, T + 1) for own in combinations(range(T), s)]
+        if law.correlation != "us":
+            sets = sets[-1:] if law.correlation == "toep" else []
+        return any(self._falls(law, list(own), size) for own in sets for size in (0.0, 1.0)) or (
+            super().has_no_minimum()
+        )
+
+    def _falls(self, law: Visits, visits: list[int], size: float) -> bool:
+        """Say it of a null vector of some visits, beside random effects of a size."""
+        own = [np.flatnonzero((law.codes == g) & (law.times == t))
+               for g in np.unique(law.codes) for t in visits]  # fmt: skip
+        whole = [o for o in (own[i : i + len(visits)] for i in range(0, len(own), len(visits)))
+                 if all(r.size for r in o)]  # fmt: skip
+        if not whole:
+            return False
+        rows = np.array(whole)[:, :, 0]
+        (term,) = self.terms
+        Z = np.sign(size) * (term.codes[:, None] == np.unique(term.codes))
+        toeplitz = law.correlation == "toep"
+        v = null_vector(
+            self.X[rows], Z[rows], self.y[rows] / self.y.std(), toeplitz=toeplitz, reml=self.reml
+        )
+        if v is None:
+            return False
+        C = np.eye(int(law.times.max()) + 1)
+        C[np.ix_(visits, visits)] = with_null_vector(v, toeplitz=toeplitz)
+        at, same = law.times.astype(int), law.codes[:, None] == law.codes
+        values = []
+        for rest in RESTS:
+            R = same * ((1.0 - rest) * C + rest * np.eye(len(C)))[at[:, None], at]
+            V = R + size**2 * term.same
+            values.append(self._value(scipy.linalg.cholesky(V, lower=True)))
+        return bool((np.diff(values) < -TENTH).all())
+
+
+def with_null_vector(v: Array, *, toeplitz: bool = False) -> Array:
+    """Return a correlation matrix (s, s) whose null vector is v, by alternating projections."""
+    s = v.size
+    if toeplitz:
+        lag = np.subtract.outer(np.arange(s), np.arange(s))
+        return np.mean([np.cos(angle * lag) for angle in np.angle(np.roots(v))], axis=0)
+    U = np.random.default_rng(0).normal(size=(s, max(s, 3)))
+    for _ in range(PROJECTIONS):
+        U -= np.outer(v, v @ U) / (v @ v)
+        U /= np.linalg.norm(U, axis=1)[:, None]
+    C = U @ U.T
+    np.fill_diagonal(C, 1.0)
+    return C
 
 
 def visits_model(seed: int) -> Model:

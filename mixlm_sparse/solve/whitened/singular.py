@@ -1,55 +1,71 @@
 """Whether residuals of few groups let the likelihood grow without end by a singular correlation.
 
-Let C of the visits S have one null vector, C v = eps v with eps to zero, in an unstructured
-correlation.  Of the K groups with rows at all of S, log|R| falls by log eps each, and what they add
-to the residual sum of squares stays finite where
+Let C of the visits S have one null vector, C v = eps v with eps to zero.  Of the K groups with rows
+at all of S, log|R| falls by log eps each.  With X the columns of fixed effects and Z those of the
+random effects that have a variance, V falls by those that the rows v'Z_g do not reach, and the
+residual sum of squares stays finite where
 
-    v'(y_g - X_g beta) = 0,   g = 1 .. K,
+    v'(y_g - X_g beta - Z_g b) = 0,   g = 1 .. K.
 
-K equations in v and beta.  With the random effects at zero the criterion is then (K - r) log eps +
-const, r the rank of the rows v'X_g in REML, 0 in ML: with K > r it has no minimum, however good the
-one is that a search finds.  With K < |S| there is such a v for every beta; up to K = |S| - 1 + p
-there may be one.  No search is needed to see it: the equations are solved by Newton steps of least
-length in (v, beta), from the singular vectors of the residuals.
+The criterion is (K - r) log eps + const then, r the rank of the rows v'[X Z]_g in REML, of v'Z_g in
+ML: with K > r it has no minimum, however good the one is that a search finds.  No search is needed
+to see it.  For nearly all v the ranks are the same:
 
-v is the null vector of a correlation matrix where it closes a polygon: no |v_i| is as large as all
-others together, since unit vectors u_i with sum v_i u_i = 0 exist then.
+    K > r      K less the rank of v'[X Z] equations are left for v,
+    K = r      v has to make the rows dependent: those of [X Z y] in REML, those of Z in ML.
+
+Which random effects have a variance is open, so that each choice of them is looked at.  In an
+unstructured correlation v is any that closes a polygon (see `null_vectors`), of three or more
+visits; of a pair it is (1, 1) or (1, -1).  In a Toeplitz correlation it is symmetric or
+antisymmetric, over all visits.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import combinations
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.law import ResidualLaw
-from mixlm_sparse.covariance.visits import Unstructured
+from mixlm_sparse.covariance.visits import Toeplitz, Unstructured
 from mixlm_sparse.solve.whitened.frame import WhitenedFrame
+from mixlm_sparse.solve.whitened.null_vectors import (
+    NO_VALUE,
+    SOLVED,
+    dependent,
+    fitted,
+    opens_no_polygon,
+    opens_no_roots,
+    spanned,
+)
 
 __all__ = ["falls_to_singular", "null_vector", "strata_of_few_groups"]
 
-# Visits fewer than these are a pair: its null vectors are (1, 1) and (1, -1), nothing to choose.
-LEAST_VISITS = 3
-# Patterns of visits that are looked at, those with fewest groups first.
-MOST_PATTERNS = 12
-NEWTON_STEPS = 30
-# The equations hold (residuals have a mean square of one) to this.
-SOLVED = 1e-10
-# No part of v may be smaller than this share of its largest; nor may its polygon be flatter.
-LEAST_PART, FLAT = 1e-3, 1e-3
+# Sets of visits that are looked at, those with fewest groups first; all sets of so many visits.
+MOST_PATTERNS, ALL_SETS = 16, 5
+# More groups than this are not looked at: they need as many random effects to be fitted.
+MOST_GROUPS = 40
+# Grouping factors of which each choice is looked at.
+MOST_FACTORS = 3
+# How far v like nearly all others is from one that is possible for certain; the first that is, too.
+APART = (0.5, 0.2, 0.05)
 
 
 def strata_of_few_groups(frame: WhitenedFrame) -> list[int]:
-    """Return the strata of an unstructured correlation in which the equations may be solved.
+    """Return the strata of a correlation of visits in which the equations may be solved.
 
-    Groups with rows at all T visits are among those of every pattern of visits: with more of them
-    than T - 2 and the columns of X and y, no pattern has few enough.
+    Groups with rows at all T visits are among those of every set of visits: with more of them than
+    T - 1 and the effects no set has few enough.
     """
     law = frame.law
-    if not isinstance(law.correlation, Unstructured):
+    if not isinstance(law.correlation, Unstructured | Toeplitz):
         return []
     whole = np.bincount(law.stratum[law.sizes == law.places.T], minlength=len(law.strata))
-    most = law.places.T - 2 + frame.A.shape[1]
+    random = sum(f.n_levels * f.width for f in frame.plain.blocks.factors)
+    most = min(law.places.T - 2 + frame.A.shape[1] + random, MOST_GROUPS)
     return [int(stratum) for stratum in np.flatnonzero(whole <= most)]
 
 
@@ -66,70 +82,144 @@ def falls_to_singular(frame: WhitenedFrame, sd: Vector, strata: list[int], *, re
     if not size[-1] > 0.0:
         return False
     A = A / np.where(size > 0.0, size, 1.0)
-    for rows in _complete(frame.law, strata, A.shape[1]):
-        K = len(rows)
-        v = null_vector(A[rows, :-1], A[rows, -1])
-        if v is None:
-            continue
-        fixed = np.linalg.matrix_rank(np.einsum("s,gsp->gp", v, A[rows, :-1])) if reml else 0
-        if K > fixed:
-            return True
-    return False
+    toeplitz = isinstance(frame.law.correlation, Toeplitz)
+    return any(
+        null_vector(A[rows, :-1], Z, A[rows, -1], toeplitz=toeplitz, reml=reml) is not None
+        for rows in _complete(frame.law, strata)
+        for Z in _random_effects(frame, rows, sd)
+    )
 
 
-def _complete(law: ResidualLaw, strata: list[int], columns: int) -> list[NDArray[np.intp]]:
-    """Return, by stratum and pattern of visits, the rows (K, s) of the groups that have all.
-
-    Parameters
-    ----------
-    columns : of X and y; K is at most s - 2 + columns, else the equations are too many.
-    """
+def _complete(law: ResidualLaw, strata: list[int]) -> list[NDArray[np.intp]]:
+    """Return, by stratum and set of visits, the rows (K, s) of the groups that have all."""
     out = []
     T = law.places.T
     place = np.full((law.sizes.size, T), -1, dtype=np.intp)
     place[law.group_of, law.t.astype(np.intp)] = np.arange(law.n)
     for stratum in strata:
         at = place[law.stratum == stratum]
-        patterns, groups = np.unique(at >= 0, axis=0, return_counts=True)
         few = []
-        for pattern in patterns[patterns.sum(axis=1) >= LEAST_VISITS]:
-            K = int(groups[patterns[:, pattern].all(axis=1)].sum())
-            if K <= int(pattern.sum()) - 2 + columns:
-                few.append((K, pattern))
-        for _, pattern in sorted(few, key=lambda one: one[0])[:MOST_PATTERNS]:
-            own = at[:, pattern]
+        for visits in _sets(law, at >= 0):
+            K = int((at[:, visits] >= 0).all(axis=1).sum())
+            if 0 < K <= MOST_GROUPS:
+                few.append((K, -len(visits), visits))
+        for _, _, visits in sorted(few)[:MOST_PATTERNS]:
+            own = at[:, visits]
             out.append(own[(own >= 0).all(axis=1)])
     return out
 
 
-def null_vector(X: Array3, y: Matrix) -> Vector | None:
-    """Return v (s,) of length one with v'(y_g - X_g beta) = 0 for some beta; None if none is found.
+def _sets(law: ResidualLaw, there: NDArray[np.bool_]) -> Iterator[tuple[int, ...]]:
+    """Yield the sets of visits whose correlations may have a null vector; there (groups, T)."""
+    T = law.places.T
+    if isinstance(law.correlation, Toeplitz):
+        yield tuple(range(T))
+    elif T <= ALL_SETS:
+        for size in range(2, T + 1):
+            yield from combinations(range(T), size)
+    else:
+        for pattern in np.unique(there, axis=0):
+            if pattern.sum() > 1:
+                yield tuple(np.flatnonzero(pattern).tolist())
+
+
+def _random_effects(frame: WhitenedFrame, rows: NDArray[np.intp], sd: Vector) -> Iterator[Array3]:
+    """Yield the columns (K, s, q) of the effects that some rows have, of each choice of factors."""
+    K, s = rows.shape
+    flat = rows.ravel()
+    parts = []
+    for own, z in zip(frame.entries, frame.Z, strict=True):
+        columns, at = own.columns(z), own.positions(flat)
+        entries = own.take(flat)
+        levels, place = np.unique(entries.level, return_inverse=True)
+        row = np.arange(flat.size) if entries.row is None else entries.row
+        D = np.zeros((flat.size, levels.size, columns.shape[1]))
+        D[row, place] = columns[at]
+        parts.append((D.reshape(flat.size, -1) / sd[flat, None]).reshape(K, s, -1))
+    numbers = range(len(parts))
+    sizes = numbers if len(parts) <= MOST_FACTORS else range(1)
+    for chosen in (*(one for size in sizes for one in combinations(numbers, size)), tuple(numbers)):
+        yield np.concatenate([np.zeros((K, s, 0)), *(parts[i] for i in chosen)], axis=2)
+
+
+def null_vector(X: Array3, Z: Array3, y: Matrix, *, toeplitz: bool, reml: bool) -> Vector | None:
+    """Return v (s,) of length one along which the criterion falls without end, if one is found.
 
     Parameters
     ----------
-    X, y : (K, s, p), (K, s) of groups with rows at all visits.
+    X, Z, y : (K, s, p), (K, s, q), (K, s) of the groups with rows at all visits.
     """
-    s, p = X.shape[1:]
-    for first in np.linalg.svd(y)[2][::-1]:
-        v: Vector = first
-        beta = np.zeros(p)
-        for _ in range(NEWTON_STEPS):
-            E = y - X @ beta
-            r = E @ v
-            if np.abs(r).max() <= SOLVED * max(1.0, float(np.abs(beta).max(initial=0.0))):
-                if _is_null(v):
-                    return v
-                break
-            J = np.hstack([E, -np.einsum("s,gsp->gp", v, X)])
-            step = np.linalg.lstsq(J, -r, rcond=None)[0]
-            v, beta = v + step[:s], beta + step[s:]
-            v = v / np.linalg.norm(v)
+    K, s = y.shape
+    possible = opens_no_roots if toeplitz else opens_no_polygon
+    G = _independent(np.concatenate([X, Z], axis=2))
+    counted = G if reml else _independent(Z)
+    for B, middle in _directions(s, toeplitz=toeplitz):
+        v = _generic(B, middle, possible)
+        unknown = B.shape[1] - 1
+        if _rank(spanned(v, counted)) < K:
+            left = K - _rank(spanned(v, G))
+            if left > unknown:
+                continue
+            found = v if not left else fitted(G, y, B, possible)
+            if found is not None:
+                return found
+            continue
+        D = _independent(np.concatenate([G, y[:, :, None]], axis=2)) if reml else counted
+        if D.shape[2] - K + 1 > unknown:
+            continue
+        for v in dependent(D, y, B, possible):
+            if _rank(spanned(v, counted)) < K and _explained(spanned(v, G), y @ v):
+                return v
     return None
 
 
-def _is_null(v: Vector) -> bool:
-    """Say whether a correlation matrix has v, and no part of it, for its null vector."""
-    size = np.abs(v)
-    return bool(
-        size.min() > LEAST_PART * size.max() and 2.0 * size.max() < (1.0 - FLAT) * size.sum()
-    )
+def _directions(s: int, *, toeplitz: bool) -> Iterator[tuple[Matrix, Vector]]:
+    """Yield orthonormal B (s, k) with the null vectors B c that a correlation may have, and one c.
+
+    All frequencies that are equally spaced have the null vector (1, .., 1), or (1, 0, .., 0, -1).
+    """
+    ones = np.ones(s) / np.sqrt(s)
+    if not toeplitz and s > 2:
+        yield np.eye(s), ones
+        return
+    ends = np.eye(s)[0] - np.eye(s)[-1]
+    for sign, middle in ((1.0, ones), (-1.0, ends / np.sqrt(2.0))):
+        values, vectors = np.linalg.eigh(np.eye(s) + sign * np.eye(s)[::-1])
+        B = vectors[:, values > 1.0]
+        yield B, B.T @ middle
+
+
+def _generic(B: Matrix, middle: Vector, possible: Callable[[Vector], bool]) -> Vector:
+    """Return v (s,) of length one of those B c with which ranks are what they mostly are."""
+    noise = np.random.default_rng(0).normal(size=B.shape[1])
+    for apart in APART:
+        v: Vector = B @ (middle + apart * noise)
+        if possible(v):
+            break
+    return np.asarray(v / np.linalg.norm(v))
+
+
+def _independent(D: Array3) -> Array3:
+    """Return orthonormal columns with the span of D (K, s, r), over all rows."""
+    K, s, r = D.shape
+    flat = D.reshape(K * s, r)
+    size = np.sqrt((flat * flat).sum(axis=0))
+    flat = flat[:, size > 0.0] / size[size > 0.0]
+    if not flat.shape[1]:
+        return np.zeros((K, s, 0))
+    U, values, _ = np.linalg.svd(flat, full_matrices=False)
+    own = U[:, values > NO_VALUE * values[0]]
+    return own.reshape(K, s, own.shape[1])
+
+
+def _rank(M: Matrix) -> int:
+    """Return the number of singular values of M (K, r) that are not rounding."""
+    if not M.size:
+        return 0
+    return int((np.linalg.svd(M, compute_uv=False) > NO_VALUE).sum())
+
+
+def _explained(G: Matrix, y: Vector) -> bool:
+    """Say whether y (K,) is a combination of the columns of G (K, r)."""
+    left = y - G @ np.linalg.lstsq(G, y, rcond=NO_VALUE)[0]
+    return bool(np.abs(left).max() <= np.sqrt(SOLVED) * max(1.0, float(np.abs(y).max())))
