@@ -54,6 +54,7 @@ class Identification(PrintsAsTable):
     lengths : per term, (k,) sizes of the columns, by which changes are compared.
     R_x : (p, p) upper triangular, X = Q R_x.
     residual_names : of the parameters of a residual structure.
+    singular : whether the correlations of the residuals are those of a singular matrix.
     """
 
     directions: tuple[Direction, ...]
@@ -62,6 +63,7 @@ class Identification(PrintsAsTable):
     lengths: tuple[Vector, ...]
     R_x: Matrix
     residual_names: tuple[str, ...] = ()
+    singular: bool = False
 
     @property
     def complete(self) -> bool:
@@ -179,7 +181,13 @@ class Identification(PrintsAsTable):
         return f"the data do not determine {joined(parts)}: {self._reason()}"
 
     def _reason(self) -> str:
-        if any(direction.lost_in_fixed for direction in self.directions):
+        hidden = [direction for direction in self.directions if direction.lost_in_fixed]
+        if self.singular and hidden and all(one.rho.any() for one in hidden):
+            reason = (
+                "the residual correlations are those of a singular matrix, beside which fixed "
+                "effects take what would show them"
+            )
+        elif hidden:
             reason = "the fixed part has the same effects"
         elif not self.structure.all():
             reason = "they stand for the same covariance, and only combinations of them show"

@@ -69,6 +69,8 @@ __all__ = ["hidden_in", "identification", "require_residuals_apart", "unseen"]
 SUSPECT_RTOL = 1e-7
 # ... and is flat below this.
 FLAT_RTOL = 1e-6
+# A correlation matrix with an eigenvalue below this is singular.
+SINGULAR = 1e-6
 
 
 def identification(
@@ -106,6 +108,21 @@ def identification(
         lengths=tuple(np.sqrt((Rz * Rz).sum(axis=0)) for Rz in system.chart.Rz),
         R_x=system.products.R_x,
         residual_names=names,
+        singular=bool(names) and _singular_correlations(system),
+    )
+
+
+def _singular_correlations(system: PenalizedSystem) -> bool:
+    """Say whether correlations of all visits are those of a singular matrix, as far as is known."""
+    assert system.whitened is not None
+    law, rho = system.whitened.law, system.whitened.rho
+    if law.correlation is None or not law.by_visits:
+        return False
+    visits = np.arange(law.places.T, dtype=np.float64)[None]
+    return any(
+        np.linalg.eigvalsh(law.correlation.correlation(visits, rho[law.part(s)], law.places)).min()
+        < SINGULAR
+        for s in range(len(law.strata))
     )
 
 
