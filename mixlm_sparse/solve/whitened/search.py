@@ -12,18 +12,19 @@ from mixlm_sparse.solve.pls import LARGEST_FACTOR
 from mixlm_sparse.solve.search.control import Control
 from mixlm_sparse.solve.search.objective import Progress
 from mixlm_sparse.solve.search.optimum import Optimum
-from mixlm_sparse.solve.search.search import SAME_VALLEY, better, search, search_far
+from mixlm_sparse.solve.search.search import SAME_VALLEY, better, look, search, search_far
 from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.smallest import smallest
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.falls import described
-from mixlm_sparse.solve.whitened.far import far_beside
+from mixlm_sparse.solve.whitened.far import end_of_ridge, far_at_first, far_beside
 from mixlm_sparse.solve.whitened.objective import WhitenedObjective
 from mixlm_sparse.solve.whitened.starts import AT_LIMIT, at_limit
 
 __all__ = ["optimize_whitened", "solution_at"]
 
+FAR_OUT = "random effects far out"
 
 
 def optimize_whitened(
@@ -53,10 +54,13 @@ def optimize_whitened(
     objective = WhitenedObjective(system, reml, progress)
     m = system.n_theta
     x = None if start is None else _centered(objective, start)
-    found = search(
-        objective, x, given=given, method=method, control=control, began=began
-    )
-    if not given and method == "bfgs" and control.second_looks:
+    looks = not given and method == "bfgs" and control.second_looks
+    found = _far_at_first(objective, control, began) if looks and x is None else None
+    if found is None:
+        found = search(
+            objective, x, given=given, method=method, control=control, began=began
+        )
+    if looks:
         far = far_beside(objective, found.phi)
         if far is not None:
             found = _lower(found, search_far(far, objective, control, began))
@@ -86,16 +90,48 @@ def optimize_whitened(
     )
 
 
-def _lower(found: Optimum, again: Optimum) -> Optimum:
-    """Return the lower of two optima, the second of which was begun far out; both are told."""
+def _far_at_first(
+    objective: WhitenedObjective, control: Control, began: float
+) -> Optimum | None:
+    """Return the lowest optimum from starts far out; None if there are none, or it is no optimum.
+
+    Where searches from there run along the ridge, they run to its end: no random effects, and a
+    correlation next to one.
+    """
+    found: Optimum | None = None
+    starts = far_at_first(objective)
+    for far in starts:
+        objective.beyond = True
+        again = search_far(far, objective, control, began)
+        found = again if found is None else _lower(found, again, FAR_OUT)
+        if not again.converged:
+            break
+    if found is not None and not found.converged:
+        objective.beyond, objective.best_value = False, np.inf
+        end = end_of_ridge(objective, found.phi)
+        last = None if end is None else look(objective, end, "bfgs", control, began)
+        found = last if last is not None and last.criterion <= found.criterion else None
+    if found is None or not found.converged:
+        objective.beyond, objective.best_value = False, np.inf
+        return None
+    return found
+
+
+def _lower(found: Optimum, again: Optimum, name: str = "moment estimate") -> Optimum:
+    """Return the lower of two optima, the second of which was begun far out; both are told.
+
+    Parameters
+    ----------
+    name : what the first was begun with.
+    """
     valleys = sorted((found.criterion, again.criterion))
     other = found.second_valley
     if valleys[1] > valleys[0] + SAME_VALLEY:
         other = valleys[1] if other is None else min(other, valleys[1])
-    first = found.tried or (f"moment estimate: {found.criterion:.6f}",)
+    first = found.tried or (f"{name}: {found.criterion:.6f}",)
     return replace(
         better(found, again),
-        tried=(*first, f"random effects far out: {again.criterion:.6f}"),
+        tried=(*first, f"{FAR_OUT}: {again.criterion:.6f}"),
         second_valley=other,
     )
 
