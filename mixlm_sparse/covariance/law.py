@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,8 @@ BATCH_NUMBERS = 2**22
 MANY_GROUPS = 20
 # The same up to which correlations of visits have valleys of any signs, and draws that begin there.
 FEW_GROUPS, DRAWN = 6, 6
+# Parameters up to which these are all signs.
+CORNERS = 2
 # log sd of a level that has hardly any variance, below the least of the others; how many are tried.
 QUIET = -2.0
 NO_NOISE = 8.0  # the same, where it has none
@@ -179,11 +182,15 @@ class ResidualLaw:
                 moved[self.part(s)] = own
             out.append((f"residual correlations of {r:g}", moved))
         if self.by_visits and self.sizes.size <= FEW_GROUPS * self.n_correlation:
-            rng = np.random.default_rng(1)
-            for _ in range(DRAWN):
+            free = self.variance_part.start
+            if free <= CORNERS:
+                drawn = np.array(list(product((-1.0, 1.0), repeat=free)))
+            else:
+                drawn = np.random.default_rng(1).normal(size=(DRAWN, free))
+            for one in drawn:
                 moved = rho.copy()
-                moved[: self.variance_part.start] = rng.normal(size=self.variance_part.start)
-                out.append(("residual correlations drawn at random", moved))
+                moved[:free] = one
+                out.append(("residual correlations of other signs", moved))
         return out
 
     def without_noise_at(self, rho: Vector, below: float = NO_NOISE) -> tuple[str, ...]:

@@ -78,6 +78,13 @@ def test_an_optimum_at_a_singular_correlation_is_reached():
     assert fit.criterion <= model.best() + ABOVE
 
 
+def test_a_valley_beside_random_effects_is_found_from_where_there_were_none():
+    model = visits_model(286)
+    fit = fit_of(model)
+    assert fit.convergence.status == "converged"
+    assert fit.criterion <= model.best() + ABOVE
+
+
 def test_what_is_not_determined_beside_singular_correlations_is_named():
     fit = fit_of(visits_model(223))
     assert fit.identification.structure.shape == (6,)

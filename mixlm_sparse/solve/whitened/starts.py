@@ -24,6 +24,8 @@ AT_LIMIT = 18.0
 AT_LIMIT_OF_VISITS = 8.0
 # Random effects beside other residual correlations: as multiples of those found, or (None) I.
 THETA_SIZES = (1.0, 0.1, None)
+# What is smaller is none beside a correlation; small ones are these, as multiples of I.
+LEAST_SIZE, SMALL_SIZE = 0.05, 0.3
 # The same beside a level of hardly any variance, of I and of those found.
 QUIET_SIZES = (1.0, 4.0)
 
@@ -79,6 +81,8 @@ def other_starts(
         group = []
         for size in THETA_SIZES if m else (1.0,):
             there = system.chart.start if size is None else scaled(theta, size)
+            if m and system.chart.size(there) < LEAST_SIZE:  # from none a search does not leave
+                there = scaled(system.chart.start, SMALL_SIZE)
             group.append(Start(name, np.concatenate([there, moved])))
         groups.append(group)
     if m and objective.quick:
