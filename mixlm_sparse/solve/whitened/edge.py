@@ -16,13 +16,16 @@ from typing import Protocol
 import numpy as np
 
 from mixlm_sparse.common.types import Vector
+from mixlm_sparse.covariance.law import ResidualLaw
 from mixlm_sparse.solve.system import PenalizedSystem
 
-__all__ = ["farther"]
+__all__ = ["at_end", "farther"]
 
 # Parameters beyond this may be on their way to the end; and where it is reached: what is left is
 # exp(-17) of the criterion's changes there, and rounding does not count yet.
 FAR, END = 3.0, 8.5
+# Parameters from here on are there.
+AT_END = 8.0
 # A slope above this is not that of a way which has an end nearby.
 SLOPE = 0.5
 
@@ -47,6 +50,12 @@ class Searched(Protocol):
     def value_and_gradient(self, phi: Vector) -> tuple[float, Vector]:
         """Return the criterion and its gradient at (phi, rho)."""
         ...
+
+
+def at_end(law: ResidualLaw, rho: Vector) -> bool:
+    """Say whether correlations of visits are at their end: how the criterion curves is rounding."""
+    own = np.abs(rho[: law.variance_part.start])
+    return law.by_visits and bool(own.max(initial=0.0) >= AT_END)
 
 
 def farther(objective: Searched, x: Vector) -> Vector:

@@ -47,7 +47,8 @@ def opens_no_roots(v: Vector) -> bool:
 
     It is a mixture of s - 1 frequencies, the roots of the polynomial v, all on the unit circle.
     """
-    if abs(v[0]) <= LEAST_PART * np.abs(v).max():
+    size = np.abs(v)
+    if size.min() <= LEAST_PART * size.max():  # groups without a visit would count, too
         return False
     roots = np.roots(v)
     apart = np.abs(roots[:, None] - roots) + 2.0 * np.eye(roots.size)

@@ -32,7 +32,7 @@ from mixlm_sparse.solve.search.known import Known, place_of
 from mixlm_sparse.solve.search.objective import BoundaryReport, FarStart, Found, Progress, Start
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.criterion import evaluate_whitened
-from mixlm_sparse.solve.whitened.edge import farther
+from mixlm_sparse.solve.whitened.edge import at_end, farther
 from mixlm_sparse.solve.whitened.falls import Ways
 from mixlm_sparse.solve.whitened.starts import other_starts
 
@@ -350,7 +350,8 @@ class WhitenedObjective:
         """
         whitened = self.system.whitened
         assert whitened is not None
-        if whitened.law.without_noise_at(phi[self.m_theta :]):
+        law = whitened.law
+        if law.without_noise_at(phi[self.m_theta :]) or at_end(law, phi[self.m_theta :]):
             return None  # towards a limit the criterion falls, ever less
         if not (whatever_it_costs or self.quick):
             return None

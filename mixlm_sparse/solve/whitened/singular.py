@@ -155,6 +155,8 @@ def null_vector(X: Array3, Z: Array3, y: Matrix, *, toeplitz: bool, reml: bool) 
     counted = G if reml else _independent(Z)
     for B, middle in _directions(s, toeplitz=toeplitz):
         v = _generic(B, middle, possible)
+        if v is None:
+            continue
         unknown = B.shape[1] - 1
         if _rank(spanned(v, counted)) < K:
             left = K - _rank(spanned(v, G))
@@ -189,14 +191,14 @@ def _directions(s: int, *, toeplitz: bool) -> Iterator[tuple[Matrix, Vector]]:
         yield B, B.T @ middle
 
 
-def _generic(B: Matrix, middle: Vector, possible: Callable[[Vector], bool]) -> Vector:
-    """Return v (s,) of length one of those B c with which ranks are what they mostly are."""
+def _generic(B: Matrix, middle: Vector, possible: Callable[[Vector], bool]) -> Vector | None:
+    """Return v (s,) of length one of those B c, if any, with which ranks are as mostly."""
     noise = np.random.default_rng(0).normal(size=B.shape[1])
     for apart in APART:
         v: Vector = B @ (middle + apart * noise)
         if possible(v):
-            break
-    return np.asarray(v / np.linalg.norm(v))
+            return np.asarray(v / np.linalg.norm(v))
+    return None
 
 
 def _independent(D: Array3) -> Array3:
