@@ -152,6 +152,11 @@ class LazyKernel:
                 _kept[self._name] = False
         return _kept[self._name]
 
+    @property
+    def name(self) -> str:
+        """What it is known by."""
+        return self._name
+
     def may_be_kept(self) -> bool:
         """Say whether machine code of this kernel may lie on disk, without loading numba."""
         if self._name in _kept or "numba" in sys.modules:
@@ -165,6 +170,12 @@ class LazyKernel:
         if not os.access(beside, os.W_OK):
             return True  # numba knows other places
         return any(beside.glob(index))
+
+    def at_hand(self) -> bool:
+        """Say whether machine code of this kernel need not be made; loads numba to make sure."""
+        if self._name not in _kept and not self.may_be_kept():
+            _kept[self._name] = False
+        return _kept.get(self._name) is not False and have_numba() and self.kept()
 
     def compilations(self) -> int:
         """Return how often this process has compiled it, and not read it from the disk."""

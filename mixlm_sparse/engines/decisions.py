@@ -1,8 +1,9 @@
 """When kernels are used in machine code.
 
 Loading numba costs about 0.3 s, so that it is loaded when the work repays that; tiny problems run
-in NumPy.  What a call decides for many fits holds from the first of them to the last, in whatever
-process a fit is made.
+in NumPy.  Kernels whose machine code is not on disk take seconds to make: that waits until such
+work comes again.  What a call decides for many fits holds from the first of them to the last, in
+whatever process a fit is made.
 """
 
 from __future__ import annotations
@@ -44,6 +45,10 @@ __all__ = [
 # Loading numba costs about 0.3 s, the price of roughly this many multiply-adds in NumPy form.
 LOADING_REPAID_BY = 3e7
 
+# Machine code that is not on disk takes some seconds to make, the price of so much work in NumPy
+# form.  A call of less has NumPy do it, until calls before it have asked for what loading costs.
+MAKING_REPAID_BY = 1.5e8
+
 # Making the machine code of the whole search takes some 25 s, once for a machine; a search in
 # Python takes about 5 ms longer than a compiled one.
 SEARCH_REPAID_BY = 5000
@@ -57,6 +62,7 @@ T = TypeVar("T")
 _switch: bool | None = None
 _spent = 0.0
 _searches = 0
+_asked: dict[str, float] = {}  # work that NumPy did, by the kernel whose code would have to be made
 _now = threading.local()  # `steady`: the decision that holds for the work in hand
 
 
@@ -103,8 +109,14 @@ def forced() -> Iterator[None]:
         _switch = before
 
 
-def compiled_pays(work: float) -> bool:
-    """Say whether the compiled form is to be used for `work` multiply-adds (all evaluations)."""
+def compiled_pays(work: float, kernel: LazyKernel | None = None) -> bool:
+    """Say whether the compiled form is to be used for `work` multiply-adds (all evaluations).
+
+    Parameters
+    ----------
+    kernel : one that is used for it.  Where its machine code has to be made first, NumPy does what
+        comes once and is not very large: the first fit on a machine waits for no compilation.
+    """
     global _spent
     if _switch is not None:
         return _switch
@@ -113,7 +125,18 @@ def compiled_pays(work: float) -> bool:
         return steady.compiled and have_numba()
     # What many small fits spend adds up as one large fit does.
     _spent += work
-    return ("numba" in sys.modules or _spent > LOADING_REPAID_BY) and have_numba()
+    if not ("numba" in sys.modules or _spent > LOADING_REPAID_BY):
+        return False
+    return have_numba() if kernel is None or kernel.at_hand() else _repays_making(kernel, work)
+
+
+def _repays_making(kernel: LazyKernel, work: float) -> bool:
+    """Say whether machine code is to be made, of which as much use as before is expected."""
+    before = _asked.get(kernel.name, 0.0)
+    if work <= MAKING_REPAID_BY and before <= LOADING_REPAID_BY:
+        _asked[kernel.name] = before + work
+        return False
+    return have_numba()
 
 
 def expect_searches(count: int) -> None:
@@ -201,16 +224,21 @@ def steady(work: Callable[[range], Iterable[T]], *, compiled: bool) -> Steady[T]
     return Steady(work, compiled, _searches)
 
 
-def decisions() -> tuple[bool, bool | None, float, int, dict[str, bool]]:
+Decided = tuple[bool, bool | None, float, int, dict[str, float], dict[str, bool]]
+
+
+def decisions() -> Decided:
     """Return all that decides which form of a kernel runs, for a process that is to do the same."""
     kept = kept_now()
-    return loaded(), _switch, _spent, _searches, kept
+    return loaded(), _switch, _spent, _searches, dict(_asked), kept
 
 
-def adopt(decided: tuple[bool, bool | None, float, int, dict[str, bool]]) -> None:
+def adopt(decided: Decided) -> None:
     """Decide from now on as the process did whose `decisions` these are."""
     global _switch, _spent, _searches
-    in_use, _switch, _spent, _searches, kept = decided
+    in_use, _switch, _spent, _searches, asked, kept = decided
+    _asked.clear()
+    _asked.update(asked)
     take_as_kept(kept)
     if in_use:
         have_numba()

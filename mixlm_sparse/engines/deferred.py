@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from mixlm_sparse.common.types import Array3, Matrix
 from mixlm_sparse.engines.blocked.engine import BlockedEngine
 from mixlm_sparse.engines.compiled import have_numba
-from mixlm_sparse.engines.decisions import compiled_pays
 from mixlm_sparse.engines.interface import BlockSystem, Engine, SelectedInverse
+from mixlm_sparse.engines.kernels import blocks_compiled
 
 
 class DeferredEngine:
@@ -31,7 +31,7 @@ class DeferredEngine:
     def __init__(self, system: BlockSystem, *, compiled: bool | None = None) -> None:
         self._system = system
         # decided here: what comes between must not change the digits
-        self._compiled = compiled_pays(0.0) if compiled is None else compiled
+        self._compiled = blocks_compiled(0.0) if compiled is None else compiled
         self._lock = threading.Lock()
         self._made: BlockedEngine | None = None
 

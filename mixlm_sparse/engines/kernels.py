@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
 from mixlm_sparse.engines.compiled import njit
+from mixlm_sparse.engines.decisions import compiled_pays
 from mixlm_sparse.engines.dense import NOT_POSITIVE_DEFINITE
 
 Places = NDArray[np.intp]
@@ -58,6 +59,11 @@ def _group_products_compiled(codes, Z, D, ztz, ztx):  # type: ignore[no-untyped-
                     for c in range(P):
                         ztx[j, a, c] += z * D[i, K + c]
     return touched  # so that the reading is not taken for useless
+
+
+def products_compiled(work: float) -> bool:
+    """Say whether products by level, of `work` multiply-adds, are to be formed in machine code."""
+    return compiled_pays(work, _group_products_compiled)
 
 
 def sum_by_group(codes: IntVector, values: Matrix, n_groups: int) -> Matrix:
@@ -224,6 +230,11 @@ def _block_cholesky_compiled(blocks):  # type: ignore[no-untyped-def]
             for b in range(a + 1, K):
                 blocks[j, a, b] = 0.0
     return 2.0 * logdet
+
+
+def blocks_compiled(work: float) -> bool:
+    """Say whether small blocks are to be worked on in machine code, `work` multiply-adds in all."""
+    return compiled_pays(work, _block_cholesky_compiled)
 
 
 def block_cholesky(blocks: Array3, *, compiled: bool) -> float:

@@ -6,9 +6,10 @@ from mixlm_sparse.engines.compiled import have_numba
 from mixlm_sparse.engines.decisions import compiled_pays
 from mixlm_sparse.engines.fused.absorbed import MOST_EFFECTS, AbsorbedFixed
 from mixlm_sparse.engines.fused.bordered import BorderedFixed
-from mixlm_sparse.engines.fused.dense import SmallDense
-from mixlm_sparse.engines.fused.levels import SingleFactor
+from mixlm_sparse.engines.fused.dense import SmallDense, sweep_dense
+from mixlm_sparse.engines.fused.levels import SingleFactor, sweep_levels
 from mixlm_sparse.engines.fused.plain import PlainDense, PlainFactor
+from mixlm_sparse.engines.fused.profile import profile
 from mixlm_sparse.solve.products.final import Products
 
 __all__ = ["Fused", "fuse", "fused_form", "fused_words", "is_compiled"]
@@ -56,7 +57,10 @@ def fused_form(
     if compiled is None:
         # the arithmetic of several factors is LAPACK's, and takes no longer
         work = f.n_levels * f.width**2 * (f.width + products.p + 1) if len(factors) == 1 else 0
-        compiled = may_compile and compiled_pays(EVALUATIONS * (work + CALLS_SAVED))
+        kernel = profile if f.ztx.size < PLAIN_SIZE else sweep_levels
+        if len(factors) > 1:
+            kernel = sweep_dense
+        compiled = may_compile and compiled_pays(EVALUATIONS * (work + CALLS_SAVED), kernel)
     if compiled and have_numba():
         return fuse(products)
     return fuse(products, compiled=False) if needs_no_engine(products) else None

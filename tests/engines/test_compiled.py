@@ -149,6 +149,37 @@ def test_the_search_is_not_compiled_for_a_few_fits_after_a_large_one(
     assert decisions.search_pays(kernel, 1e5)
 
 
+def fresh(monkeypatch: pytest.MonkeyPatch, kept: bool) -> compiled.LazyKernel:
+    """Return a kernel whose machine code is on disk or not, where numba is loaded."""
+    kernel = njit(lambda x: x)
+    monkeypatch.setattr(compiled, "_kept", {kernel.name: kept})
+    monkeypatch.setattr(decisions, "_switch", None)
+    monkeypatch.setattr(decisions, "_spent", 1e12)
+    monkeypatch.setattr(decisions, "_asked", {})
+    return kernel
+
+
+def test_a_first_fit_waits_for_no_compilation(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = fresh(monkeypatch, kept=False)
+    large = 2.0 * decisions.LOADING_REPAID_BY
+    assert not decisions.compiled_pays(large, kernel)
+    assert decisions.compiled_pays(large, kernel)  # a second one does
+    kernel = fresh(monkeypatch, kept=False)
+    assert decisions.compiled_pays(2.0 * decisions.MAKING_REPAID_BY, kernel)
+    kernel = fresh(monkeypatch, kept=True)
+    assert decisions.compiled_pays(1.0, kernel)
+
+
+def test_small_fits_after_a_large_one_wait_for_no_compilation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Other kernels may have been made for the large one."""
+    kernel = fresh(monkeypatch, kept=False)
+    small = 1e-2 * decisions.LOADING_REPAID_BY
+    assert [decisions.compiled_pays(small, kernel) for _ in range(90)] == [False] * 90
+    assert [decisions.compiled_pays(small, kernel) for _ in range(20)][-1]
+
+
 def test_compiling_is_said_where_somebody_waits(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -173,12 +204,15 @@ def test_a_process_that_adopts_the_decisions_of_another_decides_alike(
         monkeypatch.setattr(decisions, "_switch", None)
         monkeypatch.setattr(decisions, "_spent", 1e12)
         monkeypatch.setattr(decisions, "_searches", 7)
+        monkeypatch.setattr(decisions, "_asked", {name: 5.0})
         decided = pickle.loads(pickle.dumps(decisions.decisions()))
         monkeypatch.setattr(compiled, "_kept", {name: not kept})
+        monkeypatch.setattr(decisions, "_asked", {})
         monkeypatch.setattr(decisions, "_switch", not kept)
         monkeypatch.setattr(decisions, "_spent", 0.0)
         decisions.adopt(decided)
         assert decisions.search_pays(kernel, 1e5) is kept
+        assert decisions._asked == {name: 5.0}
 
 
 @pytest.mark.parametrize("choice", [True, False])

@@ -34,7 +34,6 @@ from mixlm_sparse.engines.blocked.rest import Rest, RestFactor, gathered
 from mixlm_sparse.engines.blocked.selected import Elimination, selected_blocks
 from mixlm_sparse.engines.blocked.sparse_coupling import SparseCoupling
 from mixlm_sparse.engines.compiled import made_again, twin_of
-from mixlm_sparse.engines.decisions import compiled_pays
 from mixlm_sparse.engines.interface import (
     BlockSystem,
     PairBlock,
@@ -76,7 +75,7 @@ class BlockedEngine:
         self._m = first
 
         work = self._work_per_evaluation()
-        self._compiled = compiled_pays(20.0 * work) if compiled is None else compiled
+        self._compiled = kernels.blocks_compiled(20.0 * work) if compiled is None else compiled
 
         # parent[i][h]: the level of chain factor h in which each level of chain factor i lies
         self._parents: list[dict[int, IntVector]] = [

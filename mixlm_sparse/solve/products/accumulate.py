@@ -14,7 +14,6 @@ from mixlm_sparse.common.types import Array3, IntVector, Matrix
 from mixlm_sparse.design.grouping import MemberFactor
 from mixlm_sparse.engines import kernels
 from mixlm_sparse.engines.columns import SparseColumns
-from mixlm_sparse.engines.decisions import compiled_pays
 from mixlm_sparse.engines.dense import times
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock, summed_columns
 from mixlm_sparse.solve.products.basis import (
@@ -105,7 +104,7 @@ def cross_products(
     for place in layout:
         widths[place.factor] += place.width
     if compiled is None:
-        compiled = compiled_pays(
+        compiled = kernels.products_compiled(
             n * (P * P + sum(K * (K + P) + 8 * len(widths) for K in widths))
         )
     block_rows = BLOCK_ROWS if compiled else NUMPY_BLOCK_ROWS

@@ -22,8 +22,8 @@ import scipy.sparse as sp
 from mixlm_sparse.common.types import Array3, IntVector, Matrix
 from mixlm_sparse.design.sparse_columns import SPARSE_SHARE, WIDE, filled_columns
 from mixlm_sparse.engines.columns import LevelEntries, SparseColumns
-from mixlm_sparse.engines.decisions import compiled_pays
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock
+from mixlm_sparse.engines.kernels import products_compiled
 from mixlm_sparse.solve.products.accumulate import (
     CrossProducts,
     LevelSums,
@@ -194,7 +194,7 @@ def wide_products(matrices: ModelMatrices, source: RowSource) -> CrossProducts |
     basis = wide_basis(matrices, source, filled)
     wide = WideRows(basis, filled)
     P = filled.size + 1
-    compiled = compiled_pays(source.n * sum(K * (K + P) for K in widths))
+    compiled = products_compiled(source.n * sum(K * (K + P) for K in widths))
     sums = LevelSums(matrices.factors, source, widths, P, compiled=compiled)
     Bz = [triangular_inverse(R) for R in basis.Rz]
     sparse = [LevelEntries(K, wide.sparse.size) for K in widths]
