@@ -304,3 +304,31 @@ def test_tests_of_many_fits_are_those_of_single_fits(formula: str, reml: bool) -
         fit = mx.LinearMixedFit(one.system, one.optimum, one.solution, options, formula)
         test = satterthwaite(fit).joint(np.array([[0.0, 1.0]]), np.zeros(1))
         assert p[i] == pytest.approx(f_p(test.F, test.num_df, test.den_df), rel=1e-6)
+
+
+@pytest.mark.parametrize("formula", ["y ~ x + (x | g)", "y ~ x + diag(x | g)"])
+def test_ends_where_a_small_deviation_wants_more_are_handed_over(
+    formula: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if the search had ended next to the boundary, on a slope that it cannot see."""
+    rng = np.random.default_rng(2)
+    g, x = np.repeat(np.arange(30), 8), rng.normal(size=240)
+    Y = rng.normal(size=(30, 20))[g] + rng.normal(size=(30, 20))[g] * x[:, None]
+    Y += rng.normal(size=(240, 20))
+    data = pd.DataFrame({"y": Y[:, 0], "x": x, "g": g})
+    system = penalized_system(mx.model_matrices(formula, data))
+    options = quiet(FitOptions())
+    right = list(RefitBlock(system, Y, options, compiled=True).rows())
+    search = kernels.FusedSearch.minimize_many
+
+    def ends_early(self: kernels.FusedSearch, *args: object, **options: object) -> object:
+        found = search(self, *args, **options)  # type: ignore[arg-type]
+        found.phi[::2] *= 0.02
+        found.numbers[::2, 0] += 1.0
+        return found
+
+    monkeypatch.setattr(kernels.FusedSearch, "minimize_many", ends_early)
+    block = RefitBlock(system, Y, options, compiled=True)
+    assert block.at_once.tolist() == [False, True] * 10
+    for row, same in zip(block.rows(), right, strict=True):
+        assert row.criterion == pytest.approx(same.criterion, abs=1e-7)

@@ -8,6 +8,7 @@ from mixlm_sparse.engines.fused.lockstep.held import HeldCriteria
 from mixlm_sparse.engines.fused.lockstep.levels import LevelSums
 from mixlm_sparse.engines.fused.lockstep.model import Law, Sums
 from mixlm_sparse.engines.fused.lockstep.search import LockstepSearch
+from mixlm_sparse.engines.fused.lockstep.start import SquaresEquations
 from mixlm_sparse.solve.criterion import residual_df
 from mixlm_sparse.solve.fusing import PLAIN_SIZE, SMALL_DENSE_Q
 from mixlm_sparse.solve.pls import CANCELLATION_LIMIT
@@ -16,7 +17,9 @@ from mixlm_sparse.solve.profiled.runaway import can_be_all
 from mixlm_sparse.solve.profiled.start import quadratic_equations
 from mixlm_sparse.solve.system import PenalizedSystem
 
-__all__ = ["held_criteria", "lockstep_search", "lockstep_serves", "lockstep_up_to"]
+__all__ = [
+    "held_criteria", "lockstep_search", "lockstep_serves", "lockstep_up_to", "searched_in_step",
+]  # fmt: skip
 
 # Columns of X, and of a grouping factor, up to which elementwise sums are quicker than calls.
 MOST_COLUMNS = 24
@@ -60,6 +63,18 @@ def lockstep_search(system: PenalizedSystem, *, reml: bool) -> LockstepSearch | 
         return None
     if can_be_all(system, reml=reml):  # valleys that run away are known to the single search
         return None
+    return searched_in_step(system, reml=reml, squares=quadratic_equations(system))
+
+
+def searched_in_step(
+    system: PenalizedSystem, *, reml: bool, squares: SquaresEquations | None = None
+) -> LockstepSearch:
+    """Return the search in step of a design whose factors are copies of phi, whatever its size.
+
+    Parameters
+    ----------
+    squares : equations that starts solve.
+    """
     terms = copied_terms(system)
     assert terms is not None
     blocks = system.products.blocks
@@ -73,7 +88,7 @@ def lockstep_search(system: PenalizedSystem, *, reml: bool) -> LockstepSearch | 
         constant=fixed_share(system, reml=reml),
         least_pivot=CANCELLATION_LIMIT,
         reml=reml,
-        squares=quadratic_equations(system),
+        squares=squares,
     )
 
 

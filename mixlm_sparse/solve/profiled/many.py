@@ -20,8 +20,9 @@ from mixlm_sparse.solve.derived.other_response import ABREAST
 from mixlm_sparse.solve.information import information_of
 from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL
 from mixlm_sparse.solve.profiled.fused import fused_search
-from mixlm_sparse.solve.profiled.lockstep import lockstep_search
+from mixlm_sparse.solve.profiled.lockstep import lockstep_search, searched_in_step
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
+from mixlm_sparse.solve.profiled.runaway import can_be_all
 from mixlm_sparse.solve.profiled.saddle import symmetric_each
 from mixlm_sparse.solve.profiled.valleys import LARGE, other_starts
 from mixlm_sparse.solve.search.bfgs import ROUNDING
@@ -211,7 +212,8 @@ def optimize_block(
         return None  # every response is searched for from several starts
     search: FusedSearch | LockstepSearch | None = None
     begin = start
-    if compiled:
+    # valleys that run away are known to the single search alone
+    if compiled and not can_be_all(system, reml=reml):
         search = fused_search(system, reml=reml, count=r)
     if search is None:
         search = lockstep_search(system, reml=reml)
@@ -226,15 +228,21 @@ def optimize_block(
         [np.pad(z[:, :, usual], ((0, 0), (0, width - z.shape[1]), (0, 0))) for z in zy]
     )
     info = np.finfo(np.float64)
-    found = search.minimize_many(
-        None if begin is None else np.tile(system.chart.phi_of_theta(begin), (usual.sum(), 1)),
+    of_responses = (
         np.moveaxis(responses, 2, 0),
         yy[usual],
         np.maximum((info.eps * y_length[usual]) ** 2, info.tiny),
+    )
+    found = search.minimize_many(
+        None if begin is None else np.tile(system.chart.phi_of_theta(begin), (usual.sum(), 1)),
+        *of_responses,
         tolerance=control.tolerance,
         limit=control.max_evaluations or default_limit("bfgs", system.n_theta),
         floors=step_floors(system) if curved else None,
     )
+    if isinstance(search, FusedSearch):  # the search in step has looked itself
+        beside = searched_in_step(system, reml=reml).hardly_off(found.phi, *of_responses)
+        found.counts[beside, GIVEN_UP] = 1
     phi, gradient, numbers, counts, factors, scales, slopes, products = (
         _spread(part, usual) for part in found
     )

@@ -25,7 +25,7 @@ from mixlm_sparse.engines.fused.lockstep.arrays import (
     product,
     transposed,
 )
-from mixlm_sparse.engines.fused.lockstep.model import Model, Places
+from mixlm_sparse.engines.fused.lockstep.model import Model, Places, factors_at
 
 Flags = NDArray[np.bool_]
 
@@ -282,22 +282,11 @@ def hardly_off(phi: Matrix, value: Vector, model: Model, at: Places) -> Flags:
     factors = model.factors_of(phi)
     noise = model.noise(value, at)
     for t, (term, T) in enumerate(zip(model.law.terms, factors, strict=True)):
-        k = T.shape[0]
-        if term.closure == "linear" and k > 1:
-            sizes, axes = eigen(product(T, transposed(T)))
-            sizes = np.sqrt(np.maximum(sizes, 0.0))
-        elif term.closure == "scales":
-            sizes = np.abs(np.diagonal(T).T)
-            axes = np.repeat(np.eye(k)[:, :, None], at.size, axis=2)
-        else:
-            continue
-        seen = np.where(sizes < NULL_ATOL, np.inf, sizes)
-        least = seen.argmin(axis=0)
-        size = np.take_along_axis(seen, least[None], axis=0)[0]
-        look = np.flatnonzero(~out & (size < SMALL_SD))
+        sizes, axes, least, small = _least(term, T)
+        look = np.flatnonzero(~out & small)
         if not look.size:
             continue
-        twice = np.where(np.arange(k)[:, None] == least[look], 2.0, 1.0)
+        twice = np.where(np.arange(T.shape[0])[:, None] == least[look], 2.0, 1.0)
         trial = [other[..., look] for other in factors]
         trial[t] = axes[..., look] * (sizes[:, look] * twice)[None]
         counted = model.values[at[look]]
@@ -305,3 +294,33 @@ def hardly_off(phi: Matrix, value: Vector, model: Model, at: Places) -> Flags:
         model.values[at[look]] = counted  # the search is what it was
         out[look] |= found.value < value[look] - noise[look]
     return out
+
+
+def small_ones(phi: Matrix, terms: Sequence[Term]) -> Flags:
+    """Say at which phi (m, s) `hardly_off` has something to look at."""
+    out = np.zeros(phi.shape[1], dtype=bool)
+    for term, T in zip(terms, factors_at(phi, terms), strict=True):
+        out |= _least(term, T)[3]
+    return out
+
+
+def _least(term: Term, T: Array3) -> tuple[Matrix, Array3, Places, Flags]:
+    """Return what T (k, k, s) are along principal axes, sizes (k, s) and axes (k, k, s).
+
+    Returns
+    -------
+    sizes, axes, the least size (s,) that is not zero, and whether it is small.
+    """
+    k, _, s = T.shape
+    if term.closure == "linear" and k > 1:
+        sizes, axes = eigen(product(T, transposed(T)))
+        sizes = np.sqrt(np.maximum(sizes, 0.0))
+    else:
+        sizes = np.abs(np.diagonal(T).T)
+        axes = np.repeat(np.eye(k)[:, :, None], s, axis=2)
+        if term.closure != "scales":
+            return sizes, axes, np.zeros(s, dtype=np.intp), np.zeros(s, dtype=bool)
+    seen = np.where(sizes < NULL_ATOL, np.inf, sizes)
+    least = seen.argmin(axis=0)
+    size = np.take_along_axis(seen, least[None], axis=0)[0]
+    return sizes, axes, least, np.asarray(size < SMALL_SD)

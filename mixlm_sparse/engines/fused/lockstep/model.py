@@ -76,6 +76,18 @@ class Law:
     reml: bool
 
 
+def factors_at(phi: Matrix, terms: Sequence[Term]) -> list[Array3]:
+    """Return T (k, k, s) of every term at phi (m, s)."""
+    out = []
+    for term in terms:
+        T = np.zeros((*term.position.shape, phi.shape[1]))
+        for (a, b), number in np.ndenumerate(term.position):
+            if number >= 0:
+                T[a, b] = phi[number]
+        out.append(T)
+    return out
+
+
 class Model:
     """A block of r responses in search, and where each of them is.
 
@@ -108,14 +120,7 @@ class Model:
 
     def factors_of(self, phi: Matrix) -> list[Array3]:
         """Return T (k, k, s) of every term at phi (m, s)."""
-        out = []
-        for term, place, numbers in zip(
-            self.law.terms, self._places, self._numbers, strict=True
-        ):
-            T = np.zeros((*term.position.shape, phi.shape[1]))
-            T[place] = phi[numbers]
-            out.append(T)
-        return out
+        return factors_at(phi, self.law.terms)
 
     def turned_factors(self, phi: Matrix, at: Places) -> list[Array3]:
         """Return T in the working columns as they were before they were turned."""

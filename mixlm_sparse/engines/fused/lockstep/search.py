@@ -18,6 +18,7 @@ from mixlm_sparse.engines.fused.lockstep.boundary import (
     hardly_off,
     principal_axes,
     settle,
+    small_ones,
     unturn,
     without_small,
 )
@@ -133,11 +134,7 @@ class LockstepSearch:
     ) -> FoundMany:  # fmt: skip
         r, m, P = yy.size, self.m, self._ztx[0].shape[2]
         points = 0 if floors is None else 4 * m
-        own, first = [], 0
-        for A in self._ztz:
-            part = zy[:, first : first + A.shape[0], : A.shape[1]]
-            own.append(np.ascontiguousarray(np.moveaxis(part, 0, 2)))
-            first += A.shape[0]
+        own = self._by_factor(zy)
         model = Model(self._law, self._sums(own), yy, floor, P - 1)
         phi = self._begun(own, yy) if starts is None else starts.T.copy()
         at = np.arange(r)
@@ -162,6 +159,34 @@ class LockstepSearch:
         if floors is not None:
             self._put_differences(phi, floors, found, model)
         return found
+
+    def _by_factor(self, zy: Array3) -> list[Array3]:
+        """Return Z'W y_f of every grouping factor, (L, K, r), of zy (r, N, K)."""
+        out, first = [], 0
+        for A in self._ztz:
+            part = zy[:, first : first + A.shape[0], : A.shape[1]]
+            out.append(np.ascontiguousarray(np.moveaxis(part, 0, 2)))
+            first += A.shape[0]
+        return out
+
+    def hardly_off(self, phi: Matrix, zy: Array3, yy: Vector, floor: Vector) -> Flags:
+        """Say of which ends phi (r, m) of other searches a small standard deviation wants more.
+
+        Parameters
+        ----------
+        zy, yy, floor : as in `minimize_many`.
+        """
+        out = np.zeros(yy.size, dtype=bool)
+        look = np.flatnonzero(small_ones(phi.T, self._law.terms))
+        step = max(LEAST_BLOCK, BLOCK_BYTES // self._bytes)
+        with np.errstate(all="ignore"):
+            for lo in range(0, look.size, step):
+                own = look[lo : lo + step]
+                at, there = np.arange(own.size), phi[own].T
+                sums = self._sums(self._by_factor(zy[own]))
+                model = Model(self._law, sums, yy[own], floor[own], self._ztx[0].shape[2] - 1)
+                out[own] = hardly_off(there, model.value_at(there, at)[0], model, at)
+        return out
 
     def _begun(self, zy: list[Array3], yy: Vector) -> Matrix:
         """Return where searches begin, (m, r)."""
