@@ -220,3 +220,19 @@ def test_no_structure_makes_tests_depend_on_a_unit(term, ddf):
         found.append(fit.tidy(ddf=ddf)[["statistic", "df", "p_value"]].to_numpy())
     np.testing.assert_allclose(found[1], found[0], rtol=1e-6)
     np.testing.assert_allclose(found[2], found[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [100.0, 300.0, 1000.0])
+def test_df_of_large_crossed_slopes_know_no_order(size: float) -> None:
+    """Z'W(y - Z Lambda u) cancels by the square of the size: its differences lose no more."""
+    rng = np.random.default_rng(1)
+    n = 70
+    g, h = rng.integers(0, 6, n), rng.integers(0, 7, n)
+    x = rng.normal(size=n)
+    y = x + size * (rng.normal(size=6)[g] + rng.normal(size=6)[g] * x + rng.normal(size=7)[h])
+    frame = pd.DataFrame({"y": y + rng.normal(size=n), "x": x, "g": g, "h": h})
+    dfs = [
+        mx.lmer("y ~ x + (x | g) + (1 | h)", data, progress=False).tidy(effects="fixed")["df"]
+        for data in (frame, frame.sample(frac=1.0, random_state=3))
+    ]
+    np.testing.assert_allclose(dfs[0], dfs[1], rtol=1e-5)

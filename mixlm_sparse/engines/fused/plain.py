@@ -239,16 +239,18 @@ class PlainDense(DenseProducts):
             M = np.matmul(self.A, Lambda)
             C, V = np.matmul(turned, M), np.matmul(turned, self.X)
         C.reshape(s, -1)[:, :: q + 1] += 1.0
-        inverse = _inverses(C)
-        if inverse is None:
+        half = _half_inverses_of(C)
+        if half is None:
             return None
-        U = np.matmul(inverse, V)
+        V = np.matmul(half, V)
         found = profile_each(
-            self._whole - np.matmul(V.swapaxes(1, 2), U), self.yy, self.floor, nu, reml=reml
+            self._whole - np.matmul(V.swapaxes(1, 2), V), self.yy, self.floor, nu, reml=reml
         )
         if found is None:
             return None
         least, Omega = found
+        back = half.swapaxes(1, 2)
+        inverse, U = np.matmul(back, half), np.matmul(back, V)
         RO = np.matmul(self.X - np.matmul(M, U), Omega)
         if self._scalar:
             rows = (M * inverse).sum(axis=2) - (RO * U).sum(axis=2)
@@ -262,19 +264,19 @@ class PlainDense(DenseProducts):
         return StackedValues(least, G)
 
 
-def _inverses(C: Array3) -> Array3 | None:
-    """Return the inverses of positive definite matrices (s, q, q), None where one is not.
+def _half_inverses_of(C: Array3) -> Array3 | None:
+    """Return L^{-1} of the factors L of matrices (s, q, q); None where one has none.
 
     One after another by LAPACK: NumPy's stacks take no triangular form, and more than twice as
-    long.
+    long.  L^{-T} (L^{-1} V) keeps the digits of Z'W([X y] - Z Lambda U) that C^{-1} V, formed with
+    an inverse, loses by the condition of C where random effects are many times the noise.
     """
     out = np.empty_like(C)
     for i, one in enumerate(C):
         chol, info = lapack.dpotrf(one, lower=1, clean=1)
         if info != 0:
             return None
-        half, _ = lapack.dtrtri(chol, lower=1)
-        np.matmul(half.T, half, out=out[i])
+        out[i] = lapack.dtrtri(chol, lower=1)[0]
     return out
 
 
