@@ -34,7 +34,12 @@ import numpy as np
 from mixlm_sparse.common.types import Array3, Matrix
 from mixlm_sparse.design.members import effect_matrix, random_part
 from mixlm_sparse.engines.interface import Engine
-from mixlm_sparse.solve.products.basis import positive_diagonal, stack_qr, triangular_inverse
+from mixlm_sparse.solve.products.basis import (
+    positive_diagonal,
+    response_less,
+    stack_qr,
+    triangular_inverse,
+)
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.rows import RowBlock
 
@@ -159,7 +164,7 @@ def remainders(
     for rows in blocks:
         E = np.empty((len(rows), p + 1))
         E[:, :p] = rows.X @ R_inverse
-        E[:, p] = rows.target - rows.X @ products.beta_ols
+        E[:, p] = response_less(rows.target, rows.X, products.beta_ols)
         places = [rows.places(g) for g in range(len(B))]
         z = [
             np.empty((len(rows), S, f.width))

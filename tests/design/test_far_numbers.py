@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from fractions import Fraction
 
 import numpy as np
 import pandas as pd
@@ -94,3 +95,34 @@ def test_standard_deviations_whose_squares_are_no_numbers(of_y, of_x):
         else:
             with pytest.raises(mx.DataError, match=r"of x by g is about 10.*another unit"):
                 mx.lmer("y ~ x + (x | g)", data)
+
+
+def exactly_less(y: np.ndarray, c: float, x: np.ndarray) -> np.ndarray:
+    """y - c x (n,) in rational arithmetic."""
+    return np.array(
+        [float(Fraction(a) - Fraction(c) * Fraction(b)) for a, b in zip(y, x, strict=True)]
+    )
+
+
+@pytest.mark.parametrize("part", ["intercept", "slope", "batches", "AR1", "levels"])
+@pytest.mark.parametrize("far", [1e6, 1e9, 1e11])
+def test_a_response_far_from_zero_loses_nothing_beside_its_fixed_part(far, part):
+    rng = np.random.default_rng(1)
+    g, t = np.repeat(np.arange(24), 10), np.tile(np.arange(10), 24)
+    data = pd.DataFrame({"x": rng.normal(size=240), "g": g, "t": t, "f": t.astype(str)})
+    x = data["x"].to_numpy() if part == "slope" else np.ones(240)
+    y = far * x + rng.normal(size=24)[g] + rng.normal(size=240)
+    options = {"residual": mx.AR1("t", "g")} if part == "AR1" else {}
+    formula = "y ~ 0 + f + x + (1 | g)" if part == "levels" else "y ~ x + (1 | g)"
+
+    def fitted(response):
+        frame = data.assign(y=response)
+        parts = lambda: iter([frame[:100], frame[100:]])  # noqa: E731
+        return mx.lmer(
+            formula, parts if part == "batches" else frame, progress=False, **options
+        )
+
+    there, here = fitted(y), fitted(exactly_less(y, far, x))
+    assert there.criterion == pytest.approx(here.criterion, abs=1e-10)
+    np.testing.assert_allclose(there.theta, here.theta, rtol=1e-8)
+    np.testing.assert_allclose(there.bse, here.bse, rtol=1e-8)

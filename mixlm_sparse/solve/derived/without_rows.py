@@ -20,7 +20,7 @@ from mixlm_sparse.common.types import Matrix
 from mixlm_sparse.covariance.law import ResidualLaw
 from mixlm_sparse.design.columns import ColumnSource
 from mixlm_sparse.design.matrices import ModelMatrices
-from mixlm_sparse.solve.products.basis import triangular_inverse
+from mixlm_sparse.solve.products.basis import response_less, triangular_inverse
 from mixlm_sparse.solve.products.downdate import Downdate, WorkingRows
 from mixlm_sparse.solve.products.meetings import entries_of
 from mixlm_sparse.solve.rows import Without, read_rows
@@ -103,7 +103,7 @@ class Deletion:
         Rz_inverse = [triangular_inverse(Rz) for Rz in products.Rz]
         for rows in self._system.rows():
             E[rows.slice, :-1] = rows.X @ R_inverse
-            E[rows.slice, -1] = rows.target - rows.X @ products.beta_ols
+            E[rows.slice, -1] = response_less(rows.target, rows.X, products.beta_ols)
             for t, (place, inverse) in enumerate(zip(products.layout, Rz_inverse, strict=True)):
                 Z[place.factor][rows.slice, place.columns] = rows.z(t) @ inverse
         return E, Z

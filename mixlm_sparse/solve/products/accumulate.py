@@ -20,6 +20,7 @@ from mixlm_sparse.solve.products.basis import (
     Basis,
     TermLayout,
     find_basis,
+    response_less,
     stack_qr,
     term_layout,
     triangular_inverse,
@@ -126,7 +127,7 @@ def cross_products(
     for rows in few or source.blocks(size=block_rows):
         block = np.empty((len(rows), P))
         np.matmul(rows.X, B, out=block[:, :-1])
-        block[:, -1] = rows.target - rows.X @ basis.d
+        block[:, -1] = response_less(rows.target, rows.X, basis.d)
         weighted = rows.weighted(block)
         log_weight_sum += rows.log_weight_sum
         if own_basis:

@@ -30,6 +30,7 @@ from mixlm_sparse.solve.products.accumulate import (
 from mixlm_sparse.solve.products.basis import (
     Basis,
     find_basis,
+    response_less,
     stack_qr,
     term_layout,
     triangular_inverse,
@@ -193,8 +194,7 @@ class BatchSums:
         X = rows.X
         block = np.empty((len(rows), self._P))
         np.matmul(X, self._B, out=block[:, :-1])
-        block[:, -1] = rows.target
-        block[:, -1] -= X @ self.basis.d
+        block[:, -1] = response_less(rows.target, X, self.basis.d)
         return block
 
 

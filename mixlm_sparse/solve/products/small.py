@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,7 +18,7 @@ from mixlm_sparse.engines.decisions import search_pays
 from mixlm_sparse.engines.fused.products import CLOSURES, small_products
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
 from mixlm_sparse.solve.products.accumulate import CrossProducts
-from mixlm_sparse.solve.products.basis import RANK_RTOL, Basis, TermLayout, placed_terms
+from mixlm_sparse.solve.products.basis import FAR, RANK_RTOL, Basis, TermLayout, placed_terms
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.products.meetings import find_meetings
 
@@ -43,7 +44,8 @@ def products_at_once(
 
     Returns
     -------
-    None where the model is not small, or not regular: NumPy's form decides there.
+    None where the model is not small or not regular, or the response far from zero: NumPy's form
+    decides there.
     """
     n, p, factors = matrices.nobs, len(matrices.fixed.names), matrices.factors
     width = p + 1 + sum(len(term.column_names) for term in matrices.terms)
@@ -75,6 +77,8 @@ def products_at_once(
     R_basis, d, padded = basis
     Rz = tuple(R_t[: place.width, : place.width] for R_t, place in zip(padded, layout, strict=True))
     R_x, beta_ols, (yy, y_length), ztf = final
+    if math.sqrt(yy) < FAR * y_length:
+        return None
     pairs = _pairs(matrices, Zt, widths)
     log_weight_sum = -matrices.residual.log_det(every)
     cross = CrossProducts(

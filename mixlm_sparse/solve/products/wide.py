@@ -34,6 +34,7 @@ from mixlm_sparse.solve.products.basis import (
     Basis,
     regular_basis,
     require_squares,
+    response_less,
     stack_qr,
     term_basis,
     term_layout,
@@ -95,7 +96,7 @@ class WideRows:
         own = X[:, self.filled].toarray()
         E = np.empty((len(rows), self.filled.size + 1))
         np.matmul(own, self._turn, out=E[:, :-1])
-        E[:, -1] = rows.target - own @ self._d
+        E[:, -1] = response_less(rows.target, own, self._d)
         S = sp.csr_array(X[:, self.sparse])
         WS = sp.csr_array(S.multiply(rows.weights[:, None])) if rows.has_weights else S
         self._ee += E.T @ rows.weighted(E)

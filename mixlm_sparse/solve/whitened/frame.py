@@ -31,7 +31,7 @@ from mixlm_sparse.design.members import RowLevels, Slots
 from mixlm_sparse.engines import kernels
 from mixlm_sparse.engines.decisions import compiled_pays
 from mixlm_sparse.engines.interface import BlockSystem, FactorBlock, PairBlock
-from mixlm_sparse.solve.products.basis import triangular_inverse
+from mixlm_sparse.solve.products.basis import response_less, triangular_inverse
 from mixlm_sparse.solve.products.final import Products
 from mixlm_sparse.solve.products.meetings import (
     Entries,
@@ -292,7 +292,7 @@ def whitened_frame(matrices: ModelMatrices, plain: Products) -> WhitenedFrame:
     Rz_inverse = [triangular_inverse(Rz) for Rz in plain.Rz]
     for block in InMemory.of(replace(matrices, law=None)).blocks(plain.kept):
         A[block.slice, :p] = block.X @ R_inverse
-        A[block.slice, p] = block.target - block.X @ plain.beta_ols
+        A[block.slice, p] = response_less(block.target, block.X, plain.beta_ols)
         for t, (place, inverse) in enumerate(zip(plain.layout, Rz_inverse, strict=True)):
             Z[place.factor][block.slice, place.columns] = block.z(t) @ inverse
     Z = [z if own is None else own.columns(z) for z, own in zip(Z, spread, strict=True)]
