@@ -189,3 +189,33 @@ def test_a_search_that_begins_where_nothing_is_defined_ends_there():
     found = minimize_bfgs(nowhere, np.ones(2), np.eye(2), tolerance=1e-9, max_evaluations=50)
     assert found.status == "stalled"
     np.testing.assert_array_equal(found.x, np.ones(2))
+
+
+@pytest.mark.parametrize("seed", [3540, 7616, 9463])
+def test_which_of_two_terms_takes_a_variance(seed):
+    """Nested levels: a variance of one is another's, or is seen beside the other's size only."""
+    model = random_model(seed)
+    fit = mx.lmer(model.formula, model.data, reml=model.reml, weights=model.weights, control=QUIET)
+    assert fit.criterion <= model.best() + 1e-6
+
+
+def test_each_edge_of_several_correlations_is_searched_from():
+    """One variance, three correlations: C is singular at each of six edges."""
+    model = structured_model(1589)
+    fit = mx.lmer(model.formula, model.data, reml=model.reml, control=QUIET)
+    assert fit.criterion <= model.best() + 1e-6
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_variance_beside_a_much_larger_one_of_its_own_levels(seed):
+    """The criterion is flat up to a share of the larger one: its bottom is found from anywhere."""
+    rng = np.random.default_rng(seed)
+    g = rng.integers(0, 9, 82)
+    h = 4 * g + rng.integers(0, 3, 82)
+    y = 80.0 * rng.normal(size=40)[h] + rng.normal(size=82)
+    data = pd.DataFrame({"y": y, "g": g, "h": h})
+    ends = [
+        mx.lmer("y ~ 1 + (1 | g) + (1 | h)", data, start=start, control=QUIET).criterion
+        for start in (None, [60.0, 0.1], [60.0, 0.5], [60.0, 30.0])
+    ]
+    assert np.ptp(ends) < 1e-7

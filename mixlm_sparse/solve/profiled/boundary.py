@@ -32,7 +32,9 @@ ESCAPE_STEP = 0.1
 # What is won by it at least, if a search is to find the way from there; else it is gone farther.
 FLAT = 1e-3
 DOUBLINGS = 12
-# A standard deviation, relative to the noise, that may be one of those.
+# What a step along such a slope wins at least, if it is worth a search.
+WON = 1e-8
+# A standard deviation, relative to the noise or to the largest one, that may be one of those.
 SMALL_SD = 0.5
 # First steps off a structure without variance, and correlations with which they are tried.
 FIRST_STEPS = (0.1, 0.03, 0.01, 0.003)
@@ -201,17 +203,22 @@ def _hardly_off(
     """Look whether a small standard deviation wants to be larger, where the slope is nearly zero.
 
     A criterion that is nearly flat from zero to some size has no slope that a search could see.
+    What is small is relative to the noise, or to the largest effects: beside these a variance of
+    the same levels is seen at their size only.
     """
     chart = objective.system.chart
+    small = SMALL_SD * max(1.0, chart.size(phi))
     for t, (T, closure) in enumerate(zip(blocks, closures, strict=True)):
-        if closure == "linear" and T.shape[0] > 1:
-            axes, sizes, _ = np.linalg.svd(T)
-        elif closure == "scales" and chart.templates[t].edges(phi[chart.slices[t]]) is None:
+        if T.shape[0] == 1 or (
+            closure == "scales" and chart.templates[t].edges(phi[chart.slices[t]]) is None
+        ):
             axes, sizes = np.eye(T.shape[0]), np.abs(np.diag(T))
+        elif closure == "linear":
+            axes, sizes, _ = np.linalg.svd(T)
         else:
             continue
         least = int(np.where(sizes < NULL_ATOL, np.inf, sizes).argmin())
-        if not NULL_ATOL <= sizes[least] < SMALL_SD:
+        if not NULL_ATOL <= sizes[least] < small:
             continue
 
         def off(
@@ -224,10 +231,20 @@ def _hardly_off(
             return objective.value(there), there
 
         unsure = max(ROUNDING * abs(value), objective.noise(phi))
-        if off(2.0)[0] < value - unsure:
-            found, there = _farther(off, off(0.0)[0], 1.0)
-            if found < value - unsure:
-                return BoundaryReport(there, found, True)
+        twice = off(2.0)[0]
+        if not twice - value < FLAT:
+            continue  # no slope that a search does not see
+        at_zero = off(0.0)
+        if twice < value - unsure:
+            best = _farther(off, at_zero[0], 1.0)
+        else:
+            b = ((twice - at_zero[0]) / 4.0 - (value - at_zero[0])) / 3.0
+            a = value - at_zero[0] - b
+            best = at_zero
+            if math.isfinite(b) and a < 0.0 < b and value - at_zero[0] + a * a / (4.0 * b) > WON:
+                best = min(best, off(math.sqrt(-0.5 * a / b)), key=lambda one: one[0])
+        if best[0] < value - max(unsure, WON):
+            return BoundaryReport(best[1], best[0], True)
     return BoundaryReport(phi, value, False)
 
 

@@ -1,6 +1,7 @@
 """Other starts, where the structure says that the criterion may have more than one valley.
 
-* A singular optimum of several terms with few levels: Lambda = I.
+* A singular optimum of several terms with few levels: Lambda = I, and the optimum with a zero
+  variance and the smallest one of another term exchanged.
 * A correlation that several effects share: values over its range, beside variances as they were
   found, smaller and larger ones; at an edge (a correlation of one, a variance of zero), where each
   choice of edges can have a valley of its own, some starts all over the place as well.
@@ -8,8 +9,8 @@
 * Nearly as many parameters as rows, few rows and effects many times the noise, or few rows for each
   parameter and nearly as many random effects as rows: which directions have no variance, and
   which term takes what several could, is then decided by where a search begins.  Besides
-  Lambda = I, large effects are tried, and the optimum with its principal axes exchanged, so that
-  other directions are zero.
+  Lambda = I, large effects are tried, and the optimum with its principal axes exchanged, between
+  terms as well, so that other directions are zero.
 * In both cases, and for structures with several variances wherever they end: the faces next to the
   optimum.  Each choice of zero variances can have a valley of its own; a search that begins with a
   variance of zero stays on that face, and is asked at its end whether the criterion falls off it.
@@ -32,6 +33,7 @@ import numpy as np
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.random import CovarianceStructure
 from mixlm_sparse.solve.chart import Chart
+from mixlm_sparse.solve.profiled.boundary import NULL_ATOL
 from mixlm_sparse.solve.profiled.saddle import quick
 from mixlm_sparse.solve.search.objective import Start
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -97,6 +99,8 @@ def other_starts(
     crowded = _crowded(system, at)
     if (several and (few or rows < FEW_ROWS_SINGULAR)) or crowded:
         groups.append([Start("Lambda = I", chart.start)])
+    if (several and few) or crowded:
+        groups += _between_terms(chart, at)
     if crowded:
         groups += [[start] for start in _elsewhere(chart, at)]
     structured = _structured(system, singular=singular)
@@ -201,6 +205,29 @@ def _elsewhere(chart: Chart, phi: Vector) -> list[Start]:
     return out
 
 
+def _between_terms(chart: Chart, phi: Vector) -> list[list[Start]]:
+    """Return starts at which a term without some variance has what another term has least of.
+
+    Where levels of two factors share rows, either may take what varies between both, and the
+    criterion can have a valley for each.  From the principal axes at phi (m,), one of a term that
+    is zero and the smallest of another term that is not exchange their sizes.
+    """
+    axes = [np.linalg.svd(T) for T in chart.factors(phi)]
+    out = []
+    for t, (_, own, _) in enumerate(axes):
+        if own[-1] > NULL_ATOL:
+            continue
+        for s, (_, sizes, _) in enumerate(axes):
+            live = np.flatnonzero(sizes > NULL_ATOL)
+            if s == t or not live.size:
+                continue
+            moved = [row[1].copy() for row in axes]
+            moved[t][-1], moved[s][live[-1]] = sizes[live[-1]], 0.0
+            blocks = [left * size for (left, _, _), size in zip(axes, moved, strict=True)]
+            out.append(Start("a variance of another term", chart.parameters_of(blocks)))
+    return [out] if out else []
+
+
 def _flipped(chart: Chart, phi: Vector, *, every: bool) -> list[list[Start]]:
     """Return starts on faces: one variance more is zero than at phi (m,), or one less.
 
@@ -209,14 +236,12 @@ def _flipped(chart: Chart, phi: Vector, *, every: bool) -> list[list[Start]]:
     every : of all terms; else of structures with correlations and several variances.
     """
     groups: list[list[Start]] = []
-    if (chart.powers > 0.0).sum() < 2:  # there is no choice
-        return groups
+    choice = (chart.powers > 0.0).sum() > 1
     for template, part in zip(chart.templates, chart.slices, strict=True):
         own = phi[part]
         structured = template.second_start is not None
-        if not (every or (structured and template.n_variances > 1)):
-            continue
-        for name, other in _faces(template, own):
+        faces = choice and (every or (structured and template.n_variances > 1))
+        for name, other in _faces(template, own) if faces else ():
             options = [other]
             if structured:
                 turned = (template.with_correlation(r, other) for r in FACE_CORRELATIONS)

@@ -33,7 +33,7 @@ def gradient_search(
 
     end = objective.n_values + limit
     leg = max(LEG_EVALUATIONS, 6 + phi.size // 8)
-    before = np.inf
+    before, inverse = np.inf, None
     while True:
         left = end - objective.n_values
         found = minimize_bfgs(
@@ -43,6 +43,7 @@ def gradient_search(
             tolerance=control.tolerance,
             max_evaluations=min(leg, left),
             more=max(0, min(CLOSE_STEPS, left - leg)) if objective.turns else 0,
+            inverse=inverse,
             noise=objective.noise,
             sharpen=objective.sharpen if left > leg + NEWTON_STEPS else None,
             renew=objective.renew,
@@ -50,13 +51,16 @@ def gradient_search(
         )
         if found.status != "limit" or left <= leg or objective.n_values >= end:
             break
-        rounding = ROUNDING * abs(found.value)
-        if before - found.value <= rounding and found.decrement <= rounding:
+        unsure = max(ROUNDING * abs(found.value), objective.noise(found.x))
+        if before - found.value <= unsure and found.decrement <= unsure:
             break  # a whole leg has won nothing that can be seen, and no more is to be won
         before = found.value
         phi = objective.rotate(found.x)
         if control.check_boundary:
             phi = _without_small(objective, phi, found.value)
+        # where there was nothing to turn, what is known of the curvature holds
+        kept = objective.turns and np.array_equal(phi, found.x)
+        inverse = found.inverse if kept else None
         leg += 2  # fewer turns later, when the axes are known
     if not objective.rotated:
         return found.x, found.value, found.gradient, found.decrement
