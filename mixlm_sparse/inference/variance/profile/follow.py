@@ -26,8 +26,13 @@ MAX_POINTS = 60
 # counted as predicted, which is right to a tenth or so with the curvature that is carried along.
 INNER_TOLERANCE = 1e-6
 INNER_EVALUATIONS = 200
+# The same where a variance may be on its way off zero: curvature is then far less than what is
+# carried along, and a step wins far more than is predicted.
+NEAR_SADDLE_TOLERANCE = 1e-9
 # Of the differences that the curvature at the estimate is formed from.
 CURVATURE_STEP = 1e-3
+# What a diagonal element that may be on a saddle is off it when a search begins, by the criterion.
+LEAVING = 0.05
 # A criterion this far below the optimum's is another, better optimum.
 BETTER = 1e-5
 
@@ -114,6 +119,25 @@ class Follow:
             H[i] = (up - down) / (2.0 * CURVATURE_STEP)
         return positive(H)
 
+    @cached_property
+    def least_sizes(self) -> Vector:
+        """(d,) sizes of diagonal elements that are seen, by the curvature at the estimate."""
+        return np.where(self.held.even, np.sqrt(2.0 * LEAVING / np.diag(self.hessian)), 0.0)
+
+    def _off_saddle(self, x: Vector) -> Vector:
+        """Return a guess x (d,) with no diagonal element so small that its slope is not seen.
+
+        A variance that is zero at the estimate often is not farther along the curve: the criterion
+        is even in it, and a search that begins at zero stays there, on a saddle.
+        """
+        sizes = self.least_sizes
+        return np.where(np.abs(x) < sizes, np.copysign(sizes, x), x)
+
+    def tolerance(self, guess: Vector) -> float:
+        """Return what a Newton step may win at the end of a search from a guess (d,)."""
+        near = (np.abs(guess) <= self.least_sizes) & self.held.even
+        return NEAR_SADDLE_TOLERANCE if near.any() else INNER_TOLERANCE
+
     @property
     def inside(self) -> float:
         """The estimate, moved off a bound, where a derivative by the rest may not exist."""
@@ -136,7 +160,7 @@ class Follow:
             guess,
             self.hessian,
             inverse=self.inverse,
-            tolerance=INNER_TOLERANCE,
+            tolerance=self.tolerance(guess),
             max_evaluations=INNER_EVALUATIONS,
         )
         if found.status != "converged":
@@ -236,7 +260,7 @@ class Follow:
                 c, at_bound = 0.5 * c0, False  # zeta is infinite at zero
             elif at_bound:
                 c = bound
-            drop, x = yield c, self._predicted(last, c)
+            drop, x = yield c, self._off_saddle(self._predicted(last, c))
             if drop < -BETTER:
                 self._note(
                     "the criterion is lower elsewhere: refit with another start or optimizer"

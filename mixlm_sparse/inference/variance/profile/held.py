@@ -11,6 +11,7 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
@@ -23,6 +24,9 @@ from mixlm_sparse.solve.system import PenalizedSystem
 # Columns of a factor below this are started here instead: a zero column is a saddle.
 SADDLE = 1e-3
 OFF_SADDLE = 0.05
+
+
+Flags = NDArray[np.bool_]
 
 
 class State:
@@ -45,6 +49,11 @@ class Held(Protocol):
 
     def start(self) -> Vector:
         """Return x at the unconstrained optimum."""
+        ...
+
+    @property
+    def even(self) -> Flags:
+        """Return which of x (d,) are diagonal elements of factors: at zero each is a saddle."""
         ...
 
     def value_and_gradient(self, c: float, x: Vector) -> tuple[float, Vector]:
@@ -111,6 +120,10 @@ class HeldSigma:
     def start(self) -> Vector:
         return off_saddle(self._phi, self.system)
 
+    @property
+    def even(self) -> Flags:
+        return self.system.lower == 0.0
+
     def value_and_gradient(
         self, c: float, x: Vector, system: PenalizedSystem | None = None
     ) -> tuple[float, Vector]:
@@ -157,6 +170,10 @@ class HeldCoefficient:
 
     def start(self) -> Vector:
         return off_saddle(self._phi, self.system)
+
+    @property
+    def even(self) -> Flags:
+        return self.system.lower == 0.0
 
     def value_and_gradient(self, c: float, x: Vector) -> tuple[float, Vector]:
         reduced = self._held.at(c)

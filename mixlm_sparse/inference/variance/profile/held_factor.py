@@ -23,6 +23,7 @@ from scipy.special import expit, logit
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.inference.variance.profile.held import (
+    Flags,
     State,
     coefficients,
     off_saddle,
@@ -110,6 +111,15 @@ class HeldInFactor:
         if self._sigma_held is None:
             parts.append(np.array([math.log(self._sigma)]))
         return np.concatenate(parts)
+
+    @property
+    def even(self) -> Flags:
+        """Return which of x (d,) are diagonal elements of factors."""
+        rows, columns = self.free
+        of_pair = np.zeros(2 if self.correlation else 0, dtype=bool)
+        of_sigma = np.zeros(1 if self._sigma_held is None else 0, dtype=bool)
+        own = (self.system.lower == 0.0)[self.others]
+        return np.concatenate([own, of_pair, rows == columns, of_sigma])
 
     def wedge(self, c: float, s: float) -> tuple[Vector, Vector, float]:
         """Return the edge L[0, 0] = 0, the direction across it, and the angle to L[1, 1] = 0.

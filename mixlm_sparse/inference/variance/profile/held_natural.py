@@ -10,6 +10,7 @@ from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.inference.variance.profile.held import (
     SADDLE,
+    Flags,
     State,
     coefficients,
     off_saddle,
@@ -61,6 +62,11 @@ class HeldNatural:
         phi = off_quarter(off_saddle(self._phi, self.system), self.system)
         return self._at(1.0).reduce(phi, self._sigma)
 
+    @property
+    def even(self) -> Flags:
+        """Return which of x (d,) are diagonal elements of factors."""
+        return even_of(self._at(1.0))
+
     def value_and_gradient(
         self, c: float, x: Vector, system: PenalizedSystem | None = None
     ) -> tuple[float, Vector]:
@@ -98,6 +104,11 @@ class HeldCoefficientBeside:
         phi = off_quarter(off_saddle(self._phi, self.system), self.system)
         return self._coordinates.reduce(phi, self._sigma)
 
+    @property
+    def even(self) -> Flags:
+        """Return which of x (d,) are diagonal elements of factors."""
+        return even_of(self._coordinates)
+
     def value_and_gradient(self, c: float, x: Vector) -> tuple[float, Vector]:
         """Return the criterion and its gradient (d,), infinity where it is not defined."""
         return self._coordinates.value_and_gradient(x, reml=False, system=self._held.at(c))
@@ -114,6 +125,12 @@ class HeldCoefficientBeside:
         out[self._column] = c
         out[self._held.rest] = coefficients(self.state(c, x).blocks, reduced)
         return out
+
+
+def even_of(coordinates: HeldCoordinates) -> Flags:
+    """Return which of the free coordinates (f,) are diagonal elements of factors."""
+    out: Flags = np.append(coordinates.system.lower == 0.0, False)[coordinates.free]
+    return out
 
 
 def off_quarter(phi: Vector, system: PenalizedSystem) -> Vector:

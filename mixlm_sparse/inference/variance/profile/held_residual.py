@@ -22,6 +22,7 @@ from mixlm_sparse.common.types import Vector
 from mixlm_sparse.covariance.law import ResidualLaw
 from mixlm_sparse.covariance.visits import Unstructured
 from mixlm_sparse.inference.variance.profile.held import (
+    Flags,
     HeldVariance,
     State,
     off_saddle,
@@ -67,6 +68,11 @@ class HeldBesideResiduals:
     def start(self) -> Vector:
         """Return x at the unconstrained optimum."""
         return np.concatenate([self._inner.start(), self._rho])
+
+    @property
+    def even(self) -> Flags:
+        """Return which of x (d,) are diagonal elements of factors."""
+        return np.concatenate([self._inner.even, np.zeros(self._rho.size, dtype=bool)])
 
     def _parts(self, x: Vector) -> tuple[Vector, Vector]:
         cut = x.size - self._rho.size
@@ -121,6 +127,16 @@ class _Centered:
         self._rho = rho
         self._m = phi.size
         self._phi = off_saddle(system.chart.scaled(phi, 1.0 / _size(system, rho)), system)
+
+    def start(self) -> Vector:
+        """Return x at the unconstrained optimum."""
+        raise NotImplementedError
+
+    @property
+    def even(self) -> Flags:
+        """Return which of x (d,) are diagonal elements of factors."""
+        of_rho = np.zeros(self.start().size - self._m, dtype=bool)
+        return np.concatenate([self.system.lower == 0.0, of_rho])
 
     def rho(self, c: float, x: Vector) -> tuple[Vector, Vector]:
         """Return rho (n_rho,) at this point and what a slope by rho_k adds to the free ones."""

@@ -166,6 +166,7 @@ class _Search:
         self._value, self._slope = np.zeros(s), np.zeros(s)
         self._going, self._first = np.zeros(s, dtype=bool), np.ones(s, dtype=bool)
         self._used = np.zeros(s, dtype=np.int64)
+        self._tolerance = np.full(s, INNER_TOLERANCE)
 
     def run(self) -> None:
         """Search until every chain has come to its end."""
@@ -203,7 +204,7 @@ class _Search:
         slope = along(self._gradient * step)
         decrement = -0.5 * slope
         nothing = (self._gradient == 0.0).all(axis=0)
-        close = decrement <= np.maximum(INNER_TOLERANCE, EPS * np.abs(self._value))
+        close = decrement <= np.maximum(self._tolerance, EPS * np.abs(self._value))
         ended = taken & np.isfinite(self._value) & (nothing | ((slope < 0.0) & close))
         lost = going & ~ended & ~(taken & (slope < 0.0) & (self._used < INNER_EVALUATIONS))
         longest = (np.abs(step) / np.maximum(1.0, np.abs(self._x))).max(axis=0)
@@ -245,6 +246,7 @@ class _Search:
         chain.request = asked
         self._lanes.hold(lane, asked[0])
         self._at[:, lane] = asked[1]
+        self._tolerance[lane] = chain.follow.tolerance(asked[1])
         self._going[lane], self._first[lane] = True, True
 
     def _alone(self, lane: int) -> None:
