@@ -122,7 +122,7 @@ class HeldSigma:
 
     @property
     def even(self) -> Flags:
-        return self.system.lower == 0.0
+        return np.asarray(self.system.lower == 0.0)
 
     def value_and_gradient(
         self, c: float, x: Vector, system: PenalizedSystem | None = None
@@ -173,7 +173,7 @@ class HeldCoefficient:
 
     @property
     def even(self) -> Flags:
-        return self.system.lower == 0.0
+        return np.asarray(self.system.lower == 0.0)
 
     def value_and_gradient(self, c: float, x: Vector) -> tuple[float, Vector]:
         reduced = self._held.at(c)
