@@ -219,3 +219,14 @@ def test_a_variance_beside_a_much_larger_one_of_its_own_levels(seed):
         for start in (None, [60.0, 0.1], [60.0, 0.5], [60.0, 30.0])
     ]
     assert np.ptp(ends) < 1e-7
+
+
+def test_by_ml_fixed_and_random_effects_that_fit_anything_leave_no_minimum():
+    """log|V| falls by 2 log sigma along the direction that is left to the fixed part alone."""
+    model = random_model(50328)
+    assert not model.reml
+    fit = mx.lmer(model.formula, model.data, reml=False, control=QUIET)
+    apart = fit.system.apart
+    assert apart.rank < model.y.size == apart.rank + apart.rank_within
+    assert fit.convergence.status == "local optimum"
+    assert model.has_no_minimum()

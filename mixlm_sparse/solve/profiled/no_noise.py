@@ -14,7 +14,9 @@ first-order term is taken off; the point is the optimum if it is not above the o
 theta, and if the criterion does not fall with sigma.
 
 With few rows there can be an S whose range has fewer dimensions than there are contrasts and holds
-the response all the same.  The criterion then has no minimum, and an optimum that is found says so.
+the response all the same.  The criterion then has no minimum, and an optimum that is found says so;
+by ML it never has one where fixed and random effects fit any response together, but not the latter
+alone (see `fits_everything`).
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from mixlm_sparse.solve.criterion import joint_criterion, residual_df
 from mixlm_sparse.solve.held import HeldCoordinates
 from mixlm_sparse.solve.profiled.held_search import HeldSearch
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
-from mixlm_sparse.solve.profiled.runaway import can_be_all
+from mixlm_sparse.solve.profiled.runaway import can_be_all, fits_everything
 from mixlm_sparse.solve.profiled.valleys import other_starts
 from mixlm_sparse.solve.search.bfgs import ROUNDING, BfgsResult
 from mixlm_sparse.solve.search.control import Control
@@ -83,7 +85,7 @@ def without_noise(
     far = runaway or not found.converged or system.chart.size(found.phi) > FAR
     if found.status is Status.PERFECT or not (far or system.n <= MANY_ROWS):
         return found
-    if not can_be_all(system, reml=reml):
+    if not (can_be_all(system, reml=reml) or fits_everything(system, reml=reml)):
         return found
     spread = math.sqrt(system.products.yy / residual_df(system, reml=True))
     if runaway:

@@ -116,6 +116,22 @@ def can_be_all(system: PenalizedSystem, *, reml: bool) -> bool:
     return system.n - apart.rank - (apart.rank_within if reml else 0) == 0
 
 
+def fits_everything(system: PenalizedSystem, *, reml: bool) -> bool:
+    """Say whether the ML criterion falls without end for any response.
+
+    Where [X Z] has n independent columns and Z fewer, V = Z S Z' + sigma^2 W^{-1} is singular on
+    n - rank Z directions as sigma goes to zero, along which X fits the response exactly:
+    log|V| goes to minus infinity, and nothing grows.
+    """
+    products = system.products
+    if reml or system.held is not None or system.known or not system.templates:
+        return False
+    if products.blocks.q + products.p < system.n or not system.engine.exact:
+        return False
+    rank = system.apart.rank
+    return rank < system.n <= rank + system.apart.rank_within
+
+
 def _levels_of_rows(system: PenalizedSystem) -> bool:
     known = [f.row_levels for f in system.matrices.factors if f.known is not None]
     return any(isinstance(own, np.ndarray) and np.unique(own).size == system.n for own in known)

@@ -1,7 +1,7 @@
 """Other starts, where the structure says that the criterion may have more than one valley.
 
-* A singular optimum of several terms with few levels: Lambda = I, and the optimum with a zero
-  variance and the smallest one of another term exchanged.
+* A singular optimum of several terms with few levels: Lambda = I and, where rows are few as well,
+  the optimum with a zero variance and the smallest one of another term exchanged.
 * A correlation that several effects share: values over its range, beside variances as they were
   found, smaller and larger ones; at an edge (a correlation of one, a variance of zero), where each
   choice of edges can have a valley of its own, some starts all over the place as well.
@@ -51,6 +51,8 @@ NEARLY_ZERO = 0.02
 MAX_EXCHANGES = 2
 # The same, if one of them is on the boundary.
 FEW_ROWS_SINGULAR = 10
+# The same beside few levels: a variance of one term may be that of another.
+FEW_ROWS_BETWEEN = 15
 # The same, if effects are so many, as a share of the rows.
 FILLED = 0.9
 # Columns of independent effects are nearly parallel if less than this of them is their own.
@@ -99,7 +101,7 @@ def other_starts(
     crowded = _crowded(system, at)
     if (several and (few or rows < FEW_ROWS_SINGULAR)) or crowded:
         groups.append([Start("Lambda = I", chart.start)])
-    if (several and few) or crowded:
+    if (several and few and rows < FEW_ROWS_BETWEEN) or crowded:
         groups += _between_terms(chart, at)
     if crowded:
         groups += [[start] for start in _elsewhere(chart, at)]
