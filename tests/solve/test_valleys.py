@@ -230,3 +230,26 @@ def test_by_ml_fixed_and_random_effects_that_fit_anything_leave_no_minimum():
     assert apart.rank < model.y.size == apart.rank + apart.rank_within
     assert fit.convergence.status == "local optimum"
     assert model.has_no_minimum()
+
+
+def of_groups(seed: int, levels: tuple[int, int]) -> pd.DataFrame:
+    """A covariate z that is constant within groups."""
+    rng = np.random.default_rng(seed)
+    groups, rows = int(rng.integers(*levels)), int(rng.integers(4, 14))
+    g = np.repeat(np.arange(groups), rows)
+    z = rng.normal(size=groups) + rng.choice([0, 2])
+    z = np.exp(z)[g] if rng.random() < 0.5 else z[g]
+    y = rng.normal(size=groups)[g] * rng.choice([0.5, 1, 2]) + rng.normal(size=g.size)
+    return pd.DataFrame({"g": g, "z": z, "y": y, "x": rng.normal(size=g.size)})
+
+
+@pytest.mark.parametrize("reml", [True, False])
+@pytest.mark.parametrize(("seed", "levels"), [(35, (6, 14)), (57, (6, 14)), (77, (14, 30))])
+def test_a_slope_of_what_is_constant_within_groups(seed, levels, reml):
+    """What is seen of a group is its mean, of a variance that is a parabola in z."""
+    data = of_groups(seed, levels)
+    fit = mx.lmer("y ~ x + (z | g)", data, reml=reml, control=QUIET)
+    for start in ([0.3, 0.5, 0.01], [0.3, -0.5, 0.01], [1.5, -1.5, 0.01], [1.5, 1.5, 0.01],
+                  [0.01, 1.0, 0.01], [1.0, 0.01, 1.0]):  # fmt: skip
+        again = mx.lmer("y ~ x + (z | g)", data, reml=reml, start=start, control=QUIET)
+        assert fit.criterion <= again.criterion + 1e-5

@@ -11,7 +11,10 @@
   which term takes what several could, is then decided by where a search begins.  Besides
   Lambda = I, large effects are tried, and the optimum with its principal axes exchanged, between
   terms as well, so that other directions are zero.
-* In both cases, and for structures with several variances wherever they end: the faces next to the
+* Effects of a factor of which no level shows all, and few levels: a slope of a covariate that is
+  constant within groups.  What is seen of `(z | g)` then is one mean a group, of the variance
+  v_1 + 2 c z + v_2 z^2, a curve through few points; it is treated as few rows are.
+* In these cases, and for structures with several variances wherever they end: the faces next to the
   optimum.  Each choice of zero variances can have a valley of its own; a search that begins with a
   variance of zero stays on that face, and is asked at its end whether the criterion falls off it.
 * Where these searches end in different valleys there are often more: starts all over the place,
@@ -55,6 +58,10 @@ FEW_ROWS_SINGULAR = 10
 FEW_ROWS_BETWEEN = 15
 # The same, if effects are so many, as a share of the rows.
 FILLED = 0.9
+# The same, if no level of a factor shows all of its effects, and all levels together so many
+# directions for each of their parameters.
+FEW_SEEN = 10
+SEEN_RTOL = 1e-10  # of the square of a column's length
 # Columns of independent effects are nearly parallel if less than this of them is their own.
 PARALLEL = 0.2
 # With so many levels the criterion of a structure has one valley, unless it ends at an edge.
@@ -168,7 +175,28 @@ def _crowded(system: PenalizedSystem, phi: Vector) -> bool:
     rows = system.n / (system.chart.m + system.p)
     # as many effects as rows: what is the residual's and what is theirs is told by few of them
     filled = system.q + system.p >= FILLED * system.n and rows < FEW_ROWS_SINGULAR
-    return filled or rows < (FEW_ROWS_LARGE if system.chart.size(phi) > LARGE else FEW_ROWS)
+    few = rows < (FEW_ROWS_LARGE if system.chart.size(phi) > LARGE else FEW_ROWS)
+    return filled or few or _seen_in_parts(system)
+
+
+def _seen_in_parts(system: PenalizedSystem) -> bool:
+    """Say whether no level of a factor shows all of its effects, and levels are few."""
+    chart = system.chart
+    for g, f in enumerate(system.products.blocks.factors):
+        placed = zip(chart.templates, chart.layout, strict=True)
+        parameters = sum(template.n_theta for template, place in placed if place.factor == g)
+        K = f.ztz.shape[1]
+        if K < 2 or f.n_levels >= FEW_SEEN * parameters:
+            continue
+        for first, last in ((0, 1), (0, f.n_levels)):  # mostly the first level shows all
+            values = np.linalg.eigvalsh(f.ztz[first:last])
+            seen = (values > SEEN_RTOL * values[:, -1:]).sum(axis=1)
+            if (seen == K).any():
+                break
+        else:
+            if seen.sum() < FEW_SEEN * parameters:
+                return True
+    return False
 
 
 def _structured(system: PenalizedSystem, *, singular: bool) -> bool:
