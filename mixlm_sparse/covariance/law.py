@@ -35,6 +35,9 @@ MANY_GROUPS = 20
 FEW_GROUPS, DRAWN = 6, 6
 # Parameters up to which these are all signs.
 CORNERS = 2
+# Groups for each parameter up to which correlations beside random effects have valleys next to
+# singular ones, parameters up to which these are tried, and one of them there.
+FEW_AT_EDGES, EDGES, EDGE = 12, 6, 4.0
 # log sd of a level that has hardly any variance, below the least of the others; how many are tried.
 QUIET = -2.0
 NO_NOISE = 8.0  # the same, where it has none
@@ -168,8 +171,14 @@ class ResidualLaw:
             values[at], slopes[at, at] = self.variance.natural(rho[at], self.values)
         return values, slopes
 
-    def elsewhere(self, rho: Vector) -> list[tuple[str, Vector]]:
-        """Return other rho (n_rho,) to search from: names, and correlations over their range."""
+    def elsewhere(self, rho: Vector, *, beside: bool = True) -> list[tuple[str, Vector]]:
+        """Return other rho (n_rho,) to search from: names, and correlations over their range.
+
+        Parameters
+        ----------
+        beside : whether there are random effects: a singular R leaves V regular, and the criterion
+            may be least there.
+        """
         if self.correlation is None or self.sizes.size > MANY_GROUPS * self.n_correlation:
             return []
         out = []
@@ -181,8 +190,11 @@ class ResidualLaw:
             for s in range(len(self.strata)):
                 moved[self.part(s)] = own
             out.append((f"residual correlations of {r:g}", moved))
-        if self.by_visits and self.sizes.size <= FEW_GROUPS * self.n_correlation:
-            free = self.variance_part.start
+        if not self.by_visits:
+            return out
+        free, groups = self.variance_part.start, self.sizes.size / self.n_correlation
+        edges = beside and free <= EDGES and groups <= FEW_AT_EDGES
+        if groups <= FEW_GROUPS and (free <= CORNERS or not edges):
             if free <= CORNERS:
                 drawn = np.array(list(product((-1.0, 1.0), repeat=free)))
             else:
@@ -191,6 +203,11 @@ class ResidualLaw:
                 moved = rho.copy()
                 moved[:free] = one
                 out.append(("residual correlations of other signs", moved))
+        if edges:
+            for k, sign in product(range(free), (-EDGE, EDGE)):
+                moved = rho.copy()
+                moved[k] = sign
+                out.append(("residual correlations next to singular", moved))
         return out
 
     def without_noise_at(self, rho: Vector, below: float = NO_NOISE) -> tuple[str, ...]:

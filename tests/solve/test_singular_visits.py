@@ -85,6 +85,15 @@ def test_a_valley_beside_random_effects_is_found_from_where_there_were_none():
     assert fit.criterion <= model.best() + ABOVE
 
 
+@pytest.mark.parametrize("seed", [381, 439, 443, 458, 735, 743])
+def test_valleys_next_to_singular_correlations_are_found_beside_random_effects(seed):
+    """Next to the optimum, to none, and where the first search ended at another singular matrix."""
+    model = visits_model(seed)
+    fit = fit_of(model)
+    assert fit.convergence.status == "converged"
+    assert fit.criterion <= model.best() + ABOVE
+
+
 def test_what_is_not_determined_beside_singular_correlations_is_named():
     fit = fit_of(visits_model(223))
     assert fit.identification.structure.shape == (6,)

@@ -14,16 +14,19 @@ from __future__ import annotations
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.covariance.law import ResidualLaw
 from mixlm_sparse.solve.system import PenalizedSystem
 
-__all__ = ["at_end", "farther"]
+__all__ = ["at_end", "bounded", "farther"]
 
 # Parameters beyond this may be on their way to the end; and where it is reached: what is left is
 # exp(-17) of the criterion's changes there, and rounding does not count yet.
 FAR, END = 3.0, 8.5
+# What is left of the criterion there at most; large changes need a farther end, to the last one.
+LEFT, LAST = 1e-6, 11.0
 # Parameters from here on are there.
 AT_END = 8.0
 # A slope above this is not that of a way which has an end nearby.
@@ -58,21 +61,41 @@ def at_end(law: ResidualLaw, rho: Vector) -> bool:
     return law.by_visits and bool(own.max(initial=0.0) >= AT_END)
 
 
+def bounded(objective: Searched, x: Vector) -> bool:
+    """Say whether correlations at x, (phi, rho), are not far, or the criterion ends there."""
+    far = _far(objective, x)
+    return not far.any() or _outward(x, far, objective.value_and_gradient(x)[1]) < SLOPE
+
+
 def farther(objective: Searched, x: Vector) -> Vector:
     """Return x, (phi, rho), with correlations of visits at their end if that is lower; else x."""
-    whitened = objective.system.whitened
-    assert whitened is not None
-    m, law = objective.m_theta, whitened.law
-    correlations = np.zeros(x.size, dtype=bool)
-    correlations[m : m + law.variance_part.start] = True
-    far = correlations & (np.abs(x) > FAR)
-    if not far.any() or np.abs(x[far]).max() >= END:
+    far = _far(objective, x)
+    size = np.abs(x[far]).max(initial=0.0)
+    if not far.any() or size >= LAST:
         return x
     value, gradient = objective.value_and_gradient(x)
-    # all together: what a visit has left beside several others is one of them
-    outward = -float(gradient[far] @ np.sign(x[far]))
+    outward = _outward(x, far, gradient)
     if not 0.0 < outward < SLOPE:
         return x
+    # the criterion has outward / 2 to fall
+    end = np.clip(size + np.log(outward / (2.0 * LEFT)) / 2.0, END, LAST)
+    if size >= end:
+        return x
     moved = x.copy()
-    moved[far] += np.sign(x[far]) * (END - np.abs(x[far]).max())
+    moved[far] += np.sign(x[far]) * (end - size)
     return moved if objective.value(moved) < value else x
+
+
+def _far(objective: Searched, x: Vector) -> NDArray[np.bool_]:
+    """Return which of (phi, rho) are correlations that may be on their way to the end."""
+    whitened = objective.system.whitened
+    assert whitened is not None
+    m = objective.m_theta
+    correlations = np.zeros(x.size, dtype=bool)
+    correlations[m : m + whitened.law.variance_part.start] = True
+    return correlations & (np.abs(x) > FAR)
+
+
+def _outward(x: Vector, far: NDArray[np.bool_], gradient: Vector) -> float:
+    """Return the slope outwards of all together: what a visit has left beside several is one."""
+    return -float(gradient[far] @ np.sign(x[far]))

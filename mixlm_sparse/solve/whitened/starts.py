@@ -17,6 +17,7 @@ from mixlm_sparse.solve.profiled.objective import ProfiledObjective
 from mixlm_sparse.solve.profiled.valleys import SPREAD, anywhere
 from mixlm_sparse.solve.search.objective import Start
 from mixlm_sparse.solve.system import PenalizedSystem
+from mixlm_sparse.solve.whitened.edge import bounded
 from mixlm_sparse.solve.whitened.falls import Ways
 
 # Working parameters of residuals beyond this, at the end of a search, say that it ran to a limit.
@@ -54,6 +55,14 @@ class Searched(Protocol):
         """Return the objective in phi at rho."""
         ...
 
+    def value(self, phi: Vector) -> float:
+        """Return the criterion at (phi, rho)."""
+        ...
+
+    def value_and_gradient(self, phi: Vector) -> tuple[float, Vector]:
+        """Return the criterion and its gradient at (phi, rho)."""
+        ...
+
 
 def at_limit(law: ResidualLaw) -> float:
     """Return the size of working parameters from which on they ran to a limit."""
@@ -74,10 +83,11 @@ def other_starts(
         return [] if none else _scattered(system, phi)
     if objective.ways.correlated and law.by_visits:
         return []  # where so many correlations are not told, one search falls as the other
-    if np.abs(rho).max(initial=0.0) > at_limit(law) and law.correlated:
+    at_end = np.abs(rho).max(initial=0.0) > at_limit(law) and law.correlated
+    if at_end and not (law.by_visits and bounded(objective, phi)):
         return []  # it ran to a limit, and others would
     groups = []
-    for name, moved in law.elsewhere(rho):
+    for name, moved in law.elsewhere(rho, beside=m > 0):
         group = []
         for size in THETA_SIZES if m else (1.0,):
             there = system.chart.start if size is None else scaled(theta, size)
