@@ -30,6 +30,7 @@ SMALLEST = 1e-150  # length of a column: its square is a number still
 # What a response leaves beside its fixed part, as a share of it, from which on it is computed with
 # the errors of every product and sum: their rounding is no longer small beside it.
 FAR = 1e-5
+ROUNDING = 4.0 * np.finfo(float).eps  # of a response, as a share of it
 SPLIT = 2.0**27 + 1.0  # two halves of a number have products without error
 
 
@@ -175,6 +176,7 @@ def response_less(y: Vector, X: Matrix, d: Vector) -> Vector:
 
     A response near 1e9 that varies by one leaves 1e-7 of rounding in every row, which does not go
     away in a second pass.  There errors of products and sums are computed as well, and added up.
+    Of a response that is its fixed part rounding is left, as without them.
 
     References
     ----------
@@ -192,7 +194,9 @@ def response_less(y: Vector, X: Matrix, d: Vector) -> Vector:
             moved = total - before
             errors += ((before - (total - moved)) + (product - moved)) + lost
     exact: Vector = total + errors
-    return exact if np.isfinite(exact).all() else left
+    # less than the rounding of y itself is none of its digits
+    some = float(np.abs(exact).max()) > ROUNDING * largest
+    return exact if some and np.isfinite(exact).all() else left
 
 
 def _exact_product(x: Vector, c: float) -> tuple[Vector, Vector]:

@@ -106,15 +106,26 @@ def _far_at_first(
         found = again if found is None else _lower(found, again, FAR_OUT)
         if not again.converged:
             break
-    if found is not None and not found.converged:
-        objective.beyond, objective.best_value = False, np.inf
-        end = end_of_ridge(objective, found.phi)
-        last = None if end is None else look(objective, end, "bfgs", control, began)
-        found = last if last is not None and last.criterion <= found.criterion else None
-    if found is None or not found.converged:
+    if found is None:
         objective.beyond, objective.best_value = False, np.inf
         return None
-    return found
+    end = end_of_ridge(objective, found.phi)
+    # a search that is satisfied on the ridge may be next to an end that is as low
+    if found.converged and (
+        end is None
+        or not objective.system.chart.size(found.phi[: objective.m_theta])
+        or objective.value(end) > found.criterion
+    ):
+        return found
+    objective.beyond, objective.best_value = False, np.inf
+    last = None if end is None else look(objective, end, "bfgs", control, began)
+    if last is not None and last.converged and last.criterion <= found.criterion:
+        return last
+    if found.converged:
+        objective.beyond = True
+        return found
+    objective.beyond, objective.best_value = False, np.inf
+    return None
 
 
 def _lower(found: Optimum, again: Optimum, name: str = "moment estimate") -> Optimum:
