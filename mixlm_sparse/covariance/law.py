@@ -176,8 +176,8 @@ class ResidualLaw:
 
         Parameters
         ----------
-        beside : whether there are random effects: a singular R leaves V regular, and the criterion
-            may be least there.
+        beside : whether random effects correlate rows of different groups: a singular R leaves V
+            regular, and the criterion may be least there.
         """
         if self.correlation is None or self.sizes.size > MANY_GROUPS * self.n_correlation:
             return []

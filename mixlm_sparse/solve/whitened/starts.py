@@ -19,6 +19,7 @@ from mixlm_sparse.solve.search.objective import Start
 from mixlm_sparse.solve.system import PenalizedSystem
 from mixlm_sparse.solve.whitened.edge import bounded
 from mixlm_sparse.solve.whitened.falls import Ways
+from mixlm_sparse.solve.whitened.frame import WhitenedFrame
 
 # Working parameters of residuals beyond this, at the end of a search, say that it ran to a limit.
 AT_LIMIT = 18.0
@@ -87,7 +88,7 @@ def other_starts(
     if at_end and not (law.by_visits and bounded(objective, phi)):
         return []  # it ran to a limit, and others would
     groups = []
-    for name, moved in law.elsewhere(rho, beside=m > 0):
+    for name, moved in law.elsewhere(rho, beside=_between_groups(whitened.frame)):
         group = []
         for size in THETA_SIZES if m else (1.0,):
             there = system.chart.start if size is None else scaled(theta, size)
@@ -110,6 +111,22 @@ def other_starts(
             [Start(one.name, np.concatenate([one.phi, rho])) for one in group] for group in inner
         ]
     return groups
+
+
+def _between_groups(frame: WhitenedFrame) -> bool:
+    """Say whether random effects correlate rows of different groups of the residuals.
+
+    Within groups they and the residuals stand for the same covariances, singular or not.
+    """
+    group = frame.law.group_of
+    for levels in frame.levels:
+        if not isinstance(levels, np.ndarray) or levels.shape != group.shape:
+            return True
+        last = np.zeros(int(levels.max(initial=0)) + 1, dtype=np.intp)
+        last[levels] = group
+        if (last[levels] != group).any():
+            return True
+    return False
 
 
 def _scattered(system: PenalizedSystem, x: Vector) -> list[list[Start]]:
