@@ -207,6 +207,20 @@ def test_order_names_and_units_do_not_matter(kind):
     pd.testing.assert_frame_equal(again.to_frame(), judged.to_frame())
 
 
+@pytest.mark.parametrize("seed", [0, 1, 4, 6])
+def test_where_among_equals_a_search_ends_does_not_matter(seed):
+    """Some of these orders and units end next to singular correlations, others in the middle."""
+    rng = np.random.default_rng(seed)
+    unit, origin = 10.0 ** rng.integers(-4, 5), rng.normal() * 10.0
+    scale = 10.0 ** rng.integers(-3, 4)
+    moved = frame(lost=2).sample(frac=1.0, random_state=seed).assign(
+        y=lambda s: unit * s["y"] + origin, x=lambda s: scale * s["x"] + origin
+    )  # fmt: skip
+    fit = mx.lmer("y ~ x + (1 | g)", moved, residual=KINDS["un"][0], control=QUIET)
+    assert not fit.identification.structure.any()
+    assert not fit.identification.residual
+
+
 @pytest.mark.parametrize("unit", [1e-9, 1.0, 1e9])
 def test_the_unit_of_distances_does_not_matter(unit):
     # two rows a group, equally far apart: a range and a variance between groups are one covariance

@@ -44,7 +44,9 @@ MORE_PROBES = 4
 UNSEEN_RTOL = 1e-5
 # Step of central differences along a direction whose largest part is one.
 STEP = 1e-4
-PART_RTOL = 1e-5  # parts of a direction below this share of its largest are rounding
+# Parts of a direction below this share of its largest are rounding.  Next to a singular matrix of
+# correlations rows show some parameters so much more than others that parts of 1e-9 still count.
+PART_RTOL = 1e-10
 MOVED_RTOL = 1e-4  # a direction of length one has a part of rho
 DEPENDENT_RTOL = 1e-10  # columns of X, in some of the rows
 
