@@ -10,7 +10,7 @@ multiplies rows by R^{-1/2}.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -194,19 +194,19 @@ class ResidualLaw:
             return out
         free, groups = self.variance_part.start, self.sizes.size / self.n_correlation
         edges = beside and free <= EDGES and groups <= FEW_AT_EDGES
-        if groups <= FEW_GROUPS and (free <= CORNERS or not edges):
-            if free <= CORNERS:
-                drawn = np.array(list(product((-1.0, 1.0), repeat=free)))
-            else:
-                drawn = np.random.default_rng(1).normal(size=(DRAWN, free))
-            for one in drawn:
-                moved = rho.copy()
-                moved[:free] = one
-                out.append(("residual correlations of other signs", moved))
+        drawn: Iterable[Any] = ()
+        if groups <= FEW_GROUPS and free <= CORNERS:
+            drawn = product((-1.0, 1.0), repeat=free)
+        elif groups <= FEW_GROUPS and not edges:
+            drawn = np.random.default_rng(1).normal(size=(DRAWN, free))
+        for one in drawn:
+            moved = rho.copy()
+            moved[:free] = one
+            out.append(("residual correlations of other signs", moved))
         if edges:
-            for k, sign in product(range(free), (-EDGE, EDGE)):
+            for k, end in product(range(free), (-EDGE, EDGE)):
                 moved = rho.copy()
-                moved[k] = sign
+                moved[k] = end
                 out.append(("residual correlations next to singular", moved))
         return out
 

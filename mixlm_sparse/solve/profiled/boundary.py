@@ -238,6 +238,7 @@ def _hardly_off(
         if twice < value - unsure:
             best = _farther(off, at_zero[0], 1.0)
         else:
+            # even along it: with s times the size, about that at zero + a s^2 + b s^4
             b = ((twice - at_zero[0]) / 4.0 - (value - at_zero[0])) / 3.0
             a = value - at_zero[0] - b
             best = at_zero

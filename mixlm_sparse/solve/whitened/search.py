@@ -106,26 +106,34 @@ def _far_at_first(
         found = again if found is None else _lower(found, again, FAR_OUT)
         if not again.converged:
             break
-    if found is None:
-        objective.beyond, objective.best_value = False, np.inf
-        return None
-    end = end_of_ridge(objective, found.phi)
-    # a search that is satisfied on the ridge may be next to an end that is as low
-    if found.converged and (
-        end is None
-        or not objective.system.chart.size(found.phi[: objective.m_theta])
-        or objective.value(end) > found.criterion
-    ):
-        return found
-    objective.beyond, objective.best_value = False, np.inf
-    last = None if end is None else look(objective, end, "bfgs", control, began)
-    if last is not None and last.converged and last.criterion <= found.criterion:
-        return last
-    if found.converged:
-        objective.beyond = True
-        return found
+    if found is not None:
+        before = objective.best_value, objective.best_phi
+        last = _at_end_of_ridge(objective, found, control, began)
+        if last is not None:
+            return last
+        if found.converged:
+            objective.beyond = True
+            objective.best_value, objective.best_phi = before
+            return found
     objective.beyond, objective.best_value = False, np.inf
     return None
+
+
+def _at_end_of_ridge(
+    objective: WhitenedObjective, found: Optimum, control: Control, began: float
+) -> Optimum | None:
+    """Return the optimum at the end of the ridge, if it is as low as what was found on it."""
+    end = end_of_ridge(objective, found.phi)
+    if end is None:
+        return None
+    on_ridge = objective.system.chart.size(found.phi[: objective.m_theta]) > 0.0
+    # a search that is satisfied on the ridge may be next to an end that is as low
+    if found.converged and not (on_ridge and objective.value(end) <= found.criterion):
+        return None
+    objective.beyond, objective.best_value = False, np.inf
+    last = look(objective, end, "bfgs", control, began)
+    as_low = last is not None and last.converged and last.criterion <= found.criterion
+    return last if as_low else None
 
 
 def _lower(found: Optimum, again: Optimum, name: str = "moment estimate") -> Optimum:

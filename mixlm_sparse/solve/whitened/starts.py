@@ -17,7 +17,7 @@ from mixlm_sparse.solve.profiled.objective import ProfiledObjective
 from mixlm_sparse.solve.profiled.valleys import SPREAD, anywhere
 from mixlm_sparse.solve.search.objective import Start
 from mixlm_sparse.solve.system import PenalizedSystem
-from mixlm_sparse.solve.whitened.edge import bounded
+from mixlm_sparse.solve.whitened import edge
 from mixlm_sparse.solve.whitened.falls import Ways
 from mixlm_sparse.solve.whitened.frame import WhitenedFrame
 
@@ -32,20 +32,10 @@ LEAST_SIZE, SMALL_SIZE = 0.05, 0.3
 QUIET_SIZES = (1.0, 4.0)
 
 
-class Searched(Protocol):
-    """What is asked of the objective of a search here."""
+class Searched(edge.Searched, Protocol):
+    """What is asked of the objective of a search here, besides what its ends are asked for."""
 
     ways: Ways
-
-    @property
-    def system(self) -> PenalizedSystem:
-        """Return the system."""
-        ...
-
-    @property
-    def m_theta(self) -> int:
-        """Return the number of parameters of the random effects."""
-        ...
 
     @property
     def quick(self) -> bool:
@@ -54,14 +44,6 @@ class Searched(Protocol):
 
     def at(self, rho: Vector) -> ProfiledObjective:
         """Return the objective in phi at rho."""
-        ...
-
-    def value(self, phi: Vector) -> float:
-        """Return the criterion at (phi, rho)."""
-        ...
-
-    def value_and_gradient(self, phi: Vector) -> tuple[float, Vector]:
-        """Return the criterion and its gradient at (phi, rho)."""
         ...
 
 
@@ -85,7 +67,7 @@ def other_starts(
     if objective.ways.correlated and law.by_visits:
         return []  # where so many correlations are not told, one search falls as the other
     at_end = np.abs(rho).max(initial=0.0) > at_limit(law) and law.correlated
-    if at_end and not (law.by_visits and bounded(objective, phi)):
+    if at_end and not (law.by_visits and edge.bounded(objective, phi)):
         return []  # it ran to a limit, and others would
     groups = []
     for name, moved in law.elsewhere(rho, beside=_between_groups(whitened.frame)):
