@@ -82,6 +82,7 @@ class ArrayRecipe:
         if response or weights:
             raise DataError("a fit of matrices knows no column of the response or the weights")
         wanted = tuple(range(len(self.terms))) if terms is None else tuple(terms)
+        data = _by_name(data)
         if not isinstance(data, Mapping | pd.DataFrame):
             raise DataError(
                 f"new rows for a fit of matrices are a dictionary of arrays such as "
@@ -131,6 +132,7 @@ class ArrayRecipe:
 
     def effects(self, data: Any, term: int) -> EvaluatedDesign:
         """Return the columns of a random term alone, as the fixed part of the result."""
+        data = _by_name(data)
         z = self._random(term, data, None)
         if z is None:
             z = np.ones((len(self._fixed(data)), 1))
@@ -141,6 +143,7 @@ class ArrayRecipe:
 
     def own_groups(self, data: Any, rows: IntVector | None, n: int, factor: int) -> GroupingFactor:
         """Return a grouping factor of new rows with levels of its own."""
+        data = _by_name(data)
         column = self._labels(factor, data)
         if column.kind == "membership":
             return member_factor(self.factors[factor].label, column.levels, _rows(column, rows))
@@ -149,6 +152,7 @@ class ArrayRecipe:
 
     def missing_counts(self, data: Any, fixed: bool, terms: Sequence[int]) -> dict[str, int]:
         """Return how many cells are missing, by array."""
+        data = _by_name(data)
         counts = {}
         if fixed:
             counts["X"] = int(np.isnan(self._fixed(data)).any(axis=1).sum())
@@ -220,6 +224,17 @@ class ArrayRecipe:
         if isinstance(values, str):
             raise DataError("a fit of matrices knows no columns: give the offset as an array")
         return np.asarray(values, dtype=np.float64)
+
+
+def _by_name(data: Any) -> Any:
+    """Return the columns of a polars frame or an Arrow table by their names; else the data."""
+    names = getattr(data, "column_names", getattr(data, "columns", ()))
+    if isinstance(data, Mapping | pd.DataFrame) or not all(isinstance(n, str) for n in names):
+        return data
+    columns = {name: data[name] for name in names}
+    if not columns or not all(hasattr(column, "to_numpy") for column in columns.values()):
+        return data
+    return {name: column.to_numpy() for name, column in columns.items()}
 
 
 def _complete(

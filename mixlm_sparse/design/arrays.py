@@ -27,6 +27,7 @@ from mixlm_sparse.design.columns import ArrayColumns
 from mixlm_sparse.design.finite import require_range, require_weight_range
 from mixlm_sparse.design.grouping import GroupingFactor, member_factor
 from mixlm_sparse.design.known import read_known, with_known
+from mixlm_sparse.design.levels import native
 from mixlm_sparse.design.matrices import ModelMatrices, RandomTerm
 from mixlm_sparse.design.members import Members
 from mixlm_sparse.design.membership import Membership, signed_membership
@@ -329,7 +330,7 @@ def _several_groups(label: str, groups: Any, n: int) -> GroupingFactor:
 
 def _factorized(groups: Any) -> tuple[IntVector, pd.Index[Any]]:
     """Return codes and levels; categories keep their order, unused ones are dropped."""
-    categorical = pd.Categorical(groups).remove_unused_categories()
+    categorical = pd.Categorical(native(groups)).remove_unused_categories()
     return np.ascontiguousarray(categorical.codes, dtype=np.int32), categorical.categories
 
 

@@ -28,7 +28,7 @@ from mixlm_sparse.common.errors import DataError, MissingArgumentError, OptionEr
 from mixlm_sparse.common.keywords import answering_calls
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.grouping import GroupingFactor, MemberFactor, match_levels
-from mixlm_sparse.design.levels import level_labels
+from mixlm_sparse.design.levels import level_labels, native
 from mixlm_sparse.design.pedigree import Pedigree
 
 __all__ = [
@@ -231,7 +231,7 @@ def _symmetric(matrix: Any, what: str) -> Any:
 
 
 def _labels(labels: Any, n: int, what: str) -> Any:
-    values = pd.Index(labels).to_numpy()
+    values = native(pd.Index(labels).to_numpy())
     if len(values) != n:
         raise DataError(f"{what} has {n} rows and {len(values)} labels")
     names = pd.Index(np.asarray(level_labels(values), dtype=object))

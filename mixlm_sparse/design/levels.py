@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import IntVector
 
-__all__ = ["factorize", "level_labels"]
+__all__ = ["factorize", "level_labels", "native"]
 
 # Look-up tables are used for whole-number keys whose range is at most this multiple of the rows.
 LOOKUP_RANGE = 4
@@ -50,6 +50,17 @@ def factorize(values: Any) -> tuple[IntVector, NDArray[Any]]:
     if found.dtype.kind == "f":
         found = found + found.dtype.type(0)  # a zero has no sign, whichever row came first
     return codes.astype(np.int32), found
+
+
+def native(values: Any) -> Any:
+    """Return an array or a Series in the byte order of this machine.
+
+    Files of FITS, NetCDF and others are read in theirs, for which pandas has no hash tables.
+    """
+    dtype = getattr(values, "dtype", None)
+    if isinstance(dtype, np.dtype) and not dtype.isnative:
+        return values.astype(dtype.newbyteorder("="))
+    return values
 
 
 def level_labels(levels: Any) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mixlm_sparse.common.checks import plain_name, require_bool, shape_of, shown
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.keywords import answers_unknown_keywords
-from mixlm_sparse.design.levels import level_labels
+from mixlm_sparse.design.levels import level_labels, native
 from mixlm_sparse.design.members import Members
 
 __all__ = ["Joined", "Membership", "joined", "membership", "signed_membership"]
@@ -170,7 +170,7 @@ def _labels(labels: Any) -> Any:
     if len(shape_of(labels)) != 1:
         raise OptionError(f"labels is {shown(labels)}: give the levels, one for each column")
     try:
-        return pd.Index(labels).to_numpy()
+        return native(pd.Index(labels).to_numpy())
     except (UnicodeEncodeError, OverflowError):  # lone surrogates; numbers beyond all floats
         return np.asarray(list(labels), dtype=object)
 

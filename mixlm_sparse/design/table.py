@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from mixlm_sparse.common.errors import DataError
 from mixlm_sparse.common.types import IntVector
 from mixlm_sparse.design.finite import square_sum
-from mixlm_sparse.design.levels import level_labels
+from mixlm_sparse.design.levels import level_labels, native
 from mixlm_sparse.design.membership import Membership
 
 __all__ = [
@@ -148,6 +148,7 @@ def as_column(name: str, values: Any) -> Column:
 
 
 def _from_array(name: str, values: NDArray[Any]) -> Column:
+    values = native(values)
     kind = values.dtype.kind
     if kind == "f":
         # one pass decides in the usual case; the squares of finite numbers may still overflow

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 from warnings import warn
 
@@ -213,7 +213,7 @@ class MixedLMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
 
     def _columns(self, X: Any, reset: bool) -> tuple[dict[str, Any], int]:
         """Return the columns of X by name, and the number of rows."""
-        names = getattr(X, "columns", ())
+        names = getattr(X, "column_names", getattr(X, "columns", ()))
         if not any(isinstance(name, str) for name in names):
             array = validate_data(self, X, reset=reset, dtype="numeric")
             return {f"x{j}": array[:, j] for j in range(array.shape[1])}, array.shape[0]
@@ -233,15 +233,16 @@ class MixedLMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def _model(self, columns: Mapping[str, Any], group: str | None) -> tuple[str, str]:
         """Return the formula's text and the name of its response."""
         if self.formula is None:
-            response = "y"
-            while response in columns:
-                response += "_"
+            response = _free_response(columns)
             fixed = [f"`{name}`" for name in columns if name != group]
             random = [] if group is None else [f"(1 | `{group}`)"]
             return f"`{response}` ~ {' + '.join(['1', *fixed, *random])}", response
         text = self.formula
         if isinstance(text, str) and text.lstrip().startswith("~"):
-            text = f"y {text.lstrip()}"
+            right = text.lstrip()
+            named = parse_formula(right, require_response=False, require_random=False).names
+            response = _free_response({*columns, *named})
+            text = f"{response} {right}"
         parsed = parse_formula(text, require_random=False)
         if not isinstance(parsed.response, Name):
             raise FormulaError(
@@ -269,6 +270,14 @@ class MixedLMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         if self.fixed:
             raise FormulaError("fixed= needs random terms, and the model has none: leave it out")
         return gls(text, columns, **settings)
+
+
+def _free_response(taken: Collection[str]) -> str:
+    """Return a name for the response that no predictor has."""
+    response = "y"
+    while response in taken:
+        response += "_"
+    return response
 
 
 def _labels(groups: Any, n: int) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow as pa
 import pytest
 
 import mixlm_sparse as mx
@@ -131,3 +132,28 @@ def test_frames_of_any_library_name_their_columns():
         fit = mx.fit_matrices(y, frame, [(groups, frame, "g")], control=quiet)
         assert fit.fixef.index.tolist() == ["one", "dose"]
         assert fit.ranef()["g"].columns.tolist() == ["one", "dose"]
+
+
+def test_rows_in_the_order_of_bytes_of_other_machines(named):
+    rows = {"X": X[NEW].astype(">f8"), "Subject": SUBJECT[NEW].astype(">U3")}
+    np.testing.assert_array_equal(named.predict(rows), named.predict(new_rows()))
+
+
+@pytest.mark.parametrize("library", [pl.from_pandas, pa.Table.from_pandas])
+def test_new_rows_in_frames_of_other_libraries(named, library):
+    frame = SLEEP[["Days", "Subject"]][NEW].astype({"Subject": str})
+    for options in ({}, {"se": True}, {"allow_new_levels": True, "interval": "prediction"}):
+        found = named.predict(library(frame), **options)
+        np.testing.assert_array_equal(found, named.predict(frame, **options))
+
+
+@pytest.mark.parametrize("options", [{}, {"interval": "confidence"}, {"re_form": "population"}])
+def test_rows_whose_mean_is_not_determined_are_nan_and_named(options):
+    wide = np.column_stack([X, SLEEP["Days"] * 2.0])
+    with pytest.warns(mx.RankDeficiencyWarning, match="dropped 1 column"):
+        fit = mx.fit_matrices(SLEEP["Reaction"], wide, [(SUBJECT, None, "Subject")])
+    rows = {"X": [[1.0, 2.0, 4.0], [1.0, 2.0, 5.0]], "Subject": SUBJECT[:2]}
+    with pytest.warns(mx.RankDeficiencyWarning, match="at x2 = 2, x3 = 5,"):
+        found = np.asarray(fit.predict(rows, **options))
+    assert np.isfinite(found[0]).all()
+    assert np.isnan(found[1]).all()

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import mixlm_sparse as mx
 from mixlm_sparse.design.build import model_matrices
 from mixlm_sparse.design.readers import open_table
 from tests.design.example import EXAMPLE
@@ -136,3 +137,35 @@ def test_columns_that_were_read_cannot_be_written_to():
     values = open_table(frame, ["x"]).columns["x"].values
     with pytest.raises(ValueError, match="read-only"):
         values[0] = 5.0
+
+
+SWAPPED = np.dtype(np.float64).newbyteorder("S")
+GROUPS = np.arange(60) % 6
+WHOLE = GROUPS.astype(np.dtype(np.int32).newbyteorder("S"))
+HALVES = (GROUPS / 2).astype(SWAPPED)
+
+
+@pytest.mark.parametrize("groups", [WHOLE, HALVES], ids=["whole numbers", "halves"])
+def test_the_order_of_bytes_does_not_matter(groups):
+    """Files of FITS, NetCDF and others are read in theirs."""
+    rng = np.random.default_rng(1)
+    x, quiet = rng.normal(size=60), mx.Control(warn=False)
+    data = {"y": x + rng.normal(size=6)[GROUPS] + rng.normal(size=60), "x": x, "g": groups}
+    data["h"] = (np.arange(60) % 4 / 4).astype(SWAPPED)
+    usual = {name: values.astype(values.dtype.newbyteorder("=")) for name, values in data.items()}
+    levels = groups[:6]
+    A = 0.5 * np.eye(6) + 0.5
+
+    def fits(columns, labels):
+        by = pd.Index(labels)
+        yield mx.lmer("y ~ x + C(h) + (x | g)", columns, control=quiet)
+        yield mx.lmer("y ~ x + (1 | g)", pd.DataFrame(columns), control=quiet)
+        yield mx.lmer("y ~ x + (1 | g)", columns, variance=mx.VarIdent(by="h"), control=quiet)
+        yield mx.fit_matrices(columns["y"], columns["x"], [(columns["g"],)], control=quiet)
+        for known in (pd.DataFrame(A, by, by), mx.Relationship(A, labels), mx.Precision(A, labels)):
+            yield mx.lmer("y ~ x + (1 | g)", columns, known={"g": known}, control=quiet)
+
+    expected = fits(usual, levels.astype(levels.dtype.newbyteorder("=")))
+    for found, same in zip(fits(data, levels), expected, strict=True):
+        assert found.criterion == same.criterion
+        assert list(found.ranef()) == list(same.ranef())

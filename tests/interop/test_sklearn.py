@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 import pandas as pd
 import polars as pl
+import pyarrow
 import pytest
 import sklearn
 from sklearn.base import clone
@@ -202,3 +203,37 @@ def test_groups_of_two_columns_are_refused_by_name():
     X = np.arange(20.0).reshape(10, 2)
     with pytest.raises(mx.DataError, match=r"groups has shape \(10, 2\)"):
         MixedLMRegressor().fit(X, X[:, 0], groups=np.zeros((10, 2)))
+
+
+@pytest.mark.parametrize(
+    ("formula", "settings"),
+    [
+        ("~ x + y + (1 | g)", {}),
+        ("~ x + (y | g)", {}),
+        ("~ x + (1 | g)", {"residual": mx.CAR1(time="y", group="g")}),
+    ],
+)
+def test_a_predictor_called_as_the_response_would_be_stays_a_predictor(formula, settings):
+    rng = np.random.default_rng(5)
+    X = pd.DataFrame({"x": rng.normal(size=90), "y": rng.normal(size=90)})
+    X["g"] = np.arange(90) % 9
+    response = X["x"] - 2.0 * X["y"] + rng.normal(size=9)[X["g"]] + rng.normal(size=90)
+    quiet = mx.Control(warn=False)
+    model = MixedLMRegressor(formula, control=quiet, **settings).fit(X, response)
+    same = mx.lmer("z " + formula, X.assign(z=response), control=quiet, **settings)
+    assert model.fit_.criterion == same.criterion
+    np.testing.assert_array_equal(model.predict(X), same.predict(X))
+
+
+def test_a_response_does_not_stand_in_for_a_column_that_is_not_there(ortho):
+    X = ortho[["age", "Subject"]]
+    with pytest.raises(mx.DataError, match="no column 'y'"):
+        MixedLMRegressor("~ age + y + (1 | Subject)").fit(X, ortho["distance"])
+
+
+def test_arrow_tables_name_their_columns(ortho):
+    X = ortho[["age", "Sex", "Subject"]]
+    model = MixedLMRegressor(FORMULA).fit(X, ortho["distance"])
+    table = pyarrow.Table.from_pandas(X, preserve_index=False)
+    arrow = MixedLMRegressor(FORMULA).fit(table, ortho["distance"])
+    np.testing.assert_allclose(arrow.predict(table), model.predict(X), rtol=1e-12)

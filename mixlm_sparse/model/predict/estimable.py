@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.errors import RankDeficiencyWarning, caller_level
 from mixlm_sparse.common.text import format_number
+from mixlm_sparse.design.columns import INTERCEPT
 from mixlm_sparse.design.levels import level_labels
 from mixlm_sparse.design.readers import open_table
 from mixlm_sparse.formula.terms import names_of
@@ -28,6 +29,7 @@ __all__ = ["estimable_rows", "warn_of_cells"]
 # Columns count as combinations when they miss less than 1e-7 of their length.
 ESTIMABLE_RTOL = 1e-6
 SHOWN_CELLS = 3
+SHOWN_COLUMNS = 6
 
 
 def estimable_rows(fit: FittedModel, rows: DesignRows) -> NDArray[np.bool_] | None:
@@ -68,7 +70,12 @@ def warn_of_cells(
 def _cell(fit: FittedModel, newdata: Any, rows: DesignRows, i: int) -> str:
     """Name the predictors of one row: "a = a4, b = b4"."""
     spec = fit.matrices.spec
-    assert spec is not None
+    if spec is None:  # a fit of matrices knows columns alone
+        assert rows.fixed is not None
+        values = rows.fixed.block(slice(i, i + 1))[0].tolist()
+        named = [(n, v) for n, v in zip(rows.fixed.names, values, strict=True) if n != INTERCEPT]
+        more = ", ..." if len(named) > SHOWN_COLUMNS else ""
+        return ", ".join(f"{n} = {format_number(v, 4)}" for n, v in named[:SHOWN_COLUMNS]) + more
     names = names_of([operand.variable for term in spec.fixed.terms for operand in term])
     at = i if rows.rows is None else int(rows.rows[i])
     parts = []
