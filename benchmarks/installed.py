@@ -5,12 +5,14 @@
     python -m benchmarks.installed --python env/bin/python --peers-python peers/bin/python --publish
 
 Every tool runs as its user has it: no thread variables, later calls in turns. Columns: the very
-first fit with an empty cache of machine code, the first fit of a process, later fits; this package
-with one thread, and the ratio of the two; the other packages, and our time over the best of them;
-how far our criterion is from the best; peak memory of the first call (with the libraries that it
-loads) and of later ones, and what a fit cannot do without: the columns that it reads and twice the
-Schur complement. `--busy` lets another process compute beside. `--resume` takes what a run that was
-cut short has measured already, of the same state of the code, and measures the rest.
+first fit with an empty cache of machine code, and the longest of a process that begins so, which is
+the one that makes it; then, with what these left in the cache, the first fit of a process and later
+ones; this package with one thread, and the ratio of the two; the other packages, and our time over
+the best of them; how far our criterion is from the best; peak memory of the first call (with the
+libraries that it loads) and of later ones, and what a fit cannot do without: the columns that it
+reads and twice the Schur complement. `--busy` lets another process compute beside. `--resume` takes
+what a run that was cut short has measured already, of the same state of the code, and measures the
+rest.
 `--publish` puts the table and the picture of growth into docs/benchmarks.md, with the state of the
 code that printed them, and the short table into README.md.
 """
@@ -47,6 +49,8 @@ from benchmarks.workloads import chosen
 PEERS = ["lme4", "lme4-noderivs", "glmm", "mixedlm"]
 OWN = ("default", "one thread")
 BUSY = "while True: sum(range(100000))"
+# Fits of a process that begins with an empty cache, and the seconds that they may take.
+WARMING, WARMING_SECONDS = 20, 15.0
 PAGE = REPOSITORY / "docs" / "benchmarks.md"
 PICTURE = REPOSITORY / "docs" / "static" / "growth.png"
 BEGIN, END = "<!-- installed: begin -->", "<!-- installed: end -->"
@@ -66,24 +70,30 @@ def another_process(wanted: bool) -> Iterator[None]:
         process.wait()
 
 
-def first_ever(job: Any, python: str | None, timeout: float) -> float | None:
-    """Return the seconds of the first fit with an empty cache of machine code."""
-    with tempfile.TemporaryDirectory() as cache:
-        session = Session(
-            TOOLS["mixlm"],
-            threads=None,
-            peers_python=sys.executable,
-            python=python,
-            environment={"NUMBA_CACHE_DIR": cache},
-        )
-        try:
-            (found,) = measure(job, {"mixlm": session}, Effort(0, timeout, timeout))
-        finally:
-            session.close()
-    return found.first
+def first_ever(
+    job: Any, python: str | None, timeout: float, cache: str
+) -> tuple[float | None, float | None]:
+    """Return the seconds of the first fit with an empty cache of machine code, and of the longest.
+
+    Machine code is made by one of the fits after the first, or by none.
+    """
+    session = Session(
+        TOOLS["mixlm"],
+        threads=None,
+        peers_python=sys.executable,
+        python=python,
+        environment={"NUMBA_CACHE_DIR": cache},
+    )
+    try:
+        (found,) = measure(job, {"mixlm": session}, Effort(WARMING, WARMING_SECONDS, timeout))
+    finally:
+        session.close()
+    return found.first, max(found.seconds, default=None)
 
 
-def sessions_of(peers: list[str], arguments: argparse.Namespace) -> dict[str, Session]:
+def sessions_of(
+    peers: list[str], arguments: argparse.Namespace, cache: str
+) -> dict[str, Session]:
     """Start this package twice, and every other one that is installed."""
     out = {}
     for name, threads in zip(OWN, (None, 1), strict=True):
@@ -92,6 +102,7 @@ def sessions_of(peers: list[str], arguments: argparse.Namespace) -> dict[str, Se
             threads=threads,
             peers_python=sys.executable,
             python=arguments.python,
+            environment={"NUMBA_CACHE_DIR": cache},
         )
     for name in peers:
         with contextlib.suppress(ProcessFailedError):
@@ -111,7 +122,10 @@ def later(found: Measurement | None) -> str:
 
 
 def row_of(
-    title: str, ever: float | None, results: dict[str, Measurement], peers: list[str]
+    title: str,
+    ever: tuple[float | None, float | None],
+    results: dict[str, Measurement],
+    peers: list[str],
 ) -> list[str]:
     """Return one row of the table."""
     default, pinned = (results[name] for name in OWN)
@@ -122,7 +136,7 @@ def row_of(
     return [
         default.job,
         title,
-        duration(ever),
+        *map(duration, ever),
         duration(default.first),
         later(default),
         later(pinned),
@@ -145,9 +159,10 @@ def ratio(above: float | None, below: float | None) -> str:
 def header_of(peers: list[str]) -> list[str]:
     """Return the heads of the columns."""
     return [
-        "workload", "shape", "first ever", "first call", "later", "one thread", "default / one",
-        *peers, "later / best peer", "criterion - best peer's", "memory, first", "memory, later",
-        "input + 2 Schur",
+        "workload", "shape", "first ever", "longest", "first call", "later", "one thread",
+        "default / one",
+        *peers, "later / best peer", "criterion - best peer's", "memory, first",
+        "memory, later", "input + 2 Schur",
     ]  # fmt: skip
 
 
@@ -254,18 +269,19 @@ def measured(
 ) -> list[dict[str, Any]]:
     """Measure one workload with every tool; note the tools' versions."""
     sessions: dict[str, Session] = {}
-    try:
-        ever = first_ever(job, arguments.python, arguments.timeout)
-        sessions = sessions_of(peers, arguments)
-        for session in sessions.values():
-            versions[session.tool.package] = session.versions[session.tool.package]
-        limits = {name: timeouts.get(name, arguments.timeout) for name in sessions}
-        found = measure(job, sessions, effort, limits)
-    except ProcessFailedError as error:
-        raise SystemExit(str(error)) from error
-    finally:
-        for session in sessions.values():
-            session.close()
+    with tempfile.TemporaryDirectory() as cache:
+        try:
+            ever = first_ever(job, arguments.python, arguments.timeout, cache)
+            sessions = sessions_of(peers, arguments, cache)
+            for session in sessions.values():
+                versions[session.tool.package] = session.versions[session.tool.package]
+            limits = {name: timeouts.get(name, arguments.timeout) for name in sessions}
+            found = measure(job, sessions, effort, limits)
+        except ProcessFailedError as error:
+            raise SystemExit(str(error)) from error
+        finally:
+            for session in sessions.values():
+                session.close()
     return [{"first_ever_seconds": ever, **m.as_json()} for m in found]
 
 

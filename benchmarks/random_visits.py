@@ -16,6 +16,7 @@ import scipy.linalg
 
 import mixlm_sparse as mx
 from benchmarks.random_models import STARTS, Array, Model, Part, Term
+from mixlm_sparse.solve.whitened.null_vectors import of_toeplitz, of_unstructured
 from mixlm_sparse.solve.whitened.singular import null_vector
 
 LAWS = ("toep", "us", "car1")
@@ -23,7 +24,7 @@ TURNS = (0.01, 0.6, -0.4)
 # What is left of nearly singular correlations, one after another; the criterion has no minimum
 # where it falls from each to the next by more than this, less than log 10.
 RESTS, TENTH = (1e-8, 1e-9, 1e-10), 1.8
-PROJECTIONS = 10_000
+NEWTON_STEPS = 60
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,8 @@ class VisitsModel(Model):
         T = int(law.times.max()) + 1
         sets = [own for s in range(2, T + 1) for own in combinations(range(T), s)]
         if law.correlation != "us":
-            sets = sets[-1:] if law.correlation == "toep" else []
+            ends = [own for own in sets if own == tuple(T - 1 - t for t in reversed(own))]
+            sets = [own for own in ends if own[0] == 0] if law.correlation == "toep" else []
         return any(self._falls(law, list(own), size) for own in sets for size in (0.0, 1.0)) or (
             super().has_no_minimum()
         )
@@ -112,14 +114,17 @@ class VisitsModel(Model):
         rows = np.array(whole)[:, :, 0]
         (term,) = self.terms
         Z = np.sign(size) * (term.codes[:, None] == np.unique(term.codes))
-        toeplitz = law.correlation == "toep"
-        v = null_vector(
-            self.X[rows], Z[rows], self.y[rows] / self.y.std(), toeplitz=toeplitz, reml=self.reml
-        )
+        T, toeplitz = int(law.times.max()) + 1, law.correlation == "toep"
+        kind = of_toeplitz(T, visits) if toeplitz else of_unstructured(len(visits))
+        y = self.y[rows] / self.y.std()
+        v = null_vector(self.X[rows], Z[rows], y, kind, reml=self.reml)
         if v is None:
             return False
-        C = np.eye(int(law.times.max()) + 1)
-        C[np.ix_(visits, visits)] = with_null_vector(v, toeplitz=toeplitz)
+        if toeplitz:
+            C = toeplitz_with(np.bincount(visits, v, T))
+        else:
+            C = np.eye(T)
+            C[np.ix_(visits, visits)] = unstructured_with(v)
         at, same = law.times.astype(int), law.codes[:, None] == law.codes
         values = []
         for rest in RESTS:
@@ -129,17 +134,33 @@ class VisitsModel(Model):
         return bool((np.diff(values) < -TENTH).all())
 
 
-def with_null_vector(v: Array, *, toeplitz: bool = False) -> Array:
-    """Return a correlation matrix (s, s) whose null vector is v, by alternating projections."""
-    s = v.size
-    if toeplitz:
-        lag = np.subtract.outer(np.arange(s), np.arange(s))
-        return np.mean([np.cos(angle * lag) for angle in np.angle(np.roots(v))], axis=0)
-    U = np.random.default_rng(0).normal(size=(s, max(s, 3)))
-    for _ in range(PROJECTIONS):
-        U -= np.outer(v, v @ U) / (v @ v)
-        U /= np.linalg.norm(U, axis=1)[:, None]
-    C = U @ U.T
+def toeplitz_with(v: Array) -> Array:
+    """Return a Toeplitz correlation matrix (T, T) whose null vector is v."""
+    lag = np.subtract.outer(np.arange(v.size), np.arange(v.size))
+    return np.mean([np.cos(angle * lag) for angle in np.angle(np.roots(v))], axis=0)
+
+
+def unstructured_with(v: Array) -> Array:
+    """Return the correlation matrix (s, s) with null vector v and the largest determinant else.
+
+    With B an orthonormal basis of what is orthogonal to v it is B M B', M = (B' diag(a) B)^-1, at
+    the least of the convex sum(a) - log det(B' diag(a) B): Newton steps.
+    """
+    B = np.linalg.svd(v[None, :])[2][1:].T
+    a = np.ones(v.size)
+
+    def value(a: Array) -> float:
+        values = np.linalg.eigvalsh(B.T * a @ B)
+        return float(a.sum() - np.log(values).sum()) if values[0] > 0.0 else np.inf
+
+    for _ in range(NEWTON_STEPS):
+        C = B @ np.linalg.inv(B.T * a @ B) @ B.T
+        step = np.linalg.lstsq(C * C, np.diag(C) - 1.0, rcond=None)[0]
+        size = 1.0
+        while size > 1e-6 and not value(a + size * step) <= value(a):
+            size *= 0.5
+        a = a + size * step
+    C = B @ np.linalg.inv(B.T * a @ B) @ B.T
     np.fill_diagonal(C, 1.0)
     return C
 

@@ -1,9 +1,9 @@
 """When kernels are used in machine code.
 
 Loading numba costs about 0.3 s, so that it is loaded when the work repays that; tiny problems run
-in NumPy.  Kernels whose machine code is not on disk take seconds to make: that waits until such
-work comes again.  What a call decides for many fits holds from the first of them to the last, in
-whatever process a fit is made.
+in NumPy.  Kernels whose machine code is not on disk take seconds to make: that waits until as much
+has been spent on doing without.  What a call decides for many fits holds from the first of them to
+the last, in whatever process a fit is made.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ __all__ = [
 # Loading numba costs about 0.3 s, the price of roughly this many multiply-adds in NumPy form.
 LOADING_REPAID_BY = 3e7
 
-# Machine code that is not on disk takes some seconds to make, the price of so much work in NumPy
-# form.  A call of less has NumPy do it, until calls before it have asked for what loading costs.
+# Machine code that is not on disk takes a second or more to make, the price of so much work in
+# NumPy form.  NumPy does the work until so much has been asked for: at worst both are paid once.
 MAKING_REPAID_BY = 1.5e8
 
 # Making the machine code of the whole search takes some 25 s, once for a machine; a search in
@@ -115,7 +115,7 @@ def compiled_pays(work: float, kernel: LazyKernel | None = None) -> bool:
     Parameters
     ----------
     kernel : one that is used for it.  Where its machine code has to be made first, NumPy does what
-        comes once and is not very large: the first fit on a machine waits for no compilation.
+        does not repay that: the first fits on a machine wait for no compilation.
     """
     global _spent
     if _switch is not None:
@@ -132,9 +132,9 @@ def compiled_pays(work: float, kernel: LazyKernel | None = None) -> bool:
 
 def _repays_making(kernel: LazyKernel, work: float) -> bool:
     """Say whether machine code is to be made, of which as much use as before is expected."""
-    before = _asked.get(kernel.name, 0.0)
-    if work <= MAKING_REPAID_BY and before <= LOADING_REPAID_BY:
-        _asked[kernel.name] = before + work
+    asked = _asked.get(kernel.name, 0.0) + work
+    if asked <= MAKING_REPAID_BY:
+        _asked[kernel.name] = asked
         return False
     return have_numba()
 

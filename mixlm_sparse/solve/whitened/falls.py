@@ -29,9 +29,9 @@ from mixlm_sparse.covariance.whitening import Whitening
 from mixlm_sparse.solve.search.bfgs import minimize_bfgs
 from mixlm_sparse.solve.search.objective import FallsError
 from mixlm_sparse.solve.system import PenalizedSystem
-from mixlm_sparse.solve.whitened.singular import falls_to_singular, strata_of_few_groups
+from mixlm_sparse.solve.whitened.singular import strata_of_few_groups, stratum_that_falls
 
-__all__ = ["Fall", "Ways", "described"]
+__all__ = ["Fall", "Ways", "described", "to_singular"]
 
 # Working parameters of a correlation, or of a covariate, beyond this are far out.
 FAR = 5.0
@@ -109,7 +109,8 @@ class Ways:
     def __init__(self) -> None:
         self.falls: dict[tuple[str, int], tuple[Fall, Vector]] = {}
         self._asked: dict[tuple[str, int], int] = {}
-        self._to_singular: bool | None = None
+        self._singular: int | None = None
+        self._singular_asked = False
 
     def are_far(self, objective: Searched, x: Vector) -> bool:
         """Say whether there is anything to look at."""
@@ -129,7 +130,7 @@ class Ways:
         rho = x[objective.m_theta :]
         visits = whitened.law.by_visits
         ends = [way for way in _ways(whitened.law, rho) if not way.level]
-        if ends and self.to_singular(objective, rho):
+        if visits and ends and self.to_singular(objective, rho) is not None:
             self.falls.setdefault(ends[0].key, (ends[0], x))
             raise FallsError(x)
         for way in _ways(whitened.law, rho):
@@ -148,16 +149,17 @@ class Ways:
                 self.falls[way.key] = way, seen
                 raise FallsError(seen)
 
-    def to_singular(self, objective: Searched, rho: Vector) -> bool:
-        """Say whether the rows show that it falls without end to singular correlations."""
-        if self._to_singular is None:
+    def to_singular(self, objective: Searched, rho: Vector) -> int | None:
+        """Return the stratum of which the rows show that it falls without end there."""
+        if not self._singular_asked:
             whitened = objective.system.whitened
             assert whitened is not None
             frame, few = whitened.frame, strata_of_few_groups(whitened.frame)
-            self._to_singular = bool(few) and falls_to_singular(
-                frame, Whitening.of(whitened.law, rho, centered=True).sd, few, reml=objective.reml
-            )
-        return self._to_singular
+            if few:
+                sd = Whitening.of(whitened.law, rho, centered=True).sd
+                self._singular = stratum_that_falls(frame, sd, few, reml=objective.reml)
+            self._singular_asked = True
+        return self._singular
 
     @property
     def correlated(self) -> bool:
@@ -249,6 +251,14 @@ def _held(objective: Searched, x: Vector, B: Matrix) -> tuple[Vector, Vector] | 
         x = x + B @ found.x
     value, gradient = objective.value_and_gradient(x)
     return (x, gradient) if math.isfinite(value) else None
+
+
+def to_singular(law: ResidualLaw, stratum: int) -> Fall:
+    """Return the way to the least of the equal correlations of a stratum."""
+    at = law.part(stratum).start
+    step = np.zeros(law.n_rho)
+    step[at] = 1.0
+    return Fall((law.names[at], 1), law.names[at], "", step, step)
 
 
 def described(way: Fall, law: ResidualLaw, *, random: bool) -> tuple[str, str]:

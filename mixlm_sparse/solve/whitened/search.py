@@ -17,7 +17,7 @@ from mixlm_sparse.solve.search.status import Status
 from mixlm_sparse.solve.smallest import smallest
 from mixlm_sparse.solve.solution import PlsSolution, solve_pls
 from mixlm_sparse.solve.system import PenalizedSystem
-from mixlm_sparse.solve.whitened.falls import described
+from mixlm_sparse.solve.whitened.falls import described, to_singular
 from mixlm_sparse.solve.whitened.far import end_of_ridge, far_at_first, far_beside
 from mixlm_sparse.solve.whitened.objective import WhitenedObjective
 from mixlm_sparse.solve.whitened.starts import AT_LIMIT, at_limit
@@ -76,7 +76,7 @@ def optimize_whitened(
     found = replace(moved, phi=np.concatenate([moved.phi, rho]))
     found = _without_end(
         replace(found, phi=np.concatenate([found.phi[:m], rho])), objective,
-        to_singular=not given and objective.ways.to_singular(objective, rho),
+        singular=None if given else objective.ways.to_singular(objective, rho),
     )  # fmt: skip
     size = float(np.exp(whitened.whitening.center))
     # sigma of the centered law is larger by this factor, what is relative to it smaller
@@ -156,9 +156,14 @@ def _lower(found: Optimum, again: Optimum, name: str = "moment estimate") -> Opt
 
 
 def _without_end(
-    found: Optimum, objective: WhitenedObjective, *, to_singular: bool
+    found: Optimum, objective: WhitenedObjective, *, singular: int | None
 ) -> Optimum:
-    """Say of what was found that the criterion falls without end along the residual parameters."""
+    """Say of what was found that the criterion falls without end along the residual parameters.
+
+    Parameters
+    ----------
+    singular : stratum of which the rows show that it does, at a singular correlation.
+    """
     falls = [way for way, _ in objective.ways.falls.values()]
     whitened = objective.system.whitened
     assert whitened is not None
@@ -166,7 +171,7 @@ def _without_end(
     size = np.abs(rho[: law.variance_part.start]).max(initial=0.0)
     correlation = any(not way.level for way in falls)
     visits = law.by_visits
-    ran = to_singular or (visits and size > at_limit(law) and not found.converged)
+    ran = singular is not None or (visits and size > at_limit(law) and not found.converged)
     if not (falls or ran) or found.status in (Status.PERFECT, Status.NO_RESIDUAL):
         return found
     if visits and (correlation or ran):
@@ -181,7 +186,8 @@ def _without_end(
             f"{_smaller(law)}, or leave out visits with few rows"
         )
     else:
-        edge, remedy = described(falls[0], law, random=objective.m_theta > 0)
+        way = falls[0] if falls or singular is None else to_singular(law, singular)
+        edge, remedy = described(way, law, random=objective.m_theta > 0)
     status = Status.LOCAL if found.converged else Status.NO_MINIMUM
     return replace(
         found, status=status, message=status.message.format(edge=edge),

@@ -14,15 +14,19 @@ to see it.  For nearly all v the ranks are the same:
     K > r      K less the rank of v'[X Z] equations are left for v,
     K = r      v has to make the rows dependent: those of [X Z y] in REML, those of Z in ML.
 
-Which random effects have a variance is open, so that each choice of them is looked at.  In an
-unstructured correlation v is any that closes a polygon (see `null_vectors`), of three or more
-visits; of a pair it is (1, 1) or (1, -1).  In a Toeplitz correlation it is symmetric or
-antisymmetric, over all visits.
+Which random effects have a variance is open, so that each choice of them is looked at.  The null
+vectors of unstructured and Toeplitz correlations are those of `null_vectors`; the latter's may be
+zero at some visits, whose rows are not needed then.
+
+With one correlation for all pairs, D C D has in the largest groups the null vector D^-1 1 alone, of
+m rows.  Summed by the s levels that have a standard deviation each, columns [X Z y]_g are those of
+s visits, with a v of s positive numbers: any, for a level of `VarIdent` each; else s = 1.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
@@ -30,19 +34,22 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.law import ResidualLaw
-from mixlm_sparse.covariance.visits import Toeplitz, Unstructured
+from mixlm_sparse.covariance.variance import VarIdent
+from mixlm_sparse.covariance.visits import CompoundSymmetry, Toeplitz, Unstructured
 from mixlm_sparse.solve.whitened.frame import WhitenedFrame
 from mixlm_sparse.solve.whitened.null_vectors import (
     NO_VALUE,
     SOLVED,
+    NullVectors,
     dependent,
     fitted,
-    opens_no_polygon,
-    opens_no_roots,
+    of_levels,
+    of_toeplitz,
+    of_unstructured,
     spanned,
 )
 
-__all__ = ["falls_to_singular", "null_vector", "strata_of_few_groups"]
+__all__ = ["null_vector", "strata_of_few_groups", "stratum_that_falls"]
 
 # Sets of visits that are looked at, those with fewest groups first; all sets of so many visits.
 MOST_PATTERNS, ALL_SETS = 16, 5
@@ -54,23 +61,53 @@ MOST_FACTORS = 3
 APART = (0.5, 0.2, 0.05)
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Groups:
+    """Groups with the same null vectors.
+
+    Parameters
+    ----------
+    rows : (K, m) those that have a part in them.
+    kind : the null vectors (s,).
+    sums : (K, m, s) what the rows are summed by, where s is not the rows.
+    """
+
+    rows: NDArray[np.intp]
+    kind: NullVectors
+    sums: Array3 | None = None
+
+    def of(self, columns: Array3) -> Array3:
+        """Return columns (K, m, r) as (K, s, r)."""
+        if self.sums is None:
+            return columns
+        return np.asarray(np.einsum("gms,gmr->gsr", self.sums, columns))
+
+
 def strata_of_few_groups(frame: WhitenedFrame) -> list[int]:
-    """Return the strata of a correlation of visits in which the equations may be solved.
+    """Return the strata of a correlation in which the equations may be solved.
 
     Groups with rows at all T visits are among those of every set of visits: with more of them than
     T - 1 and the effects no set has few enough.
     """
     law = frame.law
-    if not isinstance(law.correlation, Unstructured | Toeplitz):
+    if isinstance(law.correlation, CompoundSymmetry):
+        largest, unknown = law.places.largest, max(len(law.values.levels) - 1, 0)
+        if largest == 1:
+            return []
+    elif isinstance(law.correlation, Unstructured | Toeplitz):
+        largest, unknown = law.places.T, law.places.T - 1
+    else:
         return []
-    whole = np.bincount(law.stratum[law.sizes == law.places.T], minlength=len(law.strata))
+    whole = np.bincount(law.stratum[law.sizes == largest], minlength=len(law.strata))
     random = sum(f.n_levels * f.width for f in frame.plain.blocks.factors)
-    most = min(law.places.T - 2 + frame.A.shape[1] + random, MOST_GROUPS)
+    most = min(unknown + frame.A.shape[1] - 1 + random, MOST_GROUPS)
     return [int(stratum) for stratum in np.flatnonzero(whole <= most)]
 
 
-def falls_to_singular(frame: WhitenedFrame, sd: Vector, strata: list[int], *, reml: bool) -> bool:
-    """Say whether the criterion falls without end as a correlation of visits becomes singular.
+def stratum_that_falls(
+    frame: WhitenedFrame, sd: Vector, strata: list[int], *, reml: bool
+) -> int | None:
+    """Return the stratum as whose correlation becomes singular the criterion falls without end.
 
     Parameters
     ----------
@@ -80,40 +117,65 @@ def falls_to_singular(frame: WhitenedFrame, sd: Vector, strata: list[int], *, re
     A = frame.A / sd[:, None]
     size = np.sqrt((A * A).mean(axis=0))
     if not size[-1] > 0.0:
-        return False
+        return None
     A = A / np.where(size > 0.0, size, 1.0)
-    toeplitz = isinstance(frame.law.correlation, Toeplitz)
-    return any(
-        null_vector(A[rows, :-1], Z, A[rows, -1], toeplitz=toeplitz, reml=reml) is not None
-        for rows in _complete(frame.law, strata)
-        for Z in _random_effects(frame, rows, sd)
-    )
+    equal = isinstance(frame.law.correlation, CompoundSymmetry)
+    for stratum in strata:
+        for some in (_largest if equal else _complete)(frame.law, stratum):
+            XY = some.of(A[some.rows])
+            for Z in _random_effects(frame, some.rows, sd):
+                v = null_vector(XY[:, :, :-1], some.of(Z), XY[:, :, -1], some.kind, reml=reml)
+                if v is not None:
+                    return stratum
+    return None
 
 
-def _complete(law: ResidualLaw, strata: list[int]) -> list[NDArray[np.intp]]:
-    """Return, by stratum and set of visits, the rows (K, s) of the groups that have all."""
-    out = []
+def _largest(law: ResidualLaw, stratum: int) -> Iterator[_Groups]:
+    """Yield the largest groups of equal correlations, whose rows are summed by levels.
+
+    Pairs have a null vector at the other end, too: their difference.
+    """
+    m = law.places.largest
+    first = law.starts[:-1][(law.sizes == m) & (law.stratum == stratum)]
+    if not 0 < first.size <= MOST_GROUPS:
+        return
+    rows = law.order[first[:, None] + np.arange(m)]
+    level = law.x[rows] if isinstance(law.variance, VarIdent) else np.zeros(rows.shape, np.intp)
+    sums = (level[:, :, None] == np.unique(level)).astype(np.float64)
+    kind = of_levels(sums.shape[2])
+    yield _Groups(rows, kind, sums)
+    if m == 2:
+        yield _Groups(rows, kind, sums * np.array([1.0, -1.0])[:, None])
+
+
+def _complete(law: ResidualLaw, stratum: int) -> Iterator[_Groups]:
+    """Yield, by set of visits, the groups that have all."""
     T = law.places.T
     place = np.full((law.sizes.size, T), -1, dtype=np.intp)
     place[law.group_of, law.t.astype(np.intp)] = np.arange(law.n)
-    for stratum in strata:
-        at = place[law.stratum == stratum]
-        few = []
-        for visits in _sets(law, at >= 0):
-            K = int((at[:, visits] >= 0).all(axis=1).sum())
-            if 0 < K <= MOST_GROUPS:
-                few.append((K, -len(visits), visits))
-        for _, _, visits in sorted(few)[:MOST_PATTERNS]:
-            own = at[:, visits]
-            out.append(own[(own >= 0).all(axis=1)])
-    return out
+    at = place[law.stratum == stratum]
+    few = []
+    for visits in _sets(law, at >= 0):
+        K = int((at[:, visits] >= 0).all(axis=1).sum())
+        if 0 < K <= MOST_GROUPS:
+            few.append((K, -len(visits), visits))
+    toeplitz = isinstance(law.correlation, Toeplitz)
+    for _, _, visits in sorted(few)[:MOST_PATTERNS]:
+        own = at[:, visits]
+        kind = of_toeplitz(T, visits) if toeplitz else of_unstructured(len(visits))
+        yield _Groups(own[(own >= 0).all(axis=1)], kind)
 
 
 def _sets(law: ResidualLaw, there: NDArray[np.bool_]) -> Iterator[tuple[int, ...]]:
     """Yield the sets of visits whose correlations may have a null vector; there (groups, T)."""
     T = law.places.T
     if isinstance(law.correlation, Toeplitz):
+        inner = range(1, T - 1) if T <= ALL_SETS else ()
         yield tuple(range(T))
+        for size in range(len(inner)):
+            for some in combinations(inner, size):
+                if all(T - 1 - visit in some for visit in some):
+                    yield (0, *some, T - 1)
     elif T <= ALL_SETS:
         for size in range(2, T + 1):
             yield from combinations(range(T), size)
@@ -142,18 +204,22 @@ def _random_effects(frame: WhitenedFrame, rows: NDArray[np.intp], sd: Vector) ->
         yield np.concatenate([np.zeros((K, s, 0)), *(parts[i] for i in chosen)], axis=2)
 
 
-def null_vector(X: Array3, Z: Array3, y: Matrix, *, toeplitz: bool, reml: bool) -> Vector | None:
+def null_vector(
+    X: Array3, Z: Array3, y: Matrix, kind: NullVectors, *, reml: bool
+) -> Vector | None:
     """Return v (s,) of length one along which the criterion falls without end, if one is found.
 
     Parameters
     ----------
     X, Z, y : (K, s, p), (K, s, q), (K, s) of the groups with rows at all visits.
+    kind : the null vectors that the correlation may have.
     """
-    K, s = y.shape
-    possible = opens_no_roots if toeplitz else opens_no_polygon
+    K = y.shape[0]
+    possible = kind.possible
     G = _independent(np.concatenate([X, Z], axis=2))
     counted = G if reml else _independent(Z)
-    for B, middle in _directions(s, toeplitz=toeplitz):
+    y = _left(G, y)
+    for B, middle in kind.spaces:
         v = _generic(B, middle, possible)
         if v is None:
             continue
@@ -173,22 +239,6 @@ def null_vector(X: Array3, Z: Array3, y: Matrix, *, toeplitz: bool, reml: bool) 
             if _rank(spanned(v, counted)) < K and _explained(spanned(v, G), y @ v):
                 return v
     return None
-
-
-def _directions(s: int, *, toeplitz: bool) -> Iterator[tuple[Matrix, Vector]]:
-    """Yield orthonormal B (s, k) with the null vectors B c that a correlation may have, and one c.
-
-    All frequencies that are equally spaced have the null vector (1, .., 1), or (1, 0, .., 0, -1).
-    """
-    ones = np.ones(s) / np.sqrt(s)
-    if not toeplitz and s > 2:
-        yield np.eye(s), ones
-        return
-    ends = np.eye(s)[0] - np.eye(s)[-1]
-    for sign, middle in ((1.0, ones), (-1.0, ends / np.sqrt(2.0))):
-        values, vectors = np.linalg.eigh(np.eye(s) + sign * np.eye(s)[::-1])
-        B = vectors[:, values > 1.0]
-        yield B, B.T @ middle
 
 
 def _generic(B: Matrix, middle: Vector, possible: Callable[[Vector], bool]) -> Vector | None:
@@ -212,6 +262,15 @@ def _independent(D: Array3) -> Array3:
     U, values, _ = np.linalg.svd(flat, full_matrices=False)
     own = U[:, values > NO_VALUE * values[0]]
     return own.reshape(K, s, own.shape[1])
+
+
+def _left(G: Array3, y: Matrix) -> Matrix:
+    """Return what G leaves of y (K, s), of size one: its unit and origin do not matter then."""
+    flat = G.reshape(y.size, -1)
+    left = y.ravel() - flat @ (flat.T @ y.ravel())
+    left -= flat @ (flat.T @ left)
+    size = np.sqrt(np.mean(left * left))
+    return np.asarray(left / size if size > 0.0 else left).reshape(y.shape)
 
 
 def _rank(M: Matrix) -> int:
