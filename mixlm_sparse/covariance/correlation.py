@@ -36,6 +36,9 @@ __all__ = [
     "structures",
 ]  # fmt: skip
 
+# A correlation of neighbours that is next to none.
+HARDLY_ANY = 1e-3
+
 Link = Literal["working", "atanh"]
 TimeKind = Literal["none", "visits", "whole", "number", "position"]
 
@@ -171,6 +174,10 @@ class Correlation(ABC):
 
     def near(self, moments: PairMoments, places: Places) -> Vector | None:
         """Return omega (r,) near correlations estimated by products; None for `start`."""
+        return None
+
+    def weak(self, places: Places) -> Vector | None:
+        """Return omega (r,) of hardly any correlation, where none is an end of the range."""
         return None
 
     @abstractmethod

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from mixlm_sparse.common.keywords import answering_calls
 from mixlm_sparse.common.types import Array3, Matrix, Vector
 from mixlm_sparse.covariance.correlation import (
+    HARDLY_ANY,
     Correlation,
     PairMoments,
     Places,
@@ -151,6 +152,9 @@ class CAR1(AutoRegressive):
         r = float(np.clip(moments.serial, 0.05, LARGEST_START))
         rate = -np.log(r) * places.scale / moments.step
         return np.array([-np.log(rate)])
+
+    def weak(self, places: Places) -> Vector:
+        return np.array([-np.log(-np.log(HARDLY_ANY))])
 
     def natural(self, omega: Vector, places: Places) -> tuple[Vector, Matrix]:
         rate = np.exp(-np.clip(omega, -LARGEST_LOG, LARGEST_LOG)) / places.scale

@@ -9,7 +9,12 @@ from numpy.typing import NDArray
 
 from mixlm_sparse.common.keywords import answering_calls
 from mixlm_sparse.common.types import Array3, Matrix, Vector
-from mixlm_sparse.covariance.correlation import PairMoments, Places, correlation_structure
+from mixlm_sparse.covariance.correlation import (
+    HARDLY_ANY,
+    PairMoments,
+    Places,
+    correlation_structure,
+)
 from mixlm_sparse.covariance.serial import LARGEST_LOG, Lagged
 
 __all__ = ["Exponential", "Gaussian"]
@@ -31,6 +36,9 @@ class Spatial(Lagged):
         # places.scale is about the distance of neighbours
         r = float(np.clip(moments.serial, 0.05, 0.95))
         return np.array([-np.log(-np.log(r))])
+
+    def weak(self, places: Places) -> Vector:
+        return np.array([-np.log(-np.log(HARDLY_ANY))])
 
     def distance(self, t: NDArray[np.float64]) -> Array3:
         apart = t[:, :, None, :] - t[:, None, :, :]

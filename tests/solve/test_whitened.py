@@ -9,6 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mixlm_sparse as mx
+from benchmarks.random_visits import visits_model
+from benchmarks.reliability import ABOVE
 from mixlm_sparse.covariance.correlation import Correlation, structures
 from mixlm_sparse.covariance.variance import VarianceFunction
 from mixlm_sparse.covariance.whitening import Whitening
@@ -285,3 +287,12 @@ def test_serial_residuals_far_below_the_groups(seed):
         assert fit.convergence.converged
     assert found[0][0] == pytest.approx(found[1][0], abs=1e-3)
     assert found[0][1] == pytest.approx(found[1][1], abs=1e-4)
+
+
+@pytest.mark.parametrize("structure", [mx.CAR1, mx.Exponential])
+def test_random_effects_beside_no_correlation_are_looked_at(structure):
+    """The criterion is flat towards no correlation, an end of the range, and lower there."""
+    model = visits_model(676)
+    with pytest.warns(mx.SingularFitWarning, match="where the residuals are independent"):
+        fit = mx.lmer(model.formula, model.data, reml=False, residual=structure("t", "g"))
+    assert fit.criterion <= model.best() + ABOVE
