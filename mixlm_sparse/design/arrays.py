@@ -166,6 +166,8 @@ def _random_terms(
         else:
             what = f"the columns of term {label!r}"
             array, columns = _columns(what, term.columns, term.column_names, n, "z")
+            if not columns:
+                raise DataError(f"term {label!r} has no columns: leave it out")
         count = counts[label] = counts.get(label, -1) + 1
         covariance_structure(term.structure, len(columns))  # is there such a structure?
         built.append(
@@ -301,7 +303,13 @@ def _grouping(label: str, groups: Any, n: int) -> GroupingFactor:
             "for each level; give each matrix a term of its own, whose effects are independent of "
             "the others'"
         )
-    codes, levels = _factorized(groups)
+    try:
+        codes, levels = _factorized(groups)
+    except (TypeError, ValueError, ArithmeticError):  # lists, halves of characters, sNaN, no unit
+        raise DataError(
+            f"the groups of term {label!r} are {shown(groups)}, which cannot be told apart: give "
+            "numbers or text"
+        ) from None
     if codes.shape != (n,):
         raise DataError(f"the groups of term {label!r} have shape {codes.shape}, expected ({n},)")
     if (codes < 0).any():

@@ -144,6 +144,7 @@ def _of_matrix(matrix: Any, labels: Any) -> Membership:
     kind = getattr(matrix, "dtype", None)
     if sp.issparse(matrix) and np.dtype(kind).kind not in "iufb":
         raise DataError(f"membership is a sparse matrix of {kind}: give one of numbers")
+    _require_sound(matrix)
     members = Members.of(matrix if sp.issparse(matrix) else _numbers(matrix, "membership"))
     L = members.n_levels
     values = np.arange(1, L + 1) if labels is None else _labels(labels)
@@ -153,6 +154,16 @@ def _of_matrix(matrix: Any, labels: Any) -> Membership:
     if twice:
         raise DataError(f"membership has the level '{twice[0]}' more than once: add its columns up")
     return Membership(values, members, index)
+
+
+def _require_sound(matrix: Any) -> None:
+    """Refuse a sparse matrix whose indices point outside: code in C believes them."""
+    check = getattr(matrix, "check_format", None)
+    if check is not None:
+        try:
+            check(full_check=True)
+        except ValueError as error:
+            raise DataError(f"the sparse matrix is broken ({error}): make it again") from None
 
 
 def _numbers(values: Any, what: str) -> NDArray[np.float64]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
+import scipy.sparse
 
 import mixlm_sparse as mx
 from mixlm_sparse.common.errors import DataError
@@ -157,3 +160,25 @@ def test_rows_whose_mean_is_not_determined_are_nan_and_named(options):
         found = np.asarray(fit.predict(rows, **options))
     assert np.isfinite(found[0]).all()
     assert np.isnan(found[1]).all()
+
+
+def broken():
+    Z = scipy.sparse.csr_array(np.eye(9)[np.arange(180) // 20])
+    Z.indices[0] = 10**8
+    return Z
+
+
+@pytest.mark.parametrize(
+    ("term", "words"),
+    [
+        (([[1]] * 180,), "cannot be told apart"),
+        ((["\ud800", "b"] * 90,), "cannot be told apart"),
+        (([Decimal("sNaN"), Decimal(1)] * 90,), "cannot be told apart"),
+        ((np.zeros(180, "M8"),), "cannot be told apart"),
+        ((SUBJECT, np.zeros((180, 0))), "no columns"),
+        ((broken(),), "sparse matrix is broken"),
+    ],
+)
+def test_terms_that_are_refused(term, words):
+    with pytest.raises(DataError, match=words):
+        mx.fit_matrices(SLEEP["Reaction"], X, [term])
