@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from mixlm_sparse.common.checks import require_array
+from mixlm_sparse.common.checks import require_array, require_sound
 from mixlm_sparse.common.errors import DataError, MixedModelError, OptionError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.design.finite import square_sum
@@ -144,6 +144,7 @@ def _stored(responses: Any) -> sp.csc_array:
         raise DataError(
             f"the responses are a sparse matrix of {responses.dtype}: give one of numbers"
         )
+    require_sound(responses)
     out = sp.csc_array(responses, copy=True)
     if not out.has_canonical_format:  # elements that stand twice are their sum
         out = out.astype(np.float64)

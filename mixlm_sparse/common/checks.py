@@ -383,3 +383,13 @@ def require_same_index(argument: str, value: Any, index: Any, of: str = "the dat
         f"{argument} is a {type(value).__name__} whose index differs from that of {of}: "
         f"align it, or pass {argument}.to_numpy() if the rows are in the same order"
     )
+
+
+def require_sound(matrix: Any) -> None:
+    """Refuse a sparse matrix whose indices point outside: code in C believes them."""
+    check = getattr(matrix, "check_format", None)
+    if check is not None:
+        try:
+            check(full_check=True)
+        except ValueError as error:
+            raise DataError(f"the sparse matrix is broken ({error}): make it again") from None

@@ -23,7 +23,7 @@ import scipy.linalg
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from mixlm_sparse.common.checks import listed, shape_of, shown
+from mixlm_sparse.common.checks import listed, require_sound, shape_of, shown
 from mixlm_sparse.common.errors import DataError, MissingArgumentError, OptionError
 from mixlm_sparse.common.keywords import answering_calls
 from mixlm_sparse.common.types import Matrix, Vector
@@ -211,6 +211,7 @@ def _symmetric(matrix: Any, what: str) -> Any:
     """Return a symmetric matrix of finite numbers, (L, L), dense or CSC."""
     sparse = sp.issparse(matrix)
     found: Any
+    require_sound(matrix)
     try:
         found = (
             sp.csc_array(matrix).astype(np.float64)

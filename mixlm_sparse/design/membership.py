@@ -12,7 +12,7 @@ import pandas as pd
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from mixlm_sparse.common.checks import plain_name, require_bool, shape_of, shown
+from mixlm_sparse.common.checks import plain_name, require_bool, require_sound, shape_of, shown
 from mixlm_sparse.common.errors import DataError, OptionError
 from mixlm_sparse.common.keywords import answers_unknown_keywords
 from mixlm_sparse.design.levels import level_labels, native
@@ -144,7 +144,7 @@ def _of_matrix(matrix: Any, labels: Any) -> Membership:
     kind = getattr(matrix, "dtype", None)
     if sp.issparse(matrix) and np.dtype(kind).kind not in "iufb":
         raise DataError(f"membership is a sparse matrix of {kind}: give one of numbers")
-    _require_sound(matrix)
+    require_sound(matrix)
     members = Members.of(matrix if sp.issparse(matrix) else _numbers(matrix, "membership"))
     L = members.n_levels
     values = np.arange(1, L + 1) if labels is None else _labels(labels)
@@ -154,16 +154,6 @@ def _of_matrix(matrix: Any, labels: Any) -> Membership:
     if twice:
         raise DataError(f"membership has the level '{twice[0]}' more than once: add its columns up")
     return Membership(values, members, index)
-
-
-def _require_sound(matrix: Any) -> None:
-    """Refuse a sparse matrix whose indices point outside: code in C believes them."""
-    check = getattr(matrix, "check_format", None)
-    if check is not None:
-        try:
-            check(full_check=True)
-        except ValueError as error:
-            raise DataError(f"the sparse matrix is broken ({error}): make it again") from None
 
 
 def _numbers(values: Any, what: str) -> NDArray[np.float64]:

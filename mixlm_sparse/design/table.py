@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import decimal
 import math
 import uuid
 from dataclasses import dataclass
@@ -175,6 +176,15 @@ def _from_array(name: str, values: NDArray[Any]) -> Column:
 
 
 def _from_objects(name: str, values: NDArray[Any]) -> Column:
+    try:
+        return _of_content(name, values)
+    except decimal.InvalidOperation:  # of a number that every operation refuses
+        raise DataError(
+            f"column '{name}' holds a signaling NaN, Decimal('sNaN'): make it None"
+        ) from None
+
+
+def _of_content(name: str, values: NDArray[Any]) -> Column:
     content = pd.api.types.infer_dtype(values, skipna=True)
     if content in ("string", "empty"):
         return _text(name, values)

@@ -24,6 +24,7 @@ from mixlm_sparse.covariance.correlation import Correlation
 from mixlm_sparse.covariance.variance import VarianceFunction
 from mixlm_sparse.formula.parse import parse_formula
 from mixlm_sparse.formula.syntax import Name
+from mixlm_sparse.model.designs import quoted
 from mixlm_sparse.solve.search.control import Control
 
 try:
@@ -234,9 +235,9 @@ class MixedLMRegressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         """Return the formula's text and the name of its response."""
         if self.formula is None:
             response = _free_response(columns)
-            fixed = [f"`{name}`" for name in columns if name != group]
-            random = [] if group is None else [f"(1 | `{group}`)"]
-            return f"`{response}` ~ {' + '.join(['1', *fixed, *random])}", response
+            fixed = [quoted(name) for name in columns if name != group]
+            random = [] if group is None else [f"(1 | {quoted(group)})"]
+            return f"{response} ~ {' + '.join(['1', *fixed, *random])}", response
         text = self.formula
         if isinstance(text, str) and text.lstrip().startswith("~"):
             right = text.lstrip()

@@ -300,7 +300,7 @@ def criterion_and_gradient(
 class DevianceFunction:
     """The criterion as a function of theta, the counterpart of lme4's devFunOnly.
 
-    Calling it with theta (m,) returns the criterion.
+    Calling it with theta (m,) returns the criterion; `value_and_gradient` is what optimizers take.
 
     Attributes
     ----------
@@ -340,6 +340,10 @@ class DevianceFunction:
     def gradient(self, theta: object) -> Vector:
         """Return the exact gradient (m,) at theta."""
         return criterion_and_gradient(self._checked(theta), self.system, reml=self.reml)[1]
+
+    def value_and_gradient(self, theta: object) -> tuple[float, Vector]:
+        """Return the criterion and its exact gradient (m,) at theta, which share their work."""
+        return criterion_and_gradient(self._checked(theta), self.system, reml=self.reml)
 
     def parts(self, theta: object) -> dict[str, object]:
         """Return ldL2, ldRX2, wrss, ussq, pwrss and beta (p,) at theta."""

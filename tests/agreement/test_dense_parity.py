@@ -127,9 +127,12 @@ def test_public_deviance_function(drawn):
         assert function(theta) == pytest.approx(expected.criterion, rel=VALUE_RTOL, abs=1e-8)
         slope = oracle.gradient(theta, *arguments, **design.options, reml=reml)
         size = max(1.0, float(np.abs(slope).max()))
-        np.testing.assert_allclose(
-            function.gradient(theta), slope, rtol=GRADIENT_RTOL, atol=GRADIENT_RTOL * size
-        )
+        both = function.value_and_gradient(theta)
+        assert both[0] == pytest.approx(expected.criterion, rel=VALUE_RTOL, abs=1e-8)
+        for found in (function.gradient(theta), both[1]):
+            np.testing.assert_allclose(
+                found, slope, rtol=GRADIENT_RTOL, atol=GRADIENT_RTOL * size
+            )
         parts = function.parts(theta)
         for name in ("ldL2", "ldRX2", "wrss", "ussq", "pwrss"):
             value = parts[name] if isinstance(parts, dict) else getattr(parts, name)

@@ -267,6 +267,7 @@ GOOD: dict[str, dict[str, Any]] = {  # arguments with which a method works
     "ManyFits.save": {"path": "many_of_results.mixlm"},
     "DevianceFunction()": {"theta": [1.0]},
     "DevianceFunction.gradient": {"theta": [1.0]},
+    "DevianceFunction.value_and_gradient": {"theta": [1.0]},
     "DevianceFunction.parts": {"theta": [1.0]},
     "PlsSolution.Lambda": {"term": 0},
     "PlsSolution.b": {"term": 0},

@@ -132,3 +132,23 @@ def test_what_cannot_be_a_response_is_told() -> None:
         mx.lmer_many(FORMULAS[0], data, sp.csc_array(Y.astype(complex)))
     with pytest.raises(DataError, match="one column for each response"):
         mx.lmer_many(FORMULAS[0], data, sp.csc_array((90, 0)))
+
+
+@pytest.mark.parametrize("kind", [sp.csc_array, sp.csr_array])
+def test_indices_that_point_outside_are_refused(kind):
+    data, Y = counts(1)
+    stored = kind(Y)
+    stored.indices[0] = 10_000
+    with pytest.raises(DataError, match=r"the sparse matrix is broken .*: make it again"):
+        mx.lmer_many("~ x + (1 | g)", data, responses=stored)
+
+
+@pytest.mark.parametrize("known", [mx.Relationship, mx.Precision])
+def test_so_are_those_of_known_covariances(known):
+    data, Y = counts(1)
+    stored = sp.csc_array(np.eye(8))
+    stored.indices[0] = 10_000
+    with pytest.raises(DataError, match="the sparse matrix is broken"):
+        mx.lmer(
+            "y ~ x + (1 | g)", data.assign(y=Y[:, 0]), known={"g": known(stored, list(range(8)))}
+        )

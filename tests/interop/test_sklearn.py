@@ -237,3 +237,9 @@ def test_arrow_tables_name_their_columns(ortho):
     table = pyarrow.Table.from_pandas(X, preserve_index=False)
     arrow = MixedLMRegressor(FORMULA).fit(table, ortho["distance"])
     np.testing.assert_allclose(arrow.predict(table), model.predict(X), rtol=1e-12)
+
+
+def test_a_backtick_in_the_name_of_a_column_is_named():
+    X = pd.DataFrame({"a`b": np.arange(20.0), "g": np.arange(20) % 5})
+    with pytest.raises(mx.FormulaError, match="the column 'a`b' has a backtick in its name"):
+        MixedLMRegressor().fit(X, np.arange(20.0), groups="g")
