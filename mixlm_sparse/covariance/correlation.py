@@ -36,8 +36,8 @@ __all__ = [
     "structures",
 ]  # fmt: skip
 
-# A correlation of neighbours that is next to none.
-HARDLY_ANY = 1e-3
+# A correlation of neighbours that is none: what it changes in the criterion is not seen.
+HARDLY_ANY = 1e-7
 
 Link = Literal["working", "atanh"]
 TimeKind = Literal["none", "visits", "whole", "number", "position"]

@@ -183,17 +183,18 @@ class ResidualLaw:
             return []
         out = []
         for r in (-0.6, 0.3, 0.9):
-            name = f"residual correlations of {r:g}"
             own = self.correlation.near(PairMoments.falling(r, self.places), self.places)
-            weak = self.correlation.weak(self.places)
-            if r < 0.0 and weak is not None:
-                name, own = "hardly any residual correlation", weak
             if own is None:
                 continue
             moved = rho.copy()
             for s in range(len(self.strata)):
                 moved[self.part(s)] = own
-            out.append((name, moved))
+            out.append((f"residual correlations of {r:g}", moved))
+        weak = self.correlation.weak(self.places)
+        if weak is not None:
+            moved = rho.copy()
+            moved[: self.variance_part.start] = np.tile(weak, len(self.strata))
+            out.append(("hardly any residual correlation", moved))
         if not self.by_visits:
             return out
         free, groups = self.variance_part.start, self.sizes.size / self.n_correlation
