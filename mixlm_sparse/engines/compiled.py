@@ -162,7 +162,7 @@ class LazyKernel:
         if self._name in _kept or "numba" in sys.modules:
             return self.kept()
         source = Path(self.python.__code__.co_filename)
-        index = f"{source.stem}.{self.python.__qualname__}_{self.fingerprint()}-*.nbi"
+        index = f"{source.stem}.{self._kept_as()}-*.nbi"
         given = os.environ.get("NUMBA_CACHE_DIR")
         if given:
             return any(Path(given).glob(f"*/{index}"))
@@ -237,8 +237,15 @@ class LazyKernel:
         )
         # numba looks at the file of this function only to see whether kept code is still right
         made.__module__ = python.__module__
-        made.__qualname__ = f"{python.__qualname__}_{self.fingerprint()}"
+        made.__qualname__ = self._kept_as()
         return made
+
+    def _kept_as(self) -> str:
+        """Return the name of its machine code on disk, which tells what it calls, if anything."""
+        python = self.python
+        called = (python.__globals__.get(name) for name in python.__code__.co_names)
+        calls = any(isinstance(value, LazyKernel) for value in called)
+        return python.__qualname__ + (f"_{self.fingerprint()}" if calls else "")
 
     def _for_this_process(self, error: Exception, args: tuple[Any, ...]) -> Any:
         _say(

@@ -128,6 +128,34 @@ def _sum_of_halves(values):  # type: ignore[no-untyped-def]
     return total
 
 
+@njit
+def _sum_alone(values):  # type: ignore[no-untyped-def]
+    total = 0.0
+    for i in range(values.shape[0]):
+        total += values[i]
+    return total
+
+
+@pytest.mark.parametrize("kernel", ["_sum_of_halves", "_sum_alone"])
+def test_machine_code_on_disk_is_at_hand_in_another_process(kernel: str, tmp_path: Path) -> None:
+    """Of kernels that call others, and of those that call none."""
+
+    def said(expression: str) -> str:
+        code = f"import numpy; from tests.engines.test_compiled import {kernel} as kernel"
+        return subprocess.run(
+            [sys.executable, "-c", f"{code}; print({expression})"],
+            env={**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)},
+            cwd=Path(compiled.__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout.strip()
+
+    assert said("kernel.at_hand()") == "False"
+    said("kernel(numpy.arange(5.0))")
+    assert said("kernel.at_hand()") == "True"
+
+
 def test_kernels_call_kernels() -> None:
     assert _sum_of_halves(np.arange(5.0)) == 5.0
     assert _sum_of_halves.python(np.arange(5.0)) == 5.0
