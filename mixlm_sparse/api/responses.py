@@ -144,7 +144,7 @@ def _stored(responses: Any) -> sp.csc_array:
         raise DataError(
             f"the responses are a sparse matrix of {responses.dtype}: give one of numbers"
         )
-    require_sound(responses)
+    require_sound("responses", responses)
     out = sp.csc_array(responses, copy=True)
     if not out.has_canonical_format:  # elements that stand twice are their sum
         out = out.astype(np.float64)

@@ -385,11 +385,13 @@ def require_same_index(argument: str, value: Any, index: Any, of: str = "the dat
     )
 
 
-def require_sound(matrix: Any) -> None:
+def require_sound(what: str, matrix: Any) -> None:
     """Refuse a sparse matrix whose indices point outside: code in C believes them."""
     check = getattr(matrix, "check_format", None)
     if check is not None:
         try:
             check(full_check=True)
         except ValueError as error:
-            raise DataError(f"the sparse matrix is broken ({error}): make it again") from None
+            raise DataError(
+                f"{what}: the sparse matrix is broken ({error}): make it again"
+            ) from None

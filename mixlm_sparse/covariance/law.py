@@ -181,23 +181,21 @@ class ResidualLaw:
         """
         if self.correlation is None or self.sizes.size > MANY_GROUPS * self.n_correlation:
             return []
+        near, places, free = self.correlation.near, self.places, self.variance_part.start
+        same = [
+            (f"residual correlations of {r:g}", near(PairMoments.falling(r, places), places))
+            for r in (-0.6, 0.3, 0.9)
+        ]
+        same.append(("hardly any residual correlation", self.correlation.weak(places)))
         out = []
-        for r in (-0.6, 0.3, 0.9):
-            own = self.correlation.near(PairMoments.falling(r, self.places), self.places)
-            if own is None:
-                continue
-            moved = rho.copy()
-            for s in range(len(self.strata)):
-                moved[self.part(s)] = own
-            out.append((f"residual correlations of {r:g}", moved))
-        weak = self.correlation.weak(self.places)
-        if weak is not None:
-            moved = rho.copy()
-            moved[: self.variance_part.start] = np.tile(weak, len(self.strata))
-            out.append(("hardly any residual correlation", moved))
+        for name, own in same:  # of every stratum
+            if own is not None:
+                moved = rho.copy()
+                moved[:free] = np.tile(own, len(self.strata))
+                out.append((name, moved))
         if not self.by_visits:
             return out
-        free, groups = self.variance_part.start, self.sizes.size / self.n_correlation
+        groups = self.sizes.size / self.n_correlation
         edges = beside and free <= EDGES and groups <= FEW_AT_EDGES
         drawn: Iterable[Any] = ()
         if groups <= FEW_GROUPS and free <= CORNERS:

@@ -211,7 +211,7 @@ def _symmetric(matrix: Any, what: str) -> Any:
     """Return a symmetric matrix of finite numbers, (L, L), dense or CSC."""
     sparse = sp.issparse(matrix)
     found: Any
-    require_sound(matrix)
+    require_sound(what, matrix)
     try:
         found = (
             sp.csc_array(matrix).astype(np.float64)

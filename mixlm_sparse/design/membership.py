@@ -144,7 +144,7 @@ def _of_matrix(matrix: Any, labels: Any) -> Membership:
     kind = getattr(matrix, "dtype", None)
     if sp.issparse(matrix) and np.dtype(kind).kind not in "iufb":
         raise DataError(f"membership is a sparse matrix of {kind}: give one of numbers")
-    require_sound(matrix)
+    require_sound("membership", matrix)
     members = Members.of(matrix if sp.issparse(matrix) else _numbers(matrix, "membership"))
     L = members.n_levels
     values = np.arange(1, L + 1) if labels is None else _labels(labels)
