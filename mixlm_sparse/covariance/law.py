@@ -42,6 +42,8 @@ FEW_AT_EDGES, EDGES, EDGE = 12, 6, 4.0
 QUIET = -2.0
 NO_NOISE = 8.0  # the same, where it has none
 MAX_QUIET = 5
+# How far a working parameter is raised at most to bring correlations closer to one; its digits.
+HIGHER, BISECTIONS = 10.0, 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +214,33 @@ class ResidualLaw:
                 moved[k] = end
                 out.append(("residual correlations next to singular", moved))
         return out
+
+    def closer(self, rho: Vector, s: float) -> Vector:
+        """Return rho (n_rho,) with (s + r) / (1 + s) for correlations r of the nearest rows.
+
+        For one parameter, which raises correlations; it is found by bisection.
+        """
+        out = rho.copy()
+        for stratum in range(len(self.strata)):
+            at = self.part(stratum).start
+            goal = (s + self._nearest(out, stratum)) / (1.0 + s)
+            low, step = max(float(rho[at]), float(self.start[at])), HIGHER
+            for _ in range(BISECTIONS):
+                step *= 0.5
+                out[at] = low + step
+                low += step * (self._nearest(out, stratum) < goal)
+        return out
+
+    def _nearest(self, rho: Vector, stratum: int) -> float:
+        """Return the mean correlation of rows with the row of their group nearest to each."""
+        total, rows = 0.0, 0
+        for batch in self.batches:
+            if batch.stratum == stratum and batch.rows.shape[1] > 1:
+                C = self.correlations(rho, batch)
+                most = np.max(C - 2.0 * np.eye(C.shape[1]), axis=2)
+                total += float(most.mean()) * batch.rows.size
+                rows += batch.rows.size
+        return total / rows if rows else 1.0
 
     def without_noise_at(self, rho: Vector, below: float = NO_NOISE) -> tuple[str, ...]:
         """Return the levels of `VarIdent` whose variance is that of none beside the others'.

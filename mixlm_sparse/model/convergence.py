@@ -37,8 +37,8 @@ class ConvergenceReport(PrintsAsTable):
 
     Attributes
     ----------
-    status : "converged", "singular", "perfect fit", "no residual", "local optimum", "not converged"
-        or "evaluation limit".
+    status : "converged", "singular", "perfect fit", "no residual", "local optimum", "no minimum",
+        "not converged", "saddle", "evaluation limit" or "interrupted".
     gradient : (m,) exact gradient in working parameters of order one; zero where at a bound.
     hessian_eigenvalues : ascending, for the parameters that are free; computed when asked for.
     criterion_error : standard error of the criterion where it is estimated (engine="krylov"), or 0.
@@ -187,7 +187,9 @@ class ConvergenceReport(PrintsAsTable):
     def _ended(self) -> str:
         """How the search ended."""
         search = f"{self.optimizer}, {self.n_evaluations} evaluations"
-        if self.status in ("converged", "singular"):
+        if self.status == "no minimum":  # a note says what that means
+            return f"{self.status}; {search}"
+        if self.status in ("converged", "singular", "local optimum"):
             gain = format_number(self.predicted_decrease, 2)
             by = "exact gradient" if self.system.engine.exact else "gradient"
             return f"{self.status}; {search}; a Newton step by the {by} would gain {gain}"

@@ -196,6 +196,8 @@ def notes_on(system: PenalizedSystem, optimum: Optimum) -> Notes:
     local = optimum.status is Status.LOCAL
     if not optimum.converged or exact or local:
         advice = f": {optimum.advice}" if optimum.advice else ""
+        if without_end:  # sentences of their own
+            advice = f". {optimum.advice[:1].upper()}{optimum.advice[1:]}"
         page = see("perfect-fit" if exact else "convergence")
         notes.append((ConvergenceWarning, f"{optimum.status}: {optimum.message}{advice}{page}"))
         if not local:

@@ -494,5 +494,9 @@ def test_a_likelihood_without_a_maximum_is_said_once() -> None:
         lags = mx.gls("y ~ factor(v) * arm", data.assign(arm=arm), residual=mx.Toeplitz("v", "id"))
     assert lags.converged
     assert "such as AR1" in lags.convergence.advice
+    # which is told once: the line on convergence is that of any optimum
+    told_by_summary = " ".join(str(lags.summary()).split())
+    assert told_by_summary.count("4 of 14 groups") == 1
+    assert "keep them if they are plausible" in told_by_summary
     whole = mx.gls("y ~ factor(v) * arm", data.assign(arm=arm), residual=mx.AR1("v", "id"))
     assert whole.convergence.status == "converged"

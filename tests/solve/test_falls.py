@@ -101,7 +101,7 @@ def test_the_lowest_optimum_beside_such_a_fall_is_kept() -> None:
     model = residual_model(278)
     fit = fit_of(model)
     assert fit.convergence.status == "local optimum"
-    assert "falls without end as the residual standard deviation of s = 2" in (
+    assert "grows without end as the residual standard deviation of s = 2" in (
         " ".join(fit.convergence.message.split())
     )
     assert model.has_no_minimum()

@@ -45,3 +45,34 @@ def test_a_ridge_that_leads_to_no_random_effects_is_gone_to_its_end(ratio):
     alone = mx.gls("y ~ x", data, residual=law)
     assert fit.convergence.status == "singular"
     assert fit.criterion == pytest.approx(alone.criterion, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("seed", "phi", "law", "variance"),
+    [
+        (6, 0.95, mx.AR1("t", "g"), mx.VarIdent("s")),
+        (6, 0.999, mx.CAR1("t", "g"), mx.VarIdent("s")),
+        (5, 0.999, mx.CompoundSymmetry("g"), mx.VarIdent("s")),
+        (9, 0.999, mx.CompoundSymmetry("g"), mx.VarPower("v")),
+    ],
+)
+def test_beside_a_variance_function_effects_may_be_those_of_residuals(seed, phi, law, variance):
+    """Effects far larger than residuals are one valley, residuals alone that are so large another.
+
+    A level of unequal standard deviations is not that of the effects: no ridge joins the two.  What
+    holds without effects holds beside them, so that the criterion is no higher.
+    """
+    data, rng = nearly_constant(seed, 1.0, phi, 12, 5), np.random.default_rng(seed)
+    data["s"] = rng.integers(0, 3, len(data)).astype(str)
+    data["v"] = np.exp(0.3 * rng.normal(size=len(data)))
+    call = {"residual": law, "variance": variance}
+    fit = mx.lmer("y ~ x + (1 | g)", data, control=QUIET, progress=False, **call)
+    assert fit.criterion <= mx.gls("y ~ x", data, **call).criterion + 1e-5
+    assert any("instead of effects" in line for line in fit.convergence.tried)
+
+
+def test_without_a_variance_function_no_search_begins_there():
+    data = nearly_constant(6, 1.0, 0.95, 12, 5)
+    law = mx.AR1("t", "g")
+    fit = mx.lmer("y ~ x + (1 | g)", data, residual=law, control=QUIET, progress=False)
+    assert not any("instead of effects" in line for line in fit.convergence.tried)

@@ -57,9 +57,7 @@ ORDINARY = 100.0
 MANY_ROWS = 5_000
 FAR = 30.0
 EDGE = "sigma goes to zero, beside random effects that fit the response exactly"
-REMEDY = (
-    "the rows are too few for this many random effects: drop a term, or keep the fit knowing that"
-)
+REMEDY = "drop a random term: the rows are too few for this many effects"
 ADVICE = (
     "the rows do not tell a residual from the random effects, which have one for every row: sigma "
     "is zero in this fit, and what is said of the random effects holds with that"

@@ -42,14 +42,15 @@ class Status(str, Enum):
     )
     LOCAL = (
         "local optimum",
-        "certified by the exact gradient, but the criterion has no minimum: it falls without end "
-        "as {edge}",
-        "these are the estimates of the lowest optimum with a residual; {remedy}",
+        "certified by the exact gradient; elsewhere, though, the likelihood has no maximum: it "
+        "grows without end as {edge}",
+        "the estimates are those of the lowest optimum that was found besides: keep them if they "
+        "are plausible, or, for a likelihood that has a maximum, {remedy}",
         True,
     )
     NO_MINIMUM = (
         "no minimum",
-        "the criterion has no minimum: it falls without end as {edge}",
+        "the likelihood has no maximum: it grows without end as {edge}",
         "these are values on the way, and mean nothing; {remedy}",
         False,
     )

@@ -80,6 +80,18 @@ class WhitenedFrame:
         )
 
     @cached_property
+    def by_group(self) -> tuple[bool, ...]:
+        """Whether the levels of a factor are the groups of the residuals, per grouping factor."""
+        group, out = self.law.group_of, []
+        for levels in self.levels:
+            own = False
+            if isinstance(levels, np.ndarray) and levels.shape == group.shape:
+                pairs = np.unique(np.column_stack([levels, group]), axis=0)
+                own = all(np.unique(one).size == len(pairs) for one in pairs.T)
+            out.append(own)
+        return tuple(out)
+
+    @cached_property
     def entries(self) -> tuple[Entries, ...]:
         """The levels of the whitened rows, entry by entry, per grouping factor."""
         return tuple(entries_of(levels) for levels in self.levels)

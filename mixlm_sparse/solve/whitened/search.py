@@ -178,12 +178,12 @@ def _without_end(
         T = law.places.T
         whole = int((law.sizes == T).sum())
         edge = (
-            "the correlation matrix of the visits becomes singular, so that the likelihood has no "
-            f"maximum; {whole} of {law.sizes.size} groups have rows at all {T} visits"
+            f"the correlation matrix of the visits becomes singular; {whole} of {law.sizes.size} "
+            f"groups have rows at all {T} visits"
         )
         remedy = (
-            f"correlations are not determined: use a structure with fewer parameters, such as "
-            f"{_smaller(law)}, or leave out visits with few rows"
+            f"use a structure with fewer parameters, such as {_smaller(law)}, or leave out visits "
+            "with few rows"
         )
     else:
         way = falls[0] if falls or singular is None else to_singular(law, singular)

@@ -6,6 +6,7 @@ smaller and larger ones: what one of the two says the other may say as well.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Protocol
 
@@ -30,6 +31,8 @@ THETA_SIZES = (1.0, 0.1, None)
 LEAST_SIZE, SMALL_SIZE = 0.05, 0.3
 # The same beside a level of hardly any variance, of I and of those found.
 QUIET_SIZES = (1.0, 4.0)
+# Variance of effects, relative to the residuals, from which on these may stand for them.
+LARGE_SHARE = 1.0
 
 
 class Searched(edge.Searched, Protocol):
@@ -79,6 +82,7 @@ def other_starts(
             group.append(Start(name, np.concatenate([there, moved])))
         groups.append(group)
     if m and objective.quick:
+        groups += _instead_of_effects(system, phi)
         groups += [
             [
                 Start(name, np.concatenate([scaled(there, size), moved]))
@@ -93,6 +97,38 @@ def other_starts(
             [Start(one.name, np.concatenate([one.phi, rho])) for one in group] for group in inner
         ]
     return groups
+
+
+def _instead_of_effects(system: PenalizedSystem, x: Vector) -> list[list[Start]]:
+    """Return the start (0, rho) at which residual correlations stand for the effects of groups.
+
+    Terms with one level for each group of the residuals have effects of mean variance s, relative
+    to that of the residuals.  Beside a variance function the rows of a group have the covariance
+
+        s J + D C D,    nearly (1 + s) D* C* D*,    log D* = log D / sqrt(1 + s),
+
+    where the nearest rows in C* are correlated by (s + r) / (1 + s), by r in C: the level of the
+    group is sqrt(1 + s) as large as before, and what D does to it is the same.  Either form may
+    have a valley of its own.  Sigma^2 grows by 1 + s, and other terms shrink beside it.  With
+    D = I the two are ends of a ridge, which a search follows.
+    """
+    whitened, chart, m = system.whitened, system.chart, system.n_theta
+    assert whitened is not None
+    frame, law = whitened.frame, whitened.law
+    if law.variance is None or law.n_correlation != 1:
+        return []
+    phi, s = x[:m].copy(), 0.0
+    for T, part, place in zip(chart.factors(x[:m]), chart.slices, chart.layout, strict=True):
+        if frame.by_group[place.factor]:
+            effects = frame.Z[place.factor][:, place.columns] @ T
+            s += float((effects * effects).sum()) / system.n
+            phi[part] = 0.0
+    if s < LARGE_SHARE:
+        return []
+    rho = law.closer(x[m:], s)
+    rho[law.variance_part] /= math.sqrt(1.0 + s)
+    there = np.concatenate([chart.scaled(phi, 1.0 / math.sqrt(1.0 + s)), rho])
+    return [[Start("residual correlations instead of effects", there)]]
 
 
 def _between_groups(frame: WhitenedFrame) -> bool:
