@@ -149,8 +149,8 @@ def pair_index(
             position[key],
         )
     # two stable counting sorts, by h, then by g, put equal pairs next to each other
-    by_h = _sorted_by(h, n_h)
-    order = by_h[_sorted_by(g[by_h], n_g)]
+    by_h = sorted_by(h, n_h)
+    order = by_h[sorted_by(g[by_h], n_g)]
     rows, cols = g[order], h[order]
     new = np.empty(order.size, dtype=bool)
     new[:1] = True
@@ -165,7 +165,7 @@ def pair_index(
     )
 
 
-def _sorted_by(codes: IntVector, n_groups: int) -> IntVector:
+def sorted_by(codes: IntVector, n_groups: int) -> IntVector:
     """Return the stable order of codes (n,) below n_groups, in time n + n_groups.
 
     SciPy sorts entries like this where it turns rows of a sparse matrix, here of one each, to

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
+import mixlm_sparse as mx
 from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.engines import kernels
+from mixlm_sparse.engines.blocked import dense_rest
 from mixlm_sparse.engines.blocked import engine as blocked
 from mixlm_sparse.engines.blocked.engine import BlockedEngine
 from mixlm_sparse.engines.interface import BlockSystem
+from mixlm_sparse.solve.system import penalized_system
 from tests.support.block_systems import KINDS, check_engine, random_lambdas, random_system
 
 COMPILED = [False, True]
@@ -29,6 +33,33 @@ def test_engine_is_dense_algebra(
     engine = BlockedEngine(twin.system, compiled=compiled)
     for case in ("general", "triangular", "singular", "zero"):
         check_engine(engine, twin, random_lambdas(twin, case, seed=3))
+
+
+@pytest.mark.parametrize("compiled", COMPILED)
+@pytest.mark.parametrize("widths", [[1], [2, 1, 3]], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+def test_products_of_the_rest_by_pairs_are_dense_algebra(
+    kind: str, widths: list[int], compiled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dense_rest, "DENSE_PRODUCTS_ORDER", 0)
+    monkeypatch.setattr(dense_rest, "DENSE_PRODUCTS_SHARE", 10.0)
+    twin = random_system(kind, widths, seed=len(kind) + sum(widths))
+    engine = BlockedEngine(twin.system, compiled=compiled)
+    for case in ("general", "triangular", "singular", "zero"):
+        check_engine(engine, twin, random_lambdas(twin, case, seed=4))
+
+
+def test_few_pairs_among_the_rest_are_kept_as_no_matrix() -> None:
+    rng = np.random.default_rng(7)
+    n = 9_000
+    data = pd.DataFrame({name: rng.integers(0, m, n) for name, m in (("p", 1000), ("d", 400))})
+    data["k"], data["y"] = data["d"] % 7, rng.standard_normal(n)
+    data.loc[:50, "k"] = 8
+    formula = "y ~ 1 + (1 | p) + (1 | d) + (1 | k)"
+    engine = penalized_system(mx.model_matrices(formula, data)).engine
+    assert "dense Schur complement" in engine.describe()
+    assert not engine._schur.products_dense
+    assert engine._schur._A is None
 
 
 def test_a_second_factorization_leaves_nothing_of_the_first() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mixlm_sparse.common.checks import listed
-from mixlm_sparse.common.types import Array3, Matrix, Vector
+from mixlm_sparse.common.types import Array3, IntVector, Matrix, Vector
 from mixlm_sparse.engines import dense, kernels
 from mixlm_sparse.engines.blocked import entries
 from mixlm_sparse.engines.blocked.rest import Adjacency, RestFactor
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 # Bytes below which asking the system for what is free takes longer than the work on them.
 NOT_COUNTED = 1e6
+# Products of the rest are one dense matrix too where it is small or a larger share of it is filled.
+DENSE_PRODUCTS_ORDER, DENSE_PRODUCTS_SHARE = 200, 0.1
 
 
 class DenseRest:
@@ -44,7 +46,9 @@ class DenseRest:
         self._steps = steps
         self.order = sum(r.n_levels * r.width for r in factors)
         self.S = np.zeros((self.order, self.order))
-        self._A = self._products() if len(factors) > 1 else None
+        self.products_dense = self._filled()
+        self._places = {} if self.products_dense else self._places_of_pairs()
+        self._A = self._products() if self.products_dense else None
         self.P: Matrix | None = None
         share = 1.0 if steps is None else steps.work / (float(self.order) ** 3 / 6.0)
         self.work = BLAS_SHARE * share * float(self.order) ** 3
@@ -54,9 +58,28 @@ class DenseRest:
         twin = copy.copy(self)
         twin._system, twin._pairs = system, pairs
         twin.S = np.zeros_like(self.S)
-        twin._A = twin._products() if len(twin._factors) > 1 else None
+        twin._A = twin._products() if twin.products_dense else None
         twin.P = None
         return twin
+
+    def _filled(self) -> bool:
+        """Say whether Z'WZ of the rest is kept as one dense matrix."""
+        if len(self._factors) == 1:
+            return False
+        cells = sum(r.n_levels * r.width**2 for r in self._factors)
+        cells += sum(2 * pair.values.size for pair in self._pairs.values())
+        return self.order <= DENSE_PRODUCTS_ORDER or (
+            cells > DENSE_PRODUCTS_SHARE * float(self.order) ** 2
+        )
+
+    def _places_of_pairs(self) -> dict[tuple[int, int], tuple[IntVector, IntVector]]:
+        """Return where the blocks of every pair lie in the lower triangle, rows and columns."""
+        out = {}
+        for (a, b), pair in self._pairs.items():
+            rows = self._factors[a].block_columns(pair.rows)[:, :, None]
+            cols = self._factors[b].block_columns(pair.cols)[:, None, :]
+            out[a, b] = np.maximum(rows, cols), np.minimum(rows, cols)
+        return out
 
     def _products(self) -> Matrix:
         """Return Z'WZ of the rest as one symmetric matrix (m, m)."""
@@ -80,6 +103,8 @@ class DenseRest:
             for r, lam in zip(self._factors, lambdas, strict=True):
                 ztz = self._system.factors[r.index].ztz
                 _add_diagonal_blocks(S, r, np.matmul(np.matmul(lam.T, ztz), lam))
+            for (a, b), at in self._places.items():
+                S[at] = np.matmul(np.matmul(lambdas[a].T, self._pairs[a, b].values), lambdas[b])
         elif all(r.width == 1 for r in self._factors):
             scale = self._by_column(lambdas)
             np.multiply(self._A, scale, out=S)
@@ -209,6 +234,9 @@ class DenseRest:
 
     def pair_blocks(self, a: int, b: int) -> Array3:
         assert self.P is not None
+        if self._places:
+            known: Array3 = self.P[self._places[a, b]]
+            return known
         pair = self._pairs[a, b]
         rows = self._factors[a].block_columns(pair.rows)
         cols = self._factors[b].block_columns(pair.cols)

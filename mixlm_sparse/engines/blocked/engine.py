@@ -93,7 +93,7 @@ class BlockedEngine:
         self._schur = self._make_schur() if self._rest else None
         # factors whose products with each other are kept as one dense matrix
         self._dense_rest: frozenset[int] = frozenset()
-        if isinstance(self._schur, DenseRest) and len(self._rest) > 1:
+        if isinstance(self._schur, DenseRest) and self._schur.products_dense:
             self._dense_rest = frozenset(r.index for r in self._rest)
         self.dense_order = self._m if isinstance(self._schur, DenseRest) else 0
         self.fill = 0 if self._schur is None else self._schur.fill
@@ -137,8 +137,8 @@ class BlockedEngine:
     def _pair(self, g: int, h: int) -> PairBlock:
         if (g, h) not in self._pair_cache:
             if (h, g) in self._system.pairs and (h, g) not in self._by_column:
-                pair = self._system.pairs[h, g]
-                self._by_column[h, g] = np.lexsort((pair.rows, pair.cols))
+                cols, n = self._system.pairs[h, g].cols, self._system.factors[g].n_levels
+                self._by_column[h, g] = kernels.sorted_by(cols, n)  # they are sorted by rows
             found = oriented_pair(self._system, g, h, self._by_column.get((h, g)))
             assert found is not None  # two factors of one data set always share a row
             self._pair_cache[g, h] = found

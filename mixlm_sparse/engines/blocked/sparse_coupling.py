@@ -46,7 +46,8 @@ class SparseCoupling:
         if self._contiguous:
             position = np.arange(cols.size)  # one factor: sorted already
         else:
-            order = np.lexsort((cols, level))
+            by_column = kernels.sorted_by(cols, self._m)
+            order = by_column[kernels.sorted_by(level[by_column], n_levels)]
             position = np.empty_like(order)
             position[order] = np.arange(order.size)
             level, cols, values = level[order], cols[order], values[order]
