@@ -141,11 +141,19 @@ def test_starts_limits_and_no_check_of_the_boundary() -> None:
     ):
         a, b = optimize(system, **options), in_python(system, **options)  # type: ignore[arg-type]
         assert a.status == b.status
-        # the one in Python asks for one value more, off small standard deviations
-        assert b.n_evaluations - a.n_evaluations in (0, 1)
         assert a.criterion == pytest.approx(b.criterion, rel=1e-12)
-        both = len(a.history) - 1
-        np.testing.assert_allclose(a.history[:both], b.history[:both], rtol=1e-9)  # on the way
+        # the compiled one evaluates at a leg's end what was evaluated before, the one in Python
+        # asks for one value more, off small standard deviations
+        ours, theirs = once(a.history), once(b.history)
+        assert len(theirs) - len(ours) in (0, 1)
+        both = len(ours) - 1
+        np.testing.assert_allclose(ours[:both], theirs[:both], rtol=1e-9)  # on the way
+
+
+def once(history: tuple[float, ...]) -> list[float]:
+    """Return values without those that repeat the one before, up to rounding."""
+    pairs = zip(history, (np.inf, *history[:-1]), strict=True)
+    return [value for value, before in pairs if abs(value - before) > 1e-12 * abs(value)]
 
 
 def test_what_it_gives_up_the_engines_answer() -> None:

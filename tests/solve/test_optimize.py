@@ -93,6 +93,16 @@ def test_singular_three_by_three_fits_stay_within_the_goal() -> None:
     assert max(counts) <= 25, counts
 
 
+def test_two_rows_a_level_without_a_slope_variance_stay_within_the_goal() -> None:
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        g = np.repeat(np.arange(20_000), 2)
+        x = rng.standard_normal(g.size)
+        y = 1.0 + 0.5 * x + rng.standard_normal(20_000)[g] + rng.standard_normal(g.size)
+        data = pd.DataFrame({"y": y, "x": x, "g": g})
+        assert optimize(system_of("y ~ x + (x | g)", data)).n_evaluations <= 20
+
+
 def test_evaluations_stay_within_the_goal() -> None:
     counts = {"3": [], "20": []}  # type: dict[str, list[int]]
     for seed in range(10):

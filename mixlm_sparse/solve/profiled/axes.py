@@ -55,3 +55,23 @@ def without_small(phi: Vector, cut: float, chart: Chart) -> Vector:
                 below = positions[:, column]
                 out[part][below[below >= 0]] = 0.0
     return out
+
+
+def same_covariance(T: Matrix, other: Matrix) -> bool:
+    """Say whether T T' is that of the other factor, up to rounding of every entry."""
+    V, W = T @ T.T, other @ other.T
+    sd = np.sqrt(np.diag(V))
+    return bool((np.abs(V - W) <= 16.0 * np.finfo(np.float64).eps * np.outer(sd, sd)).all())
+
+
+def same_in_other_axes(
+    factors: Sequence[Matrix], others: Sequence[Matrix]
+) -> list[Matrix] | None:
+    """Return the orthogonal O (k, k) per term of others = factors O; None where there is none."""
+    out = []
+    for T, other in zip(factors, others, strict=True):
+        if not same_covariance(T, other):
+            return None
+        left, _, right = np.linalg.svd(T.T @ other)
+        out.append(left @ right)
+    return out

@@ -19,6 +19,7 @@ from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.described import Edges
 from mixlm_sparse.covariance.structure import Closure
 from mixlm_sparse.solve.chart import Chart, surely_regular
+from mixlm_sparse.solve.profiled.axes import same_covariance
 from mixlm_sparse.solve.search.bfgs import ROUNDING
 from mixlm_sparse.solve.search.objective import BoundaryReport
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -151,8 +152,8 @@ def settle_boundary(
 
     at_zero = [T if found is None else found[0] for T, found in zip(blocks, null, strict=True)]
     snapped = _with_factors(chart, at_zero, null, phi)
-    snapped_value = objective.value(snapped)
-    there = all(_same_covariance(T, T0) for T, T0 in zip(blocks, at_zero, strict=True))
+    there = all(same_covariance(T, T0) for T, T0 in zip(blocks, at_zero, strict=True))
+    snapped_value = value if there else objective.value(snapped)
     unsure = max(ROUNDING * abs(value), objective.noise(phi))
     if not there and snapped_value > value + unsure:
         # small, yet not zero: an ordinary optimum; on the boundary itself it would be rounding
@@ -349,13 +350,6 @@ def _off_zero(
     return None
 
 
-def _same_covariance(T: Matrix, other: Matrix) -> bool:
-    """Say whether T T' is that of the other factor, up to rounding of every entry."""
-    V, W = T @ T.T, other @ other.T
-    sd = np.sqrt(np.diag(V))
-    return bool((np.abs(V - W) <= 16.0 * np.finfo(np.float64).eps * np.outer(sd, sd)).all())
-
-
 def _second_valley(
     objective: Criterion,
     at_zero: list[Matrix],
@@ -380,3 +374,25 @@ def _second_valley(
             if candidate_value < value - max(ROUNDING * abs(value), objective.noise(phi)):
                 return BoundaryReport(candidate, candidate_value, True)
     return BoundaryReport(phi, value, False)
+
+
+def at_bounds(
+    chart: Chart, phi: Vector, theta_of: Callable[[Vector], Vector], names: tuple[str, ...]
+) -> tuple[tuple[str, ...], str]:
+    """Return the names of the parameters at a bound, and what they are there in words.
+
+    Standard deviations of zero, correlations at a bound, or as large as those beside allow.
+    """
+    if chart.copies and phi[chart.lower == 0.0].all():  # then theta has no zero there either
+        return (), ""
+    theta = theta_of(phi)
+    angle = (chart.powers == 0.0) & (np.abs(phi) == 0.5 * np.pi)
+    zero = (chart.lower == 0.0) & (theta == 0.0)
+    said = []
+    if zero.any():
+        said.append(f"{', '.join(np.array(names)[zero].tolist())} is zero")
+    said += [
+        f"{names[i]} is {theta[i]:.4g}, as far as it can go"
+        for i in np.flatnonzero(angle).tolist()
+    ]
+    return tuple(np.array(names, dtype=object)[zero | angle].tolist()), "; ".join(said)

@@ -28,6 +28,7 @@ from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.criterion import joint_criterion, residual_df
 from mixlm_sparse.solve.curvature import phi_scales
+from mixlm_sparse.solve.pls import PERFECT_FIT_RTOL
 from mixlm_sparse.solve.profiled.boundary import settle_boundary
 from mixlm_sparse.solve.profiled.legs import Legs
 from mixlm_sparse.solve.system import PenalizedSystem
@@ -152,3 +153,16 @@ def radial_decrease(phi: Vector, gradient: Vector, system: PenalizedSystem) -> f
         / (8.0 * place.width * factors[place.factor].n_levels)
         for part, place in zip(chart.slices, chart.layout, strict=True)
     )
+
+
+def fitted_exactly(system: PenalizedSystem) -> str | None:
+    """Say why there is nothing to estimate, if the fixed part leaves no residual."""
+    products = system.products
+    if np.sqrt(products.yy) > PERFECT_FIT_RTOL * products.y_length and products.yy > 0.0:
+        return None
+    steep = products.R_x @ np.where(
+        np.array(system.x_names) == "(Intercept)", 0.0, products.beta_ols
+    )
+    if float(np.sqrt(steep @ steep)) <= PERFECT_FIT_RTOL * products.y_length:
+        return "the response is constant"
+    return "the fixed effects fit the response exactly"

@@ -22,11 +22,17 @@ from mixlm_sparse.solve.curvature import (
     profiled_hessian,
     step_floors,
 )
-from mixlm_sparse.solve.pls import CANCELLATION_LIMIT, PERFECT_FIT_RTOL
+from mixlm_sparse.solve.pls import CANCELLATION_LIMIT
+from mixlm_sparse.solve.profiled.at_hand import NOTHING, AtHand
 from mixlm_sparse.solve.profiled.axes import turned, turned_back, without_small
-from mixlm_sparse.solve.profiled.boundary import beside_boundary, settle_boundary
+from mixlm_sparse.solve.profiled.boundary import at_bounds, beside_boundary, settle_boundary
 from mixlm_sparse.solve.profiled.fused import fused_search
-from mixlm_sparse.solve.profiled.limit import far_start, radial_decrease, without_residual
+from mixlm_sparse.solve.profiled.limit import (
+    far_start,
+    fitted_exactly,
+    radial_decrease,
+    without_residual,
+)
 from mixlm_sparse.solve.profiled.runaway import can_be_all, outwards, too_far
 from mixlm_sparse.solve.profiled.saddle import (
     HARDLY_NOTICED,
@@ -68,6 +74,7 @@ class ProfiledObjective:
     known: Known = field(default_factory=Known)
     sharp: Sharp | None = None  # the last Hessian that was clearly positive definite
     _last: tuple[Vector, Evaluation] | None = None
+    _at_hand: AtHand = NOTHING
 
     @property
     def m(self) -> int:
@@ -96,25 +103,8 @@ class ProfiledObjective:
         return self.system.chart.theta_of_phi(phi, self.rotations)
 
     def on_the_boundary(self, phi: Vector) -> tuple[tuple[str, ...], str]:
-        """Return the names of the parameters at a bound, and what they are there in words.
-
-        Standard deviations of zero, correlations at a bound, or as large as those beside allow.
-        """
-        chart = self.system.chart
-        if chart.copies and phi[chart.lower == 0.0].all():  # then theta has no zero there either
-            return (), ""
-        theta = self.theta_of(phi)
-        angle = (chart.powers == 0.0) & (np.abs(phi) == 0.5 * np.pi)
-        zero = (chart.lower == 0.0) & (theta == 0.0)
-        at = zero | angle
-        said = []
-        if zero.any():
-            said.append(f"{', '.join(np.array(self.names)[zero].tolist())} is zero")
-        said += [
-            f"{self.names[i]} is {theta[i]:.4g}, as far as it can go"
-            for i in np.flatnonzero(angle).tolist()
-        ]
-        return tuple(np.array(self.names, dtype=object)[at].tolist()), "; ".join(said)
+        """Return the names of the parameters at a bound, and what they are there in words."""
+        return at_bounds(self.system.chart, phi, self.theta_of, self.names)
 
     def reflect(self, phi: Vector) -> Vector:
         """Return the phi within bounds that means the same covariance."""
@@ -163,8 +153,16 @@ class ProfiledObjective:
         """Return phi in the working columns as they were, and forget the rotations."""
         if self.rotations is None:
             return phi
-        phi, self.rotations = turned_back(phi, self.factors(phi), self.system.chart), None
-        return phi
+        back = turned_back(phi, self.factors(phi), self.system.chart)
+        self._take_along(phi, back)
+        self.rotations = None
+        return back
+
+    def _take_along(self, phi: Vector, to: Vector) -> None:
+        """Keep what is at hand at phi for a point (m,) of the same covariances (see `AtHand`)."""
+        self._at_hand = self._at_hand.moved(
+            phi, self.rotations, to, lambda: self.factors(phi), self.system.chart
+        )
 
     # -- the function -----------------------------------------------------------------------
 
@@ -176,12 +174,17 @@ class ProfiledObjective:
 
     def value_and_gradient(self, phi: Vector) -> tuple[float, Vector]:
         """Return the criterion and its gradient (m,) at phi (m,)."""
+        known = self._at_hand.at(phi, self.rotations)
+        if known is not None:
+            return known
         if self.too_far(phi):
             return math.inf, np.full(phi.size, np.nan)
         value, G = self._solve(phi, self.merged(phi), gradient=True)
         if not math.isfinite(value):
             return value, np.full(phi.size, np.nan)
-        return value, self.pull_back(phi, G)
+        gradient = self.pull_back(phi, G)
+        self._at_hand = AtHand(phi.copy(), self.rotations, value, G, gradient)
+        return value, gradient
 
     def curvature(self, phi: Vector) -> Matrix:
         """Return a positive definite guess (m, m) of the Hessian at phi."""
@@ -298,7 +301,10 @@ class ProfiledObjective:
 
     def settle(self, phi: Vector, value: float) -> BoundaryReport:
         """Certify an optimum on the boundary, or find the way off a false one."""
-        return settle_boundary(self, phi, value, curved=self._curved(phi))
+        settled = settle_boundary(self, phi, value, curved=self._curved(phi))
+        if settled.phi is not phi:
+            self._take_along(phi, settled.phi)
+        return settled
 
     def _curved(self, phi: Vector) -> bool:
         """Say whether the Hessian at phi is known, and clearly positive."""
@@ -388,12 +394,4 @@ class ProfiledObjective:
 
     def perfect(self) -> str | None:
         """Say why there is nothing to estimate, if the fixed part leaves no residual."""
-        products = self.system.products
-        if np.sqrt(products.yy) > PERFECT_FIT_RTOL * products.y_length and products.yy > 0.0:
-            return None
-        steep = products.R_x @ np.where(
-            np.array(self.system.x_names) == "(Intercept)", 0.0, products.beta_ols
-        )
-        if float(np.sqrt(steep @ steep)) <= PERFECT_FIT_RTOL * products.y_length:
-            return "the response is constant"
-        return "the fixed effects fit the response exactly"
+        return fitted_exactly(self.system)

@@ -81,7 +81,9 @@ def _without_small(objective: Objective, phi: Vector, value: float) -> Vector:
         candidate = objective.without_small(phi, cut)
         if np.array_equal(candidate, phi):
             break
-        if not np.array_equal(candidate, tried) and objective.value(candidate) < value:
-            return candidate
+        if not np.array_equal(candidate, tried):
+            # mostly it is lower, and the next leg asks for the gradient there
+            if objective.value_and_gradient(candidate)[0] < value:
+                return candidate
         tried = candidate
     return phi

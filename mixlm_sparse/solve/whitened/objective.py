@@ -27,6 +27,7 @@ from mixlm_sparse.solve.curvature import (
     one_by_one,
     phi_scales,
 )
+from mixlm_sparse.solve.profiled.at_hand import NOTHING, AtHand
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
 from mixlm_sparse.solve.search.known import Known, place_of
 from mixlm_sparse.solve.search.objective import BoundaryReport, FarStart, Found, Progress, Start
@@ -65,6 +66,7 @@ class WhitenedObjective:
     turns: bool = False
     known: Known = field(default_factory=Known)
     ways: Ways = field(default_factory=Ways)
+    _at_hand: AtHand = NOTHING
     _inner: ProfiledObjective | None = None
     _rho: Vector | None = None
 
@@ -134,23 +136,27 @@ class WhitenedObjective:
 
     def value_and_gradient(self, phi: Vector) -> tuple[float, Vector]:
         """Return the criterion and its gradient (m,) at (phi, rho)."""
+        known = self._at_hand.at(phi, self.rotations)
+        if known is not None:
+            return known
         nothing = np.full(phi.size, np.nan)
         theta_part = phi[: self.m_theta]
         try:
             if theta_part.size and self.at(phi[self.m_theta :]).too_far(theta_part):
                 return self._seen(phi, math.inf, True), nothing
-            value, gradient = self._evaluated(phi)
+            value, G, gradient = self._evaluated(phi)
         except (NotPositiveDefiniteError, np.linalg.LinAlgError):
             return self._seen(phi, math.inf, True), nothing
         if not math.isfinite(value):
             return self._seen(phi, math.inf, True), nothing
+        self._at_hand = AtHand(phi.copy(), self.rotations, value, G, gradient)
         return self._seen(phi, value, True), gradient
 
-    def _evaluated(self, x: Vector) -> tuple[float, Vector]:
-        """Return the criterion and its gradient (m,) at x, without a record of it."""
+    def _evaluated(self, x: Vector) -> tuple[float, list[Matrix], Vector]:
+        """Return the criterion, its slopes by Lambda and its gradient (m,), without a record."""
         phi, inner = x[: self.m_theta], self.at(x[self.m_theta :])
         value, G, slopes, _ = evaluate_whitened(inner.merged(phi), inner.system, reml=self.reml)
-        return value, np.concatenate([inner.pull_back(phi, G), slopes])
+        return value, G, np.concatenate([inner.pull_back(phi, G), slopes])
 
     def _seen(self, x: Vector, value: float, gradient: bool) -> float:
         self.n_values += 1
@@ -260,7 +266,15 @@ class WhitenedObjective:
 
     def unrotate(self, phi: Vector) -> Vector:
         """Return (phi, rho) in the columns as they were."""
-        return self._turned(phi, ProfiledObjective.unrotate)
+        if self.rotations is None:
+            return phi
+        rotations, inner = self.rotations, self.at(phi[self.m_theta :])
+        factors = inner.factors(phi[: self.m_theta])
+        back = self._turned(phi, ProfiledObjective.unrotate)
+        self._at_hand = self._at_hand.moved(
+            phi, rotations, back, lambda: factors, inner.system.chart
+        )
+        return back
 
     def _turned(
         self, x: Vector, turn: Callable[[ProfiledObjective, Vector], Vector]
@@ -356,7 +370,7 @@ class WhitenedObjective:
         if not (whatever_it_costs or self.quick):
             return None
 
-        gradients = one_by_one(lambda x: self._evaluated(x)[1])
+        gradients = one_by_one(lambda x: self._evaluated(x)[2])
         m = self.m_theta
         try:
             if not (whatever_it_costs or may_curve_down(gradients, phi, self.curvature(phi))):

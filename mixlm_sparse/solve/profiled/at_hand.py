@@ -1,0 +1,70 @@
+"""The last gradient of a search, where it is asked for again: at a leg's end, on the boundary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mixlm_sparse.common.types import Matrix, Vector
+from mixlm_sparse.solve.chart import Chart
+from mixlm_sparse.solve.profiled.axes import same_in_other_axes
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class AtHand:
+    """The criterion at a point of a search, and its derivatives there.
+
+    Parameters
+    ----------
+    x : (m,) phi, and after it parameters of the residuals, if there are any.
+    rotations : the axes in which phi is (see `axes`), the very list.
+    value : the criterion.
+    slopes : its derivative by every working Lambda, (K, K) each.
+    gradient : its derivative (m,) by x.
+    """
+
+    x: Vector
+    rotations: list[Matrix] | None
+    value: float
+    slopes: Sequence[Matrix]
+    gradient: Vector
+
+    def at(self, x: Vector, rotations: list[Matrix] | None) -> tuple[float, Vector] | None:
+        """Return value and gradient (m,), if it is at this point in these axes; else None."""
+        if rotations is not self.rotations or not np.array_equal(x, self.x):
+            return None
+        return self.value, self.gradient
+
+    def moved(
+        self,
+        x: Vector,
+        rotations: list[Matrix] | None,
+        to: Vector,
+        factors: Callable[[], list[Matrix]],
+        chart: Chart,
+    ) -> AtHand:
+        """Return what is known at x for another point (m,) of the same covariances.
+
+        That is in unturned axes.  The criterion is a function of T T': with T Q, Q orthogonal, in
+        the place of T its derivative by T is turned by Q as well, and nothing is to be evaluated.
+        What is at another point than x, or would be of other covariances, stays as it is.
+
+        Parameters
+        ----------
+        factors : returns the working Lambda at x, (k, k) per term.
+        """
+        if self.at(x, rotations) is None:
+            return self
+        phi = to[: chart.m]
+        turns = same_in_other_axes(factors(), chart.factors(phi))
+        if turns is None:
+            return self
+        slopes = [G @ Q for G, Q in zip(chart.split(self.slopes), turns, strict=True)]
+        gradient = np.concatenate([chart.pull_back(phi, slopes), self.gradient[chart.m :]])
+        return AtHand(to.copy(), None, self.value, chart.merge(slopes), gradient)
+
+
+NOTHING = AtHand(np.empty(0), None, math.inf, (), np.empty(0))
