@@ -207,6 +207,7 @@ def test_progress_sees_every_evaluation() -> None:
 def test_an_evaluation_limit_is_reported() -> None:
     system = system_of("Reaction ~ Days + (Days | Subject)", mx.datasets.load("sleepstudy"))
     found = optimize(system, start=np.array([1.0, 0.0, 1.0]), control=Control(max_evaluations=3))
+    assert found.n_evaluations == 3
     assert found.status == "evaluation limit"
     assert not found.converged
     assert "max_evaluations" in found.advice

@@ -281,6 +281,8 @@ def _search(
             gradient = np.full_like(phi, np.nan)
         if not control.check_boundary or not np.isfinite(value):
             break
+        if reached_limit and control.max_evaluations and np.inf > decrease > SLOPE_LEFT:
+            break  # a number that was given is kept where there is no optimum to be certified
         settled = objective.settle(phi, value)
         moved = settled.phi is not phi
         phi, value = settled.phi, settled.value
