@@ -273,6 +273,9 @@ def measure(
 ) -> list[Measurement]:
     """Let every session fit `job`, in turns; `timeouts` are for single tools.
 
+    Each turn goes the other way round than the one before: who comes after a tool that fills caches
+    or warms a core changes.
+
     A session whose process ended is left as it is; start another one for the next job.
     """
     results = {name: Measurement(name, job.name) for name in sessions}
@@ -310,7 +313,7 @@ def measure(
     for call in range(1 + effort.repetitions):
         active = [
             name
-            for name in active
+            for name in (reversed(active) if call else active)
             if (call == 0 or _worth_another(results[name], effort))
             and do(name, fit if call else first, (timeouts or {}).get(name, effort.timeout))
         ]
