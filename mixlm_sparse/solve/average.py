@@ -43,8 +43,9 @@ from mixlm_sparse.solve.system import PenalizedSystem
 
 # Least singular value of T, relative to its largest, from which on Gamma is read off the gradient.
 REGULAR_RTOL = 0.02
-# Eigenvalues below this are raised to it, in units in which a parameter has a curvature of one.
-LEAST_CURVATURE = 0.02
+# Eigenvalues below this are raised to it, in units in which a parameter has a curvature of one: a
+# standard deviation at REGULAR_RTOL has about so much, and a step with more is too short.
+LEAST_CURVATURE = 0.002
 # Solves for all parameters are worth fewer evaluations if they cost no more gradients than this.
 MOST_WORK = 4.0
 # Effects of one factor from which on a gradient costs more than its expected information.

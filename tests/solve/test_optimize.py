@@ -9,14 +9,20 @@ from functools import cache
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import mixlm_sparse as mx
 from mixlm_sparse.common.errors import OptionError
 from mixlm_sparse.engines.decisions import use_compiled
-from mixlm_sparse.solve.criterion import criterion_and_gradient, profiled_criterion
-from mixlm_sparse.solve.curvature import hessian_eigenvalues
+from mixlm_sparse.solve.average import average_hessian
+from mixlm_sparse.solve.criterion import (
+    criterion_and_gradient,
+    evaluation_at,
+    profiled_criterion,
+)
+from mixlm_sparse.solve.curvature import hessian_eigenvalues, profiled_hessian
 from mixlm_sparse.solve.optimize import optimize
 from mixlm_sparse.solve.profiled.boundary import settle_boundary
 from mixlm_sparse.solve.profiled.objective import ProfiledObjective
@@ -93,14 +99,31 @@ def test_singular_three_by_three_fits_stay_within_the_goal() -> None:
     assert max(counts) <= 25, counts
 
 
+def two_rows_a_level(seed: int, sd: float) -> PenalizedSystem:
+    rng = np.random.default_rng(seed)
+    g = np.repeat(np.arange(20_000), 2)
+    x = rng.standard_normal(g.size)
+    y = 1.0 + 0.5 * x + rng.standard_normal(20_000)[g] + rng.standard_normal(g.size)
+    y += sd * rng.standard_normal(20_000)[g] * x
+    return system_of("y ~ x + (x | g)", pd.DataFrame({"y": y, "x": x, "g": g}))
+
+
 def test_two_rows_a_level_without_a_slope_variance_stay_within_the_goal() -> None:
     for seed in range(6):
-        rng = np.random.default_rng(seed)
-        g = np.repeat(np.arange(20_000), 2)
-        x = rng.standard_normal(g.size)
-        y = 1.0 + 0.5 * x + rng.standard_normal(20_000)[g] + rng.standard_normal(g.size)
-        data = pd.DataFrame({"y": y, "x": x, "g": g})
-        assert optimize(system_of("y ~ x + (x | g)", data)).n_evaluations <= 20
+        assert optimize(two_rows_a_level(seed, 0.0)).n_evaluations <= 20
+
+
+@pytest.mark.parametrize("sd", [0.05, 0.2])
+def test_renewed_hessians_of_many_levels_are_about_right_beside_a_small_variance(sd: float) -> None:
+    system = two_rows_a_level(3, sd)
+    found = optimize(system)
+    assert 0.02 < found.theta[2] < 0.3
+    evaluation = evaluation_at(system.chart.lambdas(found.phi), system, reml=True, gradient=True)
+    H = average_hessian(found.phi, evaluation, system, None, reml=True)
+    assert H is not None
+    exact = profiled_hessian(found.phi, system, reml=True)
+    ratios = scipy.linalg.eigvalsh(H, exact)
+    assert 0.5 < ratios.min() <= ratios.max() < 1.5
 
 
 def test_evaluations_stay_within_the_goal() -> None:
