@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,11 @@ from hypothesis import strategies as st
 import mixlm_sparse as mx
 from benchmarks.random_residuals import residual_model
 from benchmarks.reliability import fit_of
+from mixlm_sparse.common.errors import NotPositiveDefiniteError
+from mixlm_sparse.solve.optimize import optimize
+from mixlm_sparse.solve.system import PenalizedSystem, penalized_system
+from mixlm_sparse.solve.whitened import search
+from mixlm_sparse.solve.whitened.objective import WhitenedObjective
 
 ROWS = 30
 FEW = 1_000  # evaluations; searches to their limits take thousands
@@ -113,3 +119,37 @@ def test_variances_of_zero_beside_a_variance_function_are_found() -> None:
     fit = fit_of(model)
     assert fit.convergence.status == "singular"
     assert fit.criterion <= model.best() + 1e-6
+
+
+def test_an_end_where_rounding_leaves_no_solution_is_told_at_a_point_before_it() -> None:
+    # two levels of VarIdent without variance, beside effects of ar1() that fit their rows
+    fit = fit_of(residual_model(330))
+    assert not fit.convergence
+    assert np.isfinite(fit.criterion)
+    assert np.isfinite(fit.fixef.to_numpy()).all()
+    assert "Fixed effects" in fit.summary()
+
+
+def test_a_point_that_solves_is_kept_and_one_that_does_not_is_left(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rng = np.random.default_rng(3)
+    data = pd.DataFrame({"g": np.repeat(np.arange(8), 6), "s": np.tile([0, 0, 0, 1, 1, 1], 8)})
+    data["y"] = rng.standard_normal(8)[data["g"]] + rng.standard_normal(48)
+    matrices = mx.model_matrices("y ~ 1 + (1 | g)", data, variance=mx.VarIdent("s"))
+    system = penalized_system(matrices)
+    found = replace(optimize(system), phi=np.array([0.5, -1.0]))
+    kept = search._where_it_solves(found, WhitenedObjective(system, True))
+    assert kept is found
+    tried: list[float] = []
+
+    def solved(theta: np.ndarray, there: PenalizedSystem) -> None:
+        tried.append(float(there.whitened.rho[0]))
+        if tried[-1] < -0.9:
+            raise NotPositiveDefiniteError("rounding")
+
+    monkeypatch.setattr(search, "PlsSolution", solved)
+    left = search._where_it_solves(found, WhitenedObjective(system, True))
+    assert tried == [-1.0, -0.95, -0.9]
+    np.testing.assert_array_equal(left.phi, [0.5, -0.9])
+    assert left.criterion == WhitenedObjective(system, True).value(left.phi)

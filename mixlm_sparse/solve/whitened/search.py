@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Vector
 from mixlm_sparse.covariance.law import ResidualLaw
 from mixlm_sparse.solve.pls import LARGEST_FACTOR
@@ -25,6 +26,8 @@ from mixlm_sparse.solve.whitened.starts import AT_LIMIT, at_limit
 __all__ = ["optimize_whitened", "solution_at"]
 
 FAR_OUT = "random effects far out"
+# Shares of residual parameters at which a solution is tried where rounding leaves none.
+CLOSER = (1.0, 0.95, 0.9, 0.8, 0.6, 0.4)
 
 
 def optimize_whitened(
@@ -66,8 +69,6 @@ def optimize_whitened(
             found = _lower(found, search_far(far, objective, control, began))
     rho = found.phi[m:]
     there = system.at_rho(rho, centered=True)
-    whitened = there.whitened
-    assert whitened is not None
 
     def criterion(phi: Vector) -> tuple[float, Vector]:
         return objective.value_and_gradient(np.concatenate([phi, rho]))
@@ -78,9 +79,10 @@ def optimize_whitened(
         replace(found, phi=np.concatenate([found.phi[:m], rho])), objective,
         singular=None if given else objective.ways.to_singular(objective, rho),
     )  # fmt: skip
-    size = float(np.exp(whitened.whitening.center))
-    # sigma of the centered law is larger by this factor, what is relative to it smaller
-    phi = system.chart.scaled(found.phi[:m], size)
+    if not found.converged:
+        found = _where_it_solves(found, objective)
+        rho = found.phi[m:]
+    phi, size = _relative_to_sigma(found.phi, system)
     return replace(
         found,
         theta=system.chart.theta_of_phi(phi),
@@ -88,6 +90,39 @@ def optimize_whitened(
         rho=rho,
         sigma=None if found.sigma is None else found.sigma / size,
     )
+
+
+def _relative_to_sigma(x: Vector, system: PenalizedSystem) -> tuple[Vector, float]:
+    """Return phi (m,) relative to sigma itself, and by what factor it is larger.
+
+    sigma of the centered law is larger by this factor, what is relative to it smaller.
+    """
+    m = system.n_theta
+    whitened = system.at_rho(x[m:], centered=True).whitened
+    assert whitened is not None
+    size = float(np.exp(whitened.whitening.center))
+    return system.chart.scaled(x[:m], size), size
+
+
+def _where_it_solves(found: Optimum, objective: WhitenedObjective) -> Optimum:
+    """Return the end of a search that is no optimum, or a point before it at which it solves.
+
+    On the way to where the likelihood grows without end rows have variances of e^-30 of others':
+    whether anything can be factorized there is a matter of rounding.
+    """
+    system, m = objective.system, objective.m_theta
+    for share in CLOSER:
+        x = np.concatenate([found.phi[:m], share * found.phi[m:]])
+        try:
+            phi, _ = _relative_to_sigma(x, system)
+            PlsSolution(system.chart.theta_of_phi(phi), system.at_rho(x[m:]))
+        except (NotPositiveDefiniteError, np.linalg.LinAlgError):
+            continue
+        if share == 1.0:
+            break
+        value, gradient = objective.value_and_gradient(x)
+        return replace(found, phi=x, criterion=value, gradient=gradient)
+    return found
 
 
 def _far_at_first(
