@@ -43,9 +43,11 @@ from mixlm_sparse.solve.system import PenalizedSystem
 
 # Least singular value of T, relative to its largest, from which on Gamma is read off the gradient.
 REGULAR_RTOL = 0.02
-# Eigenvalues below this are raised to it, in units in which a parameter has a curvature of one: a
-# standard deviation at REGULAR_RTOL has about so much, and a step with more is too short.
-LEAST_CURVATURE = 0.002
+# Eigenvalues below this are raised to it, in units in which a parameter has a curvature of one.
+LEAST_CURVATURE = 0.02
+# The same with many levels of one factor, which tell small ones: a standard deviation at
+# REGULAR_RTOL has about so much, and a step with more is too short.
+LEAST_OF_MANY = 0.002
 # Solves for all parameters are worth fewer evaluations if they cost no more gradients than this.
 MOST_WORK = 4.0
 # Effects of one factor from which on a gradient costs more than its expected information.
@@ -201,10 +203,12 @@ def _taken(U: Array3, R_X: Matrix) -> Matrix:
 
 def _positive(H: Matrix, phi: Vector, system: PenalizedSystem) -> Matrix:
     """Return a positive definite matrix near H (m, m)."""
+    many = system.q >= MANY_EFFECTS and len({p.factor for p in system.chart.layout}) == 1
+    least = LEAST_OF_MANY if many else LEAST_CURVATURE
     units = phi_scales(phi, system) / np.sqrt(parameter_levels(system))
     scale = np.outer(units, units)
     values, vectors = np.linalg.eigh(0.5 * (H + H.T) * scale)
-    out: Matrix = (vectors * np.maximum(np.abs(values), LEAST_CURVATURE)) @ vectors.T / scale
+    out: Matrix = (vectors * np.maximum(np.abs(values), least)) @ vectors.T / scale
     return out
 
 
