@@ -19,6 +19,14 @@ from tests.support.block_systems import KINDS, check_engine, random_lambdas, ran
 COMPILED = [False, True]
 
 
+def check_cases(kind: str, widths: list[int], *, compiled: bool, seed: int) -> None:
+    """Compare the engine of a random system with dense algebra, for all kinds of Lambda."""
+    twin = random_system(kind, widths, seed=len(kind) + sum(widths))
+    engine = BlockedEngine(twin.system, compiled=compiled)
+    for case in ("general", "triangular", "singular", "zero"):
+        check_engine(engine, twin, random_lambdas(twin, case, seed=seed))
+
+
 @pytest.mark.parametrize("compiled", COMPILED)
 @pytest.mark.parametrize("coupling", ["dense", "by level"])
 @pytest.mark.parametrize("widths", [[1], [2], [1, 3], [2, 1, 3]], ids=str)
@@ -29,10 +37,7 @@ def test_engine_is_dense_algebra(
     if coupling == "by level":
         monkeypatch.setattr(blocked, "DENSE_COUPLING_CELLS", 0)
         monkeypatch.setattr(blocked, "DENSE_COUPLING_SHARE", 2.0)
-    twin = random_system(kind, widths, seed=len(kind) + sum(widths))
-    engine = BlockedEngine(twin.system, compiled=compiled)
-    for case in ("general", "triangular", "singular", "zero"):
-        check_engine(engine, twin, random_lambdas(twin, case, seed=3))
+    check_cases(kind, widths, compiled=compiled, seed=3)
 
 
 @pytest.mark.parametrize("compiled", COMPILED)
@@ -43,10 +48,7 @@ def test_products_of_the_rest_by_pairs_are_dense_algebra(
 ) -> None:
     monkeypatch.setattr(dense_rest, "DENSE_PRODUCTS_ORDER", 0)
     monkeypatch.setattr(dense_rest, "DENSE_PRODUCTS_SHARE", 10.0)
-    twin = random_system(kind, widths, seed=len(kind) + sum(widths))
-    engine = BlockedEngine(twin.system, compiled=compiled)
-    for case in ("general", "triangular", "singular", "zero"):
-        check_engine(engine, twin, random_lambdas(twin, case, seed=4))
+    check_cases(kind, widths, compiled=compiled, seed=4)
 
 
 def test_few_pairs_among_the_rest_are_kept_as_no_matrix() -> None:

@@ -104,8 +104,8 @@ def test_covariances_that_differ_are_not_taken_along() -> None:
     phi = np.random.default_rng(1).standard_normal(system.n_theta)
     objective.value_and_gradient(phi)
     known, factors = objective._at_hand, objective.factors(phi)
-    assert known.moved(phi, None, phi * (1 + 1e-13), lambda: factors, system.chart) is known
-    assert NOTHING.moved(phi, None, -phi, lambda: factors, system.chart) is NOTHING
+    assert known.moved(phi, None, phi * (1 + 1e-13), factors, system.chart) is known
+    assert NOTHING.moved(phi, None, -phi, factors, system.chart) is NOTHING
 
 
 def test_a_singular_end_evaluates_nothing_twice_but_a_point_that_it_moves_to() -> None:

@@ -47,7 +47,7 @@ class DenseRest:
         self.order = sum(r.n_levels * r.width for r in factors)
         self.S = np.zeros((self.order, self.order))
         self.products_dense = self._filled()
-        self._places = {} if self.products_dense else self._places_of_pairs()
+        self._places = {} if self.products_dense else {ab: self._place_of(*ab) for ab in pairs}
         self._A = self._products() if self.products_dense else None
         self.P: Matrix | None = None
         share = 1.0 if steps is None else steps.work / (float(self.order) ** 3 / 6.0)
@@ -72,14 +72,12 @@ class DenseRest:
             cells > DENSE_PRODUCTS_SHARE * float(self.order) ** 2
         )
 
-    def _places_of_pairs(self) -> dict[tuple[int, int], tuple[IntVector, IntVector]]:
-        """Return where the blocks of every pair lie in the lower triangle, rows and columns."""
-        out = {}
-        for (a, b), pair in self._pairs.items():
-            rows = self._factors[a].block_columns(pair.rows)[:, :, None]
-            cols = self._factors[b].block_columns(pair.cols)[:, None, :]
-            out[a, b] = np.maximum(rows, cols), np.minimum(rows, cols)
-        return out
+    def _place_of(self, a: int, b: int) -> tuple[IntVector, IntVector]:
+        """Return where the blocks of a pair lie in the lower triangle, rows and columns."""
+        pair = self._pairs[a, b]
+        rows = self._factors[a].block_columns(pair.rows)[:, :, None]
+        cols = self._factors[b].block_columns(pair.cols)[:, None, :]
+        return np.maximum(rows, cols), np.minimum(rows, cols)
 
     def _products(self) -> Matrix:
         """Return Z'WZ of the rest as one symmetric matrix (m, m)."""
@@ -234,15 +232,8 @@ class DenseRest:
 
     def pair_blocks(self, a: int, b: int) -> Array3:
         assert self.P is not None
-        if self._places:
-            known: Array3 = self.P[self._places[a, b]]
-            return known
-        pair = self._pairs[a, b]
-        rows = self._factors[a].block_columns(pair.rows)
-        cols = self._factors[b].block_columns(pair.cols)
-        low = np.maximum(cols[:, None, :], rows[:, :, None])
-        high = np.minimum(cols[:, None, :], rows[:, :, None])
-        out: Array3 = self.P[low, high]
+        at = self._places.get((a, b)) or self._place_of(a, b)
+        out: Array3 = self.P[at]
         return out
 
     def describe(self) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.solve.chart import Chart
+from mixlm_sparse.solve.criterion import Evaluation
 from mixlm_sparse.solve.profiled.axes import same_in_other_axes
 
 
@@ -21,29 +22,27 @@ class AtHand:
     ----------
     x : (m,) phi, and after it parameters of the residuals, if there are any.
     rotations : the axes in which phi is (see `axes`), the very list.
-    value : the criterion.
-    slopes : its derivative by every working Lambda, (K, K) each.
+    evaluation : the criterion there, and its derivative by every working Lambda.
     gradient : its derivative (m,) by x.
     """
 
     x: Vector
     rotations: list[Matrix] | None
-    value: float
-    slopes: Sequence[Matrix]
+    evaluation: Evaluation
     gradient: Vector
 
     def at(self, x: Vector, rotations: list[Matrix] | None) -> tuple[float, Vector] | None:
         """Return value and gradient (m,), if it is at this point in these axes; else None."""
         if rotations is not self.rotations or not np.array_equal(x, self.x):
             return None
-        return self.value, self.gradient
+        return self.evaluation.value, self.gradient
 
     def moved(
         self,
         x: Vector,
         rotations: list[Matrix] | None,
         to: Vector,
-        factors: Callable[[], list[Matrix]],
+        factors: Sequence[Matrix],
         chart: Chart,
     ) -> AtHand:
         """Return what is known at x for another point (m,) of the same covariances.
@@ -54,17 +53,18 @@ class AtHand:
 
         Parameters
         ----------
-        factors : returns the working Lambda at x, (k, k) per term.
+        factors : the working Lambda at x, (k, k) per term.
         """
         if self.at(x, rotations) is None:
             return self
         phi = to[: chart.m]
-        turns = same_in_other_axes(factors(), chart.factors(phi))
+        turns = same_in_other_axes(factors, chart.factors(phi))
         if turns is None:
             return self
-        slopes = [G @ Q for G, Q in zip(chart.split(self.slopes), turns, strict=True)]
+        slopes = [G @ Q for G, Q in zip(chart.split(self.evaluation.slopes), turns, strict=True)]
         gradient = np.concatenate([chart.pull_back(phi, slopes), self.gradient[chart.m :]])
-        return AtHand(to.copy(), None, self.value, chart.merge(slopes), gradient)
+        there = Evaluation(self.evaluation.value, chart.merge(slopes))
+        return AtHand(to.copy(), None, there, gradient)
 
 
-NOTHING = AtHand(np.empty(0), None, math.inf, (), np.empty(0))
+NOTHING = AtHand(np.empty(0), None, Evaluation(math.inf, []), np.empty(0))

@@ -73,7 +73,6 @@ class ProfiledObjective:
     to_the_end: bool = False  # search beyond `runaway.RUNAWAY` also where sigma may go to zero
     known: Known = field(default_factory=Known)
     sharp: Sharp | None = None  # the last Hessian that was clearly positive definite
-    _last: tuple[Vector, Evaluation] | None = None
     _at_hand: AtHand = NOTHING
 
     @property
@@ -161,7 +160,7 @@ class ProfiledObjective:
     def _take_along(self, phi: Vector, to: Vector) -> None:
         """Keep what is at hand at phi for a point (m,) of the same covariances (see `AtHand`)."""
         self._at_hand = self._at_hand.moved(
-            phi, self.rotations, to, lambda: self.factors(phi), self.system.chart
+            phi, self.rotations, to, self.factors(phi), self.system.chart
         )
 
     # -- the function -----------------------------------------------------------------------
@@ -170,7 +169,7 @@ class ProfiledObjective:
         """Return the criterion at phi (m,)."""
         if self.too_far(phi):
             return math.inf
-        return self._solve(phi, self.merged(phi), gradient=False)[0]
+        return self._solve(phi, self.merged(phi), gradient=False).value
 
     def value_and_gradient(self, phi: Vector) -> tuple[float, Vector]:
         """Return the criterion and its gradient (m,) at phi (m,)."""
@@ -179,12 +178,12 @@ class ProfiledObjective:
             return known
         if self.too_far(phi):
             return math.inf, np.full(phi.size, np.nan)
-        value, G = self._solve(phi, self.merged(phi), gradient=True)
-        if not math.isfinite(value):
-            return value, np.full(phi.size, np.nan)
-        gradient = self.pull_back(phi, G)
-        self._at_hand = AtHand(phi.copy(), self.rotations, value, G, gradient)
-        return value, gradient
+        found = self._solve(phi, self.merged(phi), gradient=True)
+        if not math.isfinite(found.value):
+            return found.value, np.full(phi.size, np.nan)
+        gradient = self.pull_back(phi, found.slopes)
+        self._at_hand = AtHand(phi.copy(), self.rotations, found, gradient)
+        return found.value, gradient
 
     def curvature(self, phi: Vector) -> Matrix:
         """Return a positive definite guess (m, m) of the Hessian at phi."""
@@ -219,9 +218,10 @@ class ProfiledObjective:
 
     def renew(self, phi: Vector) -> Matrix | None:
         """Return the average information (m, m) at phi, evaluated last, if it costs little."""
-        if self.beyond or self._last is None or not np.array_equal(self._last[0], phi):
+        known = self._at_hand
+        if self.beyond or known.at(phi, self.rotations) is None:
             return None
-        return average_hessian(phi, self._last[1], self.system, self.rotations, reml=self.reml)
+        return average_hessian(phi, known.evaluation, self.system, self.rotations, reml=self.reml)
 
     def place(self, phi: Vector) -> Matrix:
         """Return what tells optima apart, whatever the axes (see `known`)."""
@@ -242,7 +242,7 @@ class ProfiledObjective:
 
     def value_at(self, lambdas: list[Matrix]) -> float:
         """Return the criterion at working factors (K, K), wherever they are."""
-        return self._solve(None, lambdas, gradient=False)[0]
+        return self._solve(None, lambdas, gradient=False).value
 
     def pull_back(self, phi: Vector, G: Sequence[Matrix]) -> Vector:
         """Return the derivative by phi (m,) from those by the working Lambda, (K, K) each."""
@@ -254,30 +254,27 @@ class ProfiledObjective:
 
     def at_factors(self, lambdas: list[Matrix]) -> tuple[float, list[Matrix]]:
         """Return the criterion and its derivative at any square factors, per term."""
-        value, G = self._solve(None, lambdas, gradient=True)
-        return value, self.system.chart.split(G) if G else []
+        found = self._solve(None, lambdas, gradient=True)
+        return found.value, self.system.chart.split(found.slopes) if found.slopes else []
 
     def _solve(
         self, phi: Vector | None, lambdas: list[Matrix], *, gradient: bool
-    ) -> tuple[float, list[Matrix]]:
+    ) -> Evaluation:
         self.n_values += 1
         try:
             self.n_gradients += gradient
             found = evaluation_at(lambdas, self.system, reml=self.reml, gradient=gradient)
-            value, G = found.value, found.slopes
-            if not math.isfinite(value):
-                return float("inf"), []
         except NotPositiveDefiniteError:
-            return float("inf"), []
+            return NOTHING.evaluation
+        if not math.isfinite(found.value):
+            return NOTHING.evaluation
         if phi is not None:
-            if gradient:
-                self._last = phi.copy(), found
-            self.history.append(value)
-            if value < self.best_value:
-                self.best_value, self.best_phi = value, phi.copy()
+            self.history.append(found.value)
+            if found.value < self.best_value:
+                self.best_value, self.best_phi = found.value, phi.copy()
             if self.progress is not None:
-                self.progress(self.n_values, value, self.theta_of(phi))
-        return value, G
+                self.progress(self.n_values, found.value, self.theta_of(phi))
+        return found
 
     # -- where to search ----------------------------------------------------------------------
 

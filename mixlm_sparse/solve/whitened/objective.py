@@ -19,7 +19,7 @@ from mixlm_sparse.common.errors import NotPositiveDefiniteError
 from mixlm_sparse.common.types import Matrix, Vector
 from mixlm_sparse.covariance.moments import moment_start
 from mixlm_sparse.covariance.whitening import Whitening
-from mixlm_sparse.solve.criterion import residual_df
+from mixlm_sparse.solve.criterion import Evaluation, residual_df
 from mixlm_sparse.solve.curvature import (
     differences,
     downward_direction,
@@ -149,7 +149,7 @@ class WhitenedObjective:
             return self._seen(phi, math.inf, True), nothing
         if not math.isfinite(value):
             return self._seen(phi, math.inf, True), nothing
-        self._at_hand = AtHand(phi.copy(), self.rotations, value, G, gradient)
+        self._at_hand = AtHand(phi.copy(), self.rotations, Evaluation(value, G), gradient)
         return self._seen(phi, value, True), gradient
 
     def _evaluated(self, x: Vector) -> tuple[float, list[Matrix], Vector]:
@@ -271,9 +271,7 @@ class WhitenedObjective:
         rotations, inner = self.rotations, self.at(phi[self.m_theta :])
         factors = inner.factors(phi[: self.m_theta])
         back = self._turned(phi, ProfiledObjective.unrotate)
-        self._at_hand = self._at_hand.moved(
-            phi, rotations, back, lambda: factors, inner.system.chart
-        )
+        self._at_hand = self._at_hand.moved(phi, rotations, back, factors, inner.system.chart)
         return back
 
     def _turned(

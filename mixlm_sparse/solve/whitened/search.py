@@ -82,7 +82,7 @@ def optimize_whitened(
     if not found.converged:
         found = _where_it_solves(found, objective)
         rho = found.phi[m:]
-    phi, size = _relative_to_sigma(found.phi, system)
+    phi, size = _relative_to_sigma(found.phi, objective)
     return replace(
         found,
         theta=system.chart.theta_of_phi(phi),
@@ -92,16 +92,14 @@ def optimize_whitened(
     )
 
 
-def _relative_to_sigma(x: Vector, system: PenalizedSystem) -> tuple[Vector, float]:
+def _relative_to_sigma(x: Vector, objective: WhitenedObjective) -> tuple[Vector, float]:
     """Return phi (m,) relative to sigma itself, and by what factor it is larger.
 
     sigma of the centered law is larger by this factor, what is relative to it smaller.
     """
-    m = system.n_theta
-    whitened = system.at_rho(x[m:], centered=True).whitened
-    assert whitened is not None
-    size = float(np.exp(whitened.whitening.center))
-    return system.chart.scaled(x[:m], size), size
+    m = objective.m_theta
+    size = float(np.exp(objective.center(x[m:])))
+    return objective.system.chart.scaled(x[:m], size), size
 
 
 def _where_it_solves(found: Optimum, objective: WhitenedObjective) -> Optimum:
@@ -114,7 +112,7 @@ def _where_it_solves(found: Optimum, objective: WhitenedObjective) -> Optimum:
     for share in CLOSER:
         x = np.concatenate([found.phi[:m], share * found.phi[m:]])
         try:
-            phi, _ = _relative_to_sigma(x, system)
+            phi, _ = _relative_to_sigma(x, objective)
             PlsSolution(system.chart.theta_of_phi(phi), system.at_rho(x[m:]))
         except (NotPositiveDefiniteError, np.linalg.LinAlgError):
             continue
